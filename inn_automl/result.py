@@ -1,0 +1,95 @@
+"""The result of a job: what `result.json` holds and what the API, the trackers and the figures read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LatencySummary(_Record):
+    """Measured latency of one model on one device, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+    ci: tuple[float, float]
+    """95 % confidence interval of the latency at `percentile`."""
+    percentile: float
+    """The percentile that the device's budget names, and that the front's latency axis shows."""
+    at_percentile: float
+    """Latency at `percentile`."""
+    num_samples: int
+
+
+class FrontPoint(_Record):
+    """One discretized model on a device's front."""
+
+    id: str
+    widths: dict[str, int]
+    accuracy: float
+    """Share of the validation split that is classified correctly."""
+    test_accuracy: float
+    test_accuracy_ci: tuple[float, float]
+    """95 % Wilson interval."""
+    latency_ms: LatencySummary
+    params: int
+    macs: int
+    size_bytes: int
+    """Size of the ONNX file."""
+    bundle: str
+    """Path of the bundle, relative to result.json."""
+
+
+class PredictorError(_Record):
+    """How far a latency predictor is off on measured widths that it was not fitted on."""
+
+    median_relative: float
+    p90_relative: float
+    spearman: float
+    num_fitted: int
+    num_held_out: int
+
+
+class Candidate(_Record):
+    """Widths with what a job knows of them on one device; measured latency only where they were a finalist."""
+
+    widths: dict[str, int]
+    accuracy: float
+    params: int
+    macs: int
+    predicted_latency_ms: float
+    measured: LatencySummary | None = None
+
+
+class DeviceResult(_Record):
+    """One device's front, sorted by latency."""
+
+    name: str
+    recommended: str | None
+    """Id of the most accurate front point that meets the bounds by its confidence interval; None if none does."""
+    recommendation: str
+    """One sentence: why this point, or how far the best is from the bound."""
+    predictor_error: PredictorError
+    hypervolume: list[float]
+    """Dominated hypervolume (accuracy times milliseconds, predicted latency) after each batch of evaluations."""
+    hypervolume_reference: tuple[float, float]
+    """Latency in milliseconds and accuracy of the reference point."""
+    search_stopped: str
+    """Why the search ended: its budget, stalled hypervolume, an exhausted space or an interrupt."""
+    environment: dict[str, Any]
+    """What was measured on: runtime and version, CPU model, cores, threads."""
+    budget: dict[str, Any]
+    front: list[FrontPoint]
+
+
+class JobResult(_Record):
+    """All that a finished job found."""
+
+    job: dict[str, Any]
+    """The spec, the family and recipe chosen, dataset facts, training curve, seconds by stage, versions."""
+    devices: list[DeviceResult]

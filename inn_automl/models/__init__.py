@@ -1,0 +1,80 @@
+"""Architecture families: ordinary torch modules from standardized samples to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from torch import nn
+
+from inn_automl.errors import SpecError, UnknownNameError
+from inn_automl.models import convnet, mlp, mobilenet, resnet, signal
+from inn_automl.models.family import Family, kind_of
+
+__all__ = ["FAMILIES", "Family", "build", "default_family", "get_family"]
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {module.FAMILY.name: module.FAMILY for module in (mlp, convnet, resnet, mobilenet, signal)}
+)
+
+# Above this side, depthwise blocks reach far more accuracy per multiply-add than a handful of plain convolutions.
+_LARGEST_CONVNET_SIDE = 32
+
+
+def get_family(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in FAMILIES:
+        raise UnknownNameError("family", name, FAMILIES)
+    return FAMILIES[name]
+
+
+def default_family(kind: str, input_shape: tuple[int, ...]) -> str:
+    """Name of the family that serves this kind of data ("image" or "signal") when the user names none.
+
+    Raises:
+        UnknownNameError: another kind.
+    """
+    if kind == "signal":
+        return "signal"
+    if kind == "image":
+        return "convnet" if min(input_shape[1:]) <= _LARGEST_CONVNET_SIDE else "mobilenet"
+    raise UnknownNameError("kind of data", kind, ("image", "signal"))
+
+
+def build(
+    family: str, input_shape: tuple[int, ...], num_classes: int, *, width: float = 1.0, depth: int | None = None
+) -> nn.Module:
+    """A network of the family, freshly initialized from torch's global random state.
+
+    Args:
+        input_shape: of one sample, `(C, H, W)` or `(C, L)`.
+        width: multiplier of every channel count of the family.
+        depth: one of the family's `depths`; its `default_depth` if None.
+
+    Returns:
+        A module from standardized float32 `(N, *input_shape)` to logits `(N, num_classes)`.
+
+    Raises:
+        UnknownNameError: no such family.
+        SpecError: the family does not take this kind of data, depth or width.
+    """
+    chosen = get_family(family)
+    kind = kind_of(input_shape)
+    if kind not in chosen.kinds or min(input_shape, default=0) < 1:
+        fitting = [name for name, other in FAMILIES.items() if kind in other.kinds]
+        remedy = f"use {' or '.join(fitting)}" if fitting else "give samples of shape (C, H, W) or (C, L)"
+        raise SpecError(f"family {family!r} does not take samples of shape {tuple(input_shape)}: {remedy}.")
+    depth = chosen.default_depth if depth is None else depth
+    if depth not in chosen.depths:
+        raise SpecError(
+            f"family {family!r} has no depth {depth}: choose one of {', '.join(str(d) for d in chosen.depths)}."
+        )
+    if not 0 < width <= 64:
+        raise SpecError(f"width multiplier {width} is out of range: choose a number above 0 and up to 64.")
+    if num_classes < 2:
+        raise SpecError(f"{num_classes} classes cannot be told apart: give data with at least 2.")
+    return chosen.make(tuple(input_shape), num_classes, width, depth)

@@ -1,0 +1,148 @@
+"""Accuracy of an integral network at given widths: discretize, re-estimate normalization, count what is right.
+
+Statistics of batch normalization belong to one width only, so each discretized network gets its own from training samples
+(Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inn_automl.errors import InputError
+from inn_automl.integral.normalization import reestimate_normalization
+
+if TYPE_CHECKING:
+    from inn_automl.data import Dataset
+    from inn_automl.integral import IntegralNetwork
+
+SPLITS = ("train", "validation", "test")
+
+NUM_CALIBRATION = 2048
+"""Training samples for normalization statistics: what US-Nets and Once-for-All use."""
+
+BATCH_VALUES = 2**19
+"""Input values per batch without gradients (2 MB as float32): large enough for full speed, small enough for a cache."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How many samples of a split were classified correctly."""
+
+    num_correct: int
+    num_samples: int
+    num_calibration: int
+    """Training samples that normalization statistics were re-estimated on; 0 if the network has none."""
+
+    @property
+    def accuracy(self) -> float:
+        return self.num_correct / self.num_samples
+
+
+class Samples:
+    """Samples of a dataset as tensors on one device, standardized when they are read.
+
+    Attributes:
+        x: raw values (N, *input_shape), of the dataset's own type: a byte image stays four times smaller than float32.
+        y: class indices (N,), int64.
+    """
+
+    def __init__(self, dataset: Dataset, indices: np.ndarray, device: str | torch.device = "cpu") -> None:
+        self.x = torch.as_tensor(dataset.x[indices]).to(device)
+        self.y = torch.as_tensor(dataset.y[indices]).to(device)
+        shape = (-1, *[1] * (len(dataset.input_shape) - 1))
+        self._mean = torch.as_tensor(dataset.mean, dtype=torch.float32).reshape(shape).to(device)
+        self._scale = 1 / torch.as_tensor(dataset.std, dtype=torch.float32).reshape(shape).to(device)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def standardized(self, indices: Tensor | slice) -> Tensor:
+        """The samples at `indices`, float32 (n, *input_shape), zero mean and unit variance per channel."""
+        return self.x[indices].to(torch.float32).sub(self._mean).mul_(self._scale)
+
+    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """All samples in order, as pairs of standardized x and y."""
+        size = batch_size or max(32, BATCH_VALUES // self.x[0].numel())
+        for start in range(0, len(self), size):
+            yield self.standardized(slice(start, start + size)), self.y[start : start + size]
+
+
+def split_samples(dataset: Dataset, split: str, *, device: str | torch.device = "cpu") -> Samples:
+    """All samples of one split.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    if split not in SPLITS:
+        raise InputError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}.")
+    return Samples(dataset, getattr(dataset, split), device)
+
+
+def calibration_samples(
+    dataset: Dataset, num_calibration: int = NUM_CALIBRATION, *, device: str | torch.device = "cpu"
+) -> Samples:
+    """A fixed random subset of the training split, the same for all widths, so that candidates differ in widths only."""
+    order = np.random.default_rng(0).permutation(dataset.train)
+    return Samples(dataset, order[:num_calibration], device)
+
+
+def calibrate(network: IntegralNetwork, widths: Mapping[str, int], calibration: Samples) -> tuple[nn.Module, int]:
+    """A discretized network in eval mode, with normalization statistics of its own, and the samples that took."""
+    module = network.discretize(widths)
+    num_samples = reestimate_normalization(module, (x for x, _ in calibration.batches()))
+    return module.eval(), num_samples
+
+
+def calibrated(
+    network: IntegralNetwork,
+    widths: Mapping[str, int],
+    dataset: Dataset,
+    *,
+    num_calibration: int = NUM_CALIBRATION,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """The one way any candidate is made: a plain module of these widths, in eval mode, ready to be exported.
+
+    Args:
+        network: on `device`.
+        num_calibration: training samples that normalization statistics are re-estimated on.
+
+    Raises:
+        WidthsError: widths that the network does not allow.
+    """
+    return calibrate(network, widths, calibration_samples(dataset, num_calibration, device=device))[0]
+
+
+def count_correct(module: nn.Module, samples: Samples) -> int:
+    """How many of the samples `module` (in eval mode) classifies correctly."""
+    with torch.inference_mode():
+        return sum(int((module(x).argmax(1) == y).sum()) for x, y in samples.batches())
+
+
+def evaluate_accuracy(
+    network: IntegralNetwork,
+    widths: Mapping[str, int],
+    dataset: Dataset,
+    *,
+    split: str = "validation",
+    num_calibration: int = NUM_CALIBRATION,
+    device: str | torch.device = "cpu",
+) -> Evaluation:
+    """Accuracy at `widths` on a split, with normalization statistics re-estimated on training samples.
+
+    Args:
+        network: on `device`.
+
+    Raises:
+        WidthsError: widths that the network does not allow.
+        InputError: there is no such split.
+    """
+    samples = split_samples(dataset, split, device=device)
+    module, num_used = calibrate(network, widths, calibration_samples(dataset, num_calibration, device=device))
+    return Evaluation(count_correct(module, samples), len(samples), num_used)

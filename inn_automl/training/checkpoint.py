@@ -1,0 +1,93 @@
+"""Training state on disk: one safetensors file whose header carries the rest as JSON. Nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from inn_automl.errors import CorruptFileError, StorageError
+
+_HEADER_KEY = "state"
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Writes tensors and JSON-ready state to one file, which another process sees whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Clones, because safetensors refuses the shared memory of tied parameters.
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(own, temporary, metadata={_HEADER_KEY: json.dumps(state)})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"the checkpoint {str(path)!r} cannot be written ({error}): make room or give another path."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `save_checkpoint` wrote; tensors are on the CPU.
+
+    Raises:
+        CorruptFileError: the file is not a checkpoint.
+        StorageError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})[_HEADER_KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CorruptFileError(
+            f"{str(path)!r} is not a training checkpoint ({error}): delete it to train from the start."
+        ) from error
+    except OSError as error:
+        raise StorageError(f"the checkpoint {str(path)!r} cannot be read ({error}): make it readable.") from error
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under `prefix.name`."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that `prefixed` put under this prefix, by their own names."""
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def optimizer_tensors(optimizer: Optimizer, names: Iterable[str]) -> dict[str, Tensor]:
+    """An optimizer's state, all of which is tensors for SGD and AdamW, as `key:parameter`.
+
+    Args:
+        names: of the parameters, in the order of the optimizer's groups.
+    """
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{key}:{name}": value
+        for index, name in enumerate(names)
+        for key, value in state.get(index, {}).items()
+        if value is not None
+    }
+
+
+def load_optimizer_tensors(optimizer: Optimizer, names: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` gave for the same names."""
+    position = {name: index for index, name in enumerate(names)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for full_name, value in tensors.items():
+        key, _, name = full_name.partition(":")
+        state.setdefault(position[name], {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,169 @@
+"""How a network is trained: one recipe, sensible defaults per family, and the candidates a search of recipes tries."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inn_automl.errors import SpecError, UnknownNameError
+from inn_automl.models import get_family
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "onecycle")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that training depends on besides network, data and seed."""
+
+    optimizer: str = "sgd"
+    """"sgd" (Nesterov momentum) or "adamw"."""
+    learning_rate: float = 0.1
+    """Highest learning rate of the schedule."""
+    weight_decay: float = 5e-4
+    """Of weights; biases and normalization have none."""
+    momentum: float = 0.9
+    """Momentum of SGD, first beta of AdamW."""
+    schedule: str = "cosine"
+    """"cosine" (a short warm-up, then a cosine to zero) or "onecycle" (a cosine up over 30 % of the steps, then down)."""
+    warmup_share: float = 0.05
+    """Share of the steps that the cosine schedule warms up for."""
+    label_smoothing: float = 0.0
+    batch_size: int = 64
+    epochs: int = 20
+    epoch_samples: int | None = None
+    """Training samples in an epoch; None for all. Less where not even one whole epoch fits into the budget."""
+    augment: bool = True
+    num_random_widths: int = 2
+    """Random widths in each step, besides the full and the smallest."""
+    soft_target_label_share: float = 0.3
+    """Share of the labels in the targets of all but the full width; the rest is the full width's output."""
+    max_gradient_norm: float | None = 5.0
+    """Gradients are clipped to this norm; None for no clipping."""
+    mixed_precision: bool = True
+    """bfloat16 (or float16 with scaled gradients) on a GPU that has it; the CPU always computes in float32."""
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if value not in known:
+                raise UnknownNameError(what, value, known)
+        self._require("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0")
+        self._require("weight_decay", 0 <= self.weight_decay < math.inf, "a number from 0 up")
+        self._require("momentum", 0 <= self.momentum < 1, "a number from 0 to below 1")
+        self._require("warmup_share", 0 <= self.warmup_share < 1, "a number from 0 to below 1")
+        self._require("label_smoothing", 0 <= self.label_smoothing < 1, "a number from 0 to below 1")
+        self._require("batch_size", self.batch_size >= 2, "at least 2")
+        self._require("epochs", self.epochs >= 1, "at least 1")
+        self._require("epoch_samples", self.epoch_samples is None or self.epoch_samples >= 1, "at least 1, or None")
+        self._require("num_random_widths", self.num_random_widths >= 0, "0 or more")
+        self._require("soft_target_label_share", 0 <= self.soft_target_label_share <= 1, "a number from 0 to 1")
+        self._require(
+            "max_gradient_norm", self.max_gradient_norm is None or self.max_gradient_norm > 0, "above 0, or None"
+        )
+
+    def _require(self, name: str, fits: bool, allowed: str) -> None:
+        if not fits:
+            raise SpecError(f"recipe, {name} = {getattr(self, name)!r}: give {allowed}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """Reads `to_dict`'s output.
+
+        Raises:
+            UnknownNameError: a key that a recipe does not have.
+            SpecError: a value that does not fit.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise UnknownNameError("key of a recipe", key, known)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class TrainingCandidate:
+    """A network of a family with the recipe to train it by."""
+
+    recipe: Recipe
+    width: float
+    depth: int
+
+
+@dataclass(frozen=True)
+class RecipeSpace:
+    """What a search of training candidates varies around a recipe: ranges are logarithmic, choices are equally likely."""
+
+    base: Recipe
+    learning_rates: tuple[float, float]
+    weight_decays: tuple[float, float]
+    widths: tuple[float, ...]
+    depths: tuple[int, ...]
+
+    def sample(self, rng: np.random.Generator) -> TrainingCandidate:
+        """A random candidate."""
+        recipe = dataclasses.replace(
+            self.base,
+            learning_rate=_log_uniform(rng, *self.learning_rates),
+            weight_decay=_log_uniform(rng, *self.weight_decays),
+        )
+        return TrainingCandidate(recipe, float(rng.choice(self.widths)), int(rng.choice(self.depths)))
+
+
+def default_recipe(family: str, num_train: int) -> Recipe:
+    """What serves a family well without any search.
+
+    Args:
+        num_train: training samples. Small data needs small batches, because it is the number of steps that counts.
+
+    Raises:
+        UnknownNameError: no such family.
+    """
+    batch_size = 64 if num_train < 20_000 else 128
+    get_family(family)
+    return Recipe(batch_size=batch_size, learning_rate=0.1)
+
+
+def recipe_space(family: str, num_train: int) -> RecipeSpace:
+    """The candidates worth training for a family: around its defaults, in widths and depths that it lists.
+
+    Raises:
+        UnknownNameError: no such family.
+    """
+    chosen = get_family(family)
+    base = default_recipe(family, num_train)
+    position = chosen.depths.index(chosen.default_depth)
+    return RecipeSpace(
+        base,
+        learning_rates=(base.learning_rate / 3, base.learning_rate * 3),
+        weight_decays=(base.weight_decay / 5, base.weight_decay * 5),
+        widths=chosen.width_multipliers,
+        depths=chosen.depths[max(0, position - 1) : position + 2],
+    )
+
+
+def training_candidates(family: str, num_train: int, num_candidates: int, *, seed: int) -> list[TrainingCandidate]:
+    """The family's default first, then random ones from its space; the same for the same seed.
+
+    Raises:
+        UnknownNameError: no such family.
+    """
+    space = recipe_space(family, num_train)
+    rng = np.random.default_rng(seed)
+    default = TrainingCandidate(space.base, 1.0, get_family(family).default_depth)
+    return [default, *(space.sample(rng) for _ in range(num_candidates - 1))][:num_candidates]
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(math.exp(rng.uniform(math.log(low), math.log(high))))

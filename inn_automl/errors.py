@@ -49,16 +49,18 @@ class UnknownNameError(SpecError):
         kind: what the name should have been, e.g. `"family"`.
         name: what was given.
         known: the registered names; the nearest one is put into the message.
+        where: the place the name was read from, e.g. a file and a key.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        self.kind, self.name, self.known = kind, name, sorted(known)
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
+        self.kind, self.name, self.known, self.where = kind, name, sorted(known), where
         nearest = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
+        place = f"{where}: " if where else ""
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        super().__init__(f"unknown {kind} {name!r}: {hint}Known: {', '.join(self.known)}.")
+        super().__init__(f"{place}unknown {kind} {name!r}: {hint}Known: {', '.join(self.known)}.")
 
-    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str]]]:
-        return type(self), (self.kind, self.name, self.known)
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str], str]]:
+        return type(self), (self.kind, self.name, self.known, self.where)
 
 
 class ImpossibleBudgetError(SpecError):

@@ -5,18 +5,35 @@ A `JobSpec` names a dataset and a `Budget`. Every model refuses unknown keys by 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from inn_automl.errors import SpecError, UnknownNameError
 
 RUNTIMES = ("onnxruntime-cpu",)
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
+
+def _refuse_lookalikes(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError("input should be a number")
+    return value
+
+
+_Number = BeforeValidator(_refuse_lookalikes)
+Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, _Number, Field(gt=0)]
 
 
 class _Strict(BaseModel):
@@ -28,15 +45,15 @@ class DeviceBudget(_Strict):
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     runtime: str = "onnxruntime-cpu"
-    threads: Annotated[int, Field(gt=0, le=1024)] = 1
-    batch_size: Annotated[int, Field(gt=0, le=4096)] = 1
+    threads: Annotated[int, _Number, Field(gt=0, le=1024)] = 1
+    batch_size: Annotated[int, _Number, Field(gt=0, le=4096)] = 1
     max_latency_ms: Positive | None = None
-    percentile: Annotated[float, Field(ge=50, lt=100)] = 95.0
+    percentile: Annotated[float, _Number, Field(ge=50, lt=100)] = 95.0
     """Percentile of the latency that `max_latency_ms` bounds, and that the front's latency axis shows."""
     max_params: Count | None = None
     max_macs: Count | None = None
     max_size_bytes: Count | None = None
-    granularity: Annotated[int, Field(gt=0, le=256)] = 1
+    granularity: Annotated[int, _Number, Field(gt=0, le=256)] = 1
     """Widths searched for this device are multiples of this many channels (where a group's size allows)."""
 
     @field_validator("runtime")
@@ -53,8 +70,8 @@ class TrainingBudget(_Strict):
     max_minutes: Positive = 30.0
     max_epochs: Count | None = None
     cpus: Count = 1
-    gpus: Annotated[int, Field(ge=0)] = 0
-    trials: Annotated[int, Field(gt=0, le=1000)] = 4
+    gpus: Annotated[int, _Number, Field(ge=0)] = 0
+    trials: Annotated[int, _Number, Field(gt=0, le=1000)] = 4
     """Training candidates (learning rate, weight decay, depth and width of the family) that ASHA chooses from."""
 
 
@@ -63,8 +80,8 @@ class SearchBudget(_Strict):
 
     max_evaluations: Count = 200
     """Accuracy evaluations of the whole job, shared by all its devices."""
-    batch_size: Annotated[int, Field(gt=0, le=1000)] = 10
-    patience: Annotated[int, Field(gt=0)] = 5
+    batch_size: Annotated[int, _Number, Field(gt=0, le=1000)] = 10
+    patience: Annotated[int, _Number, Field(gt=0)] = 5
     """The search stops when no device's hypervolume grew by 0.1 % in this many batches."""
 
 
@@ -87,12 +104,12 @@ class Budget(_Strict):
 class JobSpec(_Strict):
     """All that determines a job's result, but for the hardware it runs on."""
 
-    dataset: str
+    dataset: Annotated[str, Field(min_length=1)]
     """Name of a built-in dataset, or a path to an .npz file, a folder or a ZIP of class folders."""
     budget: Budget
     family: str | None = None
     """Architecture family; None lets the kind of the data choose."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, _Number, Field(ge=0, lt=2**31)] = 0
 
 
 Model = TypeVar("Model", bound=_Strict)
@@ -120,39 +137,69 @@ def load_budget(path: str | Path) -> Budget:
     """Reads a budget.yaml.
 
     Raises:
-        SpecError: the file is missing, is not YAML, or does not fit; the message names the key, the value and the remedy.
+        UnknownNameError: a key or a name that does not exist.
+        SpecError: the file is missing, is not YAML, or does not fit; the message names key, value and remedy.
     """
     path = Path(path)
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
-        raise SpecError(f"there is no budget file {str(path)!r}: give --budget the path of a YAML file.") from None
+        raise SpecError(f"there is no budget file {str(path)!r}: give the path of a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"the budget file {str(path)!r} cannot be read ({error}): give a readable YAML file.") from None
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise SpecError(f"the budget file {str(path)!r} is not YAML: {reason}. Correct it at that place.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error)
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            mark = error.problem_mark
+            reason = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+        raise SpecError(f"the budget file {str(path)!r} cannot be read as YAML ({reason}): correct it there.") from None
     return parse(Budget, value, where=f"the budget {str(path)!r}")
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, but a key given twice is an error, and `1e6` is a number as in YAML 1.2."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} is given twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> SpecError:
-    first = error.errors()[0]
-    location = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        owner = _model_at(model, first["loc"][:-1])
-        unknown = UnknownNameError(f"key in {where} at", location, owner.model_fields)
-        nearest = UnknownNameError("key", str(first["loc"][-1]), owner.model_fields)
-        unknown.args = (f"{where} has an unknown key at {location!r}: {nearest}",)
-        return unknown
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, SpecError):
-        cause.args = (f"{where}, {location}: {cause}",)
-        return cause
-    if first["type"] == "missing":
-        return SpecError(f"{where} lacks the key {location!r}: add it.")
-    message = first["msg"].removeprefix("Value error, ")
-    place = f"{where}, {location} = {first['input']!r:.80}" if location else where
-    return SpecError(f"{place}: {message[0].lower()}{message[1:]}.")
+    """The first thing to correct; an unknown key comes first, for it is often why another one is missing."""
+    faults = error.errors()
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+    location, kind = fault["loc"], fault["type"]
+    place = ", ".join(part for part in (where, ".".join(map(str, location))) if part)
+    if kind == "extra_forbidden":
+        owner = ", ".join(part for part in (where, ".".join(map(str, location[:-1]))) if part)
+        return UnknownNameError("key", str(location[-1]), _model_at(model, location[:-1]).model_fields, owner)
+    if kind == "missing":
+        return SpecError(f"{where} lacks the key {'.'.join(map(str, location))!r}: add it.")
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, UnknownNameError):
+        return UnknownNameError(cause.kind, cause.name, cause.known, place)
+    if kind in ("model_type", "model_attributes_type"):
+        message = "input should be a mapping of keys to values"
+    elif kind == "tuple_type":
+        message = "input should be a list"
+    elif kind == "too_short":
+        message = f"give at least {fault['ctx']['min_length']}"
+    else:
+        message = fault["msg"].removeprefix("Value error, ")
+    value = f" = {fault['input']!r:.80}" if location else ""
+    return SpecError(f"{place}{value}: {message[0].lower()}{message[1:]}.")
 
 
 def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
@@ -163,5 +210,3 @@ def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[B
             arguments = getattr(annotation, "__args__", (annotation,))
             model = next(a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel))
     return model
-
-

@@ -1,0 +1,58 @@
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXTRAS := worker,service,dev
+
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: demo test check bench format constraints clean help
+
+demo: $(INSTALLED)  ## digits in, two fronts out, in under five minutes; a second time it resumes or shows the result again
+	$(BIN)/inn-automl run --dataset mnist5k --budget docs/demo-budget.yaml --out demo
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/python -m pytest -q
+
+check: $(INSTALLED)  ## format, lint, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## the numbers of benchmarks/
+	$(BIN)/python -m benchmarks
+
+format: $(INSTALLED)  ## put the code into form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Installs again only when what is to be installed changed. The pins are those that were tried together.
+$(INSTALLED): pyproject.toml infra/constraints.txt
+	@if [[ -z "$(PYTHON)" ]] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	    echo "inn_automl needs Python 3.11 or newer: install it, or name one with 'make PYTHON=/path/to/python3.11'." >&2; exit 1; fi
+	@if [[ -x $(BIN)/python ]] && ! $(BIN)/python -c ''; then rm -rf $(VENV); fi
+	@[[ -x $(BIN)/python ]] || "$(PYTHON)" -m venv $(VENV) || \
+	    { echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: python3-venv)." >&2; exit 1; }
+	@echo "Installing into $(VENV): about 2 GB, a few minutes the first time."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+constraints:  ## resolve the newest versions that pyproject.toml allows and pin them
+	@temporary=$$(mktemp -d); trap 'rm -rf "$$temporary"' EXIT; \
+	"$(PYTHON)" -m venv "$$temporary"; \
+	"$$temporary/bin/python" -m pip install --quiet -e '.[$(EXTRAS)]'; \
+	{ echo "# Versions that were tried together; 'make constraints' writes this file."; \
+	  "$$temporary/bin/python" -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//'; } > infra/constraints.txt
+
+clean:  ## remove the environment, caches and build output; results stay
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

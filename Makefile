@@ -36,7 +36,6 @@ format: $(INSTALLED)  ## put the code into form
 $(INSTALLED): pyproject.toml infra/constraints.txt
 	@if [[ -z "$(PYTHON)" ]] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
 	    echo "inn_automl needs Python 3.11 or newer: install it, or name one with 'make PYTHON=/path/to/python3.11'." >&2; exit 1; fi
-	@if [[ -x $(BIN)/python ]] && ! $(BIN)/python -c ''; then rm -rf $(VENV); fi
 	@[[ -x $(BIN)/python ]] || "$(PYTHON)" -m venv $(VENV) || \
 	    { echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: python3-venv)." >&2; exit 1; }
 	@echo "Installing into $(VENV): about 2 GB, a few minutes the first time."

@@ -1,0 +1,180 @@
+"""Datasets from folders, or ZIP archives of them: one folder a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inn_automl.data.archive import open_archive
+from inn_automl.data.audio import read_wavs
+from inn_automl.data.entries import Entry, Listing, Parts, list_folder
+from inn_automl.data.images import read_images
+from inn_automl.data.samples import SPLITS, Samples, Split
+from inn_automl.errors import DatasetFormatError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+AUDIO_SUFFIXES = frozenset({".wav"})
+SPLIT_OF_FOLDER: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+LEFT_BY_SYSTEMS = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+"""Files and folders that operating systems add; ignored, as is everything whose name starts with a dot."""
+
+
+def load_folder(path: Path) -> Samples:
+    """Reads a folder of class folders, which hold PNG or JPEG images, or WAV files.
+
+    - `cats/1.png`, `dogs/2.png`, ...: the folders are the classes.
+    - `train/cats/1.png`, `val/cats/9.png`, `test/...`: with given splits (training, valid, validation, testing do as
+      well), in any case of letters. One folder around all of it is accepted.
+    - Files other than images or audio may lie beside class folders (a README), not in them.
+
+    How images and audio of unequal size are brought together: `images.read_images`, `audio.read_wavs`.
+
+    Raises:
+        DatasetFormatError: no images or audio, or both; folders that do not fit the above; a file that cannot be
+            read or does not agree with the others.
+    """
+    return _load(list_folder(path))
+
+
+def load_archive(path: Path) -> Samples:
+    """Reads a ZIP archive of class folders: as `load_folder`, without writing anything to disk.
+
+    Raises:
+        DatasetFormatError: as `load_folder`, or a damaged archive.
+        UnsafeArchiveError: an archive that leaves its folder or expands beyond the limit.
+    """
+    with open_archive(path) as listing:
+        return _load(listing)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A file with its place in the dataset."""
+
+    entry: Entry
+    split: Split
+    class_name: str
+
+
+def _load(listing: Listing) -> Samples:
+    files = sorted((file for file in listing.files if not _is_ignored(file.parts)), key=lambda file: file.parts)
+    media = [file for file in files if file.suffix in IMAGE_SUFFIXES | AUDIO_SUFFIXES]
+    if not media:
+        raise DatasetFormatError(
+            f"{listing.where} holds no PNG, JPEG or WAV files: give a folder for each class with its files in it."
+        )
+    images = [file for file in media if file.suffix in IMAGE_SUFFIXES]
+    if images and len(images) < len(media):
+        sound = next(file for file in media if file.suffix in AUDIO_SUFFIXES)
+        raise DatasetFormatError(
+            f"{listing.where} mixes images ({images[0].path!r}) and WAV files ({sound.path!r}): keep one kind."
+        )
+    folders = {parts for parts in listing.folders if not _is_ignored(parts)}
+    folders |= {file.parts[:depth] for file in files for depth in range(1, len(file.parts))}
+
+    places, empty_classes, notes = _arrange(files, media, folders, listing.where)
+    entries = [place.entry for place in places]
+    rate = None
+    if images:
+        x, more = read_images(entries, listing.where)
+    else:
+        x, rate, more = read_wavs(entries, listing.where)
+    given: dict[Split, np.ndarray] = {
+        split: np.array([i for i, place in enumerate(places) if place.split == split], np.int64)
+        for split in SPLITS
+        if split == "train" or any(place.split == split for place in places)
+    }
+    return Samples(
+        x=x,
+        labels=np.array([place.class_name for place in places]),
+        given=given,
+        empty_classes=empty_classes,
+        notes=(*notes, *more),
+        sample_rate_hz=rate,
+    )
+
+
+def _arrange(
+    files: Sequence[Entry], media: Sequence[Entry], folders: set[Parts], where: str
+) -> tuple[list[_Place], frozenset[str], tuple[str, ...]]:
+    """Split and class of each image or WAV file, classes without training files, and notes."""
+    top = _wrapping(media, folders)
+    inside = {parts[top:] for parts in folders if len(parts) > top}
+    splits = _split_folders({parts[0] for parts in inside}, media, top, where)
+    depth = top + (2 if splits else 1)
+
+    places = []
+    for file in media:
+        if len(file.parts) <= depth:
+            raise DatasetFormatError(f"{file.path!r} in {where} lies in no class folder: put it into one.")
+        if len(file.parts) > depth + 1:
+            raise DatasetFormatError(
+                f"{file.path!r} in {where} lies in nested class folders: put all files of a class into one folder, "
+                "directly below the dataset or its train, validation and test folders."
+            )
+        split: Split = splits[file.parts[top]] if splits else "train"
+        places.append(_Place(file, split, file.parts[depth - 1]))
+
+    known = {file.parts for file in media}
+    others = [file for file in files if file.parts not in known]
+    for file in others:
+        if len(file.parts) > depth:
+            raise DatasetFormatError(
+                f"{file.path!r} in {where} is not a PNG, JPEG or WAV file: "
+                "convert it, or move it out of the class folder."
+            )
+    notes = (f"{len(others)} files beside the class folders were ignored, e.g. {others[0].path!r}.",) if others else ()
+
+    trained = {place.class_name for place in places if place.split == "train"}
+    declared = {
+        parts[-1] for parts in inside if len(parts) == depth - top and (not splits or splits[parts[0]] == "train")
+    }
+    return places, frozenset(declared - trained), notes
+
+
+def _wrapping(media: Sequence[Entry], folders: set[Parts]) -> int:
+    """1 if one folder, which is neither a split nor a class, holds everything; else 0."""
+    tops = {parts[0] for parts in folders}
+    deep = all(len(file.parts) >= 3 for file in media)
+    return int(len(tops) == 1 and deep and tops.isdisjoint(_named_like_splits(tops)))
+
+
+def _split_folders(names: set[str], media: Sequence[Entry], top: int, where: str) -> dict[str, Split]:
+    """Which folder holds which split; empty where the folders are classes."""
+    named = _named_like_splits(names)
+    holds_folders = {file.parts[top] for file in media if len(file.parts) > top + 2}
+    if not named or (named != names and named.isdisjoint(holds_folders)):
+        return {}
+    if named != names:
+        raise DatasetFormatError(
+            f"{where} has the folder {min(names - named)!r} beside the split {min(named)!r}: "
+            "put every class folder into train, validation or test."
+        )
+    splits: dict[str, Split] = {}
+    for name in sorted(named):
+        split = SPLIT_OF_FOLDER[name.casefold()]
+        if split in splits.values():
+            raise DatasetFormatError(f"{where} has two folders for the {split} split, one of them {name!r}: keep one.")
+        splits[name] = split
+    if "train" not in splits.values():
+        raise DatasetFormatError(f"{where} has the split {min(named)!r} but no train folder: add one.")
+    return splits
+
+
+def _named_like_splits(names: set[str]) -> set[str]:
+    return {name for name in names if name.casefold() in SPLIT_OF_FOLDER}
+
+
+def _is_ignored(parts: Parts) -> bool:
+    return any(part.startswith(".") or part.casefold() in LEFT_BY_SYSTEMS for part in parts)

@@ -1,0 +1,72 @@
+"""Stratified, seeded splits.
+
+Random orders come from the raw bits of PCG64, whose stream numpy guarantees for all versions; it gives no such promise
+for the distributions of a Generator (NEP 19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from inn_automl.data.samples import SPLITS, Split
+from inn_automl.errors import DatasetTooSmallError
+
+HELD_OUT_PERCENT = 15
+"""Percent of each class that a made validation or test split takes; 70 are left for training when both are made."""
+
+
+def complete_splits(
+    name: str, y: np.ndarray, classes: tuple[str, ...], given: Mapping[Split, np.ndarray], *, seed: int
+) -> dict[Split, np.ndarray]:
+    """Takes the splits that are not given from the training samples, the same share of every class.
+
+    Each made split takes 15 % of a class, rounded, and at least one sample; training keeps at least one.
+
+    Args:
+        name: what the dataset is called in messages.
+        y: (N,) class of each sample, an index into `classes`.
+        given: sample indices by split, with at least `"train"`. Given validation and test splits stay as they are.
+        seed: of the draw.
+
+    Returns:
+        The three splits: disjoint int64 sample indices, each in a random order.
+
+    Raises:
+        DatasetTooSmallError: a class with fewer samples than the splits need, or a given split without samples.
+    """
+    # One key decides who is taken, another the order within a split, so that the order says nothing of the first.
+    draw_key, order_key = np.random.PCG64(seed).random_raw(2 * len(y)).reshape(2, -1)
+    splits = {split: np.asarray(given[split], np.int64) for split in SPLITS if split in given}
+    for split, indices in splits.items():
+        if len(indices) == 0:
+            raise DatasetTooSmallError(f"the {split} split of {name!r} is empty: add samples, or leave that split out.")
+    missing: list[Split] = [split for split in SPLITS if split not in given]
+    kept: list[np.ndarray] = []
+    taken: dict[Split, list[np.ndarray]] = {split: [] for split in missing}
+    for label, class_name in enumerate(classes):
+        rest = _by_key(splits["train"][y[splits["train"]] == label], draw_key)
+        if len(rest) < 1 + len(missing):
+            raise DatasetTooSmallError(_too_few(name, class_name, len(rest), missing))
+        num_taken = max(1, (HELD_OUT_PERCENT * len(rest) + 50) // 100)
+        for split in missing:
+            taken[split].append(rest[:num_taken])
+            rest = rest[num_taken:]
+        kept.append(rest)
+    splits["train"] = np.concatenate(kept)
+    splits.update((split, np.concatenate(taken[split])) for split in missing)
+    return {split: _by_key(indices, order_key) for split, indices in splits.items()}
+
+
+def _by_key(indices: np.ndarray, key: np.ndarray) -> np.ndarray:
+    return indices[np.argsort(key[indices], kind="stable")]
+
+
+def _too_few(name: str, class_name: str, count: int, missing: list[Split]) -> str:
+    needs = " and ".join(["training", *missing])
+    have = f"{count} training sample{'' if count == 1 else 's'}"
+    return (
+        f"class {class_name!r} of {name!r} has {have}, but {needs} need at least {1 + len(missing)}: "
+        "add samples of it or remove the class."
+    )

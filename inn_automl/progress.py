@@ -164,6 +164,7 @@ class LiveProgress(_Shown):
 
     def note(self, message: str) -> None:
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._live.refresh()
 
     def __enter__(self) -> Self:
         self._live.start()

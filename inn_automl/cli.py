@@ -12,15 +12,13 @@ A fault is one sentence on standard error. Packages above this one add commands 
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import shutil
 import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -99,7 +97,8 @@ def run(
     spec = parse(JobSpec, values, where="the job")
     _check_backend(backend, address)
     _check_dataset(spec.dataset)
-    with _job_folder(out), _terminated_is_interrupted(), show_progress() as progress:
+    _check_out(out)
+    with _faults_explained(out), _terminated_is_interrupted(), show_progress() as progress:
         progress.stage("starting")
         from inn_automl.pipeline import run_job
 
@@ -115,7 +114,7 @@ def run(
 
 @commands.command()
 @click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the embedded store.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Port of the server.  [default: a free one]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the server.  [default: 5000, or a free one]")
 def browse(home: Path | None, port: int | None) -> None:
     """Show the fronts of all jobs in MLflow, until Ctrl-C."""
     from inn_automl.tracking.server import browse as serve
@@ -184,51 +183,20 @@ def _package(error: ModuleNotFoundError) -> str:
 
 
 @contextmanager
-def _job_folder(out: Path) -> Iterator[None]:
-    """Holds a job's folder for one run at a time, and says with every end whether the same command resumes."""
-    is_new = not out.exists()
-    with _held(out):
-        try:
-            yield
-        except KeyboardInterrupt:
-            raise _Ended(f"interrupted. {KEPT}", INTERRUPTED) from None
-        except InputError:
-            if is_new:
-                with suppress(OSError):  # something is in it already
-                    out.rmdir()
-            raise
-        except (BackendError, StorageError) as error:
-            raise _Ended(f"{error} {KEPT}", FAILED) from error
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise _end(error, out / "error.log") from error
-            raise _Ended(f"the disk that holds {str(out)!r} is full: free some space. {KEPT}", FAILED) from error
-        except Exception as error:
-            raise _end(error, out / "error.log") from error
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            handle = os.open(out, os.O_RDONLY)
-    except FileExistsError:
-        raise JobDirectoryError(f"--out {str(out)!r} is a file: give a folder, which need not exist yet.") from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise JobDirectoryError(f"--out {str(out)!r} cannot be written ({reason}): give another folder.") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise JobDirectoryError(
-            f"another run works in --out {str(out)!r}: wait for it, or give another folder."
-        ) from None
+def _faults_explained(out: Path) -> Iterator[None]:
+    """Says of every way in which a job can end whether the same command resumes it."""
     try:
         yield
-    finally:
-        os.close(handle)
+    except KeyboardInterrupt:
+        raise _Ended(f"interrupted. {KEPT}", INTERRUPTED) from None
+    except (BackendError, StorageError) as error:
+        raise _Ended(f"{error} {KEPT}", FAILED) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise _end(error, out / "error.log") from error
+        raise _Ended(f"the disk that holds {str(out)!r} is full: free some space. {KEPT}", FAILED) from error
+    except Exception as error:
+        raise _end(error, out / "error.log") from error
 
 
 @contextmanager
@@ -239,6 +207,20 @@ def _terminated_is_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _check_out(out: Path) -> None:
+    """Refuses a folder that could not be written; makes nothing."""
+    if out.exists() and not out.is_dir():
+        raise JobDirectoryError(f"--out {str(out)!r} is a file: give a folder, which need not exist yet.")
+    path = out.absolute()
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise JobDirectoryError(f"--out {str(out)!r} cannot be written ({reason}): give another folder.") from None
 
 
 def _check_backend(name: str, address: str | None) -> None:

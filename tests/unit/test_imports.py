@@ -1,0 +1,135 @@
+"""Imports point down, and what the base install runs pulls in nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+HEAVY = {
+    "fastapi",
+    "matplotlib",
+    "mlflow",
+    "onnx",
+    "optuna",
+    "pandas",
+    "plotly",
+    "ray",
+    "sklearn",
+    "sqlalchemy",
+    "torch",
+}
+LIGHT = [
+    "inn_automl",
+    "inn_automl.cli",
+    "inn_automl.client",
+    "inn_automl.data",
+    "inn_automl.devices.agent",
+    "inn_automl.devices.latency",
+    "inn_automl.errors",
+    "inn_automl.progress",
+    "inn_automl.result",
+    "inn_automl.search.pareto",
+    "inn_automl.spec",
+    "inn_automl.storage",
+    "inn_automl.summary",
+]
+
+
+def exists(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def imported_by(code: str) -> set[str]:
+    """Top-level packages that a fresh interpreter has imported after running `code`."""
+    report = "import sys; print('\\n', *{name.partition('.')[0] for name in sys.modules})"
+    ended = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return set(ended.stdout.splitlines()[-1].split())
+
+
+def test_import_directions_hold() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    ended = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_every_package_is_under_the_contracts() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks", "tests"}
+    assert packages == set(PYPROJECT["tool"]["importlinter"]["root_packages"])
+
+
+@pytest.mark.parametrize("module", [module for module in LIGHT if exists(module)])
+def test_what_the_base_install_runs_is_light(module: str) -> None:
+    assert not imported_by(f"import {module}") & HEAVY
+
+
+def test_the_command_answers_without_anything_heavy() -> None:
+    code = "from inn_automl.cli import commands\ncommands.main(['--help'], standalone_mode=False)"
+    assert not imported_by(code) & HEAVY
+
+
+def test_the_command_refuses_bad_input_without_anything_heavy(tmp_path: Path) -> None:
+    budget = tmp_path / "budget.yaml"
+    budget.write_text("devices: [{name: a}]", encoding="utf-8")
+    arguments = [
+        "run",
+        "--dataset",
+        str(tmp_path / "none.npz"),
+        "--budget",
+        str(budget),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    code = f"from inn_automl.cli import main\ntry: main({arguments!r})\nexcept SystemExit as end: assert end.code == 2"
+    assert not imported_by(code) & HEAVY
+
+
+def third_party_imports(folder: Path) -> set[str]:
+    names: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    own = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    return names - set(sys.stdlib_module_names) - own
+
+
+def names_of(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=!~; ]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [
+        ("inn_automl", ["worker"]),
+        ("workers", ["worker"]),
+        ("services", ["service"]),
+        ("benchmarks", ["worker", "service", "dev"]),
+        ("tests", ["worker", "service", "dev"]),
+    ],
+)
+def test_what_is_imported_is_required(folder: str, extras: list[str]) -> None:
+    """Nothing comes by chance, as a dependency of a dependency."""
+    project = PYPROJECT["project"]
+    required = names_of(project["dependencies"]).union(
+        *(names_of(project["optional-dependencies"][extra]) for extra in extras)
+    )
+    distributions = importlib.metadata.packages_distributions()
+    missing = {
+        name
+        for name in third_party_imports(ROOT / folder)
+        if not {d.lower().replace("_", "-") for d in distributions.get(name, [])} & required
+    }
+    assert not missing

@@ -1,0 +1,161 @@
+"""Who does the heavy work of a job: trains the candidates, evaluates widths.
+
+The pipeline asks a `Backend`; `LocalBackend` works in this process, `workers.ray_backend.RayBackend` on a Ray cluster.
+"""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from inn_automl.errors import BackendError, TrainingError
+from inn_automl.search.evaluation import Evaluation, calibrate, calibration_samples, count_correct, split_samples
+from inn_automl.training.loop import EpochReport
+from inn_automl.training.recipe import TrainingCandidate
+from inn_automl.training.trial import Trained, run_trial
+
+if TYPE_CHECKING:
+    from inn_automl.data import Dataset
+    from inn_automl.integral import Widths
+
+OVERCOMMIT = 1.3
+"""How much more than its even share of the time a trial plans for: weak rivals are stopped before they use theirs."""
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What a backend is asked to train."""
+
+    family: str
+    candidates: tuple[TrainingCandidate, ...]
+    dataset: Dataset
+    folder: Path
+    """One folder a trial is made in here; all workers must be able to write to it."""
+    seed: int
+    seconds: float
+    max_epochs: int | None
+    cpus: int
+    gpus: int
+
+    def trial_folder(self, index: int) -> Path:
+        return self.folder / f"trial-{index}"
+
+    def planned_seconds(self, remaining_s: float, num_parallel: int) -> float:
+        """How long one trial may plan for, when `remaining_s` is left for all that are not done."""
+        waves = -(-len(self.candidates) // max(1, num_parallel))
+        return remaining_s if waves == 1 else min(remaining_s, OVERCOMMIT * self.seconds / waves)
+
+
+Report = Callable[[int, EpochReport], None]
+"""Called with a trial's index after each of its epochs."""
+
+
+class Backend(abc.ABC):
+    """Trains candidates and evaluates widths. Safe to call again with the same task: what is done is not done twice."""
+
+    @abc.abstractmethod
+    def train(self, task: TrainingTask, report: Report) -> list[Trained]:
+        """Trains the candidates within the task's time and returns those that reached a result, best first.
+
+        Raises:
+            TrainingError: every candidate failed.
+            BackendError: the workers could not do it.
+        """
+
+    @abc.abstractmethod
+    def evaluate(self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str) -> list[Evaluation]:
+        """Accuracy on a split at each of the widths.
+
+        Raises:
+            WidthsError: widths that the network does not allow.
+            BackendError: the workers could not do it.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most backends hold nothing
+        """Frees what the backend holds."""
+
+
+class Evaluator:
+    """Evaluates widths of one network on one split; what is shared between widths is made once."""
+
+    def __init__(self, trained: Trained, dataset: Dataset, split: str, *, device: str = "cpu") -> None:
+        self._network = trained.network().to(device)
+        self._samples = split_samples(dataset, split, device=device)
+        self._calibration = calibration_samples(dataset, device=device)
+
+    def __call__(self, widths: Widths) -> Evaluation:
+        module, num_calibration = calibrate(self._network, widths, self._calibration)
+        return Evaluation(count_correct(module, self._samples), len(self._samples), num_calibration)
+
+
+def best_first(results: Sequence[Trained | None], failures: Sequence[str]) -> list[Trained]:
+    """Trials that reached a result, best first.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    done = [trained for trained in results if trained is not None]
+    if not done:
+        reasons = "; ".join(dict.fromkeys(failures)) or "no trial finished an epoch: give training.max_minutes more"
+        raise TrainingError(f"none of {len(results)} training candidates succeeded: {reasons}.")
+    return sorted(done, key=lambda trained: -trained.best_score)
+
+
+class LocalBackend(Backend):
+    """Works in this process, one trial after the other."""
+
+    def __init__(self, *, cpus: int = 1, gpus: int = 0, address: str | None = None) -> None:
+        if address is not None:
+            raise BackendError(f"the local backend joins no cluster, address {address!r} was given: use --backend ray.")
+        self._device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
+        self._threads = cpus
+        self._evaluators: dict[tuple[Path, str], Evaluator] = {}
+
+    def train(self, task: TrainingTask, report: Report) -> list[Trained]:
+        end_s = time.monotonic() + task.seconds
+        results: list[Trained | None] = []
+        failures: list[str] = []
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            for index, candidate in enumerate(task.candidates):
+                remaining_s = end_s - time.monotonic()
+                finished = (task.trial_folder(index) / "outcome.json").exists()
+                if results and remaining_s <= 0 and not finished:
+                    break
+                try:
+                    results.append(
+                        run_trial(
+                            candidate,
+                            task.family,
+                            task.dataset,
+                            task.trial_folder(index),
+                            seed=task.seed,
+                            seconds=max(0.0, remaining_s) / (len(task.candidates) - index),
+                            max_epochs=task.max_epochs,
+                            device=self._device,
+                            on_epoch=lambda epoch, index=index: report(index, epoch),  # type: ignore[misc]
+                        )
+                    )
+                except TrainingError as error:
+                    failures.append(str(error))
+        finally:
+            torch.set_num_threads(before)
+        return best_first(results, failures)
+
+    def evaluate(self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str) -> list[Evaluation]:
+        key = (trained.folder, split)
+        if key not in self._evaluators:
+            self._evaluators[key] = Evaluator(trained, dataset, split, device=self._device)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            return [self._evaluators[key](widths) for widths in batch]
+        finally:
+            torch.set_num_threads(before)

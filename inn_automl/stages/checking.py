@@ -1,0 +1,129 @@
+"""Before anything is spent: can the budget be met at all?
+
+The smallest network of the family bounds what can be reached. Parameters and multiply-accumulates are counted; latency
+and size are measured on the exported smallest network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from inn_automl.devices.latency import QUICK, measure
+from inn_automl.errors import ImpossibleBudgetError
+from inn_automl.export import export_onnx
+from inn_automl.models import get_family
+from inn_automl.result import LatencySummary
+from inn_automl.spec import DeviceBudget
+from inn_automl.stages.job import Job
+from inn_automl.training.recipe import TrainingCandidate, training_candidates
+from inn_automl.training.trial import Architecture
+
+
+@dataclasses.dataclass(frozen=True)
+class _Extreme:
+    """One network at one end of what an architecture can be."""
+
+    params: int
+    macs: int
+    size_bytes: int
+    path: Path
+
+
+def fitting_candidates(job: Job) -> list[TrainingCandidate]:
+    """The training candidates whose smallest network meets every bound of every device.
+
+    An architecture that is too large even at its smallest widths is replaced by the family's smallest one.
+
+    Raises:
+        ImpossibleBudgetError: even the smallest network of the family misses a bound; says the range that is possible.
+    """
+    job.progress.stage("checking")
+    budget = job.spec.budget
+    candidates = training_candidates(job.family, len(job.dataset.train), budget.training.trials, seed=job.spec.seed)
+    family = get_family(job.family)
+    least = _architecture(job, min(family.width_multipliers), min(family.depths))
+    most = _architecture(job, max(family.width_multipliers), max(family.depths))
+    architectures = {_architecture(job, c.width, c.depth): None for c in candidates}
+    with tempfile.TemporaryDirectory() as folder:
+        fits = {}
+        for position, architecture in enumerate(architectures):
+            job.progress.update(position / len(architectures), detail="the smallest network on each device")
+            fits[architecture] = not _misses(_smallest(job, architecture, Path(folder)), budget.devices)
+        if all(fits.values()):
+            return candidates
+        if not any(fits.values()):
+            smallest = _smallest(job, least, Path(folder))
+            misses = _misses(smallest, budget.devices)
+            if misses:
+                device, key = misses[0]
+                raise ImpossibleBudgetError(_explain(job, device, key, smallest, _largest(job, most, Path(folder))))
+    fitting = []
+    for candidate in candidates:
+        if fits[_architecture(job, candidate.width, candidate.depth)]:
+            fitting.append(candidate)
+        else:
+            job.progress.note(
+                f"width {candidate.width:g}, depth {candidate.depth} of {job.family} misses the budget at its smallest "
+                f"widths: width {least.width:g}, depth {least.depth} is trained instead"
+            )
+            fitting.append(dataclasses.replace(candidate, width=least.width, depth=least.depth))
+    return fitting
+
+
+def _architecture(job: Job, width: float, depth: int) -> Architecture:
+    return Architecture(job.family, job.dataset.input_shape, job.dataset.num_classes, width, depth)
+
+
+def _smallest(job: Job, architecture: Architecture, folder: Path) -> _Extreme:
+    network = architecture.network(seed=job.spec.seed)
+    return _export(job, architecture, network.smallest_widths, folder / "smallest.onnx")
+
+
+def _largest(job: Job, architecture: Architecture, folder: Path) -> _Extreme:
+    network = architecture.network(seed=job.spec.seed)
+    return _export(job, architecture, network.full_widths, folder / "largest.onnx")
+
+
+def _export(job: Job, architecture: Architecture, widths: dict[str, int], path: Path) -> _Extreme:
+    network = architecture.network(seed=job.spec.seed)
+    costs = network.costs(widths)
+    dataset = job.dataset
+    export_onnx(
+        network.discretize(widths).eval(), path, input_shape=dataset.input_shape, mean=dataset.mean, std=dataset.std
+    )
+    return _Extreme(costs.params, costs.macs, path.stat().st_size, path)
+
+
+def _latency(extreme: _Extreme, device: DeviceBudget) -> LatencySummary:
+    return measure({"model": extreme.path}, device, protocol=QUICK)["model"].summary
+
+
+def _misses(smallest: _Extreme, devices: Sequence[DeviceBudget]) -> list[tuple[DeviceBudget, str]]:
+    """Devices and bounds that even the smallest network is certain to miss."""
+    missed = []
+    for device in devices:
+        for key in ("max_params", "max_macs", "max_size_bytes"):
+            bound = getattr(device, key)
+            if bound is not None and getattr(smallest, key.removeprefix("max_")) > bound:
+                missed.append((device, key))
+        if device.max_latency_ms is not None and _latency(smallest, device).ci[0] > device.max_latency_ms:
+            missed.append((device, "max_latency_ms"))
+    return missed
+
+
+def _explain(job: Job, device: DeviceBudget, key: str, smallest: _Extreme, largest: _Extreme) -> str:
+    bound = getattr(device, key)
+    if key == "max_latency_ms":
+        low, high = (_latency(extreme, device).at_percentile for extreme in (smallest, largest))
+        reachable = f"{low:.3g} to {high:.3g} ms at p{device.percentile:g}"
+    else:
+        name = key.removeprefix("max_")
+        low, high = getattr(smallest, name), getattr(largest, name)
+        reachable = f"{low:,} to {high:,} {name}".replace("size_bytes", "bytes")
+    return (
+        f"device {device.name!r}: {key} = {bound:g} cannot be met by family {job.family!r}, whose networks for this "
+        f"dataset reach from {reachable}: give a bound in that range, or another --family."
+    )

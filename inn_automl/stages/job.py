@@ -1,0 +1,116 @@
+"""A job in its folder: what every stage reads, and where it leaves what it found.
+
+DIR/job.json                 the spec that the folder belongs to, and the seconds that each stage took
+DIR/training/trial-N/        plan, checkpoint, saved network of each training candidate
+DIR/search/                  measured calibration widths, evaluations, Optuna's journal
+DIR/measuring/DEVICE.json    measured finalists
+DIR/models/  DIR/bundles/    ONNX files and bundles of the fronts
+DIR/result.json
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inn_automl.backend import Backend
+from inn_automl.data import Dataset
+from inn_automl.errors import JobDirectoryError
+from inn_automl.progress import Progress
+from inn_automl.spec import JobSpec
+from inn_automl.storage import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that runs now."""
+
+    spec: JobSpec
+    folder: Path
+    dataset: Dataset
+    family: str
+    backend: Backend
+    progress: Progress
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Shows the stage and adds the time it takes to `job.json`, however it ends."""
+        self.progress.stage(name)
+        started_at = time.monotonic()
+        try:
+            yield
+        finally:
+            record = read_json(self.folder / "job.json")
+            seconds = record.setdefault("seconds", {})
+            seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started_at, 3)
+            write_json(self.folder / "job.json", record)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds that each stage took so far, over all starts of the job."""
+        found: dict[str, float] = read_json(self.folder / "job.json").get("seconds", {})
+        return found
+
+
+@contextmanager
+def claim_folder(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> Iterator[None]:
+    """Makes the folder this job's own while it runs.
+
+    Args:
+        facts: what else the result depends on (the dataset's fingerprint): must be as they were when a job is resumed.
+
+    Raises:
+        JobDirectoryError: the folder cannot be used, belongs to another job, or this job is running already.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise JobDirectoryError(
+            f"the folder {str(folder)!r} cannot be written ({error.strerror}): give --out a folder that can."
+        ) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise JobDirectoryError(
+                f"another process is running the job in {str(folder)!r}: wait for it, or give another --out."
+            ) from None
+        _check_same_job(folder, spec, facts)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _check_same_job(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> None:
+    mine = {"spec": spec.model_dump(mode="json"), **facts}
+    path = folder / "job.json"
+    if not path.exists():
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if others:
+            raise JobDirectoryError(
+                f"the folder {str(folder)!r} holds other files ({sorted(others)[0]}): give --out a new or empty one."
+            )
+        write_json(path, mine)
+        return
+    theirs = read_json(path)
+    for key, value in mine.items():
+        if theirs.get(key) != value:
+            what = _first_difference(key, theirs.get(key), value)
+            raise JobDirectoryError(
+                f"the folder {str(folder)!r} belongs to another job ({what}): give another --out, "
+                "or the same dataset, budget, family and seed to resume."
+            )
+
+
+def _first_difference(key: str, before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in now:
+            if before.get(name) != now[name]:
+                return _first_difference(f"{key}.{name}", before.get(name), now[name])
+    return f"{key.removeprefix('spec.')} was {before!r:.80}, is {now!r:.80}"

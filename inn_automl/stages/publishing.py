@@ -1,0 +1,224 @@
+"""Publishing: the front points are tested once, bundled and tracked; `result.json` is the last thing to be written."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import binomtest
+
+from inn_automl.errors import InnAutomlError
+from inn_automl.export import BundleConfig, write_bundle
+from inn_automl.export.bundle import Accuracy, Build, DatasetFacts, LatencyEvidence, Port, Preprocessing, Verification
+from inn_automl.export.verification import TOLERANCE
+from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
+from inn_automl.spec import DeviceBudget
+from inn_automl.stages.job import Job
+from inn_automl.stages.measuring import Finalist, MeasuredDevice
+from inn_automl.stages.searching import SearchedDevice
+from inn_automl.storage import read_json, write_json
+from inn_automl.training.trial import Trained
+
+PACKAGES = ("inn-automl", "torch", "ray", "optuna", "onnxruntime", "onnx", "numpy")
+
+
+def publish_job(
+    job: Job, trials: Sequence[Trained], searched: Sequence[SearchedDevice], measured: Sequence[MeasuredDevice]
+) -> JobResult:
+    """Writes bundles and `result.json`, and publishes the job to MLflow.
+
+    A tracking server that cannot be reached is noted and leaves the result whole.
+
+    Raises:
+        BackendError: the test accuracy could not be evaluated.
+        StorageError: a file could not be written.
+    """
+    with job.stage("publishing"):
+        trained = trials[0]
+        points = {f.id: f for device in measured for f in device.front}
+        tested = _test(job, trained, list(points.values()))
+        for position, finalist in enumerate(points.values()):
+            job.progress.update(0.6 * position / len(points), detail=f"bundle {finalist.id}")
+            _bundle(job, trained, finalist, tested[finalist.id], measured)
+        result = JobResult(
+            job={**_describe(job, trials), "seconds": job.seconds()},
+            devices=[
+                DeviceResult(
+                    name=device.budget.name,
+                    recommended=device.recommended,
+                    recommendation=device.recommendation,
+                    predictor_error=search.predictor_error,
+                    hypervolume=search.hypervolume,
+                    hypervolume_reference=search.reference,
+                    search_stopped=search.stopped,
+                    environment=device.environment,
+                    budget=device.budget.model_dump(mode="json"),
+                    front=[_front_point(f, tested[f.id], device.budget.name) for f in device.front],
+                )
+                for device, search in zip(measured, searched, strict=True)
+            ],
+        )
+        job.progress.update(0.7, detail="MLflow")
+        _track(job, trained, result, searched, measured)
+        write_json(job.folder / "result.json", result.model_dump(mode="json"))
+        return result
+
+
+@dataclass(frozen=True)
+class _Tested:
+    accuracy: float
+    interval: tuple[float, float]
+    num_samples: int
+
+
+def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, _Tested]:
+    """Test accuracy of front points. Kept, so that a job that is resumed does not touch the test split again."""
+    path = job.folder / "measuring" / "test.json"
+    known: dict[str, list[int]] = read_json(path) if path.exists() else {}
+    missing = [f for f in finalists if f.id not in known]
+    found = job.backend.evaluate(trained, job.dataset, [f.widths for f in missing], split="test")
+    known.update({f.id: [e.num_correct, e.num_samples] for f, e in zip(missing, found, strict=True)})
+    write_json(path, known)
+    return {name: _Tested(correct / total, wilson(correct, total), total) for name, (correct, total) in known.items()}
+
+
+def wilson(num_correct: int, num_samples: int) -> tuple[float, float]:
+    """95 % confidence interval of a share (E. B. Wilson, 1927)."""
+    interval = binomtest(num_correct, num_samples).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def bundle_path(finalist: Finalist) -> str:
+    return f"bundles/{finalist.id}.zip"
+
+
+def _front_point(finalist: Finalist, tested: _Tested, device: str) -> FrontPoint:
+    return FrontPoint(
+        id=finalist.id,
+        widths=finalist.widths,
+        accuracy=finalist.accuracy,
+        test_accuracy=tested.accuracy,
+        test_accuracy_ci=tested.interval,
+        latency_ms=finalist.latency[device],
+        params=finalist.params,
+        macs=finalist.macs,
+        size_bytes=finalist.size_bytes,
+        bundle=bundle_path(finalist),
+    )
+
+
+def _bundle(
+    job: Job, trained: Trained, finalist: Finalist, tested: _Tested, measured: Sequence[MeasuredDevice]
+) -> Path:
+    dataset, architecture = job.dataset, trained.architecture
+    environments: Mapping[str, tuple[DeviceBudget, dict[str, Any]]] = {
+        device.budget.name: (device.budget, device.environment) for device in measured
+    }
+    config = BundleConfig(
+        id=finalist.id,
+        family=architecture.family,
+        build=Build(
+            input_shape=architecture.input_shape,
+            num_classes=architecture.num_classes,
+            width=architecture.width,
+            depth=architecture.depth,
+        ),
+        widths=finalist.widths,
+        classes=dataset.classes,
+        input=Port(name="input", shape=dataset.input_shape),
+        output=Port(name="logits", shape=(dataset.num_classes,)),
+        preprocessing=Preprocessing(mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())),
+        dataset=DatasetFacts(name=dataset.name, fingerprint=dataset.fingerprint),
+        accuracy=Accuracy(
+            validation=finalist.accuracy,
+            test=tested.accuracy,
+            test_ci=tested.interval,
+            num_test_samples=tested.num_samples,
+        ),
+        params=finalist.params,
+        macs=finalist.macs,
+        latency={
+            name: LatencyEvidence(
+                runtime=environments[name][0].runtime,
+                threads=environments[name][0].threads,
+                batch_size=environments[name][0].batch_size,
+                latency_ms=summary,
+                environment=environments[name][1],
+            )
+            for name, summary in finalist.latency.items()
+        },
+        verification=Verification(
+            max_difference=finalist.difference, tolerance=TOLERANCE, num_samples=finalist.num_verified
+        ),
+    )
+    path = job.folder / bundle_path(finalist)
+    models = job.folder / "models"
+    write_bundle(
+        path,
+        config,
+        onnx_path=models / f"{finalist.id}.onnx",
+        weights_path=models / f"{finalist.id}.safetensors",
+    )
+    return path
+
+
+def _describe(job: Job, trials: Sequence[Trained]) -> dict[str, Any]:
+    trained = trials[0]
+    return {
+        "spec": job.spec.model_dump(mode="json"),
+        "family": job.family,
+        "dataset": job.dataset.facts(),
+        "architecture": trained.architecture.to_dict(),
+        "recipe": trained.recipe.to_dict(),
+        "training": [
+            {
+                "width": trial.architecture.width,
+                "depth": trial.architecture.depth,
+                "learning_rate": trial.recipe.learning_rate,
+                "weight_decay": trial.recipe.weight_decay,
+                "epochs_planned": trial.recipe.epochs,
+                "epochs_done": len(trial.history),
+                "stopped": trial.stopped,
+                "score": trial.best_score if math.isfinite(trial.best_score) else None,
+            }
+            for trial in trials
+        ],
+        "network": str(trained.folder.relative_to(job.folder)),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _track(
+    job: Job,
+    trained: Trained,
+    result: JobResult,
+    searched: Sequence[SearchedDevice],
+    measured: Sequence[MeasuredDevice],
+) -> None:
+    from inn_automl.tracking.runs import publish  # MLflow takes a second to import
+
+    candidates: dict[str, list[Candidate]] = {}
+    for search, device in zip(searched, measured, strict=True):
+        known = {tuple(f.widths.items()): f.latency[device.budget.name] for f in device.finalists}
+        candidates[device.budget.name] = [
+            c.model_copy(update={"measured": known.get(tuple(c.widths.items()))}) for c in search.candidates
+        ]
+    try:
+        publish(result, job.folder, candidates=candidates, history=trained.history)
+    except InnAutomlError as error:
+        job.progress.note(f"MLflow has no record of this job: {error}")

@@ -1,0 +1,61 @@
+"""Training: candidates that fit the budget are trained by the backend; the best network goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from inn_automl.backend import TrainingTask
+from inn_automl.stages.job import Job
+from inn_automl.training.loop import EpochReport
+from inn_automl.training.recipe import TrainingCandidate
+from inn_automl.training.trial import Trained
+
+
+def train_network(job: Job, candidates: Sequence[TrainingCandidate]) -> list[Trained]:
+    """The trained candidates, best first.
+
+    Raises:
+        TrainingError: none succeeded.
+        BackendError, StorageError: the workers or the folder failed; what was trained so far is kept.
+    """
+    budget = job.spec.budget.training
+    allowed_s = budget.max_minutes * 60
+    spent_s = job.seconds().get("training", 0.0)
+    with job.stage("training"):
+        task = TrainingTask(
+            family=job.family,
+            candidates=tuple(candidates),
+            dataset=job.dataset,
+            folder=job.folder / "training",
+            seed=job.spec.seed,
+            seconds=max(0.0, allowed_s - spent_s),
+            max_epochs=budget.max_epochs,
+            cpus=budget.cpus,
+            gpus=budget.gpus,
+        )
+        shown = _Shown(job, len(candidates), task.seconds)
+        return job.backend.train(task, shown)
+
+
+class _Shown:
+    """Turns the epochs of all trials into one share done."""
+
+    def __init__(self, job: Job, num_trials: int, seconds: float) -> None:
+        self._job, self._seconds = job, seconds
+        self._done = [0.0] * num_trials
+        self._started_at = time.monotonic()
+        self._best = 0.0
+
+    def __call__(self, trial: int, epoch: EpochReport) -> None:
+        self._done[trial] = epoch.epoch / epoch.epochs
+        self._best = max(self._best, epoch.score)
+        by_time = (time.monotonic() - self._started_at) / self._seconds if self._seconds else 0.0
+        # Trials that a scheduler stops early never reach their end: time says more than they do.
+        fraction = min(0.99, max(by_time, sum(self._done) / len(self._done)))
+        by_width = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in epoch.accuracy.items())
+        self._job.progress.update(
+            fraction,
+            best=f"{self._best:.1%} mean over widths",
+            detail=f"trial {trial + 1} of {len(self._done)}, epoch {epoch.epoch} of {epoch.epochs}: {by_width}",
+        )

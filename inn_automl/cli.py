@@ -98,11 +98,12 @@ def run(
     _check_backend(backend, address)
     _check_dataset(spec.dataset)
     _check_out(out)
-    with _faults_explained(out), _terminated_is_interrupted(), show_progress() as progress:
+    with _faults_explained(out), _sigterm_interrupts(), show_progress() as progress:
         progress.stage("starting")
         from inn_automl.pipeline import run_job
 
-        with closing(_make_backend(backend, spec.budget.training, address)) as workers:
+        workers = _make_backend(backend, spec.budget.training, address)
+        with closing(workers), _sigterm_interrupts():  # once more: Ray has put its own handler there
             result = run_job(spec, out, backend=workers, progress=progress)
     if as_json:
         click.echo(out / "result.json")
@@ -200,7 +201,7 @@ def _faults_explained(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
+def _sigterm_interrupts() -> Iterator[None]:
     """SIGTERM ends a job as Ctrl-C does: what was found is kept."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

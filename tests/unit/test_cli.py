@@ -74,6 +74,7 @@ class FakeBackend:
 
     def __init__(self, **arguments: Any) -> None:
         self.arguments, self.closed = arguments, False
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as ray.init does
         FakeBackend.made.append(self)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ CHANNELS = (16, 32, 64)
 EXPANSION = 3
 SQUEEZE = 4
 LARGEST_MAP = 32
+SMALLEST_HALVED = 16
 
 
 class SqueezeExcite(nn.Module):
@@ -91,9 +92,9 @@ class MobileNet(nn.Module):
 
 
 def make(input_shape: tuple[int, ...], num_classes: int, width: float, depth: int) -> MobileNet:
-    """A map of up to 32 pixels a side after the stem: half the image from 32 pixels on, as in MobileNet itself."""
+    """The stem halves the image, as in MobileNet itself, unless it is tiny; large ones it brings to 32 pixels."""
     side = min(input_shape[1:])
-    stride = max(2, stem_stride(side, LARGEST_MAP)) if side >= LARGEST_MAP else 1
+    stride = max(2, stem_stride(side, LARGEST_MAP)) if side >= SMALLEST_HALVED else 1
     return MobileNet(input_shape[0], num_classes, [scaled(c, width) for c in CHANNELS], depth, stride=stride)
 
 

@@ -1,7 +1,7 @@
 """Accuracy of an integral network at given widths: discretize, re-estimate normalization, count what is right.
 
-Statistics of batch normalization belong to one width only, so each discretized network gets its own from training samples
-(Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, section 3.3).
+Statistics of batch normalization belong to one width only, so each discretized network gets its own from training
+samples (Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, section 3.4).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ SPLITS = ("train", "validation", "test")
 NUM_CALIBRATION = 2048
 """Training samples for normalization statistics: what US-Nets and Once-for-All use."""
 
-BATCH_VALUES = 2**19
-"""Input values per batch without gradients (2 MB as float32): large enough for full speed, small enough for a cache."""
+BATCH_VALUES = {"cpu": 2**16, "cuda": 2**21}
+"""Input values per batch without gradients. On a CPU, activations (some 50 times the input) should stay near its cache:
+a mobilenet took 1.4 ms a sample in batches of 128, 4.6 ms in batches of 668."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,14 @@ class Samples:
         return self.x[indices].to(torch.float32).sub(self._mean).mul_(self._scale)
 
     def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """All samples in order, as pairs of standardized x and y."""
-        size = batch_size or max(32, BATCH_VALUES // self.x[0].numel())
-        for start in range(0, len(self), size):
-            yield self.standardized(slice(start, start + size)), self.y[start : start + size]
+        """All samples in order, as pairs of standardized x and y.
+
+        Batches are of equal size (give or take one sample), because normalization statistics weigh them equally.
+        """
+        limit = batch_size or max(32, BATCH_VALUES.get(self.x.device.type, 2**19) // self.x[0].numel())
+        for part in np.array_split(np.arange(len(self)), -(-len(self) // limit)):
+            chosen = slice(int(part[0]), int(part[-1]) + 1)
+            yield self.standardized(chosen), self.y[chosen]
 
 
 def split_samples(dataset: Dataset, split: str, *, device: str | torch.device = "cpu") -> Samples:
@@ -87,14 +92,39 @@ def split_samples(dataset: Dataset, split: str, *, device: str | torch.device = 
 def calibration_samples(
     dataset: Dataset, num_calibration: int = NUM_CALIBRATION, *, device: str | torch.device = "cpu"
 ) -> Samples:
-    """A fixed random subset of the training split, the same for all widths, so that candidates differ in widths only."""
+    """A fixed random subset of the training split: the same for all, so that candidates differ in widths only."""
     order = np.random.default_rng(0).permutation(dataset.train)
     return Samples(dataset, order[:num_calibration], device)
 
 
+def use_channels_last(module: nn.Module, x: Tensor) -> None:
+    """Puts the weights of an image network into channels-last layout, in which a CPU runs it in 0.5 to 0.8 of the time.
+
+    A module whose forward needs the usual layout (`view` may) keeps it.
+
+    Args:
+        x: (N, C, H, W) that `module` takes; with any other number of dimensions nothing happens.
+    """
+    if x.ndim != 4:
+        return
+    was_training = module.training
+    module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with torch.no_grad():
+            module(x)
+    except RuntimeError:
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    finally:
+        module.train(was_training)
+
+
 def calibrate(network: IntegralNetwork, widths: Mapping[str, int], calibration: Samples) -> tuple[nn.Module, int]:
-    """A discretized network in eval mode, with normalization statistics of its own, and the samples that took."""
+    """A discretized network in eval mode, with normalization statistics of its own, and the samples that took.
+
+    Its convolutions may be in channels-last layout.
+    """
     module = network.discretize(widths)
+    use_channels_last(module, calibration.standardized(slice(0, 2)))
     num_samples = reestimate_normalization(module, (x for x, _ in calibration.batches()))
     return module.eval(), num_samples
 
@@ -116,7 +146,8 @@ def calibrated(
     Raises:
         WidthsError: widths that the network does not allow.
     """
-    return calibrate(network, widths, calibration_samples(dataset, num_calibration, device=device))[0]
+    module, _ = calibrate(network, widths, calibration_samples(dataset, num_calibration, device=device))
+    return module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def count_correct(module: nn.Module, samples: Samples) -> int:

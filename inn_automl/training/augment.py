@@ -19,8 +19,8 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
         generator: on the CPU, so that the same seed draws the same variants on every device.
 
     Returns:
-        The same shape. Images are shifted by up to 1/8 of each side, which is a random crop after padding by the border;
-        signals by up to 1/16 of their length, scaled by 0.9 to 1.1, with noise of 0.05 standard deviations.
+        The same shape. Images are shifted by up to 1/8 of each side, which is a random crop after padding by the
+        border; signals by up to 1/16 of their length, scaled by 0.9 to 1.1, with noise of 0.05 standard deviations.
     """
     if x.ndim == 4:
         return shift_images(x, IMAGE_SHIFT, generator)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -68,26 +69,32 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def optimizer_tensors(optimizer: Optimizer, names: Iterable[str]) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An optimizer's state, all of which is tensors for SGD and AdamW, as `key:parameter`.
 
     Args:
-        names: of the parameters, in the order of the optimizer's groups.
+        parameters: by name, in the order of the optimizer's groups.
     """
     state = optimizer.state_dict()["state"]
     return {
         f"{key}:{name}": value
-        for index, name in enumerate(names)
+        for index, name in enumerate(parameters)
         for key, value in state.get(index, {}).items()
         if value is not None
     }
 
 
-def load_optimizer_tensors(optimizer: Optimizer, names: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
-    """Puts back what `optimizer_tensors` gave for the same names."""
-    position = {name: index for index, name in enumerate(names)}
+def load_optimizer_tensors(
+    optimizer: Optimizer, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> None:
+    """Puts back what `optimizer_tensors` gave for the same parameters."""
+    position = {name: index for index, name in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, value in tensors.items():
         key, _, name = full_name.partition(":")
+        parameter = parameters[name]
+        if value.shape == parameter.shape:
+            # In the memory layout of the parameter: another one may round differently.
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         state.setdefault(position[name], {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

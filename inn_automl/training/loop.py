@@ -1,7 +1,7 @@
 """Training of an integral network: epochs of sandwich steps, checkpoints, a deadline, and the best state kept.
 
-All randomness of an epoch comes from (seed, epoch), so a checkpoint needs no random state: a run that resumes takes the very
-steps that an uninterrupted one takes, and on the CPU ends in the same bits.
+All randomness of an epoch comes from (seed, epoch), so a checkpoint needs no random state: a run that resumes takes the
+very steps that an uninterrupted one takes, and on the CPU ends in the same bits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from inn_automl.errors import TrainingError
-from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, count_correct
+from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, count_correct, use_channels_last
 from inn_automl.training.augment import augment
 from inn_automl.training.checkpoint import (
     load_checkpoint,
@@ -129,8 +129,8 @@ def fit_to_budget(
 ) -> Recipe:
     """The recipe with as many epochs as fit into `seconds`, so that its schedule ends before a deadline does.
 
-    Takes a few real steps and one validation on the clock; the network is left as it was. Where less than one epoch fits,
-    the recipe gets one epoch of fewer samples.
+    Takes a few real steps and one validation on the clock; the network is left as it was. Where less than one epoch
+    fits, the recipe gets one epoch of fewer samples.
 
     Args:
         max_epochs: upper bound; the recipe's own epochs are not one.
@@ -145,16 +145,15 @@ def fit_to_budget(
         step_s = (time.monotonic() - started_at) / num_steps
         run.validate()
     network.load_state_dict(before)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.zero_grad(set_to_none=True)
     network.train(was_training)
     # A tenth is kept back, because a short measurement cannot know what else the machine will do.
     available_s = 0.9 * seconds
     epochs = int(available_s / (run.steps_per_epoch * step_s + run.validation_s))
     if epochs < 1:
-        fitting = max(1, int((available_s - run.validation_s) / step_s))
-        return dataclasses.replace(
-            recipe, epochs=1, epoch_samples=min(fitting, run.steps_per_epoch) * recipe.batch_size
-        )
+        fitting = min(max(1, int((available_s - run.validation_s) / step_s)), run.steps_per_epoch)
+        return dataclasses.replace(recipe, epochs=1, epoch_samples=fitting * run.batch_size)
     return dataclasses.replace(recipe, epochs=epochs if max_epochs is None else min(epochs, max_epochs))
 
 
@@ -173,7 +172,8 @@ class _Run:
         self.batch_size = min(recipe.batch_size, len(self.samples))
         num_samples = min(recipe.epoch_samples or len(self.samples), len(self.samples))
         self.steps_per_epoch = max(1, num_samples // self.batch_size)
-        self.optimizer, self.parameter_names = _optimizer(network, recipe)
+        use_channels_last(network, self.samples.standardized(slice(0, 2)))
+        self.optimizer, self.parameters = _optimizer(network, recipe)
         self.autocast, self.scaler = _precision(recipe, device)
         self.validated_widths: dict[str, Widths] = {
             "smallest": network.smallest_widths,
@@ -201,7 +201,7 @@ class _Run:
         return is_whole
 
     def steps(self, epoch: int, num_steps: int, deadline_s: float | None = None) -> tuple[float, bool]:
-        """Takes the first `num_steps` steps of an epoch; their mean loss, and whether the deadline left time for all."""
+        """Takes `num_steps` steps of an epoch; their mean loss, and whether the deadline left time for all."""
         order_seed, width_seed, torch_seed = np.random.SeedSequence((self.seed, epoch)).generate_state(3).tolist()
         generator = torch.Generator().manual_seed(order_seed)
         rng = np.random.default_rng(width_seed)
@@ -220,8 +220,8 @@ class _Run:
             is_checked = self.device.type == "cpu" or step % _STEPS_BETWEEN_CHECKS == 0 or step == num_steps - 1
             if is_checked and not math.isfinite(float(total)):
                 raise TrainingError(
-                    f"training diverged: the loss is {float(total)} in epoch {epoch} at learning rate {learning_rate:.3g}; "
-                    f"give a lower learning rate, such as {self.recipe.learning_rate / 3:.2g}."
+                    f"training diverged: the loss is {float(total)} in epoch {epoch} at learning rate "
+                    f"{learning_rate:.3g}; give a lower learning rate, such as {self.recipe.learning_rate / 3:.2g}."
                 )
         return float(total) / num_steps, True
 
@@ -266,6 +266,7 @@ class _Run:
         """Puts the best state into the network."""
         if self.best is not None:
             self.network.load_state_dict(self.best)
+        self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.network.zero_grad(set_to_none=True)
         self.network.eval()
         return TrainingResult(self.epochs_done, stopped, self.best_score, self.history)
@@ -279,7 +280,7 @@ class _Run:
         tensors = {
             **prefixed("network", self.network.state_dict()),
             **prefixed("best", self.best),
-            **prefixed("optimizer", optimizer_tensors(self.optimizer, self.parameter_names)),
+            **prefixed("optimizer", optimizer_tensors(self.optimizer, self.parameters)),
         }
         state = {
             "identity": self.identity(),
@@ -301,15 +302,15 @@ class _Run:
             )
         self.network.load_state_dict(under("network", tensors))
         self.best = {name: tensor.to(self.device) for name, tensor in under("best", tensors).items()}
-        load_optimizer_tensors(self.optimizer, self.parameter_names, under("optimizer", tensors))
+        load_optimizer_tensors(self.optimizer, self.parameters, under("optimizer", tensors))
         self.scaler.load_state_dict(state["scaler"])
         self.best_score, self.validation_s = state["best_score"], state["validation_s"]
         self.history = [EpochReport(**report) for report in state["history"]]
         self.epochs_done = len(self.history)
 
 
-def _optimizer(network: IntegralNetwork, recipe: Recipe) -> tuple[torch.optim.Optimizer, list[str]]:
-    """The recipe's optimizer, and the names of its parameters in its order."""
+def _optimizer(network: IntegralNetwork, recipe: Recipe) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
+    """The recipe's optimizer, and its parameters by name, in its order."""
     trainable = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     decayed = [(name, p) for name, p in trainable if p.ndim > 1]
     plain = [(name, p) for name, p in trainable if p.ndim <= 1]
@@ -323,7 +324,7 @@ def _optimizer(network: IntegralNetwork, recipe: Recipe) -> tuple[torch.optim.Op
         optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov)
     else:
         optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999))
-    return optimizer, [name for name, _ in [*decayed, *plain]]
+    return optimizer, dict([*decayed, *plain])
 
 
 def _precision(recipe: Recipe, device: torch.device) -> tuple[torch.autocast | None, torch.amp.GradScaler]:
@@ -332,3 +333,18 @@ def _precision(recipe: Recipe, device: torch.device) -> tuple[torch.autocast | N
         return None, torch.amp.GradScaler("cpu", enabled=False)
     dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return torch.autocast("cuda", dtype), torch.amp.GradScaler("cuda", enabled=dtype is torch.float16)
+
+
+def load_best(network: IntegralNetwork, checkpoint: Path) -> tuple[list[EpochReport], float]:
+    """Puts the best state of a checkpoint into the network.
+
+    Returns:
+        The epochs that were trained, and the score of the best.
+
+    Raises:
+        CorruptFileError, StorageError: the checkpoint cannot be read.
+    """
+    tensors, state = load_checkpoint(checkpoint)
+    network.load_state_dict(under("best", tensors))
+    network.eval()
+    return [EpochReport(**report) for report in state["history"]], state["best_score"]

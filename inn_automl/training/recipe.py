@@ -22,7 +22,7 @@ class Recipe:
     """All that training depends on besides network, data and seed."""
 
     optimizer: str = "sgd"
-    """"sgd" (Nesterov momentum) or "adamw"."""
+    """Either "sgd" (with Nesterov momentum) or "adamw"."""
     learning_rate: float = 0.1
     """Highest learning rate of the schedule."""
     weight_decay: float = 5e-4
@@ -30,7 +30,7 @@ class Recipe:
     momentum: float = 0.9
     """Momentum of SGD, first beta of AdamW."""
     schedule: str = "cosine"
-    """"cosine" (a short warm-up, then a cosine to zero) or "onecycle" (a cosine up over 30 % of the steps, then down)."""
+    """A short warm-up, then a "cosine" to zero; or "onecycle": a cosine up over 30 % of the steps, then down."""
     warmup_share: float = 0.05
     """Share of the steps that the cosine schedule warms up for."""
     label_smoothing: float = 0.0
@@ -42,7 +42,7 @@ class Recipe:
     num_random_widths: int = 2
     """Random widths in each step, besides the full and the smallest."""
     soft_target_label_share: float = 0.3
-    """Share of the labels in the targets of all but the full width; the rest is the full width's output."""
+    """Share of the labels in the targets of reduced widths; the rest is the full width's output."""
     max_gradient_norm: float | None = 5.0
     """Gradients are clipped to this norm; None for no clipping."""
     mixed_precision: bool = True
@@ -103,7 +103,7 @@ class TrainingCandidate:
 
 @dataclass(frozen=True)
 class RecipeSpace:
-    """What a search of training candidates varies around a recipe: ranges are logarithmic, choices are equally likely."""
+    """What a search of training candidates varies around a recipe: logarithmic ranges, equally likely choices."""
 
     base: Recipe
     learning_rates: tuple[float, float]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,13 +26,13 @@ settings.load_profile("repeatable")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-@pytest.fixture(autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing a test does reaches the user's own store, nor a tracking server of theirs."""
-    home = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("INN_AUTOML_HOME", str(home))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return home
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a test does reaches the user's own MLflow store, nor a server of theirs."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("INN_AUTOML_HOME", str(tmp_path_factory.mktemp("home")))
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

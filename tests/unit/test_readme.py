@@ -32,6 +32,12 @@ def test_the_example_budget_is_one(tmp_path: Path) -> None:
     assert load_budget(path).devices[0].max_latency_ms == 2.0
 
 
+def test_the_demo_budget_names_two_devices() -> None:
+    budget = load_budget(ROOT / "docs" / "demo-budget.yaml")
+    assert [device.threads for device in budget.devices] == [1, 2]
+    assert budget.training.max_minutes < 5
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#\s]+)", page.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Training: recipes, the sandwich step, the loop with its checkpoints, and trials."""

@@ -127,7 +127,7 @@ def run_trial(
     """
     outcome = folder / "outcome.json"
     if outcome.exists():
-        return Trained.from_dict(read_json(outcome), folder / "network")
+        return load_trial(folder)
     deadline_s = time.monotonic() + seconds
     architecture = Architecture(family, dataset.input_shape, dataset.num_classes, candidate.width, candidate.depth)
     network = architecture.network(seed=seed)
@@ -155,6 +155,16 @@ def run_trial(
     return trained
 
 
+def load_trial(folder: Path) -> Trained:
+    """A finished trial.
+
+    Raises:
+        FileNotFoundError: the trial is not finished.
+        CorruptFileError: its outcome cannot be read.
+    """
+    return Trained.from_dict(read_json(folder / "outcome.json"), folder / "network")
+
+
 def salvage_trial(
     candidate: TrainingCandidate, family: str, dataset: Dataset, folder: Path, *, seed: int
 ) -> Trained | None:
@@ -168,7 +178,7 @@ def salvage_trial(
     """
     outcome = folder / "outcome.json"
     if outcome.exists():
-        return Trained.from_dict(read_json(outcome), folder / "network")
+        return load_trial(folder)
     if not (folder / CHECKPOINT).exists():
         return None
     architecture = Architecture(family, dataset.input_shape, dataset.num_classes, candidate.width, candidate.depth)

@@ -1,0 +1,237 @@
+"""The state of one training: what it steps through, validates, saves and restores.
+
+All randomness of an epoch comes from (seed, epoch), so a checkpoint needs no random state: a run that resumes takes the
+very steps that an uninterrupted one takes, and on the CPU ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inn_automl.errors import TrainingError
+from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, count_correct, use_channels_last
+from inn_automl.training.augment import augment
+from inn_automl.training.checkpoint import (
+    load_checkpoint,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    prefixed,
+    save_checkpoint,
+    under,
+)
+from inn_automl.training.recipe import Recipe
+from inn_automl.training.sandwich import Widths, random_widths, sandwich_gradients
+from inn_automl.training.schedule import learning_rate_at
+
+if TYPE_CHECKING:
+    from inn_automl.data import Dataset
+    from inn_automl.integral import IntegralNetwork
+
+# Validation after each epoch only has to rank epochs, so it may be coarser than the evaluation of a candidate.
+_NUM_CALIBRATION = 512
+_MAX_VALIDATION = 2_000
+_STEPS_BETWEEN_CHECKS = 50
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch brought."""
+
+    epoch: int
+    """1-based."""
+    epochs: int
+    train_loss: float
+    """Mean loss of the full width."""
+    accuracy: dict[str, float]
+    """Validation accuracy of the "smallest", "middle" and "full" widths, with re-estimated normalization."""
+    score: float
+    """Mean of these accuracies: what the best state is chosen by."""
+    seconds: float
+    """Wall-clock time of this epoch with its validation."""
+
+
+class Run:
+    """State of one training."""
+
+    def __init__(
+        self, network: IntegralNetwork, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
+    ) -> None:
+        self.network, self.recipe, self.seed, self.device = network, recipe, seed, device
+        self.fingerprint = dataset.fingerprint
+        self.samples = Samples(dataset, dataset.train, device)
+        validation = np.random.default_rng(0).permutation(dataset.validation)[:_MAX_VALIDATION]
+        self.validation = Samples(dataset, validation, device)
+        self.calibration = calibration_samples(dataset, _NUM_CALIBRATION, device=device)
+        self.batch_size = min(recipe.batch_size, len(self.samples))
+        num_samples = min(recipe.epoch_samples or len(self.samples), len(self.samples))
+        self.steps_per_epoch = max(1, num_samples // self.batch_size)
+        use_channels_last(network, self.samples.standardized(slice(0, 2)))
+        self.optimizer, self.parameters = _optimizer(network, recipe)
+        self.autocast, self.scaler = _precision(recipe, device)
+        self.validated_widths: dict[str, Widths] = {
+            "smallest": network.smallest_widths,
+            "middle": {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups},
+            "full": network.full_widths,
+        }
+        self.history: list[EpochReport] = []
+        self.best: dict[str, Tensor] | None = None
+        self.best_score = -math.inf
+        self.validation_s = 0.0
+        self.epochs_done = 0
+
+    def epoch(self, epoch: int, deadline_s: float | None) -> bool:
+        """Trains and validates one epoch; whether it was a whole one."""
+        started_at = time.monotonic()
+        train_loss, is_whole = self.steps(epoch, self.steps_per_epoch, deadline_s)
+        accuracy = self.validate()
+        score = sum(accuracy.values()) / len(accuracy)
+        if score >= self.best_score:  # of equals the later, which has seen lower learning rates
+            self.best_score = score
+            self.best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        seconds = time.monotonic() - started_at
+        self.history.append(EpochReport(epoch, self.recipe.epochs, train_loss, accuracy, score, seconds))
+        self.epochs_done += is_whole
+        return is_whole
+
+    def steps(self, epoch: int, num_steps: int, deadline_s: float | None = None) -> tuple[float, bool]:
+        """Takes `num_steps` steps of an epoch; their mean loss, and whether the deadline left time for all."""
+        order_seed, width_seed, torch_seed = np.random.SeedSequence((self.seed, epoch)).generate_state(3).tolist()
+        generator = torch.Generator().manual_seed(order_seed)
+        rng = np.random.default_rng(width_seed)
+        torch.manual_seed(torch_seed)  # for dropout and the like
+        order = torch.randperm(len(self.samples), generator=generator)
+        total = torch.zeros((), device=self.device)
+        first = (epoch - 1) * self.steps_per_epoch
+        self.network.train()
+        for step in range(num_steps):
+            if deadline_s is not None and time.monotonic() + self.validation_s >= deadline_s:
+                return float(total) / max(1, step), False
+            start = (step % self.steps_per_epoch) * self.batch_size
+            chosen = order[start : start + self.batch_size].to(self.device)
+            learning_rate = learning_rate_at(self.recipe, first + step, self.recipe.epochs * self.steps_per_epoch)
+            total += self._step(chosen, learning_rate, generator, rng)
+            is_checked = self.device.type == "cpu" or step % _STEPS_BETWEEN_CHECKS == 0 or step == num_steps - 1
+            if is_checked and not math.isfinite(float(total)):
+                raise TrainingError(
+                    f"training diverged: the loss is {float(total)} in epoch {epoch} at learning rate "
+                    f"{learning_rate:.3g}; give a lower learning rate, such as {self.recipe.learning_rate / 3:.2g}."
+                )
+        return float(total) / num_steps, True
+
+    def _step(
+        self, chosen: Tensor, learning_rate: float, generator: torch.Generator, rng: np.random.Generator
+    ) -> Tensor:
+        x, y = self.samples.standardized(chosen), self.samples.y[chosen]
+        if self.recipe.augment:
+            x = augment(x, generator)
+        reduced = [random_widths(self.network, rng) for _ in range(self.recipe.num_random_widths)]
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = sandwich_gradients(
+            self.network,
+            x,
+            y,
+            [self.network.smallest_widths, *reduced],
+            label_smoothing=self.recipe.label_smoothing,
+            label_share=self.recipe.soft_target_label_share,
+            autocast=self.autocast,
+            backward=lambda loss: self.scaler.scale(loss).backward(),
+        )
+        if self.recipe.max_gradient_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.max_gradient_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy at the three validated widths."""
+        started_at = time.monotonic()
+        accuracy = {}
+        for name, widths in self.validated_widths.items():
+            module, _ = calibrate(self.network, widths, self.calibration)
+            accuracy[name] = count_correct(module, self.validation) / len(self.validation)
+        self.validation_s = time.monotonic() - started_at
+        return accuracy
+
+    def finish(self) -> None:
+        """Puts the best state into the network."""
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+        self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.network.zero_grad(set_to_none=True)
+        self.network.eval()
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on to be continued."""
+        return {"format": _FORMAT, "seed": self.seed, "dataset": self.fingerprint, "recipe": self.recipe.to_dict()}
+
+    def save(self, path: Path) -> None:
+        assert self.best is not None
+        tensors = {
+            **prefixed("network", self.network.state_dict()),
+            **prefixed("best", self.best),
+            **prefixed("optimizer", optimizer_tensors(self.optimizer, self.parameters)),
+        }
+        state = {
+            "identity": self.identity(),
+            "best_score": self.best_score,
+            "validation_s": self.validation_s,
+            "scaler": self.scaler.state_dict(),
+            "history": [dataclasses.asdict(report) for report in self.history],
+        }
+        save_checkpoint(path, tensors, state)
+
+    def restore(self, path: Path) -> None:
+        tensors, state = load_checkpoint(path)
+        mine, theirs = self.identity(), state["identity"]
+        different = [key for key in mine if mine[key] != theirs.get(key)]
+        if different:
+            raise TrainingError(
+                f"the checkpoint {str(path)!r} belongs to another training (it differs in {', '.join(different)}): "
+                "delete it, or give another path."
+            )
+        self.network.load_state_dict(under("network", tensors))
+        self.best = {name: tensor.to(self.device) for name, tensor in under("best", tensors).items()}
+        load_optimizer_tensors(self.optimizer, self.parameters, under("optimizer", tensors))
+        self.scaler.load_state_dict(state["scaler"])
+        self.best_score, self.validation_s = state["best_score"], state["validation_s"]
+        self.history = [EpochReport(**report) for report in state["history"]]
+        self.epochs_done = len(self.history)
+
+
+def _optimizer(network: IntegralNetwork, recipe: Recipe) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
+    """The recipe's optimizer, and its parameters by name, in its order."""
+    trainable = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    decayed = [(name, p) for name, p in trainable if p.ndim > 1]
+    plain = [(name, p) for name, p in trainable if p.ndim <= 1]
+    groups = [
+        {"params": [p for _, p in decayed], "weight_decay": recipe.weight_decay},
+        {"params": [p for _, p in plain], "weight_decay": 0.0},
+    ]
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "sgd":
+        nesterov = recipe.momentum > 0
+        optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999))
+    return optimizer, dict([*decayed, *plain])
+
+
+def _precision(recipe: Recipe, device: torch.device) -> tuple[torch.autocast | None, torch.amp.GradScaler]:
+    """The autocast context, and the gradient scaler that float16 needs (bfloat16 has the range of float32)."""
+    if device.type != "cuda" or not recipe.mixed_precision:
+        return None, torch.amp.GradScaler("cpu", enabled=False)
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.autocast("cuda", dtype), torch.amp.GradScaler("cuda", enabled=dtype is torch.float16)

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from inn_automl.data import Dataset
+from inn_automl.errors import TrainingError
+from inn_automl.integral import IntegralNetwork
+from inn_automl.models import build
+from inn_automl.search.evaluation import evaluate_accuracy
+from inn_automl.training import loop, run
+from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
+from inn_automl.training.recipe import Recipe
+
+TINY = Recipe(epochs=4, batch_size=16, learning_rate=0.05)
+
+
+def make(dataset: Dataset, family: str, seed: int = 0) -> IntegralNetwork:
+    torch.manual_seed(seed)
+    depth = {"signal": 2, "convnet": 2, "mlp": 1}[family]
+    module = build(family, dataset.input_shape, dataset.num_classes, width=0.25, depth=depth)
+    return IntegralNetwork(module, torch.zeros(2, *dataset.input_shape))
+
+
+def state_of(network: IntegralNetwork) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def without_time(history: list[EpochReport]) -> list[EpochReport]:
+    return [dataclasses.replace(report, seconds=0.0) for report in history]
+
+
+class Interrupt(Exception):
+    pass
+
+
+def interrupt_after(epoch: int) -> Callable[[EpochReport], None]:
+    def on_epoch(report: EpochReport) -> None:
+        if report.epoch == epoch:
+            raise Interrupt
+
+    return on_epoch
+
+
+class Clock:
+    """Stands still but for `step_s` per reading, so that deadlines fall where a test wants them."""
+
+    def __init__(self, step_s: float) -> None:
+        self.readings: Iterator[int] = itertools.count()
+        self.step_s = step_s
+
+    def __call__(self) -> float:
+        return self.step_s * next(self.readings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "optimizer"),
+    [("images", "convnet", "sgd"), ("images", "mlp", "adamw"), ("signals", "signal", "sgd")],
+)
+def test_a_resumed_training_ends_in_the_same_bits(
+    kind: str, family: str, optimizer: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    dataset: Dataset = request.getfixturevalue(kind)
+    recipe = dataclasses.replace(TINY, optimizer=optimizer, learning_rate=0.05 if optimizer == "sgd" else 0.005)
+    whole = make(dataset, family)
+    expected = train(whole, dataset, recipe, seed=5)
+
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Interrupt):
+        train(make(dataset, family), dataset, recipe, seed=5, checkpoint=path, on_epoch=interrupt_after(2))
+    torch.rand(7)  # another process has another random state, and another initial network
+    resumed = make(dataset, family, seed=99)
+    result = train(resumed, dataset, recipe, seed=5, checkpoint=path)
+    assert_same(state_of(resumed), state_of(whole))
+    assert without_time(result.history) == without_time(expected.history)
+    assert (result.epochs_done, result.best_score, result.stopped) == (4, expected.best_score, "epochs")
+
+
+def test_a_finished_training_is_not_repeated(signals: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    first = make(signals, "signal")
+    train(first, signals, TINY, seed=0, checkpoint=path)
+    again, calls = make(signals, "signal", seed=1), []
+    result = train(again, signals, TINY, seed=0, checkpoint=path, on_epoch=calls.append)
+    assert not calls
+    assert len(result.history) == 4
+    assert_same(state_of(again), state_of(first))
+
+
+def test_seeds_decide_on_a_training_and_leave_the_global_random_state_alone(signals: Dataset) -> None:
+    networks = []
+    for seed in (1, 1, 2):
+        network = make(signals, "signal")
+        before = torch.get_rng_state()
+        train(network, signals, TINY, seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        networks.append(state_of(network))
+    assert_same(networks[0], networks[1])
+    assert any(not torch.equal(networks[0][name], networks[2][name]) for name in networks[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "changes"),
+    [
+        ("signals", "signal", {}),
+        ("images", "convnet", {"schedule": "onecycle", "label_smoothing": 0.1}),
+        ("images", "mlp", {"optimizer": "adamw", "learning_rate": 0.01, "augment": False}),
+    ],
+)
+def test_every_width_learns(kind: str, family: str, changes: dict, request: pytest.FixtureRequest) -> None:
+    dataset: Dataset = request.getfixturevalue(kind)
+    network = make(dataset, family)
+    reports: list[EpochReport] = []
+    recipe = dataclasses.replace(TINY, epochs=12, **changes)
+    result = train(network, dataset, recipe, seed=0, on_epoch=reports.append)
+    assert reports == result.history
+    assert [r.epoch for r in reports] == list(range(1, 13))
+    assert reports[-1].train_loss < reports[0].train_loss / 1.5
+    assert result.best_score == max(r.score for r in reports)
+    for widths in (network.smallest_widths, network.uniform_widths(0.5), network.full_widths):
+        assert evaluate_accuracy(network, widths, dataset, split="test").accuracy >= 0.75
+    assert not network.training
+    assert all(p.grad is None and p.is_contiguous() for p in network.parameters())
+
+
+def test_the_best_state_is_kept(signals: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.2, 0.9, 0.9, 0.4])
+    states = []
+
+    def validate(self: run.Run) -> dict[str, float]:
+        states.append(state_of(self.network))
+        score = next(scores)
+        return {"smallest": score, "middle": score, "full": score}
+
+    monkeypatch.setattr(run.Run, "validate", validate)
+    network = make(signals, "signal")
+    result = train(network, signals, TINY, seed=0)
+    assert result.best_score == 0.9
+    assert_same(state_of(network), states[2])  # of equals the later
+
+
+def test_the_best_state_can_be_taken_from_a_checkpoint(signals: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    network = make(signals, "signal")
+    result = train(network, signals, TINY, seed=0, checkpoint=path)
+    other = make(signals, "signal", seed=1)
+    history, score = load_best(other, path)
+    assert (history, score) == (result.history, result.best_score)
+    assert_same(state_of(other), state_of(network))
+
+
+def test_a_deadline_in_the_middle_of_an_epoch_stops_there(
+    signals: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    clock = Clock(1.0)
+    monkeypatch.setattr(run.time, "monotonic", clock)
+    network = make(signals, "signal")
+    result = train(network, signals, TINY, seed=0, checkpoint=path, deadline_s=16.0)
+    assert result.stopped == "deadline"
+    assert result.epochs_done == 1
+    assert len(result.history) == 2  # the epoch cut short was validated as well
+    assert result.best_score == max(r.score for r in result.history)
+    # What a checkpoint continues is the last whole epoch.
+    assert [r.epoch for r in load_best(network, path)[0]] == [1]
+
+
+def test_a_deadline_that_has_passed_still_gives_a_validated_result(signals: Dataset) -> None:
+    result = train(make(signals, "signal"), signals, TINY, seed=0, deadline_s=0.0)
+    assert (result.epochs_done, result.stopped) == (0, "deadline")
+    assert 0 <= result.best_score <= 1
+
+
+def test_divergence_names_epoch_rate_and_remedy(signals: Dataset) -> None:
+    recipe = dataclasses.replace(TINY, learning_rate=1e30, max_gradient_norm=None)
+    with pytest.raises(
+        TrainingError, match=r"loss is (nan|inf) in epoch 1 at learning rate \S+; give a lower .*3.3e\+29"
+    ):
+        train(make(signals, "mlp"), signals, recipe, seed=0)
+
+
+def test_a_checkpoint_of_another_training_is_refused(signals: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    train(make(signals, "signal"), signals, dataclasses.replace(TINY, epochs=1), seed=0, checkpoint=path)
+    with pytest.raises(TrainingError, match=r"differs in seed, recipe.*delete it"):
+        train(make(signals, "signal"), signals, TINY, seed=1, checkpoint=path)
+
+
+def test_frozen_parameters_stay(signals: Dataset) -> None:
+    network = make(signals, "signal")
+    name, frozen = next(iter(network.named_parameters()))
+    frozen.requires_grad_(False)
+    before = frozen.clone()
+    train(network, signals, dataclasses.replace(TINY, epochs=1), seed=0)
+    assert torch.equal(dict(network.named_parameters())[name], before)
+
+
+def test_weights_decay_and_normalization_does_not(signals: Dataset) -> None:
+    network = make(signals, "signal")
+    optimizer = run.Run(network, signals, TINY, 0, torch.device("cpu")).optimizer
+    decayed, plain = optimizer.param_groups
+    assert decayed["weight_decay"] == TINY.weight_decay
+    assert plain["weight_decay"] == 0
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in plain["params"])
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(network.parameters()))
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it(signals: Dataset) -> None:
+    recipe = dataclasses.replace(TINY, epochs=1, batch_size=10_000)
+    assert run.Run(make(signals, "signal"), signals, recipe, 0, torch.device("cpu")).steps_per_epoch == 1
+    assert train(make(signals, "signal"), signals, recipe, seed=0).epochs_done == 1
+
+
+class TestFitToBudget:
+    """A clock of one second a reading: 12 steps are measured as (about) 1/12 s each, validation as 1 s."""
+
+    @pytest.fixture(autouse=True)
+    def _clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock(1.0)
+        monkeypatch.setattr(loop.time, "monotonic", clock)
+        monkeypatch.setattr(run.time, "monotonic", clock)
+
+    def test_epochs_fill_the_seconds(self, signals: Dataset) -> None:
+        # 5 steps of 1/12 s and 1 s of validation make 1.42 s an epoch; nine tenths of 100 s hold 63.
+        recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=100)
+        assert recipe == dataclasses.replace(TINY, epochs=63)
+
+    def test_an_upper_bound_holds(self, signals: Dataset) -> None:
+        assert fit_to_budget(make(signals, "signal"), signals, TINY, seconds=100, max_epochs=7).epochs == 7
+
+    def test_where_no_epoch_fits_a_part_of_one_is_planned(self, signals: Dataset) -> None:
+        recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=1.4)
+        assert (recipe.epochs, recipe.epoch_samples) == (1, 3 * TINY.batch_size)
+        assert fit_to_budget(make(signals, "signal"), signals, TINY, seconds=0.01).epoch_samples == TINY.batch_size
+
+    def test_the_network_and_the_random_state_are_left_as_they_were(self, images: Dataset) -> None:
+        network = make(images, "convnet").eval()
+        state, random_state = state_of(network), torch.get_rng_state()
+        fit_to_budget(network, images, TINY, seconds=10)
+        assert_same(state_of(network), state)
+        assert torch.equal(torch.get_rng_state(), random_state)
+        assert not network.training
+        assert all(p.grad is None and p.is_contiguous() for p in network.parameters())

@@ -1,0 +1,45 @@
+"""A discretized module as an ONNX file, checked against torch, and as the bundle that a user downloads.
+
+What needs torch is loaded on first use, so that a bundle can be read where there is none.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inn_automl.export.bundle import BundleConfig, extract_bundle, read_bundle, write_bundle
+    from inn_automl.export.onnx import export_onnx
+    from inn_automl.export.template import Export, OnnxTemplate
+    from inn_automl.export.verification import TOLERANCE, verify_onnx
+
+_HOME = {
+    "BundleConfig": "bundle",
+    "Export": "template",
+    "OnnxTemplate": "template",
+    "TOLERANCE": "verification",
+    "export_onnx": "onnx",
+    "extract_bundle": "bundle",
+    "read_bundle": "bundle",
+    "verify_onnx": "verification",
+    "write_bundle": "bundle",
+}
+
+__all__ = [
+    "TOLERANCE",
+    "BundleConfig",
+    "Export",
+    "OnnxTemplate",
+    "export_onnx",
+    "extract_bundle",
+    "read_bundle",
+    "verify_onnx",
+    "write_bundle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,270 @@
+"""The file that a user downloads: a ZIP of model.onnx, weights.safetensors and config.json.
+
+Its format is described in docs/bundle.md, with how to read it without this library. Reading it here needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import zipfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inn_automl import __version__
+from inn_automl.errors import CorruptFileError, StorageError
+from inn_automl.result import LatencySummary
+from inn_automl.storage import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ONNX, WEIGHTS, CONFIG = "model.onnx", "weights.safetensors", "config.json"
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a ZIP can hold; the bundle's own is `created_at`
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Build(_Record):
+    """Arguments of `inn_automl.models.build` that made the network at full width."""
+
+    input_shape: tuple[int, ...]
+    num_classes: int
+    width: float
+    depth: int | None
+
+
+class Port(_Record):
+    """An input or output of model.onnx."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one sample; a batch of any size goes before it."""
+    dtype: Literal["float32"] = "float32"
+
+
+class Preprocessing(_Record):
+    """What happens to the input. All of it is inside of model.onnx."""
+
+    included: Literal[True] = True
+    input: str = "raw float32 values of the dataset"
+    mean: tuple[float, ...]
+    """One a channel; (input - mean) / std is what the weights were trained on."""
+    std: tuple[float, ...]
+
+
+class DatasetFacts(_Record):
+    """What the model was trained on."""
+
+    name: str
+    fingerprint: str
+    """SHA-256 over samples, labels, classes and splits."""
+
+
+class Accuracy(_Record):
+    """Shares of samples that are classified correctly."""
+
+    validation: float
+    """On the split that the search saw."""
+    test: float
+    """On the split that nothing but this number has seen."""
+    test_ci: tuple[float, float]
+    """95 % Wilson interval of `test`."""
+    num_test_samples: int
+
+
+class LatencyEvidence(_Record):
+    """What model.onnx took on one device."""
+
+    runtime: str
+    threads: int
+    batch_size: int
+    latency_ms: LatencySummary
+    environment: dict[str, Any]
+    """Runtime version, processor and whatever else the measurement recorded."""
+
+
+class Verification(_Record):
+    """How model.onnx compares with the torch module."""
+
+    max_difference: float
+    """Largest |ONNX - torch| as a share of the largest |logit|."""
+    tolerance: float
+    num_samples: int
+
+
+class File(_Record):
+    """One of the other files of the bundle."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class BundleConfig(_Record):
+    """config.json. `files`, `versions` and `created_at` are filled in by `write_bundle` where they are left out."""
+
+    format_version: Literal[1] = 1
+    id: str
+    """Of the front point, unique in its job."""
+    family: str
+    build: Build
+    widths: dict[str, int]
+    """Channels by coupled group."""
+    classes: tuple[str, ...]
+    """In the order of the logits."""
+    input: Port
+    output: Port
+    preprocessing: Preprocessing
+    dataset: DatasetFacts
+    accuracy: Accuracy
+    params: int
+    macs: int
+    """Multiply-accumulates for one sample."""
+    latency: dict[str, LatencyEvidence]
+    """By device name."""
+    verification: Verification
+    files: dict[str, File] = {}
+    versions: dict[str, str] = {}
+    created_at: datetime | None = None
+    """UTC."""
+
+
+def write_bundle(
+    path: str | Path, config: BundleConfig, *, onnx: str | Path, weights: Mapping[str, Tensor]
+) -> BundleConfig:
+    """Writes a bundle; the same arguments (`created_at` among them) give the same bytes.
+
+    Args:
+        config: everything that is known of the model.
+        onnx: a verified ONNX file, as `OnnxTemplate.export` writes it.
+        weights: the state dict of the discretized module.
+
+    Returns:
+        The config as written.
+
+    Raises:
+        StorageError: `onnx` could not be read, or the bundle not written; on a full disk it says how many bytes are
+            needed.
+    """
+    from safetensors.numpy import save  # not there where bundles are only read
+
+    path, onnx = Path(path), Path(onnx)
+    try:
+        model = onnx.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{str(onnx)!r} cannot be read ({error.strerror}): export the model first.") from error
+    arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in weights.items()}
+    contents = {ONNX: model, WEIGHTS: save(arrays, metadata={"format": "pt"})}
+    config = config.model_copy(
+        update={
+            "files": {name: File(sha256=_sha256(data), size_bytes=len(data)) for name, data in contents.items()},
+            "versions": config.versions or installed_versions(),
+            "created_at": config.created_at or datetime.now(UTC).replace(microsecond=0),
+        }
+    )
+    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    archive = io.BytesIO()
+    # Stored, not compressed: weights hardly shrink, and compressed bytes would depend on the version of zlib.
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
+        for name, data in {CONFIG: text.encode() + b"\n", **contents}.items():
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.create_system = 3  # Unix, on whatever system this runs
+            entry.external_attr = 0o100644 << 16
+            file.writestr(entry, data)
+    write_atomically(path, archive.getvalue())
+    return config
+
+
+def read_bundle(path: str | Path) -> BundleConfig:
+    """The config of a bundle, all of whose files have been checked against their hashes.
+
+    Raises:
+        StorageError: there is no such file, or it cannot be read.
+        CorruptFileError: it is no bundle, or was changed since it was written.
+    """
+    return _read(Path(path))[0]
+
+
+def extract_bundle(path: str | Path, folder: str | Path) -> BundleConfig:
+    """Checks a bundle as `read_bundle` does and writes its three files into `folder`.
+
+    Raises:
+        StorageError: the bundle cannot be read, or the folder not be written to.
+        CorruptFileError: it is no bundle, or was changed since it was written.
+    """
+    config, contents = _read(Path(path))
+    for name, data in contents.items():
+        write_atomically(Path(folder) / name, data)
+    return config
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that a model file depends on."""
+    versions = {"python": platform.python_version(), "inn_automl": __version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _read(path: Path) -> tuple[BundleConfig, dict[str, bytes]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"the bundle {str(path)!r} cannot be read ({error.strerror}): give its path.") from error
+    contents = _unpack(path, data)
+    config = _parse(path, contents[CONFIG])
+    for name in (ONNX, WEIGHTS):
+        if _sha256(contents[name]) != config.files[name].sha256:
+            raise _corrupt(path, f"{name} has the hash {_sha256(contents[name])}, not {config.files[name].sha256}")
+    return config, contents
+
+
+def _unpack(path: Path, data: bytes) -> dict[str, bytes]:
+    """The three files. Other names could lead out of a folder, and compressed members expand without bound."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            strange = [e.filename for e in entries if e.filename not in (ONNX, WEIGHTS, CONFIG)]
+            if strange or len(entries) != 3 or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
+                found = ", ".join(strange) or "other members, or compressed ones"
+                raise _corrupt(path, f"it should hold {ONNX}, {WEIGHTS} and {CONFIG}, uncompressed, and holds {found}")
+            return {name: archive.read(name) for name in (CONFIG, ONNX, WEIGHTS)}
+    except StorageError:
+        raise
+    except Exception as error:  # damaged archives also raise RuntimeError, ValueError, KeyError, struct.error, ...
+        raise _corrupt(path, str(error)) from error
+
+
+def _parse(path: Path, text: bytes) -> BundleConfig:
+    try:
+        config = BundleConfig.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _corrupt(path, f"{CONFIG}, {where or 'as a whole'}: {first['msg']}") from error
+    missing = {ONNX, WEIGHTS} - config.files.keys()
+    if missing:
+        raise _corrupt(path, f"{CONFIG} has no hash of {', '.join(sorted(missing))}")
+    return config
+
+
+def _corrupt(path: Path, reason: str) -> CorruptFileError:
+    return CorruptFileError(f"{str(path)!r} is not a whole bundle of this version ({reason}): download it again.")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,104 @@
+"""Whether an ONNX file computes what the torch module computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from inn_automl.errors import StorageError, VerificationError
+from inn_automl.export.onnx import INPUT, OUTPUT, RawInput
+
+TOLERANCE = 1e-4
+"""Largest accepted |ONNX - torch|, as a share of the largest |logit|.
+
+Both compute in float32 (unit roundoff 6e-8) and differ in the order of their sums and in batch norm folded beforehand:
+1e-7 to 1e-5 over tens of layers, so this leaves ten times as much. A wrong tensor, attribute or standardization shows
+as 1e-2 and more. What passes can change a prediction only where two logits are closer than 2e-4 of the largest one.
+"""
+
+_BATCH_SIZES = (1, 3)  # the usual one, and one that the file was not translated with
+
+
+def verify_onnx(
+    path: str | Path,
+    module: nn.Module,
+    samples: np.ndarray,
+    *,
+    mean: np.ndarray,
+    std: np.ndarray,
+    tolerance: float = TOLERANCE,
+) -> float:
+    """Runs an ONNX file in ONNX Runtime and a module in torch on the same raw samples, in batches of 1 and of 3.
+
+    Args:
+        path: a file as `export_onnx` writes it.
+        module: takes standardized float32 (N, *input_shape); run in eval mode on the CPU, as a copy.
+        samples: (N, *input_shape), N at least 1, raw values of the dataset; all are used, each in both batch sizes.
+        mean, std: (C,), as exported.
+        tolerance: largest accepted difference, relative to the largest absolute logit.
+
+    Returns:
+        The largest absolute difference divided by the largest absolute logit of torch.
+
+    Raises:
+        VerificationError: the file cannot be run, or differs by more than `tolerance`; the message has the numbers.
+        StorageError: the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{str(path)!r} cannot be read ({error.strerror}): export the module first.") from error
+    return compare(model, RawInput(module, samples.shape[1:], mean, std), samples, tolerance=tolerance, name=str(path))
+
+
+def compare(model: bytes, raw: RawInput, samples: np.ndarray, *, tolerance: float, name: str) -> float:
+    """As `verify_onnx`, on the bytes of an ONNX file that messages call `name`."""
+    samples = np.ascontiguousarray(samples, dtype=np.float32)
+    if not len(samples):
+        raise VerificationError(f"there is no sample to verify {name!r} with: give at least one.")
+    with torch.inference_mode():
+        expected = raw(torch.from_numpy(samples)).numpy()
+    if not np.isfinite(expected).all():
+        raise VerificationError(
+            f"the torch module of {name!r} gives logits that are not finite: train it, or re-estimate its statistics."
+        )
+    difference = 0.0
+    try:
+        session = _session(model)
+        for batch_size in _BATCH_SIZES:
+            for start in range(0, len(samples), batch_size):
+                rows = np.arange(start, start + batch_size) % len(samples)
+                (logits,) = session.run([OUTPUT], {INPUT: samples[rows]})
+                if logits.shape != expected[rows].shape:
+                    raise VerificationError(
+                        f"{name!r} gives logits of shape {logits.shape} where torch gives {expected[rows].shape}: "
+                        "export the module again."
+                    )
+                # np.maximum keeps a NaN, where max() may drop it.
+                difference = float(np.maximum(difference, np.abs(logits - expected[rows]).max()))
+    except VerificationError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors share no public base class
+        reason = " ".join(str(error).split())
+        raise VerificationError(f"{name!r} cannot be run in ONNX Runtime ({reason}): export it again.") from error
+    scale = float(np.abs(expected).max())
+    relative = difference / scale if difference else 0.0
+    if not relative <= tolerance:
+        raise VerificationError(
+            f"{name!r} differs from torch by {difference:.3g} where the largest logit is {scale:.3g}, a share of "
+            f"{relative:.3g} and more than {tolerance:.3g}: export the module again."
+        )
+    return relative
+
+
+def _session(model: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # its warnings are about speed
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

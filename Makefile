@@ -38,7 +38,7 @@ $(INSTALLED): pyproject.toml infra/constraints.txt
 	    echo "inn_automl needs Python 3.11 or newer: install it, or name one with 'make PYTHON=/path/to/python3.11'." >&2; exit 1; fi
 	@[[ -x $(BIN)/python ]] || "$(PYTHON)" -m venv $(VENV) || \
 	    { echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: python3-venv)." >&2; exit 1; }
-	@echo "Installing into $(VENV): about 2 GB, a few minutes the first time."
+	@echo "Installing into $(VENV): about 2.6 GB, a few minutes the first time."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["EpochReport", "TrainingResult", "fit_to_budget", "load_best", "train"]
 
 
+_MIN_TIMED_STEPS, _MAX_TIMED_STEPS = 3, 20
+_TIMED_SHARE = 0.03
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """How a training ended; the network holds the state of the best epoch."""
@@ -87,7 +91,6 @@ def fit_to_budget(
     seconds: float,
     max_epochs: int | None = None,
     device: str = "cpu",
-    num_steps: int = 12,
 ) -> Recipe:
     """The recipe with as many epochs as fit into `seconds`, so that its schedule ends before a deadline does.
 
@@ -95,23 +98,29 @@ def fit_to_budget(
     fits, the recipe gets one epoch of fewer samples.
 
     Args:
+        seconds: from this call on.
         max_epochs: upper bound; the recipe's own epochs are not one.
     """
+    started_at = time.monotonic()
     run = Run(network.to(device), dataset, recipe, 0, torch.device(device))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     was_training = network.training
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
-        run.steps(1, 2)
-        started_at = time.monotonic()
-        run.steps(1, num_steps)
-        step_s = (time.monotonic() - started_at) / num_steps
+        run.steps(1, 1)  # the first step also loads kernels
+        steps_at, num_steps = time.monotonic(), 0
+        while num_steps < _MIN_TIMED_STEPS or (
+            num_steps < _MAX_TIMED_STEPS and time.monotonic() - started_at < _TIMED_SHARE * seconds
+        ):
+            num_steps += 1
+            run.steps(1 + num_steps, 1)  # of another epoch each, because each has random widths of its own
+        step_s = (time.monotonic() - steps_at) / num_steps
         run.validate()
     network.load_state_dict(before)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.zero_grad(set_to_none=True)
     network.train(was_training)
     # A tenth is kept back, because a short measurement cannot know what else the machine will do.
-    available_s = 0.9 * seconds
+    available_s = 0.9 * (seconds - (time.monotonic() - started_at))
     epochs = int(available_s / (run.steps_per_epoch * step_s + run.validation_s))
     if epochs < 1:
         fitting = min(max(1, int((available_s - run.validation_s) / step_s)), run.steps_per_epoch)

@@ -233,5 +233,5 @@ def _precision(recipe: Recipe, device: torch.device) -> tuple[torch.autocast | N
     """The autocast context, and the gradient scaler that float16 needs (bfloat16 has the range of float32)."""
     if device.type != "cuda" or not recipe.mixed_precision:
         return None, torch.amp.GradScaler("cpu", enabled=False)
-    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.autocast("cuda", dtype), torch.amp.GradScaler("cuda", enabled=dtype is torch.float16)

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,11 +55,12 @@ class Clock:
     """Stands still but for `step_s` per reading, so that deadlines fall where a test wants them."""
 
     def __init__(self, step_s: float) -> None:
-        self.readings: Iterator[int] = itertools.count()
+        self.now = 0.0
         self.step_s = step_s
 
     def __call__(self) -> float:
-        return self.step_s * next(self.readings)
+        self.now += self.step_s
+        return self.now
 
 
 @pytest.mark.parametrize(
@@ -223,24 +223,38 @@ def test_a_batch_larger_than_the_data_is_all_of_it(signals: Dataset) -> None:
 
 
 class TestFitToBudget:
-    """A clock of one second a reading: 12 steps are measured as (about) 1/12 s each, validation as 1 s."""
-
-    @pytest.fixture(autouse=True)
-    def _clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clock = Clock(1.0)
+    @pytest.fixture
+    def _costs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A step costs 0.1 s, a validation 0.5 s, and nothing else takes any time."""
+        clock = Clock(0.0)
         monkeypatch.setattr(loop.time, "monotonic", clock)
-        monkeypatch.setattr(run.time, "monotonic", clock)
 
+        def steps(self: run.Run, epoch: int, num_steps: int, deadline_s: float | None = None) -> tuple[float, bool]:
+            clock.now += 0.1 * num_steps
+            return 0.0, True
+
+        def validate(self: run.Run) -> dict[str, float]:
+            clock.now += 0.5
+            self.validation_s = 0.5
+            return {}
+
+        monkeypatch.setattr(run.Run, "steps", steps)
+        monkeypatch.setattr(run.Run, "validate", validate)
+
+    @pytest.mark.usefixtures("_costs")
     def test_epochs_fill_the_seconds(self, signals: Dataset) -> None:
-        # 5 steps of 1/12 s and 1 s of validation make 1.42 s an epoch; nine tenths of 100 s hold 63.
-        recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=100)
-        assert recipe == dataclasses.replace(TINY, epochs=63)
+        # An epoch is 5 steps and a validation: 1 s. Timing takes 21 steps and a validation: 2.6 s.
+        recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=102.6)
+        assert recipe == dataclasses.replace(TINY, epochs=90)
 
+    @pytest.mark.usefixtures("_costs")
     def test_an_upper_bound_holds(self, signals: Dataset) -> None:
         assert fit_to_budget(make(signals, "signal"), signals, TINY, seconds=100, max_epochs=7).epochs == 7
 
+    @pytest.mark.usefixtures("_costs")
     def test_where_no_epoch_fits_a_part_of_one_is_planned(self, signals: Dataset) -> None:
-        recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=1.4)
+        # Timing takes no more than it must: 4 steps and a validation, 0.9 s. Of what is left, 0.81 s can be used.
+        recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=1.8)
         assert (recipe.epochs, recipe.epoch_samples) == (1, 3 * TINY.batch_size)
         assert fit_to_budget(make(signals, "signal"), signals, TINY, seconds=0.01).epoch_samples == TINY.batch_size
 

@@ -1,0 +1,298 @@
+"""Figures as PNG: fronts for reports and README files, and learning curves.
+
+Drawn on matplotlib's object interface alone, so that nothing of a caller's own plotting state is touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inn_automl.result import Candidate, DeviceResult, JobResult
+from inn_automl.tracking.series import COLORS, FrontSeries, front_series, short_count
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT, GRID = "#1f2937", "#6b7280", "#e5e7eb"
+DPI = 160
+
+
+def write_front(device: DeviceResult, path: Path, candidates: Sequence[Candidate] = ()) -> Path:
+    """Writes one device's front as PNG: accuracy in percent against measured latency in ms; returns `path`."""
+    return _write_fronts([front_series(device, candidates)], path)
+
+
+def write_fronts(result: JobResult, path: Path, candidates: Mapping[str, Sequence[Candidate]] | None = None) -> Path:
+    """Writes all devices' fronts side by side on one accuracy axis; `candidates` by the device's name."""
+    return _write_fronts([front_series(d, (candidates or {}).get(d.name, ())) for d in result.devices], path)
+
+
+def write_learning_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Writes validation accuracy and training loss by epoch as PNG; returns `path`.
+
+    Args:
+        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `accuracy` (share by name of widths).
+    """
+    figure = _figure(8.0, 3.6)
+    left, right = figure.subplots(1, 2)
+    epochs = [entry["epoch"] for entry in history]
+    names = list(history[0]["accuracy"]) if history else []
+    for name, color in zip(names, COLORS, strict=False):
+        values = [100 * entry["accuracy"][name] for entry in history]
+        left.plot(epochs, values, color=color, linewidth=2, marker="o" if len(epochs) == 1 else None)
+    if epochs:
+        _label_ends(left, epochs[-1], [(name, 100 * history[-1]["accuracy"][name]) for name in names])
+    right.plot(
+        epochs,
+        [entry["train_loss"] for entry in history],
+        color=INK,
+        linewidth=2,
+        marker="o" if len(epochs) == 1 else None,
+    )
+    for axes, title in ((left, "validation accuracy (%)"), (right, "training loss")):
+        _style(axes)
+        axes.set_title(title, loc="left", fontsize=10.5, color=INK)
+        axes.set_xlabel("epoch", color=INK)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return _save(figure, path)
+
+
+def _write_fronts(all_series: Sequence[FrontSeries], path: Path) -> Path:
+    columns = min(len(all_series), 3)
+    rows = -(-len(all_series) // columns)
+    figure = _figure(6.6 if columns == 1 else 4.9 * columns, 4.4 * rows)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    floor, ceiling = _accuracy_limits(all_series)
+    for index, axes in enumerate(grid.flat):
+        if index >= len(all_series):
+            axes.set_axis_off()
+            continue
+        _style(axes)
+        axes.set_ylim(floor, ceiling)
+        if index % columns == 0:
+            axes.set_ylabel("accuracy (%)", color=INK)
+        _draw_front(axes, all_series[index], COLORS[index % len(COLORS)], (floor, ceiling))
+    _add_legend(figure, with_others=any(series.other_accuracy for series in all_series))
+    return _save(figure, path)
+
+
+def _draw_front(axes: Axes, series: FrontSeries, color: str, limits: tuple[float, float]) -> None:
+    axes.set_title(series.device, loc="left", fontsize=12, fontweight="bold", color=INK, pad=20)
+    axes.text(0, 1.02, series.setting, transform=axes.transAxes, fontsize=8.5, color=FAINT, va="bottom")
+    axes.set_xlabel(f"latency, {series.percentile} (ms)", color=INK)
+    if not series.points:
+        axes.text(0.5, 0.5, "no candidate was measured", transform=axes.transAxes, ha="center", color=FAINT)
+        return
+    slowest = max(*series.latency_ms, *(high for _, high in series.latency_ci_ms))
+    bound = series.bound_ms
+    end = 1.06 * max(slowest, bound if bound is not None and bound <= 1.6 * slowest else 0.0)
+    axes.set_xlim(0, end)
+
+    seen = [(x, y) for x, y in zip(series.other_latency_ms, series.other_accuracy, strict=True) if x <= end]
+    axes.scatter([x for x, _ in seen], [y for _, y in seen], s=11, color=color, alpha=0.2, linewidths=0, zorder=2)
+    axes.errorbar(
+        series.latency_ms,
+        series.test_accuracy,
+        yerr=_distances(series.test_accuracy, series.test_accuracy_ci),
+        fmt="D",
+        markersize=3.6,
+        markerfacecolor="white",
+        markeredgecolor=FAINT,
+        markeredgewidth=0.9,
+        ecolor="#d1d5db",
+        elinewidth=0.9,
+        zorder=3,
+    )
+    axes.step(
+        [*series.latency_ms, end],
+        [*series.accuracy, series.accuracy[-1]],
+        where="post",
+        color=color,
+        linewidth=2.0,
+        zorder=4,
+    )
+    axes.errorbar(
+        series.latency_ms,
+        series.accuracy,
+        xerr=_distances(series.latency_ms, series.latency_ci_ms),
+        fmt="o",
+        markersize=5.5,
+        color=color,
+        markeredgecolor="white",
+        markeredgewidth=0.8,
+        elinewidth=1.3,
+        capsize=2.2,
+        zorder=5,
+    )
+    if bound is not None:
+        _draw_bound(axes, bound, end, series.percentile)
+    if series.recommended is not None:
+        _label_recommended(axes, series, color, end, limits)
+
+
+def _add_legend(figure: Figure, *, with_others: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    entries = [
+        Line2D(
+            [],
+            [],
+            color=INK,
+            linewidth=2,
+            marker="o",
+            markersize=5.5,
+            markeredgecolor="white",
+            label="front: validation accuracy (whiskers: 95 % CI of the latency)",
+        ),
+        Line2D(
+            [],
+            [],
+            color="#d1d5db",
+            linewidth=1,
+            marker="D",
+            markersize=3.8,
+            markerfacecolor="white",
+            markeredgecolor=FAINT,
+            label="test accuracy, 95 % CI",
+        ),
+    ]
+    if with_others:
+        entries.append(
+            Line2D(
+                [],
+                [],
+                linestyle="",
+                marker="o",
+                markersize=4,
+                color=INK,
+                alpha=0.25,
+                markeredgewidth=0,
+                label="other candidates",
+            )
+        )
+    columns = len(entries) if figure.get_figwidth() > 9 else 1 + with_others
+    figure.legend(
+        handles=entries, loc="outside lower center", ncols=columns, fontsize=8.3, frameon=False, labelcolor=INK
+    )
+
+
+def _draw_bound(axes: Axes, bound: float, end: float, percentile: str) -> None:
+    if bound > end:
+        axes.text(
+            0.99,
+            0.97,
+            f"bound {bound:g} ms →",
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            fontsize=8.5,
+            color=FAINT,
+        )
+        return
+    axes.axvline(bound, color=INK, linewidth=1.1, linestyle=(0, (4, 3)), zorder=3)
+    axes.axvspan(bound, end, color="#f3f4f6", zorder=0)
+    axes.text(
+        bound,
+        0.985,
+        f" {percentile} ≤ {bound:g} ms ",
+        transform=axes.get_xaxis_transform(),
+        fontsize=8.5,
+        color=INK,
+        va="top",
+        ha="right" if bound > 0.5 * end else "left",
+        zorder=6,
+    )
+
+
+def _label_recommended(axes: Axes, series: FrontSeries, color: str, end: float, limits: tuple[float, float]) -> None:
+    index = series.recommended or 0
+    point, x, y = series.points[index], series.latency_ms[index], series.accuracy[index]
+    axes.plot(
+        [x], [y], marker="*", markersize=17, color="#facc15", markeredgecolor=color, markeredgewidth=1.3, zorder=7
+    )
+    text = f"recommended\n{y:.1f} % · {x:.3g} ms\n{short_count(point.params)} parameters"
+    floor, span = limits[0], limits[1] - limits[0]
+    low, right = y - floor < 0.45 * span, x > 0.6 * end
+    # Towards where the front is not: below it, or above it at the right end of a flat one.
+    if low:
+        height = y + 0.12 * span if right else floor + 0.03 * span
+    else:
+        height = y - 0.2 * span
+    axes.annotate(
+        text,
+        xy=(x, y),
+        xytext=(x - 0.03 * end if right else x + 0.06 * end, height),
+        ha="right" if right else "left",
+        va="bottom" if low else "top",
+        fontsize=8.8,
+        color=INK,
+        zorder=8,
+        bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": color, "linewidth": 1.0},
+        arrowprops={"arrowstyle": "-", "color": color, "linewidth": 1.0, "shrinkB": 7},
+    )
+
+
+def _accuracy_limits(all_series: Sequence[FrontSeries]) -> tuple[float, float]:
+    values = [value for series in all_series for value in (*series.accuracy, *series.test_accuracy)]
+    values += [bound for series in all_series for interval in series.test_accuracy_ci for bound in interval]
+    if not values:
+        return 0.0, 100.0
+    low, high = min(values), max(values)
+    span = max(high - low, 1.0)
+    return low - 0.06 * span, high + 0.08 * span
+
+
+def _distances(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> list[list[float]]:
+    """Distances below and above each value, never negative."""
+    return [
+        [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)],
+        [max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)],
+    ]
+
+
+def _label_ends(axes: Axes, x: float, ends: Sequence[tuple[str, float]]) -> None:
+    """Names each line at its right end, pushed apart where they would overlap."""
+    low, high = axes.get_ylim()
+    gap, previous = 0.055 * (high - low), float("inf")
+    colors = {name: color for (name, _), color in zip(ends, COLORS, strict=False)}
+    for name, y in sorted(ends, key=lambda end: -end[1]):
+        previous = min(y, previous - gap)
+        axes.annotate(
+            f"{name} {y:.1f}",
+            (x, previous),
+            xytext=(6, 0),
+            textcoords="offset points",
+            fontsize=8.8,
+            color=colors[name],
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(axes: Axes) -> None:
+    axes.set_axisbelow(True)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#9ca3af")
+    axes.tick_params(colors=FAINT, labelsize=9)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    figure.savefig(partial, format="png")
+    os.replace(partial, path)
+    return path

@@ -1,0 +1,84 @@
+"""A device's front as the numbers that figures, images and tables show: percent, milliseconds, bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from inn_automl.result import Candidate, DeviceResult, FrontPoint
+
+COLORS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#db2777", "#0891b2", "#65a30d", "#dc2626")
+"""One a device, in order; told apart by people with any of the common colour-vision deficiencies for the first four."""
+
+
+@dataclass(frozen=True)
+class FrontSeries:
+    """What is drawn of one device. The lists of the front run along its points, sorted by latency."""
+
+    device: str
+    percentile: str
+    """The percentile of every latency here, as people write it: `p95`."""
+    setting: str
+    """Runtime, threads, batch size and latency bound in a few words."""
+    points: tuple[FrontPoint, ...]
+    latency_ms: tuple[float, ...]
+    latency_ci_ms: tuple[tuple[float, float], ...]
+    accuracy: tuple[float, ...]
+    """Percent of the validation split."""
+    test_accuracy: tuple[float, ...]
+    """Percent of the test split."""
+    test_accuracy_ci: tuple[tuple[float, float], ...]
+    recommended: int | None
+    """Index of the recommended point."""
+    bound_ms: float | None
+    other_latency_ms: tuple[float, ...]
+    """Latency of the candidates that are not on the front: measured where they were, else predicted."""
+    other_accuracy: tuple[float, ...]
+
+
+def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> FrontSeries:
+    """Gathers what is drawn of `device`; `candidates` are all that was evaluated for it, the front's own included."""
+    front = sorted(device.front, key=lambda point: point.latency_ms.at_percentile)
+    on_front = {_key(point.widths) for point in front}
+    others = [candidate for candidate in candidates if _key(candidate.widths) not in on_front]
+    ids = [point.id for point in front]
+    percentile = device.budget.get("percentile", front[0].latency_ms.percentile if front else 95.0)
+    return FrontSeries(
+        device=device.name,
+        percentile=f"p{percentile:g}",
+        setting=_setting(device, f"p{percentile:g}"),
+        points=tuple(front),
+        latency_ms=tuple(point.latency_ms.at_percentile for point in front),
+        latency_ci_ms=tuple(point.latency_ms.ci for point in front),
+        accuracy=tuple(100 * point.accuracy for point in front),
+        test_accuracy=tuple(100 * point.test_accuracy for point in front),
+        test_accuracy_ci=tuple((100 * point.test_accuracy_ci[0], 100 * point.test_accuracy_ci[1]) for point in front),
+        recommended=ids.index(device.recommended) if device.recommended in ids else None,
+        bound_ms=device.budget.get("max_latency_ms"),
+        other_latency_ms=tuple(c.measured.at_percentile if c.measured else c.predicted_latency_ms for c in others),
+        other_accuracy=tuple(100 * c.accuracy for c in others),
+    )
+
+
+def short_count(count: float) -> str:
+    """`45300` as `45.3 k`."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.3g}"
+
+
+def _key(widths: dict[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(widths.items()))
+
+
+def _setting(device: DeviceResult, percentile: str) -> str:
+    budget = device.budget
+    parts = [str(budget["runtime"])] if "runtime" in budget else []
+    if threads := budget.get("threads"):
+        parts.append(f"{threads} thread" + ("s" if threads != 1 else ""))
+    if batch_size := budget.get("batch_size"):
+        parts.append(f"batch {batch_size}")
+    if bound := budget.get("max_latency_ms"):
+        parts.append(f"{percentile} at most {bound:g} ms")
+    return ", ".join(parts)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from inn_automl.tracking import tables
+from tests.unit.tracking.job_samples import make_job
+
+
+def test_metrics_of_one_step_belong_to_one_point() -> None:
+    result, _, _ = make_job()
+    device = result.devices[0]
+    metrics = tables.front_metrics(device)
+    by_name: dict[str, dict[int, float]] = {}
+    for name, value, step in metrics:
+        assert step not in by_name.setdefault(name, {})
+        by_name[name][step] = value
+    for step, point in enumerate(device.front):
+        assert by_name["front/accuracy"][step] == point.accuracy
+        assert by_name["front/latency_ms"][step] == point.latency_ms.at_percentile
+        assert by_name["front/params"][step] == point.params
+    assert list(by_name["search/hypervolume"].values()) == device.hypervolume
+    chosen = next(point for point in device.front if point.id == device.recommended)
+    assert by_name["recommended/test_accuracy"] == {0: chosen.test_accuracy}
+
+
+def test_training_metrics_step_by_epoch() -> None:
+    _, _, history = make_job(num_candidates=10, epochs=3)
+    metrics = tables.training_metrics(history)
+    assert [(name, step) for name, _, step in metrics if name == "training/loss"] == [
+        ("training/loss", e) for e in (1, 2, 3)
+    ]
+    assert {name for name, _, _ in metrics} == {
+        "training/loss", "training/accuracy_smallest", "training/accuracy_middle", "training/accuracy_full"
+    }  # fmt: skip
+
+
+def test_candidates_are_rows_by_accuracy_and_know_who_is_on_the_front() -> None:
+    result, candidates, _ = make_job()
+    device = result.devices[0]
+    table = tables.candidates_table(candidates[device.name], device)
+    assert table["accuracy"] == sorted(table["accuracy"], reverse=True)
+    assert len(table["accuracy"]) == 200
+    assert sum(table["on_front"]) == len(device.front)
+    assert all(
+        (latency is not None) == front
+        for latency, front in zip(table["measured_latency_ms"], table["on_front"], strict=True)
+    )
+    assert set(table) >= {"width stem", "width stage3.block0"}
+
+
+def test_markdown_fits_what_mlflow_takes_however_long_the_front() -> None:
+    result, _, _ = make_job()
+    device = result.devices[0]
+    assert f"**{device.recommended}**" in tables.front_markdown(device)
+    long = device.model_copy(update={"front": device.front * 20})
+    text = tables.front_markdown(long)
+    assert len(text) < 8000
+    assert f"and {len(long.front) - tables.MAX_ROWS} more" in text
+
+
+def test_flat_names_nested_values_and_leaves_out_long_lists_of_mappings() -> None:
+    spec = {"family": None, "seed": 0, "budget": {"devices": [{"name": "a"}, {"name": "b"}], "shape": [1, 28]}}
+    assert tables.flat({"spec": spec, "curve": [{"epoch": e} for e in range(100)]}) == {
+        "spec.seed": "0",
+        "spec.budget.devices.0.name": "a",
+        "spec.budget.devices.1.name": "b",
+        "spec.budget.shape": "[1, 28]",
+    }

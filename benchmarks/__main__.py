@@ -1,0 +1,43 @@
+"""`python -m benchmarks NAME ...` runs one benchmark; without a name, the quick ones with their defaults."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+BENCHMARKS = {
+    "discretize": "time to discretize a CIFAR ResNet-18, beside TorchIntegral",
+    "training_step": "time of a training step at reduced widths, beside the plain discretized module",
+    "one_model": "accuracy of one model at all widths, beside a US-Net (minutes to hours)",
+    "budgets_kept": "finished jobs: the recommended bundles, measured again",
+    "demo": "time and memory of the demo (minutes)",
+}
+QUICK = ("discretize", "training_step")
+
+USAGE = "usage: python -m benchmarks [NAME [OPTION ...]]\n\n{}\n\nWithout a name: {}.\nOptions of one: {}".format(
+    "\n".join(f"  {name:14} {what}" for name, what in BENCHMARKS.items()),
+    " and ".join(QUICK),
+    "python -m benchmarks NAME --help",
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    # Read when the numerical libraries are first loaded, which is later.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    name = arguments[0] if arguments else None
+    if name is not None and name not in BENCHMARKS:
+        print(f"there is no benchmark {name!r}: give one of {', '.join(BENCHMARKS)}.", file=sys.stderr)
+        return 2
+    codes = [
+        importlib.import_module(f"benchmarks.{one}").main(list(arguments[1:])) for one in ([name] if name else QUICK)
+    ]
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

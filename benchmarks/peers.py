@@ -1,0 +1,148 @@
+"""What the package's training of one model for all widths is compared to.
+
+A peer differs from `inn_automl.training.loop.train` in how a step makes its gradients, and in the partition; initial
+weights, order, augmentation, optimizer, schedule, clipping, number of steps and choice of the best epoch are the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inn_automl.data import Dataset
+from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform
+from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, count_correct
+from inn_automl.training.augment import augment
+from inn_automl.training.loop import train
+from inn_automl.training.recipe import Recipe
+from inn_automl.training.sandwich import Widths, random_widths, sandwich_gradients
+from inn_automl.training.schedule import learning_rate_at
+
+NUM_CALIBRATION_WHILE_TRAINING = 512
+
+Gradients = Callable[[IntegralNetwork, Tensor, Tensor, Recipe, np.random.Generator], None]
+Training = Callable[[IntegralNetwork, Dataset, Recipe, int], None]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to get one model for all widths.
+
+    Attributes:
+        what: one line for the report.
+        train: trains a network in place, by a recipe and a seed.
+        passes_per_step: forward and backward passes of one gradient step.
+    """
+
+    what: str
+    train: Training
+    partition: Partition
+    passes_per_step: int
+
+
+def train_package(network: IntegralNetwork, dataset: Dataset, recipe: Recipe, seed: int) -> None:
+    """The package's own training."""
+    train(network, dataset, recipe, seed=seed)
+
+
+def train_by(gradients: Gradients) -> Training:
+    """The package's training, but with gradients of another kind."""
+
+    def run(network: IntegralNetwork, dataset: Dataset, recipe: Recipe, seed: int) -> None:
+        train_peer(network, dataset, recipe, seed, gradients)
+
+    return run
+
+
+def train_peer(network: IntegralNetwork, dataset: Dataset, recipe: Recipe, seed: int, gradients: Gradients) -> None:
+    """Trains in place on the CPU by SGD; on return the network holds its best epoch and is in eval mode."""
+    samples, validation = Samples(dataset, dataset.train), Samples(dataset, dataset.validation)
+    calibration = calibration_samples(dataset, NUM_CALIBRATION_WHILE_TRAINING)
+    validated = [
+        network.smallest_widths,
+        {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups},
+        network.full_widths,
+    ]
+    parameters = list(network.parameters())
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+    )
+    steps_per_epoch = len(samples) // recipe.batch_size
+    best: dict[str, Tensor] = {}
+    best_score = -math.inf
+    for epoch in range(1, recipe.epochs + 1):
+        order_seed, width_seed, _ = np.random.SeedSequence((seed, epoch)).generate_state(3).tolist()
+        generator, rng = torch.Generator().manual_seed(order_seed), np.random.default_rng(width_seed)
+        order = torch.randperm(len(samples), generator=generator)
+        network.train()
+        for step in range(steps_per_epoch):
+            chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            x, y = samples.standardized(chosen), samples.y[chosen]
+            if recipe.augment:
+                x = augment(x, generator)
+            now = (epoch - 1) * steps_per_epoch + step
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(recipe, now, recipe.epochs * steps_per_epoch)
+            optimizer.zero_grad(set_to_none=True)
+            gradients(network, x, y, recipe, rng)
+            if recipe.max_gradient_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, recipe.max_gradient_norm)
+            optimizer.step()
+        num_correct = [count_correct(calibrate(network, widths, calibration)[0], validation) for widths in validated]
+        if sum(num_correct) >= best_score:
+            best_score = sum(num_correct)
+            best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    network.load_state_dict(best)
+    network.eval()
+
+
+def us_net(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator) -> None:
+    """The sandwich rule as published: one random share for all layers of a sub-network, soft targets alone.
+
+    J. Yu and T. Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, sections 3.2, 3.3.
+    """
+    shares = rng.uniform(network.min_ratio, 1.0, recipe.num_random_widths)
+    widths: list[Widths] = [network.smallest_widths, *(network.uniform_widths(float(share)) for share in shares)]
+    sandwich_gradients(network, x, y, widths, label_smoothing=recipe.label_smoothing, label_share=0.0)
+
+
+def us_net_by_layer(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator) -> None:
+    """A US-Net whose random widths are drawn for every layer by itself."""
+    widths: list[Widths] = [network.smallest_widths]
+    widths += [random_widths(network, rng) for _ in range(recipe.num_random_widths)]
+    sandwich_gradients(network, x, y, widths, label_smoothing=recipe.label_smoothing, label_share=0.0)
+
+
+def inn_paper(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator) -> None:
+    """One random size of every layer a step, labels alone (Solodskikh et al., CVPR 2023, section 4)."""
+    logits = network(x, random_widths(network, rng))
+    F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing).backward()
+
+
+ARMS: dict[str, Arm] = {
+    "ours": Arm("the default recipe of `inn-automl run`", train_package, Nested(), 4),
+    "us-net": Arm("US-Net as published: one share for all layers, soft targets alone", train_by(us_net), Nested(), 4),
+    "us-net-by-layer": Arm("US-Net with a width for each layer", train_by(us_net_by_layer), Nested(), 4),
+    "paper": Arm("INN paper: uniform cubic samples, trapezoid, one size a step", train_by(inn_paper), Uniform(), 1),
+    "paper-x4": Arm(
+        "the same with 4 times the epochs, so as many passes as the others",
+        lambda network, dataset, recipe, seed: train_peer(
+            network, dataset, dataclasses.replace(recipe, epochs=4 * recipe.epochs), seed, inn_paper
+        ),
+        Uniform(),
+        1,
+    ),
+}

@@ -1,0 +1,146 @@
+"""Time of a training step at reduced widths, as a multiple of the same step of the plain discretized module."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.report import Goal, Report, Table, add_report_options, conclude
+from benchmarks.timing import COLUMNS, ratio, take_turns
+from benchmarks.torchintegral import TorchIntegralNetwork
+from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform
+from inn_automl.models import build
+from inn_automl.models.resnet import resnet18_cifar
+
+INPUT_SHAPE = (3, 32, 32)
+NUM_CLASSES = 10
+FIXED = {"stem.0.weight": [1], "classifier.weight": [0], "classifier.bias": [0]}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "resnet18": lambda: resnet18_cifar(NUM_CLASSES),
+    "resnet20": lambda: build("resnet", INPUT_SHAPE, NUM_CLASSES, depth=20),
+}
+PARTITIONS: dict[str, Partition] = {"nested, first n": Nested(), "uniform, cubic": Uniform()}
+PEER = "TorchIntegral"
+JUDGED = "nested, first n"
+TO_REACH = 1.15
+
+
+class Step:
+    """One step: forward, cross-entropy, backward, SGD with momentum.
+
+    Args:
+        forward: from (N, C, H, W) to logits.
+        trained: whose parameters the step changes.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], trained: nn.Module, x: Tensor, y: Tensor) -> None:
+        self._forward, self._x, self._y = forward, x, y
+        self._optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9)
+
+    def __call__(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(self._forward(self._x), self._y).backward()
+        self._optimizer.step()
+
+
+def measure(
+    model: str, ratio_of_channels: float, batch_size: int, layout: str, num_rounds: int, checkout: Path | None
+) -> Report:
+    """Each partition beside its plain module, and TorchIntegral beside its own where a checkout is given."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    x = torch.randn(batch_size, *INPUT_SHAPE).contiguous(memory_format=memory_format)
+    y = torch.randint(NUM_CLASSES, (batch_size,))
+    module = MODELS[model]().train()
+    report = Report(
+        f"training_step-{model}",
+        f"One training step of a {model} for 32x32 images at {ratio_of_channels} of the channels of every coupled "
+        f"group, batch of {batch_size}, one thread, as a multiple of the same step of a plain module.",
+        {
+            "model": model,
+            "ratio": ratio_of_channels,
+            "batch_size": batch_size,
+            "layout": layout,
+            "rounds": num_rounds,
+            "parameters": sum(p.numel() for p in module.parameters()),
+        },
+    )
+
+    def step(forward: Callable[[Tensor], Tensor], trained: nn.Module) -> Step:
+        trained.train().to(memory_format=memory_format)  # type: ignore[call-overload]
+        return Step(forward, trained, x, y)
+
+    steps: dict[str, Step] = {}
+    plain: dict[str, str] = {}
+    for name, partition in PARTITIONS.items():
+        network = IntegralNetwork(module, torch.zeros(2, *INPUT_SHAPE), partition=partition)
+        widths = network.uniform_widths(ratio_of_channels)
+        steps[name] = step(lambda x, network=network, widths=widths: network(x, widths), network)  # type: ignore[misc]
+        discretized = network.discretize(widths)
+        plain[name] = "plain module"
+        steps.setdefault("plain module", step(discretized, discretized))
+    if checkout is not None:
+        peer = TorchIntegralNetwork(checkout, module, INPUT_SHAPE, FIXED)
+        peer.resize(ratio_of_channels)
+        discretized = peer.discretize()
+        plain[PEER] = "plain module, batch norm folded"
+        steps[PEER] = step(peer.model, peer.model)
+        steps[plain[PEER]] = step(discretized, discretized)
+        report.versions["TorchIntegral"] = peer.version
+        report.notes.append(
+            "TorchIntegral folds batch normalization away, so its step is compared to that of its own plain module."
+        )
+    else:
+        report.notes.append("TorchIntegral was not measured: give a checkout of its repository with --torchintegral.")
+    timings = take_turns(steps, num_rounds=num_rounds)
+    report.raw = {name: timing.to_dict() for name, timing in timings.items()}
+    multiples = {name: ratio(timings[name], timings[other]) for name, other in plain.items()}
+    by_cpu = {name: ratio(timings[name], timings[other], by="cpu_ms") for name, other in plain.items()}
+    rows = [(name, *t.cells(), multiples.get(name, 1), by_cpu.get(name, 1)) for name, t in timings.items()]
+    columns = ("step of", *COLUMNS, "multiple of the plain module's time (95 % interval)", "by processor time")
+    report.tables.append(Table("Time of one step", columns, rows))
+    report.goals.append(
+        Goal(
+            f"training step, {model}, {JUDGED}",
+            f"at most {TO_REACH} times the plain module's",
+            str(multiples[JUDGED]),
+            multiples[JUDGED].median <= TO_REACH,
+        )
+    )
+    report.notes.append(
+        "A step is forward, cross-entropy, backward and SGD with momentum, all on the clock. The integral network's "
+        "optimizer updates the nodes of the full width, the plain module's only its own parameters."
+    )
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks training_step", description=__doc__)
+    parser.add_argument("--model", choices=MODELS, default="resnet18")
+    parser.add_argument("--ratio", type=float, default=0.6, help="share of the channels (default: 0.6)")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--layout",
+        choices=("channels_last", "contiguous"),
+        default="channels_last",
+        help="of images and weights; channels_last is what training uses (default)",
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="timed rounds (default: 15)")
+    parser.add_argument("--torchintegral", type=Path, metavar="PATH", help="checkout of TheStageAI/TorchIntegral")
+    add_report_options(parser)
+    options = parser.parse_args(arguments)
+    report = measure(
+        options.model, options.ratio, options.batch_size, options.layout, options.rounds, options.torchintegral
+    )
+    return conclude(report, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Measures the recommended bundle of every device of finished jobs again: does it keep its bounds?
+
+Reads result.json and the bundles that it names, nothing else; the models run in fresh processes. Give it time to pass
+between the job and this: that is what it is about.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.report import Goal, Report, Table, add_report_options, conclude
+from inn_automl.devices.latency import measure
+from inn_automl.export.bundle import ONNX, BundleConfig, extract_bundle
+from inn_automl.result import DeviceResult, FrontPoint, JobResult, LatencySummary
+from inn_automl.spec import DeviceBudget, parse
+from inn_automl.storage import read_json
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A recommended front point of one device, with its bundle."""
+
+    folder: Path
+    budget: DeviceBudget
+    point: FrontPoint
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / self.point.bundle
+
+
+@dataclass(frozen=True)
+class Again:
+    """What was found when a recommendation was measured again."""
+
+    config: BundleConfig
+    latency: LatencySummary
+    missed: tuple[str, ...]
+    remark: str
+
+
+def recommendations(folder: Path) -> tuple[list[Recommendation], list[str]]:
+    """Those of a job's devices, and one sentence for each device that has none.
+
+    Raises:
+        FileNotFoundError: the folder holds no result.json.
+    """
+    found, without = [], []
+    for device in JobResult.model_validate(read_json(folder / "result.json")).devices:
+        budget = parse(DeviceBudget, device.budget, where=f"budget of {device.name!r}")
+        point = _recommended(device)
+        if point is None:
+            without.append(f"{folder.name}, {device.name}: {device.recommendation}")
+        else:
+            found.append(Recommendation(folder, budget, point))
+    return found, without
+
+
+def _recommended(device: DeviceResult) -> FrontPoint | None:
+    return next((point for point in device.front if point.id == device.recommended), None)
+
+
+def measure_again(one: Recommendation) -> Again:
+    """Unpacks the bundle, checking its hashes, and measures its model alone."""
+    with tempfile.TemporaryDirectory() as scratch:
+        config = extract_bundle(one.bundle, scratch)
+        model = Path(scratch) / ONNX
+        size_bytes = model.stat().st_size
+        measurement = measure({"model": model}, one.budget)["model"]
+    figures = {
+        "max_latency_ms": measurement.summary.at_percentile,
+        "max_params": config.params,
+        "max_macs": config.macs,
+        "max_size_bytes": size_bytes,
+    }
+    bounds = {name: getattr(one.budget, name) for name in figures}
+    missed = tuple(name for name, bound in bounds.items() if bound is not None and figures[name] > bound)
+    return Again(config, measurement.summary, missed, measurement.remark)
+
+
+def compare(folders: Sequence[Path], repeats: int) -> Report:
+    """All recommendations of all jobs, `repeats` times in turn."""
+    chosen: list[Recommendation] = []
+    without: list[str] = []
+    for folder in folders:
+        found, none = recommendations(folder)
+        chosen += found
+        without += none
+    rows: list[tuple[object, ...]] = []
+    num_kept = num_measured = 0
+    raw = []
+    for _ in range(repeats):
+        for one in chosen:
+            again = measure_again(one)
+            num_measured += 1
+            num_kept += not again.missed
+            promised, found_again = one.point.latency_ms, again.latency
+            made_at = again.config.created_at
+            rows.append(
+                (
+                    f"{one.folder.name}, {one.budget.name}",
+                    one.point.id,
+                    "none" if one.budget.max_latency_ms is None else f"{one.budget.max_latency_ms:g}",
+                    _cell(promised),
+                    _cell(found_again),
+                    f"{found_again.at_percentile / promised.at_percentile:.3f}",
+                    "unknown" if made_at is None else made_at.isoformat(timespec="minutes"),
+                    "yes" if not again.missed else f"no: {', '.join(again.missed)}",
+                )
+            )
+            raw.append(
+                {
+                    "result": one.folder.name,
+                    "device": one.budget.name,
+                    "id": one.point.id,
+                    "promised": promised.model_dump(),
+                    "again": found_again.model_dump(),
+                    "missed": list(again.missed),
+                    "remark": again.remark,
+                }
+            )
+            print(f"{one.folder.name}, {one.budget.name}: {rows[-1][-1]}", file=sys.stderr)
+    report = Report(
+        "budgets_kept",
+        "Whether the models that finished jobs recommend keep their bounds when they are measured again.",
+        {"results": [folder.name for folder in folders], "repeats": repeats},
+        raw={"measurements": raw},
+    )
+    report.goals.append(
+        Goal(
+            "recommended bundles that keep their bounds when measured again",
+            "all",
+            f"{num_kept} of {num_measured}",
+            num_kept == num_measured if num_measured else None,
+        )
+    )
+    columns = ("job, device", "point", "bound, ms", "promised, ms", "again, ms", "ratio", "bundle made at", "kept")
+    report.tables.append(Table("Recommended bundles", columns, rows))
+    report.notes.append(
+        "Latencies are at the percentile that the device's budget names, with their 95 % intervals; each model was "
+        "measured alone."
+    )
+    report.notes += [f"Nothing to measure: {sentence}" for sentence in without]
+    report.notes += [f"{entry['device']}: {entry['remark']}" for entry in raw if entry["remark"]]
+    return report
+
+
+def _cell(latency: LatencySummary) -> str:
+    return f"{latency.at_percentile:.4g} ({latency.ci[0]:.4g} to {latency.ci[1]:.4g})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks budgets_kept", description=__doc__)
+    parser.add_argument("--result", type=Path, nargs="+", required=True, metavar="DIR", help="folders of finished jobs")
+    parser.add_argument("--repeats", type=int, default=1, help="times that every bundle is measured (default: 1)")
+    add_report_options(parser)
+    options = parser.parse_args(arguments)
+    return conclude(compare([folder.resolve() for folder in options.result], options.repeats), options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Time and memory of the demo: the command of `make demo`, with every process that it starts.
+
+Memory is the proportional set size, which counts a page that several processes share once in all. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from benchmarks.report import ROOT, Goal, Report, Table, add_report_options, conclude
+
+JOB = ("run", "--dataset", "mnist5k", "--budget", "docs/demo-budget.yaml")
+MAX_MEMORY_GIB, MAX_MINUTES = 3.0, 5.0
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def run(command: Sequence[str], scratch: Path, interval_s: float) -> Report:
+    """Runs the command and watches what all its processes take together.
+
+    Raises:
+        SystemExit: the command failed; with the end of its output.
+    """
+    # Daemons that outlive their parent become children of this process instead of leaving the tree.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    samples: list[tuple[float, float]] = []
+    at_peak: dict[str, float] = {}
+    started_at = time.monotonic()
+    with open(scratch / "output.txt", "wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                memory = memory_by_process()
+                total = sum(memory.values())
+                if total > max((gib for _, gib in samples), default=0.0):
+                    at_peak = memory
+                samples.append((time.monotonic() - started_at, total))
+                time.sleep(interval_s)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    minutes = (time.monotonic() - started_at) / 60
+    if process.returncode:
+        tail = (scratch / "output.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
+        raise SystemExit(f"the demo ended with exit code {process.returncode}:\n{tail}")
+    peak = max(gib for _, gib in samples)
+    report = Report(
+        "demo",
+        "Wall-clock time and memory of the demo's job, all its processes together.",
+        {"command": " ".join(("inn-automl", *JOB)), "sampled_every_s": interval_s},
+        raw={"seconds": [round(s, 1) for s, _ in samples], "gib": [round(gib, 3) for _, gib in samples]},
+    )
+    report.goals += [
+        Goal("memory of the demo", f"under {MAX_MEMORY_GIB:g} GiB in all", f"{peak:.2f} GiB", peak < MAX_MEMORY_GIB),
+        Goal("time of the demo", f"under {MAX_MINUTES:g} minutes", f"{minutes:.1f} minutes", minutes < MAX_MINUTES),
+    ]
+    largest = sorted(at_peak.items(), key=lambda item: -item[1])
+    report.tables.append(Table("At the peak", ("processes", "GiB"), [(name, f"{gib:.2f}") for name, gib in largest]))
+    report.notes.append(
+        f"Median over the run {statistics.median(gib for _, gib in samples):.2f} GiB. Installing is not included."
+    )
+    return report
+
+
+def memory_by_process() -> dict[str, float]:
+    """Proportional set size in GiB of all processes below this one, by name, with their number."""
+    taken: dict[str, list[int]] = {}
+    for child in psutil.Process(os.getpid()).children(recursive=True):
+        try:
+            words = child.cmdline()
+            size_bytes = child.memory_full_info().pss
+        except psutil.Error:  # gone meanwhile
+            continue
+        name = Path(words[0].split()[0]).name if words else child.name()
+        taken.setdefault(name, []).append(size_bytes)
+    return {f"{len(sizes)} x {name}": sum(sizes) / 2**30 for name, sizes in taken.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks demo", description=__doc__)
+    parser.add_argument("--interval-s", type=float, default=0.5, help="between two looks at the memory (default: 0.5)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the job's folder here (default: a scratch one)")
+    add_report_options(parser)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = (options.out or Path(scratch) / "demo").resolve()
+        program = Path(sys.executable).with_name("inn-automl")
+        report = run([str(program), *JOB, "--out", str(out)], Path(scratch), options.interval_s)
+    return conclude(report, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

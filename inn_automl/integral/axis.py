@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-MAX_REPEATS = 4096
+MAX_REPEATS = 256
 """Largest number of copies of a segment that is written out to match it against other segments."""
 
 
@@ -42,7 +42,7 @@ class Variables:
         self._fixed: dict[int, str] = {}
 
     def new(self, size: int) -> Axis:
-        """An axis of one new free variable."""
+        """An axis of one new variable, free if it has more than one element."""
         self._size.append(size)
         var = len(self._size) - 1
         if size <= 1:
@@ -67,157 +67,191 @@ class Variables:
         return self._fixed.get(var)
 
     def is_free(self, axis: Axis) -> bool:
+        """Whether any part of the axis can be resized."""
         return any(s.var not in self._fixed for s in self.resolve(axis))
+
+    def reason(self, axes: Iterable[Axis]) -> str:
+        """The first reason for which a part of the axes is fixed; empty if there is none."""
+        reasons = (self._fixed.get(s.var) for axis in axes for s in self.resolve(axis))
+        return next((reason for reason in reasons if reason), "")
 
     def resolve(self, axis: Axis) -> Axis:
         """The axis in terms of variables that are not replaced, with equal neighbours merged."""
         out: list[Segment] = []
         for segment in axis:
-            inner_axis = self._replaced.get(segment.var)
-            if inner_axis is None:
-                self._append(out, segment)
-                continue
-            parts = self.resolve(inner_axis)
-            if len(parts) == 1:
-                part = parts[0]
-                self._append(out, Segment(part.var, segment.outer * part.outer, part.inner * segment.inner))
-            else:
-                for _ in range(segment.outer):
-                    for part in parts:
-                        self._append(out, Segment(part.var, part.outer, part.inner * segment.inner))
+            for part in self._substitute(segment):
+                if out and (out[-1].var, out[-1].inner) == (part.var, part.inner):
+                    part = Segment(part.var, out.pop().outer + part.outer, part.inner)
+                out.append(part)
         return tuple(out)
 
-    @staticmethod
-    def _append(out: list[Segment], segment: Segment) -> None:
-        if out and out[-1].var == segment.var and out[-1].inner == segment.inner:
-            out[-1] = Segment(segment.var, out[-1].outer + segment.outer, segment.inner)
-        else:
-            out.append(segment)
-
     def fix(self, axes: Iterable[Axis], reason: str) -> None:
-        """Keeps every variable of the axes at its full size. The first non-empty reason of a variable is kept."""
+        """Keeps every free variable of the axes at its full size, for a reason."""
         for axis in axes:
             for segment in self.resolve(axis):
-                self._fixed[segment.var] = self._fixed.get(segment.var) or reason
+                self._fixed.setdefault(segment.var, reason)
 
     def unify(self, left: Axis, right: Axis, where: str) -> None:
-        """Makes two axes of the same length resize alike; fixes them if that cannot be expressed."""
+        """Makes two axes of the same length resize alike; fixes them if that cannot be expressed.
+
+        Raises:
+            ValueError: the axes differ in length.
+        """
         if self.size(left) != self.size(right):
-            raise AssertionError(f"axes of {self.size(left)} and {self.size(right)} elements were unified at {where}")
-        first, second = list(self.resolve(left)), list(self.resolve(right))
-        while first and second:
-            if first == second:
-                return
+            raise ValueError(f"axes of {self.size(left)} and {self.size(right)} elements meet in {where}")
+        # Neighbours are not merged in here: copies that were written out must stay apart.
+        first, second = list(left), list(right)
+        while self.resolve(tuple(first)) != self.resolve(tuple(second)):
+            first = [part for segment in first for part in self._substitute(segment)]
+            second = [part for segment in second for part in self._substitute(segment)]
             a, b = first.pop(0), second.pop(0)
             size_a, size_b = self.size((a,)), self.size((b,))
             if size_a == size_b:
                 self._unify_segments(a, b, where)
             elif size_a > size_b:
-                first = self._split(a, size_b, where) + first
+                first = [*self._split(a, size_b, where), *first]
                 second.insert(0, b)
             else:
-                second = self._split(b, size_a, where) + second
+                second = [*self._split(b, size_a, where), *second]
                 first.insert(0, a)
-            first, second = list(self.resolve(tuple(first))), list(self.resolve(tuple(second)))
 
-    def factor(self, axis: Axis, outer: int) -> Axis | None:
-        """The axis of one of `outer` equal parts, refining variables where needed; None if there is no such part."""
+    def part(self, axis: Axis, count: int, where: str) -> Axis:
+        """The axis of one of `count` equal parts, which are resized alike from now on.
+
+        Raises:
+            ValueError: the axis cannot be cut into so many parts of one size.
+        """
+        size = self.size(axis)
+        if size % count:
+            raise ValueError(f"{size} elements were cut into {count} equal parts in {where}")
+        if count == 1:
+            return axis
+        if not self.is_free(axis):
+            return self.constant(size // count, self.reason([axis]))
+        if size == count:
+            self.fix([axis], f"{where} takes every channel for itself")
+        part = self.new(size // count)
+        self.unify((Segment(part[0].var, count),), axis, where)
+        return part
+
+    def spread(self, axis: Axis, inner: int) -> Axis:
+        """The axis with each element repeated `inner` times in place."""
+        return tuple(Segment(s.var, s.outer, s.inner * inner) for s in self.resolve(axis))
+
+    def flatten(self, axes: Sequence[Axis]) -> Axis | None:
+        """One axis of several, in row-major order; None if more than one of them can be resized.
+
+        None as well if a concatenation would have to be written out too often.
+        """
+        if len(axes) == 1:
+            return axes[0]
+        free = [i for i, axis in enumerate(axes) if self.is_free(axis)]
+        if not free:
+            return self.constant(math.prod(self.size(axis) for axis in axes), self.reason(axes))
+        before = math.prod(self.size(axis) for axis in axes[: free[0]])
+        behind = math.prod(self.size(axis) for axis in axes[free[0] + 1 :])
+        spread = self.spread(axes[free[0]], behind)
+        if len(free) > 1:
+            return None
+        if len(spread) == 1:
+            return (Segment(spread[0].var, spread[0].outer * before, spread[0].inner),)
+        return spread * before if before <= MAX_REPEATS else None
+
+    def unflatten(self, axis: Axis, sizes: Sequence[int], where: str) -> list[Axis]:
+        """The axes that a row-major split of one axis gives. The resizable part goes where its repeats allow it.
+
+        Trailing axes that lie inside of the repeats of every channel are constant, what stands in front of the
+        resizable axis is a fixed number of parts (heads, groups).
+        """
+        if len(sizes) == 1:
+            return [axis]
+        if not self.is_free(axis):
+            return [self.constant(size, self.reason([axis])) for size in sizes]
         resolved = self.resolve(axis)
-        size = self.size(resolved)
-        if size % outer:
-            return None
-        if len(resolved) > 1:
-            return self._common_part(resolved, outer)
-        segment = resolved[0]
-        if segment.outer % outer == 0:
-            return (Segment(segment.var, segment.outer // outer, segment.inner),)
-        needed = outer // math.gcd(outer, segment.outer)
-        if segment.outer * needed % outer or self._size[segment.var] % needed:
-            return None
-        part = self.new(self._size[segment.var] // needed)
-        self._copy_fixed(segment.var, part)
-        self._replaced[segment.var] = (Segment(part[0].var, needed),)
-        return self.factor(axis, outer)
+        position, inner = len(sizes) - 1, 1
+        while position > 0 and all(s.inner % (inner * sizes[position]) == 0 for s in resolved):
+            inner *= sizes[position]
+            position -= 1
+        stripped = tuple(Segment(s.var, s.outer, s.inner // inner) for s in resolved)
+        part = self.part(stripped, math.prod(sizes[:position]), where)
+        return [
+            *(self.constant(size) for size in sizes[:position]),
+            part,
+            *(self.constant(size) for size in sizes[position + 1 :]),
+        ]
 
-    def _common_part(self, resolved: Axis, outer: int) -> Axis | None:
-        """One of `outer` equal runs of segments, if the axis is made of such runs."""
-        parts: list[Segment] = []
-        for segment in resolved:
-            parts += [Segment(segment.var, 1, segment.inner)] * segment.outer if segment.outer <= MAX_REPEATS else []
-        if len(parts) % outer or sum(s.outer for s in resolved) != len(parts):
-            return None
-        length = len(parts) // outer
-        if any(parts[i] != parts[i % length] for i in range(len(parts))):
-            return None
-        return tuple(parts[:length])
+    def _substitute(self, segment: Segment) -> Axis:
+        """A segment in terms of variables that are not replaced."""
+        replacement = self._replaced.get(segment.var)
+        if replacement is None:
+            return (segment,)
+        parts = self.resolve(replacement)
+        if len(parts) == 1:
+            (part,) = parts
+            return (Segment(part.var, segment.outer * part.outer, part.inner * segment.inner),)
+        return tuple(Segment(part.var, part.outer, part.inner * segment.inner) for part in parts) * segment.outer
 
-    def _split(self, segment: Segment, head_size: int, where: str) -> list[Segment]:
+    def _split(self, segment: Segment, head_size: int, where: str) -> Axis:
         """Segments equal to `segment`, the first of which ends at or before `head_size` where that can be done."""
-        if 1 < segment.outer <= MAX_REPEATS:
-            return [Segment(segment.var, 1, segment.inner)] * segment.outer
-        size = self._size[segment.var]
-        if segment.outer == 1 and head_size % segment.inner == 0 and segment.var not in self._fixed:
-            head = head_size // segment.inner
-            self._replaced[segment.var] = self.new(head) + self.new(size - head)
-            return list(self.resolve((segment,)))
-        if segment.var not in self._fixed:
-            self.fix([(segment,)], f"{where} cuts through its channels")
-        reason = self._fixed[segment.var]
-        return [*self.constant(head_size, reason), *self.constant(self.size((segment,)) - head_size, reason)]
+        var, outer, inner = segment
+        if 1 < outer <= MAX_REPEATS:
+            return (Segment(var, 1, inner),) * outer
+        if outer == 1 and head_size % inner == 0 and var not in self._fixed:
+            head = head_size // inner
+            self._replaced[var] = self.new(head) + self.new(self._size[var] - head)
+            return self._substitute(segment)
+        self.fix([(segment,)], f"{where} cuts through its channels")
+        reason = self._fixed[var]
+        return self.constant(head_size, reason) + self.constant(self.size((segment,)) - head_size, reason)
 
     def _unify_segments(self, a: Segment, b: Segment, where: str) -> None:
+        fixed = [s.var in self._fixed for s in (a, b)]
         if (a.outer, a.inner) == (b.outer, b.inner):
-            self._union(a.var, b.var)
-            return
-        if a.var in self._fixed and b.var in self._fixed:
-            return
-        outer, inner = math.lcm(a.outer, b.outer), math.lcm(a.inner, b.inner)
-        size = self.size((a,))
-        if a.var == b.var or a.var in self._fixed or b.var in self._fixed or size % (outer * inner):
-            self.fix([(a,), (b,)], f"{where} joins it with channels of another layout")
-            return
-        part = self.new(size // (outer * inner))[0].var
-        for segment in (a, b):
-            self._replaced[segment.var] = (Segment(part, outer // segment.outer, inner // segment.inner),)
+            self._union(a.var, b.var, where)
+        elif not all(fixed):
+            outer, inner = math.lcm(a.outer, b.outer), math.lcm(a.inner, b.inner)
+            size = self.size((a,))
+            if a.var == b.var or any(fixed) or size % (outer * inner) or size == outer * inner:
+                self.fix([(a,), (b,)], f"{where} joins it with channels of another layout")
+                return
+            part = self.new(size // (outer * inner))[0].var
+            for segment in (a, b):
+                self._replaced[segment.var] = (Segment(part, outer // segment.outer, inner // segment.inner),)
 
-    def _union(self, a: int, b: int) -> None:
+    def _union(self, a: int, b: int, where: str) -> None:
         if a == b:
             return
         keep, drop = min(a, b), max(a, b)
-        self._copy_fixed(drop, (Segment(keep),))
+        if keep in self._fixed or drop in self._fixed:
+            reason = self._fixed.get(keep) or self._fixed.get(drop)
+            both = keep in self._fixed and drop in self._fixed
+            self._fixed[keep] = reason or ("" if both else f"{where} joins it with an axis of fixed size")
         self._replaced[drop] = (Segment(keep),)
-
-    def _copy_fixed(self, source: int, target: Axis) -> None:
-        if source in self._fixed:
-            self.fix([target], self._fixed[source])
 
 
 def merge_reshape(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Matches the axes of a reshape: the smallest runs of axes with equal products.
 
     Args:
-        before, after: shapes with equal products.
+        before, after: shapes with equal products; no axis has size 0 or 1.
 
     Returns:
         Pairs of axis positions, in order, that hold the same elements.
     """
     pairs: list[tuple[list[int], list[int]]] = []
     i = j = 0
-    while i < len(before) or j < len(after):
-        left, right = [], []
-        size_left = size_right = 1
-        while True:
-            if size_left == size_right and left and right:
-                break
-            if (size_left <= size_right or j >= len(after)) and i < len(before):
+    while i < len(before):
+        left, right = [i], [j]
+        size_left, size_right = before[i], after[j]
+        while size_left != size_right:
+            if size_left < size_right:
+                i += 1
                 left.append(i)
                 size_left *= before[i]
-                i += 1
-            elif j < len(after):
+            else:
+                j += 1
                 right.append(j)
                 size_right *= after[j]
-                j += 1
-            else:
-                break
         pairs.append((left, right))
+        i, j = i + 1, j + 1
     return pairs

@@ -1,0 +1,254 @@
+"""Runs and copies a module with its tensors sampled at other widths."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from inn_automl.integral.coupling import CONSTANT, Coupling, Part, Parts, length
+from inn_automl.integral.partition import Partition, Sampling, Trainable
+
+Samples = tuple[int, ...]
+"""Number of samples of each coupled group's variable."""
+
+
+class _Tensor(NamedTuple):
+    """A parameter or buffer, every place that a module keeps it in, and the axes that are resized.
+
+    `axes` holds (dimension, what it is made of, whether a layer sums over it).
+    """
+
+    places: tuple[tuple[dict[str, Any], str], ...]
+    axes: tuple[tuple[int, Parts, bool], ...]
+    is_buffer: bool
+    is_statistic: bool
+
+    @property
+    def value(self) -> Tensor:
+        owner, key = self.places[0]
+        return owner[key]
+
+
+class _SizeAttribute(NamedTuple):
+    """A number that a layer keeps beside its tensors: the product of the sizes of axes (or all of them, as a tuple)."""
+
+    path: str
+    layer: nn.Module
+    name: str
+    axes: tuple[Parts, ...]
+    is_tuple: bool = False
+
+    def value(self, samples: Samples) -> int | tuple[int, ...]:
+        sizes = tuple(length(parts, samples) for parts in self.axes)
+        return sizes if self.is_tuple else math.prod(sizes)
+
+
+class Resizer:
+    """A module that can run, and be copied, at any number of samples of each coupled group.
+
+    Args:
+        module: its parameters are the nodes; they are replaced while it runs, and put back.
+        coupling: of the module.
+        partitions: how each coupled group is sampled.
+    """
+
+    def __init__(self, module: nn.Module, coupling: Coupling, partitions: Sequence[Partition]) -> None:
+        self.module = module
+        self.coupling = coupling
+        self.partitions = list(partitions)
+        self.full_samples = coupling.full_samples()
+        self._tensors = list(self._find_tensors())
+        self._attributes = list(_size_attributes(module, coupling))
+
+    def _find_tensors(self) -> Iterator[_Tensor]:
+        places: dict[int, list[tuple[dict[str, Any], str]]] = {}
+        statistics: set[int] = set()
+        for layer in self.module.modules():
+            for owner in (layer._parameters, layer._buffers):
+                for key, tensor in owner.items():
+                    if tensor is not None:
+                        places.setdefault(id(tensor), []).append((owner, key))
+            if isinstance(layer, _NormBase):
+                statistics |= {id(layer.running_mean), id(layer.running_var), id(layer.num_batches_tracked)}
+        for name, tensor in [*self.module.named_parameters(), *self.module.named_buffers()]:
+            contracted = self.coupling.contracted.get(name, ())
+            axes = tuple(
+                (dim, parts, dim in contracted)
+                for dim, parts in enumerate(self.coupling.axes[name])
+                if any(part.group >= 0 for part in parts)
+            )
+            is_buffer = name in self.coupling.buffers
+            yield _Tensor(tuple(places[id(tensor)]), axes, is_buffer, id(tensor) in statistics)
+
+    def is_identity(self, samples: Samples) -> bool:
+        """Whether sampling changes nothing."""
+        if samples != self.full_samples:
+            return False
+        like = next(self.module.parameters())
+        return all(self._sampling(group, samples, like).is_identity for group in range(len(samples)))
+
+    @contextlib.contextmanager
+    def resized(self, samples: Samples) -> Iterator[None]:
+        """The module at other widths, inside of the context.
+
+        In training mode buffers are copies, so that the running statistics of the full width stay as they are.
+        """
+        swapped: list[tuple[dict[str, Any], str, Any]] = []
+        try:
+            for tensor in self._tensors:
+                value = self._sampled(tensor, samples)
+                if tensor.is_buffer and self.module.training and samples != self.full_samples:
+                    value = value.clone()
+                if value is not tensor.value:
+                    for owner, key in tensor.places:
+                        swapped.append((owner, key, owner[key]))
+                        owner[key] = value
+            for attribute in self._attributes:
+                attributes = vars(attribute.layer)
+                swapped.append((attributes, attribute.name, attributes[attribute.name]))
+                attributes[attribute.name] = attribute.value(samples)
+            yield
+        finally:
+            for owner, key, old in reversed(swapped):
+                owner[key] = old
+
+    def discretized(self, samples: Samples) -> nn.Module:
+        """A plain module at the widths, with tensors of its own."""
+        memo: dict[int, Any] = {}
+        with torch.no_grad():
+            for tensor in self._tensors:
+                original, value = tensor.value, self._sampled(tensor, samples).detach()
+                if value.untyped_storage().data_ptr() == original.untyped_storage().data_ptr():
+                    value = value.clone(memory_format=torch.contiguous_format)
+                value = value.contiguous()
+                memo[id(original)] = (
+                    nn.Parameter(value, requires_grad=original.requires_grad)
+                    if isinstance(original, nn.Parameter)
+                    else value
+                )
+            plain = copy.deepcopy(self.module, memo)
+        for attribute in self._attributes:
+            setattr(plain.get_submodule(attribute.path), attribute.name, attribute.value(samples))
+        return plain
+
+    def absorb_full_width_weights(self) -> None:
+        """Divides the nodes by the quadrature weights at full width, so that sampling there gives the module back."""
+        with torch.no_grad():
+            for tensor in self._tensors:
+                for dim, parts, integrates in tensor.axes:
+                    fixed = tuple(
+                        Part(CONSTANT, p.outer, p.inner * self.full_samples[p.group])
+                        if p.group >= 0 and isinstance(self.partitions[p.group], Trainable)
+                        else p
+                        for p in parts
+                    )
+                    if integrates:
+                        ones = tensor.value.new_ones(tensor.value.shape[dim])
+                        weights = self._sample_axis(ones, 0, fixed, self.full_samples, integrates=True)
+                        tensor.value.div_(weights.reshape([-1] + [1] * (tensor.value.dim() - dim - 1)))
+
+    def _sampled(self, tensor: _Tensor, samples: Samples) -> Tensor:
+        value = tensor.value
+        if tensor.is_statistic and samples == self.full_samples:
+            return value  # they are those of the network at full width, not functions with nodes
+        leading = list(value.shape)
+        for dim, parts, integrates in tensor.axes:
+            part, *others = parts
+            sampling = self._sampling(part.group, samples, value) if part.outer == 1 and not others else None
+            if sampling is not None and sampling.is_leading:
+                leading[dim] = sampling.num_samples * part.inner
+            else:
+                value = self._sample_axis(value, dim, parts, samples, integrates=integrates)
+                leading[dim] = value.shape[dim]
+        return _leading(value, leading)
+
+    def _sample_axis(self, value: Tensor, dim: int, parts: Parts, samples: Samples, *, integrates: bool) -> Tensor:
+        if len(parts) > 1:
+            pieces = value.split([length((part,), self.full_samples) for part in parts], dim)
+            sampled = [
+                self._sample_axis(piece, dim, (part,), samples, integrates=integrates)
+                for piece, part in zip(pieces, parts, strict=True)
+            ]
+            return torch.cat(sampled, dim)
+        (part,) = parts
+        if part.group < 0:
+            return value
+        sampling = self._sampling(part.group, samples, value)
+        if sampling.is_identity:
+            return value
+        if part.outer == part.inner == 1:
+            return sampling.apply(value, dim, integrate=integrates)
+        split = value.unflatten(dim, (part.outer, sampling.num_nodes, part.inner))
+        return sampling.apply(split, dim + 1, integrate=integrates).flatten(dim, dim + 2)
+
+    def _sampling(self, group: int, samples: Samples, like: Tensor) -> Sampling:
+        partition = self.partitions[group]
+        num_nodes, num_samples = self.full_samples[group], samples[group]
+        if isinstance(partition, Trainable):
+            return partition.sampling(num_nodes, num_samples).to(like.device, like.dtype)
+        return _fixed_sampling(partition, num_nodes, num_samples, like.device, like.dtype)
+
+
+def _leading(value: Tensor, sizes: list[int]) -> Tensor:
+    """The first elements along each dimension.
+
+    As one padding by negative amounts, whose gradient is written once: each slice would write one of its own.
+    """
+    padding = [amount for size, full in zip(sizes, value.shape, strict=True) for amount in (size - full, 0)]
+    return torch.constant_pad_nd(value, padding[::-1]) if any(padding) else value
+
+
+@functools.lru_cache(maxsize=4096)
+def _fixed_sampling(
+    partition: Partition, num_nodes: int, num_samples: int, device: torch.device, dtype: torch.dtype
+) -> Sampling:
+    return partition.sampling(num_nodes, num_samples).to(device, dtype)
+
+
+def _size_attributes(module: nn.Module, coupling: Coupling) -> Iterator[_SizeAttribute]:
+    """The sizes that torch's layers keep, that their forward reads or that they print."""
+    first_names = {id(t): name for name, t in [*module.named_parameters(), *module.named_buffers()]}
+
+    def axes(tensor: Any) -> tuple[Parts, ...]:
+        return coupling.axes[first_names[id(tensor)]]
+
+    def of(path: str, layer: nn.Module) -> Iterator[_SizeAttribute]:
+        weight = layer._parameters.get("weight")
+        if isinstance(layer, nn.LayerNorm | nn.RMSNorm) and path in coupling.normalized_shapes:
+            shape = coupling.normalized_shapes[path]
+            yield _SizeAttribute(path, layer, "normalized_shape", shape, is_tuple=True)
+        elif isinstance(layer, _NormBase):
+            tensor = weight if weight is not None else layer.running_mean
+            if tensor is not None:
+                yield _SizeAttribute(path, layer, "num_features", axes(tensor))
+        elif weight is None:
+            return
+        elif isinstance(layer, _ConvNd):
+            groups = coupling.conv_groups.get(path, (Part(CONSTANT, layer.groups, 1),))
+            of_all, of_one = ("in_channels", "out_channels")[:: 1 if isinstance(layer, _ConvTransposeNd) else -1]
+            yield _SizeAttribute(path, layer, "groups", (groups,))
+            yield _SizeAttribute(path, layer, of_all, axes(weight)[:1])
+            yield _SizeAttribute(path, layer, of_one, (axes(weight)[1], groups))
+        elif isinstance(layer, nn.Linear):
+            yield _SizeAttribute(path, layer, "out_features", axes(weight)[:1])
+            yield _SizeAttribute(path, layer, "in_features", axes(weight)[1:])
+        elif isinstance(layer, nn.GroupNorm):
+            yield _SizeAttribute(path, layer, "num_channels", axes(weight))
+        elif isinstance(layer, nn.PReLU):
+            yield _SizeAttribute(path, layer, "num_parameters", axes(weight))
+        elif isinstance(layer, nn.Embedding):
+            yield _SizeAttribute(path, layer, "embedding_dim", axes(weight)[1:])
+
+    for path, layer in module.named_modules():
+        for attribute in of(path, layer):
+            if any(part.group >= 0 for parts in attribute.axes for part in parts):
+                yield attribute

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inn_automl.integral import IntegralNetwork
+from tests.unit.integral.oracle import check_network, randomized
+from tests.unit.integral.zoo import CASES
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_groups_are_found_and_mean_what_they_say(name: str) -> None:
+    case = CASES[name]
+    torch.manual_seed(0)
+    module = randomized(case.make()).eval()
+    x = case.example()
+    network = IntegralNetwork(module, x)
+    assert {group.name: (group.size, group.unit) for group in network.groups} == case.groups
+    reasons = {one.module: one.reason for one in network.unfollowed}
+    assert reasons.keys() == case.unfollowed.keys(), network.unfollowed
+    for layer, word in case.unfollowed.items():
+        assert word in reasons[layer]
+    check_network(network, module, x, is_maskable=case.is_maskable)

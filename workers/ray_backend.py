@@ -21,6 +21,7 @@ from typing import Any
 # folder, which a node started by hand would not find.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints its folder to standard output, which is for results
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -47,24 +48,28 @@ TASKS_PER_CPU = 2
 
 
 class RayBackend(Backend):
-    """Joins the cluster at `address`, or starts one on this machine that ends with `close`.
+    """Joins the cluster at `address`, or starts one on this machine, when there is work; `close` leaves or ends it.
 
     Args:
         cpus: processors of a cluster that is started here, and how many trials or tasks run at a time.
         gpus: likewise.
-
-    Raises:
-        BackendError: the cluster cannot be reached.
     """
 
     def __init__(self, *, cpus: int = 1, gpus: int = 0, address: str | None = None) -> None:
-        self._cpus, self._gpus = cpus, gpus
+        self._cpus, self._gpus, self._address = cpus, gpus, address
+        self._references: dict[int, tuple[Any, ray.ObjectRef]] = {}
+        self._networks: dict[Path, ray.ObjectRef] = {}
+
+    def _connect(self) -> None:
+        if ray.is_initialized():
+            return
+        address = self._address
         try:
             if address is None:
                 ray.init(
                     address="local",
-                    num_cpus=cpus,
-                    num_gpus=gpus,
+                    num_cpus=self._cpus,
+                    num_gpus=self._gpus,
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
@@ -78,14 +83,13 @@ class RayBackend(Backend):
             raise BackendError(
                 f"Ray cannot be reached {where} ({reason}): check --address, or use --backend local."
             ) from error
-        self._references: dict[int, tuple[Any, ray.ObjectRef]] = {}
-        self._networks: dict[Path, ray.ObjectRef] = {}
 
     def train(self, task: TrainingTask, report: Report) -> list[Trained]:
         done = [self._finished(task, index) for index in range(len(task.candidates))]
         open_trials = [index for index, trained in enumerate(done) if trained is None]
         failures: list[str] = []
         if open_trials:
+            self._connect()
             failures = self._tune(task, open_trials, report)
         results = [
             done[i] or salvage_trial(c, task.family, task.dataset, task.trial_folder(i), seed=task.seed)
@@ -96,6 +100,7 @@ class RayBackend(Backend):
     def evaluate(self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str) -> list[Evaluation]:
         if not batch:
             return []
+        self._connect()
         dataset_ref, trained_ref = self._put(dataset), self._put_network(trained)
         num_tasks = min(len(batch), self._cpus * TASKS_PER_CPU)
         pieces = [list(batch[i::num_tasks]) for i in range(num_tasks)]
@@ -186,6 +191,10 @@ class _Forward(tune.Callback):
 
     def __init__(self, report: Report) -> None:
         self._report = report
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune saves its callbacks to restore experiments, which is not done here; a live display cannot be saved."""
+        return {}
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         if "epoch_report" in result:

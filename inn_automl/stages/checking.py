@@ -18,7 +18,8 @@ from inn_automl.models import get_family
 from inn_automl.result import LatencySummary
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
-from inn_automl.training.recipe import TrainingCandidate, training_candidates
+from inn_automl.storage import read_json, write_json
+from inn_automl.training.recipe import Recipe, TrainingCandidate, training_candidates
 from inn_automl.training.trial import Architecture
 
 
@@ -33,14 +34,23 @@ class _Extreme:
 
 
 def fitting_candidates(job: Job) -> list[TrainingCandidate]:
-    """The training candidates whose smallest network meets every bound of every device.
+    """The training candidates whose smallest network meets every bound of every device; decided once a job.
 
     An architecture that is too large even at its smallest widths is replaced by the family's smallest one.
 
     Raises:
         ImpossibleBudgetError: even the smallest network of the family misses a bound; says the range that is possible.
     """
-    job.progress.stage("checking")
+    path = job.folder / "training" / "candidates.json"
+    if path.exists():
+        return [TrainingCandidate(**{**one, "recipe": Recipe.from_dict(one["recipe"])}) for one in read_json(path)]
+    with job.stage("checking"):
+        candidates = _fitting(job)
+    write_json(path, [dataclasses.asdict(candidate) for candidate in candidates])
+    return candidates
+
+
+def _fitting(job: Job) -> list[TrainingCandidate]:
     budget = job.spec.budget
     candidates = training_candidates(job.family, len(job.dataset.train), budget.training.trials, seed=job.spec.seed)
     family = get_family(job.family)

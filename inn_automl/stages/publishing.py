@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from scipy.stats import binomtest
 
 from inn_automl.errors import InnAutomlError
@@ -19,7 +20,7 @@ from inn_automl.export.verification import TOLERANCE
 from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
-from inn_automl.stages.measuring import Finalist, MeasuredDevice
+from inn_automl.stages.measuring import Finalist, MeasuredDevice, onnx_path, weights_path
 from inn_automl.stages.searching import SearchedDevice
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.trial import Trained
@@ -157,13 +158,7 @@ def _bundle(
         ),
     )
     path = job.folder / bundle_path(finalist)
-    models = job.folder / "models"
-    write_bundle(
-        path,
-        config,
-        onnx_path=models / f"{finalist.id}.onnx",
-        weights_path=models / f"{finalist.id}.safetensors",
-    )
+    write_bundle(path, config, onnx=onnx_path(job, finalist.id), weights=load_file(weights_path(job, finalist.id)))
     return path
 
 

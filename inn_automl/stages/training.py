@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from inn_automl.backend import TrainingTask
 from inn_automl.stages.job import Job
+from inn_automl.storage import read_json, write_json
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrainingCandidate
-from inn_automl.training.trial import Trained
+from inn_automl.training.trial import Trained, load_trial
 
 
 def train_network(job: Job, candidates: Sequence[TrainingCandidate]) -> list[Trained]:
@@ -19,6 +20,9 @@ def train_network(job: Job, candidates: Sequence[TrainingCandidate]) -> list[Tra
         TrainingError: none succeeded.
         BackendError, StorageError: the workers or the folder failed; what was trained so far is kept.
     """
+    done = job.folder / "training" / "done.json"
+    if done.exists():
+        return [load_trial(job.folder / "training" / name) for name in read_json(done)]
     budget = job.spec.budget.training
     allowed_s = budget.max_minutes * 60
     spent_s = job.seconds().get("training", 0.0)
@@ -35,7 +39,9 @@ def train_network(job: Job, candidates: Sequence[TrainingCandidate]) -> list[Tra
             gpus=budget.gpus,
         )
         shown = _Shown(job, len(candidates), task.seconds)
-        return job.backend.train(task, shown)
+        trials = job.backend.train(task, shown)
+    write_json(done, [trained.folder.parent.name for trained in trials])
+    return trials
 
 
 class _Shown:

@@ -7,6 +7,7 @@ A trial's folder holds `plan.json` (the recipe as fitted to the time), `checkpoi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from inn_automl.integral import IntegralNetwork
+from inn_automl.integral.coupling import Coupling
 from inn_automl.models import build
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
@@ -46,7 +48,7 @@ class Architecture:
         """The integral network of a freshly initialized module; the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return IntegralNetwork(self.module(), torch.zeros(2, *self.input_shape))
+            return IntegralNetwork(self.module(), torch.zeros(2, *self.input_shape), coupling=_coupling(self))
 
     def load(self, folder: Path) -> IntegralNetwork:
         """The integral network that was saved in a folder.
@@ -64,6 +66,13 @@ class Architecture:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Architecture:
         return cls(**{**value, "input_shape": tuple(value["input_shape"])})
+
+
+@functools.lru_cache(maxsize=64)
+def _coupling(architecture: Architecture) -> Coupling:
+    """Following a network takes seconds and depends on nothing but its architecture."""
+    with torch.random.fork_rng(devices=[]):
+        return IntegralNetwork(architecture.module(), torch.zeros(2, *architecture.input_shape)).coupling
 
 
 @dataclass(frozen=True)

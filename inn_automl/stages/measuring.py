@@ -1,0 +1,217 @@
+"""Measuring: whatever may be on a front is exported and timed for real; the front is made of measured values only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+
+from inn_automl.devices.latency import measure
+from inn_automl.export import OnnxTemplate
+from inn_automl.integral import IntegralNetwork, Widths
+from inn_automl.result import Candidate, LatencySummary
+from inn_automl.search.choice import choose_finalists, front_and_recommendation
+from inn_automl.search.evaluation import calibrated
+from inn_automl.spec import DeviceBudget
+from inn_automl.stages.job import Job
+from inn_automl.stages.searching import SearchedDevice
+from inn_automl.storage import read_json, write_json
+from inn_automl.training.trial import Trained
+
+MAX_FINALISTS = 20
+"""Candidates measured for each device."""
+
+NUM_VERIFIED = 16
+"""Validation samples that every ONNX file is compared with torch on."""
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate that was exported, verified and measured."""
+
+    id: str
+    widths: dict[str, int]
+    accuracy: float
+    params: int
+    macs: int
+    size_bytes: int
+    difference: float
+    """Largest difference between ONNX and torch, as a share of the largest logit."""
+    num_verified: int
+    latency: dict[str, LatencySummary]
+    """By device."""
+
+
+@dataclass(frozen=True)
+class MeasuredDevice:
+    """What was measured on one device, and the front that it makes."""
+
+    budget: DeviceBudget
+    finalists: list[Finalist]
+    front: list[Finalist]
+    recommended: str | None
+    recommendation: str
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A finalist as one device sees it: what `search.choice` asks of a measured point."""
+
+    accuracy: float
+    latency_ms: LatencySummary
+    params: int
+    macs: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """An exported candidate, as kept beside its file."""
+
+    id: str
+    widths: dict[str, int]
+    size_bytes: int
+    difference: float
+    num_verified: int
+
+
+def measure_finalists(
+    job: Job, trained: Trained, searched: Sequence[SearchedDevice], template: Callable[[], OnnxTemplate]
+) -> list[MeasuredDevice]:
+    """Measures the finalists of every device, all of a device's interleaved.
+
+    Raises:
+        MeasurementError: a device could not be measured.
+        ExportError, StorageError: a model could not be exported; what was measured so far is kept.
+    """
+    with job.stage("measuring"):
+        network = trained.network()
+        chosen = [_choose(device) for device in searched]
+        models: dict[str, Model] = {}
+        unique = {point_id(c.widths): c for finalists in chosen for c in finalists}
+        for position, (name, candidate) in enumerate(unique.items()):
+            job.progress.update(0.4 * position / len(unique), detail=f"exporting {name}")
+            models[name] = _export(job, network, name, candidate.widths, template)
+        latencies: dict[str, dict[str, LatencySummary]] = {name: {} for name in models}
+        environments = []
+        for position, (device, finalists) in enumerate(zip(searched, chosen, strict=True)):
+            low = 0.4 + 0.6 * position / len(searched)
+            found, environment = _measure(
+                job, device.budget, [point_id(c.widths) for c in finalists], low, 0.6 / len(searched)
+            )
+            environments.append(environment)
+            for name, summary in found.items():
+                latencies[name][device.budget.name] = summary
+        known = {
+            name: Finalist(
+                **asdict(models[name]),
+                accuracy=candidate.accuracy,
+                params=candidate.params,
+                macs=candidate.macs,
+                latency=latencies[name],
+            )
+            for name, candidate in unique.items()
+        }
+        return [
+            _front(device.budget, [known[point_id(c.widths)] for c in finalists], environment)
+            for device, finalists, environment in zip(searched, chosen, environments, strict=True)
+        ]
+
+
+def point_id(widths: Widths) -> str:
+    """Name of a front point: the same widths of a job have the same name on all devices."""
+    return hashlib.sha256(json.dumps(dict(widths), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _choose(device: SearchedDevice) -> list[Candidate]:
+    """The candidates worth measuring: feasible ones, or, where none is, the nearest to the front of all."""
+    pool = [c for c, feasible in zip(device.candidates, device.feasible, strict=True) if feasible] or device.candidates
+    chosen = choose_finalists(
+        [c.predicted_latency_ms for c in pool],
+        [c.accuracy for c in pool],
+        relative_error=device.predictor_error.p90_relative,
+        limit=MAX_FINALISTS,
+        max_latency_ms=device.budget.max_latency_ms,
+    )
+    return [pool[i] for i in chosen]
+
+
+def _export(
+    job: Job, network: IntegralNetwork, name: str, widths: Widths, template: Callable[[], OnnxTemplate]
+) -> Model:
+    record = job.folder / "models" / f"{name}.json"
+    if record.exists():
+        return Model(**read_json(record))
+    module = calibrated(network, widths, job.dataset)
+    export = template().export(module, onnx_path(job, name), widths=widths)
+    weights = {key: value.contiguous().clone() for key, value in module.state_dict().items()}
+    save_file(weights, weights_path(job, name))
+    model = Model(name, dict(widths), export.size_bytes, export.difference, NUM_VERIFIED)
+    write_json(record, asdict(model))
+    return model
+
+
+def make_template(job: Job, trained: Trained) -> OnnxTemplate:
+    """The exporter of a job's network."""
+    network, dataset = trained.network(), job.dataset
+    return OnnxTemplate(
+        network.discretize(network.full_widths).eval(),
+        network.discretize(network.smallest_widths).eval(),
+        input_shape=dataset.input_shape,
+        mean=dataset.mean,
+        std=dataset.std,
+        samples=np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
+    )
+
+
+def onnx_path(job: Job, name: str) -> Path:
+    return job.folder / "models" / f"{name}.onnx"
+
+
+def weights_path(job: Job, name: str) -> Path:
+    return job.folder / "models" / f"{name}.safetensors"
+
+
+def _measure(
+    job: Job, device: DeviceBudget, names: Sequence[str], low: float, share: float
+) -> tuple[dict[str, LatencySummary], dict[str, Any]]:
+    path = job.folder / "measuring" / f"{device.name}.json"
+    if not path.exists():
+        found = measure(
+            {name: onnx_path(job, name) for name in names},
+            device,
+            on_progress=lambda done: job.progress.update(
+                low + share * done, detail=f"{device.name}: {len(names)} models"
+            ),
+        )
+        write_json(
+            path,
+            {
+                "environment": next(iter(found.values())).environment,
+                "latency_ms": {name: one.summary.model_dump(mode="json") for name, one in found.items()},
+                "settled": {name: one.settled for name, one in found.items()},
+                "samples_ms": {name: one.samples_ms for name, one in found.items()},
+            },
+        )
+    record = read_json(path)
+    return {name: LatencySummary(**record["latency_ms"][name]) for name in names}, record["environment"]
+
+
+def _front(device: DeviceBudget, finalists: list[Finalist], environment: dict[str, Any]) -> MeasuredDevice:
+    points = [_Point(f.accuracy, f.latency[device.name], f.params, f.macs, f.size_bytes) for f in finalists]
+    front, recommended, sentence = front_and_recommendation(points, device)
+    return MeasuredDevice(
+        budget=device,
+        finalists=finalists,
+        front=[finalists[i] for i in front],
+        recommended=None if recommended is None else finalists[recommended].id,
+        recommendation=sentence,
+        environment=environment,
+    )

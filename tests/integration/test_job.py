@@ -1,0 +1,172 @@
+"""The main job from a dataset to bundles, in one process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inn_automl.backend import LocalBackend, Report, TrainingTask
+from inn_automl.data import Dataset, load_dataset
+from inn_automl.errors import ImpossibleBudgetError, JobDirectoryError, SpecError
+from inn_automl.export import read_bundle
+from inn_automl.pipeline import run_job
+from inn_automl.result import JobResult
+from inn_automl.search.evaluation import Evaluation
+from inn_automl.training.trial import Trained
+
+from .conftest import BUDGET, FinishedJob, job_spec
+
+
+class Stopping(LocalBackend):
+    """Interrupts the job at the n-th call of evaluate, or after the first epoch."""
+
+    def __init__(self, *, at_evaluation: int | None = None, in_training: bool = False) -> None:
+        super().__init__(cpus=1)
+        self._at, self._in_training = at_evaluation, in_training
+        self.num_evaluated = 0
+        self.num_calls = 0
+
+    def train(self, task: TrainingTask, report: Report) -> list[Trained]:
+        def stop(trial: int, epoch: Any) -> None:
+            report(trial, epoch)
+            if self._in_training:
+                raise KeyboardInterrupt
+
+        return super().train(task, stop)
+
+    def evaluate(self, trained: Trained, dataset: Dataset, batch: Sequence[Any], *, split: str) -> list[Evaluation]:
+        if self.num_calls == self._at:
+            raise KeyboardInterrupt
+        self.num_calls += 1
+        self.num_evaluated += len(batch)
+        return super().evaluate(trained, dataset, batch, split=split)
+
+
+def test_result_keeps_its_contract(finished_job: FinishedJob) -> None:
+    written = json.loads((finished_job.folder / "result.json").read_text())
+    assert JobResult.model_validate(written) == finished_job.result
+    assert [d["name"] for d in written["devices"]] == ["one-thread", "small"]
+    for device in written["devices"]:
+        front = device["front"]
+        latency = [p["latency_ms"]["p95"] for p in front]
+        accuracy = [p["accuracy"] for p in front]
+        assert front
+        assert latency == sorted(latency)
+        assert accuracy == sorted(accuracy)
+        assert device["recommended"] in {p["id"] for p in front}
+        assert device["hypervolume"] == sorted(device["hypervolume"])
+        for point in front:
+            low, high = point["test_accuracy_ci"]
+            assert 0 <= low <= point["test_accuracy"] <= high <= 1
+            assert point["latency_ms"]["p50"] <= point["latency_ms"]["p95"] <= point["latency_ms"]["p99"]
+            assert (finished_job.folder / point["bundle"]).stat().st_size > point["size_bytes"]
+    assert finished_job.progress.stages == [
+        "checking", "training", "calibrating", "searching", "measuring", "publishing",
+    ]  # fmt: skip
+    assert all(0 <= fraction <= 1 for fraction in finished_job.progress.fractions)
+
+
+def test_bounds_and_granularity_hold_on_every_recommended_model(finished_job: FinishedJob) -> None:
+    device = finished_job.result.devices[1]
+    recommended = next(p for p in device.front if p.id == device.recommended)
+    assert recommended.params <= 20_000
+    full = {name: width for p in device.front for name, width in p.widths.items()}
+    assert all(width % 8 == 0 or width == full[name] for name, width in recommended.widths.items())
+
+
+def test_bundle_needs_no_code_of_ours(finished_job: FinishedJob, tmp_path: Path) -> None:
+    device = finished_job.result.devices[0]
+    point = next(p for p in device.front if p.id == device.recommended)
+    dataset = load_dataset("digits")
+    np.savez(tmp_path / "test.npz", x=dataset.x[dataset.test].astype(np.float32), y=dataset.y[dataset.test])
+    code = """
+import io, json, sys, zipfile
+import numpy as np, onnxruntime
+with zipfile.ZipFile(sys.argv[1]) as bundle:
+    config = json.loads(bundle.read("config.json"))
+    session = onnxruntime.InferenceSession(bundle.read("model.onnx"))
+test = np.load(sys.argv[2])
+(logits,) = session.run(None, {session.get_inputs()[0].name: test["x"]})
+found = [config["classes"][i] for i in logits.argmax(1)]
+assert not any(name.startswith(("torch", "inn_automl")) for name in sys.modules)
+print(np.mean([int(name) == label for name, label in zip(found, test["y"])]))
+"""
+    path = finished_job.folder / point.bundle
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "test.npz")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    # The very test split that the job reports on; a tie between logits may fall either way in another batch.
+    assert float(found.stdout) == pytest.approx(point.test_accuracy, abs=1.5 / len(dataset.test))
+    config = read_bundle(path)
+    assert config.widths == point.widths
+    assert config.latency["one-thread"].latency_ms == point.latency_ms
+
+
+def test_finished_job_is_shown_again_without_any_work(finished_job: FinishedJob) -> None:
+    backend = Stopping(at_evaluation=0, in_training=True)
+    assert run_job(finished_job.spec, finished_job.folder, backend=backend) == finished_job.result
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"seed": 1}, "seed"), ({"budget": {**BUDGET, "search": {"max_evaluations": 15}}}, "max_evaluations")],
+)
+def test_folder_of_another_job_is_refused(finished_job: FinishedJob, changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(JobDirectoryError, match=named):
+        run_job(job_spec(**changes), finished_job.folder, backend=LocalBackend())
+
+
+def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(JobDirectoryError, match="thesis.tex"):
+        run_job(job_spec(), tmp_path, backend=LocalBackend())
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["thesis.tex"]
+
+
+def test_interrupted_job_goes_on_where_it_was(finished_job: FinishedJob, tmp_path: Path) -> None:
+    spec = finished_job.spec
+    with pytest.raises(KeyboardInterrupt):
+        run_job(spec, tmp_path, backend=Stopping(in_training=True))
+    with pytest.raises(KeyboardInterrupt):
+        run_job(spec, tmp_path, backend=Stopping(at_evaluation=2))
+    backend = Stopping()
+    result = run_job(spec, tmp_path, backend=backend)
+
+    # Training in one process is reproducible, so an interrupted job evaluates what an uninterrupted one does.
+    whole, resumed = ([(c["widths"], c["accuracy"]) for c in evaluations(f)] for f in (finished_job.folder, tmp_path))
+    assert resumed[0] == whole[0]
+    assert len(resumed) == len(whole)
+    num_tested = len({p.id for d in result.devices for p in d.front})
+    assert backend.num_evaluated == len(whole) - 8 + num_tested  # two batches of four were there already
+
+
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "search" / "state" / "evaluations.jsonl").read_text().splitlines()
+    return [value for line in lines if "accuracy" in (value := json.loads(line))]
+
+
+@pytest.mark.parametrize(
+    ("bound", "named"),
+    [({"max_latency_ms": 1e-6}, "ms at p95"), ({"max_params": 10}, "params"), ({"max_size_bytes": 100}, "bytes")],
+)
+def test_impossible_budget_is_refused_before_training(tmp_path: Path, bound: dict[str, float], named: str) -> None:
+    budget = {**BUDGET, "devices": [{"name": "tiny", **bound}]}
+    backend = Stopping(in_training=True)
+    with pytest.raises(ImpossibleBudgetError, match=named) as refusal:
+        run_job(job_spec(budget=budget), tmp_path, backend=backend)
+    assert "tiny" in str(refusal.value)
+    assert not list(tmp_path.glob("training/trial-*"))
+
+
+def test_family_that_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="signal"):
+        run_job(job_spec(family="signal"), tmp_path / "out", backend=LocalBackend())
+    assert not (tmp_path / "out").exists()

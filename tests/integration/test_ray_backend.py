@@ -1,0 +1,128 @@
+"""The Ray backend on a cluster of this machine: the same numbers as in process, and workers that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from inn_automl.backend import LocalBackend, TrainingTask
+from inn_automl.data import Dataset, load_dataset
+from inn_automl.errors import BackendError
+from inn_automl.training.loop import EpochReport
+from inn_automl.training.recipe import training_candidates
+
+ray_backend = pytest.importorskip("workers.ray_backend")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[ray_backend.RayBackend]:
+    backend = ray_backend.RayBackend(cpus=2)
+    yield backend
+    backend.close()
+
+
+def task(dataset: Dataset, folder: Path, *, trials: int, epochs: int) -> TrainingTask:
+    candidates = tuple(training_candidates("mlp", len(dataset.train), trials, seed=0))
+    return TrainingTask("mlp", candidates, dataset, folder, 0, 36_000.0, epochs, 2, 0)
+
+
+def test_trains_and_evaluates_as_in_process(
+    backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reports: list[tuple[int, EpochReport]] = []
+    remote = backend.train(task(dataset, tmp_path / "ray", trials=1, epochs=2), lambda i, e: reports.append((i, e)))
+    local = LocalBackend().train(task(dataset, tmp_path / "local", trials=1, epochs=2), lambda *_: None)
+    assert remote[0].best_score == pytest.approx(local[0].best_score, abs=1e-6)
+    assert [(i, e.epoch) for i, e in reports] == [(0, 1), (0, 2)]
+
+    network = remote[0].network()
+    batch = [network.uniform_widths(ratio) for ratio in (0.25, 0.4, 0.5, 0.75, 1.0)]
+    found = backend.evaluate(remote[0], dataset, batch, split="validation")
+    assert found == LocalBackend().evaluate(local[0], dataset, batch, split="validation")
+    assert capfd.readouterr().out == ""  # standard output is for results
+
+
+def test_finished_trials_are_not_trained_again(
+    backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path
+) -> None:
+    first = backend.train(task(dataset, tmp_path, trials=2, epochs=1), lambda *_: None)
+    reports: list[int] = []
+    again = backend.train(task(dataset, tmp_path, trials=2, epochs=1), lambda i, _: reports.append(i))
+    assert [t.best_score for t in again] == [t.best_score for t in first]
+    assert reports == []
+
+
+def test_killed_trial_continues_from_its_checkpoint(
+    backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path
+) -> None:
+    reports: list[int] = []
+    killed = threading.Event()
+
+    def kill_once(_: int, epoch: EpochReport) -> None:
+        reports.append(epoch.epoch)
+        if epoch.epoch >= 2 and not killed.is_set():
+            killed.set()
+            os.kill(worker("_train_trial", "ImplicitFunc"), signal.SIGKILL)
+
+    trained = backend.train(task(dataset, tmp_path, trials=1, epochs=30), kill_once)
+    assert killed.is_set()
+    assert trained[0].stopped == "epochs"
+    assert [e.epoch for e in trained[0].history] == list(range(1, 31))
+    assert reports.count(1) == 1  # nothing before the last checkpoint was done twice
+    uninterrupted = LocalBackend().train(task(dataset, tmp_path / "local", trials=1, epochs=30), lambda *_: None)
+    assert trained[0].best_score == pytest.approx(uninterrupted[0].best_score, abs=1e-6)
+
+
+def test_killed_evaluation_is_done_again(backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path) -> None:
+    trained = backend.train(task(dataset, tmp_path, trials=1, epochs=1), lambda *_: None)[0]
+    network = trained.network()
+    batch = [network.uniform_widths(0.25 + i / 100) for i in range(60)]
+
+    def kill() -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                os.kill(worker("_evaluate_task"), signal.SIGKILL)
+                return
+            except LookupError:
+                time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found = backend.evaluate(trained, dataset, batch, split="validation")
+    killer.join()
+    assert found == LocalBackend().evaluate(trained, dataset, batch, split="validation")
+
+
+def worker(*names: str) -> int:
+    """Process id of a Ray worker of this test that runs one of the functions or actors."""
+    for process in psutil.Process().children(recursive=True):
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if title.startswith("ray::") and any(name in title for name in names):
+            return process.pid
+    raise LookupError(f"no Ray worker runs any of {names}")
+
+
+def test_cluster_that_is_not_there_is_named() -> None:
+    ray = pytest.importorskip("ray")
+    if ray.is_initialized():
+        pytest.skip("this process has joined a cluster already")
+    with pytest.raises(BackendError, match=r"127\.0\.0\.1:1"):
+        ray_backend.RayBackend(address="127.0.0.1:1").evaluate(None, None, [{}], split="validation")

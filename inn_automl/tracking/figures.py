@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
+from inn_automl.storage import write_atomically
 from inn_automl.tracking import images
 from inn_automl.tracking.series import COLORS, FrontSeries, front_series, short_count
 
@@ -64,11 +64,8 @@ def fronts_figure(result: JobResult, candidates: Mapping[str, Sequence[Candidate
 
 def write_html(figure: Figure, path: Path) -> Path:
     """Writes `figure` with all that it needs to be drawn, about 5 MB; returns `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
     html = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
-    partial.write_text(html, encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, html.encode())
     return path
 
 

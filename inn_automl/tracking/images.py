@@ -5,12 +5,13 @@ Drawn on matplotlib's object interface alone, so that nothing of a caller's own 
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inn_automl.result import Candidate, DeviceResult, JobResult
+from inn_automl.storage import write_atomically
 from inn_automl.tracking.series import COLORS, FrontSeries, front_series, short_count
 
 if TYPE_CHECKING:
@@ -291,8 +292,7 @@ def _style(axes: Axes) -> None:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    write_atomically(path, drawn.getvalue())
     return path

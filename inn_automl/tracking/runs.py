@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from inn_automl.errors import StorageError
+from inn_automl.errors import InnAutomlError, StorageError
 from inn_automl.result import Candidate, JobResult
+from inn_automl.storage import read_json, write_json
 from inn_automl.tracking import registry, views
 from inn_automl.tracking.figures import write_figures
 from inn_automl.tracking.publication import (
@@ -73,14 +74,14 @@ def publish(
         candidates: all that was evaluated for each device, by its name.
         history: the training epochs, as mappings or dataclasses with `epoch`, `train_loss` and `accuracy`.
         store: where to; `store.locate()` by default.
-        job_id: what the job is recognized by; the `id` in `result.job`, or else this machine, `out` and the spec.
+        job_id: what the job is recognized by; the `id` in `result.job`, or else one that `out` keeps.
 
     Raises:
         StorageError: the store cannot be used, or a recommended bundle is missing; figures are there all the same.
     """
     store, candidates = store or locate(), candidates or {}
     epochs = [asdict(epoch) if is_dataclass(epoch) and not isinstance(epoch, type) else epoch for epoch in history]
-    job_id = re.sub(r"[^A-Za-z0-9._-]", "-", str(job_id or result.job.get("id") or _job_id(result, out)))
+    job_id = re.sub(r"[^A-Za-z0-9._-]", "-", str(job_id or result.job.get("id") or _job_id(out)))
     figures = write_figures(result, out / "figures", candidates, epochs)
     bundles = _recommended_bundles(result, out)
     client = connect(store)
@@ -100,7 +101,9 @@ def publish(
                 registry.unregister(client, run.info.run_id)
                 client.delete_run(run.info.run_id)
             return _published(store, experiment_id, job_run, publication.device_runs)
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
+        if isinstance(error, InnAutomlError):
+            raise
         reason = str(error).splitlines()[0][:300]
         raise StorageError(
             f"publishing to {store.uri!r} failed ({reason}): the result is whole in {str(out)!r}; the same command "
@@ -170,9 +173,12 @@ def _experiment_id(client: MlflowClient, store: Store, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _job_id(result: JobResult, out: Path) -> str:
-    spec = json.dumps(result.job.get("spec", {}), sort_keys=True, default=str)
-    return hashlib.sha256(f"{platform.node()}\n{out.resolve()}\n{spec}".encode()).hexdigest()[:16]
+def _job_id(out: Path) -> str:
+    """What a job folder is recognized by, wherever it is moved: made up once, and kept in it."""
+    path = out / "tracking.json"
+    if not path.exists():
+        write_json(path, {"job_id": uuid4().hex[:16]})
+    return str(read_json(path)["job_id"])
 
 
 def _digest(

@@ -9,12 +9,13 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +30,10 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
 }
-"""What MLflow runs with here, unless the environment already says otherwise: silent, and sending nothing anywhere."""
+"""What MLflow runs with here, unless the environment already says otherwise: silent, sending nothing anywhere, and
+half a minute instead of four to find out that a server is gone."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,15 @@ def prepare(store: Store) -> None:
     not at all.
 
     Raises:
-        StorageError: the home folder cannot be written.
+        StorageError: the home folder cannot be written, or its database is none.
     """
-    if store.database is None or store.database.exists():
+    if store.database is None:
         return
-    with exclusive(store):
-        if not store.database.exists():
-            _create_database(store.database)
+    if not store.database.exists():
+        with exclusive(store):
+            if not store.database.exists():
+                _create_database(store.database)
+    _check_database(store.database)
 
 
 def prepare_early(store: Store) -> None:
@@ -136,14 +141,13 @@ def connect(store: Store) -> MlflowClient:
     prepare(store)
     with quiet_mlflow():
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         try:
             registry = store.uri if store.home else os.environ.get("MLFLOW_REGISTRY_URI") or store.uri
             client = MlflowClient(tracking_uri=store.uri, registry_uri=registry)
             client.search_experiments(max_results=1)
-        except MlflowException as error:
-            raise StorageError(_explain(store, str(error))) from error
+        except Exception as error:  # MLflow's, SQLAlchemy's, requests': whichever the store is made of.
+            raise StorageError(_explain(store, error)) from error
     return client
 
 
@@ -167,13 +171,35 @@ def _create_database(path: Path) -> None:
     with quiet_mlflow():
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        created = SqlAlchemyStore(f"sqlite:///{partial}", str(path.with_name("mlartifacts")))
-        created.engine.dispose()
-    os.replace(partial, path)
+        try:
+            created = SqlAlchemyStore(f"sqlite:///{partial}", str(path.with_name("mlartifacts")))
+            created.engine.dispose()
+            os.replace(partial, path)
+        except Exception as error:  # SQLAlchemy's and Alembic's own trees, which the library does not import.
+            partial.unlink(missing_ok=True)
+            raise StorageError(
+                f"MLflow's database {str(path)!r} could not be made ({_first_line(error)}): free some room, or set "
+                "INN_AUTOML_HOME to a folder that has it."
+            ) from error
 
 
-def _explain(store: Store, reason: str) -> str:
-    reason = reason.splitlines()[0][:300]
+def _check_database(path: Path) -> None:
+    """Says at once what MLflow would find out after two minutes of retries."""
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("select version_num from alembic_version")
+    except sqlite3.DatabaseError as error:
+        raise StorageError(
+            f"{str(path)!r} is no MLflow database ({error}): move it away, and a new one is made."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def _explain(store: Store, error: Exception) -> str:
+    reason = _first_line(error)
     if "out-of-date database schema" in reason:
         return (
             f"the MLflow store {store.uri!r} was written by another version of MLflow: back it up, then run "

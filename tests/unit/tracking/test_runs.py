@@ -93,6 +93,13 @@ def test_publishing_the_same_again_changes_nothing(store: Store, tmp_path: Path)
     assert len(runs_of(connect(store), "device")) == 2
 
 
+def test_a_job_is_known_wherever_its_folder_moves(store: Store, tmp_path: Path) -> None:
+    result, _, _ = small_job(tmp_path / "here")
+    first = publish(result, tmp_path / "here", store=store)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert publish(result, tmp_path / "there", store=store) == first
+
+
 def test_what_a_killed_process_left_is_replaced(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result, _, _ = small_job(tmp_path)
     register, calls = registry.register, []

@@ -89,6 +89,13 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         prepare(locate(blocked / "home"))
 
 
+def test_a_file_that_is_no_database_is_named_at_once(store: Store) -> None:
+    assert store.database is not None
+    store.database.write_bytes(b"not SQLite" * 100)
+    with pytest.raises(StorageError, match=r"mlflow\.db' is no MLflow database .*move it away"):
+        connect(store)
+
+
 def test_a_store_of_another_mlflow_is_named_with_the_way_out(store: Store) -> None:
     with sqlite3.connect(str(store.database)) as database:
         database.execute("update alembic_version set version_num = '451aebb31d03'")

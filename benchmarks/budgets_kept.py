@@ -48,10 +48,14 @@ def recommendations(folder: Path) -> tuple[list[Recommendation], list[str]]:
     """Those of a job's devices, and one sentence for each device that has none.
 
     Raises:
-        FileNotFoundError: the folder holds no result.json.
+        SystemExit: the folder holds no finished job.
     """
     found, without = [], []
-    for device in JobResult.model_validate(read_json(folder / "result.json")).devices:
+    try:
+        result = JobResult.model_validate(read_json(folder / "result.json"))
+    except FileNotFoundError:
+        raise SystemExit(f"there is no result.json in {str(folder)!r}: give the folder of a finished job.") from None
+    for device in result.devices:
         budget = parse(DeviceBudget, device.budget, where=f"budget of {device.name!r}")
         point = _recommended(device)
         if point is None:

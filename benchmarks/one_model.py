@@ -22,8 +22,18 @@ import torch
 
 from benchmarks.intervals import Interval, mean_interval
 from benchmarks.peers import ARMS
-from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude, installed_versions
+from benchmarks.report import (
+    SCRATCH,
+    Goal,
+    Report,
+    Table,
+    add_report_options,
+    conclude,
+    hardware_name,
+    installed_versions,
+)
 from inn_automl.data import load_dataset
+from inn_automl.devices.environment import describe_machine
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
 from inn_automl.search.evaluation import evaluate_accuracy
@@ -74,6 +84,7 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "samples": {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
         "seconds": round(time.monotonic() - started_at, 1),
+        "machine": hardware_name(describe_machine()),
         "versions": installed_versions(),
     }
     write_json(run.path(folder), outcome)
@@ -114,30 +125,33 @@ def execute_all(runs: Sequence[Run], folder: Path, workers: int) -> list[dict[st
     return done
 
 
-def choose_learning_rates(outcomes: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """For each arm its runs with the learning rate of the best mean validation accuracy, by seed."""
-    by_arm: dict[str, dict[float, list[dict[str, Any]]]] = {}
-    for outcome in outcomes:
-        by_rate = by_arm.setdefault(outcome["arm"], {})
+def by_learning_rate(outcomes: Sequence[dict[str, Any]]) -> dict[str, dict[float, list[dict[str, Any]]]]:
+    """Runs by arm and learning rate, in the order of their seeds."""
+    found: dict[str, dict[float, list[dict[str, Any]]]] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: int(outcome["seed"])):
+        by_rate = found.setdefault(outcome["arm"], {})
         by_rate.setdefault(outcome["recipe"]["learning_rate"], []).append(outcome)
+    return found
 
-    def validation(runs: list[dict[str, Any]]) -> float:
-        return statistics.fmean(statistics.fmean(run["validation"]) for run in runs)
 
-    best = {arm: max(by_rate.values(), key=validation) for arm, by_rate in by_arm.items()}
-    return {arm: sorted(runs, key=lambda run: int(run["seed"])) for arm, runs in best.items()}
+def mean_accuracy(runs: Sequence[dict[str, Any]], split: str) -> float:
+    """In %, over seeds and widths."""
+    return 100 * statistics.fmean(statistics.fmean(run[split]) for run in runs)
 
 
 def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Report:
     """Means over seeds, by arm and width, and paired differences."""
-    chosen = choose_learning_rates(outcomes)
+    tried = by_learning_rate(outcomes)
+    chosen = {
+        arm: max(by_rate.values(), key=lambda runs: mean_accuracy(runs, "validation")) for arm, by_rate in tried.items()
+    }
     means = {arm: [100 * statistics.mean(run["test"]) for run in runs] for arm, runs in chosen.items()}
     samples = outcomes[0]["samples"]
     report = Report(
         "one_model",
         f"Test accuracy in % of one {FAMILY} network on {settings['dataset']}, sampled to {len(RATIOS)} widths "
         f"({', '.join(f'{ratio:g}' for ratio in RATIOS)} of all its channels).",
-        settings,
+        {**settings, "trained_on": sorted({outcome["machine"] for outcome in outcomes})},
         raw={"runs": outcomes},
     )
     columns = ("arm", "what", "learning rate", "mean over widths (95 % interval)", "each seed", "median minutes")
@@ -153,6 +167,18 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
         for arm, runs in chosen.items()
     ]
     report.tables.append(Table("By width, mean over seeds", ("arm", *(f"{r:g}" for r in RATIOS)), rows))
+    rates = sorted({rate for by_rate in tried.values() for rate in by_rate})
+    if len(rates) > 1:
+        rows = [
+            (
+                arm,
+                *(f"{mean_accuracy(by_rate[rate], 'test'):.2f}" if rate in by_rate else "" for rate in rates),
+                f"{chosen[arm][0]['recipe']['learning_rate']:g}",
+            )
+            for arm, by_rate in tried.items()
+        ]
+        rate_columns = ("arm", *(f"{rate:g}" for rate in rates), "chosen on validation")
+        report.tables.append(Table("By learning rate, mean over widths and seeds", rate_columns, rows))
     if OURS in chosen:
         differences = {arm: paired(chosen[OURS], runs) for arm, runs in chosen.items() if arm != OURS}
         report.tables.append(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
 from inn_automl.storage import write_atomically
 from inn_automl.tracking import images
-from inn_automl.tracking.series import COLORS, FrontSeries, front_series, short_count
+from inn_automl.tracking.series import COLORS, FrontSeries, accuracy_range, front_series, latency_range, short_count
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -83,8 +83,8 @@ def _empty_figure(title: str, all_series: Sequence[FrontSeries]) -> Figure:
         hoverlabel={"align": "left", "bgcolor": "white"},
         legend={"groupclick": "toggleitem", "bgcolor": "rgba(255,255,255,0.8)"},
         margin={"l": 70, "r": 30, "t": 60, "b": 60},
-        xaxis={**axis, "title": f"latency, {' / '.join(percentiles)} (ms)", "range": _latency_range(all_series)},
-        yaxis={**axis, "title": "accuracy (%)", "range": _accuracy_range(all_series)},
+        xaxis={**axis, "title": f"latency, {' / '.join(percentiles)} (ms)", "range": latency_range(all_series)},
+        yaxis={**axis, "title": "accuracy (%)", "range": accuracy_range(all_series)},
     )
     if not any(series.points for series in all_series):
         figure.add_annotation(
@@ -201,25 +201,3 @@ def _hover(point: FrontPoint, series: FrontSeries) -> str:
         "widths: " + "<br>".join(rows),
     ]
     return "<br>".join(lines)
-
-
-def _latency_range(all_series: Sequence[FrontSeries]) -> list[float] | None:
-    """From zero to past the slowest front point, and to the bound unless that would squeeze the front."""
-    highs = [high for series in all_series for _, high in series.latency_ci_ms]
-    highs += [latency for series in all_series for latency in series.latency_ms]
-    if not highs:
-        return None
-    slowest = max(highs)
-    bounds = [s.bound_ms for s in all_series if s.bound_ms is not None and s.bound_ms <= 1.6 * slowest]
-    return [0.0, 1.06 * max([slowest, *bounds])]
-
-
-def _accuracy_range(all_series: Sequence[FrontSeries]) -> list[float] | None:
-    """What the front and its test accuracies span: worse candidates may fall below."""
-    values = [value for s in all_series for value in (*s.accuracy, *s.test_accuracy)]
-    values += [bound for s in all_series for interval in s.test_accuracy_ci for bound in interval]
-    if not values:
-        return None
-    low, high = min(values), max(values)
-    margin = 0.06 * max(high - low, 1.0)
-    return [low - margin, min(high + margin, 100.5)]

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from inn_automl.result import Candidate, DeviceResult, JobResult
 from inn_automl.storage import write_atomically
-from inn_automl.tracking.series import COLORS, FrontSeries, front_series, short_count
+from inn_automl.tracking.placement import along_steps, free_spot
+from inn_automl.tracking.series import (
+    COLORS,
+    FrontSeries,
+    Range,
+    accuracy_range,
+    front_series,
+    latency_range,
+    short_count,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +29,8 @@ if TYPE_CHECKING:
 
 INK, FAINT, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 DPI = 160
+LABEL_SIZE = (0.34, 0.22)
+"""Of the recommended point's label with its margin, in shares of a panel."""
 
 
 def write_front(device: DeviceResult, path: Path, candidates: Sequence[Candidate] = ()) -> Path:
@@ -67,31 +78,31 @@ def _write_fronts(all_series: Sequence[FrontSeries], path: Path) -> Path:
     rows = -(-len(all_series) // columns)
     figure = _figure(6.6 if columns == 1 else 4.9 * columns, 4.4 * rows)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    floor, ceiling = _accuracy_limits(all_series)
+    accuracies = accuracy_range(all_series)
     for index, axes in enumerate(grid.flat):
         if index >= len(all_series):
             axes.set_axis_off()
             continue
         _style(axes)
-        axes.set_ylim(floor, ceiling)
+        axes.set_ylim(*accuracies)
         if index % columns == 0:
             axes.set_ylabel("accuracy (%)", color=INK)
-        _draw_front(axes, all_series[index], COLORS[index % len(COLORS)], (floor, ceiling))
+        series = all_series[index]
+        _draw_front(axes, series, COLORS[index % len(COLORS)], accuracies, latency_range([series]))
     _add_legend(figure, with_others=any(series.other_accuracy for series in all_series))
     return _save(figure, path)
 
 
-def _draw_front(axes: Axes, series: FrontSeries, color: str, limits: tuple[float, float]) -> None:
+def _draw_front(axes: Axes, series: FrontSeries, color: str, accuracies: Range, latencies: Range) -> None:
     axes.set_title(series.device, loc="left", fontsize=12, fontweight="bold", color=INK, pad=20)
     axes.text(0, 1.02, series.setting, transform=axes.transAxes, fontsize=8.5, color=FAINT, va="bottom")
     axes.set_xlabel(f"latency, {series.percentile} (ms)", color=INK)
     if not series.points:
         axes.text(0.5, 0.5, "no candidate was measured", transform=axes.transAxes, ha="center", color=FAINT)
         return
-    slowest = max(*series.latency_ms, *(high for _, high in series.latency_ci_ms))
+    start, end = latencies
     bound = series.bound_ms
-    end = 1.06 * max(slowest, bound if bound is not None and bound <= 1.6 * slowest else 0.0)
-    axes.set_xlim(0, end)
+    axes.set_xlim(start, end)
 
     seen = [(x, y) for x, y in zip(series.other_latency_ms, series.other_accuracy, strict=True) if x <= end]
     axes.scatter([x for x, _ in seen], [y for _, y in seen], s=11, color=color, alpha=0.2, linewidths=0, zorder=2)
@@ -130,9 +141,9 @@ def _draw_front(axes: Axes, series: FrontSeries, color: str, limits: tuple[float
         zorder=5,
     )
     if bound is not None:
-        _draw_bound(axes, bound, end, series.percentile)
+        _draw_bound(axes, bound, latencies, series.percentile)
     if series.recommended is not None:
-        _label_recommended(axes, series, color, end, limits)
+        _label_recommended(axes, series, color, accuracies, latencies)
 
 
 def _add_legend(figure: Figure, *, with_others: bool) -> None:
@@ -181,70 +192,52 @@ def _add_legend(figure: Figure, *, with_others: bool) -> None:
     )
 
 
-def _draw_bound(axes: Axes, bound: float, end: float, percentile: str) -> None:
+def _draw_bound(axes: Axes, bound: float, latencies: Range, percentile: str) -> None:
+    start, end = latencies
+    text, x = f" {percentile} ≤ {bound:g} ms ", bound
     if bound > end:
-        axes.text(
-            0.99,
-            0.97,
-            f"bound {bound:g} ms →",
-            transform=axes.transAxes,
-            ha="right",
-            va="top",
-            fontsize=8.5,
-            color=FAINT,
-        )
-        return
-    axes.axvline(bound, color=INK, linewidth=1.1, linestyle=(0, (4, 3)), zorder=3)
-    axes.axvspan(bound, end, color="#f3f4f6", zorder=0)
-    axes.text(
-        bound,
-        0.985,
-        f" {percentile} ≤ {bound:g} ms ",
-        transform=axes.get_xaxis_transform(),
-        fontsize=8.5,
-        color=INK,
-        va="top",
-        ha="right" if bound > 0.5 * end else "left",
-        zorder=6,
-    )
+        text, x = f" bound {bound:g} ms → ", end
+    else:
+        axes.axvline(bound, color=INK, linewidth=1.1, linestyle=(0, (4, 3)), zorder=3)
+        axes.axvspan(bound, end, color="#f3f4f6", zorder=0)
+    # Low, where there is nothing but candidates that others beat.
+    side = "right" if x > (start + end) / 2 else "left"
+    place = axes.get_xaxis_transform()
+    axes.text(x, 0.015, text, transform=place, fontsize=8.5, color=INK, va="bottom", ha=side, zorder=6)
 
 
-def _label_recommended(axes: Axes, series: FrontSeries, color: str, end: float, limits: tuple[float, float]) -> None:
+def _label_recommended(axes: Axes, series: FrontSeries, color: str, accuracies: Range, latencies: Range) -> None:
     index = series.recommended or 0
     point, x, y = series.points[index], series.latency_ms[index], series.accuracy[index]
     axes.plot(
         [x], [y], marker="*", markersize=17, color="#facc15", markeredgecolor=color, markeredgewidth=1.3, zorder=7
     )
-    text = f"recommended\n{y:.1f} % · {x:.3g} ms\n{short_count(point.params)} parameters"
-    floor, span = limits[0], limits[1] - limits[0]
-    low, right = y - floor < 0.45 * span, x > 0.6 * end
-    # Towards where the front is not: below it, or above it at the right end of a flat one.
-    if low:
-        height = y + 0.12 * span if right else floor + 0.03 * span
-    else:
-        height = y - 0.2 * span
+
+    def shares(latencies_ms: Sequence[float], percents: Sequence[float]) -> list[tuple[float, float]]:
+        (left, right), (floor, ceiling) = latencies, accuracies
+        return [
+            ((a - left) / (right - left), (b - floor) / (ceiling - floor))
+            for a, b in zip(latencies_ms, percents, strict=True)
+        ]
+
+    front = shares(series.latency_ms, series.accuracy)
+    obstacles = [(*spot, 3.0) for spot in along_steps([*front, (1.0, front[-1][1])])]
+    obstacles += [(*spot, 2.0) for spot in shares(series.latency_ms, series.test_accuracy)]
+    obstacles += [(*spot, 0.3) for spot in shares(series.other_latency_ms, series.other_accuracy)]
+    obstacles += [(share / 20, 0.03, 2.0) for share in range(21)]
     axes.annotate(
-        text,
+        f"recommended\n{y:.1f} % · {x:.3g} ms\n{short_count(point.params)} parameters",
         xy=(x, y),
-        xytext=(x - 0.03 * end if right else x + 0.06 * end, height),
-        ha="right" if right else "left",
-        va="bottom" if low else "top",
+        xytext=free_spot(LABEL_SIZE, front[index], obstacles),
+        textcoords="axes fraction",
+        ha="center",
+        va="center",
         fontsize=8.8,
         color=INK,
         zorder=8,
         bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": color, "linewidth": 1.0},
         arrowprops={"arrowstyle": "-", "color": color, "linewidth": 1.0, "shrinkB": 7},
     )
-
-
-def _accuracy_limits(all_series: Sequence[FrontSeries]) -> tuple[float, float]:
-    values = [value for series in all_series for value in (*series.accuracy, *series.test_accuracy)]
-    values += [bound for series in all_series for interval in series.test_accuracy_ci for bound in interval]
-    if not values:
-        return 0.0, 100.0
-    low, high = min(values), max(values)
-    span = max(high - low, 1.0)
-    return low - 0.06 * span, high + 0.08 * span
 
 
 def _distances(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> list[list[float]]:
@@ -260,7 +253,7 @@ def _label_ends(axes: Axes, x: float, ends: Sequence[tuple[str, float]]) -> None
     low, high = axes.get_ylim()
     gap, previous = 0.055 * (high - low), float("inf")
     colors = {name: color for (name, _), color in zip(ends, COLORS, strict=False)}
-    for name, y in sorted(ends, key=lambda end: -end[1]):
+    for _, (name, y) in sorted(enumerate(ends), key=lambda end: (end[1][1], end[0]), reverse=True):
         previous = min(y, previous - gap)
         axes.annotate(
             f"{name} {y:.1f}",

@@ -10,6 +10,8 @@ from inn_automl.result import Candidate, DeviceResult, FrontPoint
 COLORS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#db2777", "#0891b2", "#65a30d", "#dc2626")
 """One a device, in order; told apart by people with any of the common colour-vision deficiencies for the first four."""
 
+Range = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class FrontSeries:
@@ -58,6 +60,32 @@ def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> 
         other_latency_ms=tuple(c.measured.at_percentile if c.measured else c.predicted_latency_ms for c in others),
         other_accuracy=tuple(100 * c.accuracy for c in others),
     )
+
+
+def latency_range(all_series: Sequence[FrontSeries]) -> Range:
+    """Milliseconds that a latency axis spans: the fronts with their intervals, and bounds that do not squeeze them.
+
+    It starts at zero where the fronts span a factor of two and more, and close to them otherwise.
+    """
+    ends = [end for series in all_series for interval in series.latency_ci_ms for end in interval]
+    ends += [latency for series in all_series for latency in series.latency_ms]
+    if not ends:
+        return 0.0, 1.0
+    bounds = [s.bound_ms for s in all_series if s.bound_ms is not None and s.bound_ms <= 1.6 * max(ends)]
+    low, high = min(ends), max(ends + bounds)
+    if low < high / 2 or low == high:
+        return 0.0, 1.06 * high
+    return low - 0.15 * (high - low), high + 0.1 * (high - low)
+
+
+def accuracy_range(all_series: Sequence[FrontSeries]) -> Range:
+    """Percent that an accuracy axis spans: the fronts with their test intervals; worse candidates may fall below."""
+    values = [value for series in all_series for value in (*series.accuracy, *series.test_accuracy)]
+    values += [end for series in all_series for interval in series.test_accuracy_ci for end in interval]
+    if not values:
+        return 0.0, 100.0
+    margin = 0.07 * max(max(values) - min(values), 1.0)
+    return min(values) - margin, max(values) + margin
 
 
 def short_count(count: float) -> str:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from inn_automl.result import DeviceResult
-from inn_automl.tracking.series import front_series, short_count
+from inn_automl.tracking.series import accuracy_range, front_series, latency_range, short_count
 from tests.unit.tracking.job_samples import make_job
 
 
@@ -40,6 +42,30 @@ def test_a_device_without_bounds_or_points_is_no_error(device: DeviceResult) -> 
     bare = device.model_copy(update={"front": [], "recommended": None, "budget": {}})
     series = front_series(bare)
     assert (series.points, series.recommended, series.bound_ms, series.setting) == ((), None, None, "")
+
+
+def test_latency_axis_starts_at_zero_only_if_the_front_is_wide(device: DeviceResult) -> None:
+    wide = front_series(device)
+    assert latency_range([wide])[0] == 0
+    narrow = replace(wide, latency_ms=(1.0, 1.2), latency_ci_ms=((0.95, 1.05), (1.1, 1.3)), bound_ms=None)
+    start, end = latency_range([narrow])
+    assert 0.85 < start < 0.95
+    assert 1.3 < end < 1.4
+    assert latency_range([replace(narrow, bound_ms=1.8)])[1] > 1.8
+    assert latency_range([replace(narrow, bound_ms=5.0)]) == (start, end)
+
+
+def test_axes_of_a_front_without_width_or_points(device: DeviceResult) -> None:
+    one = replace(front_series(device), latency_ms=(2.0,), latency_ci_ms=((2.0, 2.0),), bound_ms=None)
+    assert latency_range([one]) == (0.0, 2.12)
+    empty = front_series(device.model_copy(update={"front": []}))
+    assert latency_range([empty])[0] < latency_range([empty])[1]
+    assert accuracy_range([empty]) == (0.0, 100.0)
+
+
+def test_accuracy_axis_holds_test_intervals(device: DeviceResult) -> None:
+    low, high = accuracy_range([front_series(device)])
+    assert all(low < 100 * end < high for point in device.front for end in point.test_accuracy_ci)
 
 
 @pytest.mark.parametrize(

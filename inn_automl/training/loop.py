@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["EpochReport", "TrainingResult", "fit_to_budget", "load_best", "train"]
 
 
-_MIN_TIMED_STEPS, _MAX_TIMED_STEPS = 3, 20
+# Timing takes this share of the time that is planned, but no fewer steps and no more blocks of held widths.
 _TIMED_SHARE = 0.03
+_MIN_TIMED_STEPS = 3
+_MAX_BLOCKS = 3
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,17 @@ def fit_to_budget(
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     was_training = network.training
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
-        run.steps(1, 1)  # the first step also loads kernels
-        steps_at, num_steps = time.monotonic(), 0
-        while num_steps < _MIN_TIMED_STEPS or (
-            num_steps < _MAX_TIMED_STEPS and time.monotonic() - started_at < _TIMED_SHARE * seconds
-        ):
-            num_steps += 1
-            run.steps(1 + num_steps, 1)  # of another epoch each, because each has random widths of its own
-        step_s = (time.monotonic() - steps_at) / num_steps
+        run.steps(1, 1)  # the very first step also loads libraries
+        step_at = time.monotonic()
+        run.steps(2, 1)
+        block = recipe.width_hold_steps
+        if (time.monotonic() - step_at) * block > _TIMED_SHARE * seconds:
+            block = min(block, _MIN_TIMED_STEPS)
+        blocks_at, num_blocks = time.monotonic(), 0
+        while num_blocks == 0 or (num_blocks < _MAX_BLOCKS and time.monotonic() - started_at < _TIMED_SHARE * seconds):
+            run.steps(3 + num_blocks, block)  # each of another epoch, because so it has other random widths
+            num_blocks += 1
+        step_s = (time.monotonic() - blocks_at) / (num_blocks * block)
         run.validate()
     network.load_state_dict(before)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

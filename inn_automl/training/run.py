@@ -112,6 +112,7 @@ class Run:
         order = torch.randperm(len(self.samples), generator=generator)
         total = torch.zeros((), device=self.device)
         first = (epoch - 1) * self.steps_per_epoch
+        reduced: list[Widths] = []
         self.network.train()
         for step in range(num_steps):
             if deadline_s is not None and time.monotonic() + self.validation_s >= deadline_s:
@@ -119,7 +120,9 @@ class Run:
             start = (step % self.steps_per_epoch) * self.batch_size
             chosen = order[start : start + self.batch_size].to(self.device)
             learning_rate = learning_rate_at(self.recipe, first + step, self.recipe.epochs * self.steps_per_epoch)
-            total += self._step(chosen, learning_rate, generator, rng)
+            if step % self.recipe.width_hold_steps == 0:
+                reduced = [random_widths(self.network, rng) for _ in range(self.recipe.num_random_widths)]
+            total += self._step(chosen, learning_rate, reduced, generator)
             is_checked = self.device.type == "cpu" or step % _STEPS_BETWEEN_CHECKS == 0 or step == num_steps - 1
             if is_checked and not math.isfinite(float(total)):
                 raise TrainingError(
@@ -128,13 +131,10 @@ class Run:
                 )
         return float(total) / num_steps, True
 
-    def _step(
-        self, chosen: Tensor, learning_rate: float, generator: torch.Generator, rng: np.random.Generator
-    ) -> Tensor:
+    def _step(self, chosen: Tensor, learning_rate: float, reduced: list[Widths], generator: torch.Generator) -> Tensor:
         x, y = self.samples.standardized(chosen), self.samples.y[chosen]
         if self.recipe.augment:
             x = augment(x, generator)
-        reduced = [random_widths(self.network, rng) for _ in range(self.recipe.num_random_widths)]
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)

@@ -22,6 +22,7 @@ from inn_automl.stages.publishing import publish_job
 from inn_automl.stages.searching import search_widths
 from inn_automl.stages.training import train_network
 from inn_automl.storage import read_json
+from inn_automl.tracking.store import locate, prepare_early
 
 if TYPE_CHECKING:
     from inn_automl.backend import Backend
@@ -49,6 +50,7 @@ def run_job(spec: JobSpec, out: Path, *, backend: Backend, progress: Progress | 
             return JobResult.model_validate(read_json(finished))
         for note in dataset.notes:
             progress.note(note)
+        prepare_early(locate())  # MLflow's database takes seconds to create
         job = Job(spec, out, dataset, family, backend, progress)
         trials = train_network(job, fitting_candidates(job))
         template = functools.cache(lambda: make_template(job, trials[0]))

@@ -91,7 +91,8 @@ def _check_same_job(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> None:
     mine = {"spec": spec.model_dump(mode="json"), **facts}
     path = folder / "job.json"
     if not path.exists():
-        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+        own = {"error.log"}  # of a run that failed before it had claimed the folder
+        others = [e.name for e in folder.iterdir() if not e.name.startswith(".") and e.name not in own]
         if others:
             raise JobDirectoryError(
                 f"the folder {str(folder)!r} holds other files ({sorted(others)[0]}): give --out a new or empty one."

@@ -126,7 +126,7 @@ def test_folder_of_another_job_is_refused(finished_job: FinishedJob, changes: di
 
 def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(JobDirectoryError, match="thesis.tex"):
+    with pytest.raises(JobDirectoryError, match=r"thesis\.tex"):
         run_job(job_spec(), tmp_path, backend=LocalBackend())
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["thesis.tex"]
 

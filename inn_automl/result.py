@@ -18,7 +18,9 @@ class LatencySummary(_Record):
     p95: float
     p99: float
     ci: tuple[float, float]
-    """95 % confidence interval of the latency at `percentile`."""
+    """95 % confidence interval of the latency at `percentile` in a process that is started another time."""
+    comparison_ci: tuple[float, float] | None = None
+    """95 % interval for comparison with models measured together with this one: without what slowed them all alike."""
     percentile: float
     """The percentile that the device's budget names, and that the front's latency axis shows."""
     at_percentile: float

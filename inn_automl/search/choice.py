@@ -1,0 +1,176 @@
+"""Choosing among candidates: which are worth a real measurement, and which measured one to recommend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from inn_automl.search.bounds import Bounds, excess
+from inn_automl.search.pareto import Floats, Indices, distinct_front, pareto_front
+
+
+class MeasuredLatency(Protocol):
+    """Latency in milliseconds at the percentile that a device's budget names. A `LatencySummary` is one."""
+
+    @property
+    def at_percentile(self) -> float: ...
+    @property
+    def percentile(self) -> float: ...
+    @property
+    def ci(self) -> tuple[float, float]: ...
+    @property
+    def comparison_ci(self) -> tuple[float, float] | None: ...
+
+
+class MeasuredPoint(Protocol):
+    """A candidate that was measured on the device. A `FrontPoint` is one."""
+
+    @property
+    def accuracy(self) -> float: ...
+    @property
+    def latency_ms(self) -> MeasuredLatency: ...
+    @property
+    def params(self) -> int: ...
+    @property
+    def macs(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+
+
+def front_and_recommendation(points: Sequence[MeasuredPoint], bounds: Bounds) -> tuple[list[int], int | None, str]:
+    """The front that a device shows, and the point of it to recommend.
+
+    The recommendation is made first and is always on the front. It speaks for neighbours that its latency cannot be
+    told from and that miss the bound, even for one that looks faster but is so uncertain that it may be slower.
+
+    Returns:
+        Indices of the front (latency and accuracy strictly increase along it), the index of the recommended point or
+        None, and one sentence of explanation.
+    """
+    recommended, sentence = recommend(points, bounds)
+    latency = np.array([point.latency_ms.at_percentile for point in points])
+    accuracy = np.array([point.accuracy for point in points])
+    # Points of one device are measured together: what slowed them all alike does not blur which of them is faster.
+    interval = np.array([point.latency_ms.comparison_ci or point.latency_ms.ci for point in points]).reshape(-1, 2)
+    shown = np.ones(len(points), dtype=bool)
+    if recommended is not None:
+        shown = (latency > latency[recommended]) | (accuracy < accuracy[recommended])
+        shown[recommended] = True
+    kept = np.flatnonzero(shown)
+    always = [int(i) for i in np.flatnonzero(kept == recommended)]
+    front = kept[distinct_front(latency[kept], interval[kept], accuracy[kept], always=always)]
+    return [int(i) for i in front], recommended, sentence
+
+
+def recommend(points: Sequence[MeasuredPoint], bounds: Bounds) -> tuple[int | None, str]:
+    """The most accurate point that keeps every bound, the latency bound by the upper end of its confidence interval.
+
+    Returns:
+        Its index and one sentence why; or None and one sentence that says how far the nearest point is from the bounds.
+        Of equally accurate points the fastest is taken.
+    """
+    if not points:
+        return None, "No candidate was measured, so none can be recommended."
+    excesses = [_excess(point, bounds) for point in points]
+    keeping = [i for i, over in enumerate(excesses) if all(share <= 0 for share in over.values())]
+    if keeping:
+        best = max(keeping, key=lambda i: (points[i].accuracy, -points[i].latency_ms.at_percentile))
+        kept = [_bound_text(bounds, name) for name in excesses[best]]
+        among = f"keeps {' and '.join(kept)}" if kept else "was measured (no bound was set)"
+        return best, f"The most accurate candidate that {among}: {_describe(points[best])}."
+    nearest = min(range(len(points)), key=lambda i: (max(excesses[i].values()), -points[i].accuracy))
+    missed = [
+        f"{_bound_text(bounds, name)} by {100 * share:.2g} %" for name, share in excesses[nearest].items() if share > 0
+    ]
+    most = f"No candidate keeps all bounds; the nearest exceeds {' and '.join(missed)}"
+    return None, f"{most}: {_describe(points[nearest])}."
+
+
+def choose_finalists(
+    latency_ms: ArrayLike,
+    accuracy: ArrayLike,
+    *,
+    relative_error: float,
+    limit: int = 20,
+    max_latency_ms: float | None = None,
+) -> Indices:
+    """The candidates to measure: those that may be on the true front, given how far the predictor can be off.
+
+    A candidate is out if one at least as accurate would be faster even with the prediction of either off by
+    `relative_error` in the other's favour. Of the rest the fastest and the most accurate within the bound come first,
+    then those just below the bound at growing distance (one of them is to be recommended even if the predictor is too
+    optimistic) and one just above it, then the predicted front in the order in which its points add hypervolume, which
+    spreads them over it, then what is nearest to the front.
+
+    Args:
+        latency_ms: (n,), predicted.
+        accuracy: (n,).
+        relative_error: share by which a prediction may be off, e.g. the predictor's 90th percentile.
+        limit: most candidates to choose.
+        max_latency_ms: the device's latency bound, if it has one.
+
+    Returns:
+        At most `limit` indices, sorted by predicted latency.
+
+    Raises:
+        ValueError: the arrays are not of one length, or hold a NaN.
+    """
+    latency, score = np.asarray(latency_ms, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    front = pareto_front(latency, score)
+    if len(front) == 0 or limit < 1:
+        return np.array([], dtype=np.intp)
+    error = min(max(relative_error, 0.0), 0.9)
+    # Predicted latency of the fastest candidate that is at least as accurate: a point of the front.
+    rival = latency[front][np.searchsorted(score[front], score, side="left")]
+    contenders = np.flatnonzero(latency * (1 - error) <= rival * (1 + error))
+    ranked = [int(front[0])]
+    bound = np.inf if max_latency_ms is None else max_latency_ms
+    for factor in (1.0, 1 + error, 1 + 2 * error, 1 - error):
+        within = contenders[latency[contenders] * factor <= bound]
+        if len(within):
+            ranked.append(int(within[np.lexsort((latency[within], -score[within]))[0]]))
+    ranked += _by_added_hypervolume(latency, score, front)
+    ranked += [int(i) for i in contenders[np.argsort(latency[contenders] / rival[contenders], kind="stable")]]
+    chosen = np.array(list(dict.fromkeys(ranked))[:limit], dtype=np.intp)
+    return chosen[np.argsort(latency[chosen], kind="stable")]
+
+
+def _by_added_hypervolume(latency: Floats, score: Floats, front: Indices) -> list[int]:
+    """Orders a front greedily by the area that each point adds to the ones before it.
+
+    Between its chosen neighbours (l0, a0) and (l1, a1) a point (l, a) adds (a - a0) * (l1 - l).
+    """
+    lat, acc = latency[front], score[front]
+    order = [0, len(front) - 1][: len(front)]
+    while len(order) < len(front):
+        chosen = np.sort(order)
+        above = np.searchsorted(chosen, np.arange(len(front)))
+        gain = (acc - acc[chosen[np.maximum(above - 1, 0)]]) * (lat[chosen[above]] - lat)
+        gain[chosen] = -1.0
+        order.append(int(np.argmax(gain)))
+    return [int(front[i]) for i in order]
+
+
+def _excess(point: MeasuredPoint, bounds: Bounds) -> dict[str, float]:
+    return excess(
+        bounds,
+        latency_ms=max(point.latency_ms.ci[1], point.latency_ms.at_percentile),
+        params=point.params,
+        macs=point.macs,
+        size_bytes=point.size_bytes,
+    )
+
+
+def _bound_text(bounds: Bounds, name: str) -> str:
+    return f"{name} = {getattr(bounds, name):g}" if name == "max_latency_ms" else f"{name} = {getattr(bounds, name):,}"
+
+
+def _describe(point: MeasuredPoint) -> str:
+    latency = point.latency_ms
+    return (
+        f"accuracy {100 * point.accuracy:.2f} %, {latency.at_percentile:.3g} ms at p{latency.percentile:g} "
+        f"(95 % interval {latency.ci[0]:.3g} to {latency.ci[1]:.3g} ms), {point.params:,} parameters"
+    )

@@ -1,0 +1,126 @@
+"""Pareto fronts of accuracy (more is better) against latency (less is better), and what they are worth.
+
+Functions take parallel arrays, one entry a candidate: latency in milliseconds (n,), accuracy as a share in 0..1 (n,).
+The hypervolume indicator is that of Zitzler and Thiele, "Multiobjective optimization using evolutionary algorithms",
+PPSN 1998; in two dimensions it is the area under a staircase and exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+
+def pareto_front(latency_ms: ArrayLike, accuracy: ArrayLike) -> Indices:
+    """The candidates that no other one beats.
+
+    Args:
+        latency_ms: (n,).
+        accuracy: (n,).
+
+    Returns:
+        Indices (m,), m <= n, along which latency and accuracy both strictly increase. Of equals the first stays.
+
+    Raises:
+        ValueError: the arrays are not of one length, or hold a NaN.
+    """
+    latency, score = _parallel(latency_ms, accuracy)
+    # Fastest first and, at equal latency, most accurate first: a candidate is on the front if it beats all before it.
+    order = np.lexsort((np.arange(len(score)), -score, latency))
+    best_before = np.maximum.accumulate(np.concatenate([[-np.inf], score[order]]))[:-1]
+    return order[score[order] > best_before]
+
+
+def distinct_front(
+    latency_ms: ArrayLike, latency_ci: ArrayLike, accuracy: ArrayLike, *, always: Collection[int] = ()
+) -> Indices:
+    """The front of measured candidates, where latencies that cannot be told apart count as equal.
+
+    A candidate leaves if one at least as accurate, itself on the front, is faster, or slower by no more than the
+    candidate's own confidence interval reaches. So a point that claims to be faster than the next proves it, and of
+    candidates that cannot be told apart the most accurate speaks for all. Only points of the front drive others out:
+    in a chain of overlapping intervals the clearly faster end stays.
+
+    Args:
+        latency_ms: (n,).
+        latency_ci: (n, 2), lower and upper end in milliseconds.
+        accuracy: (n,).
+        always: indices that stay as long as they are on the plain front.
+
+    Returns:
+        Indices (m,), along which latency and accuracy both strictly increase. It is a subset of `pareto_front`.
+
+    Raises:
+        ValueError: the arrays are not of one length, or hold a NaN.
+    """
+    latency, score = _parallel(latency_ms, accuracy)
+    interval = np.asarray(latency_ci, dtype=np.float64).reshape(-1, 2)
+    if len(interval) != len(latency) or np.isnan(interval).any():
+        raise ValueError(f"latency_ci must hold {len(latency)} pairs of numbers, one a candidate.")
+    reach = np.maximum(interval[:, 1], latency)
+    kept: list[int] = []
+    for index in pareto_front(latency, score)[::-1]:
+        if not kept or index in always or reach[index] < latency[kept[-1]]:
+            kept.append(int(index))
+    return np.array(kept[::-1], dtype=np.intp)
+
+
+def hypervolume(latency_ms: ArrayLike, accuracy: ArrayLike, reference: tuple[float, float]) -> float:
+    """The area that the candidates dominate, up to a reference point.
+
+    Args:
+        latency_ms: (n,).
+        accuracy: (n,).
+        reference: latency in milliseconds and accuracy of the worst point that counts; candidates that are not better
+            in both add nothing.
+
+    Returns:
+        Accuracy times milliseconds; 0 for no candidates.
+
+    Raises:
+        ValueError: the arrays are not of one length, or hold a NaN.
+    """
+    latency, score = _parallel(latency_ms, accuracy)
+    inside = (latency < reference[0]) & (score > reference[1])
+    latency, score = latency[inside], score[inside]
+    front = pareto_front(latency, score)
+    steps = np.diff(score[front], prepend=reference[1])
+    return float(np.sum(steps * (reference[0] - latency[front])))
+
+
+def hypervolume_history(
+    latency_ms: ArrayLike, accuracy: ArrayLike, batch: ArrayLike, num_batches: int, reference: tuple[float, float]
+) -> list[float]:
+    """Hypervolume of all candidates found up to and with each batch.
+
+    Args:
+        latency_ms: (n,).
+        accuracy: (n,).
+        batch: (n,), the batch that found each candidate, counted from 0.
+        num_batches: length of the history.
+        reference: as in `hypervolume`.
+
+    Returns:
+        num_batches values that never decrease.
+
+    Raises:
+        ValueError: the arrays are not of one length, or hold a NaN.
+    """
+    latency, score = _parallel(latency_ms, accuracy)
+    found_in = np.asarray(batch)
+    return [hypervolume(latency[found_in <= b], score[found_in <= b], reference) for b in range(num_batches)]
+
+
+def _parallel(latency_ms: ArrayLike, accuracy: ArrayLike) -> tuple[Floats, Floats]:
+    latency = np.asarray(latency_ms, dtype=np.float64).reshape(-1)
+    score = np.asarray(accuracy, dtype=np.float64).reshape(-1)
+    if len(latency) != len(score):
+        raise ValueError(f"latency has {len(latency)} entries and accuracy {len(score)}: they must belong together.")
+    if np.isnan(latency).any() or np.isnan(score).any():
+        raise ValueError("latency and accuracy must not hold NaN: leave such candidates out.")
+    return latency, score

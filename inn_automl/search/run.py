@@ -1,0 +1,299 @@
+"""The width search of a job: devices take turns, every accuracy counts for all of them, and nothing found is lost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from inn_automl.errors import BackendError, SpecError
+from inn_automl.search.pareto import hypervolume, hypervolume_history, pareto_front
+from inn_automl.search.state import AccuracyTable, Evaluation, exclusive, open_journal
+from inn_automl.search.study import DeviceSearch, Prediction, WidthStudy
+
+STALL_GROWTH = 1e-3
+"""Hypervolume that grows by less than this share counts as stalled."""
+
+Stopped = Literal["budget", "stalled", "exhausted", "interrupted"]
+
+
+class Budget(Protocol):
+    """What a search may cost. A `SearchBudget` is one."""
+
+    @property
+    def max_evaluations(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def patience(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """What is known after a batch.
+
+    Args:
+        batch: number of the batch, counted from 0.
+        device: the device that asked for it.
+        hypervolume: by device, in accuracy times milliseconds.
+        best: by device, predicted latency in milliseconds and accuracy of its most accurate feasible candidate.
+    """
+
+    batch: int
+    device: str
+    num_evaluations: int
+    max_evaluations: int
+    hypervolume: dict[str, float]
+    best: dict[str, tuple[float, float] | None]
+
+
+@dataclass(frozen=True)
+class SearchedWidths:
+    """An evaluated point as one device sees it."""
+
+    widths: dict[str, int]
+    accuracy: float
+    prediction: Prediction
+    feasible: bool
+
+
+@dataclass(frozen=True)
+class DeviceOutcome:
+    """What the search found for one device.
+
+    Args:
+        candidates: everything evaluated in the job, in that order.
+        front: indices of the feasible candidates that no other feasible one beats, sorted by predicted latency.
+        hypervolume: of the feasible candidates, after each batch of the job.
+        reference: latency in milliseconds and accuracy of the point that hypervolume is measured from.
+        stopped: why no more was evaluated for this device.
+        reason: the same as a sentence.
+    """
+
+    name: str
+    candidates: tuple[SearchedWidths, ...]
+    front: tuple[int, ...]
+    hypervolume: tuple[float, ...]
+    reference: tuple[float, float]
+    stopped: Stopped
+    reason: str
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What the search found, and why it stopped."""
+
+    evaluations: tuple[Evaluation, ...]
+    devices: tuple[DeviceOutcome, ...]
+    stopped: Stopped
+    reason: str
+
+
+def run_search(
+    devices: Sequence[DeviceSearch],
+    evaluate: Callable[[list[dict[str, int]]], Iterable[float]],
+    budget: Budget,
+    state_dir: Path,
+    *,
+    seed: int = 0,
+    reference_accuracy: float = 0.0,
+    on_batch: Callable[[SearchProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> SearchOutcome:
+    """Searches widths for all devices until the budget is spent, nothing grows, or nothing is left.
+
+    The state in `state_dir` is complete at any moment: the same call goes on where a killed one stopped, evaluates only
+    what is missing, and ends as if nothing had happened. With other devices it starts from all accuracies known.
+
+    Args:
+        devices: at least one; all of the same network.
+        evaluate: accuracy, a share in 0..1, of each of the given widths, in their order. It may be a generator: what
+            it has yielded is kept even if it is interrupted.
+        budget: evaluations in all, evaluations a batch, and batches without growth of any device's hypervolume.
+        state_dir: folder of this search alone.
+        seed: of all random choices.
+        reference_accuracy: accuracy that is worth nothing, e.g. that of guessing.
+        on_batch: called after each batch.
+        should_stop: asked before each batch, and after each accuracy that a generator yields.
+
+    Returns:
+        The outcome; on KeyboardInterrupt too, with what was found so far and `stopped` "interrupted".
+
+    Raises:
+        SpecError: there is no device, or two share a name.
+        JobDirectoryError: the folder belongs to another network, or another process is using it.
+        BackendError: `evaluate` did not return one finite number for each of the widths.
+        StorageError: the state cannot be read or written.
+    """
+    names = [device.name for device in devices]
+    if not names or len(set(names)) < len(names):
+        raise SpecError(f"the devices to search are {names}: give at least one, each with its own name.")
+    groups = {name: allowed[-1] for name, allowed in zip(devices[0].space.names, devices[0].space.allowed, strict=True)}
+    with exclusive(state_dir), AccuracyTable(state_dir / "evaluations.jsonl", groups) as table:
+        storage = open_journal(state_dir / "studies.journal")
+        studies = [WidthStudy(device, storage, seed, reference_accuracy) for device in devices]
+        search = _Search(studies, evaluate, budget, table, should_stop or (lambda: False))
+        try:
+            stopped = search.run(on_batch)
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        return search.outcome(stopped)
+
+
+class _Search:
+    def __init__(
+        self,
+        studies: Sequence[WidthStudy],
+        evaluate: Callable[[list[dict[str, int]]], Iterable[float]],
+        budget: Budget,
+        table: AccuracyTable,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.studies, self.evaluate, self.budget = studies, evaluate, budget
+        self.table, self.should_stop = table, should_stop
+        self.seen: list[list[SearchedWidths]] = [[] for _ in studies]
+        self.tell()
+        self.history = [
+            hypervolume_history(
+                [one.prediction.latency_ms for one in seen if one.feasible],
+                [one.accuracy for one in seen if one.feasible],
+                [e.batch for e, one in zip(table.evaluations, seen, strict=True) if one.feasible],
+                table.batch,
+                study.reference,
+            )
+            for study, seen in zip(studies, self.seen, strict=True)
+        ]
+
+    def run(self, on_batch: Callable[[SearchProgress], None] | None) -> Stopped:
+        while True:
+            if len(self.table.evaluations) >= self.budget.max_evaluations and not self.table.unfinished:
+                return "budget"
+            if self.stalled():
+                return "stalled"
+            study = self.next_study()
+            if study is None:
+                return "exhausted"
+            batch = self.table.batch
+            if self.should_stop() or not self.evaluate_batch(study):
+                return "interrupted"
+            if on_batch is not None and self.table.batch > batch:
+                on_batch(self.progress(study))
+
+    def evaluate_batch(self, study: WidthStudy) -> bool:
+        """Evaluates a batch for one device and tells all; False if it was stopped before the end."""
+        begun = len(self.table.unfinished)
+        num = min(self.budget.batch_size - begun, self.budget.max_evaluations - len(self.table.evaluations))
+        widths = study.ask(max(num, 0))
+        if widths and not self.evaluate_each(widths, study.device.name):
+            return False
+        if widths or begun:
+            self.tell()
+            self.table.finish_batch(study.device.name)
+            self.history = [[*history, self.hypervolume(device)] for device, history in enumerate(self.history)]
+        return True
+
+    def hypervolume(self, device: int) -> float:
+        feasible = [one for one in self.seen[device] if one.feasible]
+        return hypervolume(
+            [one.prediction.latency_ms for one in feasible],
+            [one.accuracy for one in feasible],
+            self.studies[device].reference,
+        )
+
+    def evaluate_each(self, widths: list[dict[str, int]], device: str) -> bool:
+        num_done = 0
+        for accuracy in self.evaluate(widths):
+            if num_done == len(widths) or not math.isfinite(accuracy):
+                raise BackendError(
+                    f"the evaluation of {len(widths)} widths returned {accuracy!r} as result {num_done + 1}: "
+                    "it must return one finite accuracy for each."
+                )
+            self.table.add(widths[num_done], float(accuracy), device)
+            num_done += 1
+            if num_done < len(widths) and self.should_stop():
+                return False
+        if num_done < len(widths):
+            raise BackendError(f"the evaluation of {len(widths)} widths returned {num_done}: return one for each.")
+        return True
+
+    def tell(self) -> None:
+        """Tells every study what the table has gained."""
+        for evaluation in self.table.evaluations[len(self.seen[0]) :]:
+            for study in self.studies:
+                study.tell(evaluation.widths, evaluation.accuracy)
+            new = [self.see(study, evaluation) for study in self.studies]
+            self.seen = [[*seen, one] for seen, one in zip(self.seen, new, strict=True)]
+
+    def see(self, study: WidthStudy, evaluation: Evaluation) -> SearchedWidths:
+        prediction = study.predict(study.device.space.key(evaluation.widths))
+        return SearchedWidths(evaluation.widths, evaluation.accuracy, prediction, study.device.feasible(prediction))
+
+    def next_study(self) -> WidthStudy | None:
+        """The study whose batch was cut short, or else the next one in turn that has anything left."""
+        by_name = {study.device.name: i for i, study in enumerate(self.studies)}
+        if self.table.unfinished and self.table.unfinished[0].device in by_name:
+            return self.studies[by_name[self.table.unfinished[0].device]]
+        last = by_name.get(self.table.finished[-1], -1) if self.table.finished else -1
+        turns = [self.studies[(last + 1 + i) % len(self.studies)] for i in range(len(self.studies))]
+        return next((study for study in turns if not study.exhausted), None)
+
+    def stalled(self) -> bool:
+        # Each device gets at least one batch in the window, whatever the patience.
+        window = max(self.budget.patience, len(self.studies))
+        if self.table.batch <= window or self.table.unfinished:
+            return False
+        return all(history[-1] <= history[-1 - window] * (1.0 + STALL_GROWTH) for history in self.history)
+
+    def progress(self, study: WidthStudy) -> SearchProgress:
+        best: dict[str, tuple[float, float] | None] = {}
+        for other, seen in zip(self.studies, self.seen, strict=True):
+            feasible = [(one.accuracy, -one.prediction.latency_ms) for one in seen if one.feasible]
+            best[other.device.name] = (-max(feasible)[1], max(feasible)[0]) if feasible else None
+        return SearchProgress(
+            batch=self.table.batch - 1,
+            device=study.device.name,
+            num_evaluations=len(self.table.evaluations),
+            max_evaluations=self.budget.max_evaluations,
+            hypervolume={s.device.name: history[-1] for s, history in zip(self.studies, self.history, strict=True)},
+            best=best,
+        )
+
+    def outcome(self, stopped: Stopped) -> SearchOutcome:
+        self.tell()
+        devices = []
+        for study, seen, history in zip(self.studies, self.seen, self.history, strict=True):
+            feasible = [i for i, one in enumerate(seen) if one.feasible]
+            front = pareto_front(
+                [seen[i].prediction.latency_ms for i in feasible], [seen[i].accuracy for i in feasible]
+            )
+            own: Stopped = "exhausted" if study.exhausted else stopped
+            devices.append(
+                DeviceOutcome(
+                    name=study.device.name,
+                    candidates=tuple(seen),
+                    front=tuple(feasible[i] for i in front),
+                    hypervolume=tuple(history),
+                    reference=study.reference,
+                    stopped=own,
+                    reason=self.reason(own, any_feasible=bool(feasible)),
+                )
+            )
+        any_feasible = any(device.front for device in devices)
+        return SearchOutcome(
+            tuple(self.table.evaluations), tuple(devices), stopped, self.reason(stopped, any_feasible=any_feasible)
+        )
+
+    def reason(self, stopped: Stopped, *, any_feasible: bool) -> str:
+        num = len(self.table.evaluations)
+        if stopped == "budget":
+            return f"The budget of {self.budget.max_evaluations} accuracy evaluations is spent."
+        if stopped == "stalled":
+            window = max(self.budget.patience, len(self.studies))
+            return f"Hypervolume grew by less than {STALL_GROWTH:.1%} in {window} batches ({num} evaluations in all)."
+        if stopped == "interrupted":
+            return f"Interrupted after {num} evaluations; the same command goes on."
+        if not any_feasible:
+            return "No widths are predicted to keep the bounds."
+        return "Nothing new that is predicted to keep the bounds was found: all feasible widths are evaluated."

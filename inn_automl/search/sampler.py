@@ -1,0 +1,194 @@
+"""An Optuna sampler for widths: it proposes what should add most to the front of accuracy against latency.
+
+Latency, parameters and MACs of any widths are predicted in microseconds, so only accuracy has to be guessed. Candidates
+are bred around the front that a surrogate of accuracy predicts, the infeasible ones fall out, and each proposal is the
+one with the largest expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks, "Single- and multiobjective
+evolutionary optimization assisted by Gaussian random field metamodels", IEEE TEC 10(4), 2006). Widths that are still
+being evaluated count as having the accuracy predicted for them ("Kriging believer", Ginsbourger, Le Riche and Carraro,
+2010), so that a batch spreads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from inn_automl.search.pareto import Floats, pareto_front
+from inn_automl.search.space import Key, Points, SearchSpace
+from inn_automl.search.surrogate import AccuracySurrogate
+
+ENUMERABLE = 2048
+"""A space with at most this many points is searched whole."""
+NUM_GENERATIONS, NUM_CHILDREN = 6, 300
+"""What is bred a batch: at most 1,800 predictions of latency, a fraction of a second."""
+NUM_SHORTLISTED = 400
+"""Candidates that are still compared while a batch fills up."""
+
+# Nodes of the Gauss-Hermite rule that integrates over the surrogate's normal distribution.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+Assess = Callable[[Points], tuple[Floats, NDArray[np.bool_]]]
+"""Widths (n, d) -> predicted latency in milliseconds (n,), and whether they keep every bound (n,)."""
+
+
+def width_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """What Optuna may choose for each coupled group: any integer that the network allows, on a logarithmic scale.
+
+    A device's granularity is not part of it, so that widths which were evaluated for another device fit too.
+    """
+    return {
+        name: IntDistribution(allowed[0], allowed[-1], log=True)
+        for name, allowed in zip(space.names, space.allowed, strict=True)
+    }
+
+
+class FrontSampler(BaseSampler):
+    """Proposes widths for one batch, from what is known when it is made.
+
+    Its proposals are new and keep every bound. Where it finds none, Optuna falls back to a random point.
+
+    Args:
+        space: the device's search space.
+        evaluated: accuracy of every evaluated point, feasible or not, in the order of evaluation.
+        assess: predicts latency and feasibility.
+        reference: latency in milliseconds and accuracy, as in `hypervolume`.
+        seed: entropy; the same seed and knowledge give the same proposals.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        evaluated: Mapping[Key, float],
+        assess: Assess,
+        reference: tuple[float, float],
+        seed: Sequence[int],
+    ) -> None:
+        self._space, self._assess, self._reference = space, assess, reference
+        self._rng = np.random.default_rng(seed)
+        self._random = RandomSampler(seed=int(self._rng.integers(2**31)))
+        self._evaluated = dict(evaluated)
+        self._surrogate: AccuracySurrogate | None = None
+        self._prepared = False
+        self._believed: set[Key] = set()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return width_distributions(self._space)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        keys = [
+            self._space.nearest_key([other.params[name] for name in self._space.names])
+            for other in running
+            if other.number != trial.number and len(other.params) == len(self._space.names)
+        ]
+        key = self.propose(keys)
+        return {} if key is None else self._space.from_key(key)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def propose(self, running: Sequence[Key]) -> Key | None:
+        """The best new feasible point while the `running` ones are being evaluated; None if none was found."""
+        if not self._prepared:
+            self._prepare()
+        for key in running:
+            if key not in self._believed:
+                self._believe(key)
+        if not len(self._pool):
+            return None
+        mean, std = self._strength(self._pool)
+        gain = self._expected_gain(self._pool_latency, mean, std)
+        best = int(np.argmax(gain)) if gain.max() > 0 else int(np.argmax(std))
+        return tuple(int(width) for width in self._pool[best])
+
+    def _prepare(self) -> None:
+        self._prepared = True
+        points = np.array(list(self._evaluated), dtype=np.int64).reshape(-1, len(self._space.names))
+        accuracy = np.array(list(self._evaluated.values()), dtype=np.float64)
+        latency, feasible = self._assess(points) if len(points) else (np.zeros(0), np.zeros(0, dtype=bool))
+        if len(points):
+            self._surrogate = AccuracySurrogate(points, accuracy)
+        # The front as the surrogate sees it: an accuracy that was lucky on the validation samples would hide gains.
+        self._front_latency = latency[feasible]
+        self._front_accuracy = -np.expm1(-self._strength(points[feasible])[0])
+        self._pool, self._pool_latency = self._candidates(points[feasible])
+        if len(self._pool) > NUM_SHORTLISTED:
+            gain = self._expected_gain(self._pool_latency, *self._strength(self._pool))
+            keep = np.sort(np.argsort(-gain, kind="stable")[:NUM_SHORTLISTED])
+            self._pool, self._pool_latency = self._pool[keep], self._pool_latency[keep]
+
+    def _candidates(self, feasible: Points) -> tuple[Points, Floats]:
+        """New feasible points (n, d) and their latency (n,)."""
+        if self._space.num_points <= ENUMERABLE:
+            return self._new_and_feasible(self._space.points(), set(self._evaluated))
+        parents = feasible[pareto_front(self._front_latency, self._front_accuracy)]
+        if not len(parents):
+            parents = np.array([self._space.key(self._space.smallest)])
+        seen = set(self._evaluated)
+        pool, latency = np.empty((0, parents.shape[1]), dtype=np.int64), np.empty(0)
+        for _ in range(NUM_GENERATIONS):
+            children, children_latency = self._new_and_feasible(
+                self._space.vary(parents, NUM_CHILDREN, self._rng), seen
+            )
+            pool, latency = np.concatenate([pool, children]), np.concatenate([latency, children_latency])
+            if len(pool):
+                front = pool[pareto_front(latency, self._strength(pool)[0])]
+                parents = np.unique(np.concatenate([parents, front]), axis=0)
+        return pool, latency
+
+    def _new_and_feasible(self, points: Points, seen: set[Key]) -> tuple[Points, Floats]:
+        new = []
+        for key in map(tuple, points.tolist()):
+            if key not in seen:
+                seen.add(key)
+                new.append(key)
+        points = np.array(new, dtype=np.int64).reshape(-1, points.shape[1])
+        latency, feasible = self._assess(points) if new else (np.zeros(0), np.zeros(0, dtype=bool))
+        return points[feasible], latency[feasible]
+
+    def _believe(self, key: Key) -> None:
+        self._believed.add(key)
+        point = np.array([key], dtype=np.int64)
+        other = np.any(self._pool != point, axis=1)
+        self._pool, self._pool_latency = self._pool[other], self._pool_latency[other]
+        latency, feasible = self._assess(point)
+        if self._surrogate is None:
+            return
+        mean, _ = self._surrogate.predict(point)
+        self._surrogate.believe(point)
+        self._front_latency = np.concatenate([self._front_latency, latency[feasible]])
+        self._front_accuracy = np.concatenate([self._front_accuracy, -np.expm1(-mean[feasible])])
+
+    def _strength(self, points: Points) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of -log(1 - accuracy), (n,) each; before any evaluation, wider is stronger."""
+        if self._surrogate is None:
+            full = np.array([values[-1] for values in self._space.values])
+            return np.mean(points / full, axis=1), np.zeros(len(points))
+        return self._surrogate.predict(points)
+
+    def _expected_gain(self, latency: Floats, mean: Floats, std: Floats) -> Floats:
+        """Expected growth of the front's hypervolume, (n,): -log(1 - accuracy) is normal, latency as predicted."""
+        worst_latency, worst_accuracy = self._reference
+        front = pareto_front(self._front_latency, self._front_accuracy)
+        # The front is a staircase: accuracy level[i] from latency step[i] to step[i + 1].
+        steps = np.concatenate([[-np.inf], self._front_latency[front], [worst_latency]])
+        levels = np.concatenate([[worst_accuracy], np.maximum(self._front_accuracy[front], worst_accuracy)])
+        start = np.maximum(steps[:-1], latency[:, None])
+        stretch = np.maximum(np.minimum(steps[1:], worst_latency) - start, 0.0)
+        gain = np.zeros(len(latency))
+        for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+            accuracy = -np.expm1(-(mean + node * std))
+            gain += weight * np.sum(stretch * np.maximum(accuracy[:, None] - levels, 0.0), axis=1)
+        return gain

@@ -1,0 +1,259 @@
+"""The width search of one device: an Optuna study over widths, with latency predicted and accuracy told.
+
+The study minimizes predicted latency in milliseconds and maximizes accuracy. Bounds are its constraints: widths that
+are predicted to break one are never handed out for evaluation, but the study records them, with by how much, so that
+any Optuna sampler learns from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from inn_automl.search.bounds import Bounds, excess
+from inn_automl.search.pareto import Floats
+from inn_automl.search.sampler import FrontSampler, width_distributions
+from inn_automl.search.space import Key, Points, SearchSpace, Widths
+
+NUM_WARM = 12
+"""Uniform widths that a study starts with."""
+REFERENCE_FACTOR = 1.25
+"""Hypervolume is measured from beyond the bound, so that accuracy gained right at the bound counts."""
+_LADDER_STEPS = 200
+_MAX_USELESS_ASKS = 50
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What widths are predicted to cost on a device; latency in milliseconds at the percentile of its bound."""
+
+    latency_ms: float
+    params: int
+    macs: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class DeviceSearch:
+    """A device as the search sees it.
+
+    Args:
+        name: unique in a job.
+        space: the widths to search.
+        bounds: what a model must keep here.
+        predict: costs of each of the given widths.
+        latency_margin: share by which predicted latency must stay below its bound, because the predictor errs.
+    """
+
+    name: str
+    space: SearchSpace
+    bounds: Bounds
+    predict: Callable[[Sequence[Widths]], Sequence[Prediction]]
+    latency_margin: float = 0.0
+
+    def excess(self, prediction: Prediction) -> dict[str, float]:
+        """By what share a prediction, with the margin on its latency, exceeds each bound: see `bounds.excess`."""
+        return excess(
+            self.bounds,
+            latency_ms=prediction.latency_ms * (1.0 + self.latency_margin),
+            params=prediction.params,
+            macs=prediction.macs,
+            size_bytes=prediction.size_bytes,
+        )
+
+    def feasible(self, prediction: Prediction) -> bool:
+        """Whether a prediction keeps every bound."""
+        return all(share <= 0 for share in self.excess(prediction).values())
+
+    def assess(self, points: Points) -> tuple[Floats, NDArray[np.bool_]]:
+        """Predicted latency in milliseconds (n,) of points (n, d), and whether they keep every bound (n,)."""
+        predictions = self.predict([self.space.from_key(point) for point in points.tolist()])
+        return (
+            np.array([prediction.latency_ms for prediction in predictions], dtype=np.float64),
+            np.array([self.feasible(prediction) for prediction in predictions], dtype=bool),
+        )
+
+
+@dataclass
+class WidthStudy:
+    """Hands out new feasible widths for one device and learns their accuracy.
+
+    What it hands out follows from the seed and from what it was told, so a study that is opened again after a crash
+    goes on as it would have. Widths that were handed out before the crash, and never told, are handed out first.
+
+    Args:
+        device: what is searched.
+        storage: where Optuna keeps the study, under the device's name; an existing one is continued.
+        seed: of all random choices.
+        reference_accuracy: accuracy that is worth nothing, e.g. that of guessing.
+        make_sampler: another Optuna sampler, made from a seed for every batch; by default `FrontSampler`. It also
+            stands in where the other finds nothing new that is feasible.
+
+    Attributes:
+        evaluated: accuracy of all that this object was told, feasible or not, in that order. After a restart it must be
+            told everything again; what the storage has on record is not recorded twice.
+        reference: latency in milliseconds and accuracy that hypervolume is measured from; fixed.
+        exhausted: whether the last `ask` found that nothing new keeps the bounds.
+    """
+
+    device: DeviceSearch
+    storage: BaseStorage
+    seed: int = 0
+    reference_accuracy: float = 0.0
+    make_sampler: Callable[[int], BaseSampler] | None = None
+    evaluated: dict[Key, float] = field(default_factory=dict, init=False)
+    exhausted: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._space = self.device.space
+        self._distributions = width_distributions(self._space)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Optuna calls its sampler even for widths that are given; this one costs nothing then.
+        self._unused_sampler = RandomSampler(seed=self.seed)
+        self._study = optuna.create_study(
+            study_name=self.device.name,
+            storage=self.storage,
+            directions=["minimize", "maximize"],
+            sampler=self._unused_sampler,
+            load_if_exists=True,
+        )
+        self._running: dict[Key, int] = {}
+        self._recorded: set[Key] = set()
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state == TrialState.COMPLETE:
+                self._recorded.add(self._key(trial))
+            elif trial.state == TrialState.RUNNING:
+                self._adopt(trial)
+        self._warm, slowest_ms = self._warm_start()
+        bound_ms = self.device.bounds.max_latency_ms
+        limit_ms = slowest_ms if bound_ms is None else bound_ms
+        self.reference = (REFERENCE_FACTOR * limit_ms, self.reference_accuracy)
+
+    def ask(self, num: int) -> list[dict[str, int]]:
+        """At most `num` widths to evaluate: feasible, and never told before.
+
+        Fewer come back while nothing but the warm start is known, or, with `exhausted` set, when no more were found.
+        """
+        batch = list(self._running)[:num]
+        for key in self._warm:
+            if len(batch) < num and key not in self._recorded and key not in self._running:
+                self._study.sampler = self._unused_sampler
+                self._study.enqueue_trial(self._space.from_key(key))
+                if self._open(self._study.ask(self._distributions)) is not None:
+                    batch.append(key)
+        if batch and not self.evaluated:
+            return [self._space.from_key(key) for key in batch]
+        samplers = self._samplers()
+        while len(batch) < num:
+            new = self._new(samplers)
+            if new is None:
+                self.exhausted = True
+                break
+            batch.append(new)
+        return [self._space.from_key(key) for key in batch]
+
+    def tell(self, widths: Widths, accuracy: float) -> None:
+        """Records the accuracy of any widths of the network, asked for here or evaluated for another device."""
+        key = self._space.key(widths)
+        if key not in self._recorded:
+            prediction = self.predict(key)
+            values = [prediction.latency_ms, accuracy]
+            if key in self._running:
+                self._study.tell(self._running.pop(key), values)
+            else:
+                self._study.add_trial(
+                    create_trial(
+                        params=self._space.from_key(key),
+                        distributions=self._distributions,
+                        values=values,
+                        constraints=self.device.excess(prediction),
+                    )
+                )
+            self._recorded.add(key)
+        self.evaluated[key] = accuracy
+
+    def predict(self, key: Key) -> Prediction:
+        """What the widths of a key are predicted to cost on the device."""
+        return self.device.predict([self._space.from_key(key)])[0]
+
+    def _new(self, samplers: Sequence[tuple[BaseSampler, int]]) -> Key | None:
+        for sampler, attempts in samplers:
+            self._study.sampler = sampler
+            for _ in range(attempts):
+                trial = self._study.ask(self._distributions)
+                key = self._open(trial)
+                if key is not None:
+                    return key
+        return None
+
+    def _samplers(self) -> list[tuple[BaseSampler, int]]:
+        """The samplers to try in turn, and how many useless proposals to bear with."""
+        # A sampler lives for one batch and its randomness follows from what is known, so that none is lost in a crash.
+        entropy = (self.seed, len(self.evaluated))
+        own: list[tuple[BaseSampler, int]] = [
+            (FrontSampler(self._space, self.evaluated, self.device.assess, self.reference, entropy), 1)
+        ]
+        if self.make_sampler is None:
+            return own
+        seed = int(np.random.default_rng(entropy).integers(2**31))
+        return [(self.make_sampler(seed), _MAX_USELESS_ASKS), *own]
+
+    def _open(self, trial: Trial) -> Key | None:
+        """The widths of a new trial, if they are to be evaluated; otherwise finishes it with what is known."""
+        # Optuna may choose widths beside the device's granularity: what counts are the nearest ones on it.
+        key = self._space.nearest_key([trial.params[name] for name in self._space.names])
+        if trial.params != self._space.from_key(key):
+            trial.set_user_attr("widths", self._space.from_key(key))
+        if key in self._running:
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        prediction = self.predict(key)
+        over = self.device.excess(prediction)
+        for name, share in over.items():
+            trial.set_constraint(name, share)
+        if key in self.evaluated or any(share > 0 for share in over.values()):
+            self._study.tell(trial, [prediction.latency_ms, self.evaluated.get(key, 0.0)])
+            self._recorded.add(key)
+            return None
+        self._running[key] = trial.number
+        return key
+
+    def _adopt(self, trial: FrozenTrial) -> None:
+        """Takes over a trial that an earlier process left running; gives it up if it was not handed out yet."""
+        complete = len(trial.params) == len(self._space.names)
+        key = self._key(trial) if complete else ()
+        handed_out = complete and self._space.contains(self._space.from_key(key)) and key not in self._recorded
+        if handed_out and key not in self._running and self.device.feasible(self.predict(key)):
+            self._running[key] = trial.number
+        else:
+            self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _key(self, trial: FrozenTrial) -> Key:
+        return self._space.key(trial.user_attrs.get("widths", trial.params))
+
+    def _warm_start(self) -> tuple[list[Key], float]:
+        """Uniform widths to start with, and the latency of the slowest uniform ones in milliseconds.
+
+        The fastest, the slowest and the middle feasible ones come first, then others evenly spaced in latency, then the
+        full network where it is infeasible: it is recorded, not evaluated.
+        """
+        ladder = list(dict.fromkeys(self._uniform_keys()))
+        latency, feasible = self.device.assess(np.array(ladder, dtype=np.int64))
+        order = [int(i) for i in np.argsort(latency, kind="stable") if feasible[i]]
+        warm: list[Key] = []
+        if order:
+            span = np.linspace(latency[order[0]], latency[order[-1]], NUM_WARM)
+            nearest = [ladder[order[int(np.argmin(np.abs(latency[order] - target)))]] for target in span]
+            warm = [nearest[0], nearest[-1], nearest[NUM_WARM // 2], *nearest]
+        return list(dict.fromkeys([*warm, ladder[-1]])), float(latency.max())
+
+    def _uniform_keys(self) -> list[Key]:
+        ratios = np.linspace(0.0, 1.0, _LADDER_STEPS + 1)
+        return [self._space.key(self._space.uniform(float(ratio))) for ratio in ratios]

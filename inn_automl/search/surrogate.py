@@ -1,0 +1,99 @@
+"""What accuracy widths would have, learned from the ones evaluated so far: a Gaussian process on log widths.
+
+The error rate of a network falls roughly like a power of its widths, layer by layer, so the process models -log(error)
+over log(width): a constant plus a smooth, isotropic function (squared exponential) plus noise. Its hyperparameters are
+the mode of their posterior (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, section 5.4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+from inn_automl.search.pareto import Floats
+from inn_automl.search.space import Points
+
+MIN_ERROR = 2e-3
+"""Error rates below this count as this: their logarithm would be noise of single validation samples."""
+MAX_OBSERVATIONS = 400
+"""Fitting is cubic in these; beyond them the first quarter and the most recent rest are used."""
+
+
+class AccuracySurrogate:
+    """Predicts the accuracy of widths.
+
+    Args:
+        widths: (n, d) evaluated widths, n at least 1.
+        accuracy: (n,), shares in 0..1.
+    """
+
+    def __init__(self, widths: Points, accuracy: Floats) -> None:
+        if len(widths) > MAX_OBSERVATIONS:
+            first = MAX_OBSERVATIONS // 4
+            recent = len(widths) - (MAX_OBSERVATIONS - first)
+            widths = np.concatenate([widths[:first], widths[recent:]])
+            accuracy = np.concatenate([accuracy[:first], accuracy[recent:]])
+        logs = np.log(widths)
+        self._center, self._spread = logs.mean(axis=0), logs.std(axis=0) + 1e-9
+        strength = -np.log(np.maximum(1.0 - accuracy, MIN_ERROR))
+        self._mean, self._scale = float(strength.mean()), float(strength.std()) + 1e-9
+        self._x = self._features(widths)
+        self._y = (strength - self._mean) / self._scale
+        self._log_parameters = self._most_probable_parameters()
+        self._factorize()
+
+    def predict(self, widths: Points) -> tuple[Floats, Floats]:
+        """Mean and standard deviation, (n,) each, of -log(1 - accuracy) for widths (n, d), without evaluation noise."""
+        x = self._features(widths)
+        cross = self._kernel(x, self._x)
+        explained = solve_triangular(self._cholesky, cross.T, lower=True, check_finite=False)
+        deviation, constant, _, _ = np.exp(self._log_parameters)
+        variance = np.maximum(deviation**2 + constant**2 - np.sum(explained**2, axis=0), 1e-12)
+        return self._mean + self._scale * (cross @ self._weights), self._scale * np.sqrt(variance)
+
+    def believe(self, widths: Points) -> None:
+        """Takes widths (n, d) that are being evaluated as having the accuracy predicted for them."""
+        strength, _ = self.predict(widths)
+        self._x = np.concatenate([self._x, self._features(widths)])
+        self._y = np.concatenate([self._y, (strength - self._mean) / self._scale])
+        self._factorize()
+
+    def _features(self, widths: Points) -> Floats:
+        features: Floats = (np.log(widths) - self._center) / self._spread
+        return features
+
+    def _kernel(self, a: Floats, b: Floats, log_parameters: Floats | None = None) -> Floats:
+        parameters = self._log_parameters if log_parameters is None else log_parameters
+        deviation, constant, length, _ = np.exp(parameters)
+        squared = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1) - 2.0 * a @ b.T
+        covariance: Floats = constant**2 + deviation**2 * np.exp(-0.5 * np.maximum(squared, 0.0) / length**2)
+        return covariance
+
+    def _most_probable_parameters(self) -> Floats:
+        num, dimensions = self._x.shape
+        # Deviation and constant in units of the observations' spread; length scale, which grows with the root of the
+        # dimensions because distances do; noise.
+        expected = np.log([1.0, 0.5, 2.0 * dimensions**0.5, 0.3])
+        spread = np.array([1.0, 1.0, 0.7, 1.0])
+
+        def negative_log_posterior(log_parameters: Floats) -> float:
+            covariance = self._kernel(self._x, self._x, log_parameters)
+            covariance[np.diag_indices(num)] += np.exp(2 * log_parameters[-1])
+            try:
+                factor = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+            except LinAlgError:
+                return 1e6
+            whitened = solve_triangular(factor, self._y, lower=True, check_finite=False)
+            likelihood = 0.5 * whitened @ whitened + np.sum(np.log(np.diag(factor)))
+            return float(likelihood + 0.5 * np.sum(((log_parameters - expected) / spread) ** 2))
+
+        bounds = [(value - 4.0, value + 3.0) for value in expected]
+        fit = minimize(negative_log_posterior, expected, method="L-BFGS-B", bounds=bounds, options={"maxiter": 15})
+        return np.asarray(fit.x, dtype=np.float64)
+
+    def _factorize(self) -> None:
+        covariance = self._kernel(self._x, self._x)
+        covariance[np.diag_indices(len(self._x))] += np.exp(2 * self._log_parameters[-1]) + 1e-8
+        self._cholesky = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+        self._weights = cho_solve((self._cholesky, True), self._y, check_finite=False)

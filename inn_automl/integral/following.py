@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind, InputSpec
+from torch.nn.parameter import is_lazy
 
 from inn_automl.errors import ModuleError
 from inn_automl.integral import rules  # noqa: F401  (registers the rules)
@@ -42,8 +43,10 @@ def trace(module: nn.Module, example_input: Tensor) -> torch.export.ExportedProg
     """The operations of a module in evaluation mode.
 
     Raises:
-        ModuleError: `torch.export` cannot trace it.
+        ModuleError: `torch.export` cannot trace it, or it has lazy parameters.
     """
+    if any(is_lazy(tensor) for tensor in [*module.parameters(), *module.buffers()]):
+        raise ModuleError(f"{type(module).__name__} has parameters without a size yet: run it once before.")
     try:
         with evaluating(module), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer warns of its own internals, nothing that a caller can change

@@ -65,12 +65,6 @@ class Sampling:
             weights=None if self.weights is None else self.weights.to(device, dtype),
         )
 
-    def matrix(self) -> Tensor:
-        """The (n, m) matrix that takes node values to samples, without the quadrature weights."""
-        if self.index is not None and self.coefficient is not None:
-            return matrix(self.index, self.coefficient, self.num_nodes)
-        return torch.eye(self.num_nodes)[self.take]
-
     def apply(self, values: Tensor, dim: int, *, integrate: bool) -> Tensor:
         """Samples of a tensor along one dimension.
 

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,9 @@ from inn_automl.integral.partition import Partition, Sampling, Trainable
 
 Samples = tuple[int, ...]
 """Number of samples of each coupled group's variable."""
+
+_Samplings = Callable[[int, Tensor], Sampling]
+"""How a group (by its number) is sampled, for tensors of the device and type of a given one."""
 
 
 class _Tensor(NamedTuple):
@@ -93,8 +96,9 @@ class Resizer:
         """Whether sampling changes nothing."""
         if samples != self.full_samples:
             return False
+        sampling = self._samplings(samples)
         like = next(self.module.parameters())
-        return all(self._sampling(group, samples, like).is_identity for group in range(len(samples)))
+        return all(sampling(group, like).is_identity for group in range(len(samples)))
 
     @contextlib.contextmanager
     def resized(self, samples: Samples) -> Iterator[None]:
@@ -103,9 +107,10 @@ class Resizer:
         In training mode buffers are copies, so that the running statistics of the full width stay as they are.
         """
         swapped: list[tuple[dict[str, Any], str, Any]] = []
+        sampling = self._samplings(samples)
         try:
             for tensor in self._tensors:
-                value = self._sampled(tensor, samples)
+                value = self._sampled(tensor, samples, sampling)
                 if tensor.is_buffer and self.module.training and samples != self.full_samples:
                     value = value.clone()
                 if value is not tensor.value:
@@ -125,8 +130,9 @@ class Resizer:
         """A plain module at the widths, with tensors of its own."""
         memo: dict[int, Any] = {}
         with torch.no_grad():
+            sampling = self._samplings(samples)
             for tensor in self._tensors:
-                original, value = tensor.value, self._sampled(tensor, samples).detach()
+                original, value = tensor.value, self._sampled(tensor, samples, sampling).detach()
                 if value.untyped_storage().data_ptr() == original.untyped_storage().data_ptr():
                     value = value.clone(memory_format=torch.contiguous_format)
                 value = value.contiguous()
@@ -141,61 +147,74 @@ class Resizer:
         return plain
 
     def absorb_full_width_weights(self) -> None:
-        """Divides the nodes by the quadrature weights at full width, so that sampling there gives the module back."""
+        """Divides the nodes by the quadrature weights at full width, so that sampling there gives the module back.
+
+        Learned partitions are left out: their weights change.
+        """
+        learned = [isinstance(partition, Trainable) for partition in self.partitions]
         with torch.no_grad():
+            sampling = self._samplings(self.full_samples)
             for tensor in self._tensors:
                 for dim, parts, integrates in tensor.axes:
-                    fixed = tuple(
-                        Part(CONSTANT, p.outer, p.inner * self.full_samples[p.group])
-                        if p.group >= 0 and isinstance(self.partitions[p.group], Trainable)
-                        else p
-                        for p in parts
-                    )
                     if integrates:
+                        kept = tuple(
+                            Part(CONSTANT, p.outer, p.inner * self.full_samples[p.group])
+                            if p.group >= 0 and learned[p.group]
+                            else p
+                            for p in parts
+                        )
                         ones = tensor.value.new_ones(tensor.value.shape[dim])
-                        weights = self._sample_axis(ones, 0, fixed, self.full_samples, integrates=True)
+                        weights = self._sample_axis(ones, 0, kept, sampling, integrates=True)
                         tensor.value.div_(weights.reshape([-1] + [1] * (tensor.value.dim() - dim - 1)))
 
-    def _sampled(self, tensor: _Tensor, samples: Samples) -> Tensor:
+    def _samplings(self, samples: Samples) -> _Samplings:
+        """How each group is sampled, for tensors of a device and type; what is learned is computed once a call."""
+        learned: dict[Any, Sampling] = {}
+
+        def sampling(group: int, like: Tensor) -> Sampling:
+            partition, num_nodes, num_samples = self.partitions[group], self.full_samples[group], samples[group]
+            if not isinstance(partition, Trainable):
+                return _fixed_sampling(partition, num_nodes, num_samples, like.device, like.dtype)
+            key = (group, like.device, like.dtype)
+            if key not in learned:
+                learned[key] = partition.sampling(num_nodes, num_samples).to(like.device, like.dtype)
+            return learned[key]
+
+        return sampling
+
+    def _sampled(self, tensor: _Tensor, samples: Samples, sampling: _Samplings) -> Tensor:
         value = tensor.value
         if tensor.is_statistic and samples == self.full_samples:
             return value  # they are those of the network at full width, not functions with nodes
         leading = list(value.shape)
         for dim, parts, integrates in tensor.axes:
             part, *others = parts
-            sampling = self._sampling(part.group, samples, value) if part.outer == 1 and not others else None
-            if sampling is not None and sampling.is_leading:
-                leading[dim] = sampling.num_samples * part.inner
+            if not others and part.outer == 1 and sampling(part.group, value).is_leading:
+                leading[dim] = samples[part.group] * part.inner
             else:
-                value = self._sample_axis(value, dim, parts, samples, integrates=integrates)
+                value = self._sample_axis(value, dim, parts, sampling, integrates=integrates)
                 leading[dim] = value.shape[dim]
-        return _leading(value, leading)
+        value = _leading(value, leading)
+        return value.detach() if tensor.is_statistic else value
 
-    def _sample_axis(self, value: Tensor, dim: int, parts: Parts, samples: Samples, *, integrates: bool) -> Tensor:
+    def _sample_axis(self, value: Tensor, dim: int, parts: Parts, sampling: _Samplings, *, integrates: bool) -> Tensor:
         if len(parts) > 1:
             pieces = value.split([length((part,), self.full_samples) for part in parts], dim)
             sampled = [
-                self._sample_axis(piece, dim, (part,), samples, integrates=integrates)
+                self._sample_axis(piece, dim, (part,), sampling, integrates=integrates)
                 for piece, part in zip(pieces, parts, strict=True)
             ]
             return torch.cat(sampled, dim)
         (part,) = parts
         if part.group < 0:
             return value
-        sampling = self._sampling(part.group, samples, value)
-        if sampling.is_identity:
+        rule = sampling(part.group, value)
+        if rule.is_identity:
             return value
         if part.outer == part.inner == 1:
-            return sampling.apply(value, dim, integrate=integrates)
-        split = value.unflatten(dim, (part.outer, sampling.num_nodes, part.inner))
-        return sampling.apply(split, dim + 1, integrate=integrates).flatten(dim, dim + 2)
-
-    def _sampling(self, group: int, samples: Samples, like: Tensor) -> Sampling:
-        partition = self.partitions[group]
-        num_nodes, num_samples = self.full_samples[group], samples[group]
-        if isinstance(partition, Trainable):
-            return partition.sampling(num_nodes, num_samples).to(like.device, like.dtype)
-        return _fixed_sampling(partition, num_nodes, num_samples, like.device, like.dtype)
+            return rule.apply(value, dim, integrate=integrates)
+        split = value.unflatten(dim, (part.outer, rule.num_nodes, part.inner))
+        return rule.apply(split, dim + 1, integrate=integrates).flatten(dim, dim + 2)
 
 
 def _leading(value: Tensor, sizes: list[int]) -> Tensor:
@@ -207,7 +226,7 @@ def _leading(value: Tensor, sizes: list[int]) -> Tensor:
     return torch.constant_pad_nd(value, padding[::-1]) if any(padding) else value
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def _fixed_sampling(
     partition: Partition, num_nodes: int, num_samples: int, device: torch.device, dtype: torch.dtype
 ) -> Sampling:
@@ -223,8 +242,8 @@ def _size_attributes(module: nn.Module, coupling: Coupling) -> Iterator[_SizeAtt
 
     def of(path: str, layer: nn.Module) -> Iterator[_SizeAttribute]:
         weight = layer._parameters.get("weight")
-        if isinstance(layer, nn.LayerNorm | nn.RMSNorm) and path in coupling.normalized_shapes:
-            shape = coupling.normalized_shapes[path]
+        shape = coupling.normalized_shapes.get(path)
+        if shape is not None and "normalized_shape" in vars(layer):
             yield _SizeAttribute(path, layer, "normalized_shape", shape, is_tuple=True)
         elif isinstance(layer, _NormBase):
             tensor = weight if weight is not None else layer.running_mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -47,7 +48,8 @@ def write(
         ) from error
     finally:
         for path in temporary:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # never made, or moved into place
+                path.unlink()
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], Coupling, list[Partition], float]:

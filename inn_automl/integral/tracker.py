@@ -92,13 +92,13 @@ class Tracker:
         """The operation and the module it stands in, for messages."""
         return f"{operation(node)} in {self.module_path(node) or 'the module itself'}"
 
-    def constants(self, node: Node) -> Any:
+    def constants(self, node: Node, reason: str = "") -> Any:
         """Constant axes for the node's output, or for each of its outputs."""
 
         def of(value: Any) -> Shape:
             if not isinstance(value, torch.Tensor):
                 return ()
-            return tuple(self.variables.constant(int(size)) for size in value.shape)
+            return tuple(self.variables.constant(int(size), reason) for size in value.shape)
 
         value = node.meta.get("val")
         return [of(one) for one in value] if isinstance(value, list | tuple) else of(value)
@@ -142,7 +142,7 @@ class Tracker:
                 size = max(self.variables.size(axis) for axis in axes)
                 self.unfollowed_weights.setdefault(self._owners[self.weights[source].name], (size, reason))
             self.variables.fix(axes, reason)
-        return self.constants(node)
+        return self.constants(node, reason)
 
     def contracted_axes(self) -> dict[str, set[int]]:
         """Axes of each parameter that layers sum over. An axis that only some layers sum over is fixed.

@@ -12,6 +12,7 @@ from inn_automl.integral.tracker import Shape, Tracker, broadcast, rule
 
 # What torch tags as pointwise, and what it forgot to tag.
 @rule("pointwise", "hardswish", "hardswish_", "log_sigmoid", "where", "masked_fill", "masked_fill_")
+@rule("copy_", "fill_", "zero_")
 def pointwise(tracker: Tracker, node: Node) -> Shape:
     return broadcast(tracker, node, [tracker.shape(source) for source in node.all_input_nodes], tracker.sizes(node))
 

@@ -137,7 +137,9 @@ def layer_norm(tracker: Tracker, node: Node) -> Shape:
         if isinstance(source, Node):
             for axis, own in zip(normalized, tracker.shape(source), strict=True):
                 tracker.unify(axis, own, node)
-    tracker.normalized_shapes[tracker.module_path(node)] = normalized
+    known = tracker.normalized_shapes.setdefault(tracker.module_path(node), normalized)
+    for axis, own in zip(normalized, known, strict=True):
+        tracker.unify(axis, own, node)
     return shape
 
 

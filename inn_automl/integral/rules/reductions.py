@@ -38,7 +38,12 @@ def mean(tracker: Tracker, node: Node) -> Any:
     """Reductions that do not grow with the number of channels: a mean over channels is an integral over them."""
     if operation(node) in ("max", "min") and isinstance(argument(node, 1, "dim"), Node):
         return pointwise(tracker, node)
-    return reduced(tracker, node, axes_of(argument(node, 1, "dim"), len(tracker.shape(node.args[0]))))
+    shape = tracker.shape(node.args[0])
+    axes = axes_of(argument(node, 1, "dim"), len(shape))
+    gives_positions = operation(node) in ("max", "min") and not isinstance(node.meta["val"], torch.Tensor)
+    if gives_positions and any(output.args[1] == 1 and output.users for output in node.users):
+        tracker.fix([shape[i] for i in axes], node, "gives the number of a channel")
+    return reduced(tracker, node, axes)
 
 
 @rule("linalg_vector_norm", "logsumexp", "norm", "prod", "sum")

@@ -207,6 +207,28 @@ def instance_norm() -> nn.Module:
     )
 
 
+class ChannelLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+@case({"0": 8, "2": 6}, is_maskable=False)
+def layer_norm_of_channels() -> nn.Module:
+    return nn.Sequential(conv(3, 8), ChannelLayerNorm(8), conv(8, 6), head(6))
+
+
+@case({"a": 8}, shape=(2, 10), is_maskable=False)
+def one_layer_norm_twice() -> nn.Module:
+    """It declares one size, so that both layers that it follows have one size."""
+    return Net(
+        lambda m, x: m.out(m.norm(m.a(x)).relu()) + m.out(m.norm(m.b(x)).tanh()),
+        a=nn.Linear(10, 8), b=nn.Linear(10, 8), norm=nn.LayerNorm(8, elementwise_affine=False), out=nn.Linear(8, 5),
+    )  # fmt: skip
+
+
 # Joins.
 
 
@@ -469,6 +491,19 @@ def padded_and_pooled() -> nn.Module:
     return Net(run, a=conv(3, 6), b=conv(6, 8), fc=nn.Linear(8, 5))
 
 
+@case({"a": 6, "b": 8}, shape=(2, 3, 16))
+def shifted_in_time() -> nn.Module:
+    """Written into a tensor of zeros, in place."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        shifted = torch.zeros_like(x)
+        shifted[..., 1:] = x[..., :-1]
+        return m.fc(m.b(shifted).mean(-1))
+
+    return Net(run, a=nn.Conv1d(3, 6, 3), b=nn.Conv1d(6, 8, 3), fc=nn.Linear(8, 5))
+
+
 @case({"a": 6, "b": 8}, is_maskable=False)
 def mean_over_channels() -> nn.Module:
     """Spatial attention: a gate from the mean and the maximum over channels."""
@@ -615,6 +650,7 @@ STAYS: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "cumulative_sum": (lambda m, x: x.cumsum(1), "cumsum"),
     "flip_channels": (lambda m, x: x.flip(1), "flip"),
     "sort_channels": (lambda m, x: x.sort(1).values, "sort"),
+    "number_of_a_channel": (lambda m, x: x * x.max(1, keepdim=True).indices, "gives the number"),
     "softmax_over_channels": (lambda m, x: x.softmax(1), "softmax"),
     "normalize_over_channels": (lambda m, x: F.normalize(x, dim=1), "norm"),
     "sum_over_channels": (lambda m, x: x * x.sum(1, keepdim=True), "sum"),
@@ -703,6 +739,15 @@ def head_for_training_only() -> nn.Module:
         return (m.head(x), m.aux(x)) if m.training else m.head(x)
 
     return Net(run, a=conv(3, 6), b=conv(6, 8), head=head(8), aux=head(8))
+
+
+@case({"a": 6}, unfollowed=dict.fromkeys(("b", "c", "c.parametrizations.weight"), "_weight_norm"))
+def weight_norm() -> nn.Module:
+    """Each weight is computed from two others."""
+    return Net(
+        lambda m, x: m.head(F.relu(m.c(F.relu(m.b(m.a(x)))))),
+        a=conv(3, 6), b=conv(6, 8), c=nn.utils.parametrizations.weight_norm(conv(8, 8)), head=head(8),
+    )  # fmt: skip
 
 
 @case({"a": 6})

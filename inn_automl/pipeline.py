@@ -44,6 +44,7 @@ def run_job(spec: JobSpec, out: Path, *, backend: Backend, progress: Progress | 
     dataset = load_dataset(spec.dataset, seed=spec.seed)
     family = spec.family or default_family(dataset.kind, dataset.input_shape)
     build(family, dataset.input_shape, dataset.num_classes)  # refuses a family that does not fit the data
+    out = out.absolute()  # workers have working directories of their own
     with claim_folder(out, spec, {"dataset_fingerprint": dataset.fingerprint, "family": family}):
         finished = out / "result.json"
         if finished.exists():

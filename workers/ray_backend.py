@@ -9,6 +9,8 @@ ASHA: L. Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLS
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import secrets
@@ -21,7 +23,7 @@ from typing import Any
 # folder, which a node started by hand would not find.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints its folder to standard output, which is for results
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # it would turn Ctrl-C into a normal end of training
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -168,8 +170,12 @@ class RayBackend(Backend):
                 verbose=0,
             ),
         )
+        # Tune logs the traceback of every worker that dies, also where it goes on; it is in the trial's error.txt too. And
+        # it prints tables to standard output, which is for results.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
-            results = tuner.fit()
+            with contextlib.redirect_stdout(io.StringIO()):
+                results = tuner.fit()
         except tune.TuneError as error:
             raise BackendError(f"Ray Tune stopped ({error}): start again.") from error
         return [_reason(error) for error in results.errors]

@@ -59,6 +59,17 @@ def trace(module: nn.Module, example_input: Tensor) -> torch.export.ExportedProg
         ) from error
 
 
+def _labels(module: nn.Module) -> dict[str, str]:
+    """What the layer of each parameter and buffer is called: its path, or the tensor's own name in a user's module."""
+    labels = {}
+    for path, owner in module.named_modules():
+        is_layer = type(owner).__module__.startswith("torch.nn.")
+        for name, _ in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]:
+            full = f"{path}.{name}" if path else name
+            labels[full] = path if path and (is_layer or name == "weight") else full
+    return labels
+
+
 class FollowedModule:
     """A module whose channels have been followed from its input to its outputs.
 
@@ -73,11 +84,6 @@ class FollowedModule:
     def __init__(self, module: nn.Module, example_input: Tensor) -> None:
         exported = trace(module, example_input)
         self._num_samples = max(1, example_input.shape[0]) if example_input.dim() else 1
-        owners = {
-            f"{path}.{name}" if path else name: path or name
-            for path, owner in module.named_modules()
-            for name, _ in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]
-        }
         self._tensors = dict([*module.named_parameters(), *module.named_buffers()])
         self._buffers = frozenset(name for name, _ in module.named_buffers())
         # Tied parameters have several names; the first one stands for all.
@@ -86,7 +92,7 @@ class FollowedModule:
         every_name.update(module.named_buffers(remove_duplicate=False))
         self._first_names = {name: first_names[id(tensor)] for name, tensor in every_name.items()}
         self._graph = exported.graph
-        self._tracker = Tracker(owners)
+        self._tracker = Tracker(_labels(module))
         inputs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
         for node in self._graph.nodes:
             if node.op == "placeholder":

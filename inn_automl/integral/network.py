@@ -70,6 +70,8 @@ class IntegralNetwork(nn.Module):
             raise ModuleError(f"{type(module).__name__} has no channels that can be resized: {reasons}.")
         partitions = self._partitions(partition or Nested())
         self.trainable_partitions = nn.ModuleList(p for p in partitions if isinstance(p, Trainable))
+        first = next(self.module.parameters())
+        self.trainable_partitions.to(first.device, torch.promote_types(first.dtype, torch.float32))
         self._resizer = Resizer(self.module, coupling, partitions)
         self._resizer.absorb_full_width_weights()
 

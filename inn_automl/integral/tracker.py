@@ -50,11 +50,10 @@ class Tracker:
     """Axes of every traced tensor, and what else the rules note on their way.
 
     Args:
-        owners: path of the module that owns a parameter or buffer, by the tensor's name; the name itself for those of
-            the traced module.
+        labels: what the layer of a parameter or buffer is called, by the tensor's name.
     """
 
-    def __init__(self, owners: Mapping[str, str]) -> None:
+    def __init__(self, labels: Mapping[str, str]) -> None:
         self.variables = Variables()
         self.shapes: dict[Node, Any] = {}
         self.parameters: dict[str, Node] = {}
@@ -75,7 +74,7 @@ class Tracker:
         """Axes that a layer norm averages over, by the module that runs it."""
         self.unfollowed_weights: dict[str, tuple[int, str]] = {}
         """Layers whose weights reach an operation without a rule: their largest axis, and the reason."""
-        self._owners = owners
+        self._labels = labels
 
     def shape(self, node: Any) -> Shape:
         return self.shapes[node]
@@ -121,11 +120,10 @@ class Tracker:
             self.fix([self.shape(source)[axis]], node, "sums over channels of weights that are computed from others")
 
     def name_of(self, node: Node, weight: Any) -> str:
-        """Name of a weighted layer: the module that owns the weight, or the weight itself where others stand by it."""
-        if weight not in self.weights:
-            return self.module_path(node) or str(node.name)
-        name = self.weights[weight].name
-        return self._owners[name] if name.endswith(".weight") else name
+        """Name of a weighted layer: that of its weight's layer, or where it runs if the weight is computed."""
+        if weight in self.weights:
+            return self._labels[self.weights[weight].name]
+        return self.module_path(node) or str(node.name)
 
     def produce(self, node: Node, weight: Any, axis: Axis, kind: str, macs_axes: Sequence[Axis]) -> None:
         """Notes a weighted layer, for names, units and costs."""
@@ -140,7 +138,7 @@ class Tracker:
             axes = flatten_shapes(self.shapes[source])
             if source in self.weights and axes:
                 size = max(self.variables.size(axis) for axis in axes)
-                self.unfollowed_weights.setdefault(self._owners[self.weights[source].name], (size, reason))
+                self.unfollowed_weights.setdefault(self.name_of(node, source), (size, reason))
             self.variables.fix(axes, reason)
         return self.constants(node, reason)
 

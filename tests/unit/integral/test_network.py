@@ -366,6 +366,18 @@ def test_saved_and_loaded_bit_for_bit(coupling: Coupling, partition: Any, tmp_pa
     assert (tmp_path / "again" / "network.json").read_bytes() == (tmp_path / "new/folder/network.json").read_bytes()
 
 
+def test_learned_partitions_on_disk_have_the_precision_of_the_module(tmp_path: Path) -> None:
+    def make_double() -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2)).double()
+
+    x = torch.randn(2, 3, dtype=torch.float64)
+    network = IntegralNetwork(make_double(), x, partition=Trainable(5))
+    network.get_parameter("trainable_partitions.0.delta").data.uniform_(0.5, 1)
+    network.save(tmp_path)
+    again = IntegralNetwork.load(tmp_path, make_double())
+    assert torch.equal(again(x, {"0": 5}), network(x, {"0": 5}))
+
+
 def test_tied_and_passing_tensors_on_disk(tmp_path: Path) -> None:
     def make_tied() -> nn.Module:
         module = nn.Sequential(conv(3, 8), conv(8, 8), nn.ReLU(), conv(8, 8), head(8))

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EpochReport", "TrainingResult", "fit_to_budget", "load_best", "train"]
 
-
-# Timing takes this share of the time that is planned, but no fewer steps and no more blocks of held widths.
+# Timing takes about this share of the time that is planned. The first steps with new random widths are slow ones.
 _TIMED_SHARE = 0.03
-_MIN_TIMED_STEPS = 3
-_MAX_BLOCKS = 3
+_MIN_TIMED_STEPS, _MAX_TIMED_STEPS = 3, 40
 
 
 @dataclass(frozen=True)
@@ -111,14 +109,11 @@ def fit_to_budget(
         run.steps(1, 1)  # the very first step also loads libraries
         step_at = time.monotonic()
         run.steps(2, 1)
-        block = recipe.width_hold_steps
-        if (time.monotonic() - step_at) * block > _TIMED_SHARE * seconds:
-            block = min(block, _MIN_TIMED_STEPS)
-        blocks_at, num_blocks = time.monotonic(), 0
-        while num_blocks == 0 or (num_blocks < _MAX_BLOCKS and time.monotonic() - started_at < _TIMED_SHARE * seconds):
-            run.steps(3 + num_blocks, block)  # each of another epoch, because so it has other random widths
-            num_blocks += 1
-        step_s = (time.monotonic() - blocks_at) / (num_blocks * block)
+        affordable = int(_TIMED_SHARE * seconds / max(1e-6, time.monotonic() - step_at))
+        num_steps = min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable))
+        steps_at = time.monotonic()
+        run.steps(3, num_steps)
+        step_s = (time.monotonic() - steps_at) / num_steps
         run.validate()
     network.load_state_dict(before)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -23,7 +23,7 @@ class Recipe:
 
     optimizer: str = "sgd"
     """Either "sgd" (with Nesterov momentum) or "adamw"."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     """Highest learning rate of the schedule."""
     weight_decay: float = 5e-4
     """Of weights; biases and normalization have none."""
@@ -41,9 +41,9 @@ class Recipe:
     augment: bool = True
     num_random_widths: int = 2
     """Random widths in each step, besides the full and the smallest."""
-    width_hold_steps: int = 8
-    """Steps that random widths are held for before new ones are drawn. A CPU compiles kernels for every new shape,
-    which took 15 to 50 % of a step when each step drew anew."""
+    num_width_uses: int = 4
+    """How often random widths are used, in turn with others, before new ones are drawn. A CPU compiles kernels for
+    every new shape, which took 15 to 50 % of a step when each step drew anew."""
     soft_target_label_share: float = 0.3
     """Share of the labels in the targets of reduced widths; the rest is the full width's output."""
     max_gradient_norm: float | None = 5.0
@@ -67,7 +67,7 @@ class Recipe:
         self._require("epochs", self.epochs >= 1, "at least 1")
         self._require("epoch_samples", self.epoch_samples is None or self.epoch_samples >= 1, "at least 1, or None")
         self._require("num_random_widths", self.num_random_widths >= 0, "0 or more")
-        self._require("width_hold_steps", self.width_hold_steps >= 1, "at least 1")
+        self._require("num_width_uses", self.num_width_uses >= 1, "at least 1")
         self._require("soft_target_label_share", 0 <= self.soft_target_label_share <= 1, "a number from 0 to 1")
         self._require(
             "max_gradient_norm", self.max_gradient_norm is None or self.max_gradient_norm > 0, "above 0, or None"
@@ -134,9 +134,9 @@ def default_recipe(family: str, num_train: int) -> Recipe:
     Raises:
         UnknownNameError: no such family.
     """
-    batch_size = 64 if num_train < 20_000 else 128
     get_family(family)
-    return Recipe(batch_size=batch_size, learning_rate=0.1)
+    batch_size = 64 if num_train < 20_000 else 128
+    return Recipe(batch_size=batch_size, learning_rate=0.05 if family == "mlp" else 0.2)
 
 
 def recipe_space(family: str, num_train: int) -> RecipeSpace:

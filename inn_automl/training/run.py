@@ -7,6 +7,7 @@ very steps that an uninterrupted one takes, and on the CPU ends in the same bits
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from inn_automl.training.checkpoint import (
     under,
 )
 from inn_automl.training.recipe import Recipe
-from inn_automl.training.sandwich import Widths, random_widths, sandwich_gradients
+from inn_automl.training.sandwich import Widths, reused_widths, sandwich_gradients
 from inn_automl.training.schedule import learning_rate_at
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Run:
         order = torch.randperm(len(self.samples), generator=generator)
         total = torch.zeros((), device=self.device)
         first = (epoch - 1) * self.steps_per_epoch
-        reduced: list[Widths] = []
+        drawn = reused_widths(self.network, rng, self.recipe.num_width_uses)
         self.network.train()
         for step in range(num_steps):
             if deadline_s is not None and time.monotonic() + self.validation_s >= deadline_s:
@@ -120,8 +121,7 @@ class Run:
             start = (step % self.steps_per_epoch) * self.batch_size
             chosen = order[start : start + self.batch_size].to(self.device)
             learning_rate = learning_rate_at(self.recipe, first + step, self.recipe.epochs * self.steps_per_epoch)
-            if step % self.recipe.width_hold_steps == 0:
-                reduced = [random_widths(self.network, rng) for _ in range(self.recipe.num_random_widths)]
+            reduced = list(itertools.islice(drawn, self.recipe.num_random_widths))
             total += self._step(chosen, learning_rate, reduced, generator)
             is_checked = self.device.type == "cpu" or step % _STEPS_BETWEEN_CHECKS == 0 or step == num_steps - 1
             if is_checked and not math.isfinite(float(total)):

@@ -7,7 +7,7 @@ a share of the labels, which gained 0.35 points on mnist1d.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +20,27 @@ if TYPE_CHECKING:
 
 Widths = Mapping[str, int]
 
+_MAX_POOL = 16
+_POOLED_LAYERS = 128
+
 
 def random_widths(network: IntegralNetwork, rng: np.random.Generator) -> dict[str, int]:
     """Widths with each group drawn by itself, uniformly from what it allows."""
     return {group.name: group.allowed[int(rng.integers(len(group.allowed)))] for group in network.groups}
+
+
+def reused_widths(network: IntegralNetwork, rng: np.random.Generator, num_uses: int) -> Iterator[Widths]:
+    """Random widths without end: a pool of them is gone through `num_uses` times, then drawn anew.
+
+    A pool keeps neighbouring steps different; a small one keeps the kernels that were compiled for its shapes (three a
+    layer and widths) inside of oneDNN's cache of 1,024.
+    """
+    num_layers = sum(parameter.ndim > 1 for parameter in network.parameters())
+    size = min(_MAX_POOL, max(2, _POOLED_LAYERS // num_layers))
+    while True:
+        pool = [random_widths(network, rng) for _ in range(size)]
+        for _ in range(num_uses):
+            yield from pool
 
 
 def sandwich_gradients(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch.nn.functional as F
 
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
-from inn_automl.training.sandwich import random_widths, sandwich_gradients
+from inn_automl.training.sandwich import random_widths, reused_widths, sandwich_gradients
 
 
 @pytest.fixture
@@ -114,3 +116,15 @@ def test_random_widths_cover_each_group_by_itself(network: IntegralNetwork) -> N
     assert abs(np.corrcoef(np.array(ratios).T)[0, 1]) < 0.15
     rng = np.random.default_rng(0)
     assert [random_widths(network, rng) for _ in range(400)] == drawn
+
+
+def test_drawn_widths_are_used_in_turn_and_then_replaced(network: IntegralNetwork) -> None:
+    def stream(num_uses: int) -> list[tuple[int, ...]]:
+        drawn = reused_widths(network, np.random.default_rng(0), num_uses)
+        return [tuple(widths.values()) for widths in itertools.islice(drawn, 320)]
+
+    found = stream(4)
+    pools = [found[start : start + 16] for start in range(0, 320, 64)]
+    assert found == [widths for pool in pools for widths in pool * 4]
+    assert len({tuple(pool) for pool in pools}) == 5
+    assert len(set(found)) <= 80 < len(set(stream(1)))

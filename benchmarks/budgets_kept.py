@@ -150,7 +150,7 @@ def compare(folders: Sequence[Path], repeats: int) -> Report:
         "measured alone."
     )
     report.notes += [f"Nothing to measure: {sentence}" for sentence in without]
-    report.notes += [f"{entry['device']}: {entry['remark']}" for entry in raw if entry["remark"]]
+    report.notes += [f"{entry['result']}, {entry['device']}: {entry['remark']}" for entry in raw if entry["remark"]]
     return report
 
 

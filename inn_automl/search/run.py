@@ -168,10 +168,11 @@ class _Search:
 
     def run(self, on_batch: Callable[[SearchProgress], None] | None) -> Stopped:
         while True:
-            if len(self.table.evaluations) >= self.budget.max_evaluations and not self.table.unfinished:
-                return "budget"
-            if self.stalled():
-                return "stalled"
+            if self.table.begun is None:
+                if self.num_left() == 0:
+                    return "budget"
+                if self.stalled():
+                    return "stalled"
             study = self.next_study()
             if study is None:
                 return "exhausted"
@@ -181,17 +182,24 @@ class _Search:
             if on_batch is not None and self.table.batch > batch:
                 on_batch(self.progress(study))
 
+    def num_left(self) -> int:
+        return max(self.budget.max_evaluations - len(self.table.evaluations), 0)
+
     def evaluate_batch(self, study: WidthStudy) -> bool:
         """Evaluates a batch for one device and tells all; False if it was stopped before the end."""
-        begun = len(self.table.unfinished)
-        num = min(self.budget.batch_size - begun, self.budget.max_evaluations - len(self.table.evaluations))
-        widths = study.ask(max(num, 0))
-        if widths and not self.evaluate_each(widths, study.device.name):
+        device = study.device.name
+        if self.table.begun is None:
+            widths = study.ask(min(self.budget.batch_size, self.num_left()))
+            if not widths:
+                return True
+            self.table.begin_batch(device, len(widths))
+        else:
+            widths = study.ask(min(self.table.num_missing, self.num_left()))
+        if widths and not self.evaluate_each(widths, device):
             return False
-        if widths or begun:
-            self.tell()
-            self.table.finish_batch(study.device.name)
-            self.history = [[*history, self.hypervolume(device)] for device, history in enumerate(self.history)]
+        self.tell()
+        self.table.finish_batch(device)
+        self.history = [[*history, self.hypervolume(i)] for i, history in enumerate(self.history)]
         return True
 
     def hypervolume(self, device: int) -> float:
@@ -204,7 +212,9 @@ class _Search:
 
     def evaluate_each(self, widths: list[dict[str, int]], device: str) -> bool:
         num_done = 0
-        for accuracy in self.evaluate(widths):
+        results = self.evaluate(widths)
+        still_evaluating = not isinstance(results, Sequence)
+        for accuracy in results:
             if num_done == len(widths) or not math.isfinite(accuracy):
                 raise BackendError(
                     f"the evaluation of {len(widths)} widths returned {accuracy!r} as result {num_done + 1}: "
@@ -212,7 +222,7 @@ class _Search:
                 )
             self.table.add(widths[num_done], float(accuracy), device)
             num_done += 1
-            if num_done < len(widths) and self.should_stop():
+            if still_evaluating and num_done < len(widths) and self.should_stop():
                 return False
         if num_done < len(widths):
             raise BackendError(f"the evaluation of {len(widths)} widths returned {num_done}: return one for each.")
@@ -233,8 +243,8 @@ class _Search:
     def next_study(self) -> WidthStudy | None:
         """The study whose batch was cut short, or else the next one in turn that has anything left."""
         by_name = {study.device.name: i for i, study in enumerate(self.studies)}
-        if self.table.unfinished and self.table.unfinished[0].device in by_name:
-            return self.studies[by_name[self.table.unfinished[0].device]]
+        if self.table.begun is not None and self.table.begun[0] in by_name:
+            return self.studies[by_name[self.table.begun[0]]]
         last = by_name.get(self.table.finished[-1], -1) if self.table.finished else -1
         turns = [self.studies[(last + 1 + i) % len(self.studies)] for i in range(len(self.studies))]
         return next((study for study in turns if not study.exhausted), None)
@@ -242,7 +252,7 @@ class _Search:
     def stalled(self) -> bool:
         # Each device gets at least one batch in the window, whatever the patience.
         window = max(self.budget.patience, len(self.studies))
-        if self.table.batch <= window or self.table.unfinished:
+        if self.table.batch <= window:
             return False
         return all(history[-1] <= history[-1 - window] * (1.0 + STALL_GROWTH) for history in self.history)
 

@@ -36,8 +36,8 @@ class Evaluation:
 class AccuracyTable:
     """Accuracy by widths, shared by all devices of a job and appended to a file at once.
 
-    The file begins with a header that names the network's coupled groups; then comes a line for each evaluation and one
-    for each finished batch.
+    The file begins with a header that names the network's coupled groups; then comes a line for each beginning and end
+    of a batch, and one for each evaluation.
 
     Args:
         path: the file; created if it does not exist.
@@ -46,6 +46,7 @@ class AccuracyTable:
     Attributes:
         evaluations: in the order in which they were made.
         finished: for each finished batch the device that asked for it.
+        begun: device and size of the batch being evaluated; None between batches.
 
     Raises:
         JobDirectoryError: the file belongs to a network with other coupled groups.
@@ -57,6 +58,7 @@ class AccuracyTable:
         self.path = path
         self.evaluations: list[Evaluation] = []
         self.finished: list[str] = []
+        self.begun: tuple[str, int] | None = None
         try:
             drop_torn_line(path)
             lines = path.read_bytes().splitlines() if path.exists() else []
@@ -73,6 +75,15 @@ class AccuracyTable:
         except BaseException:
             self._file.close()
             raise
+
+    def begin_batch(self, device: str, num: int) -> None:
+        """Begins a batch of `num` evaluations that a device asked for.
+
+        Raises:
+            StorageError: it cannot be written, e.g. because the disk is full.
+        """
+        self._append({"begun": self.batch, "device": device, "num": num})
+        self.begun = device, num
 
     def add(self, widths: dict[str, int], accuracy: float, device: str) -> None:
         """Appends an evaluation of the current batch; it survives a kill of the process from here on.
@@ -92,6 +103,7 @@ class AccuracyTable:
         """
         self._append({"finished": self.batch, "device": device}, sync=True)
         self.finished.append(device)
+        self.begun = None
 
     @property
     def batch(self) -> int:
@@ -99,9 +111,11 @@ class AccuracyTable:
         return len(self.finished)
 
     @property
-    def unfinished(self) -> list[Evaluation]:
-        """Evaluations of a batch that an earlier process began and did not finish."""
-        return [evaluation for evaluation in self.evaluations if evaluation.batch == self.batch]
+    def num_missing(self) -> int:
+        """Evaluations that the current batch still lacks."""
+        if self.begun is None:
+            return 0
+        return self.begun[1] - sum(evaluation.batch == self.batch for evaluation in self.evaluations)
 
     def __enter__(self) -> AccuracyTable:
         return self
@@ -128,8 +142,11 @@ class AccuracyTable:
             record = json.loads(line)
             if number == 1:
                 found = record["groups"]
+            elif "begun" in record:
+                self.begun = str(record["device"]), int(record["num"])
             elif "finished" in record:
                 self.finished.append(str(record["device"]))
+                self.begun = None
             else:
                 widths = {str(name): int(width) for name, width in record["widths"].items()}
                 self.evaluations.append(

@@ -131,6 +131,8 @@ class WidthStudy:
                 self._recorded.add(self._key(trial))
             elif trial.state == TrialState.RUNNING:
                 self._adopt(trial)
+            elif trial.state == TrialState.WAITING:
+                self._study.tell(self._study.ask(), state=TrialState.FAIL)
         self._warm, slowest_ms = self._warm_start()
         bound_ms = self.device.bounds.max_latency_ms
         limit_ms = slowest_ms if bound_ms is None else bound_ms

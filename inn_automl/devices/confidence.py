@@ -1,9 +1,9 @@
 """Percentiles of measured latency, and how far they can be trusted.
 
-Samples are nested: runs in blocks in processes. Runs of one process are far from independent: they share its memory layout,
-and whatever the machine was doing in those seconds. The processes are the only replicates, so an interval is built on
-the percentiles that they found, one number each, in logarithms because disturbances multiply (a core whose sibling is
-busy computes everything at two thirds of its speed).
+Samples are nested: runs in blocks in processes. Runs of one process are far from independent: they share its layout in
+memory and whatever the machine was doing in those seconds. The processes are the only replicates, so an interval is
+built on the percentiles that they found, one number each, in logarithms because disturbances multiply (a core whose
+sibling is busy computes everything at two thirds of its speed).
 
 Two questions, two intervals, both by Student's t:
 

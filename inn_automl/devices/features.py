@@ -9,7 +9,8 @@ Runtime's convolutions, for one (a 3x3 on AVX-512: 32 channels 99 us, 33 channel
 
 So the work of a layer is counted in the class that it belongs to, for vectors of 8 and of 16 lanes: the measured widths
 tell which of these a machine has. What follows a layer (pooling, additions) is slower where its channels do not fill
-whole vectors, which counts its output once more. Weights beyond the size of a cache take longer to read than those within.
+whole vectors, which counts its output once more. Weights beyond the size of a cache take longer to read than those
+within.
 """
 
 from __future__ import annotations

@@ -67,16 +67,19 @@ def _watch(
     process: subprocess.Popen[bytes], stdout: IO[bytes], stalled_s: float, on_event: Callable[[Event], None]
 ) -> bool:
     """Waits for the end of the process; False if it stalled."""
-    size, changed = 0, time.monotonic()
+    size, quiet_s, last = 0, 0.0, time.monotonic()
     while process.poll() is None:
         try:
             process.wait(_POLL_S)
         except subprocess.TimeoutExpired:
+            # A machine that was suspended has let time pass for which the process is not to blame.
             now = time.monotonic()
+            quiet_s += min(now - last, 1.0)
+            last = now
             if (new_size := os.fstat(stdout.fileno()).st_size) != size:
-                size, changed = new_size, now
+                size, quiet_s = new_size, 0.0
                 on_event(_last_event(stdout))
-            elif now - changed > stalled_s:
+            elif quiet_s > stalled_s:
                 return False
     return True
 
@@ -107,13 +110,16 @@ def _explain(event: Event, returncode: int, stalled_s: float | None, tail: str) 
     model = event.get("model")
     if event.get("event") == "failed":
         return f"model {model!r} cannot be measured: {event['message']}"
-    at = f"model {model!r} cannot be measured: while {event['event']} it" if model else "before the first model"
+    if model:
+        start = f"model {model!r} cannot be measured: while {event['event']} it the process"
+    else:
+        start = "nothing can be measured: before the first model was loaded the process"
     if stalled_s is not None:
-        return f"{at} the process did nothing for {stalled_s:g} s{tail}: use a smaller model or batch, or a longer limit."
+        return f"{start} did nothing for {stalled_s:g} s{tail}: use a smaller model or batch, or allow more time."
     if returncode == -signal.SIGKILL:
-        return f"{at} the process was killed{tail}, often for want of memory: free some, or use a smaller model or batch."
+        return f"{start} was killed{tail}, often for want of memory: free some, or use a smaller model or batch."
     if returncode < 0:
         how = f"crashed with {signal.Signals(-returncode).name}"
     else:
         how = f"ended with exit code {returncode}"
-    return f"{at} the process {how}{tail}: check that the runtime is installed whole and runs this file by itself."
+    return f"{start} {how}{tail}: check that the runtime is installed whole and runs this file by itself."

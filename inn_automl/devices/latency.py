@@ -2,7 +2,7 @@
 
 All models of one call are measured together, in several fresh processes one after another: `timing` says what happens
 inside of one, `confidence` what is made of the samples. Fresh ones, because the caller's own threads (torch, Ray) must
-not disturb a measurement, and because how a process happens to lie in memory belongs to its latencies as long as it lives.
+not disturb a measurement, and because how a process happens to lie in memory stays with it as long as it lives.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Protocol:
 THOROUGH = Protocol()
 """For what is shown and promised."""
 
-QUICK = Protocol(min_processes=4, max_processes=4, num_blocks=10, min_s=1.0, max_s=30.0)
+QUICK = Protocol(min_processes=4, max_processes=4, num_blocks=16, min_s=1.0, max_s=30.0)
 """For calibration, and for a first look: many models, a few hundred runs each."""
 
 
@@ -115,7 +115,9 @@ def measure(
     check_device(device)
     for name, path in models.items():
         if not Path(path).is_file():
-            raise MeasurementError(f"model {name!r} cannot be measured: there is no file {str(path)!r}; export it first.")
+            raise MeasurementError(
+                f"model {name!r} cannot be measured: there is no file {str(path)!r}, export it first."
+            )
     if not models:
         return {}
     campaign = _Campaign(models, device, protocol, on_progress)
@@ -222,19 +224,20 @@ class _Campaign:
             return "its median had not settled when warming up ended"
         if (width := self._width(name)) > self._protocol.settled_share:
             return (
-                f"p{self._device.percentile:g} differs between processes: after {len(self._samples[name])} of them it is "
-                f"known to {width:.0%}, not to {self._protocol.settled_share:.0%}"
+                f"p{self._device.percentile:g} differs between processes: after {len(self._samples[name])} of them "
+                f"it is known to {width:.0%}, not to {self._protocol.settled_share:.0%}"
             )
         return ""
 
     def _environment(self) -> dict[str, Any]:
+        num_blocks = sum(answer["num_blocks"] for answer in self._answers)
         return {
             **self._answers[0]["environment"],
             "threads": self._device.threads,
             "batch_size": self._device.batch_size,
             "protocol": asdict(self._protocol),
             "num_processes": len(self._samples[next(iter(self._samples))]),
-            "disturbed_share": sum(a["num_thrown"] for a in self._answers) / sum(a["num_blocks"] for a in self._answers),
+            "disturbed_share": sum(answer["num_disturbed"] for answer in self._answers) / num_blocks,
             "started_at": self._started_at.isoformat(timespec="seconds"),
             "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }

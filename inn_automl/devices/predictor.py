@@ -1,9 +1,10 @@
 """Predicts the latency of widths that were not measured, from a few dozen that were.
 
 Latency is close to a sum over layers of work times the time a piece of that work takes, which cannot be negative; what
-is left over (caches, fixed costs that depend on shapes) is smooth in the widths. So the candidates are non-negative least
-squares, the same with a Gaussian process on its relative residual, and a Gaussian process alone; whichever
-cross-validates best is kept. Gradient boosting is not among them: it cannot extrapolate from a few dozen samples.
+is left over (caches, fixed costs that depend on shapes) is smooth in the widths. So the candidates are non-negative
+least squares with a smaller and a larger ridge, the same with a Gaussian process on its relative residual, and a
+Gaussian process alone; whichever cross-validates best is kept. Gradient boosting is not among them: it is constant
+beyond the samples, and between a few dozen of them.
 
 All of them minimize relative errors: 0.1 ms is much for a model of 0.2 ms and nothing for one of 20 ms.
 """
@@ -28,9 +29,6 @@ _Fit = Callable[[Floats, Floats], _Fitted]
 
 _NUM_FOLDS = 5
 _FEWEST = 3
-_RIDGE = 0.01
-"""What the largest contribution of a feature costs, in relative error of one sample. It spreads work over features that
-the samples cannot tell apart; on six networks 0.01 to 0.1 did equally well, 0.3 worse."""
 
 
 class LatencyPredictor:
@@ -56,7 +54,7 @@ class LatencyPredictor:
             self.
 
         Raises:
-            MeasurementError: fewer than 3 samples, shapes that do not fit, or values that are not finite or not positive.
+            MeasurementError: fewer than 3 samples, shapes that do not fit, or values out of range.
         """
         self._features, self._latency_ms = _checked(features, latency_ms)
         x, y = self._features, self._latency_ms
@@ -83,7 +81,7 @@ class LatencyPredictor:
         return math.exp(max(0.0, _conformal(-self._log_errors, coverage)))
 
     def predict_interval(self, features: ArrayLike, coverage: float = 0.9) -> tuple[Floats, Floats]:
-        """Lower and upper ends in milliseconds, (n,) each, that a measured latency falls between in `coverage` of cases."""
+        """Ends in milliseconds, (n,) each, that a measured latency falls between in a share `coverage` of cases."""
         predicted = self.predict(features)
         factor = math.exp(_conformal(np.abs(self._log_errors), coverage))
         return predicted / factor, predicted * factor
@@ -111,9 +109,13 @@ def _checked(features: ArrayLike, latency_ms: ArrayLike) -> tuple[Floats, Floats
     if x.ndim != 2 or y.shape != x.shape[:1]:
         raise MeasurementError(f"features {x.shape} and latencies {y.shape} do not fit: give (n, f) and (n,).")
     if len(y) < _FEWEST:
-        raise MeasurementError(f"latency cannot be predicted from {len(y)} measured widths: measure at least {_FEWEST}.")
+        raise MeasurementError(
+            f"latency cannot be predicted from {len(y)} measured widths: measure at least {_FEWEST}."
+        )
     if not (np.isfinite(x).all() and np.isfinite(y).all() and (x >= 0).all() and (y > 0).all()):
-        raise MeasurementError("features must be finite and not negative, latencies finite and positive: measure again.")
+        raise MeasurementError(
+            "features must be finite and not negative, latencies finite and positive: measure again."
+        )
     return x, y
 
 
@@ -159,23 +161,34 @@ def _conformal(errors: Floats, coverage: float) -> float:
     return float(np.sort(errors)[min(rank, len(errors)) - 1])
 
 
-def _least_squares(x: Floats, y: Floats) -> _Fitted:
-    """Non-negative least squares of relative errors, with a small ridge."""
-    from scipy.optimize import nnls
+def _least_squares(ridge: float) -> _Fit:
+    """Non-negative least squares of relative errors.
 
-    unit = math.exp(float(np.log(y).mean()))
-    scale = x.max(axis=0)
-    _, first = np.unique(x, axis=1, return_index=True)  # layers of one shape have the same features
-    used = first[scale[first] > 0]
-    rows = x[:, used] / scale[used] / (y / unit)[:, None]
-    solution, _ = nnls(
-        np.vstack([rows, _RIDGE * math.sqrt(len(y)) * np.eye(len(used))]),
-        np.concatenate([np.ones(len(y)), np.zeros(len(used))]),
-        maxiter=100 * len(used),
-    )
-    weights = unit * solution / scale[used]
-    least = 1e-3 * float(y.min())  # never zero: logarithms are taken of it
-    return lambda z: np.maximum(z[:, used] @ weights, least)
+    Args:
+        ridge: what a feature's largest contribution costs, compared with the relative error of one sample. It spreads
+            work over features that the samples cannot tell apart.
+    """
+
+    def fit(x: Floats, y: Floats) -> _Fitted:
+        from scipy.optimize import nnls
+
+        unit = math.exp(float(np.log(y).mean()))
+        # Layers of one shape have the same features. One column with this factor is worth as much as all of them.
+        columns, first, counts = np.unique(x, axis=1, return_index=True, return_counts=True)
+        used = columns.max(axis=0) > 0
+        columns, first = columns[:, used], first[used]
+        scale = columns.max(axis=0) / np.sqrt(counts[used])
+        num = len(first)
+        solution, _ = nnls(
+            np.vstack([columns / scale / (y / unit)[:, None], ridge * math.sqrt(len(y)) * np.eye(num)]),
+            np.concatenate([np.ones(len(y)), np.zeros(num)]),
+            maxiter=100 * num,
+        )
+        weights = unit * solution / scale
+        least = 1e-3 * float(y.min())  # never zero: logarithms are taken of it
+        return lambda z: np.maximum(z[:, first] @ weights, least)
+
+    return fit
 
 
 def _process(x: Floats, target: Floats, *, linear: bool) -> _Fitted:
@@ -204,7 +217,7 @@ def _process(x: Floats, target: Floats, *, linear: bool) -> _Fitted:
 
 
 def _least_squares_and_process(x: Floats, y: Floats) -> _Fitted:
-    base = _least_squares(x, y)
+    base = _least_squares(0.1)(x, y)
     residual = _process(x, np.log(y / base(x)), linear=False)
     return lambda z: base(z) * np.exp(residual(z))
 
@@ -215,7 +228,8 @@ def _process_of_log(x: Floats, y: Floats) -> _Fitted:
 
 
 _KINDS: dict[str, _Fit] = {
-    "least squares": _least_squares,
+    "least squares": _least_squares(0.02),
+    "stiff least squares": _least_squares(0.1),
     "least squares and process": _least_squares_and_process,
     "process": _process_of_log,
 }

@@ -3,19 +3,19 @@
 Reads one JSON request from standard input and writes JSON lines to standard output: what it is doing, before each step
 (so that a parent knows which model was in hand when the process died), and at the end one `done` line:
 
-    {"event": "done", "environment": {...}, "not_warm": [model, ...], "num_blocks": ..., "num_thrown": ...,
+    {"event": "done", "environment": {...}, "not_warm": [model, ...], "num_blocks": ..., "num_disturbed": ...,
      "blocks": {model: [{"ns": [...], "waited": share}, ...]}}
 
-A *block* is a few milliseconds of one model's runs, one after another. The models take turns, block by block, in an order
-that is drawn anew each round, so that whatever drifts (clocks, heat, neighbours) drifts under all of them alike.
+A *block* is a few milliseconds of one model's runs, one after another. The models take turns, block by block, in an
+order that is drawn anew each round, so that whatever drifts (clocks, heat, neighbours) drifts under all of them alike.
 
 **Disturbed blocks.** While other programs want the cores too, a run may be put aside in its middle for several
 milliseconds. That time is a property of the load and not of the model and the device, and one such pause in twenty runs
 is enough to become the 95th percentile. The operating system's own account of it (`schedstat`: nanoseconds that a
 thread was ready and had no core) tells, without looking at the latencies, which blocks were hit: those are thrown away
 whole and repeated. Within the blocks that count every run counts, however slow. After a disturbed block the process
-sleeps for a moment, since a thread that just woke up is seldom put aside at once. Where the machine is never calm the least
-disturbed blocks are taken, and the share of their time that was spent waiting is part of the result.
+sleeps for a moment, since a thread that just woke up is seldom put aside at once. Where the machine is never calm the
+least disturbed blocks are taken, and the share of their time that was spent waiting is part of the result.
 """
 
 from __future__ import annotations
@@ -191,14 +191,13 @@ def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
         on_block=lambda name, share: emit({"event": "timing", "model": name, "share": share}),
     )
     chosen = {name: choose(taken, request["num_blocks"]) for name, taken in blocks.items()}
-    num_blocks = sum(map(len, blocks.values()))
     emit(
         {
             "event": "done",
             "environment": {**runtime.describe(), **describe_machine(), "waiting_accounted": waiting.available},
             "not_warm": not_warm,
-            "num_blocks": num_blocks,
-            "num_thrown": num_blocks - sum(map(len, chosen.values())),
+            "num_blocks": sum(map(len, blocks.values())),
+            "num_disturbed": sum(waited > MAX_WAITED for taken in blocks.values() for _, waited in taken),
             "blocks": {name: [{"ns": ns, "waited": waited} for ns, waited in taken] for name, taken in chosen.items()},
         }
     )

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from inn_automl.devices import latency
+from inn_automl.devices.latency import QUICK, Protocol, measure
+from inn_automl.errors import MeasurementError, SpecError
+from inn_automl.spec import DeviceBudget
+
+TINY = Protocol(min_processes=2, max_processes=2, num_blocks=2, min_s=0.0, max_s=10.0, max_runs=5)
+
+
+def test_measures_models_together(make_conv_net):
+    models = {"small": make_conv_net("a", (4,)), "large": make_conv_net("b", (8, 8), size=12)}
+    shares: list[float] = []
+    found = measure(models, DeviceBudget(name="d", percentile=90), protocol=TINY, on_progress=shares.append)
+    assert list(found) == ["small", "large"]
+    for one in found.values():
+        runs = np.concatenate([block for process in one.samples_ms for block in process])
+        assert len(one.samples_ms) == 2
+        assert all(len(process) >= 2 for process in one.samples_ms)
+        assert one.summary.num_samples == len(runs) > 0
+        assert (runs > 0).all()
+        assert one.summary.p99 == pytest.approx(np.percentile(runs, 99))
+        assert one.summary.percentile == 90
+        assert one.summary.at_percentile == pytest.approx(np.percentile(runs, 90))
+        assert one.summary.p50 <= one.summary.at_percentile <= one.summary.p95 <= one.summary.p99
+        assert one.summary.ci[0] <= one.summary.at_percentile <= one.summary.ci[1]
+        assert one.settled is (one.remark == "")
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_records_what_was_measured_on(make_conv_net):
+    found = measure({"m": make_conv_net("m")}, DeviceBudget(name="d", batch_size=3), protocol=TINY)
+    environment = found["m"].environment
+    assert environment["runtime"] == "onnxruntime-cpu"
+    assert environment["runtime_version"]
+    assert environment["session_options"]["intra_op_num_threads"] == 1
+    assert environment["threads"] == 1
+    assert environment["batch_size"] == 3
+    assert environment["num_cores"] >= len(environment["affinity"]) >= 1
+    assert environment["cpu_model"]
+    assert environment["platform"]
+    assert environment["num_processes"] == 2
+    assert Protocol(**environment["protocol"]) == TINY
+    assert 0 <= environment["disturbed_share"] <= 1
+    started, ended = (datetime.fromisoformat(environment[key]) for key in ("started_at", "ended_at"))
+    assert started.utcoffset() == timedelta(0)
+    assert started <= ended
+
+
+def test_models_too_large_together_are_loaded_in_turns(make_conv_net, monkeypatch):
+    together = []
+    run_timing = latency.run_timing
+
+    def record(request, **keywords):
+        together.append(set(request["models"]))
+        return run_timing(request, **keywords)
+
+    monkeypatch.setattr(latency, "run_timing", record)
+    models = {name: make_conv_net(name) for name in "abc"}
+    found = measure(models, DeviceBudget(name="d"), protocol=dataclasses.replace(TINY, max_bytes=1))
+    assert [len(chunk) for chunk in together] == [1] * 6
+    assert set.union(*together[:3]) == set.union(*together[3:]) == set("abc")
+    assert all(len(one.samples_ms) == 2 for one in found.values())
+
+
+def test_starts_processes_until_all_are_settled(monkeypatch, tmp_path):
+    """The second model settles with the fourth process, when its interval has become narrow enough."""
+    path = tmp_path / "m.onnx"
+    path.touch()
+    num_started = 0
+
+    def answer(request, *, stalled_s, on_event):
+        nonlocal num_started
+        num_started += 1
+        block = {"steady": [1_000_000] * 5, "wavering": [1_000_000 + 30_000 * (num_started == 1)] * 5}
+        return {
+            "blocks": {name: [{"ns": block[name], "waited": 0.0}] for name in request["models"]},
+            "environment": {},
+            "not_warm": [],
+            "num_blocks": 2,
+            "num_disturbed": 0,
+        }
+
+    monkeypatch.setattr(latency, "run_timing", answer)
+    protocol = Protocol(min_processes=2, max_processes=9)
+    models = {"steady": path, "wavering": path}
+    found = measure(models, DeviceBudget(name="d"), protocol=protocol)
+    assert 2 < num_started < 9
+    assert found["wavering"].settled
+    assert found["wavering"].environment["num_processes"] == num_started
+
+    num_started = 0
+    found = measure(models, DeviceBudget(name="d"), protocol=dataclasses.replace(protocol, max_processes=2))
+    assert num_started == 2
+    assert found["steady"].settled
+    assert "differs between processes" in found["wavering"].remark
+
+
+def test_says_that_the_machine_was_busy(monkeypatch, tmp_path):
+    path = tmp_path / "m.onnx"
+    path.touch()
+
+    def answer(request, *, stalled_s, on_event):
+        blocks = {"m": [{"ns": [1_000_000], "waited": 0.5}]}
+        return {"blocks": blocks, "environment": {}, "not_warm": [], "num_blocks": 4, "num_disturbed": 4}
+
+    monkeypatch.setattr(latency, "run_timing", answer)
+    found = measure({"m": path}, DeviceBudget(name="d"), protocol=TINY)
+    assert not found["m"].settled
+    assert "50%" in found["m"].remark
+    assert found["m"].environment["disturbed_share"] == 1.0
+
+
+def test_no_models_no_measurement():
+    assert measure({}, DeviceBudget(name="d")) == {}
+
+
+def test_more_threads_than_cores_are_refused(make_conv_net):
+    with pytest.raises(SpecError, match=r"'many' has threads = 1024, but only \d+ cores"):
+        measure({"m": make_conv_net("m")}, DeviceBudget(name="many", threads=1024))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(MeasurementError, match="model 'm' cannot be measured: there is no file"):
+        measure({"m": tmp_path / "none.onnx"}, DeviceBudget(name="d"))
+
+
+def test_file_that_is_no_model(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"no protobuf")
+    with pytest.raises(MeasurementError, match="model 'm' cannot be measured: ONNX Runtime cannot load"):
+        measure({"m": path}, DeviceBudget(name="d"), protocol=TINY)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": TensorProto.INT64}, r"takes input: tensor\(int64\)"),
+        ({"size": "side"}, r"shape \['batch', 1, 'side', 'side'\]"),
+        ({"batch": 2}, "the runtime cannot run the model .*export it again"),
+    ],
+)
+def test_model_that_cannot_be_fed(make_conv_net, options, message):
+    models = {"good": make_conv_net("good"), "bad": make_conv_net("bad", **options)}
+    with pytest.raises(MeasurementError, match=f"model 'bad' cannot be measured: .*{message}"):
+        measure(models, DeviceBudget(name="d"), protocol=TINY)
+
+
+@pytest.mark.parametrize("values", [{"min_processes": 1}, {"max_processes": 3}, {"num_blocks": 0}])
+def test_protocols_that_measure_nothing(values):
+    with pytest.raises(ValueError, match="give 2 <= min_processes"):
+        dataclasses.replace(QUICK, **values)
+
+
+def test_needs_none_of_the_extras():
+    """A device agent's machine has neither torch nor the libraries that fit predictors."""
+    heavy = {"torch", "sklearn", "scipy", "onnx", "pandas", "ray", "optuna", "mlflow"}
+    modules = "latency, timing, isolation, confidence, environment, features, predictor, calibration, runtimes"
+    code = f"import sys; from inn_automl.devices import {modules}; print(sorted({heavy} & sys.modules.keys()))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_does_not_import_from_the_current_folder(make_conv_net, tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('the wrong numpy')")
+    path = make_conv_net("m")
+    monkeypatch.chdir(tmp_path)
+    found = measure({"m": Path(path.name)}, DeviceBudget(name="d"), protocol=TINY)
+    assert found["m"].summary.num_samples > 0

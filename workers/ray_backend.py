@@ -170,8 +170,8 @@ class RayBackend(Backend):
                 verbose=0,
             ),
         )
-        # Tune logs the traceback of every worker that dies, also where it goes on; it is in the trial's error.txt too. And
-        # it prints tables to standard output, which is for results.
+        # Tune logs the traceback of every worker that dies, also where it goes on (it is in the trial's error.txt too), and
+        # prints tables to standard output, which is for results.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
             with contextlib.redirect_stdout(io.StringIO()):

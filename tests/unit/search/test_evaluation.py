@@ -93,7 +93,7 @@ def test_the_network_itself_is_left_alone(images: Dataset, network: IntegralNetw
 
 def test_a_calibrated_candidate_is_a_plain_module_ready_for_export(images: Dataset, network: IntegralNetwork) -> None:
     widths = network.uniform_widths(0.5)
-    module = calibrated(network, widths, images)
+    module = calibrated(network.train(), widths, images)
     assert not any(m.training for m in module.modules())
     assert not any(type(m).__module__.startswith("inn_automl.integral") for m in module.modules())
     assert all(p.is_contiguous() for p in module.parameters())

@@ -86,6 +86,58 @@ def test_a_resumed_training_ends_in_the_same_bits(
     assert (result.epochs_done, result.best_score, result.stopped) == (4, expected.best_score, "epochs")
 
 
+def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[dict[str, torch.Tensor]]:
+    """Gives epochs these scores; returns the states that got them."""
+    remaining, states = iter(scores), []
+
+    def validate(self: run.Run) -> dict[str, float]:
+        states.append(state_of(self.network))
+        return dict.fromkeys(("smallest", "middle", "full"), next(remaining))
+
+    monkeypatch.setattr(run.Run, "validate", validate)
+    return states
+
+
+def test_a_resumed_training_goes_on_from_its_last_state_and_keeps_its_best(
+    signals: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    whole = scripted(monkeypatch, 0.9, 0.1, 0.2, 0.3)
+    train(make(signals, "signal"), signals, TINY, seed=0)
+    parts = scripted(monkeypatch, 0.9, 0.1, 0.2, 0.3)
+    with pytest.raises(Interrupt):
+        train(make(signals, "signal"), signals, TINY, seed=0, checkpoint=path, on_epoch=interrupt_after(2))
+    network = make(signals, "signal")
+    assert train(network, signals, TINY, seed=0, checkpoint=path).best_score == pytest.approx(0.9)
+    assert_same(parts[3], whole[3])
+    assert_same(state_of(network), whole[0])
+
+
+@pytest.mark.parametrize("is_augmented", [False, True])
+def test_every_epoch_takes_every_sample_in_an_order_and_variant_of_its_own(
+    signals: Dataset, is_augmented: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def gradients(network: IntegralNetwork, x: torch.Tensor, *rest: object, **more: object) -> torch.Tensor:
+        seen.append(x)
+        return torch.zeros(())
+
+    monkeypatch.setattr(run, "sandwich_gradients", gradients)
+    recipe = dataclasses.replace(TINY, augment=is_augmented)
+    one = run.Run(make(signals, "signal"), signals, recipe, 0, torch.device("cpu"))
+    for epoch in (1, 2, 1):
+        one.steps(epoch, 5)
+    first, second, again = (torch.cat(seen[start : start + 5]) for start in (0, 5, 10))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    everything = one.samples.standardized(slice(None))
+    nearest = torch.cdist(first.flatten(1), everything.flatten(1)).min(1)
+    assert bool((nearest.values > 1e-3).all()) == is_augmented
+    if not is_augmented:
+        assert sorted(nearest.indices.tolist()) == list(range(80))
+
+
 def test_a_finished_training_is_not_repeated(signals: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     first = make(signals, "signal")
@@ -134,18 +186,10 @@ def test_every_width_learns(kind: str, family: str, changes: dict, request: pyte
 
 
 def test_the_best_state_is_kept(signals: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = iter([0.2, 0.9, 0.9, 0.4])
-    states = []
-
-    def validate(self: run.Run) -> dict[str, float]:
-        states.append(state_of(self.network))
-        score = next(scores)
-        return {"smallest": score, "middle": score, "full": score}
-
-    monkeypatch.setattr(run.Run, "validate", validate)
+    states = scripted(monkeypatch, 0.2, 0.9, 0.9, 0.4)
     network = make(signals, "signal")
     result = train(network, signals, TINY, seed=0)
-    assert result.best_score == 0.9
+    assert result.best_score == pytest.approx(0.9)
     assert_same(state_of(network), states[2])  # of equals the later
 
 

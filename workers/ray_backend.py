@@ -170,7 +170,7 @@ class RayBackend(Backend):
                 verbose=0,
             ),
         )
-        # Tune logs the traceback of every worker that dies, also where it goes on (the trial's error.txt has it too), and
+        # Tune logs the traceback of every worker that dies, even if it goes on (the trial's error.txt has it too), and
         # prints tables to standard output, which is for results.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:

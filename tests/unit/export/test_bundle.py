@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -186,21 +187,28 @@ def test_a_changed_byte_changes_nothing_unnoticed(bundle: Path, tmp_path: Path, 
     assert config == read_bundle(bundle)  # it was one of the ZIP's own bytes, a date for instance
 
 
-@pytest.fixture
+@contextmanager
 def only_4096_bytes_a_file() -> Iterator[None]:
-    """A real limit of the system, which stops a file in its middle as a full disk does."""
+    """A real limit of the system, which stops a file in its middle as a full disk does.
+
+    It holds for the whole process: pytest's own output, where it goes into a file, must not be written under it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("only_4096_bytes_a_file")
 def test_without_room_the_old_bundle_stays(onnx: Path, tmp_path: Path) -> None:
     path = tmp_path / "bundle.zip"
     path.write_bytes(b"the old one")
     weights = {"large": torch.zeros(10_000)}
-    with pytest.raises(StorageError, match=rf"no room for '{path}': 4\d{{4}} bytes are needed"):
+    with (
+        pytest.raises(StorageError, match=rf"no room for '{path}': 4\d{{4}} bytes are needed"),
+        only_4096_bytes_a_file(),
+    ):
         write_bundle(path, make_config(), onnx=onnx, weights=weights)
     assert path.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [path]

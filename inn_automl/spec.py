@@ -34,6 +34,7 @@ def _refuse_lookalikes(value: Any) -> Any:
 _Number = BeforeValidator(_refuse_lookalikes)
 Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, _Number, Field(gt=0)]
+_Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class _Strict(BaseModel):
@@ -43,7 +44,10 @@ class _Strict(BaseModel):
 class DeviceBudget(_Strict):
     """One device and the bounds a model must keep on it. A bound left out does not bind."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: _Name
+    agent: _Name | None = None
+    """The registered device agent that measures it; None: the machine that runs the job, or in the service the
+    project's only agent."""
     runtime: str = "onnxruntime-cpu"
     threads: Annotated[int, _Number, Field(gt=0, le=1024)] = 1
     batch_size: Annotated[int, _Number, Field(gt=0, le=4096)] = 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,69 +21,16 @@ from typing import Any
 from inn_automl.devices.confidence import relative_width, summarize
 from inn_automl.devices.environment import num_usable_cores
 from inn_automl.devices.isolation import Event, run_timing
+from inn_automl.devices.measurement import QUICK, THOROUGH, LatencyMeasurement, Measure, Protocol
 from inn_automl.devices.timing import MAX_WAITED
 from inn_automl.errors import MeasurementError, SpecError
-from inn_automl.result import LatencySummary
 from inn_automl.spec import DeviceBudget
+
+__all__ = ["QUICK", "THOROUGH", "LatencyMeasurement", "Measure", "Protocol", "check_device", "measure"]
 
 # A loaded model takes about its file's size for the graph, again for weights laid out as the kernels want them, and
 # its activations; to that comes what an empty session takes.
 _SESSION_FACTOR, _SESSION_BYTES = 4, 8 * 2**20
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How often and how long is measured."""
-
-    min_processes: int = 6
-    """They are all that intervals are made of: with 6 the factor for the unknown spread is 2.6, with 3 it is 4.3."""
-    max_processes: int = 10
-    """Another process is started until every model is settled."""
-    settled_share: float = 0.1
-    """A model is settled when the 95 % interval for its mean percentile is narrower than this share of it."""
-    num_blocks: int = 24
-    """Undisturbed blocks of each model that a process needs."""
-    min_s: float = 2.0
-    """A process takes turns for at least this long, because a machine's speed can change from second to second."""
-    max_s: float = 90.0
-    """No process is started after this time, and none takes turns for longer than its share of it."""
-    block_s: float = 0.002
-    """A scheduler seldom lets a thread compute for longer while others wait: a longer block is seldom undisturbed."""
-    max_runs: int = 50
-    """Runs in a block; a model of a few microseconds needs no more."""
-    stalled_s: float = 60.0
-    """A process that does not reach its next step (to load a model, to begin a block) in this time is given up."""
-    max_bytes: int = 2**30
-    """Models that together need more memory than this are loaded in turns."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.min_processes <= self.max_processes or self.num_blocks < 1:
-            raise ValueError(f"give 2 <= min_processes <= max_processes and num_blocks of at least 1, not {self}")
-
-
-THOROUGH = Protocol()
-"""For what is shown and promised."""
-
-QUICK = Protocol(min_processes=4, max_processes=4, num_blocks=16, min_s=1.0, max_s=20.0)
-"""For calibration, and for a first look: many models, a few hundred runs each."""
-
-
-@dataclass(frozen=True)
-class LatencyMeasurement:
-    """What was measured of one model."""
-
-    summary: LatencySummary
-    samples_ms: list[list[list[float]]] = field(repr=False)
-    """Milliseconds of [process][block][run], all of them."""
-    remark: str
-    """Why the measurement did not settle before a limit was reached; empty where it did."""
-    environment: dict[str, Any] = field(repr=False)
-    """Runtime, its version and options; machine; threads and protocol; times in UTC; how disturbed the machine was."""
-
-    @property
-    def settled(self) -> bool:
-        return not self.remark
 
 
 def check_device(device: DeviceBudget) -> None:

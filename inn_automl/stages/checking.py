@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from inn_automl.devices.latency import QUICK, measure
+from inn_automl.devices.latency import QUICK
 from inn_automl.errors import ImpossibleBudgetError
 from inn_automl.export import export_onnx
 from inn_automl.models import get_family
@@ -61,12 +61,12 @@ def _fitting(job: Job) -> list[TrainingCandidate]:
         fits = {}
         for position, architecture in enumerate(architectures):
             job.progress.update(position / len(architectures), detail="the smallest network on each device")
-            fits[architecture] = not _misses(_smallest(job, architecture, Path(folder)), budget.devices)
+            fits[architecture] = not _misses(job, _smallest(job, architecture, Path(folder)), budget.devices)
         if all(fits.values()):
             return candidates
         if not any(fits.values()):
             smallest = _smallest(job, least, Path(folder))
-            misses = _misses(smallest, budget.devices)
+            misses = _misses(job, smallest, budget.devices)
             if misses:
                 device, key = misses[0]
                 raise ImpossibleBudgetError(_explain(job, device, key, smallest, _largest(job, most, Path(folder))))
@@ -107,11 +107,11 @@ def _export(job: Job, architecture: Architecture, widths: dict[str, int], path: 
     return _Extreme(costs.params, costs.macs, path.stat().st_size, path)
 
 
-def _latency(extreme: _Extreme, device: DeviceBudget) -> LatencySummary:
-    return measure({"model": extreme.path}, device, protocol=QUICK)["model"].summary
+def _latency(job: Job, extreme: _Extreme, device: DeviceBudget) -> LatencySummary:
+    return job.measure({"model": extreme.path}, device, protocol=QUICK)["model"].summary
 
 
-def _misses(smallest: _Extreme, devices: Sequence[DeviceBudget]) -> list[tuple[DeviceBudget, str]]:
+def _misses(job: Job, smallest: _Extreme, devices: Sequence[DeviceBudget]) -> list[tuple[DeviceBudget, str]]:
     """Devices and bounds that even the smallest network is certain to miss."""
     missed = []
     for device in devices:
@@ -119,7 +119,7 @@ def _misses(smallest: _Extreme, devices: Sequence[DeviceBudget]) -> list[tuple[D
             bound = getattr(device, key)
             if bound is not None and getattr(smallest, key.removeprefix("max_")) > bound:
                 missed.append((device, key))
-        if device.max_latency_ms is not None and _latency(smallest, device).ci[0] > device.max_latency_ms:
+        if device.max_latency_ms is not None and _latency(job, smallest, device).ci[0] > device.max_latency_ms:
             missed.append((device, "max_latency_ms"))
     return missed
 
@@ -127,7 +127,7 @@ def _misses(smallest: _Extreme, devices: Sequence[DeviceBudget]) -> list[tuple[D
 def _explain(job: Job, device: DeviceBudget, key: str, smallest: _Extreme, largest: _Extreme) -> str:
     bound = getattr(device, key)
     if key == "max_latency_ms":
-        low, high = (_latency(extreme, device).at_percentile for extreme in (smallest, largest))
+        low, high = (_latency(job, extreme, device).at_percentile for extreme in (smallest, largest))
         reachable = f"{low:.3g} to {high:.3g} ms at p{device.percentile:g}"
     else:
         name = key.removeprefix("max_")

@@ -14,17 +14,34 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from inn_automl.backend import Backend
 from inn_automl.data import Dataset
+from inn_automl.devices.latency import Measure
 from inn_automl.errors import JobDirectoryError
 from inn_automl.progress import Progress
 from inn_automl.spec import JobSpec
 from inn_automl.storage import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """How a job is published to MLflow."""
+
+    project: str = "inn_automl"
+    """Name of the experiment."""
+    job_id: str | None = None
+    """What the job is recognized by when it is published again; None: an id that its folder keeps."""
+    job_name: str | None = None
+    """What people call it; None: dataset and family."""
+    patience_s: float = 0.0
+    """For how long a store that cannot be used is tried again."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +53,9 @@ class Job:
     dataset: Dataset
     family: str
     backend: Backend
+    measure: Measure
     progress: Progress
+    tracking: Tracking = Tracking()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -100,6 +119,8 @@ def _check_same_job(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> None:
         write_json(path, mine)
         return
     theirs = read_json(path)
+    with suppress(ValidationError):  # written by a release whose spec had fewer keys
+        theirs["spec"] = JobSpec.model_validate(theirs.get("spec")).model_dump(mode="json")
     for key, value in mine.items():
         if theirs.get(key) != value:
             what = _first_difference(key, theirs.get(key), value)

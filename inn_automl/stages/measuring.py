@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
-from inn_automl.devices.latency import measure
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
 from inn_automl.result import Candidate, LatencySummary
@@ -184,7 +183,7 @@ def _measure(
 ) -> tuple[dict[str, LatencySummary], dict[str, Any]]:
     path = job.folder / "measuring" / f"{device.name}.json"
     if not path.exists():
-        found = measure(
+        found = job.measure(
             {name: onnx_path(job, name) for name in names},
             device,
             on_progress=lambda done: job.progress.update(

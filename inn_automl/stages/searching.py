@@ -14,7 +14,7 @@ import numpy as np
 
 from inn_automl.devices.calibration import calibration_widths
 from inn_automl.devices.features import latency_features
-from inn_automl.devices.latency import QUICK, measure
+from inn_automl.devices.latency import QUICK
 from inn_automl.devices.predictor import LatencyPredictor
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
@@ -101,7 +101,7 @@ def _calibrate(
         for position, widths in enumerate(chosen):
             job.progress.update(0.5 * position / len(chosen), detail=f"{device.name}: exporting")
             models[str(position)] = _export(job, network, widths, template)
-        found = measure(
+        found = job.measure(
             models,
             device,
             protocol=QUICK,

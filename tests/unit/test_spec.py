@@ -185,3 +185,11 @@ def test_a_bad_job_is_refused(key: str, value: object) -> None:
     good = {"dataset": "digits", "budget": {"devices": [{"name": "a"}]}}
     with pytest.raises(InputError, match=f"the job, {key} = "):
         parse(JobSpec, {**good, key: value}, where="the job")
+
+
+def test_a_device_may_name_its_agent() -> None:
+    device = parse(DeviceBudget, {"name": "pi", "agent": "pi4"}, where="the device")
+    assert device.agent == "pi4"
+    assert parse(DeviceBudget, {"name": "pi"}, where="the device").agent is None
+    with pytest.raises(SpecError, match="agent"):
+        parse(DeviceBudget, {"name": "pi", "agent": "../pi4"}, where="the device")

@@ -1,0 +1,8 @@
+"""What goes over the wire between the coordinator, its users, its workers and the device agents: pydantic models.
+
+- `problems`: error bodies and their stable codes
+- `access`: projects, keys
+- `datasets`, `jobs`, `devices`: what users see
+- `measurements`: what a device agent leases and posts
+- `runs`: what a worker that runs a job is told and reports
+"""

@@ -1,0 +1,62 @@
+"""Projects, keys and roles."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from inn_automl.api.base import Name, UtcTime, WireModel
+
+
+class Role(StrEnum):
+    """What a key may do. An admin manages projects and keys, a user one project's jobs, an agent its measurements."""
+
+    ADMIN = "admin"
+    USER = "user"
+    AGENT = "agent"
+
+
+class NewProject(WireModel):
+    """A project to make, or the limits to give to one."""
+
+    name: Name
+    max_running_jobs: Annotated[int, Field(ge=0, le=100_000)] = 4
+    max_gpu_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Hours of GPUs that all jobs of the project may use together; null for any."""
+
+
+class Project(NewProject):
+    id: str
+    gpu_hours: float
+    """Used so far."""
+    created_at: UtcTime
+
+
+class NewKey(WireModel):
+    """A key to make."""
+
+    name: Name
+    role: Role = Role.USER
+    project: Name | None = None
+    """Null for the project of the key that asks."""
+
+
+class Key(WireModel):
+    """A key, without its secret."""
+
+    id: str
+    name: Name
+    role: Role
+    project: Name
+    prefix: str
+    """First characters of the secret, to tell keys apart."""
+    created_at: UtcTime
+    last_used_at: UtcTime | None
+    revoked_at: UtcTime | None
+
+
+class CreatedKey(Key):
+    secret: str
+    """Shown this once; only its hash is kept."""

@@ -1,0 +1,45 @@
+"""Datasets of a project."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from inn_automl.api.base import Name, Sha256, UtcTime, WireModel
+
+
+class RegisterDataset(WireModel):
+    """A dataset to fetch from a URL whose scheme and root the coordinator's settings allow."""
+
+    name: Name
+    url: Annotated[str, Field(min_length=1, max_length=2048)]
+    sha256: Sha256 | None = None
+    """What the content must hash to."""
+
+
+class DatasetFacts(WireModel):
+    """What checking found in the content."""
+
+    kind: Literal["image", "signal"]
+    input_shape: tuple[int, ...]
+    """Of one sample: C x H x W or C x L."""
+    classes: tuple[str, ...]
+    num_samples: int
+    class_counts: tuple[int, ...]
+    """Samples of each class, in the order of `classes`."""
+    split_sizes: dict[str, int]
+    """Samples of "train", "validation" and "test" for seed 0."""
+    notes: tuple[str, ...] = ()
+    num_thumbnails: int = 0
+
+
+class Dataset(WireModel):
+    id: str
+    name: Name
+    filename: str
+    sha256: Sha256
+    size_bytes: int
+    source_url: str | None
+    facts: DatasetFacts
+    created_at: UtcTime

@@ -1,0 +1,174 @@
+"""Jobs: what is submitted, and what is seen of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from inn_automl.api.base import Name, UtcTime, WireModel
+from inn_automl.result import DeviceResult
+from inn_automl.spec import DeviceBudget, JobSpec, SearchBudget
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    TRAINING = "training"
+    SEARCHING = "searching"
+    MEASURING = "measuring"
+    PUBLISHING = "publishing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+RUNNING = (JobState.TRAINING, JobState.SEARCHING, JobState.MEASURING, JobState.PUBLISHING)
+ENDED = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class JobKind(StrEnum):
+    """What a job does: everything; a finished one's search for other devices or bounds; one more sampled model."""
+
+    SEARCH = "search"
+    EXTEND = "extend"
+    DISCRETIZE = "discretize"
+
+
+Priority = Annotated[int, Field(ge=-100, le=100)]
+
+
+class SubmitJob(WireModel):
+    """A job to run: the spec of `inn-automl run`, whose dataset is a built-in one or a dataset of the project."""
+
+    spec: JobSpec
+    name: Name | None = None
+    priority: Priority = 0
+    """Of two queued jobs of a project the one with the higher priority starts first."""
+
+
+class ExtendJob(WireModel):
+    """Other devices or bounds for a finished job's network: searched and measured, not trained."""
+
+    devices: Annotated[tuple[DeviceBudget, ...], Field(min_length=1)]
+    search: SearchBudget = SearchBudget()
+    name: Name | None = None
+    priority: Priority = 0
+
+
+class DiscretizeJob(WireModel):
+    """One more model of a finished job's network: `widths` by group, or one `ratio` for all groups."""
+
+    widths: dict[str, Annotated[int, Field(gt=0)]] | None = None
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> DiscretizeJob:
+        if (self.widths is None) == (self.ratio is None):
+            raise ValueError("give either widths or ratio")
+        return self
+
+
+class JobProgress(WireModel):
+    """How far the running stage is."""
+
+    stage: str
+    """Finer than the state: starting, checking, training, calibrating, searching, measuring, publishing."""
+    fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    seconds_left: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Of this stage; null while too little was done to say."""
+    best: str | None = None
+    detail: str | None = None
+
+
+class JobCost(WireModel):
+    """What the job took so far, over all its attempts."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    """Seconds times processors (GPUs) that were held."""
+
+
+class JobError(WireModel):
+    """Why a job failed."""
+
+    code: str
+    detail: str
+    """Names the fault, the value and the remedy."""
+
+
+class Job(WireModel):
+    id: str
+    name: Name | None
+    kind: JobKind
+    parent_id: str | None
+    """The finished job that this one extends or discretizes."""
+    state: JobState
+    priority: int
+    spec: JobSpec
+    widths: DiscretizeJob | None = None
+    progress: JobProgress | None
+    cost: JobCost
+    error: JobError | None
+    attempt: int
+    """How often it was started."""
+    max_attempts: int
+    notes: list[str]
+    created_at: UtcTime
+    started_at: UtcTime | None
+    finished_at: UtcTime | None
+
+
+class JobSummary(WireModel):
+    """A job in a list."""
+
+    id: str
+    name: Name | None
+    kind: JobKind
+    parent_id: str | None
+    state: JobState
+    dataset: str
+    devices: list[str]
+    stage: str | None
+    fraction: float
+    created_at: UtcTime
+    finished_at: UtcTime | None
+
+
+class JobEvent(WireModel):
+    """Something that happened to a job; the id orders them and is what `Last-Event-ID` takes."""
+
+    id: int
+    kind: Literal["state", "progress", "note", "error", "result"]
+    data: dict[str, Any]
+    at: UtcTime
+
+
+class Fronts(WireModel):
+    """All fronts of a job, as in its result.json."""
+
+    job_id: str
+    devices: list[DeviceResult]
+
+
+class DeviceComparison(WireModel):
+    """One device's fronts of two jobs against one reference point."""
+
+    device: str
+    reference: tuple[float, float]
+    """Latency in milliseconds and accuracy."""
+    hypervolume: dict[str, float]
+    """By job id."""
+    better: str | None
+    """Id of the job with the larger hypervolume; null where they are equal."""
+    fronts: dict[str, DeviceResult]
+
+
+class Comparison(WireModel):
+    jobs: tuple[str, str]
+    devices: list[DeviceComparison]
+    """Those that both have, by name."""
+    only_in: dict[str, list[str]]
+    """Devices that one job has alone, by job id."""

@@ -1,0 +1,78 @@
+"""A measurement: some models on one device, timed together. A worker asks for it, an agent leases it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from inn_automl.api.base import Sha256, Text, WireModel
+from inn_automl.api.jobs import JobError
+from inn_automl.spec import DeviceBudget
+
+
+class MeasurementState(StrEnum):
+    QUEUED = "queued"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ModelFile(WireModel):
+    """An ONNX file in the job's storage, under its hash."""
+
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(gt=0)]
+
+
+class NewMeasurement(WireModel):
+    """What a worker wants measured. Asking again for the same finds what was asked before."""
+
+    device: DeviceBudget
+    models: Annotated[dict[str, ModelFile], Field(min_length=1, max_length=10_000)]
+    protocol: dict[str, Any]
+    """`inn_automl.devices.latency.Protocol.to_dict()`."""
+
+
+class Measurement(WireModel):
+    """As its worker sees it."""
+
+    id: str
+    state: MeasurementState
+    fraction: float
+    agent: str
+    """Name of the device that measures it."""
+    agent_is_away: bool
+    results: dict[str, Any] | None = None
+    """By model, once done: `LatencyMeasurement.to_dict()`."""
+    error: JobError | None = None
+
+
+class MeasurementLease(WireModel):
+    """What an agent is to measure, and until when it must be heard of."""
+
+    id: str
+    token: str
+    """To be sent as `Lease-Token` with everything about this measurement."""
+    lease_s: float
+    """The lease ends this long after the last heartbeat."""
+    device: DeviceBudget
+    models: dict[str, ModelFile]
+    protocol: dict[str, Any]
+
+
+class MeasurementHeartbeat(WireModel):
+    fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+
+
+class MeasurementResults(WireModel):
+    """By model: `LatencyMeasurement.to_dict()`, raw samples included."""
+
+    results: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+
+
+class MeasurementFailure(WireModel):
+    detail: Text
+    """What failed, for the user of the job."""

@@ -1,0 +1,25 @@
+"""Error bodies: `application/problem+json` (RFC 9457) with a stable code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """One fault. `code` is stable and for programs; `detail` names the fault, the value and the remedy."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    """`urn:inn-automl:problem:CODE`."""
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None = None
+    errors: list[dict[str, Any]] | None = None
+    """For invalid requests: every fault with its place (`loc`) and message (`msg`)."""

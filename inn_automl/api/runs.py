@@ -1,0 +1,70 @@
+"""A run: one attempt of a worker at a job, authenticated by a lease token that a later attempt replaces."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from inn_automl.api.base import Sha256, Text, WireModel
+from inn_automl.api.jobs import DiscretizeJob, JobCost, JobKind, JobProgress
+from inn_automl.result import JobResult
+from inn_automl.spec import JobSpec
+
+
+class RunOrder(WireModel):
+    """All that a worker needs to know."""
+
+    job_id: str
+    attempt: int
+    kind: JobKind
+    spec: JobSpec
+    """Its dataset is a built-in name, or `dataset_url` is given."""
+    widths: DiscretizeJob | None = None
+    storage_url: str
+    """Folder of the job: what an earlier attempt left there is continued."""
+    parent_storage_url: str | None = None
+    dataset_url: str | None = None
+    dataset_sha256: Sha256 | None = None
+    dataset_filename: str | None = None
+    project: str
+    mlflow_uri: str | None
+    heartbeat_s: float
+    """Report at least this often."""
+
+
+class RunHeartbeat(WireModel):
+    progress: JobProgress | None = None
+    notes: Annotated[list[Text], Field(max_length=100)] = Field(default_factory=list)
+    """New ones since the last heartbeat."""
+    cost: JobCost = JobCost()
+    """Of this attempt so far."""
+
+
+class RunAnswer(WireModel):
+    cancel: bool
+    """The job is to stop now; its worker ends without a report."""
+
+
+class Artifact(WireModel):
+    """A file of the job's storage that users may download."""
+
+    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Relative to the job's storage."""
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class RunResult(WireModel):
+    result: JobResult | None
+    """Null for a discretization, whose only outcome is its bundle."""
+    artifacts: list[Artifact]
+    cost: JobCost = JobCost()
+
+
+class RunFailure(WireModel):
+    code: Annotated[str, Field(min_length=1, max_length=64)]
+    detail: Text
+    retryable: bool
+    """Whether another attempt may succeed: a lost machine, a full disk; not a diverged training or bad input."""
+    cost: JobCost = JobCost()

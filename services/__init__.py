@@ -1,0 +1,1 @@
+"""The coordinator and the stack around it. Stands on `inn_automl`, knows nothing of `workers`."""

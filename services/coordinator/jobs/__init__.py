@@ -1,0 +1,1 @@
+"""Jobs: what users ask of them (`endpoints`, `service`, `repository`), and how they move (`lifecycle`, `changes`)."""

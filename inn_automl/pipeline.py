@@ -1,23 +1,27 @@
 """The main job: a dataset and a hardware budget in, measured Pareto fronts and downloadable models out.
 
 Checking, training, calibrating, searching, measuring, publishing. Each stage leaves its result in the job's folder, so
-that a job that was stopped at any moment goes on with the same call.
+that a job that was stopped at any moment goes on with the same call. A finished job can be extended to other devices
+and bounds, and its network discretized to any widths: neither trains again.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inn_automl.data import load_dataset
+from inn_automl.data import Dataset, load_dataset
 from inn_automl.devices import latency
 from inn_automl.errors import InputError
+from inn_automl.export import OnnxTemplate
 from inn_automl.models import build, default_family
 from inn_automl.progress import Progress, SilentProgress
 from inn_automl.result import JobResult
 from inn_automl.spec import JobSpec
 from inn_automl.stages.checking import fitting_candidates
+from inn_automl.stages.extending import FinishedJob, adopt_training
 from inn_automl.stages.job import Job, Tracking, claim_folder
 from inn_automl.stages.measuring import make_template, measure_finalists
 from inn_automl.stages.publishing import publish_job
@@ -29,6 +33,7 @@ from inn_automl.tracking.store import locate, prepare_early
 if TYPE_CHECKING:
     from inn_automl.backend import Backend
     from inn_automl.devices.latency import Measure
+    from inn_automl.training.trial import Trained
 
 
 def run_job(
@@ -59,19 +64,91 @@ def run_job(
     family = spec.family or default_family(dataset.kind, dataset.input_shape)
     build(family, dataset.input_shape, dataset.num_classes)  # refuses a family that does not fit the data
     out = out.absolute()  # workers have working directories of their own
-    with claim_folder(out, spec, {"dataset_fingerprint": dataset.fingerprint, "family": family}):
-        finished = out / "result.json"
-        if finished.exists():
-            return JobResult.model_validate(read_json(finished))
-        for note in dataset.notes:
-            progress.note(note)
-        prepare_early(locate())  # MLflow's database takes seconds to create
+    with claim_folder(out, spec, {"dataset_fingerprint": dataset.fingerprint, "family": family, "extends": None}):
         job = Job(spec, out, dataset, family, backend, measure, progress, tracking or Tracking())
+        if result := _finished(job):
+            return result
         trials = train_network(job, fitting_candidates(job))
-        template = functools.cache(lambda: make_template(job, trials[0]))
-        searched = search_widths(job, trials[0], template)
-        measured = measure_finalists(job, trials[0], searched, template)
-        return publish_job(job, trials, searched, measured)
+        return _search_and_publish(job, trials, functools.cache(lambda: make_template(job, trials[0])))
+
+
+def extend_job(
+    spec: JobSpec,
+    parent: Path,
+    out: Path,
+    *,
+    backend: Backend,
+    measure: Measure = latency.measure,
+    progress: Progress | None = None,
+    tracking: Tracking | None = None,
+) -> JobResult:
+    """Runs another job on the network of a finished one: other devices, bounds or search budget, no training.
+
+    Accuracies that the parent evaluated cost nothing again, a device that it calibrated is not calibrated again, and
+    models that it exported are taken over. A call after an interrupt goes on where the earlier one was.
+
+    Args:
+        spec: as the parent's but for devices and search; its dataset may lie elsewhere, its family may be left out.
+        parent: folder of the finished job. It is only read, and not needed any more afterwards.
+        out: folder that everything is written to. New, empty, or of the same extension.
+        backend, measure, progress, tracking: as for `run_job`.
+
+    Raises:
+        InputError: the parent is not finished or was trained on something else, or the budget or the folder cannot be
+            used; nothing was spent.
+        MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found so far is kept.
+    """
+    progress = progress or SilentProgress()
+    _check_agents(spec, measure)
+    finished = FinishedJob(parent)
+    finished.check_extension(spec)
+    dataset = _dataset_of(finished, spec.dataset)
+    out = out.absolute()
+    facts = {
+        "dataset_fingerprint": dataset.fingerprint,
+        "family": finished.family,
+        "extends": finished.network_hash(),
+    }
+    with claim_folder(out, spec, facts):
+        job = Job(
+            spec,
+            out,
+            dataset,
+            finished.family,
+            backend,
+            measure,
+            progress,
+            tracking or Tracking(),
+            parent=finished.folder,
+        )
+        if result := _finished(job):
+            return result
+        template = functools.cache(lambda: make_template(job, finished.trials()[0]))
+        return _search_and_publish(job, adopt_training(job, finished, template), template)
+
+
+def _dataset_of(finished: FinishedJob, source: str) -> Dataset:
+    """The dataset at `source`, if it is the one that the job was trained on."""
+    dataset = load_dataset(source, seed=finished.spec.seed)
+    finished.check_dataset(source, dataset.fingerprint)
+    return dataset
+
+
+def _finished(job: Job) -> JobResult | None:
+    """The result, where the job is finished; otherwise prepares for the work ahead."""
+    path = job.folder / "result.json"
+    if path.exists():
+        return JobResult.model_validate(read_json(path))
+    for note in job.dataset.notes:
+        job.progress.note(note)
+    prepare_early(locate())  # MLflow's database takes seconds to create
+    return None
+
+
+def _search_and_publish(job: Job, trials: list[Trained], template: Callable[[], OnnxTemplate]) -> JobResult:
+    searched = search_widths(job, trials[0], template)
+    measured = measure_finalists(job, trials[0], searched, template)
+    return publish_job(job, trials, searched, measured)
 
 
 def _check_agents(spec: JobSpec, measure: Measure) -> None:

@@ -37,6 +37,7 @@ class SearchProgress:
     Args:
         batch: number of the batch, counted from 0.
         device: the device that asked for it.
+        num_evaluations: without those that were inherited from another search.
         hypervolume: by device, in accuracy times milliseconds.
         best: by device, predicted latency in milliseconds and accuracy of its most accurate feasible candidate.
     """
@@ -183,7 +184,7 @@ class _Search:
                 on_batch(self.progress(study))
 
     def num_left(self) -> int:
-        return max(self.budget.max_evaluations - len(self.table.evaluations), 0)
+        return max(self.budget.max_evaluations - self.table.num_own, 0)
 
     def evaluate_batch(self, study: WidthStudy) -> bool:
         """Evaluates a batch for one device and tells all; False if it was stopped before the end."""
@@ -264,7 +265,7 @@ class _Search:
         return SearchProgress(
             batch=self.table.batch - 1,
             device=study.device.name,
-            num_evaluations=len(self.table.evaluations),
+            num_evaluations=self.table.num_own,
             max_evaluations=self.budget.max_evaluations,
             hypervolume={s.device.name: history[-1] for s, history in zip(self.studies, self.history, strict=True)},
             best=best,
@@ -296,7 +297,7 @@ class _Search:
         )
 
     def reason(self, stopped: Stopped, *, any_feasible: bool) -> str:
-        num = len(self.table.evaluations)
+        num = self.table.num_own
         if stopped == "budget":
             return f"The budget of {self.budget.max_evaluations} accuracy evaluations is spent."
         if stopped == "stalled":

@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from inn_automl.errors import CorruptFileError, JobDirectoryError, StorageError
+from inn_automl.storage import write_atomically
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class AccuracyTable:
         evaluations: in the order in which they were made.
         finished: for each finished batch the device that asked for it.
         begun: device and size of the batch being evaluated; None between batches.
+        num_inherited: how many of the evaluations, the first ones, were made by another search.
 
     Raises:
         JobDirectoryError: the file belongs to a network with other coupled groups.
@@ -59,6 +61,7 @@ class AccuracyTable:
         self.evaluations: list[Evaluation] = []
         self.finished: list[str] = []
         self.begun: tuple[str, int] | None = None
+        self.num_inherited = 0
         try:
             drop_torn_line(path)
             lines = path.read_bytes().splitlines() if path.exists() else []
@@ -106,6 +109,11 @@ class AccuracyTable:
         self.begun = None
 
     @property
+    def num_own(self) -> int:
+        """Evaluations that this search paid for."""
+        return len(self.evaluations) - self.num_inherited
+
+    @property
     def batch(self) -> int:
         """The batch being evaluated, counted from 0."""
         return len(self.finished)
@@ -142,6 +150,7 @@ class AccuracyTable:
             record = json.loads(line)
             if number == 1:
                 found = record["groups"]
+                self.num_inherited = int(record.get("inherited", 0))
             elif "begun" in record:
                 self.begun = str(record["device"]), int(record["num"])
             elif "finished" in record:
@@ -161,6 +170,27 @@ class AccuracyTable:
                 f"{str(self.path)!r} belongs to a network with coupled groups {found}, not {groups}: "
                 "choose another output folder or remove the file."
             )
+
+
+def inherit_evaluations(parent: Path, child: Path) -> None:
+    """Begins the table `child` with all evaluations of another search's, as a first batch that cost nothing.
+
+    Raises:
+        CorruptFileError: a line of `parent` is not what `AccuracyTable` writes.
+        StorageError: `parent` cannot be read, or `child` not be written.
+    """
+    try:
+        header, *records = (json.loads(line) for line in parent.read_bytes().splitlines())
+        made = [{**record, "batch": 0} for record in records if "accuracy" in record]
+        header["inherited"] = len(made)
+    except OSError as error:
+        raise StorageError(f"the evaluations {str(parent)!r} cannot be read ({error}): check the folder.") from error
+    except (ValueError, TypeError) as error:
+        raise CorruptFileError(
+            f"{str(parent)!r} holds no evaluations ({error!r}): its job cannot be extended."
+        ) from error
+    lines = [header, {"begun": 0, "device": "", "num": len(made)}, *made, {"finished": 0, "device": ""}]
+    write_atomically(child, b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines))
 
 
 def drop_torn_line(path: Path) -> None:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from inn_automl.devices.latency import QUICK
 from inn_automl.errors import ImpossibleBudgetError
-from inn_automl.export import export_onnx
+from inn_automl.export import OnnxTemplate, export_onnx
 from inn_automl.models import get_family
 from inn_automl.result import LatencySummary
+from inn_automl.search.space import SearchSpace
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.recipe import Recipe, TrainingCandidate, training_candidates
-from inn_automl.training.trial import Architecture
+from inn_automl.training.trial import Architecture, Trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +69,9 @@ def _fitting(job: Job) -> list[TrainingCandidate]:
             smallest = _smallest(job, least, Path(folder))
             misses = _misses(job, smallest, budget.devices)
             if misses:
-                device, key = misses[0]
-                raise ImpossibleBudgetError(_explain(job, device, key, smallest, _largest(job, most, Path(folder))))
+                reach = f"family {job.family!r}, whose networks for this dataset reach"
+                largest = _largest(job, most, Path(folder))
+                raise ImpossibleBudgetError(_explain(job, *misses[0], smallest, largest, reach, "or another --family."))
     fitting = []
     for candidate in candidates:
         if fits[_architecture(job, candidate.width, candidate.depth)]:
@@ -81,6 +83,31 @@ def _fitting(job: Job) -> list[TrainingCandidate]:
             )
             fitting.append(dataclasses.replace(candidate, width=least.width, depth=least.depth))
     return fitting
+
+
+def check_trained(job: Job, trained: Trained, template: Callable[[], OnnxTemplate]) -> None:
+    """Whether a network that is trained already can meet every bound of every device.
+
+    Raises:
+        ImpossibleBudgetError: even its narrowest widths miss a bound; says the range that is possible.
+    """
+    network = trained.network()
+    with tempfile.TemporaryDirectory() as folder:
+
+        def extreme(name: str, widths: dict[str, int]) -> _Extreme:
+            path, costs = Path(folder) / f"{name}.onnx", network.costs(widths)
+            size_bytes = template().export(network.discretize(widths).eval(), path, widths=widths).size_bytes
+            return _Extreme(costs.params, costs.macs, size_bytes, path)
+
+        for position, device in enumerate(job.spec.budget.devices):
+            job.progress.update(position / len(job.spec.budget.devices), detail=f"{device.name}: the narrowest widths")
+            smallest = extreme("smallest", SearchSpace(network.groups, device.granularity).smallest)
+            misses = _misses(job, smallest, [device])
+            if misses:
+                largest = extreme("largest", network.full_widths)
+                reach = f"the trained network of family {job.family!r}, which reaches"
+                remedy = "or run a job of its own for this device, which trains another network."
+                raise ImpossibleBudgetError(_explain(job, *misses[0], smallest, largest, reach, remedy))
 
 
 def _architecture(job: Job, width: float, depth: int) -> Architecture:
@@ -124,7 +151,9 @@ def _misses(job: Job, smallest: _Extreme, devices: Sequence[DeviceBudget]) -> li
     return missed
 
 
-def _explain(job: Job, device: DeviceBudget, key: str, smallest: _Extreme, largest: _Extreme) -> str:
+def _explain(
+    job: Job, device: DeviceBudget, key: str, smallest: _Extreme, largest: _Extreme, reach: str, remedy: str
+) -> str:
     bound = getattr(device, key)
     if key == "max_latency_ms":
         low, high = (_latency(job, extreme, device).at_percentile for extreme in (smallest, largest))
@@ -134,6 +163,6 @@ def _explain(job: Job, device: DeviceBudget, key: str, smallest: _Extreme, large
         low, high = getattr(smallest, name), getattr(largest, name)
         reachable = f"{low:,} to {high:,} {name}".replace("size_bytes", "bytes")
     return (
-        f"device {device.name!r}: {key} = {bound:g} cannot be met by family {job.family!r}, whose networks for this "
-        f"dataset reach from {reachable}: give a bound in that range, or another --family."
+        f"device {device.name!r}: {key} = {bound:g} cannot be met by {reach} from {reachable}: "
+        f"give a bound in that range, {remedy}"
     )

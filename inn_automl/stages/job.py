@@ -27,7 +27,7 @@ from inn_automl.devices.latency import Measure
 from inn_automl.errors import JobDirectoryError
 from inn_automl.progress import Progress
 from inn_automl.spec import JobSpec
-from inn_automl.storage import read_json, write_json
+from inn_automl.storage import read_json, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,19 @@ class Job:
     measure: Measure
     progress: Progress
     tracking: Tracking = Tracking()
+    parent: Path | None = None
+    """Folder of the finished job that this one extends: it is only read."""
+
+    def inherit(self, *names: str) -> bool:
+        """Copies files (relative to the folder) that are missing here from the parent, the last one last.
+
+        Returns:
+            Whether the last one is here.
+        """
+        if not (self.folder / names[-1]).exists() and self.parent and (self.parent / names[-1]).exists():
+            for name in names:
+                write_atomically(self.folder / name, (self.parent / name).read_bytes())
+        return (self.folder / names[-1]).exists()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
@@ -20,7 +20,7 @@ from inn_automl.search.evaluation import calibrated
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
 from inn_automl.stages.searching import SearchedDevice
-from inn_automl.storage import read_json, write_json
+from inn_automl.storage import read_json, write_atomically, write_json
 from inn_automl.training.trial import Trained
 
 MAX_FINALISTS = 20
@@ -146,12 +146,12 @@ def _export(
     job: Job, network: IntegralNetwork, name: str, widths: Widths, template: Callable[[], OnnxTemplate]
 ) -> Model:
     record = job.folder / "models" / f"{name}.json"
-    if record.exists():
+    if job.inherit(*(f"models/{name}.{ending}" for ending in ("onnx", "safetensors", "json"))):
         return Model(**read_json(record))
     module = calibrated(network, widths, job.dataset)
     export = template().export(module, onnx_path(job, name), widths=widths)
     weights = {key: value.contiguous().clone() for key, value in module.state_dict().items()}
-    save_file(weights, weights_path(job, name))
+    write_atomically(weights_path(job, name), save(weights))
     model = Model(name, dict(widths), export.size_bytes, export.difference, NUM_VERIFIED)
     write_json(record, asdict(model))
     return model

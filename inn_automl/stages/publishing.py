@@ -80,7 +80,7 @@ class _Tested:
 def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, _Tested]:
     """Test accuracy of front points. Kept, so that a job that is resumed does not touch the test split again."""
     path = job.folder / "measuring" / "test.json"
-    known: dict[str, list[int]] = read_json(path) if path.exists() else {}
+    known: dict[str, list[int]] = read_json(path) if job.inherit("measuring/test.json") else {}
     missing = [f for f in finalists if f.id not in known]
     found = job.backend.evaluate(trained, job.dataset, [f.widths for f in missing], split="test")
     known.update({f.id: [e.num_correct, e.num_samples] for f, e in zip(missing, found, strict=True)})

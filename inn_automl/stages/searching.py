@@ -22,13 +22,16 @@ from inn_automl.result import Candidate, PredictorError
 from inn_automl.search.run import DeviceOutcome, SearchProgress, run_search
 from inn_automl.search.space import SearchSpace
 from inn_automl.search.study import DeviceSearch, Prediction
-from inn_automl.spec import DeviceBudget
+from inn_automl.spec import DeviceBudget, JobSpec
 from inn_automl.stages.job import Job
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.trial import Trained
 
 NUM_CALIBRATION_WIDTHS = 36
 """Widths measured for a device's predictor."""
+
+_SETTINGS = ("name", "agent", "runtime", "threads", "batch_size", "percentile", "granularity")
+"""What a device's calibration depends on."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,10 @@ def _calibrate(
     job: Job, network: IntegralNetwork, device: DeviceBudget, template: Callable[[], OnnxTemplate]
 ) -> _Calibration:
     """Measures a few dozen widths on the device and fits its predictor; done once a job and device."""
-    path = job.folder / "search" / f"calibration-{device.name}.json"
+    name = f"search/calibration-{device.name}.json"
+    path = job.folder / name
     space = SearchSpace(network.groups, device.granularity)
-    if not path.exists():
+    if not (job.inherit(name) if _was_calibrated(job, device) else path.exists()):
         chosen = calibration_widths(space, NUM_CALIBRATION_WIDTHS, seed=job.spec.seed)
         models = {}
         for position, widths in enumerate(chosen):
@@ -132,11 +136,19 @@ def _calibrate(
     return _Calibration(device, space, network, predictor, float(slope), float(intercept))
 
 
+def _was_calibrated(job: Job, device: DeviceBudget) -> bool:
+    """Whether the parent measured this very device: only its bounds may be others."""
+    if job.parent is None:
+        return False
+    known = JobSpec.model_validate(read_json(job.parent / "job.json")["spec"]).budget.devices
+    return any(all(getattr(one, key) == getattr(device, key) for key in _SETTINGS) for one in known)
+
+
 def _export(job: Job, network: IntegralNetwork, widths: Widths, template: Callable[[], OnnxTemplate]) -> Path:
     """The ONNX file of widths, for timing: its statistics are not re-estimated, which changes no operation."""
-    name = "-".join(str(widths[group.name]) for group in network.groups)
-    path = job.folder / "search" / "onnx" / f"{name}.onnx"
-    if not path.exists():
+    name = f"search/onnx/{'-'.join(str(widths[group.name]) for group in network.groups)}.onnx"
+    path = job.folder / name
+    if not job.inherit(name):
         template().export(network.discretize(widths).eval(), path, widths=widths)
     return path
 

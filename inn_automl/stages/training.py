@@ -37,6 +37,7 @@ def train_network(job: Job, candidates: Sequence[TrainingCandidate]) -> list[Tra
             max_epochs=budget.max_epochs,
             cpus=budget.cpus,
             gpus=budget.gpus,
+            workers_per_trial=budget.workers_per_trial,
         )
         shown = _Shown(job, len(candidates), task.seconds)
         trials = job.backend.train(task, shown)

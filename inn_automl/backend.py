@@ -42,6 +42,8 @@ class TrainingTask:
     max_epochs: int | None
     cpus: int
     gpus: int
+    workers_per_trial: int = 1
+    """Processes that train one candidate together."""
 
     def trial_folder(self, index: int) -> Path:
         return self.folder / f"trial-{index}"
@@ -118,6 +120,11 @@ class LocalBackend(Backend):
         self._evaluators: dict[tuple[Path, str], Evaluator] = {}
 
     def train(self, task: TrainingTask, report: Report) -> list[Trained]:
+        if task.workers_per_trial > 1:
+            raise BackendError(
+                f"the local backend trains in one process, training.workers_per_trial = {task.workers_per_trial} was "
+                "given: use --backend ray, or set it to 1."
+            )
         end_s = time.monotonic() + task.seconds
         results: list[Trained | None] = []
         failures: list[str] = []

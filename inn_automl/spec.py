@@ -77,6 +77,18 @@ class TrainingBudget(_Strict):
     gpus: Annotated[int, _Number, Field(ge=0)] = 0
     trials: Annotated[int, _Number, Field(gt=0, le=1000)] = 4
     """Training candidates (learning rate, weight decay, depth and width of the family) that ASHA chooses from."""
+    workers_per_trial: Count = 1
+    """Processes, on one machine or several, that train one candidate together: each takes a share of every batch."""
+
+    @model_validator(mode="after")
+    def _enough_for_a_trial(self) -> TrainingBudget:
+        what, available = ("gpus", self.gpus) if self.gpus else ("cpus", self.cpus)
+        if self.workers_per_trial > available:
+            raise ValueError(
+                f"workers_per_trial = {self.workers_per_trial} is more than {what} = {available}: "
+                f"give at least as many {what}, or fewer workers"
+            )
+        return self
 
 
 class SearchBudget(_Strict):

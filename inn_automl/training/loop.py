@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from inn_automl.training.checkpoint import load_checkpoint, under
+from inn_automl.training.distributed import agreed
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.run import EpochReport, Run
 
@@ -57,17 +58,20 @@ def train(
         deadline_s: `time.monotonic()` at which to stop, validation included. An epoch cut short is validated too.
         on_epoch: called after each epoch, once its checkpoint is written; what it raises ends the training.
 
+    Where torch.distributed is initialized, all its processes call this alike and train together: see
+    `training.distributed`. They must see the same `checkpoint`.
+
     Raises:
         TrainingError: the loss is no longer finite, or the checkpoint belongs to another training.
         CorruptFileError, StorageError: the checkpoint cannot be read or written.
     """
     run = Run(network.to(device), dataset, recipe, seed, torch.device(device))
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and agreed(checkpoint.exists(), run.device):
         run.restore(checkpoint)
     stopped = "epochs"
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         for epoch in range(len(run.history) + 1, recipe.epochs + 1):
-            if deadline_s is not None and run.best is not None and time.monotonic() + run.validation_s >= deadline_s:
+            if run.best is not None and run.is_over(deadline_s):
                 stopped = "deadline"
                 break
             is_whole = run.epoch(epoch, deadline_s)
@@ -110,7 +114,7 @@ def fit_to_budget(
         step_at = time.monotonic()
         run.steps(2, 1)
         affordable = int(_TIMED_SHARE * seconds / max(1e-6, time.monotonic() - step_at))
-        num_steps = min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable))
+        num_steps = int(agreed(min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable)), run.device))
         steps_at = time.monotonic()
         run.steps(3, num_steps)
         step_s = (time.monotonic() - steps_at) / num_steps
@@ -120,10 +124,11 @@ def fit_to_budget(
     network.zero_grad(set_to_none=True)
     network.train(was_training)
     # A tenth is kept back, because a short measurement cannot know what else the machine will do.
-    available_s = 0.9 * (seconds - (time.monotonic() - started_at))
-    epochs = int(available_s / (run.steps_per_epoch * step_s + run.validation_s))
+    available_s = agreed(0.9 * (seconds - (time.monotonic() - started_at)), run.device)
+    step_s, validation_s = agreed(step_s, run.device), agreed(run.validation_s, run.device)
+    epochs = int(available_s / (run.steps_per_epoch * step_s + validation_s))
     if epochs < 1:
-        fitting = min(max(1, int((available_s - run.validation_s) / step_s)), run.steps_per_epoch)
+        fitting = min(max(1, int((available_s - validation_s) / step_s)), run.steps_per_epoch)
         return dataclasses.replace(recipe, epochs=1, epoch_samples=fitting * run.batch_size)
     return dataclasses.replace(recipe, epochs=epochs if max_epochs is None else min(epochs, max_epochs))
 

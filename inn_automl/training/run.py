@@ -1,7 +1,8 @@
 """The state of one training: what it steps through, validates, saves and restores.
 
 All randomness of an epoch comes from (seed, epoch), so a checkpoint needs no random state: a run that resumes takes the
-very steps that an uninterrupted one takes, and on the CPU ends in the same bits.
+very steps that an uninterrupted one takes, and on the CPU ends in the same bits. Where several processes train together
+(`training.distributed`), each takes its share of every batch, and ends in the same state.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ from inn_automl.training.checkpoint import (
     prefixed,
     save_checkpoint,
     under,
+)
+from inn_automl.training.distributed import (
+    agreed,
+    rank,
+    share_of,
+    sum_gradients,
+    whole_batch_statistics,
 )
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.sandwich import Widths, reused_widths, sandwich_gradients
@@ -109,14 +117,14 @@ class Run:
         order_seed, width_seed, torch_seed = np.random.SeedSequence((self.seed, epoch)).generate_state(3).tolist()
         generator = torch.Generator().manual_seed(order_seed)
         rng = np.random.default_rng(width_seed)
-        torch.manual_seed(torch_seed)  # for dropout and the like
+        torch.manual_seed(torch_seed + rank())  # for dropout and the like, which differ from sample to sample
         order = torch.randperm(len(self.samples), generator=generator)
         total = torch.zeros((), device=self.device)
         first = (epoch - 1) * self.steps_per_epoch
         drawn = reused_widths(self.network, rng, self.recipe.num_width_uses)
         self.network.train()
         for step in range(num_steps):
-            if deadline_s is not None and time.monotonic() + self.validation_s >= deadline_s:
+            if self.is_over(deadline_s):
                 return float(total) / max(1, step), False
             start = (step % self.steps_per_epoch) * self.batch_size
             chosen = order[start : start + self.batch_size].to(self.device)
@@ -135,25 +143,35 @@ class Run:
         x, y = self.samples.standardized(chosen), self.samples.y[chosen]
         if self.recipe.augment:
             x = augment(x, generator)
+        mine = share_of(len(chosen))
+        x, y, weight = x[mine], y[mine], len(y[mine]) / len(y)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss = sandwich_gradients(
-            self.network,
-            x,
-            y,
-            [self.network.smallest_widths, *reduced],
-            label_smoothing=self.recipe.label_smoothing,
-            label_share=self.recipe.soft_target_label_share,
-            autocast=self.autocast,
-            backward=lambda loss: self.scaler.scale(loss).backward(),
-        )
+        with whole_batch_statistics(self.network):
+            loss = sandwich_gradients(
+                self.network,
+                x,
+                y,
+                [self.network.smallest_widths, *reduced],
+                label_smoothing=self.recipe.label_smoothing,
+                label_share=self.recipe.soft_target_label_share,
+                autocast=self.autocast,
+                backward=lambda loss: self.scaler.scale(weight * loss).backward(),
+            )
+        loss = sum_gradients(list(self.parameters.values()), weight * loss)
         if self.recipe.max_gradient_norm is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.max_gradient_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
+
+    def is_over(self, deadline_s: float | None) -> bool:
+        """Whether no time is left for another step, by the clock of the first process."""
+        if deadline_s is None:
+            return False
+        return bool(agreed(time.monotonic() + self.validation_s >= deadline_s, self.device))
 
     def validate(self) -> dict[str, float]:
         """Accuracy at the three validated widths."""
@@ -178,7 +196,10 @@ class Run:
         return {"format": _FORMAT, "seed": self.seed, "dataset": self.fingerprint, "recipe": self.recipe.to_dict()}
 
     def save(self, path: Path) -> None:
+        """Writes a checkpoint; of several processes the first does so for all."""
         assert self.best is not None
+        if rank() != 0:
+            return
         tensors = {
             **prefixed("network", self.network.state_dict()),
             **prefixed("best", self.best),

@@ -21,6 +21,7 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.coupling import Coupling
 from inn_automl.models import build
 from inn_automl.storage import read_json, write_json
+from inn_automl.training.distributed import agreed, rank
 from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
 from inn_automl.training.recipe import Recipe, TrainingCandidate
 
@@ -127,6 +128,8 @@ def run_trial(
 ) -> Trained:
     """Trains a candidate; a folder that holds an unfinished trial is continued, a finished one is returned.
 
+    Several processes of torch.distributed train it together where all call this alike; they must see the same folder.
+
     Args:
         seconds: time that is left for this trial. What does not fit into it is not planned.
 
@@ -135,19 +138,20 @@ def run_trial(
         CorruptFileError, StorageError: the folder cannot be read or written.
     """
     outcome = folder / "outcome.json"
-    if outcome.exists():
+    if agreed(outcome.exists(), torch.device(device)):
         return load_trial(folder)
     deadline_s = time.monotonic() + seconds
     architecture = Architecture(family, dataset.input_shape, dataset.num_classes, candidate.width, candidate.depth)
     network = architecture.network(seed=seed)
     plan = folder / "plan.json"
-    if plan.exists():
+    if agreed(plan.exists(), torch.device(device)):
         recipe = Recipe.from_dict(read_json(plan))
     else:
         recipe = fit_to_budget(
             network, dataset, candidate.recipe, seconds=seconds, max_epochs=max_epochs, device=device
         )
-        write_json(plan, recipe.to_dict())
+        if rank() == 0:
+            write_json(plan, recipe.to_dict())
     result = train(
         network,
         dataset,
@@ -158,9 +162,12 @@ def run_trial(
         device=device,
         on_epoch=on_epoch,
     )
-    network.cpu().save(folder / "network")
+    network.cpu()
+    if rank() == 0:
+        network.save(folder / "network")
     trained = Trained(architecture, folder / "network", recipe, result.stopped, result.best_score, list(result.history))
-    write_json(outcome, trained.to_dict())
+    if rank() == 0:
+        write_json(outcome, trained.to_dict())
     return trained
 
 

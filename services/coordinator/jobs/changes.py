@@ -14,7 +14,7 @@ from inn_automl.api.measurements import MeasurementState
 from services.coordinator.access import hash_secret
 from services.coordinator.db.session import now
 from services.coordinator.db.tables import Job, JobEvent, Measurement
-from services.coordinator.jobs.lifecycle import Claimed, Do, Event, RunLost, move
+from services.coordinator.jobs.lifecycle import Claimed, Do, Event, move
 
 FIRST_DELAY_S, MAX_DELAY_S = 2.0, 120.0
 """Before an attempt after a lost one; doubled each time."""
@@ -44,6 +44,7 @@ def apply(session: Session, job: Job, event: Event, *, error: JobError | None = 
                 note(session, job, f"attempt {job.attempt} of {job.max_attempts}: {error.detail} It is started again.")
         case Do.FINISH:
             _release(session, job)
+            _cancel_measurements(session, job)
             job.finished_at = now()
             if done.state is JobState.FAILED:
                 job.error = (error or _lost(job)).model_dump()
@@ -88,17 +89,19 @@ def note(session: Session, job: Job, message: str) -> None:
 
 
 def _release(session: Session, job: Job) -> None:
-    """The attempt is over: its costs are kept, its token is worth nothing, what it wanted measured is not needed."""
+    """The attempt is over: its costs are kept, its token is worth nothing. What it asked to have measured goes on."""
     job.lease_token_hash = job.lease_expires_at = None
     job.cost_before = {key: job.cost_before.get(key, 0.0) + value for key, value in job.cost.items()}
     job.cost = dict.fromkeys(job.cost, 0.0)
-    if job.state == JobState.CANCELLING or job.attempt >= job.max_attempts:
-        session.execute(
-            update(Measurement)
-            .where(Measurement.job_id == job.id)
-            .where(Measurement.state.in_([MeasurementState.QUEUED.value, MeasurementState.LEASED.value]))
-            .values(state=MeasurementState.CANCELLED.value, lease_token_hash=None, lease_expires_at=None)
-        )
+
+
+def _cancel_measurements(session: Session, job: Job) -> None:
+    session.execute(
+        update(Measurement)
+        .where(Measurement.job_id == job.id)
+        .where(Measurement.state.in_([MeasurementState.QUEUED.value, MeasurementState.LEASED.value]))
+        .values(state=MeasurementState.CANCELLED.value, lease_token_hash=None, lease_expires_at=None)
+    )
 
 
 def _lost(job: Job) -> JobError:
@@ -109,6 +112,3 @@ def _lost(job: Job) -> JobError:
             f"{(job.progress or {}).get('stage', 'starting')}: look at the logs, free memory on the workers, and retry."
         ),
     )
-
-
-__all__ = ["RunLost", "apply", "claim", "note", "tell"]

@@ -8,7 +8,7 @@ and bounds, and its network discretized to any widths: neither trains again.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from inn_automl.progress import Progress, SilentProgress
 from inn_automl.result import JobResult
 from inn_automl.spec import JobSpec
 from inn_automl.stages.checking import fitting_candidates
+from inn_automl.stages.discretizing import discretize_trained
 from inn_automl.stages.extending import FinishedJob, adopt_training
 from inn_automl.stages.job import Job, Tracking, claim_folder
 from inn_automl.stages.measuring import make_template, measure_finalists
@@ -125,6 +126,27 @@ def extend_job(
             return result
         template = functools.cache(lambda: make_template(job, finished.trials()[0]))
         return _search_and_publish(job, adopt_training(job, finished, template), template)
+
+
+def discretize_job(folder: Path, widths: Mapping[str, int] | float, out: Path, *, dataset: str | None = None) -> Path:
+    """A finished job's network at any widths, as a verified bundle without latency; the job's folder is only read.
+
+    Args:
+        widths: channels of each coupled group, or one share of all of them.
+        out: a path that ends in .zip, or the folder that ID.zip is written to.
+        dataset: where the dataset lies now, if it is not where the job found it.
+
+    Returns:
+        The path of the bundle.
+
+    Raises:
+        WidthsError: widths that the network does not allow; says which are.
+        InputError: the job is not finished, or the dataset is not the one that it was trained on.
+        ExportError, StorageError: the bundle could not be made.
+    """
+    finished = FinishedJob(folder)
+    found = _dataset_of(finished, dataset or finished.spec.dataset)
+    return discretize_trained(found, finished.trials()[0], widths, out)
 
 
 def _dataset_of(finished: FinishedJob, source: str) -> Dataset:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inn_automl.export.bundle import BundleConfig, extract_bundle, read_bundle, write_bundle
+    from inn_automl.export.inn import InnConfig, load_inn, write_inn
     from inn_automl.export.onnx import export_onnx
     from inn_automl.export.template import Export, OnnxTemplate
     from inn_automl.export.verification import TOLERANCE, verify_onnx
@@ -17,25 +18,31 @@ if TYPE_CHECKING:
 _HOME = {
     "BundleConfig": "bundle",
     "Export": "template",
+    "InnConfig": "inn",
     "OnnxTemplate": "template",
     "TOLERANCE": "verification",
     "export_onnx": "onnx",
     "extract_bundle": "bundle",
+    "load_inn": "inn",
     "read_bundle": "bundle",
     "verify_onnx": "verification",
     "write_bundle": "bundle",
+    "write_inn": "inn",
 }
 
 __all__ = [
     "TOLERANCE",
     "BundleConfig",
     "Export",
+    "InnConfig",
     "OnnxTemplate",
     "export_onnx",
     "extract_bundle",
+    "load_inn",
     "read_bundle",
     "verify_onnx",
     "write_bundle",
+    "write_inn",
 ]
 
 

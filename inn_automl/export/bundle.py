@@ -5,11 +5,8 @@ Its format is described in docs/bundle.md, with how to read it without this libr
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import platform
-import zipfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inn_automl import __version__
 from inn_automl.errors import CorruptFileError, StorageError
+from inn_automl.export.archive import pack, sha256, unpack
 from inn_automl.result import LatencySummary
 from inn_automl.storage import write_atomically
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 ONNX, WEIGHTS, CONFIG = "model.onnx", "weights.safetensors", "config.json"
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a ZIP can hold; the bundle's own is `created_at`
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 
 
@@ -168,21 +165,13 @@ def write_bundle(
     contents = {ONNX: model, WEIGHTS: save(arrays, metadata={"format": "pt"})}
     config = config.model_copy(
         update={
-            "files": {name: File(sha256=_sha256(data), size_bytes=len(data)) for name, data in contents.items()},
+            "files": {name: File(sha256=sha256(data), size_bytes=len(data)) for name, data in contents.items()},
             "versions": config.versions or installed_versions(),
             "created_at": config.created_at or datetime.now(UTC).replace(microsecond=0),
         }
     )
     text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-    archive = io.BytesIO()
-    # Stored, not compressed: weights hardly shrink, and compressed bytes would depend on the version of zlib.
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for name, data in {CONFIG: text.encode() + b"\n", **contents}.items():
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.create_system = 3  # Unix, on whatever system this runs
-            entry.external_attr = 0o100644 << 16
-            file.writestr(entry, data)
-    write_atomically(path, archive.getvalue())
+    write_atomically(path, pack({CONFIG: text.encode() + b"\n", **contents}))
     return config
 
 
@@ -228,24 +217,16 @@ def _read(path: Path) -> tuple[BundleConfig, dict[str, bytes]]:
     contents = _unpack(path, data)
     config = _parse(path, contents[CONFIG])
     for name in (ONNX, WEIGHTS):
-        if _sha256(contents[name]) != config.files[name].sha256:
-            raise _corrupt(path, f"{name} has the hash {_sha256(contents[name])}, not {config.files[name].sha256}")
+        if sha256(contents[name]) != config.files[name].sha256:
+            raise _corrupt(path, f"{name} has the hash {sha256(contents[name])}, not {config.files[name].sha256}")
     return config, contents
 
 
 def _unpack(path: Path, data: bytes) -> dict[str, bytes]:
-    """The three files. Other names could lead out of a folder, and compressed members expand without bound."""
+    """The three files."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            strange = [e.filename for e in entries if e.filename not in (ONNX, WEIGHTS, CONFIG)]
-            if strange or len(entries) != 3 or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
-                found = ", ".join(strange) or "other members, or compressed ones"
-                raise _corrupt(path, f"it should hold {ONNX}, {WEIGHTS} and {CONFIG}, uncompressed, and holds {found}")
-            return {name: archive.read(name) for name in (CONFIG, ONNX, WEIGHTS)}
-    except StorageError:
-        raise
-    except Exception as error:  # damaged archives also raise RuntimeError, ValueError, KeyError, struct.error, ...
+        return unpack(data, (CONFIG, ONNX, WEIGHTS))
+    except ValueError as error:
         raise _corrupt(path, str(error)) from error
 
 
@@ -264,7 +245,3 @@ def _parse(path: Path, text: bytes) -> BundleConfig:
 
 def _corrupt(path: Path, reason: str) -> CorruptFileError:
     return CorruptFileError(f"{str(path)!r} is not a whole bundle of this version ({reason}): download it again.")
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

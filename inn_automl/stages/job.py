@@ -5,6 +5,8 @@ DIR/training/trial-N/        plan, checkpoint, saved network of each training ca
 DIR/search/                  measured calibration widths, evaluations, Optuna's journal
 DIR/measuring/DEVICE.json    measured finalists
 DIR/models/  DIR/bundles/    ONNX files and bundles of the fronts
+DIR/inn.zip                  the trained network
+DIR/published.json           where MLflow has the job
 DIR/result.json
 """
 

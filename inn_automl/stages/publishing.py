@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import math
 import platform
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from scipy.stats import binomtest
 
-from inn_automl.errors import InnAutomlError
-from inn_automl.export import BundleConfig, write_bundle
-from inn_automl.export.bundle import Accuracy, Build, DatasetFacts, LatencyEvidence, Port, Preprocessing, Verification
-from inn_automl.export.verification import TOLERANCE
+from inn_automl.errors import CorruptFileError, InnAutomlError, StorageError
+from inn_automl.export import write_bundle
+from inn_automl.export.bundle import LatencyEvidence
 from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
 from inn_automl.spec import DeviceBudget
+from inn_automl.stages.bundling import Tested, bundle_config, bundle_network
 from inn_automl.stages.job import Job
 from inn_automl.stages.measuring import Finalist, MeasuredDevice, onnx_path, weights_path
 from inn_automl.stages.searching import SearchedDevice
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.trial import Trained
+
+INN = "inn.zip"
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+"""Between two tries to publish to MLflow: each pause is twice as long as the one before."""
 
 PACKAGES = ("inn-automl", "torch", "ray", "optuna", "onnxruntime", "onnx", "numpy")
 
@@ -64,20 +68,14 @@ def publish_job(
                 for device, search in zip(measured, searched, strict=True)
             ],
         )
+        bundle_network(job.folder / INN, job.dataset, trained)
         job.progress.update(0.7, detail="MLflow")
         _track(job, trained, result, searched, measured)
         write_json(job.folder / "result.json", result.model_dump(mode="json"))
         return result
 
 
-@dataclass(frozen=True)
-class _Tested:
-    accuracy: float
-    interval: tuple[float, float]
-    num_samples: int
-
-
-def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, _Tested]:
+def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, Tested]:
     """Test accuracy of front points. Kept, so that a job that is resumed does not touch the test split again."""
     path = job.folder / "measuring" / "test.json"
     known: dict[str, list[int]] = read_json(path) if job.inherit("measuring/test.json") else {}
@@ -85,20 +83,14 @@ def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str
     found = job.backend.evaluate(trained, job.dataset, [f.widths for f in missing], split="test")
     known.update({f.id: [e.num_correct, e.num_samples] for f, e in zip(missing, found, strict=True)})
     write_json(path, known)
-    return {name: _Tested(correct / total, wilson(correct, total), total) for name, (correct, total) in known.items()}
-
-
-def wilson(num_correct: int, num_samples: int) -> tuple[float, float]:
-    """95 % confidence interval of a share (E. B. Wilson, 1927)."""
-    interval = binomtest(num_correct, num_samples).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    return {name: Tested.counted(correct, total) for name, (correct, total) in known.items()}
 
 
 def bundle_path(finalist: Finalist) -> str:
     return f"bundles/{finalist.id}.zip"
 
 
-def _front_point(finalist: Finalist, tested: _Tested, device: str) -> FrontPoint:
+def _front_point(finalist: Finalist, tested: Tested, device: str) -> FrontPoint:
     return FrontPoint(
         id=finalist.id,
         widths=finalist.widths,
@@ -113,36 +105,20 @@ def _front_point(finalist: Finalist, tested: _Tested, device: str) -> FrontPoint
     )
 
 
-def _bundle(
-    job: Job, trained: Trained, finalist: Finalist, tested: _Tested, measured: Sequence[MeasuredDevice]
-) -> Path:
+def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Tested, measured: Sequence[MeasuredDevice]) -> Path:
     dataset, architecture = job.dataset, trained.architecture
     environments: Mapping[str, tuple[DeviceBudget, dict[str, Any]]] = {
         device.budget.name: (device.budget, device.environment) for device in measured
     }
-    config = BundleConfig(
+    config = bundle_config(
+        dataset,
+        architecture,
         id=finalist.id,
-        family=architecture.family,
-        build=Build(
-            input_shape=architecture.input_shape,
-            num_classes=architecture.num_classes,
-            width=architecture.width,
-            depth=architecture.depth,
-        ),
         widths=finalist.widths,
-        classes=dataset.classes,
-        input=Port(name="input", shape=dataset.input_shape),
-        output=Port(name="logits", shape=(dataset.num_classes,)),
-        preprocessing=Preprocessing(mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())),
-        dataset=DatasetFacts(name=dataset.name, fingerprint=dataset.fingerprint),
-        accuracy=Accuracy(
-            validation=finalist.accuracy,
-            test=tested.accuracy,
-            test_ci=tested.interval,
-            num_test_samples=tested.num_samples,
-        ),
         params=finalist.params,
         macs=finalist.macs,
+        validation=finalist.accuracy,
+        tested=tested,
         latency={
             name: LatencyEvidence(
                 runtime=environments[name][0].runtime,
@@ -153,9 +129,8 @@ def _bundle(
             )
             for name, summary in finalist.latency.items()
         },
-        verification=Verification(
-            max_difference=finalist.difference, tolerance=TOLERANCE, num_samples=finalist.num_verified
-        ),
+        difference=finalist.difference,
+        num_verified=finalist.num_verified,
     )
     path = job.folder / bundle_path(finalist)
     write_bundle(path, config, onnx=onnx_path(job, finalist.id), weights=load_file(weights_path(job, finalist.id)))
@@ -183,6 +158,7 @@ def _describe(job: Job, trials: Sequence[Trained]) -> dict[str, Any]:
             }
             for trial in trials
         ],
+        "inn": INN,
         "network": str(trained.folder.relative_to(job.folder)),
         "versions": {"python": platform.python_version(), **_versions()},
     }
@@ -213,7 +189,26 @@ def _track(
         candidates[device.budget.name] = [
             c.model_copy(update={"measured": known.get(tuple(c.widths.items()))}) for c in search.candidates
         ]
-    try:
-        publish(result, job.folder, candidates=candidates, history=trained.history)
-    except InnAutomlError as error:
-        job.progress.note(f"MLflow has no record of this job: {error}")
+    tracking, started_at, pause_s = job.tracking, time.monotonic(), FIRST_PAUSE_S
+    while True:
+        try:
+            published = publish(
+                result,
+                job.folder,
+                candidates=candidates,
+                history=trained.history,
+                experiment=tracking.project,
+                job_id=tracking.job_id,
+                job_name=tracking.job_name,
+            )
+        except InnAutomlError as error:
+            left_s = tracking.patience_s - (time.monotonic() - started_at)
+            if left_s <= 0 or not isinstance(error, StorageError) or isinstance(error, CorruptFileError):
+                job.progress.note(f"MLflow has no record of this job: {error}")
+                return
+            job.progress.update(0.7, detail=f"MLflow is tried again for {left_s:.0f} s")
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        else:
+            write_json(job.folder / "published.json", asdict(published))
+            return

@@ -26,6 +26,7 @@ ALL_VIEW, JOB_VIEW = "inn_automl-all", "inn_automl-job-"
 MAX_VIEWS = 20
 """Saved views of jobs that an experiment keeps: its page loads them all."""
 JOB_ID, JOB_RUN, KIND, DEVICE = "inn_automl.job_id", "inn_automl.job_run_id", "inn_automl.kind", "inn_automl.device"
+JOB_NAME = "inn_automl.job_name"
 MODEL_VERSION = "inn_automl.model_version"
 PUBLISHED = "inn_automl.published"
 """Set last, to the digest of what was published: a job run without it was left by a process that died."""
@@ -36,10 +37,14 @@ MAX_METRICS, MAX_PARAMS, MAX_DIGEST = 1000, 100, 36
 class Publication:
     """One job on its way into MLflow."""
 
-    def __init__(self, client: MlflowClient, experiment_id: str, job_id: str, result: JobResult) -> None:
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, job_id: str, result: JobResult, job_name: str | None = None
+    ) -> None:
         self._client, self._experiment_id, self._job_id, self._result = client, experiment_id, job_id, result
         self._dataset = _dataset_name(result)
-        self._title = " ".join(filter(None, (self._dataset, str(result.job.get("family") or ""))))
+        title = " ".join(filter(None, (self._dataset, str(result.job.get("family") or ""))))
+        self._title = job_name or title
+        self._tags = {JOB_ID: job_id, JOB_NAME: self._title}
         self.device_runs: list[Run] = []
 
     def log(
@@ -118,7 +123,7 @@ class Publication:
         self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
     def _start(self, name: str, tags: dict[str, str]) -> Run:
-        tags = {**tags, JOB_ID: self._job_id, "mlflow.source.name": "inn-automl", "mlflow.source.type": "LOCAL"}
+        tags = {**tags, **self._tags, "mlflow.source.name": "inn-automl", "mlflow.source.type": "LOCAL"}
         return self._client.create_run(self._experiment_id, tags=tags, run_name=name)
 
     def _finish(self, run: Run, note: str) -> None:

@@ -63,6 +63,7 @@ def publish(
     store: Store | None = None,
     experiment: str = EXPERIMENT,
     job_id: str | None = None,
+    job_name: str | None = None,
 ) -> Published:
     """Publishes a finished job; a job that is published already, whole and unchanged, is left as it is.
 
@@ -74,6 +75,8 @@ def publish(
         candidates: all that was evaluated for each device, by its name.
         history: the training epochs, as mappings or dataclasses with `epoch`, `train_loss` and `accuracy`.
         store: where to; `store.locate()` by default.
+        experiment: one for each project.
+        job_name: what people call the job; dataset and family by default.
         job_id: what the job is recognized by; the `id` in `result.job`, or else one that `out` keeps.
 
     Raises:
@@ -92,15 +95,19 @@ def publish(
             experiment_id = _experiment_id(client, store, experiment)
             digest = _digest(result, candidates, epochs)
             earlier = client.search_runs([experiment_id], f"tags.`{JOB_ID}` = '{job_id}'")
+            job_run = next((run for run in earlier if run.data.tags.get(PUBLISHED) == digest), None)
+            if job_run is None:
+                publication = Publication(client, experiment_id, job_id, result, job_name)
+                job_run = publication.log(figures, bundles, candidates, epochs, digest)
+                device_runs = publication.device_runs
+            else:
+                device_runs = [run for run in earlier if run.data.tags.get(JOB_RUN) == job_run.info.run_id]
+            kept = {run.info.run_id for run in (job_run, *device_runs)}
             for run in earlier:
-                if run.data.tags.get(PUBLISHED) == digest:
-                    return _published(store, experiment_id, run, earlier)
-            publication = Publication(client, experiment_id, job_id, result)
-            job_run = publication.log(figures, bundles, candidates, epochs, digest)
-            for run in earlier:
-                registry.unregister(client, run.info.run_id)
-                client.delete_run(run.info.run_id)
-            return _published(store, experiment_id, job_run, publication.device_runs)
+                if run.info.run_id not in kept:
+                    registry.unregister(client, run.info.run_id)
+                    client.delete_run(run.info.run_id)
+            return _published(store, experiment_id, job_run, device_runs)
     except (MlflowException, OSError) as error:
         if isinstance(error, InnAutomlError):
             raise

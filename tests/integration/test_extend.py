@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from inn_automl.backend import LocalBackend, Report, TrainingTask
 from inn_automl.devices.latency import QUICK, THOROUGH, LatencyMeasurement, Protocol, measure
-from inn_automl.errors import ImpossibleBudgetError, InputError, JobDirectoryError
-from inn_automl.export import read_bundle
-from inn_automl.pipeline import extend_job, run_job
+from inn_automl.errors import ImpossibleBudgetError, InputError, JobDirectoryError, WidthsError
+from inn_automl.export import load_inn, read_bundle
+from inn_automl.export.inn import InnConfig
+from inn_automl.pipeline import discretize_job, extend_job, run_job
 from inn_automl.result import JobResult
 from inn_automl.spec import DeviceBudget
 from inn_automl.training.trial import Trained
@@ -188,3 +191,59 @@ def test_agents_are_not_reached_from_here(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"agent 'pi4' is reached through the service"):
         run_job(extension({"name": "new", "agent": "pi4"}), tmp_path / "out", backend=Counting())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_front_point_is_discretized_again_as_it_was(finished_job: FinishedJob, tmp_path: Path) -> None:
+    before = contents(finished_job.folder)
+    point = finished_job.result.devices[0].front[-1]
+    path = discretize_job(finished_job.folder, point.widths, tmp_path)
+    ours, theirs = read_bundle(path), read_bundle(finished_job.folder / point.bundle)
+    assert path == tmp_path / f"{point.id}.zip"
+    assert ours.latency == {} and theirs.latency
+    changed = {"latency", "files", "created_at", "verification"}
+    assert ours.model_dump(exclude=changed) == theirs.model_dump(exclude=changed)
+    assert ours.files["weights.safetensors"] == theirs.files["weights.safetensors"]
+    assert ours.verification.max_difference <= ours.verification.tolerance
+    assert contents(finished_job.folder) == before
+
+
+def test_any_ratio_is_discretized(finished_job: FinishedJob, tmp_path: Path) -> None:
+    path = discretize_job(finished_job.folder, 0.5, tmp_path / "half.zip", dataset="digits")
+    config, (_, network) = read_bundle(path), load_inn(finished_job.folder / "inn.zip")
+    assert path == tmp_path / "half.zip"
+    assert config.widths == network.uniform_widths(0.5)
+    assert config.accuracy.validation > 0.2
+
+
+def test_widths_that_are_not_allowed_are_refused(finished_job: FinishedJob, tmp_path: Path) -> None:
+    widths = dict(finished_job.result.devices[0].front[0].widths)
+    name = next(iter(widths))
+    for wrong, message in (
+        ({**widths, name: 10_000}, r"give \d+ to \d+"),
+        ({**widths, name + "x": 1}, f"did you mean '{name}'"),
+        (0.01, r"give 0\.\d+ to 1"),
+        (float("nan"), "out of range"),
+    ):
+        with pytest.raises(WidthsError, match=message):
+            discretize_job(finished_job.folder, wrong, tmp_path)
+    with pytest.raises(InputError, match="fingerprint"):
+        discretize_job(finished_job.folder, 0.5, tmp_path, dataset="mnist1d")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_documented_lines_discretize_the_network(
+    finished_job: FinishedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "bundle.md").read_text(encoding="utf-8")
+    (code,) = (c for c in re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL) if "load_inn" in c)
+    monkeypatch.chdir(finished_job.folder)
+    names: dict[str, Any] = {}
+    exec(compile(code, "bundle.md", "exec"), names)
+    config, network = names["config"], names["network"]
+    assert names["logits"].shape == (32, len(config.classes))
+    assert torch.isfinite(names["logits"]).all()
+    assert {name: group.size for name, group in config.groups.items()} == network.full_widths
+    assert {name: group.smallest for name, group in config.groups.items()} == network.smallest_widths
+    table = document.split("# The trained network")[1]
+    documented = set(re.findall(r"`([a-z0-9_]+)`", table))
+    assert set(InnConfig.model_fields) | set(next(iter(config.groups.values())).model_dump()) <= documented

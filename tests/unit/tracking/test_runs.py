@@ -183,3 +183,37 @@ def test_a_failing_store_says_that_the_result_is_safe(
 
 def test_nothing_published_has_no_link(store: Store) -> None:
     assert latest_fragment(store) is None
+
+
+def test_what_was_left_beside_a_complete_job_is_removed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the new runs were complete, and before the old ones were deleted."""
+    result, _, _ = small_job(tmp_path)
+    publish(result, tmp_path, store=store)
+    changed = result.model_copy(update={"job": {**result.job, "seconds": {"training": 1.0}}})
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "unregister", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            publish(changed, tmp_path, store=store)
+    assert len(runs_of(connect(store), "job")) == 2
+    published = publish(changed, tmp_path, store=store)
+    client = connect(store)
+    assert [run.info.run_id for run in runs_of(client, "job")] == [published.job_run_id]
+    assert {run.info.run_id for run in runs_of(client, "device")} == set(published.device_run_ids.values())
+    assert len(client.search_model_versions("name = 'mnist5k.laptop-1-thread'")) == 1
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_project_is_an_experiment_and_a_job_has_a_name(store: Store, tmp_path: Path) -> None:
+    result, _, _ = small_job(tmp_path)
+    published = publish(result, tmp_path, store=store, experiment="robots", job_id="7", job_name="first try")
+    client = connect(store)
+    assert client.get_experiment(published.experiment_id).name == "robots"
+    for run_id in (published.job_run_id, *published.device_run_ids.values()):
+        tags = client.get_run(run_id).data.tags
+        assert (tags["inn_automl.job_id"], tags["inn_automl.job_name"]) == ("7", "first try")
+    assert client.get_run(published.job_run_id).info.run_name == "first try"

@@ -1,0 +1,126 @@
+"""The trained integral network as one file: a ZIP of nodes.safetensors, network.json and config.json.
+
+Its format is described in docs/bundle.md.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from inn_automl.errors import CorruptFileError, StorageError
+from inn_automl.export.archive import pack, sha256, unpack
+from inn_automl.export.bundle import CONFIG, Build, DatasetFacts, File, installed_versions
+from inn_automl.storage import write_atomically
+
+if TYPE_CHECKING:
+    from inn_automl.integral import IntegralNetwork
+
+NODES, NETWORK = "nodes.safetensors", "network.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GroupFacts(_Record):
+    """A coupled group."""
+
+    smallest: int
+    size: int
+    step: int
+    """Its width may be `smallest`, `smallest + step`, ... up to `size`."""
+    partition: dict[str, Any]
+    """How its channels are sampled."""
+
+
+class Standardization(_Record):
+    """What the network takes: (raw - mean) / std, one number a channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class InnConfig(_Record):
+    """config.json of inn.zip. `files`, `versions` and `created_at` are filled in by `write_inn` where left out."""
+
+    format_version: Literal[1] = 1
+    family: str
+    build: Build
+    groups: dict[str, GroupFacts]
+    """By name, in the order in which they are first produced."""
+    classes: tuple[str, ...]
+    """In the order of the logits."""
+    preprocessing: Standardization
+    dataset: DatasetFacts
+    files: dict[str, File] = {}
+    versions: dict[str, str] = {}
+    created_at: datetime | None = None
+    """UTC."""
+
+
+def write_inn(path: str | Path, config: InnConfig, network: str | Path) -> InnConfig:
+    """Writes inn.zip; the same arguments (`created_at` among them) give the same bytes.
+
+    Args:
+        network: the folder that `IntegralNetwork.save` wrote.
+
+    Returns:
+        The config as written.
+
+    Raises:
+        StorageError: a file could not be read or written.
+    """
+    try:
+        contents = {name: (Path(network) / name).read_bytes() for name in (NODES, NETWORK)}
+    except OSError as error:
+        raise StorageError(f"the network in {str(network)!r} cannot be read ({error.strerror}): save it.") from error
+    config = config.model_copy(
+        update={
+            "files": {name: File(sha256=sha256(data), size_bytes=len(data)) for name, data in contents.items()},
+            "versions": config.versions or installed_versions(),
+            "created_at": config.created_at or datetime.now(UTC).replace(microsecond=0),
+        }
+    )
+    text = json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(Path(path), pack({CONFIG: text.encode() + b"\n", **contents}))
+    return config
+
+
+def load_inn(path: str | Path) -> tuple[InnConfig, IntegralNetwork]:
+    """The config of an inn.zip and its network, in eval mode; all files are checked against their hashes.
+
+    Raises:
+        StorageError: there is no such file, or it cannot be read.
+        CorruptFileError: it is no integral network, or was changed since it was written.
+    """
+    import torch
+
+    from inn_automl.integral import IntegralNetwork
+    from inn_automl.models import build
+
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"the network {str(path)!r} cannot be read ({error.strerror}): give its path.") from error
+    try:
+        contents = unpack(data, (CONFIG, NODES, NETWORK))
+        config = InnConfig.model_validate_json(contents[CONFIG])
+        for name in (NODES, NETWORK):
+            if name not in config.files or sha256(contents[name]) != config.files[name].sha256:
+                raise ValueError(f"{name} does not have the hash that {CONFIG} names")
+    except (ValueError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise CorruptFileError(f"{str(path)!r} is no whole integral network ({reason}): download it again.") from error
+    about = config.build
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        for name in (NODES, NETWORK):
+            write_atomically(Path(folder) / name, contents[name])
+        module = build(config.family, about.input_shape, about.num_classes, width=about.width, depth=about.depth)
+        return config, IntegralNetwork.load(folder, module).eval()

@@ -5,10 +5,12 @@ The idea of grouping dependent channels before they are resized: G. Fang et al.,
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
@@ -16,6 +18,9 @@ from inn_automl.errors import ModuleError
 from inn_automl.integral.costs import Costs, LayerCost
 
 CONSTANT = -1
+_MAX_KNOWN = 100_000
+"""Combinations kept for each layer."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -115,28 +120,26 @@ class Coupling:
     def costs(self, widths: Mapping[str, int]) -> Costs:
         """Parameters and multiply-accumulates (for one sample) at the widths."""
         samples = self.samples(widths)
+        layers = tuple(cost(samples) for cost in self._layer_costs)
+        params = sum(volume(samples) for volume in self._parameter_volumes.values())
+        return Costs(params, sum(layer.macs for layer in layers), layers)
 
-        def volume(axes: Sequence[Parts]) -> int:
-            return math.prod(length(parts, samples) for parts in axes)
+    @functools.cached_property
+    def _parameter_volumes(self) -> dict[str, _Local[int]]:
+        return {
+            name: _Local(_groups(axes), functools.partial(_volume, axes))
+            for name, axes in self.axes.items()
+            if name not in self.buffers
+        }
 
-        params = {name: volume(axes) for name, axes in self.axes.items() if name not in self.buffers}
-        layers = []
-        for layer in self.layers:
-            inputs, outputs = volume(layer.input) // layer.num_samples, volume(layer.output) // layer.num_samples
-            source = inputs if layer.kind == "conv_transpose" else outputs
-            layers.append(
-                LayerCost(
-                    name=layer.name,
-                    kind=layer.kind,
-                    macs=source * volume(layer.macs_axes),
-                    params=sum(params.get(name, 0) for name in layer.parameters),
-                    in_channels=length(layer.input[0], samples),
-                    out_channels=length(layer.output[0], samples),
-                    input_elements=inputs,
-                    output_elements=outputs,
-                )
-            )
-        return Costs(sum(params.values()), sum(layer.macs for layer in layers), tuple(layers))
+    @functools.cached_property
+    def _layer_costs(self) -> tuple[_Local[LayerCost], ...]:
+        def cost(layer: Layer) -> _Local[LayerCost]:
+            own = [self.axes[name] for name in layer.parameters if name in self._parameter_volumes]
+            groups = _groups(itertools.chain(layer.output, layer.input, layer.macs_axes, *own))
+            return _Local(groups, functools.partial(_layer_cost, layer, own))
+
+        return tuple(cost(layer) for layer in self.layers)
 
     def check(self, module: nn.Module) -> None:
         """Checks that the coupling is one of the module.
@@ -225,6 +228,50 @@ class Coupling:
             ),
             unfollowed=tuple(Unfollowed(**one) for one in value["unfollowed"]),
         )
+
+
+class _Local(Generic[T]):
+    """A function of the samples of a few groups, computed once for each combination of them.
+
+    A search asks for the costs of thousands of widths, in which a layer sees the same few hundred again and again.
+    """
+
+    def __init__(self, groups: Sequence[int], compute: Callable[[Sequence[int]], T]) -> None:
+        self._groups, self._compute = tuple(groups), compute
+        self._known: dict[tuple[int, ...], T] = {}
+
+    def __call__(self, samples: Sequence[int]) -> T:
+        key = tuple([samples[group] for group in self._groups])
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            found = self._known[key] = self._compute(samples)
+        return found
+
+
+def _groups(axes: Iterable[Parts]) -> list[int]:
+    """The groups that axes belong to."""
+    return sorted({part.group for parts in axes for part in parts if part.group >= 0})
+
+
+def _volume(axes: Sequence[Parts], samples: Sequence[int]) -> int:
+    return math.prod(length(parts, samples) for parts in axes)
+
+
+def _layer_cost(layer: Layer, parameters: Sequence[tuple[Parts, ...]], samples: Sequence[int]) -> LayerCost:
+    inputs, outputs = (_volume(axes, samples) // layer.num_samples for axes in (layer.input, layer.output))
+    source = inputs if layer.kind == "conv_transpose" else outputs
+    return LayerCost(
+        name=layer.name,
+        kind=layer.kind,
+        macs=source * _volume(layer.macs_axes, samples),
+        params=sum(_volume(axes, samples) for axes in parameters),
+        in_channels=length(layer.input[0], samples),
+        out_channels=length(layer.output[0], samples),
+        input_elements=inputs,
+        output_elements=outputs,
+    )
 
 
 def length(parts: Parts, samples: Sequence[int]) -> int:

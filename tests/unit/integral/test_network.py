@@ -440,3 +440,18 @@ def test_a_coupling_of_groups_that_do_not_exist(coupling: Coupling) -> None:
     value = coupling.to_json()
     with pytest.raises(ValueError, match="an axis belongs to group 1 of 1"):
         Coupling.from_json({**value, "groups": value["groups"][:1]})
+
+
+@pytest.mark.parametrize("family", ["mlp", "convnet", "mobilenet", "resnet"])
+def test_remembered_costs_are_those_of_the_module(family: str) -> None:
+    from inn_automl.models import build
+
+    shape = (3, 32, 32)
+    network = IntegralNetwork(build(family, shape, 10), torch.zeros(2, *shape))
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        widths = {group.name: int(generator.choice(list(group.allowed))) for group in network.groups}
+        found = network.costs(widths)
+        fresh = Coupling.from_json(network.coupling.to_json()).costs(widths)  # remembers nothing
+        assert found == fresh == network.costs(widths)
+        assert found.params == sum(p.numel() for p in network.discretize(widths).parameters())

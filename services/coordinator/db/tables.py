@@ -218,7 +218,8 @@ class Measurement(Table):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
-    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    device_id: Mapped[str | None] = mapped_column(ForeignKey("devices.id", ondelete="SET NULL"))
+    """Null when the device was removed; its name stays in `device_budget`."""
     request_hash: Mapped[str]
     """Of what is to be measured: asking again finds it."""
     device_budget: Mapped[dict[str, Any]]

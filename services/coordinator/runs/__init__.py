@@ -1,0 +1,1 @@
+"""Runs: what the worker of a job is told and reports."""

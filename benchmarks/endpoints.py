@@ -1,0 +1,149 @@
+"""How quickly the coordinator answers: list, show and front endpoints at a steady rate, from another process.
+
+Requests leave at fixed instants whether or not earlier ones were answered, so that a slow answer cannot hide the ones
+behind it; a latency counts from the instant at which the request was due.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+from sqlalchemy import insert, select
+
+from benchmarks.report import Goal, Report, Table, add_report_options, conclude
+from benchmarks.stack import Coordinator, coordinator, percentile, postgres
+from inn_automl.result import JobResult
+from inn_automl.storage import read_json
+from services.coordinator.db.ids import new_id
+from services.coordinator.db.session import Database, make_engine, now
+from services.coordinator.db.tables import Job, JobDevice, Project
+
+MAX_P99_MS = 100.0
+
+
+def run(result: Path, num_jobs: int, rate: float, seconds: float) -> Report:
+    with tempfile.TemporaryDirectory() as scratch, postgres() as url:
+        folder = Path(scratch)
+        with coordinator(url, folder) as server:
+            jobs, device = fill(url, JobResult.model_validate(read_json(result / "result.json")), num_jobs)
+            found = asyncio.run(load(server, jobs, device, rate, seconds))
+    report = Report(
+        "endpoints",
+        f"Latency of list, show and front endpoints over {num_jobs:,} jobs in PostgreSQL at a steady rate.",
+        {"num_jobs": num_jobs, "rate_per_s": rate, "seconds": seconds, "result": result.name},
+    )
+    everything = [one for latencies, _ in found.values() for one in latencies]
+    errors = sum(errors for _, errors in found.values())
+    p99 = percentile(everything, 0.99)
+    report.goals += [
+        Goal("p99 of all requests", f"under {MAX_P99_MS:g} ms", f"{p99:.1f} ms", p99 < MAX_P99_MS),
+        Goal("errors", "none", f"{errors} of {len(everything)}", errors == 0),
+    ]
+    rows = [
+        (name, len(latencies), *(f"{percentile(latencies, share):.1f}" for share in (0.5, 0.95, 0.99, 1.0)))
+        for name, (latencies, _) in found.items()
+    ]
+    report.tables.append(Table("Milliseconds by endpoint", ("endpoint", "requests", "p50", "p95", "p99", "max"), rows))
+    report.notes.append("Client, coordinator and database share the machine's cores.")
+    report.raw.update({name: [round(one, 3) for one in latencies] for name, (latencies, _) in found.items()})
+    return report
+
+
+def fill(url: str, result: JobResult, num_jobs: int) -> tuple[list[str], str]:
+    """Succeeded jobs that all have the given result; their ids, and the name of a device."""
+    database = Database(make_engine(url))
+    spec = result.job["spec"]
+    ids = [new_id("job") for _ in range(num_jobs)]
+    with database.write() as session:
+        project = session.execute(select(Project)).scalars().first()
+        if project is None:
+            raise SystemExit("the coordinator made no project")
+        session.execute(insert(Job), [_job(one, project.id, spec) for one in ids])
+        session.execute(
+            insert(JobDevice),
+            [
+                {"job_id": one, "position": i, "name": device.name, "result": device.model_dump(mode="json")}
+                for one in ids
+                for i, device in enumerate(result.devices)
+            ],
+        )
+    database.engine.dispose()
+    return ids, result.devices[0].name
+
+
+def _job(job_id: str, project_id: str, spec: object) -> dict[str, object]:
+    instant = now()
+    return {
+        "id": job_id, "project_id": project_id, "name": None, "kind": "search", "parent_id": None, "dataset_id": None,
+        "spec": spec, "widths": None, "idempotency_key": None, "request_hash": None, "state": "succeeded",
+        "priority": 0, "queue_position": job_id, "available_at": instant, "attempt": 1, "max_attempts": 5,
+        "lease_token_hash": None, "lease_expires_at": None, "submission_id": None,
+        "progress": {"stage": "publishing", "fraction": 1.0}, "cost_before": {}, "cost": {}, "notes": [],
+        "error": None, "created_at": instant, "started_at": instant, "finished_at": instant,
+    }  # fmt: skip
+
+
+async def load(
+    server: Coordinator, jobs: list[str], device: str, rate: float, seconds: float
+) -> dict[str, tuple[list[float], int]]:
+    """Milliseconds of every request, and the number of errors, by endpoint."""
+    chosen = itertools.cycle(jobs[:: max(1, len(jobs) // 97)])
+    kinds = itertools.cycle(
+        [
+            ("list", lambda job: "/jobs"),
+            ("list, next page", lambda job: f"/jobs?cursor={job}"),
+            ("show", lambda job: f"/jobs/{job}"),
+            ("fronts", lambda job: f"/jobs/{job}/fronts"),
+            ("front of a device", lambda job: f"/jobs/{job}/fronts/{device}"),
+        ]
+    )
+    found: dict[str, tuple[list[float], list[bool]]] = {}
+    headers = {"Authorization": f"Bearer {server.key}"}
+    limits = httpx.Limits(max_connections=50, max_keepalive_connections=50)
+    async with httpx.AsyncClient(
+        base_url=f"{server.url}/v1", headers=headers, limits=limits, trust_env=False, timeout=60
+    ) as client:
+
+        async def ask(name: str, path: str, due: float) -> None:
+            try:
+                good = (await client.get(path)).status_code == 200
+            except httpx.HTTPError:
+                good = False
+            latencies, failed = found.setdefault(name, ([], []))
+            latencies.append(1000 * (time.perf_counter() - due))
+            if not good:
+                failed.append(True)
+
+        for _ in range(20):
+            await client.get("/jobs")
+        start = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for i in range(round(rate * seconds)):
+                due = start + i / rate
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                name, path = next(kinds)
+                group.create_task(ask(name, path(next(chosen)), due))
+    return {name: (latencies, len(failed)) for name, (latencies, failed) in found.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks endpoints", description=__doc__)
+    parser.add_argument("--result", type=Path, required=True, metavar="DIR", help="folder of a finished job to serve")
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    add_report_options(parser)
+    options = parser.parse_args(arguments)
+    return conclude(run(options.result, options.jobs, options.rate, options.seconds), options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

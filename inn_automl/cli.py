@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from inn_automl import __version__
+from inn_automl.commands import COMMANDS
 from inn_automl.errors import (
     BackendError,
     InnAutomlError,
@@ -67,6 +68,10 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="inn-automl")
 def commands() -> None:
     """A dataset and a hardware budget in; measured accuracy-latency fronts and downloadable models out."""
+
+
+for _command in COMMANDS:
+    commands.add_command(_command)
 
 
 @commands.command()

@@ -128,7 +128,7 @@ class JobSpec(_Strict):
     seed: Annotated[int, _Number, Field(ge=0, lt=2**31)] = 0
 
 
-Model = TypeVar("Model", bound=_Strict)
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse(model: type[Model], value: Any, *, where: str) -> Model:

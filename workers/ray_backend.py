@@ -38,13 +38,14 @@ from inn_automl.integral import Widths
 from inn_automl.search.evaluation import Evaluation
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import Trained, run_trial, salvage_trial
+from workers.distributed import MAX_FAILURES, failure, metrics, train_on_workers
 
 logger = logging.getLogger(__name__)
 
-MAX_FAILURES = 3
-"""How often a trial is started again after its worker died, and a task after its."""
 FIRST_RUNG, REDUCTION = 25, 3
 """ASHA judges trials at 25 % and 75 % of their plan, and goes on with the better third."""
+WATCHING_BYTES = 300 * 2**20
+"""What a process needs that only watches its workers train. Tune wants some resource of every trial."""
 TASKS_PER_CPU = 2
 """Batches are cut finer than the processors, so that a slow one does not leave the others idle."""
 
@@ -53,7 +54,7 @@ class RayBackend(Backend):
     """Joins the cluster at `address`, or starts one on this machine, when there is work; `close` leaves or ends it.
 
     Args:
-        cpus: processors of a cluster that is started here, and how many trials or tasks run at a time.
+        cpus: processors of a cluster that is started here; of any cluster, how many of them are used at a time.
         gpus: likewise.
     """
 
@@ -139,17 +140,21 @@ class RayBackend(Backend):
         )
 
     def _tune(self, task: TrainingTask, open_trials: list[int], report: Report) -> list[str]:
-        num_parallel = max(1, min(len(open_trials), self._cpus, max(self._gpus, 1) if self._gpus else self._cpus))
-        resources = {
-            "cpu": max(1, self._cpus // num_parallel),
-            "gpu": self._gpus / num_parallel if self._gpus else 0,
-        }
-        trainable = tune.with_resources(
-            tune.with_parameters(_train_trial, task=task, end_at=time.time() + task.seconds, num_parallel=num_parallel),
-            resources,
-        )
+        num_workers = task.workers_per_trial
+        available = min(self._cpus, self._gpus) if self._gpus else self._cpus
+        num_parallel = max(1, min(len(open_trials), available // num_workers))
+        num_processes = num_parallel * num_workers
+        shared = {"task": task, "end_at": time.time() + task.seconds, "num_parallel": num_parallel}
+        cpus = max(1, self._cpus // num_processes)
+        if num_workers > 1:
+            gpus = self._gpus // num_processes
+            trainable = tune.with_parameters(train_on_workers, cpus=cpus, gpus=gpus, **shared)
+            resources = {"memory": WATCHING_BYTES}
+        else:
+            trainable = tune.with_parameters(_train_trial, **shared)
+            resources = {"cpu": cpus, "gpu": self._gpus / num_processes}
         tuner = tune.Tuner(
-            trainable,
+            tune.with_resources(trainable, resources),
             param_space={"trial": tune.grid_search(open_trials)},
             tune_config=tune.TuneConfig(
                 scheduler=ASHAScheduler(
@@ -212,14 +217,7 @@ def _train_trial(config: dict[str, Any], *, task: TrainingTask, end_at: float, n
     index = config["trial"]
 
     def report(epoch: EpochReport) -> None:
-        tune.report(
-            {
-                "trial": index,
-                "score": epoch.score,
-                "percent": int(100 * epoch.epoch / epoch.epochs),
-                "epoch_report": vars(epoch),
-            }
-        )
+        tune.report(metrics(index, epoch))
 
     remaining_s = end_at - time.time()
     if remaining_s <= 0 and not task.trial_folder(index).exists():
@@ -237,8 +235,7 @@ def _train_trial(config: dict[str, Any], *, task: TrainingTask, end_at: float, n
             on_epoch=report,
         )
     except TrainingError as error:
-        # Would diverge again: a result, not a fault that Tune should retry.
-        tune.report({"trial": index, "score": float("-inf"), "percent": 100, "failed": str(error)})
+        tune.report(failure(index, error))
 
 
 _evaluators: dict[tuple[str, str], Evaluator] = {}

@@ -125,7 +125,7 @@ def _check_same_job(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> None:
     mine = {"spec": spec.model_dump(mode="json"), **facts}
     path = folder / "job.json"
     if not path.exists():
-        own = {"error.log"}  # of a run that failed before it had claimed the folder
+        own = {"error.log", "log.txt"}  # of a run that failed before it had claimed the folder
         others = [e.name for e in folder.iterdir() if not e.name.startswith(".") and e.name not in own]
         if others:
             raise JobDirectoryError(

@@ -98,8 +98,8 @@ def _device_for(session: Session, job: Job, budget: DeviceBudget) -> Device:
         device = repository.find_device(session, job.project_id, budget.agent)
         if device is None:
             raise SpecError(
-                f"device {budget.name!r} is to be measured by the agent {budget.agent!r}, which is not registered: start "
-                f"it with `inn-automl agent --name {budget.agent}`."
+                f"device {budget.name!r} is to be measured by the agent {budget.agent!r}, which is not registered: "
+                f"start it with `inn-automl agent --name {budget.agent}`."
             )
     else:
         devices = repository.devices_of(session, job.project_id, before=None, limit=20)

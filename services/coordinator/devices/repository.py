@@ -23,7 +23,7 @@ def find_device(session: Session, project_id: str, name: str, *, lock: bool = Fa
 
 
 def device_unless_locked(session: Session, device_id: str | None) -> Device | None:
-    """A device, locked; None while somebody else holds it, for whoever has locked a measurement must not wait for it."""
+    """A device, locked; None while somebody else holds it, for who has locked a measurement must not wait."""
     query = select(Device).where(Device.id == device_id).with_for_update(skip_locked=True)
     return session.scalars(query).one_or_none()
 

@@ -1,0 +1,137 @@
+"""Queries of dispatch: whose turn it is, and what runs.
+
+A claim looks at one row of each project's queue and at what runs now, never at a queue: conditions on the state are
+literals, since only then do the partial indexes serve a prepared statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal, literal_column, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+
+from services.coordinator.db.session import now
+from services.coordinator.db.tables import Job, Project
+from services.coordinator.dispatch.runner import Order
+from services.coordinator.jobs import changes
+
+NEAR_LIMIT = 16
+"""Closer than this to the limit of all projects, coordinators claim one after the other; more of them than this at
+one database could pass it."""
+_CLAIM_LOCK = 0x1_4E4E
+"""Key of PostgreSQL's advisory lock for that."""
+
+_LEASED = Job.lease_token_hash.is_not(None)
+
+
+@dataclass(frozen=True)
+class Leased:
+    """A running job, as it was when it was looked at."""
+
+    id: str
+    state: str
+    attempt: int
+    submission_id: str
+    token_hash: str
+
+
+def claim_next(session: Session, *, max_running: int, lease_s: float) -> Order | None:
+    """Begins an attempt at the job whose turn it is; None if no job may start now.
+
+    The project with the fewest running jobs comes first, of several the one whose next job waits longest; inside of a
+    project, the higher priority, then the older job.
+    """
+    if max_running - _num_leased(session) <= NEAR_LIMIT:
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK)))
+        if _num_leased(session) >= max_running:
+            return None
+    for project_id in _projects_in_turn(session):
+        # Locked first, so that its limits hold however many coordinators claim; one that another holds is passed over.
+        query = select(Project.id).where(Project.id == project_id).with_for_update(skip_locked=True)
+        if session.execute(query).first() is None or not _may_start(session, project_id):
+            continue
+        job = session.execute(_next_of(project_id)).scalar_one_or_none()
+        if job is not None:
+            token = changes.claim(session, job, lease_s=lease_s)
+            return Order(job.id, job.attempt, str(job.submission_id), token)
+    return None
+
+
+def leased(session: Session) -> list[Leased]:
+    """Every job that a run holds, those that are being cancelled among them."""
+    query = select(Job.id, Job.state, Job.attempt, Job.submission_id, Job.lease_token_hash).where(_LEASED)
+    return [Leased(*row) for row in session.execute(query)]
+
+
+def expired(session: Session, limit: int = 200) -> list[Leased]:
+    """Jobs whose run was not heard of for too long."""
+    query = select(Job.id, Job.state, Job.attempt, Job.submission_id, Job.lease_token_hash).where(
+        _LEASED, Job.lease_expires_at < now()
+    )
+    return [Leased(*row) for row in session.execute(query.order_by(Job.lease_expires_at).limit(limit))]
+
+
+def lock(session: Session, seen: Leased) -> Job | None:
+    """The job, if the same run still holds it; nobody else changes it until the transaction ends."""
+    query = select(Job).where(Job.id == seen.id, Job.lease_token_hash == seen.token_hash).with_for_update()
+    return session.execute(query).scalar_one_or_none()
+
+
+def holders(session: Session, job_ids: Collection[str]) -> dict[str, str | None]:
+    """Of these jobs, those that were not deleted, with the submission id of the run that holds each, if one does."""
+    query = select(Job.id, case((_LEASED, Job.submission_id))).where(Job.id.in_(job_ids))
+    return {job_id: submission_id for job_id, submission_id in session.execute(query)}
+
+
+def _num_leased(session: Session) -> int:
+    return session.execute(select(func.count()).select_from(Job).where(_LEASED)).scalar_one()
+
+
+def _projects_in_turn(session: Session) -> list[str]:
+    """Projects that have a job to start and room for it, in the order of their turns."""
+    running = (
+        select(Job.project_id, func.count().label("num_running")).where(_LEASED).group_by(Job.project_id).subquery()
+    )
+    num_running = func.coalesce(running.c.num_running, 0)
+    job = aliased(Job)
+    head = select(job.queue_position).where(_at_the_head(job, Project.id)).order_by(job.queue_position).limit(1)
+    candidates = (
+        select(Project.id, num_running.label("num_running"), head.correlate(Project).scalar_subquery().label("head"))
+        .outerjoin(running, running.c.project_id == Project.id)
+        .where(num_running < Project.max_running_jobs, _HAS_GPU_HOURS)
+        .subquery()
+    )
+    query = select(candidates.c.id).where(candidates.c.head.is_not(None))
+    return list(session.execute(query.order_by(candidates.c.num_running, candidates.c.head)).scalars())
+
+
+def _next_of(project_id: str) -> Select[Job]:
+    """The first job of a project's queue, locked; one that is being cancelled right now is passed over."""
+    query = select(Job).where(_at_the_head(Job, literal(project_id))).order_by(Job.queue_position).limit(1)
+    return query.with_for_update(skip_locked=True)
+
+
+def _at_the_head(job: type[Job], project_id: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """Jobs that may start now and have the highest priority of those. In two steps, as the index goes one way only."""
+    rival = aliased(Job)
+    highest = select(rival.priority).where(_waits(rival), rival.project_id == project_id)
+    highest = highest.order_by(rival.priority.desc()).limit(1)
+    subquery = highest.correlate_except(rival).scalar_subquery()
+    return and_(_waits(job), job.project_id == project_id, job.priority == subquery)
+
+
+def _waits(job: type[Job]) -> ColumnElement[bool]:
+    return and_(job.state == literal_column("'queued'"), job.available_at <= now())
+
+
+_HAS_GPU_HOURS = or_(Project.max_gpu_hours.is_(None), Project.gpu_s < Project.max_gpu_hours * 3600.0)
+
+
+def _may_start(session: Session, project_id: str) -> bool:
+    """Whether the locked project's limits allow another job: counted anew, since others claim too."""
+    count = select(func.count()).select_from(Job).where(_LEASED, Job.project_id == project_id).scalar_subquery()
+    query = select(Project.id).where(Project.id == project_id, count < Project.max_running_jobs, _HAS_GPU_HOURS)
+    return session.execute(query).first() is not None

@@ -1,0 +1,1 @@
+"""What jobs found: fronts, figures, comparisons, and the files that users download."""

@@ -100,7 +100,9 @@ def _entry_commands() -> list[tuple[str, list[str]]]:
 def _named_variables() -> set[str]:
     text = (ROOT / "docker-compose.yml").read_text() + "".join(p.read_text() for p in DOCKERFILES)
     text += "".join(path.read_text() for path in KUBERNETES.rglob("*.yaml"))
-    return set(re.findall(r"^[\s-]*(?:ENV )?(INN_AUTOML_[A-Z_]+)[:=]", text, re.MULTILINE))
+    listed = {variable["name"] for _, _, container in _containers() for variable in container.get("env", [])}
+    written = set(re.findall(r"^[\s-]*(?:ENV )?(INN_AUTOML_[A-Z_]+)[:=]", text, re.MULTILINE))
+    return written | {name for name in listed if name.startswith("INN_AUTOML_")}
 
 
 def test_compose_accepts_the_file() -> None:

@@ -54,7 +54,7 @@ def train_on_workers(
             name=f"trial-{index}",
             storage_path=str((task.folder / "train").resolve()),
             failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[TuneReportCallback()],
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]
         ),
     )
     trainer.fit()

@@ -105,7 +105,8 @@ class RayBackend(Backend):
             return []
         self._connect()
         dataset_ref, trained_ref = self._put(dataset), self._put_network(trained)
-        num_tasks = min(len(batch), self._cpus * TASKS_PER_CPU)
+        # In a cluster that others use too, tasks that wait would start beyond this job's share of processors.
+        num_tasks = min(len(batch), self._cpus * (TASKS_PER_CPU if self._address is None else 1))
         pieces = [list(batch[i::num_tasks]) for i in range(num_tasks)]
         gpu_share = min(1.0, self._gpus / self._cpus) if self._gpus else 0
         remote = _evaluate_task.options(num_cpus=1, num_gpus=gpu_share)
@@ -145,11 +146,11 @@ class RayBackend(Backend):
         num_parallel = max(1, min(len(open_trials), available // num_workers))
         num_processes = num_parallel * num_workers
         shared = {"task": task, "end_at": time.time() + task.seconds, "num_parallel": num_parallel}
-        cpus = max(1, self._cpus // num_processes)
+        cpus = max(1, min(self._cpus // num_processes, _largest_node()))
         if num_workers > 1:
             gpus = self._gpus // num_processes
             trainable = tune.with_parameters(train_on_workers, cpus=cpus, gpus=gpus, **shared)
-            resources = {"memory": WATCHING_BYTES}
+            resources: dict[str, float] = {"memory": WATCHING_BYTES}
         else:
             trainable = tune.with_parameters(_train_trial, **shared)
             resources = {"cpu": cpus, "gpu": self._gpus / num_processes}
@@ -254,6 +255,11 @@ def _evaluate_task(
         _evaluators.clear()
         _evaluators[key] = Evaluator(trained, dataset, split, device="cuda" if on_gpu else "cpu")
     return [_evaluators[key](widths) for widths in batch]
+
+
+def _largest_node() -> int:
+    """Processors of the cluster's largest node: a process that wants more would wait for ever."""
+    return int(max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0))
 
 
 def _reason(error: BaseException) -> str:

@@ -193,3 +193,18 @@ def test_a_device_may_name_its_agent() -> None:
     assert parse(DeviceBudget, {"name": "pi"}, where="the device").agent is None
     with pytest.raises(SpecError, match="agent"):
         parse(DeviceBudget, {"name": "pi", "agent": "../pi4"}, where="the device")
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({"workers_per_trial": 3, "cpus": 2}, "workers_per_trial = 3 is more than cpus = 2"),
+        ({"workers_per_trial": 2, "cpus": 4, "gpus": 1}, "workers_per_trial = 2 is more than gpus = 1"),
+        ({"workers_per_trial": 0}, "workers_per_trial = 0"),
+    ],
+)
+def test_a_trial_has_no_more_workers_than_there_are_processors(training: dict[str, int], told: str) -> None:
+    budget = {"devices": [{"name": "d"}], "training": training}
+    with pytest.raises(SpecError, match=told):
+        parse(Budget, budget, where="b")
+    assert parse(Budget, {**budget, "training": {"workers_per_trial": 2, "cpus": 2}}, where="b")

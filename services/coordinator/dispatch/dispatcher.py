@@ -297,9 +297,8 @@ class Dispatcher:
             if run.state is not RunState.ENDED:
                 if holders.get(run.job_id) != run.submission_id:
                     self._try(self._runner.stop, run.submission_id)
-            elif run.submission_id in self._seen.closed and run.ended_at:
-                if now() - run.ended_at > timedelta(seconds=KEEP_RAY_JOBS_S):
-                    self._try(self._runner.forget, run.submission_id)
+            elif run.submission_id in self._seen.closed and _is_old(run):
+                self._try(self._runner.forget, run.submission_id)
 
     def _try(self, action: Callable[[str], object], submission_id: str) -> None:
         """What is tried again in the next round if it fails now."""
@@ -311,3 +310,7 @@ class Dispatcher:
 
 def _held_by(order: Order) -> Leased:
     return Leased(order.job_id, "", order.attempt, order.submission_id, hash_secret(order.token))
+
+
+def _is_old(run: Run) -> bool:
+    return run.ended_at is not None and now() - run.ended_at > timedelta(seconds=KEEP_RAY_JOBS_S)

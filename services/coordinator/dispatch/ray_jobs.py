@@ -135,9 +135,8 @@ class RayJobs(Runner):
             raise RunnerAwayError(
                 f"Ray at {self._http.base_url} refuses the token: set INN_AUTOML_RAY_TOKEN to its RAY_AUTH_TOKEN."
             )
-        raise RunnerAwayError(
-            f"Ray at {self._http.base_url} answered {answer.status_code} to {method} {path} ({_last_line(answer.text)})."
-        )
+        said = f"answered {answer.status_code} to {method} {path} ({_last_line(answer.text)})"
+        raise RunnerAwayError(f"Ray at {self._http.base_url} {said}.")
 
 
 def _last_line(text: str) -> str:

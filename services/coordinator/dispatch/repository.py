@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal, literal_column, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, case, func, literal, literal_column, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from services.coordinator.db.session import now
@@ -23,6 +24,7 @@ one database could pass it."""
 _CLAIM_LOCK = 0x1_4E4E
 """Key of PostgreSQL's advisory lock for that."""
 
+_FACTS = (Job.id, Job.state, Job.attempt, Job.submission_id, Job.lease_token_hash)
 _LEASED = Job.lease_token_hash.is_not(None)
 
 
@@ -62,16 +64,17 @@ def claim_next(session: Session, *, max_running: int, lease_s: float) -> Order |
 
 def leased(session: Session) -> list[Leased]:
     """Every job that a run holds, those that are being cancelled among them."""
-    query = select(Job.id, Job.state, Job.attempt, Job.submission_id, Job.lease_token_hash).where(_LEASED)
-    return [Leased(*row) for row in session.execute(query)]
+    return [_seen(job) for job in session.execute(select(*_FACTS).where(_LEASED))]
 
 
 def expired(session: Session, limit: int = 200) -> list[Leased]:
     """Jobs whose run was not heard of for too long."""
-    query = select(Job.id, Job.state, Job.attempt, Job.submission_id, Job.lease_token_hash).where(
-        _LEASED, Job.lease_expires_at < now()
-    )
-    return [Leased(*row) for row in session.execute(query.order_by(Job.lease_expires_at).limit(limit))]
+    query = select(*_FACTS).where(_LEASED, Job.lease_expires_at < now()).order_by(Job.lease_expires_at).limit(limit)
+    return [_seen(job) for job in session.execute(query)]
+
+
+def _seen(row: Row[*tuple[Any, ...]]) -> Leased:
+    return Leased(row.id, row.state, row.attempt, row.submission_id, row.lease_token_hash)
 
 
 def lock(session: Session, seen: Leased) -> Job | None:
@@ -83,7 +86,7 @@ def lock(session: Session, seen: Leased) -> Job | None:
 def holders(session: Session, job_ids: Collection[str]) -> dict[str, str | None]:
     """Of these jobs, those that were not deleted, with the submission id of the run that holds each, if one does."""
     query = select(Job.id, case((_LEASED, Job.submission_id))).where(Job.id.in_(job_ids))
-    return {job_id: submission_id for job_id, submission_id in session.execute(query)}
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def _num_leased(session: Session) -> int:

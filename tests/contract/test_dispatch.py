@@ -1,0 +1,438 @@
+"""Dispatch, over both databases and with a runner that only pretends: nobody is started twice, and none is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from inn_automl.api.jobs import JobState
+from inn_automl.errors import BackendError
+from inn_automl.object_store import ObjectStore
+from services.coordinator.access import KeyRing
+from services.coordinator.context import Context
+from services.coordinator.db.ids import new_id
+from services.coordinator.db.session import Database, now
+from services.coordinator.db.tables import Job, Project
+from services.coordinator.dispatch import dispatcher as dispatching
+from services.coordinator.dispatch import repository
+from services.coordinator.dispatch.dispatcher import Dispatcher
+from services.coordinator.dispatch.logs import log_path
+from services.coordinator.dispatch.runner import Order, Run, Runner, RunnerAwayError, RunState
+from services.coordinator.jobs import changes
+from services.coordinator.jobs.lifecycle import CancelRequested, RunFailed, RunSucceeded
+from services.coordinator.settings import Settings
+
+SPEC = {"dataset": "digits", "budget": {"devices": [{"name": "here"}]}}
+COST = {"wall_s": 0.0, "cpu_s": 0.0, "gpu_s": 0.0}
+
+
+class FakeRunner(Runner):
+    """Remembers what it was asked; runs are what a test makes of them."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Run] = {}
+        self.orders: list[Order] = []
+        self.stopped: list[str] = []
+        self.printed: dict[str, str] = {}
+        self.fault: BackendError | None = None
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        if isinstance(self.fault, RunnerAwayError) and not self.orders:
+            raise self.fault
+
+    def submit(self, order: Order) -> None:
+        if self.fault:
+            raise self.fault
+        with self._lock:
+            self.orders.append(order)
+            self.known[order.submission_id] = Run(order.submission_id, order.job_id, RunState.RUNNING)
+
+    def runs(self) -> dict[str, Run]:
+        if isinstance(self.fault, RunnerAwayError):
+            raise self.fault
+        return dict(self.known)
+
+    def stop(self, submission_id: str) -> None:
+        self.stopped.append(submission_id)
+
+    def log(self, submission_id: str) -> str:
+        return self.printed.get(submission_id, "")
+
+    def forget(self, submission_id: str) -> None:
+        self.known.pop(submission_id, None)
+
+    def end(self, order: Order, message: str = "", *, began: bool = True) -> None:
+        """The run's process is gone."""
+        self.known[order.submission_id] = Run(
+            order.submission_id, order.job_id, RunState.ENDED, message, began, ended_at=now()
+        )
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(database_url=database_url, storage_url=f"file://{tmp_path}/storage", max_attempts=2)
+
+
+@pytest.fixture
+def context(settings: Settings, database: Database) -> Context:
+    return Context(settings, database, ObjectStore(settings.storage_url), KeyRing(1000))
+
+
+@pytest.fixture
+def runner() -> FakeRunner:
+    return FakeRunner()
+
+
+@pytest.fixture
+def dispatcher(context: Context, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dispatcher]:
+    monkeypatch.setattr(dispatching, "WATCH_S", 0.0)
+    monkeypatch.setattr(dispatching, "MISSING_S", 0.0)
+    return Dispatcher(context, runner, grace_s=0.0)
+
+
+@pytest.fixture
+def project(database: Database) -> Callable[..., str]:
+    def make(name: str, **limits: object) -> str:
+        values = {"max_running_jobs": 1000, "max_gpu_hours": None, "gpu_s": 0.0, **limits}
+        with database.write() as session:
+            made = Project(id=new_id("prj"), name=name, created_at=now(), **values)
+            session.add(made)
+        return made.id
+
+    return make
+
+
+@pytest.fixture
+def queue(database: Database) -> Callable[..., list[str]]:
+    """Queues jobs of a project; returns their ids, oldest first."""
+
+    def add(project_id: str, count: int = 1, **changed: object) -> list[str]:
+        jobs = []
+        with database.write() as session:
+            for _ in range(count):
+                job_id = new_id("job")
+                values = {
+                    "kind": "search", "spec": SPEC, "state": "queued", "priority": 0, "queue_position": job_id,
+                    "available_at": now(), "max_attempts": 2, "cost_before": COST, "cost": COST, "notes": [],
+                    "created_at": now(), **changed,
+                }  # fmt: skip
+                jobs.append(Job(id=job_id, project_id=project_id, **values))
+            session.add_all(jobs)
+        return [job.id for job in jobs]
+
+    return add
+
+
+def find(database: Database, job_id: str) -> Job:
+    with database.read() as session:
+        return session.execute(select(Job).where(Job.id == job_id)).scalar_one()
+
+
+def update(database: Database, job_id: str, **values: object) -> None:
+    with database.write() as session:
+        job = session.get_one(Job, job_id)
+        for key, value in values.items():
+            setattr(job, key, value)
+
+
+def cancel(database: Database, job_id: str) -> None:
+    with database.write() as session:
+        changes.apply(session, session.get_one(Job, job_id), CancelRequested())
+
+
+def claim(database: Database, max_running: int = 1000) -> str | None:
+    with database.write() as session:
+        order = repository.claim_next(session, max_running=max_running, lease_s=60.0)
+    return order.job_id if order else None
+
+
+def test_two_dispatchers_start_each_of_200_jobs_once(context, database, project, queue):
+    jobs = [job for name in ("a", "b", "c", "d") for job in queue(project(name), 50)]
+    runner = FakeRunner()
+    threads = [threading.Thread(target=Dispatcher(context, runner).start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    Dispatcher(context, runner).start()  # what one passed over because the other held its project
+    assert Counter(order.job_id for order in runner.orders) == Counter(jobs)
+    assert len({order.token for order in runner.orders}) == len(jobs)
+    for order in runner.orders:
+        job = find(database, order.job_id)
+        assert (job.state, job.attempt, job.submission_id) == ("training", 1, order.submission_id)
+
+
+def test_dispatchers_racing_for_failing_jobs_never_run_one_twice_at_a_time(context, database, project, queue):
+    """Jobs end and come back while two dispatchers claim: the runner checks that no job runs twice."""
+    jobs = queue(project("a"), 30)
+
+    class Checking(FakeRunner):
+        def submit(self, order: Order) -> None:
+            with self._lock:
+                assert order.job_id not in running, "started while it ran"
+                running.add(order.job_id)
+            super().submit(order)
+            with database.write() as session:
+                seen = dispatching._held_by(order)
+                job = repository.lock(session, seen)
+                with self._lock:
+                    running.discard(order.job_id)
+                changes.apply(session, job, RunFailed(True) if order.attempt == 1 else RunSucceeded())
+                job.available_at = now()
+
+    running: set[str] = set()
+    runner = Checking()
+    threads = [threading.Thread(target=Dispatcher(context, runner).start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    while claims := len(runner.orders):
+        Dispatcher(context, runner).start()
+        if len(runner.orders) == claims:
+            break
+    assert Counter(order.job_id for order in runner.orders) == dict.fromkeys(jobs, 2)
+    assert {find(database, job).state for job in jobs} == {"succeeded"}
+
+
+def test_projects_take_turns(database, project, queue):
+    first, second = queue(project("many"), 6), queue(project("few"), 2)
+    claimed = [claim(database) for _ in range(8)]
+    assert claimed == [first[0], second[0], first[1], second[1], *first[2:]]
+    assert claim(database) is None
+
+
+def test_priorities_count_inside_of_a_project_then_age(database, project, queue):
+    owner = project("a")
+    old, urgent, low, other = (queue(owner, priority=priority)[0] for priority in (0, 9, -5, 0))
+    assert [claim(database) for _ in range(4)] == [urgent, old, other, low]
+
+
+def test_a_job_that_must_wait_holds_up_nobody(database, project, queue):
+    owner = project("a")
+    queue(owner, priority=9, available_at=now() + timedelta(hours=1))
+    ready = queue(owner)
+    assert [claim(database), claim(database)] == [ready[0], None]
+
+
+def test_limits_of_projects_and_of_all(database, project, queue):
+    queue(project("two at a time", max_running_jobs=2), 5)
+    queue(project("nothing left", max_gpu_hours=1.0, gpu_s=3600.0), 5)
+    queue(project("paused", max_running_jobs=0), 5)
+    assert [claim(database) is not None for _ in range(3)] == [True, True, False]
+    queue(project("more"), 5)
+    assert [claim(database, max_running=4) is not None for _ in range(3)] == [True, True, False]
+
+
+def test_limits_hold_while_coordinators_race(context, database, project, queue):
+    queue(project("a", max_running_jobs=3), 40)
+    queue(project("b"), 40)
+    limited = Context(
+        context.settings.model_copy(update={"max_running_jobs": 20}), database, context.store, context.keys
+    )
+    runner = FakeRunner()
+    threads = [threading.Thread(target=Dispatcher(limited, runner).start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    Dispatcher(limited, runner).start()
+    owners = Counter(find(database, order.job_id).project_id for order in runner.orders)
+    assert sorted(owners.values()) == [3, 17]
+
+
+def test_nothing_is_claimed_while_ray_is_away(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    runner.fault = RunnerAwayError("gone")
+    with pytest.raises(RunnerAwayError):
+        dispatcher.start()
+    assert (find(database, job).state, find(database, job).attempt) == ("queued", 0)
+    runner.fault = None
+    dispatcher.start()
+    assert not runner.orders, "it waits a moment before it asks again"
+    dispatcher._next_start_s = 0.0
+    dispatcher.start()
+    assert find(database, job).state == "training"
+
+
+def test_ray_that_goes_away_while_submitting_costs_no_attempt(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    runner.check = lambda: None
+    runner.fault = RunnerAwayError("gone")
+    with pytest.raises(RunnerAwayError):
+        dispatcher.start()
+    found = find(database, job)
+    assert (found.state, found.attempt, found.lease_token_hash) == ("queued", 0, None)
+    assert found.available_at > now()
+
+
+def test_a_job_that_ray_refuses_fails_after_its_attempts(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    runner.fault = BackendError("no such thing.")
+    dispatcher.start()
+    assert find(database, job).state == "queued" and "no such thing" in find(database, job).notes[0]
+    update(database, job, available_at=now())
+    dispatcher.start()
+    assert find(database, job).state == "failed"
+    assert find(database, job).error["code"] == "not_started"
+
+
+def test_a_silent_run_is_given_up_and_its_job_started_again(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    dispatcher.reap()
+    assert find(database, job).state == "training"
+    update(database, job, lease_expires_at=now() - timedelta(seconds=1))
+    dispatcher.reap()
+    found = find(database, job)
+    assert (found.state, found.attempt, found.lease_token_hash) == ("queued", 1, None)
+    assert runner.stopped == [runner.orders[0].submission_id]
+    update(database, job, available_at=now())
+    dispatcher.start()
+    assert find(database, job).attempt == 2
+    update(database, job, lease_expires_at=now() - timedelta(seconds=1))
+    dispatcher.reap()
+    assert find(database, job).state == "failed"
+    assert find(database, job).error["code"] == "run_silent"
+
+
+def test_nobody_is_given_up_right_after_the_start(context, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    Dispatcher(context, runner).start()
+    update(database, job, lease_expires_at=now() - timedelta(seconds=1))
+    Dispatcher(context, runner).reap()
+    assert find(database, job).state == "training"
+
+
+def test_a_run_that_ended_without_a_word_is_lost_at_once(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    runner.printed[runner.orders[0].submission_id] = "one\nMemoryError: too large\n"
+    runner.end(runner.orders[0])
+    dispatcher.watch()
+    found = find(database, job)
+    assert found.state == "queued" and "MemoryError: too large" in found.notes[0]
+
+
+def test_runs_that_ray_forgot_are_lost(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    runner.known.clear()
+    dispatcher.watch()
+    assert find(database, job).state == "queued"
+
+
+def test_a_run_that_ray_does_not_list_yet_is_not_lost(dispatcher, runner, database, project, queue, monkeypatch):
+    monkeypatch.setattr(dispatching, "MISSING_S", 60.0)
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    runner.known.clear()
+    dispatcher.watch()
+    assert find(database, job).state == "training"
+
+
+def test_a_run_that_found_no_room_costs_no_attempt(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    runner.end(runner.orders[0], began=False)
+    dispatcher.watch()
+    assert (find(database, job).state, find(database, job).attempt) == ("queued", 0)
+
+
+def test_a_run_that_waits_for_room_keeps_its_lease(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    order = runner.orders[0]
+    runner.known[order.submission_id] = Run(order.submission_id, job, RunState.PENDING)
+    update(database, job, lease_expires_at=now() + timedelta(seconds=1))
+    dispatcher.watch()
+    assert find(database, job).lease_expires_at > now() + timedelta(seconds=100)
+
+
+def test_cancelling_stops_the_run_and_waits_for_its_end(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    order = runner.orders[0]
+    cancel(database, job)
+    dispatcher.watch()
+    assert find(database, job).state == "cancelling" and runner.stopped == [order.submission_id]
+    runner.end(order)
+    dispatcher.watch()
+    found = find(database, job)
+    assert (found.state, found.lease_token_hash) == ("cancelled", None)
+
+
+def test_cancelling_a_run_that_ray_does_not_know(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    runner.known.clear()
+    cancel(database, job)
+    dispatcher.watch()
+    assert find(database, job).state == "cancelled"
+
+
+def test_cancelling_while_ray_is_away_ends_with_the_lease(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    cancel(database, job)
+    runner.fault = RunnerAwayError("gone")
+    update(database, job, lease_expires_at=now() - timedelta(seconds=1))
+    dispatcher.round()
+    assert find(database, job).state == "cancelled"
+
+
+def test_a_cancelled_queued_job_is_never_started(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    cancel(database, job)
+    dispatcher.start()
+    assert not runner.orders and find(database, job).state == JobState.CANCELLED
+
+
+def test_runs_that_hold_no_job_are_stopped(dispatcher, runner, database, project, queue):
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    mine = runner.orders[0].submission_id
+    runner.known["stray"] = Run("stray", job, RunState.RUNNING)
+    runner.known["deleted"] = Run("deleted", new_id("job"), RunState.RUNNING)
+    dispatcher.watch()
+    assert set(runner.stopped) == {"stray", "deleted"} and mine not in runner.stopped
+
+
+def test_old_runs_are_forgotten_once_their_log_is_kept(dispatcher, runner, context, project, queue):
+    job = queue(project("a"))[0]
+    dispatcher.start()
+    order = runner.orders[0]
+    runner.printed[order.submission_id] = "the end\n"
+    runner.known[order.submission_id] = Run(
+        order.submission_id, job, RunState.ENDED, ended_at=now() - timedelta(days=1)
+    )
+    dispatcher.watch()
+    assert not runner.known
+    assert context.store.read(log_path(job)).decode() == f"=== run {order.submission_id}\nthe end\n"
+
+
+def test_the_log_tells_of_every_attempt(dispatcher, runner, database, context, project, queue):
+    job = queue(project("a"))[0]
+    for text in ("first\n", "second\n"):
+        dispatcher.start()
+        runner.printed[runner.orders[-1].submission_id] = text
+        dispatcher.watch()
+        runner.end(runner.orders[-1])
+        dispatcher.watch()
+        update(database, job, available_at=now())
+    lines = context.store.read(log_path(job)).decode().splitlines()
+    assert [line for line in lines if not line.startswith("===")] == ["first", "second"]
+
+
+def test_no_fault_ends_the_loop(dispatcher, runner, database, project, queue, monkeypatch):
+    job = queue(project("a"))[0]
+    monkeypatch.setattr(dispatcher, "watch", lambda: 1 / 0)
+    dispatcher.round()
+    assert find(database, job).state == "training"

@@ -23,6 +23,16 @@ from pydantic import (
 from inn_automl.errors import SpecError, UnknownNameError
 
 RUNTIMES = ("onnxruntime-cpu",)
+FAMILY_KINDS = {
+    "convnet": ("image",),
+    "mlp": ("image", "signal"),
+    "mobilenet": ("image",),
+    "resnet": ("image",),
+    "signal": ("signal",),
+}
+"""The architecture families and the kinds of data they take, for those who check a spec without torch."""
+BUILTIN_KINDS = {"digits": "image", "mnist1d": "signal", "mnist5k": "image"}
+"""The built-in datasets and their kind of data, for those who check a spec without loading them."""
 
 
 def _refuse_lookalikes(value: Any) -> Any:

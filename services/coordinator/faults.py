@@ -54,6 +54,10 @@ class TooLargeError(InnAutomlError):
 class RangeError(InnAutomlError):
     """A byte range that the file does not have."""
 
+    def __init__(self, message: str, *, size_bytes: int) -> None:
+        super().__init__(message)
+        self.size_bytes = size_bytes
+
 
 class RateLimitError(InnAutomlError):
     """More requests than the limit."""

@@ -13,11 +13,13 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError, OperationalError
 from starlette.exceptions import HTTPException
 
 from inn_automl import errors
 from inn_automl.api.problems import MEDIA_TYPE, Problem
+from inn_automl.spec import parse
 from services.coordinator.faults import (
     AuthenticationError,
     ConflictError,
@@ -135,16 +137,16 @@ def install(app: FastAPI) -> None:
         headers = {"WWW-Authenticate": "Bearer"} if entry.status == 401 else {}
         if isinstance(error, RateLimitError | UnavailableError):
             headers["Retry-After"] = str(error.retry_after_s)
+        if isinstance(error, RangeError):
+            headers["Content-Range"] = f"bytes */{error.size_bytes}"
         return problem_response(request, entry, str(error), headers=headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = [{"loc": list(fault["loc"]), "msg": fault["msg"], "type": fault["type"]} for fault in error.errors()]
-        first = faults[0]
-        place = ".".join(str(part) for part in first["loc"])
-        # What JSON itself cannot say (a lone surrogate) must not come back in our own answer.
-        detail = f"{place}: {first['msg']}".encode("utf-8", "replace").decode()
-        return problem_response(request, INVALID_REQUEST, detail, errors=_printable(faults))
+        place = ".".join(str(part) for part in faults[0]["loc"])
+        detail = _explanation(request, error) or f"{place}: {faults[0]['msg']}"
+        return problem_response(request, INVALID_REQUEST, _printable(detail), errors=_printable(faults))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -168,7 +170,21 @@ def install(app: FastAPI) -> None:
         return problem_response(request, CATALOG[errors.InnAutomlError], detail)
 
 
+def _explanation(request: Request, error: RequestValidationError) -> str | None:
+    """What to correct first in a JSON body, in the words of the command line: an unknown key with the nearest one."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    model = field.field_info.annotation if field else None
+    if not (isinstance(model, type) and issubclass(model, BaseModel) and isinstance(error.body, dict)):
+        return None
+    try:
+        parse(model, error.body, where="the request")
+    except errors.SpecError as fault:
+        return str(fault)
+    return None
+
+
 def _printable(value: Any) -> Any:
+    """What JSON itself cannot say (a lone surrogate) must not come back in our own answer."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):

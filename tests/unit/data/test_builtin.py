@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from inn_automl.data import BUILTINS, Dataset, load_dataset
+from inn_automl.spec import BUILTIN_KINDS
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,7 @@ def test_importing_the_package_is_light() -> None:
     code = f"import sys, inn_automl.data; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_spec_is_checked_against_what_there_is(datasets: dict[str, Dataset]) -> None:
+    assert {name: dataset.kind for name, dataset in datasets.items()} == BUILTIN_KINDS

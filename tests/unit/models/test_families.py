@@ -9,6 +9,7 @@ from inn_automl.errors import SpecError, UnknownNameError
 from inn_automl.models import FAMILIES, build, default_family, get_family
 from inn_automl.models.resnet import resnet18_cifar
 from inn_automl.models.signal import reductions
+from inn_automl.spec import FAMILY_KINDS
 
 IMAGE_SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 48), (2, 1, 1), (1, 3, 40)]
 SIGNAL_SHAPES = [(1, 40), (2, 9), (1, 1), (1, 16_000)]
@@ -100,3 +101,7 @@ def test_bad_arguments_are_refused_with_the_remedy() -> None:
         build("mlp", (1, 8, 8), 10, width=0.0)
     with pytest.raises(SpecError, match="classes"):
         build("mlp", (1, 8, 8), 1)
+
+
+def test_a_spec_is_checked_against_what_there_is() -> None:
+    assert {name: family.kinds for name, family in FAMILIES.items()} == FAMILY_KINDS

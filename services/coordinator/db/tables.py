@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     DateTime,
     Dialect,
@@ -96,7 +97,7 @@ class Dataset(Table):
     name: Mapped[str]
     filename: Mapped[str]
     sha256: Mapped[str]
-    size_bytes: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     path: Mapped[str]
     """Relative to the storage."""
     source_url: Mapped[str | None]
@@ -191,7 +192,7 @@ class Artifact(Table):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     path: Mapped[str]
     sha256: Mapped[str]
-    size_bytes: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class Device(Table):

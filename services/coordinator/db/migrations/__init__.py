@@ -1,0 +1,1 @@
+"""Migrations, one a file in `versions/`, run by `services.coordinator.db.migrate`."""

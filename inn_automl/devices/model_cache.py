@@ -47,7 +47,7 @@ class ModelCache:
             if isinstance(error, StorageError):
                 raise
             raise StorageError(
-                f"the models cannot be kept in {str(self._folder)!r} ({error.strerror or error}): free some room there, "
+                f"the models cannot be kept in {str(self._folder)!r} ({error.strerror or error}): free some room, "
                 "or start the agent with another --cache."
             ) from error
 

@@ -59,7 +59,7 @@ class Client:
     """
 
     def __init__(
-        self, url: str, key: str, *, patience_s: float = 60.0, transport: httpx.BaseTransport | None = None
+        self, url: str, key: str, *, patience_s: float = 30.0, transport: httpx.BaseTransport | None = None
     ) -> None:
         self.url = url.rstrip("/")
         self._http = Transport(url, key, patience_s=patience_s, transport=transport)

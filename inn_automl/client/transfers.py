@@ -19,6 +19,7 @@ from inn_automl.client.transport import Backoff, Transport
 from inn_automl.errors import CorruptFileError, DatasetFormatError, DatasetNotFoundError, StorageError
 
 CHUNK_BYTES = 1 << 20
+NO_SUCH_RANGE = 416
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 OnProgress = Callable[[int, int | None], None]
@@ -145,7 +146,7 @@ def _fetch(
                 etag = response.headers.get("ETag", "")
                 total = _total(response, done)
                 on_progress(done, total)
-                for chunk in response.iter_bytes(CHUNK_BYTES):
+                for chunk in response.iter_bytes():  # as they come: a cut loses nothing
                     file.write(chunk)
                     backoff.succeeded()
                     on_progress(file.tell(), total)
@@ -153,8 +154,12 @@ def _fetch(
         except httpx.TransportError as error:
             if not backoff.wait():
                 raise transport.lost(error) from error
-        except RefusedError:
-            raise
+        except RefusedError as error:
+            if error.status != NO_SUCH_RANGE or not done:
+                raise
+            file.seek(0)  # it is a shorter file by now
+            file.truncate()
+            etag = ""
         except ServiceError:
             if not backoff.wait():
                 raise

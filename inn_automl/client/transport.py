@@ -52,7 +52,7 @@ class Transport:
     """
 
     def __init__(
-        self, url: str, key: str, *, patience_s: float = 60.0, transport: httpx.BaseTransport | None = None
+        self, url: str, key: str, *, patience_s: float = 30.0, transport: httpx.BaseTransport | None = None
     ) -> None:
         self.url, self.patience_s = url.rstrip("/"), patience_s
         try:
@@ -94,13 +94,15 @@ class Transport:
             body = content() if content else None
             try:
                 response = self._http.request(method, path, params=params, json=json, headers=headers, content=body)
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+                raise RefusedError(
+                    f"{self.url!r} is no URL that can be asked ({error}): give one such as http://127.0.0.1:8080."
+                ) from None
             except httpx.TransportError as error:
                 never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
                 if not (repeatable or never_sent) or not backoff.wait():
                     raise self.lost(error) from error
                 continue
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-                raise RefusedError(f"{self.url!r} is no URL that can be asked ({error}): check --url.") from None
             if response.status_code in TRY_AGAIN and backoff.wait(retry_after_s(response)):
                 continue
             if response.is_error:

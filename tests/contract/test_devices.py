@@ -1,0 +1,509 @@
+"""Devices, the measurements that agents lease, and those that workers ask for."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import update
+
+from inn_automl.api.jobs import JobKind, JobState
+from inn_automl.devices.measurement import Protocol
+from inn_automl.object_store import ObjectStore
+from services.coordinator.access import hash_secret
+from services.coordinator.context import Context
+from services.coordinator.db.ids import new_id
+from services.coordinator.db.session import Database, now
+from services.coordinator.db.tables import ApiKey, Device, Job, Measurement
+
+TOKEN = "token-of-a-run"
+DESCRIPTION = {
+    "agent_version": "1",
+    "cpu": "a CPU",
+    "num_cores": 4,
+    "memory_bytes": 2**33,
+    "runtimes": {"onnxruntime-cpu": "1.30"},
+    "details": {"governor": "performance"},
+}
+MODEL = b"an ONNX file"
+SHA256 = "3f4f32a8ffed2c06a52bce7ff76b28ae0b4a8cb0bf1e1bcc5f6a0e5f6f3b7b0a"
+
+
+@dataclass
+class World:
+    """A project with a running job, and what a worker and an agent say to it."""
+
+    access: Any
+    client: TestClient
+    database: Database
+    job_id: str
+    protocol: dict[str, Any] = field(default_factory=lambda: Protocol().to_dict())
+
+    def register(self, name: str = "pi4", **description: Any) -> httpx.Response:
+        body = {"name": name, "description": DESCRIPTION | description}
+        return self.access.agent.post("/v1/devices", json=body)
+
+    def ask(
+        self, models: tuple[str, ...] = ("m",), *, token: str = TOKEN, job_id: str = "", **device: Any
+    ) -> httpx.Response:
+        body = {
+            "device": {"name": "d", **device},
+            "models": {name: {"sha256": SHA256, "size_bytes": len(MODEL)} for name in models},
+            "protocol": self.protocol,
+        }
+        url = f"/v1/runs/{job_id or self.job_id}/measurements"
+        return self.client.post(url, json=body, headers={"Authorization": f"Bearer {token}"})
+
+    def look(self, measurement_id: str, **params: Any) -> dict[str, Any]:
+        url = f"/v1/runs/{self.job_id}/measurements/{measurement_id}"
+        response = self.client.get(url, params=params, headers={"Authorization": f"Bearer {TOKEN}"})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def lease(self, name: str = "pi4", **params: Any) -> dict[str, Any] | None:
+        response = self.access.agent.post(f"/v1/devices/{name}/lease", params=params)
+        assert response.status_code in (200, 204), response.text
+        return response.json() if response.status_code == 200 else None
+
+    def say(self, lease: dict[str, Any], what: str, body: Any = None) -> httpx.Response:
+        url = f"/v1/measurements/{lease['id']}/{what}"
+        return self.access.agent.post(url, json=body, headers={"Lease-Token": lease["token"]})
+
+    def set_job(self, **values: Any) -> None:
+        with self.database.write() as session:
+            session.execute(update(Job).where(Job.id == self.job_id).values(**values))
+
+    def expire(self, measurement_id: str) -> None:
+        with self.database.write() as session:
+            past = now() - timedelta(seconds=1)
+            session.execute(update(Measurement).where(Measurement.id == measurement_id).values(lease_expires_at=past))
+
+
+def add_job(database: Database, project_id: str, state: JobState = JobState.SEARCHING, token: str = TOKEN) -> str:
+    job_id = new_id("job")
+    with database.write() as session:
+        session.add(
+            Job(
+                id=job_id,
+                project_id=project_id,
+                name=None,
+                kind=JobKind.SEARCH.value,
+                spec={},
+                state=state.value,
+                priority=0,
+                queue_position=job_id,
+                available_at=now(),
+                attempt=1,
+                max_attempts=5,
+                lease_token_hash=hash_secret(token),
+                lease_expires_at=now() + timedelta(minutes=1),
+                cost_before={},
+                cost={},
+                notes=[],
+                created_at=now(),
+            )
+        )
+    return job_id
+
+
+@pytest.fixture
+def world(access: Any, client: TestClient, database: Database) -> World:
+    return World(access, client, database, add_job(database, access.project_id))
+
+
+def results(*names: str, ms: float = 1.0) -> dict[str, Any]:
+    one = {"percentile": 95.0, "samples_ms": [[[ms, ms * 1.01]], [[ms * 1.02, ms]]], "remark": "", "environment": {}}
+    return {"results": {name: one for name in names}}
+
+
+# Devices
+
+
+def test_registering_again_renews(world: World) -> None:
+    first = world.register()
+    assert first.status_code == 201
+    second = world.register(cpu="another CPU")
+    assert second.status_code == 200
+    assert second.json()["id"] == first.json()["id"]
+    shown = world.access.user.get("/v1/devices/pi4").json()
+    assert shown["description"]["cpu"] == "another CPU"
+    assert shown["state"] == "idle"
+    assert shown["measurement_id"] is None
+
+
+def test_a_name_belongs_to_the_key_that_registered_it(
+    world: World, check_problem: Callable[..., str], database: Database
+) -> None:
+    world.register()
+    body = {"name": "pi4", "description": DESCRIPTION}
+    detail = check_problem(world.access.admin.post("/v1/devices", json=body), 403, "forbidden")
+    assert "'pi4' belongs to the key" in detail
+    for path in ("/v1/devices/pi4/lease", "/v1/devices/pi4/heartbeat"):
+        check_problem(world.access.admin.post(path), 403, "forbidden")
+    with database.write() as session:
+        session.execute(
+            update(ApiKey).where(ApiKey.hash == hash_secret(world.access.agent_key)).values(revoked_at=now())
+        )
+    assert world.access.admin.post("/v1/devices", json=body).status_code == 200
+    assert world.access.admin.post("/v1/devices/pi4/heartbeat").status_code == 204
+
+
+def test_a_project_sees_only_its_own(world: World, other_access: Any, check_problem: Callable[..., str]) -> None:
+    world.register()
+    asked = world.ask().json()
+    lease = world.lease()
+    assert lease is not None
+    assert other_access.user.get("/v1/devices").json() == {"items": [], "next_cursor": None}
+    check_problem(other_access.user.get("/v1/devices/pi4"), 404, "not_found")
+    check_problem(other_access.user.delete("/v1/devices/pi4"), 404, "not_found")
+    check_problem(other_access.agent.post("/v1/devices/pi4/lease"), 404, "not_found")
+    headers = {"Lease-Token": lease["token"]}
+    url = f"/v1/measurements/{asked['id']}"
+    check_problem(other_access.agent.post(f"{url}/heartbeat", json={}, headers=headers), 404, "not_found")
+    check_problem(other_access.agent.get(f"{url}/models/{SHA256}", headers=headers), 404, "not_found")
+
+
+def test_lists_pages(world: World) -> None:
+    for index in range(5):
+        world.register(f"d{index}")
+    names, cursor = [], None
+    while True:
+        params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        found = world.access.user.get("/v1/devices", params=params).json()
+        names += [device["name"] for device in found["items"]]
+        if (cursor := found["next_cursor"]) is None:
+            break
+    assert names == ["d4", "d3", "d2", "d1", "d0"]
+    assert world.access.user.get("/v1/devices", params={"limit": 5}).json()["next_cursor"] is None
+
+
+def test_states(world: World, database: Database) -> None:
+    world.register()
+    asked = world.ask().json()
+    world.lease()
+    shown = world.access.user.get("/v1/devices/pi4").json()
+    assert (shown["state"], shown["measurement_id"]) == ("measuring", asked["id"])
+    with database.write() as session:
+        session.execute(update(Device).values(last_seen_at=now() - timedelta(minutes=5)))
+    assert world.access.user.get("/v1/devices/pi4").json()["state"] == "away"
+    assert world.look(asked["id"])["agent_is_away"] is True
+    assert world.access.agent.post("/v1/devices/pi4/heartbeat").status_code == 204
+    assert world.access.user.get("/v1/devices/pi4").json()["state"] == "measuring"
+    assert world.look(asked["id"])["agent_is_away"] is False
+
+
+def test_removing_fails_what_was_to_be_measured(world: World, check_problem: Callable[..., str]) -> None:
+    world.register()
+    leased, queued = world.ask().json(), world.ask(("other",)).json()
+    lease = world.lease()
+    assert lease is not None
+    assert world.access.agent.delete("/v1/devices/pi4").status_code == 403
+    assert world.access.user.delete("/v1/devices/pi4").status_code == 204
+    for measurement in (leased, queued):
+        seen = world.look(measurement["id"])
+        assert seen["state"] == "failed"
+        assert "'pi4' was removed" in seen["error"]["detail"]
+        assert seen["agent"] == "pi4"
+    check_problem(world.say(lease, "results", results("m")), 409, "stale_lease")
+    check_problem(world.access.agent.post("/v1/devices/pi4/lease"), 404, "not_found")
+    world.register()
+    assert world.ask().json()["state"] == "queued"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "a\0b"},
+        {"name": ""},
+        {"description": DESCRIPTION | {"cpu": "a\0b"}},
+        {"description": DESCRIPTION | {"details": {"a": ["\ud800"]}}},
+        {"description": DESCRIPTION | {"details": {"a": {"\0": 1}}}},
+        {"description": DESCRIPTION | {"num_cores": 10**30}},
+        {"unknown": 1},
+    ],
+)
+def test_descriptions_that_nothing_can_keep(world: World, changed: dict[str, Any]) -> None:
+    content = json.dumps({"name": "pi4", "description": DESCRIPTION} | changed)
+    headers = {"Content-Type": "application/json"}
+    response = world.access.agent.post("/v1/devices", content=content, headers=headers)
+    assert response.status_code == 422, response.text
+    assert world.access.user.get("/v1/devices").json()["items"] == []
+
+
+def test_numbers_that_json_cannot_say(world: World) -> None:
+    text = '{"name": "pi4", "description": {"agent_version": "1", "cpu": "c", "num_cores": 1, "runtimes": {}, %s}}'
+    for details in (
+        '"details": {"a": NaN}',
+        '"details": {"a": 1e999}',
+        '"details": {"a": ' + "[" * 40 + "]" * 40 + "}",
+    ):
+        response = world.access.agent.post(
+            "/v1/devices", content=text % details, headers={"Content-Type": "application/json"}
+        )
+        assert response.status_code == 422, response.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/devices?cursor=x", "/v1/devices?limit=0", "/v1/devices?limit=201", "/v1/devices/a%00b", "/v1/devices/-"],
+)
+def test_bad_questions(world: World, path: str) -> None:
+    assert world.access.user.get(path).status_code == 422
+
+
+# Measurements
+
+
+def test_from_question_to_results(world: World, context: Context) -> None:
+    world.register()
+    asked = world.ask(("a", "b"), threads=2, percentile=90)
+    assert asked.status_code == 200, asked.text
+    measurement = asked.json()
+    assert (measurement["state"], measurement["agent"], measurement["results"]) == ("queued", "pi4", None)
+    lease = world.lease()
+    assert lease is not None
+    assert lease["id"] == measurement["id"]
+    assert lease["device"]["agent"] == "pi4"
+    assert lease["device"]["threads"] == 2
+    assert set(lease["models"]) == {"a", "b"}
+    assert Protocol.from_dict(lease["protocol"]) == Protocol()
+    assert world.lease() is None
+    assert world.say(lease, "heartbeat", {"fraction": 0.25}).status_code == 204
+    assert world.say(lease, "heartbeat", {"fraction": 0.125}).status_code == 204
+    assert world.look(measurement["id"])["fraction"] == 0.25
+    for _ in range(2):  # an agent that did not hear the answer posts again
+        assert world.say(lease, "results", results("a", "b")).status_code == 204
+    done = world.look(measurement["id"])
+    assert (done["state"], done["fraction"]) == ("done", 1.0)
+    assert done["results"]["a"]["samples_ms"] == [[[1.0, 1.01]], [[1.02, 1.0]]]
+    assert done["results"]["a"]["percentile"] == 90
+    again = world.ask(("a", "b"), threads=2, percentile=90).json()
+    assert again == done
+
+
+def test_models_are_downloaded_by_hash(world: World, context: Context, check_problem: Callable[..., str]) -> None:
+    world.register()
+    world.ask()
+    lease = world.lease()
+    assert lease is not None
+    url, headers = f"/v1/measurements/{lease['id']}/models", {"Lease-Token": lease["token"]}
+    check_problem(world.access.agent.get(f"{url}/{SHA256}", headers=headers), 404, "not_found")
+    store: ObjectStore = context.store
+    store.write(f"jobs/{world.job_id}/measuring-models/{SHA256}.onnx", MODEL)
+    found = world.access.agent.get(f"{url}/{SHA256}", headers=headers)
+    assert (found.status_code, found.content) == (200, MODEL)
+    check_problem(world.access.agent.get(f"{url}/{'0' * 64}", headers=headers), 404, "not_found")
+    check_problem(world.access.agent.get(f"{url}/{SHA256}", headers={"Lease-Token": "x"}), 409, "stale_lease")
+
+
+def test_asking_again_finds_the_same(world: World) -> None:
+    world.register()
+    first = world.ask().json()
+    assert world.ask().json()["id"] == first["id"]
+    assert world.ask(agent="pi4").json()["id"] == first["id"]
+    others = [world.ask(("n",)), world.ask(threads=2)]
+    world.protocol = Protocol(seed=1).to_dict()
+    others.append(world.ask())
+    assert len({first["id"], *(other.json()["id"] for other in others)}) == 4
+
+
+def test_the_oldest_comes_first(world: World) -> None:
+    world.register()
+    asked = [world.ask((name,)).json()["id"] for name in "cab"]
+    leased = []
+    while (lease := world.lease()) is not None:
+        leased.append(lease["id"])
+        world.say(lease, "results", results(*lease["models"]))
+    assert leased == asked
+
+
+def test_failure_reaches_the_worker_and_asking_again_queues_anew(world: World) -> None:
+    world.register()
+    asked = world.ask().json()
+    lease = world.lease()
+    assert lease is not None
+    assert world.say(lease, "failure", {"detail": "model 'm' cannot be measured: no."}).status_code == 204
+    failed = world.look(asked["id"])
+    assert failed["state"] == "failed"
+    assert failed["error"]["detail"] == "model 'm' cannot be measured: no."
+    assert world.say(lease, "results", results("m")).status_code == 409
+    again = world.ask().json()
+    assert (again["id"], again["state"], again["error"]) == (asked["id"], "queued", None)
+    assert world.lease() is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (results("n"), "missing 'm'; unknown 'n'"),
+        (results("m", "n"), "unknown 'n'"),
+        (results("m", ms=-1.0), "no latency"),
+        ({"results": {"m": {"samples_ms": [[[1.0]]]}}}, "at least two processes"),
+        ({"results": {"m": {}}}, "samples_ms"),
+        ({"results": {"m": results("m")["results"]["m"] | {"remark": "a\0b"}}}, "NUL"),
+        ({"results": {"m": results("m")["results"]["m"] | {"environment": 3}}}, "mapping"),
+    ],
+)
+def test_results_that_are_refused_leave_it_leased(world: World, body: dict[str, Any], fault: str) -> None:
+    world.register()
+    asked = world.ask().json()
+    lease = world.lease()
+    assert lease is not None
+    response = world.say(lease, "results", body)
+    assert response.status_code == 422, response.text
+    assert fault in response.json()["detail"]
+    assert world.look(asked["id"])["state"] == "leased"
+    assert world.say(lease, "results", results("m")).status_code == 204
+
+
+def test_a_lease_that_ends_goes_to_the_next(world: World, check_problem: Callable[..., str]) -> None:
+    world.register()
+    asked = world.ask().json()
+    first = world.lease()
+    assert first is not None
+    assert world.lease() is None
+    world.expire(asked["id"])
+    second = world.lease()
+    assert second is not None
+    assert second["id"] == first["id"]
+    for what, body in (
+        ("heartbeat", {}),
+        ("results", results("m")),
+        ("failure", {"detail": "no"}),
+        ("release", None),
+    ):
+        check_problem(world.say(first, what, body), 409, "stale_lease")
+    assert world.say(second, "results", results("m")).status_code == 204
+
+
+def test_a_lease_lost_three_times_is_a_failure(world: World) -> None:
+    world.register()
+    asked = world.ask().json()
+    for _ in range(3):
+        assert world.lease() is not None
+        world.expire(asked["id"])
+    assert world.lease() is None
+    failed = world.look(asked["id"])
+    assert failed["state"] == "failed"
+    assert "'pi4' stopped 3 times" in failed["error"]["detail"]
+
+
+def test_a_restarted_agent_gets_its_measurement_at_once(world: World) -> None:
+    world.register()
+    asked = world.ask().json()
+    for _ in range(2):
+        assert world.lease() is not None
+        world.register()
+        assert world.look(asked["id"])["state"] == "queued"
+    world.lease()
+    world.register()
+    assert world.look(asked["id"])["state"] == "failed"
+
+
+def test_giving_back_costs_no_attempt(world: World) -> None:
+    world.register()
+    asked = world.ask().json()
+    for _ in range(5):
+        lease = world.lease()
+        assert lease is not None
+        assert world.say(lease, "release").status_code == 204
+        assert world.look(asked["id"])["state"] == "queued"
+
+
+@pytest.mark.parametrize("state", [JobState.CANCELLING, JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED])
+def test_nobody_measures_for_a_job_that_ends(world: World, state: JobState, check_problem: Callable[..., str]) -> None:
+    world.register()
+    world.ask()
+    world.ask(("other",))
+    lease = world.lease()
+    assert lease is not None
+    world.set_job(state=state.value)
+    check_problem(world.say(lease, "heartbeat", {}), 409, "stale_lease")
+    check_problem(world.say(lease, "results", results("m")), 409, "stale_lease")
+    assert world.lease() is None
+    assert world.access.user.get("/v1/devices/pi4").json()["state"] == "idle"
+
+
+def test_a_job_that_waits_for_its_next_attempt_is_measured_for(world: World) -> None:
+    world.register()
+    world.ask()
+    world.set_job(state=JobState.QUEUED.value, lease_token_hash=None)
+    lease = world.lease()
+    assert lease is not None
+    assert world.say(lease, "results", results("m")).status_code == 204
+
+
+def test_only_who_holds_the_job_may_ask(world: World, check_problem: Callable[..., str]) -> None:
+    world.register()
+    check_problem(world.ask(token="another"), 409, "stale_lease")
+    check_problem(world.ask(job_id=new_id("job")), 409, "stale_lease")
+    url = f"/v1/runs/{world.job_id}/measurements"
+    check_problem(world.client.post(url, json={}), 401, "unauthenticated")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    check_problem(world.client.get(f"{url}/{new_id('msr')}", headers=headers), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("device", "fault"),
+    [
+        ({"agent": "none"}, "'none', which is not registered"),
+        ({"agent": "pi4", "threads": 5}, "may use 4 cores"),
+        ({"agent": "bare"}, "no runtime 'onnxruntime-cpu'"),
+        ({}, "several (bare, pi4)"),
+    ],
+)
+def test_devices_that_cannot_be_had(world: World, device: dict[str, Any], fault: str) -> None:
+    world.register()
+    world.register("bare", runtimes={})
+    response = world.ask(**device)
+    assert response.status_code == 422, response.text
+    assert fault in response.json()["detail"]
+
+
+def test_no_device_at_all(world: World, check_problem: Callable[..., str]) -> None:
+    assert "no agent is registered" in check_problem(world.ask(), 422, "invalid_spec")
+
+
+def test_a_protocol_that_cannot_be_followed(world: World, check_problem: Callable[..., str]) -> None:
+    world.register()
+    world.protocol = {"min_processes": 1}
+    check_problem(world.ask(), 422, "measurement_failed")
+
+
+def test_waiting_for_work_and_for_results(world: World) -> None:
+    """Both long polls answer when the other side has acted."""
+    world.register()
+    found: list[Any] = []
+    agent = threading.Thread(target=lambda: found.append(world.lease(wait_s=20)))
+    agent.start()
+    time.sleep(0.2)
+    asked = world.ask().json()
+    agent.join(10)
+    (lease,) = found
+    assert lease["id"] == asked["id"]
+    worker = threading.Thread(target=lambda: found.append(world.look(asked["id"], wait_s=20)))
+    worker.start()
+    time.sleep(0.2)
+    world.say(lease, "results", results("m"))
+    worker.join(10)
+    assert found[-1]["state"] == "done"
+
+
+def test_many_who_ask_at_once_get_one_lease(world: World) -> None:
+    world.register()
+    world.ask()
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(world.lease())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(lease is not None for lease in found) == 1

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 from sqlalchemy import insert, select
 
+from benchmarks.claim import job
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from benchmarks.stack import Coordinator, coordinator, percentile, postgres
 from inn_automl.result import JobResult
@@ -66,7 +67,8 @@ def fill(url: str, result: JobResult, num_jobs: int) -> tuple[list[str], str]:
         project = session.execute(select(Project)).scalars().first()
         if project is None:
             raise SystemExit("the coordinator made no project")
-        session.execute(insert(Job), [_job(one, project.id, spec) for one in ids])
+        ended = {"spec": spec, "state": "succeeded", "attempt": 1, "finished_at": now()}
+        session.execute(insert(Job), [{**job(project.id), **ended, "id": one} for one in ids])
         session.execute(
             insert(JobDevice),
             [
@@ -77,18 +79,6 @@ def fill(url: str, result: JobResult, num_jobs: int) -> tuple[list[str], str]:
         )
     database.engine.dispose()
     return ids, result.devices[0].name
-
-
-def _job(job_id: str, project_id: str, spec: object) -> dict[str, object]:
-    instant = now()
-    return {
-        "id": job_id, "project_id": project_id, "name": None, "kind": "search", "parent_id": None, "dataset_id": None,
-        "spec": spec, "widths": None, "idempotency_key": None, "request_hash": None, "state": "succeeded",
-        "priority": 0, "queue_position": job_id, "available_at": instant, "attempt": 1, "max_attempts": 5,
-        "lease_token_hash": None, "lease_expires_at": None, "submission_id": None,
-        "progress": {"stage": "publishing", "fraction": 1.0}, "cost_before": {}, "cost": {}, "notes": [],
-        "error": None, "created_at": instant, "started_at": instant, "finished_at": instant,
-    }  # fmt: skip
 
 
 async def load(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# A shell that starts the tests in the background has SIGINT ignored, in them and in all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine is no failure, and a failure found here is found everywhere.
 settings.register_profile("repeatable", deadline=None, derandomize=True)

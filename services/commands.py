@@ -128,12 +128,17 @@ def _detach(home: Home, options: list[str]) -> None:
     home.address.unlink(missing_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=home.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     deadline_s = time.monotonic() + DETACH_LIMIT_S
     while not home.address.exists():
         if process.poll() is not None:
-            raise BackendError(log.read_text(errors="replace").strip().removeprefix("inn-automl: "))
+            raise BackendError(log.read_text(errors="replace").partition("\ninn-automl: ")[2].strip() or f"the stack ended: see {log}.")
         if time.monotonic() > deadline_s:
             process.terminate()
             process.wait()

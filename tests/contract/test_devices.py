@@ -121,7 +121,7 @@ def world(access: Any, client: TestClient, database: Database) -> World:
 
 def results(*names: str, ms: float = 1.0) -> dict[str, Any]:
     one = {"percentile": 95.0, "samples_ms": [[[ms, ms * 1.01]], [[ms * 1.02, ms]]], "remark": "", "environment": {}}
-    return {"results": {name: one for name in names}}
+    return {"results": dict.fromkeys(names, one)}
 
 
 # Devices

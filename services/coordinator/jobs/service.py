@@ -135,14 +135,12 @@ def delete(session: Session, store: ObjectStore, caller: Caller, job_id: str) ->
 
     Raises:
         NotFoundError: there is no such job.
-        ConflictError: it has not ended, its run is still being stopped, or other jobs were made from it.
+        ConflictError: it has not ended, or other jobs were made from it.
         StorageError: its files could not be deleted; the job stays and can be deleted again.
     """
     job = find(session, caller, job_id, lock=True)
     if job.state not in ENDED:
         raise ConflictError(f"the job is {job.state}: cancel it first, only ended jobs can be deleted.")
-    if job.submission_id is not None:
-        raise ConflictError("the job has ended, but its run is still being stopped: try again in a few seconds.")
     child = repository.first_child(session, job.id)
     if child is not None:
         raise ConflictError(f"the job {child} was made from this one: delete that one first.")

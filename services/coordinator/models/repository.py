@@ -36,7 +36,7 @@ def device_names(session: Session, job_id: str) -> Sequence[str]:
 
 def device_results(session: Session, job_id: str) -> dict[str, dict[str, Any]]:
     query = select(JobDevice.name, JobDevice.result).where(JobDevice.job_id == job_id).order_by(JobDevice.position)
-    return dict(session.execute(query).tuples().all())
+    return {row.name: row.result for row in session.execute(query)}
 
 
 def device_result(session: Session, job_id: str, device: str) -> dict[str, Any] | None:

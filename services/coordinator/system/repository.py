@@ -16,7 +16,7 @@ def ping(session: Session) -> None:
 
 
 def num_jobs_by_state(session: Session) -> dict[str, int]:
-    return {state: count for state, count in session.execute(select(Job.state, func.count()).group_by(Job.state))}
+    return dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all())
 
 
 def oldest_queued_at(session: Session) -> datetime | None:

@@ -1,0 +1,1 @@
+"""Datasets of a project: uploaded or fetched, checked in a process of their own, then kept by their hash."""

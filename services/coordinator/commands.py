@@ -1,4 +1,4 @@
-"""`inn-automl coordinator`: serves the API."""
+"""`inn-automl coordinator` serves the API; `inn-automl migrate` prepares its database."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from inn_automl.errors import InputError
 if TYPE_CHECKING:
     import uvicorn
 
+    from inn_automl.api.access import Role
     from services.coordinator.settings import Settings
 
+LEAST_KEY_LENGTH = 32
 GRACE_S = 4
 """Requests under way may end within this time of a SIGTERM; event streams would go on for ever."""
 
@@ -44,6 +46,40 @@ def coordinator(host: str, port: int, migrate: bool, bootstrap_key_file: Path | 
     if bootstrap_key_file is not None:
         _bootstrap(settings, bootstrap_key_file)
     _server(create_app(settings), host, port).run()
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database's tables up to date and end; what a deployment runs before its coordinators.
+
+    Where INN_AUTOML_ADMIN_KEY or INN_AUTOML_AGENT_KEY are set, these become keys of the project 'default'.
+    """
+    from inn_automl.api.access import Role
+    from services.coordinator.db.migrate import upgrade
+
+    settings = _settings()
+    secrets = {role: os.environ.get(f"INN_AUTOML_{role.name}_KEY", "") for role in (Role.ADMIN, Role.AGENT)}
+    given = {role: secret for role, secret in secrets.items() if secret}
+    for role, secret in given.items():
+        if len(secret) < LEAST_KEY_LENGTH:
+            raise InputError(
+                f"INN_AUTOML_{role.name}_KEY has {len(secret)} characters: "
+                f"give at least {LEAST_KEY_LENGTH} random ones, e.g. from `openssl rand -hex 32`."
+            )
+    upgrade(settings.database_url)
+    if given:
+        _make_keys(settings, given)
+
+
+def _make_keys(settings: Settings, secrets: dict[Role, str]) -> None:
+    from services.coordinator.db.session import Database, make_engine
+    from services.coordinator.projects.service import ensure_project_and_keys
+
+    database = Database(make_engine(settings.database_url))
+    try:
+        ensure_project_and_keys(database, "default", secrets)
+    finally:
+        database.engine.dispose()
 
 
 def _settings() -> Settings:

@@ -244,7 +244,7 @@ def test_secrets_and_config_maps_that_pods_name_exist() -> None:
 
 def test_our_variables_are_ones_that_somebody_reads() -> None:
     settings = {f"INN_AUTOML_{name.upper()}" for name in Settings.model_fields}
-    named = _named_variables() - {"INN_AUTOML_AGENT_KEY"}  # compose's own: becomes INN_AUTOML_KEY
+    named = _named_variables() - {"INN_AUTOML_ADMIN_KEY", "INN_AUTOML_AGENT_KEY"}  # of `inn-automl migrate`
     assert named - settings - OTHER_VARIABLES == set()
     assert {"INN_AUTOML_DATABASE_URL", "INN_AUTOML_STORAGE_URL"} <= named
 
@@ -259,4 +259,4 @@ def test_our_commands_are_ones_that_exist() -> None:
             if arguments != ["--help"]:
                 command.make_context(name, arguments)  # parses, runs nothing; raises on an option that is not there
             checked.add(name)
-    assert checked == {"agent", "coordinator"}
+    assert checked == {"agent", "coordinator", "migrate"}

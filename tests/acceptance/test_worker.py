@@ -18,7 +18,9 @@ from sqlalchemy import select
 
 from inn_automl.api.access import Role
 from inn_automl.devices.agent import Agent
+from inn_automl.devices.latency import measure
 from inn_automl.devices.link import Link
+from inn_automl.devices.measurement import Protocol
 from inn_automl.devices.model_cache import ModelCache
 from inn_automl.object_store import ObjectStore
 from services.coordinator.access import create_key
@@ -30,7 +32,7 @@ from services.coordinator.jobs import changes
 from services.coordinator.jobs.lifecycle import CancelRequested
 
 RAY_TOKEN = "a-token-of-this-test-alone-0123456789"
-READY_S, JOB_S = 60.0, 120.0
+READY_S, JOB_S = 60.0, 90.0
 SERVE = "import sys, uvicorn; from services.coordinator.app import create_app; from services.coordinator.settings "
 SERVE += "import Settings; uvicorn.run(create_app(Settings()), host='127.0.0.1', port=int(sys.argv[1]))"
 SPEC = {
@@ -76,6 +78,12 @@ class Stack:
         log = f"jobs/{job_id}/log.txt"
         printed = self.store.read(log).decode() if self.store.exists(log) else "no log"
         pytest.fail(f"the job is {job.state}: {job.progress}, {job.notes}, {job.error}\n{printed[-4000:]}")
+
+
+def measure_quickly(models, device, *, protocol, on_progress=None):  # type: ignore[no-untyped-def]
+    """Few samples: nothing here depends on their quality."""
+    few = Protocol(min_processes=2, max_processes=2, num_blocks=4, min_s=0.1, max_s=4.0)
+    return measure(models, device, protocol=few, on_progress=on_progress)
 
 
 def free_ports(count: int) -> list[int]:
@@ -163,7 +171,7 @@ def stack(ray_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         process = subprocess.Popen([sys.executable, "-c", SERVE, str(port)], env=environment, stdout=log, stderr=log)
     try:
         wait_for(f"{url}/openapi.json", {}, process)
-        agent = Agent(Link(url, key), "local", ModelCache(home / "models", 2**30))
+        agent = Agent(Link(url, key), "local", ModelCache(home / "models", 2**30), measure=measure_quickly)
         threading.Thread(target=agent.run, daemon=True).start()
         yield Stack(database, ObjectStore(storage_url), project.id, ray_url)
     finally:

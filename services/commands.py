@@ -138,7 +138,9 @@ def _detach(home: Home, options: list[str]) -> None:
     deadline_s = time.monotonic() + DETACH_LIMIT_S
     while not home.address.exists():
         if process.poll() is not None:
-            raise BackendError(log.read_text(errors="replace").partition("\ninn-automl: ")[2].strip() or f"the stack ended: see {log}.")
+            raise BackendError(
+                log.read_text(errors="replace").partition("\ninn-automl: ")[2].strip() or f"the stack ended: see {log}."
+            )
         if time.monotonic() > deadline_s:
             process.terminate()
             process.wait()

@@ -83,6 +83,7 @@ def down(home: Path) -> None:
         left = processes.find(place.folder)
         processes.end(place.folder)
         place.address.unlink(missing_ok=True)
+        place.processes.unlink(missing_ok=True)
         click.echo(
             f"ended {len(left)} processes of a stack whose supervisor was gone" if left else "nothing was running"
         )

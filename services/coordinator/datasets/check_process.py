@@ -1,6 +1,7 @@
 """The process that reads an upload: `python -m services.coordinator.datasets.check_process FILE MEMORY_BYTES CPU_S`.
 
-Its last line of output is JSON: `{"facts": ...}`, with thumbnails beside the file as `N.png`, or `{"error": {type, detail}}`.
+Its last line of output is JSON: `{"facts": ...}`, with thumbnails beside the file as `N.png`, or
+`{"error": {"type": ..., "detail": ...}}`.
 """
 
 from __future__ import annotations

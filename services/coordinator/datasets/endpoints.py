@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -39,7 +39,9 @@ _CONTENT = (
     errors.UnsafeArchiveError,
     errors.StorageError,
 )
-_THERE = {200: {"model": Dataset, "description": "The content was there already, perhaps under another name."}}
+_THERE: dict[int | str, dict[str, Any]] = {
+    200: {"model": Dataset, "description": "The content was there already, perhaps under another name."}
+}
 _EXAMPLES = [{"name": "gestures", "url": "s3://data/gestures.zip"}]
 DatasetName = Annotated[Name, Query(description="What jobs call it.", examples=["gestures"])]
 Filename = Annotated[
@@ -74,7 +76,7 @@ async def upload(
     request: Request,
     response: Response,
 ) -> Dataset:
-    """Answered at once, without reading the body, where the project has the content already: sending it again is safe."""
+    """Answered at once, without reading the body, where the project has the content: sending it again is safe."""
     same = await run_in_threadpool(service.find_same, context, user.project_id, name=name, sha256=sha256)
     if same is not None:
         response.status_code = 200
@@ -139,8 +141,10 @@ def show(dataset: Reference, user: User, session: Reading) -> Dataset:
     "/datasets/{dataset}/thumbnails/{number}",
     summary="A picture of a sample",
     response_class=Response,
-    responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
-    | problems.responses(*_ALWAYS, NotFoundError, errors.StorageError),
+    responses={
+        200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
+        **problems.responses(*_ALWAYS, NotFoundError, errors.StorageError),
+    },
 )
 def thumbnail(
     dataset: Reference, number: Annotated[int, Path(ge=0, le=7)], user: User, session: Reading, context: InContext

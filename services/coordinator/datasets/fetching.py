@@ -40,7 +40,7 @@ def check_url(url: str, roots: tuple[str, ...]) -> str:
     )
     if not parts.scheme or is_odd or parts.username is not None or any(part in (".", "..") for part in path.split("/")):
         raise InputError(
-            f"the URL {url!r:.200} is malformed: write it as SCHEME://HOST/PATH/FILE, without user, '..', blanks or '#'."
+            f"the URL {url!r:.200} is malformed: write it as SCHEME://HOST/PATH/FILE, without user, '..' or blanks."
         )
     if not any(_is_under(parts, port, path, urlsplit(root)) for root in roots):
         allowed = ", ".join(roots) if roots else "nowhere: upload the file instead"
@@ -100,15 +100,16 @@ def _http(url: str) -> Iterator[bytes]:
 def _file_system(url: str, roots: tuple[str, ...]) -> Iterator[bytes]:
     try:
         fs, path = fsspec.url_to_fs(url)
-        if urlsplit(url).scheme in ("file", "local") and not _stays_inside(path, roots):
-            raise ForbiddenError(f"{url!r:.200} is a link that leads elsewhere: give the file itself.")
+    except (ImportError, ValueError) as error:
+        raise InputError(f"the URL {url!r:.200} cannot be read ({error}).") from None
+    if urlsplit(url).scheme in ("file", "local") and not _stays_inside(path, roots):
+        raise ForbiddenError(f"{url!r:.200} is a link that leads elsewhere: give the file itself.")
+    try:
         with fs.open(path, "rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise DatasetNotFoundError(f"there is no readable file at {url!r:.200}: correct it.") from None
-    except (ImportError, ValueError) as error:
-        raise InputError(f"the URL {url!r:.200} cannot be read ({error}).") from None
     except OSError as error:
         raise UnavailableError(f"{url!r:.200} could not be read ({type(error).__name__}): try again later.") from error
 

@@ -54,7 +54,10 @@ def ready(context: InContext) -> Status:
     "/metrics",
     summary="Metrics in Prometheus' text format",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}} | problems.responses(UnavailableError),
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problems.responses(UnavailableError),
+    },
 )
 def metrics(session: Reading) -> Response:
     return Response(service.metrics(session), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -94,6 +94,7 @@ class ObjectStore:
                     yield Writer(file)
                 except BaseException:
                     file.discard()
+                    file.closed = True  # or its destructor would flush a buffer that is gone
                     raise
                 file.close()
         except OSError as error:

@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 
 REPORT_FACTOR = 64
 """Results of workers and agents carry raw samples: they may be this much larger than other bodies."""
-_REPORTS = ("/v1/runs/", "/v1/measurements/")
-_UPLOADS = "/v1/datasets/content/"
+PREFIX = "/v1"
+_REPORTS = (f"{PREFIX}/runs/", f"{PREFIX}/measurements/")
+_UPLOADS = f"{PREFIX}/datasets/content/"
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -96,7 +97,7 @@ class RequestLimits:
 
 def _record(scope: Scope, status: int, seconds: float) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    route = getattr(scope.get("route"), "path", "unmatched")
+    route = _template(scope)
     _requests.labels(method, route, status).inc()
     _seconds.labels(method, route).observe(seconds)
     fields = {
@@ -109,6 +110,15 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
         "project": scope["state"].get("project"),
     }
     logger.info("request", extra={"fields": {key: value for key, value in fields.items() if value is not None}})
+
+
+def _template(scope: Scope) -> str:
+    """The route's path with its parameters' names: a label must not grow with what is asked for."""
+    template: str | None = getattr(scope.get("route"), "path", None)
+    if template is None:
+        return "unmatched"
+    # A route of an included router does not know the prefix that it was included under.
+    return f"{PREFIX}{template}" if scope["path"].startswith(f"{PREFIX}/") else template
 
 
 class JsonFormatter(logging.Formatter):

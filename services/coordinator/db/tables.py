@@ -70,6 +70,8 @@ class Project(Table):
     max_gpu_hours: Mapped[float | None]
     gpu_s: Mapped[float] = mapped_column(default=0.0)
     """Used by all jobs so far."""
+    served_at: Mapped[datetime | None]
+    """When a job of it was last started: of two projects with as many running jobs, the other one is next."""
     created_at: Mapped[datetime]
 
 
@@ -153,6 +155,8 @@ class Job(Table):
     """Of this attempt."""
     notes: Mapped[list[Any]]
     error: Mapped[dict[str, Any] | None]
+    mlflow_page: Mapped[str | None]
+    """Where MLflow's UI shows the result, without the server's address."""
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

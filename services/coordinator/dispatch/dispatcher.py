@@ -40,8 +40,8 @@ WATCH_S = 2.0
 """Between two looks at what Ray runs."""
 MISSING_S = 25.0
 """A run that Ray does not list for this long is gone: longer than a submission may be under way."""
-KEEP_RAY_JOBS_S = 3600.0
-"""Ray forgets an ended run after this time."""
+KEEP_RAY_JOBS_S, KEEP_RAY_JOBS = 3600.0, 500
+"""Ray forgets an ended run after this time, or when this many younger ones have ended: it lists them all each time."""
 LOG_S, LOGS_S = 5.0, 0.5
 """A running job's log is copied this often, as far as copying takes no more than this of a round."""
 LAST_LINES = 3
@@ -169,15 +169,13 @@ class Dispatcher:
 
     def _start_some(self) -> bool:
         """Starts a batch; False if there is no more to start."""
-        orders: list[Order] = []
-        while len(orders) < BATCH:
-            with self._database.write() as session:
-                order = repository.claim_next(
-                    session, max_running=self._settings.max_running_jobs, lease_s=self._settings.start_lease_s
-                )
-            if order is None:
-                break
-            orders.append(order)
+        with self._database.write() as session:
+            orders = repository.claim_next(
+                session,
+                max_running=self._settings.max_running_jobs,
+                lease_s=self._settings.start_lease_s,
+                limit=BATCH,
+            )
         with ThreadPoolExecutor(max(1, len(orders)), thread_name_prefix="submit") as pool:
             faults = list(pool.map(self._submit, orders))
         if away := next((fault for fault in faults if isinstance(fault, RunnerAwayError)), None):
@@ -291,13 +289,16 @@ class Dispatcher:
 
     def _clear_away(self, runs: dict[str, Run]) -> None:
         """Stops runs that hold no job (lost, ended, deleted), and has old ones forgotten."""
+        going = [run for run in runs.values() if run.state is not RunState.ENDED]
         with self._database.read() as session:
-            holders = repository.holders(session, {run.job_id for run in runs.values()})
-        for run in runs.values():
-            if run.state is not RunState.ENDED:
-                if holders.get(run.job_id) != run.submission_id:
-                    self._try(self._runner.stop, run.submission_id)
-            elif run.submission_id in self._seen.closed and _is_old(run):
+            holders = repository.holders(session, {run.job_id for run in going})
+        for run in going:
+            if holders.get(run.job_id) != run.submission_id:
+                self._try(self._runner.stop, run.submission_id)
+        ended = [run for run in runs.values() if run.ended_at and run.submission_id in self._seen.closed]
+        ended.sort(key=lambda run: run.ended_at or now(), reverse=True)
+        for position, run in enumerate(ended):
+            if position >= KEEP_RAY_JOBS or _is_old(run):
                 self._try(self._runner.forget, run.submission_id)
 
     def _try(self, action: Callable[[str], object], submission_id: str) -> None:

@@ -6,8 +6,9 @@ literals, since only then do the partial indexes serve a prepared statement.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,9 +20,9 @@ from services.coordinator.db.tables import Job, Project
 from services.coordinator.dispatch.runner import Order
 from services.coordinator.jobs import changes
 
-NEAR_LIMIT = 16
-"""Closer than this to the limit of all projects, coordinators claim one after the other; more of them than this at
-one database could pass it."""
+NEAR_LIMIT = 64
+"""Closer than this to the limit of all projects, coordinators claim one after the other: those that claim side by side
+at one database do not start as many together."""
 _CLAIM_LOCK = 0x1_4E4E
 """Key of PostgreSQL's advisory lock for that."""
 
@@ -45,27 +46,54 @@ class Leased:
     token_hash: str
 
 
-def claim_next(session: Session, *, max_running: int, lease_s: float) -> Order | None:
-    """Begins an attempt at the job whose turn it is; None if no job may start now.
+def claim_next(session: Session, *, max_running: int, lease_s: float, limit: int = 1) -> list[Order]:
+    """Begins an attempt at each of the jobs whose turn it is, at most `limit`; empty if none may start now.
 
-    The project with the fewest running jobs comes first, of several the one whose next job waits longest; inside of a
+    The project with the fewest running jobs comes first, of several the one that was served longest ago; inside of a
     project, the higher priority, then the older job.
     """
-    if max_running - _num_leased(session) <= NEAR_LIMIT:
+    room = max_running - _num_leased(session)
+    if room <= NEAR_LIMIT:
         if session.get_bind().dialect.name == "postgresql":
             session.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK)))
-        if _num_leased(session) >= max_running:
-            return None
-    for project_id in _projects_in_turn(session):
-        # Locked first, so that its limits hold however many coordinators claim; one that another holds is passed over.
-        query = select(Project.id).where(Project.id == project_id).with_for_update(skip_locked=True)
-        if session.execute(query).first() is None or not _may_start(session, project_id):
+        room = max_running - _num_leased(session)
+    limit = min(limit, room)
+    turns = [_Turn(*row) for row in _projects_in_turn(session)]
+    locked: dict[str, Project] = {}
+    orders: list[Order] = []
+    while turns and len(orders) < limit:
+        turn = heapq.heappop(turns)
+        if turn.project_id not in locked:
+            # So that its limits hold however many coordinators claim; one that another holds is passed over.
+            query = select(Project).where(Project.id == turn.project_id).with_for_update(skip_locked=True)
+            project = session.execute(query.execution_options(populate_existing=True)).scalar_one_or_none()
+            if project is None:
+                continue
+            locked[turn.project_id] = project
+            num_running = _num_running(session, turn.project_id)  # counted anew, since others claim too
+            if num_running != turn.num_running:
+                heapq.heappush(turns, replace(turn, num_running=num_running))
+                continue
+        project = locked[turn.project_id]
+        if turn.num_running >= project.max_running_jobs or not _has_gpu_hours(project):
             continue
-        job = session.execute(_next_of(project_id)).scalar_one_or_none()
-        if job is not None:
-            token = changes.claim(session, job, lease_s=lease_s)
-            return Order(job.id, job.attempt, str(job.submission_id), token)
-    return None
+        job = session.execute(_next_of(turn.project_id)).scalar_one_or_none()
+        if job is None:
+            continue
+        token = changes.claim(session, job, lease_s=lease_s)
+        orders.append(Order(job.id, job.attempt, str(job.submission_id), token))
+        project.served_at = now()
+        heapq.heappush(turns, _Turn(turn.num_running + 1, project.served_at.timestamp(), turn.project_id))
+    return orders
+
+
+@dataclass(frozen=True, order=True)
+class _Turn:
+    """A project in the order of turns."""
+
+    num_running: int
+    served_at: float
+    project_id: str
 
 
 def leased(session: Session) -> list[Leased]:
@@ -99,22 +127,23 @@ def _num_leased(session: Session) -> int:
     return session.execute(select(func.count()).select_from(Job).where(_LEASED)).scalar_one()
 
 
-def _projects_in_turn(session: Session) -> list[str]:
-    """Projects that have a job to start and room for it, in the order of their turns."""
+def _projects_in_turn(session: Session) -> list[tuple[int, float, str]]:
+    """Projects that have a job to start and room for it: running jobs, when it was served last, id; in turn."""
     running = (
         select(Job.project_id, func.count().label("num_running")).where(_LEASED).group_by(Job.project_id).subquery()
     )
     num_running = func.coalesce(running.c.num_running, 0)
     job = aliased(Job)
-    head = select(job.queue_position).where(_at_the_head(job, Project.id)).order_by(job.queue_position).limit(1)
-    candidates = (
-        select(Project.id, num_running.label("num_running"), head.correlate(Project).scalar_subquery().label("head"))
+    waits = select(job.id).where(_waits(job), job.project_id == Project.id).exists()
+    query = (
+        select(num_running, Project.served_at, Project.id)
         .outerjoin(running, running.c.project_id == Project.id)
-        .where(num_running < Project.max_running_jobs, _HAS_GPU_HOURS)
-        .subquery()
+        .where(num_running < Project.max_running_jobs, _HAS_GPU_HOURS, waits)
     )
-    query = select(candidates.c.id).where(candidates.c.head.is_not(None))
-    return list(session.execute(query.order_by(candidates.c.num_running, candidates.c.head)).scalars())
+    return sorted(
+        (count, served_at.timestamp() if served_at else 0.0, project_id)
+        for count, served_at, project_id in session.execute(query)
+    )
 
 
 def _next_of(project_id: str) -> Select[Job]:
@@ -139,8 +168,11 @@ def _waits(job: type[Job]) -> ColumnElement[bool]:
 _HAS_GPU_HOURS = or_(Project.max_gpu_hours.is_(None), Project.gpu_s < Project.max_gpu_hours * 3600.0)
 
 
-def _may_start(session: Session, project_id: str) -> bool:
-    """Whether the locked project's limits allow another job: counted anew, since others claim too."""
-    count = select(func.count()).select_from(Job).where(_LEASED, Job.project_id == project_id).scalar_subquery()
-    query = select(Project.id).where(Project.id == project_id, count < Project.max_running_jobs, _HAS_GPU_HOURS)
-    return session.execute(query).first() is not None
+def _has_gpu_hours(project: Project) -> bool:
+    return project.max_gpu_hours is None or project.gpu_s < project.max_gpu_hours * 3600.0
+
+
+def _num_running(session: Session, project_id: str) -> int:
+    return session.execute(
+        select(func.count()).select_from(Job).where(_LEASED, Job.project_id == project_id)
+    ).scalar_one()

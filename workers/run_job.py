@@ -26,6 +26,7 @@ from inn_automl.api.jobs import JobKind, JobProgress
 from inn_automl.api.runs import Artifact, RunFailure, RunOrder, RunResult
 from inn_automl.errors import BackendError, InnAutomlError, InputError, StorageError
 from inn_automl.object_store import CHUNK_BYTES, ObjectStore
+from inn_automl.storage import read_json
 from workers.dataset_cache import cache_folder, fetch_dataset
 from workers.mirror import Mirror
 from workers.reporter import Reporter, RunProgress, printable, stop_process
@@ -91,7 +92,17 @@ def run(reporter: Reporter, order: RunOrder) -> RunResult:
         else:
             result = None
             artifacts = [describe(folder, _discretize(order, folder, progress))]
-    return RunResult(result=result, artifacts=artifacts, cost=reporter.cost())
+        page = _mlflow_page(folder)
+    return RunResult(result=result, artifacts=artifacts, cost=reporter.cost(), mlflow_page=page)
+
+
+def _mlflow_page(folder: Path) -> str | None:
+    """Where MLflow's UI shows the job, if it was published there."""
+    try:
+        page = read_json(folder / "published.json")["fragment"]
+    except (FileNotFoundError, KeyError):
+        return None
+    return str(page)
 
 
 def _search(order: RunOrder, folder: Path, reporter: Reporter, store: ObjectStore, progress: RunProgress) -> JobResult:
@@ -114,7 +125,8 @@ def _search(order: RunOrder, folder: Path, reporter: Reporter, store: ObjectStor
                 )
     finally:
         backend.close()
-    write_figures(result, folder / FIGURES)
+    if not (folder / FIGURES / "fronts.html").exists():  # publishing draws them, but not where MLflow was away
+        write_figures(result, folder / FIGURES)
     return result
 
 

@@ -116,6 +116,8 @@ class Job(WireModel):
     """How often it was started."""
     max_attempts: int
     notes: list[str]
+    mlflow_url: str | None = None
+    """Where MLflow's UI shows the fronts; null before they are there."""
     created_at: UtcTime
     started_at: UtcTime | None
     finished_at: UtcTime | None

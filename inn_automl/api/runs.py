@@ -60,6 +60,8 @@ class RunResult(WireModel):
     """Null for a discretization, whose only outcome is its bundle."""
     artifacts: list[Artifact]
     cost: JobCost = JobCost()
+    mlflow_page: Annotated[str, Field(max_length=1024)] | None = None
+    """Where MLflow's UI shows the job: what follows the server's address."""
 
 
 class RunFailure(WireModel):

@@ -35,6 +35,7 @@ def front(job: str, device: str | None, home: Path | None, url: str | None, key:
         else:
             fronts = client.fronts(job)
             devices, found = fronts.devices, fronts.model_dump(mode="json")
+        page = None if as_json else client.job(job).mlflow_url
     if as_json:
         print_json(found)
         return
@@ -47,6 +48,8 @@ def front(job: str, device: str | None, home: Path | None, url: str | None, key:
             command = f"inn-automl download {job} --device {shown.name} --point {point} -o model.zip"
             console.print(f"Download: {command}", soft_wrap=True)
         console.print()
+    if page:
+        console.print(f"In MLflow: {page}", soft_wrap=True, highlight=False)
 
 
 @click.command()

@@ -82,7 +82,7 @@ def submit(
     """Everything that the spec names is looked up first: a job that is queued can run."""
     job, is_new = service.submit(session, context.settings, caller, asked, key)
     response.status_code = 201 if is_new else 200
-    return service.show(job)
+    return service.show(job, context.settings)
 
 
 @router.get("/jobs", response_model=Page[JobSummary], summary="List jobs", responses=problems.responses(*ASKED))
@@ -101,8 +101,8 @@ def page(
 @router.get(
     "/jobs/{job_id}", response_model=Job, summary="Show a job", responses=problems.responses(*ASKED, NotFoundError)
 )
-def show(job_id: JobId, caller: User, session: Reading) -> Response:
-    return _json(service.show(service.find(session, caller, job_id)).model_dump_json())
+def show(job_id: JobId, caller: User, session: Reading, context: InContext) -> Response:
+    return _json(service.show(service.find(session, caller, job_id), context.settings).model_dump_json())
 
 
 @router.post(
@@ -111,9 +111,9 @@ def show(job_id: JobId, caller: User, session: Reading) -> Response:
     summary="Cancel a job",
     responses=problems.responses(*ASKED, NotFoundError, ConflictError),
 )
-def cancel(job_id: JobId, caller: User, session: Writing) -> Job:
+def cancel(job_id: JobId, caller: User, session: Writing, context: InContext) -> Job:
     """A queued job is cancelled at once; a running one is `cancelling` until its processes are gone."""
-    return service.show(service.cancel(session, caller, job_id))
+    return service.show(service.cancel(session, caller, job_id), context.settings)
 
 
 @router.post(
@@ -122,9 +122,9 @@ def cancel(job_id: JobId, caller: User, session: Writing) -> Job:
     summary="Queue a failed or cancelled job again",
     responses=problems.responses(*ASKED, NotFoundError, ConflictError),
 )
-def retry(job_id: JobId, caller: User, session: Writing) -> Job:
+def retry(job_id: JobId, caller: User, session: Writing, context: InContext) -> Job:
     """It continues from the last stage or checkpoint that it finished."""
-    return service.show(service.retry(session, caller, job_id))
+    return service.show(service.retry(session, caller, job_id), context.settings)
 
 
 @router.delete(
@@ -157,7 +157,7 @@ def extend(
     """Nothing is trained again, and accuracies that are known are not evaluated again."""
     job, is_new = service.extend(session, context.settings, caller, job_id, asked, key)
     response.status_code = 201 if is_new else 200
-    return service.show(job)
+    return service.show(job, context.settings)
 
 
 @router.post(
@@ -179,7 +179,7 @@ def discretize(
     """Any widths; the bundle of the job that this makes is at `/jobs/{job_id}/bundle` once it has succeeded."""
     job, is_new = service.discretize(session, context.settings, caller, job_id, asked, key)
     response.status_code = 201 if is_new else 200
-    return service.show(job)
+    return service.show(job, context.settings)
 
 
 def _watched(job_id: JobId, caller: User, session: Reading) -> str:

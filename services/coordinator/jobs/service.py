@@ -172,8 +172,9 @@ def page(
     return Page(items=items, next_cursor=items[-1].id if len(found) > limit else None)
 
 
-def show(job: Job) -> wire.Job:
+def show(job: Job, settings: Settings) -> wire.Job:
     """A job as users see it."""
+    mlflow = settings.mlflow_public_url or settings.mlflow_url
     return wire.Job(
         id=job.id,
         name=job.name,
@@ -191,6 +192,7 @@ def show(job: Job) -> wire.Job:
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         notes=job.notes,
+        mlflow_url=f"{mlflow.rstrip('/')}{job.mlflow_page}" if mlflow and job.mlflow_page else None,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

@@ -124,6 +124,7 @@ def succeed(session: Session, job_id: str, token: str, outcome: RunResult) -> No
     if job.state != JobState.CANCELLING:
         devices = outcome.result.devices if outcome.result else []
         repository.replace_outcome(session, job.id, devices, outcome.artifacts)
+        job.mlflow_page = outcome.mlflow_page
         job.progress = {"stage": "publishing", "fraction": 1.0}
         told = {"devices": [device.name for device in devices], "run": _mark(token)}
         changes.tell(session, job, "result", told)

@@ -134,7 +134,7 @@ class RemoteMeasure:
                 reason = str(error) or type(error).__name__
             else:
                 if response.is_success:
-                    return Measurement.model_validate_json(response.content)
+                    return Measurement.model_validate_json(response.content, extra="ignore")
                 reason = _detail(response)
                 if response.status_code < 500 and response.status_code not in (408, 425, 429):
                     raise _refusal(response.status_code, reason)

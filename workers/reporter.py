@@ -102,7 +102,9 @@ class Reporter:
         with self._lock:
             progress, notes = self._progress, self._notes[:MAX_NOTES]
         heartbeat = RunHeartbeat(progress=progress, notes=notes, cost=self.cost())
-        answer = RunAnswer.model_validate(self.request("POST", "/heartbeat", heartbeat.model_dump(mode="json")))
+        answer = RunAnswer.model_validate(
+            self.request("POST", "/heartbeat", heartbeat.model_dump(mode="json")), extra="ignore"
+        )
         with self._lock:
             del self._notes[: len(notes)]
         if answer.cancel:

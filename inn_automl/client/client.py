@@ -263,7 +263,7 @@ class Client:
 
     def _read(self, model: type[Model], response: httpx.Response) -> Model:
         try:
-            return model.model_validate_json(response.content)
+            return model.model_validate_json(response.content, extra="ignore")
         except ValidationError as error:
             raise ServiceError(
                 f"{self.url} answered with something else than a {model.__name__} ({error.errors()[0]['msg']}): check "

@@ -23,7 +23,7 @@ def parse_events(lines: Iterable[str]) -> Iterator[JobEvent]:
         if not line:
             if data:
                 try:
-                    yield JobEvent.model_validate_json("\n".join(data))
+                    yield JobEvent.model_validate_json("\n".join(data), extra="ignore")
                 except ValidationError as error:
                     raise ServiceError(
                         f"the server sent an event that this version does not know ({error.errors()[0]['msg']}): "

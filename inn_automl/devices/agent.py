@@ -78,7 +78,11 @@ class Agent:
         """
         path = f"/devices/{self._name}/lease"
         response = self._link.request("POST", path, params={"wait_s": WAIT_S})
-        return None if response.status_code == 204 else MeasurementLease.model_validate_json(response.content)
+        return (
+            None
+            if response.status_code == 204
+            else MeasurementLease.model_validate_json(response.content, extra="ignore")
+        )
 
     def serve(self, lease: MeasurementLease) -> None:
         """Does one measurement, and tells how it ended.

@@ -153,6 +153,11 @@ def test_a_fault_of_the_server_names_the_request() -> None:
     assert not isinstance(caught.value, InputError)
 
 
+def test_a_newer_server_may_say_more() -> None:
+    newer = {**JOB, "mood": "fine", "cost": {"wall_s": 1.0, "karma": 2}}
+    assert client_of(lambda request: httpx.Response(200, json=newer)).job("job_1").cost.wall_s == 1.0
+
+
 @pytest.mark.parametrize("body", ["<html>", "{}", '{"items": 1}', "[]"])
 def test_something_else_than_a_coordinator_is_told(body: str) -> None:
     with pytest.raises(ServiceError, match="something else than a Job"):

@@ -13,6 +13,11 @@ BENCHMARKS = {
     "one_model": "accuracy of one model at all widths, beside a US-Net (minutes to hours)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
     "demo": "time and memory of the demo (minutes)",
+    "claim": "time to claim one of 100 and of 10,000 queued jobs in PostgreSQL (a minute)",
+    "endpoints": "latency of list, show and front endpoints at 100 requests a second (a minute)",
+    "upload": "memory of the coordinator while 1 GiB is uploaded",
+    "fleet": "dispatching 100,000 jobs to 1,000 simulated workers (half an hour)",
+    "service_cost": "what the service adds to a job, and the time to its first line (minutes)",
 }
 QUICK = ("discretize", "training_step")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from inn_automl.errors import StorageError
 from inn_automl.object_store import ObjectStore
+from workers.reporter import say
 
 EVERY_S = 30.0
 NOT_MINE = ("log.txt", "measuring-models/")
@@ -66,7 +66,7 @@ class Mirror:
                 try:
                     self.push()
                 except StorageError as error:
-                    print(f"to be pushed again: {error}", file=sys.stderr, flush=True)
+                    say(f"to be pushed again: {error}")
 
         thread = threading.Thread(target=work, name="mirror", daemon=True)
         thread.start()

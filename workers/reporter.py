@@ -176,7 +176,7 @@ class Reporter:
             try:
                 self.beat()
             except InnAutomlError as error:
-                print(f"heartbeat: {error}", file=sys.stderr, flush=True)
+                say(f"heartbeat: {error}")
             self._wake.wait(every_s)
             self._wake.clear()
 
@@ -229,7 +229,7 @@ def printable(text: str) -> str:
 
 def stop_process(reason: str) -> NoReturn:
     """Ends this process and its children at once. What they wrote is whole: another attempt continues it."""
-    print(f"stopped: {reason}", file=sys.stderr, flush=True)
+    say(f"stopped: {reason}")
     for pid in _descendants(os.getpid()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -243,3 +243,9 @@ def _descendants(pid: int) -> list[int]:
             for child in map(int, listing.read_text().split()):
                 found += [child, *_descendants(child)]
     return found
+
+
+def say(message: object) -> None:
+    """A line in the job's log, unless the disk that it lies on is full."""
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)

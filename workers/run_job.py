@@ -17,7 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from inn_automl.object_store import CHUNK_BYTES, ObjectStore
 from inn_automl.storage import read_json
 from workers.dataset_cache import cache_folder, fetch_dataset
 from workers.mirror import Mirror
-from workers.reporter import Reporter, RunProgress, printable, stop_process
+from workers.reporter import Reporter, RunProgress, printable, say, stop_process
 
 if TYPE_CHECKING:
     from inn_automl.backend import Backend
@@ -57,16 +57,18 @@ def main() -> None:
         try:
             result = run(reporter, reporter.order())
         except BaseException as error:
-            traceback.print_exc()
+            with suppress(OSError):  # the log is on the same full disk
+                traceback.print_exc()
             reporter.fail(failure_of(error, reporter))
         else:
             reporter.succeed(result)
     except InnAutomlError as error:
-        print(error, file=sys.stderr, flush=True)
+        say(error)
         stop = 1
     else:
         stop = 0
-    sys.stdout.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
     sys.exit(stop)
 
 
@@ -224,7 +226,7 @@ def failure_of(error: BaseException, reporter: Reporter) -> RunFailure:
     if isinstance(error, InnAutomlError):
         code, detail = error_code(error), str(error)
         retryable = isinstance(error, BackendError | StorageError)
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         code, detail, retryable = "storage", f"no room is left ({error}): free some and retry.", True
     else:
         code, retryable = "unforeseen", True

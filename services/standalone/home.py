@@ -47,6 +47,11 @@ class Home:
         return os.environ.get("INN_AUTOML_DATABASE_URL") or f"sqlite:///{self.folder / 'coordinator.db'}"
 
     @property
+    def storage_url(self) -> str:
+        """What INN_AUTOML_STORAGE_URL names, or else the embedded folder."""
+        return os.environ.get("INN_AUTOML_STORAGE_URL") or self.storage.as_uri()
+
+    @property
     def storage(self) -> Path:
         return self.folder / "storage"
 

@@ -94,7 +94,7 @@ def make_parts(home: Home, secrets: Secrets, ports: Ports, *, cpus: int, max_run
 def _coordinator(home: Home, secrets: Secrets, ports: Ports, max_running_jobs: int) -> Part:
     environment = {
         "INN_AUTOML_DATABASE_URL": home.database_url,
-        "INN_AUTOML_STORAGE_URL": home.storage.as_uri(),
+        "INN_AUTOML_STORAGE_URL": home.storage_url,
         "INN_AUTOML_PUBLIC_URL": ports.coordinator_url,
         "INN_AUTOML_RAY_URL": ports.ray_url,
         "INN_AUTOML_RAY_TOKEN": secrets.ray_token,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from inn_automl.backend import LocalBackend
+from inn_automl.devices.latency import THOROUGH, LatencyMeasurement, Protocol, measure
+from inn_automl.devices.measurement import read_measurements
 from inn_automl.pipeline import run_job
 from inn_automl.progress import SilentProgress
 from inn_automl.result import JobResult
-from inn_automl.spec import JobSpec, parse
+from inn_automl.spec import DeviceBudget, JobSpec, parse
 
 BUDGET = {
     "devices": [
@@ -45,6 +48,37 @@ class RecordingProgress(SilentProgress):
         self.notes.append(message)
 
 
+def measure_quickly(
+    models: Mapping[str, Path],
+    device: DeviceBudget,
+    *,
+    protocol: Protocol = THOROUGH,
+    on_progress: Callable[[float], None] | None = None,
+) -> dict[str, LatencyMeasurement]:
+    """Few real samples: for tests to which their quality does not matter."""
+    few = Protocol(min_processes=2, max_processes=2, num_blocks=4, min_s=0.1, max_s=10.0)
+    return measure(models, device, protocol=few, on_progress=on_progress)
+
+
+def measure_by_size(
+    models: Mapping[str, Path],
+    device: DeviceBudget,
+    *,
+    protocol: Protocol = THOROUGH,
+    on_progress: Callable[[float], None] | None = None,
+) -> dict[str, LatencyMeasurement]:
+    """A machine without noise: a microsecond for each thousand bytes of the file."""
+    values = {
+        name: {
+            "samples_ms": [[[path.stat().st_size / 1e6 * drift] * 4] * 3 for drift in (0.99, 1.0, 1.01)],
+            "remark": "",
+            "environment": {"runtime": "by size"},
+        }
+        for name, path in models.items()
+    }
+    return read_measurements(values, device.percentile)
+
+
 @dataclass(frozen=True)
 class FinishedJob:
     spec: JobSpec
@@ -57,5 +91,5 @@ class FinishedJob:
 def finished_job(tmp_path_factory: pytest.TempPathFactory) -> FinishedJob:
     folder = tmp_path_factory.mktemp("job") / "out"
     spec, progress = job_spec(), RecordingProgress()
-    result = run_job(spec, folder, backend=LocalBackend(cpus=1), progress=progress)
+    result = run_job(spec, folder, backend=LocalBackend(cpus=1), measure=measure_quickly, progress=progress)
     return FinishedJob(spec, folder, result, progress)

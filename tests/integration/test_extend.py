@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from inn_automl.backend import LocalBackend, Report, TrainingTask
-from inn_automl.devices.latency import QUICK, THOROUGH, LatencyMeasurement, Protocol, measure
+from inn_automl.devices.latency import THOROUGH, LatencyMeasurement, Protocol
 from inn_automl.errors import ImpossibleBudgetError, InputError, JobDirectoryError, WidthsError
 from inn_automl.export import load_inn, read_bundle
 from inn_automl.export.inn import InnConfig
@@ -23,7 +23,7 @@ from inn_automl.result import JobResult
 from inn_automl.spec import DeviceBudget
 from inn_automl.training.trial import Trained
 
-from .conftest import BUDGET, FinishedJob, job_spec
+from .conftest import BUDGET, FinishedJob, job_spec, measure_quickly
 
 ONE_THREAD, SMALL = BUDGET["devices"]  # type: ignore[misc]
 SEARCH = {"max_evaluations": 6, "batch_size": 3}
@@ -67,7 +67,7 @@ class Recorded:
         on_progress: Callable[[float], None] | None = None,
     ) -> dict[str, LatencyMeasurement]:
         self.calls.append((device.name, len(models)))
-        return measure(models, device, protocol=QUICK, on_progress=on_progress)
+        return measure_quickly(models, device, on_progress=on_progress)
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from inn_automl.result import JobResult
 from inn_automl.search.evaluation import Evaluation
 from inn_automl.training.trial import Trained
 
-from .conftest import BUDGET, FinishedJob, job_spec
+from .conftest import BUDGET, FinishedJob, job_spec, measure_by_size
 
 
 class Stopping(LocalBackend):
@@ -131,21 +131,22 @@ def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["thesis.tex"]
 
 
-def test_interrupted_job_goes_on_where_it_was(finished_job: FinishedJob, tmp_path: Path) -> None:
-    spec = finished_job.spec
-    with pytest.raises(KeyboardInterrupt):
-        run_job(spec, tmp_path, backend=Stopping(in_training=True))
-    with pytest.raises(KeyboardInterrupt):
-        run_job(spec, tmp_path, backend=Stopping(at_evaluation=2))
+def test_interrupted_job_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    spec, folders = job_spec(), (tmp_path / "whole", tmp_path / "resumed")
+    uninterrupted = run_job(spec, folders[0], backend=LocalBackend(cpus=1), measure=measure_by_size)
+    for backend in (Stopping(in_training=True), Stopping(at_evaluation=2)):
+        with pytest.raises(KeyboardInterrupt):
+            run_job(spec, folders[1], backend=backend, measure=measure_by_size)
     backend = Stopping()
-    result = run_job(spec, tmp_path, backend=backend)
+    result = run_job(spec, folders[1], backend=backend, measure=measure_by_size)
 
-    # Training in one process is reproducible, so an interrupted job evaluates what an uninterrupted one does.
-    whole, resumed = ([(c["widths"], c["accuracy"]) for c in evaluations(f)] for f in (finished_job.folder, tmp_path))
-    assert resumed[0] == whole[0]
-    assert len(resumed) == len(whole)
+    whole, resumed = ([(c["widths"], c["accuracy"]) for c in evaluations(folder)] for folder in folders)
+    assert resumed == whole
     num_tested = len({p.id for d in result.devices for p in d.front})
     assert backend.num_evaluated == len(whole) - 8 + num_tested  # two batches of four were there already
+    for device, other in zip(result.devices, uninterrupted.devices, strict=True):
+        assert [point.widths for point in device.front] == [point.widths for point in other.front]
+        assert device.recommended == other.recommended
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:

@@ -39,9 +39,9 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
+    """A headless Chromium. While it is there, an event loop runs in the tests' own thread, so it goes soon."""
     path = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if path is None:
         pytest.skip("NO CHROMIUM: what people see is not tested here; install one (Debian: apt-get install chromium)")

@@ -106,7 +106,9 @@ class Home:
             raise StorageError(
                 f"{str(short)!r} is not a folder of this user alone: remove it, or choose a short --home."
             )
-        return short
+        sessions = short / "s"  # Ray lets everybody into its own folder
+        sessions.mkdir(exist_ok=True)
+        return sessions
 
     def read_secrets(self) -> Secrets | None:
         """The secrets; None before the first start.

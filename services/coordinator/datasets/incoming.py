@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from inn_automl.errors import DatasetError, StorageError
 from inn_automl.object_store import ObjectStore
@@ -78,12 +79,11 @@ def receiving(root: Path, filename: str, *, limit_bytes: int) -> Iterator[Incomi
     try:
         root.mkdir(parents=True, exist_ok=True)
         clean_abandoned(root)
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        folder, lock = _locked_folder(root)
     except OSError as error:
         raise StorageError(f"uploads cannot be written ({error.strerror}): try again later.") from error
     try:
-        with open(folder / ".lock", "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock:
             incoming = Incoming(folder, filename, limit_bytes=limit_bytes)
             try:
                 yield incoming
@@ -91,6 +91,16 @@ def receiving(root: Path, filename: str, *, limit_bytes: int) -> Iterator[Incomi
                 incoming.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked_folder(root: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        lock = open(folder / ".lock", "wb")  # noqa: SIM115
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / ".lock").exists():
+            return folder, lock
+        lock.close()  # somebody found it before it was locked, and cleaned it
 
 
 def clean_abandoned(root: Path) -> int:

@@ -26,6 +26,8 @@ at one database do not start as many together."""
 _CLAIM_LOCK = 0x1_4E4E
 """Key of PostgreSQL's advisory lock for that."""
 
+_RIVAL = aliased(Job)
+"""Another job of the same queue. One for all queries, since making it costs more than a query."""
 _FACTS = (Job.id, Job.state, Job.attempt, Job.submission_id, Job.lease_token_hash)
 # Between two instants that bound nothing: without statistics, PostgreSQL takes most jobs to be leased and reads them
 # all; a range it takes to be narrow, and goes to the index of what is leased.
@@ -133,8 +135,7 @@ def _projects_in_turn(session: Session) -> list[tuple[int, float, str]]:
         select(Job.project_id, func.count().label("num_running")).where(_LEASED).group_by(Job.project_id).subquery()
     )
     num_running = func.coalesce(running.c.num_running, 0)
-    job = aliased(Job)
-    waits = select(job.id).where(_waits(job), job.project_id == Project.id).exists()
+    waits = select(_RIVAL.id).where(_waits(_RIVAL), _RIVAL.project_id == Project.id).exists()
     query = (
         select(num_running, Project.served_at, Project.id)
         .outerjoin(running, running.c.project_id == Project.id)
@@ -154,10 +155,9 @@ def _next_of(project_id: str) -> Select[Job]:
 
 def _at_the_head(job: type[Job], project_id: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[bool]:
     """Jobs that may start now and have the highest priority of those. In two steps, as the index goes one way only."""
-    rival = aliased(Job)
-    highest = select(rival.priority).where(_waits(rival), rival.project_id == project_id)
-    highest = highest.order_by(rival.priority.desc()).limit(1)
-    subquery = highest.correlate_except(rival).scalar_subquery()
+    highest = select(_RIVAL.priority).where(_waits(_RIVAL), _RIVAL.project_id == project_id)
+    highest = highest.order_by(_RIVAL.priority.desc()).limit(1)
+    subquery = highest.correlate_except(_RIVAL).scalar_subquery()
     return and_(_waits(job), job.project_id == project_id, job.priority == subquery)
 
 

@@ -29,7 +29,6 @@ from benchmarks.stack import postgres
 from inn_automl.api.runs import RunResult
 from inn_automl.object_store import ObjectStore
 from inn_automl.result import JobResult
-from services.coordinator.access import KeyRing
 from services.coordinator.context import Context
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.migrate import upgrade
@@ -38,6 +37,7 @@ from services.coordinator.db.tables import Job, JobEvent, Project
 from services.coordinator.dispatch.dispatcher import Dispatcher
 from services.coordinator.dispatch.runner import Order, Run, Runner, RunState
 from services.coordinator.faults import StaleLeaseError
+from services.coordinator.keys import KeyRing
 from services.coordinator.runs.service import succeed
 from services.coordinator.settings import Settings
 

@@ -10,13 +10,13 @@ from fastapi import FastAPI
 from inn_automl import __version__
 from inn_automl.object_store import ObjectStore
 from services.coordinator import problems
-from services.coordinator.access import KeyRing
 from services.coordinator.context import Context
 from services.coordinator.datasets.endpoints import router as datasets
 from services.coordinator.db.session import Database, make_engine
 from services.coordinator.devices.endpoints import router as devices
 from services.coordinator.dispatch.dispatcher import Dispatcher
 from services.coordinator.jobs.endpoints import router as jobs
+from services.coordinator.keys import KeyRing
 from services.coordinator.models.endpoints import router as models
 from services.coordinator.projects.endpoints import router as projects
 from services.coordinator.requests import RequestLimits

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from inn_automl.object_store import ObjectStore
 from services.coordinator.db.session import Database
+from services.coordinator.keys import KeyRing
 from services.coordinator.settings import Settings
-
-if TYPE_CHECKING:
-    from services.coordinator.access import KeyRing
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from inn_automl.api.access import NewProject, Role
-from services.coordinator.access import SECRET_PREFIX
 from services.coordinator.db.migrate import upgrade
 from services.coordinator.db.session import Database, make_engine
+from services.coordinator.keys import SECRET_PREFIX
 from services.coordinator.projects import repository
 from services.coordinator.projects.service import create_project, ensure_project_and_keys
 from services.standalone.home import Home, Secrets

@@ -27,11 +27,11 @@ from inn_automl.devices.measurement import LatencyMeasurement, Protocol
 from inn_automl.errors import MeasurementError
 from inn_automl.object_store import ObjectStore
 from inn_automl.spec import DeviceBudget
-from services.coordinator.access import create_key, hash_secret
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.migrate import upgrade
 from services.coordinator.db.session import Database, make_engine, now
 from services.coordinator.db.tables import Job, Project
+from services.coordinator.keys import create_key, hash_secret
 from workers.remote_measure import RemoteMeasure
 
 TOKEN = "token-of-a-run"

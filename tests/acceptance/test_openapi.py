@@ -22,12 +22,12 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from inn_automl.api.access import Role
-from services.coordinator.access import create_key
 from services.coordinator.app import create_app
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.migrate import upgrade
 from services.coordinator.db.session import Database, make_engine, now
 from services.coordinator.db.tables import Project
+from services.coordinator.keys import create_key
 from services.coordinator.settings import Settings
 
 CHECKS = [

@@ -23,13 +23,13 @@ from inn_automl.devices.link import Link
 from inn_automl.devices.measurement import Protocol
 from inn_automl.devices.model_cache import ModelCache
 from inn_automl.object_store import ObjectStore
-from services.coordinator.access import create_key
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.migrate import upgrade
 from services.coordinator.db.session import Database, make_engine, now
 from services.coordinator.db.tables import Artifact, Job, JobDevice, JobEvent, Project
 from services.coordinator.jobs import changes
 from services.coordinator.jobs.lifecycle import CancelRequested
+from services.coordinator.keys import create_key
 
 RAY_TOKEN = "a-token-of-this-test-alone-0123456789"
 READY_S, JOB_S = 60.0, 90.0

@@ -18,12 +18,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from inn_automl.api.access import Role
-from services.coordinator.access import create_key
 from services.coordinator.context import Context
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.migrate import upgrade
 from services.coordinator.db.session import Database, make_engine, now
 from services.coordinator.db.tables import Project
+from services.coordinator.keys import create_key
 from services.coordinator.settings import Settings
 
 _numbers = itertools.count()

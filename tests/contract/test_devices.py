@@ -18,11 +18,11 @@ from sqlalchemy import update
 from inn_automl.api.jobs import JobKind, JobState
 from inn_automl.devices.measurement import Protocol
 from inn_automl.object_store import ObjectStore
-from services.coordinator.access import hash_secret
 from services.coordinator.context import Context
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.session import Database, now
 from services.coordinator.db.tables import ApiKey, Device, Job, Measurement
+from services.coordinator.keys import hash_secret
 
 TOKEN = "token-of-a-run"
 DESCRIPTION = {

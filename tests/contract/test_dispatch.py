@@ -14,7 +14,6 @@ from sqlalchemy import select
 from inn_automl.api.jobs import JobState
 from inn_automl.errors import BackendError
 from inn_automl.object_store import ObjectStore
-from services.coordinator.access import KeyRing
 from services.coordinator.context import Context
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.session import Database, now
@@ -26,6 +25,7 @@ from services.coordinator.dispatch.logs import log_path
 from services.coordinator.dispatch.runner import Order, Run, Runner, RunnerAwayError, RunState
 from services.coordinator.jobs import changes
 from services.coordinator.jobs.lifecycle import CancelRequested, RunFailed, RunSucceeded
+from services.coordinator.keys import KeyRing
 from services.coordinator.settings import Settings
 
 SPEC = {"dataset": "digits", "budget": {"devices": [{"name": "here"}]}}

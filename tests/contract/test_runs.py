@@ -15,13 +15,13 @@ from sqlalchemy import select
 
 from inn_automl.object_store import ObjectStore
 from services.coordinator import problems
-from services.coordinator.access import KeyRing
 from services.coordinator.context import Context
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.session import Database, now
 from services.coordinator.db.tables import Artifact, Job, JobDevice, JobEvent, Project
 from services.coordinator.jobs import changes
 from services.coordinator.jobs.lifecycle import CancelRequested, RunLost
+from services.coordinator.keys import KeyRing
 from services.coordinator.runs.endpoints import router
 from services.coordinator.settings import Settings
 

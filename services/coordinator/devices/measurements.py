@@ -20,7 +20,6 @@ from inn_automl.api.measurements import MeasurementState
 from inn_automl.devices.measurement import Protocol, read_measurements
 from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.spec import DeviceBudget
-from services.coordinator.access import Caller, hash_secret
 from services.coordinator.context import Context
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.session import now
@@ -28,6 +27,7 @@ from services.coordinator.db.storable import check_storable
 from services.coordinator.db.tables import Device, Job, Measurement
 from services.coordinator.devices import repository, service
 from services.coordinator.faults import NotFoundError, StaleLeaseError
+from services.coordinator.keys import Caller, hash_secret
 from services.coordinator.runs.lease import holding
 from services.coordinator.settings import Settings
 

@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 from inn_automl.api import devices as wire
 from inn_automl.api.base import Page
 from inn_automl.api.measurements import MeasurementState
-from services.coordinator.access import Caller
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.session import now
 from services.coordinator.db.storable import check_storable
 from services.coordinator.db.tables import Device, Measurement
 from services.coordinator.devices import repository
 from services.coordinator.faults import ForbiddenError, NotFoundError
+from services.coordinator.keys import Caller
 from services.coordinator.settings import Settings
 
 MAX_ATTEMPTS = 3

@@ -19,7 +19,6 @@ from sqlalchemy.exc import DBAPIError
 
 from inn_automl.api.jobs import JobError, JobState
 from inn_automl.errors import BackendError, InnAutomlError, StorageError
-from services.coordinator.access import hash_secret
 from services.coordinator.context import Context
 from services.coordinator.db.session import now
 from services.coordinator.dispatch import repository
@@ -29,6 +28,7 @@ from services.coordinator.dispatch.repository import Leased
 from services.coordinator.dispatch.runner import Order, Run, Runner, RunnerAwayError, RunState
 from services.coordinator.jobs import changes
 from services.coordinator.jobs.lifecycle import RunLost, RunStopped
+from services.coordinator.keys import hash_secret
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from inn_automl.api.jobs import JobError, JobKind, JobState
 from inn_automl.api.measurements import MeasurementState
-from services.coordinator.access import hash_secret
 from services.coordinator.db.session import now
 from services.coordinator.db.tables import Job, JobEvent, Measurement
 from services.coordinator.jobs.lifecycle import Claimed, Do, Event, move
+from services.coordinator.keys import hash_secret
 
 FIRST_DELAY_S, MAX_DELAY_S = 2.0, 120.0
 """Before an attempt after a lost one; doubled each time."""

@@ -17,13 +17,13 @@ from inn_automl.api.jobs import ENDED, JobKind, JobState
 from inn_automl.errors import InputError
 from inn_automl.object_store import ObjectStore
 from inn_automl.spec import JobSpec, parse
-from services.coordinator.access import Caller
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.session import now
 from services.coordinator.db.tables import Job
 from services.coordinator.faults import ConflictError, IdempotencyError, NotFoundError
 from services.coordinator.jobs import changes, repository, resolution
 from services.coordinator.jobs.lifecycle import CancelRequested, RetryRequested
+from services.coordinator.keys import Caller
 from services.coordinator.settings import Settings
 
 

@@ -8,10 +8,10 @@ from inn_automl.api.jobs import Comparison, DeviceComparison, JobKind, JobState
 from inn_automl.errors import InputError
 from inn_automl.result import DeviceResult, FrontPoint
 from inn_automl.search.pareto import hypervolume
-from services.coordinator.access import Caller
 from services.coordinator.db.tables import Artifact, Job
 from services.coordinator.faults import ConflictError, NotFoundError
 from services.coordinator.jobs.service import find
+from services.coordinator.keys import Caller
 from services.coordinator.models import repository
 
 RECOMMENDED = "recommended"

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from inn_automl.api import access as wire
 from inn_automl.api.access import NewKey, NewProject, Role
 from inn_automl.errors import InputError
-from services.coordinator.access import create_key, hash_secret
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.session import Database, now
 from services.coordinator.db.tables import ApiKey, Project
 from services.coordinator.faults import ConflictError, NotFoundError
+from services.coordinator.keys import create_key, hash_secret
 from services.coordinator.projects import repository
 
 

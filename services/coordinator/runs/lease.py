@@ -10,9 +10,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.coordinator.access import hash_secret
 from services.coordinator.db.tables import Job
 from services.coordinator.faults import AuthenticationError, StaleLeaseError
+from services.coordinator.keys import hash_secret
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="LeaseToken", description="The lease token of a job's run.")
 

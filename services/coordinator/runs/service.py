@@ -11,13 +11,13 @@ from inn_automl.api.runs import Artifact, RunAnswer, RunFailure, RunHeartbeat, R
 from inn_automl.errors import InputError
 from inn_automl.object_store import ObjectStore
 from inn_automl.spec import JobSpec
-from services.coordinator.access import hash_secret
 from services.coordinator.context import Context
 from services.coordinator.db.session import now
 from services.coordinator.db.storable import check_storable
 from services.coordinator.db.tables import Job
 from services.coordinator.jobs import changes
 from services.coordinator.jobs.lifecycle import STATE_OF_STAGE, RunFailed, RunSucceeded, StageReached
+from services.coordinator.keys import hash_secret
 from services.coordinator.runs import repository
 from services.coordinator.runs.lease import holding
 from services.coordinator.settings import Settings

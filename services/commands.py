@@ -56,6 +56,7 @@ def up(home: Path, port: int | None, detach: bool, cpus: int | None, jobs: int) 
     with place.held():
         processes.end(place.folder)  # what a supervisor that was killed left behind
         place.address.unlink(missing_ok=True)
+        place.clean()
         prepare(place)
         secrets = place.read_secrets()
         if secrets is None:

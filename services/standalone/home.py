@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,11 @@ PROCESSES_FILE = "processes.json"
 SOCKET_PATH_BYTES = 107
 RAY_PATH_BYTES = 68
 """What Ray adds to its folder for its longest socket: `/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store`."""
+SHORT = Path("/tmp")
+MAX_LOG_BYTES = 16 * 2**20
+"""A log that has grown beyond this is put aside as NAME.log.1 at the next start."""
+NUM_RAY_SESSIONS = 3
+"""Folders of Ray's earlier runs that are kept, for their logs."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class Home:
         if len(os.fsencode(own)) + RAY_PATH_BYTES <= SOCKET_PATH_BYTES:
             own.mkdir(parents=True, exist_ok=True)
             return own
-        short = Path("/tmp") / f"inn-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:8]}"
+        short = SHORT / f"inn-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:8]}"
         short.mkdir(mode=0o700, exist_ok=True)
         status = short.lstat()
         if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
@@ -109,6 +115,15 @@ class Home:
         sessions = short / "s"  # Ray lets everybody into its own folder
         sessions.mkdir(exist_ok=True)
         return sessions
+
+    def clean(self) -> None:
+        """Puts large logs aside and deletes what Ray left of all but its latest runs. Nothing of the stack may run."""
+        for log in (self.folder / "logs").glob("*.log"):
+            if log.stat().st_size > MAX_LOG_BYTES:
+                log.replace(log.with_name(f"{log.name}.1"))
+        ended = sorted(path for path in self.ray_sessions().glob("session_2*") if path.is_dir())
+        for session in ended[:-NUM_RAY_SESSIONS]:
+            shutil.rmtree(session, ignore_errors=True)
 
     def read_secrets(self) -> Secrets | None:
         """The secrets; None before the first start.

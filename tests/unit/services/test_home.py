@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inn_automl.errors import InputError
+from services.standalone import home as home_module
+from services.standalone.home import MAX_LOG_BYTES, NUM_RAY_SESSIONS, Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
+    made.make()
+    return made
+
+
+def test_what_grew_is_put_aside_and_what_is_old_goes(home: Home) -> None:
+    large, small = home.log("ray"), home.log("mlflow")
+    with large.open("wb") as file:
+        file.truncate(MAX_LOG_BYTES + 1)
+    small.write_text("a line")
+    sessions = [home.ray_sessions() / f"session_2026-01-0{day}_00-00-00_000000_1" for day in range(1, 6)]
+    for session in sessions:
+        (session / "logs").mkdir(parents=True)
+    home.clean()
+    assert (large.exists(), large.with_name("ray.log.1").stat().st_size) == (False, MAX_LOG_BYTES + 1)
+    assert small.read_text() == "a line"
+    assert [session for session in sessions if session.exists()] == sessions[-NUM_RAY_SESSIONS:]
+
+
+def test_a_long_home_has_short_sockets_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(home_module, "SHORT", tmp_path)
+    home = Home(tmp_path / ("x" * 60))
+    sessions = home.ray_sessions()
+    assert sessions.parent.parent == tmp_path
+    sessions.chmod(0o777)  # as Ray does
+    assert home.ray_sessions() == sessions
+
+
+def test_a_home_has_one_holder(home: Home) -> None:
+    with home.held(), pytest.raises(InputError, match="runs already"), Home(home.folder).held():
+        pass
+    assert home.supervisor() is None

@@ -50,6 +50,7 @@ def run(num_pairs: int) -> Report:
                 call([PROGRAM, "down", "--home", home], home)
             served.append(seconds)
             first_lines.append(first_line)
+            print(f"pair {number + 1}: {alone[-1]:.1f} s, {seconds:.1f} s", file=sys.stderr, flush=True)
     added = [s / a - 1 for s, a in zip(served, alone, strict=True)]
     report = Report(
         "service_cost", "Time of one job, submit to succeeded, against `inn-automl run` of the same spec.",

@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import secrets
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ FIRST_RUNG, REDUCTION = 25, 3
 """ASHA judges trials at 25 % and 75 % of their plan, and goes on with the better third."""
 WATCHING_BYTES = 300 * 2**20
 """What a process needs that only watches its workers train. Tune wants some resource of every trial."""
+CONNECT_S = 10.0
 TASKS_PER_CPU = 2
 """Batches are cut finer than the processors, so that a slow one does not leave the others idle."""
 
@@ -79,6 +81,7 @@ class RayBackend(Backend):
                     configure_logging=True,
                 )
             else:
+                _ask_for(address)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # Ray raises many kinds
             where = "on this machine" if address is None else f"at {address!r}"
@@ -255,6 +258,17 @@ def _evaluate_task(
         _evaluators.clear()
         _evaluators[key] = Evaluator(trained, dataset, split, device="cuda" if on_gpu else "cpu")
     return [_evaluators[key](widths) for widths in batch]
+
+
+def _ask_for(address: str) -> None:
+    """Ray itself looks for minutes for a cluster that is not there.
+
+    Raises:
+        OSError: nothing listens at a HOST:PORT; other forms of an address are left to Ray.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 def _largest_node() -> int:

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "demo": "time and memory of the demo (minutes)",
     "claim": "time to claim one of 100 and of 10,000 queued jobs in PostgreSQL (a minute)",
     "endpoints": "latency of list, show and front endpoints at 100 requests a second (a minute)",
+    "heartbeats": "how many running jobs one coordinator process can hear (two minutes)",
     "upload": "memory of the coordinator while 1 GiB is uploaded",
     "fleet": "dispatching 100,000 jobs to 1,000 simulated workers (half an hour)",
     "service_cost": "what the service adds to a job, and the time to its first line (minutes)",

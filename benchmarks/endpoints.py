@@ -1,8 +1,4 @@
-"""How quickly the coordinator answers: list, show and front endpoints at a steady rate, from another process.
-
-Requests leave at fixed instants whether or not earlier ones were answered, so that a slow answer cannot hide the ones
-behind it; a latency counts from the instant at which the request was due.
-"""
+"""How quickly the coordinator answers: list, show and front endpoints at a steady rate, from another process."""
 
 from __future__ import annotations
 
@@ -11,16 +7,14 @@ import asyncio
 import itertools
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
 from sqlalchemy import insert, select
 
 from benchmarks.claim import job
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
-from benchmarks.stack import Coordinator, coordinator, percentile, postgres
+from benchmarks.stack import Asked, Coordinator, coordinator, percentile, postgres, steady_load
 from inn_automl.result import JobResult
 from inn_automl.storage import read_json
 from services.coordinator.db.ids import new_id
@@ -85,43 +79,19 @@ async def load(
     server: Coordinator, jobs: list[str], device: str, rate: float, seconds: float
 ) -> dict[str, tuple[list[float], int]]:
     """Milliseconds of every request, and the number of errors, by endpoint."""
+    kinds = [
+        ("list", "/jobs"),
+        ("list, next page", "/jobs?cursor={job}"),
+        ("show", "/jobs/{job}"),
+        ("fronts", "/jobs/{job}/fronts"),
+        ("front of a device", f"/jobs/{{job}}/fronts/{device}"),
+    ]
     chosen = itertools.cycle(jobs[:: max(1, len(jobs) // 97)])
-    kinds = itertools.cycle(
-        [
-            ("list", lambda job: "/jobs"),
-            ("list, next page", lambda job: f"/jobs?cursor={job}"),
-            ("show", lambda job: f"/jobs/{job}"),
-            ("fronts", lambda job: f"/jobs/{job}/fronts"),
-            ("front of a device", lambda job: f"/jobs/{job}/fronts/{device}"),
-        ]
-    )
-    found: dict[str, tuple[list[float], list[bool]]] = {}
-    headers = {"Authorization": f"Bearer {server.key}"}
-    limits = httpx.Limits(max_connections=50, max_keepalive_connections=50)
-    async with httpx.AsyncClient(
-        base_url=f"{server.url}/v1", headers=headers, limits=limits, trust_env=False, timeout=60
-    ) as client:
-
-        async def ask(name: str, path: str, due: float) -> None:
-            try:
-                good = (await client.get(path)).status_code == 200
-            except httpx.HTTPError:
-                good = False
-            latencies, failed = found.setdefault(name, ([], []))
-            latencies.append(1000 * (time.perf_counter() - due))
-            if not good:
-                failed.append(True)
-
+    requests = (Asked(name, "GET", path.format(job=next(chosen))) for name, path in itertools.cycle(kinds))
+    async with server.async_client() as client:
         for _ in range(20):
             await client.get("/jobs")
-        start = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for i in range(round(rate * seconds)):
-                due = start + i / rate
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                name, path = next(kinds)
-                group.create_task(ask(name, path(next(chosen)), due))
-    return {name: (latencies, len(failed)) for name, (latencies, failed) in found.items()}
+        return await steady_load(client, requests, rate, seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -49,6 +51,15 @@ class Coordinator:
     def client(self) -> httpx.Client:
         return httpx.Client(
             base_url=f"{self.url}/v1", headers={"Authorization": f"Bearer {self.key}"}, trust_env=False, timeout=600
+        )
+
+    def async_client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=f"{self.url}/v1",
+            headers={"Authorization": f"Bearer {self.key}"},
+            limits=httpx.Limits(max_connections=50, max_keepalive_connections=50),
+            trust_env=False,
+            timeout=60,
         )
 
 
@@ -89,6 +100,48 @@ def _is_ready(url: str) -> bool:
         return httpx.get(f"{url}/v1/ready", trust_env=False, timeout=2).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, and the name under which it is counted."""
+
+    name: str
+    method: str
+    path: str
+    json: dict[str, Any] | None = None
+    headers: dict[str, str] | None = None
+
+
+async def steady_load(
+    client: httpx.AsyncClient, requests: Iterator[Asked], rate: float, seconds: float
+) -> dict[str, tuple[list[float], int]]:
+    """Requests that leave at fixed instants whether or not earlier ones were answered: a slow answer cannot hide those
+    behind it. A latency counts from the instant at which the request was due.
+
+    Returns:
+        By name: milliseconds of every request, and how many were answered with an error or not at all.
+    """
+    found: dict[str, tuple[list[float], list[bool]]] = {}
+
+    async def ask(asked: Asked, due: float) -> None:
+        try:
+            answer = await client.request(asked.method, asked.path, json=asked.json, headers=asked.headers)
+            good = answer.is_success
+        except httpx.HTTPError:
+            good = False
+        latencies, failed = found.setdefault(asked.name, ([], []))
+        latencies.append(1000 * (time.perf_counter() - due))
+        if not good:
+            failed.append(True)
+
+    start = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for i in range(round(rate * seconds)):
+            due = start + i / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            group.create_task(ask(next(requests), due))
+    return {name: (latencies, len(failed)) for name, (latencies, failed) in found.items()}
 
 
 def percentile(values: list[float], share: float) -> float:

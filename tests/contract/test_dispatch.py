@@ -418,6 +418,23 @@ def test_old_runs_are_forgotten_once_their_log_is_kept(dispatcher, runner, conte
     assert context.store.read(log_path(job)).decode() == f"=== run {order.submission_id}\nthe end\n"
 
 
+def test_too_many_ended_runs_are_forgotten_before_their_logs_are_kept(dispatcher, runner, monkeypatch):
+    monkeypatch.setattr(dispatching, "LOGS_S", -1.0)  # no time for any
+    monkeypatch.setattr(dispatching, "MAX_RAY_JOBS", 3)
+    for minute in range(5):
+        ended = Run(f"run-{minute}", new_id("job"), RunState.ENDED, ended_at=now() - timedelta(minutes=minute))
+        runner.known[ended.submission_id] = ended
+    dispatcher.watch()
+    assert set(runner.known) == {"run-0", "run-1", "run-2"}
+
+
+def test_more_jobs_than_a_query_takes_parameters(database, project, queue):
+    (job,) = queue(project("a"))
+    with database.read() as session:
+        found = repository.holders(session, [job, *(new_id("job") for _ in range(70_000))])
+    assert found == {job: None}
+
+
 def test_the_log_tells_of_every_attempt(dispatcher, runner, database, context, project, queue):
     job = queue(project("a"))[0]
     for text in ("first\n", "second\n"):

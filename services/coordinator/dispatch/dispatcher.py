@@ -42,8 +42,12 @@ MISSING_S = 25.0
 """A run that Ray does not list for this long is gone: longer than a submission may be under way."""
 KEEP_RAY_JOBS_S, KEEP_RAY_JOBS = 3600.0, 500
 """Ray forgets an ended run after this time, or when this many younger ones have ended: it lists them all each time."""
-LOG_S, LOGS_S = 5.0, 0.5
+MAX_RAY_JOBS = 20_000
+"""Beyond this many it forgets them even before their log was kept."""
+LOG_S, LOGS_S = 5.0, 1.0
 """A running job's log is copied this often, as far as copying takes no more than this of a round."""
+MAX_LOGS, LOG_THREADS = 2000, 8
+"""Logs to copy in a round at most, and side by side."""
 LAST_LINES = 3
 """Of a lost run's log: they tell the reason more often than not."""
 LONGEST_PAUSE_S = 30.0
@@ -263,29 +267,34 @@ class Dispatcher:
 
     def _copy_logs(self, runs: dict[str, Run]) -> None:
         """Those that were copied longest ago first; of an ended run once more, and no more then."""
-        logged_s, closed = self._seen.logged_s, self._seen.closed
-        due = [run for run in runs.values() if run.submission_id not in closed and run.state is not RunState.PENDING]
-        due.sort(key=lambda run: logged_s.get(run.submission_id, 0.0))
-        end_s = time.monotonic() + LOGS_S
+        logged_s, end_s = self._seen.logged_s, time.monotonic() + LOGS_S
+        due = sorted(filter(self._log_is_due, runs.values()), key=lambda run: logged_s.get(run.submission_id, 0.0))
+        del due[MAX_LOGS:]
         with self._database.read() as session:
             jobs = repository.holders(session, {run.job_id for run in due})
-        for run in due:
-            ended = run.state is RunState.ENDED
-            if time.monotonic() > end_s:
-                break
-            if not ended and time.monotonic() - logged_s.get(run.submission_id, 0.0) < LOG_S:
-                continue
-            try:
-                if run.job_id in jobs:
-                    keep_log(self._context.store, run.job_id, run.submission_id, self._runner.log(run.submission_id))
-            except StorageError as error:
-                logger.warning("the log of job %s could not be kept: %s", run.job_id, error)
-                continue
-            logged_s[run.submission_id] = time.monotonic()
-            if ended:
-                closed.add(run.submission_id)
-        closed.intersection_update(runs)
+        with ThreadPoolExecutor(LOG_THREADS, thread_name_prefix="logs") as pool:
+            list(pool.map(lambda run: self._copy_log(run, run.job_id in jobs, end_s), due))
+        self._seen.closed.intersection_update(runs)
         self._seen.logged_s = {name: at_s for name, at_s in logged_s.items() if name in runs}
+
+    def _log_is_due(self, run: Run) -> bool:
+        if run.state is RunState.PENDING or run.submission_id in self._seen.closed:
+            return False
+        since_s = time.monotonic() - self._seen.logged_s.get(run.submission_id, 0.0)
+        return run.state is RunState.ENDED or since_s >= LOG_S
+
+    def _copy_log(self, run: Run, has_job: bool, end_s: float) -> None:
+        if time.monotonic() > end_s:
+            return
+        try:
+            if has_job:
+                keep_log(self._context.store, run.job_id, run.submission_id, self._runner.log(run.submission_id))
+        except StorageError as error:
+            logger.warning("the log of job %s could not be kept: %s", run.job_id, error)
+            return
+        self._seen.logged_s[run.submission_id] = time.monotonic()
+        if run.state is RunState.ENDED:
+            self._seen.closed.add(run.submission_id)
 
     def _clear_away(self, runs: dict[str, Run]) -> None:
         """Stops runs that hold no job (lost, ended, deleted), and has old ones forgotten."""
@@ -295,10 +304,11 @@ class Dispatcher:
         for run in going:
             if holders.get(run.job_id) != run.submission_id:
                 self._try(self._runner.stop, run.submission_id)
-        ended = [run for run in runs.values() if run.ended_at and run.submission_id in self._seen.closed]
+        ended = [run for run in runs.values() if run.ended_at]
         ended.sort(key=lambda run: run.ended_at or now(), reverse=True)
         for position, run in enumerate(ended):
-            if position >= KEEP_RAY_JOBS or _is_old(run):
+            logged = run.submission_id in self._seen.closed
+            if position >= MAX_RAY_JOBS or (logged and (position >= KEEP_RAY_JOBS or _is_old(run))):
                 self._try(self._runner.forget, run.submission_id)
 
     def _try(self, action: Callable[[str], object], submission_id: str) -> None:

@@ -26,6 +26,8 @@ at one database do not start as many together."""
 _CLAIM_LOCK = 0x1_4E4E
 """Key of PostgreSQL's advisory lock for that."""
 
+_MAX_IDS = 10_000
+"""Of one query: PostgreSQL takes 65,535 parameters at most, SQLite 32,766."""
 _RIVAL = aliased(Job)
 """Another job of the same queue. One for all queries, since making it costs more than a query."""
 _FACTS = (Job.id, Job.state, Job.attempt, Job.submission_id, Job.lease_token_hash)
@@ -121,8 +123,12 @@ def lock(session: Session, seen: Leased) -> Job | None:
 
 def holders(session: Session, job_ids: Collection[str]) -> dict[str, str | None]:
     """Of these jobs, those that were not deleted, with the submission id of the run that holds each, if one does."""
-    query = select(Job.id, case((_LEASED, Job.submission_id))).where(Job.id.in_(job_ids))
-    return {row[0]: row[1] for row in session.execute(query)}
+    query = select(Job.id, case((_LEASED, Job.submission_id)))
+    ids, found = list(job_ids), dict[str, str | None]()
+    for start in range(0, len(ids), _MAX_IDS):
+        rows = session.execute(query.where(Job.id.in_(ids[start : start + _MAX_IDS])))
+        found.update((row[0], row[1]) for row in rows)
+    return found
 
 
 def _num_leased(session: Session) -> int:

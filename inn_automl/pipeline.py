@@ -60,7 +60,7 @@ def run_job(
             is kept.
     """
     progress = progress or SilentProgress()
-    _check_agents(spec, measure)
+    _check_devices(spec, measure)
     dataset = load_dataset(spec.dataset, seed=spec.seed)
     family = spec.family or default_family(dataset.kind, dataset.input_shape)
     build(family, dataset.input_shape, dataset.num_classes)  # refuses a family that does not fit the data
@@ -100,7 +100,7 @@ def extend_job(
         MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found so far is kept.
     """
     progress = progress or SilentProgress()
-    _check_agents(spec, measure)
+    _check_devices(spec, measure)
     finished = FinishedJob(parent)
     finished.check_extension(spec)
     dataset = _dataset_of(finished, spec.dataset)
@@ -173,10 +173,14 @@ def _search_and_publish(job: Job, trials: list[Trained], template: Callable[[], 
     return publish_job(job, trials, searched, measured)
 
 
-def _check_agents(spec: JobSpec, measure: Measure) -> None:
-    """Refuses device agents where this machine is the one that measures."""
+def _check_devices(spec: JobSpec, measure: Measure) -> None:
+    """Where this machine is the one that measures: refuses device agents, and devices that it cannot be."""
+    if measure is not latency.measure:
+        return
     agent = next((device.agent for device in spec.budget.devices if device.agent), None)
-    if agent and measure is latency.measure:
+    if agent:
         raise InputError(
             f"agent {agent!r} is reached through the service: use inn-automl submit, or leave `agent` out."
         )
+    for device in spec.budget.devices:
+        latency.check_device(device)

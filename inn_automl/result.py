@@ -55,6 +55,16 @@ class PredictorError(_Record):
     spearman: float
     num_fitted: int
     num_held_out: int
+    held_out_ms: tuple[tuple[float, float], ...] = ()
+    """Measured and predicted latency in milliseconds of each held-out width."""
+
+
+class LayerTime(_Record):
+    """What a layer of a model takes, as the runtime accounts for it."""
+
+    name: str
+    share: float
+    """Of the whole model's time. Accounting costs time itself, so shares can be trusted more than milliseconds."""
 
 
 class Candidate(_Record):
@@ -87,6 +97,8 @@ class DeviceResult(_Record):
     """What was measured on: runtime and version, CPU model, cores, threads."""
     budget: dict[str, Any]
     front: list[FrontPoint]
+    layers: list[LayerTime] = []
+    """Of the recommended point, in the order in which they run; empty where there is none or nobody can tell."""
 
 
 class JobResult(_Record):

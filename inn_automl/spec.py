@@ -22,7 +22,7 @@ from pydantic import (
 
 from inn_automl.errors import SpecError, UnknownNameError
 
-RUNTIMES = ("onnxruntime-cpu",)
+RUNTIMES = ("onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino")
 FAMILY_KINDS = {
     "convnet": ("image",),
     "mlp": ("image", "signal"),

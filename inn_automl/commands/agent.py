@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from inn_automl.api.base import Name
 from inn_automl.client import find_server
+from inn_automl.commands.options import print_table
 from inn_automl.errors import InputError
 
 DEFAULT_CACHE = Path("~/.cache/inn_automl/models")
@@ -31,6 +32,14 @@ DEFAULT_CACHE = Path("~/.cache/inn_automl/models")
     "--cache", metavar="DIR", type=click.Path(path_type=Path), default=DEFAULT_CACHE, help="For models to measure."
 )
 @click.option("--cache-gb", type=click.FloatRange(min=0), default=2.0, help="What is kept there at most.")
+@click.option(
+    "--list-runtimes",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, wanted: _list_runtimes(context) if wanted else None,
+    help="Show what can run models here, and what the others lack.",
+)
 def agent(url: str | None, key: str | None, home: Path | None, name: str | None, cache: Path, cache_gb: float) -> None:
     """Measure latencies on this machine for a server, until Ctrl-C.
 
@@ -46,6 +55,17 @@ def agent(url: str | None, key: str | None, home: Path | None, name: str | None,
 
     with closing(Link(server.url, server.key)) as link:
         Agent(link, name, ModelCache(cache.expanduser(), round(cache_gb * 1e9))).run()
+
+
+def _list_runtimes(context: click.Context) -> None:
+    from inn_automl.devices import runtimes
+
+    versions, reasons = runtimes.probe()
+    print_table(
+        ("runtime", "version", "what is missing"),
+        [(name, versions.get(name, "-"), reasons.get(name, "")) for name in runtimes.NAMES],
+    )
+    context.exit()
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -68,7 +68,11 @@ class Agent:
         """
         asked = RegisterDevice(name=self._name, description=describe_device())
         self._link.request("POST", "/devices", json=asked.model_dump(mode="json"))
-        logger.info("registered device=%s server=%s cpu=%r", self._name, self._link.url, asked.description.cpu)
+        described = asked.description
+        versions = ", ".join(f"{name} {version}" for name, version in described.runtimes.items())
+        logger.info(
+            "registered device=%s server=%s cpu=%r runtimes=%r", self._name, self._link.url, described.cpu, versions
+        )
 
     def lease(self) -> MeasurementLease | None:
         """The next measurement; None when there was none for a while.

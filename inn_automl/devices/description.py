@@ -6,6 +6,7 @@ from inn_automl import __version__
 from inn_automl.api.devices import DeviceDescription
 from inn_automl.devices import runtimes
 from inn_automl.devices.environment import describe_machine, num_usable_cores
+from inn_automl.devices.nvidia import cuda_devices
 from inn_automl.errors import MeasurementError
 
 
@@ -15,25 +16,16 @@ def describe_device() -> DeviceDescription:
     Raises:
         MeasurementError: no runtime is installed.
     """
+    versions, reasons = runtimes.probe()
+    if not versions:
+        raise MeasurementError(f"no runtime can be used here: {' '.join(reasons.values())}")
     machine = describe_machine()
-    details = {key: machine[key] for key in ("platform", "python_version", "governor", "num_cores", "affinity")}
+    details = {key: value for key, value in machine.items() if key not in ("cpu_model", "memory_bytes")}
     return DeviceDescription(
         agent_version=__version__,
         cpu=(machine["cpu_model"] or "unknown")[:256],
         num_cores=num_usable_cores(),
         memory_bytes=machine["memory_bytes"],
-        runtimes=_installed_runtimes(),
-        details=details,
+        runtimes=versions,
+        details={**details, "gpus": cuda_devices(), "missing_runtimes": reasons},
     )
-
-
-def _installed_runtimes() -> dict[str, str]:
-    found = {}
-    for name in runtimes.NAMES:
-        try:
-            found[name] = str(runtimes.create(name, 1).describe()["runtime_version"])
-        except (ImportError, MeasurementError):
-            continue
-    if not found:
-        raise MeasurementError(f"none of the runtimes {', '.join(runtimes.NAMES)} can be used here: install one.")
-    return found

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from inn_automl.devices import runtimes
 from inn_automl.devices.confidence import relative_width, summarize
 from inn_automl.devices.environment import num_usable_cores
 from inn_automl.devices.isolation import Event, run_timing
@@ -37,7 +38,8 @@ def check_device(device: DeviceBudget) -> None:
     """Refuses a device that this machine cannot be.
 
     Raises:
-        SpecError: it has more threads than this process may use cores.
+        SpecError: it has more threads than this process may use cores, or its runtime is not installed; says what adds
+            it.
     """
     cores = num_usable_cores()
     if device.threads > cores:
@@ -45,6 +47,10 @@ def check_device(device: DeviceBudget) -> None:
             f"device {device.name!r} has threads = {device.threads}, but only {cores} cores can be used here: "
             f"give at most {cores}, or measure on a machine with more."
         )
+    try:
+        runtimes.create(device.runtime, device.threads)
+    except MeasurementError as error:
+        raise SpecError(f"device {device.name!r}: {error}") from None
 
 
 def measure(
@@ -60,7 +66,7 @@ def measure(
         on_progress: called now and then with the share done, 0 to 1, which never falls.
 
     Raises:
-        SpecError: the device has more threads than there are cores.
+        SpecError: the device has more threads than there are cores, or a runtime that is not installed.
         MeasurementError: a file is missing, cannot be loaded or run, or its process died or hung; names the model.
     """
     check_device(device)
@@ -141,6 +147,7 @@ class _Campaign:
             "min_s": protocol.min_s / num_chunks,
             "max_s": protocol.max_s / protocol.min_processes / num_chunks,
             "seed": self._chance.getrandbits(32),
+            "num_profiled_runs": protocol.num_profiled_runs,
         }
 
         def on_event(event: Event) -> None:
@@ -162,10 +169,18 @@ class _Campaign:
         environment = self._environment()
         return {
             name: LatencyMeasurement(
-                summary=summary, samples_ms=self._samples[name], remark=self._remark(name), environment=environment
+                summary=summary,
+                samples_ms=self._samples[name],
+                remark=self._remark(name),
+                environment={**environment, **self._node_times(name)},
             )
             for name, summary in summarize(self._samples, self._device.percentile).items()
         }
+
+    def _node_times(self, name: str) -> dict[str, Any]:
+        # Of the last process: accounting is the same in all of them.
+        found = [answer["node_times"][name] for answer in self._answers if answer["node_times"].get(name)]
+        return {"node_times": found[-1]} if found else {}
 
     def _remark(self, name: str) -> str:
         waited = sum(self._waited[name]) / len(self._waited[name])

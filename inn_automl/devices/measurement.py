@@ -42,6 +42,9 @@ class Protocol:
     """A process that does not reach its next step (to load a model, to begin a block) in this time is given up."""
     max_bytes: int = 2**30
     """Models that together need more memory than this are loaded in turns."""
+    num_profiled_runs: int = 0
+    """Runs of each model after the timed ones in which the runtime accounts for its operations, where it can: their
+    times are in the environment of the measurement, under `node_times`."""
     seed: int = 0
 
     def __post_init__(self) -> None:

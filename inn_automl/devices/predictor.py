@@ -153,6 +153,7 @@ def _error(predicted: Floats, y: Floats) -> PredictorError:
         spearman=float(np.corrcoef(*ranks)[0, 1]) if ordered else 0.0,
         num_fitted=len(y) - math.ceil(len(y) / min(_NUM_FOLDS, len(y))),
         num_held_out=len(y),
+        held_out_ms=tuple((float(measured), float(one)) for measured, one in zip(y, predicted, strict=True)),
     )
 
 

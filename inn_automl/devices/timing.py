@@ -4,7 +4,8 @@ Reads one JSON request from standard input and writes JSON lines to standard out
 (so that a parent knows which model was in hand when the process died), and at the end one `done` line:
 
     {"event": "done", "environment": {...}, "not_warm": [model, ...], "num_blocks": ..., "num_disturbed": ...,
-     "blocks": {model: [{"ns": [...], "waited": share}, ...]}}
+     "blocks": {model: [{"ns": [...], "waited": share}, ...]},
+     "node_times": {model: [{"name": ..., "kind": ..., "ms": ...}, ...]}}
 
 A *block* is a few milliseconds of one model's runs, one after another. The models take turns, block by block, in an
 order that is drawn anew each round, so that whatever drifts (clocks, heat, neighbours) drifts under all of them alike.
@@ -30,6 +31,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -192,6 +194,12 @@ def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
         waiting=waiting,
         on_block=lambda name, share: emit({"event": "timing", "model": name, "share": share}),
     )
+    node_times = {}
+    if request["num_profiled_runs"]:
+        for name, path in request["models"].items():
+            emit({"event": "profiling", "model": name})
+            nodes = runtime.profile(Path(path), request["batch_size"], request["num_profiled_runs"])
+            node_times[name] = [asdict(node) for node in nodes]
     chosen = {name: choose(taken, request["num_blocks"]) for name, taken in blocks.items()}
     emit(
         {
@@ -201,6 +209,7 @@ def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
             "num_blocks": sum(map(len, blocks.values())),
             "num_disturbed": sum(waited > MAX_WAITED for taken in blocks.values() for _, waited in taken),
             "blocks": {name: [{"ns": ns, "waited": waited} for ns, waited in taken] for name, taken in chosen.items()},
+            "node_times": node_times,
         }
     )
 

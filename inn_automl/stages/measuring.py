@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from safetensors.torch import save
 
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
-from inn_automl.result import Candidate, LatencySummary
+from inn_automl.result import Candidate, LatencySummary, LayerTime
 from inn_automl.search.choice import choose_finalists, front_and_recommendation
 from inn_automl.search.evaluation import calibrated
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
+from inn_automl.stages.profiling import profile_layers
 from inn_automl.stages.searching import SearchedDevice
 from inn_automl.storage import read_json, write_atomically, write_json
 from inn_automl.training.trial import Trained
@@ -57,6 +58,8 @@ class MeasuredDevice:
     recommended: str | None
     recommendation: str
     environment: dict[str, Any]
+    layers: list[LayerTime] = field(default_factory=list)
+    """Of the recommended one."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,17 @@ def measure_finalists(
             )
             for name, candidate in unique.items()
         }
-        return [
+        fronts = [
             _front(device.budget, [known[point_id(c.widths)] for c in finalists], environment)
             for device, finalists, environment in zip(searched, chosen, environments, strict=True)
+        ]
+        return [
+            replace(
+                front, layers=profile_layers(job, front.budget, front.recommended, onnx_path(job, front.recommended))
+            )
+            if front.recommended
+            else front
+            for front in fronts
         ]
 
 

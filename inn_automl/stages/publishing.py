@@ -64,6 +64,7 @@ def publish_job(
                     environment=device.environment,
                     budget=device.budget.model_dump(mode="json"),
                     front=[_front_point(f, tested[f.id], device.budget.name) for f in device.front],
+                    layers=device.layers,
                 )
                 for device, search in zip(measured, searched, strict=True)
             ],

@@ -111,16 +111,7 @@ def _device_for(session: Session, job: Job, budget: DeviceBudget) -> Device:
                 else f"device {budget.name!r} cannot be measured, for no agent is registered: start `inn-automl agent`."
             )
         device = devices[0]
-    described = service.description_of(device)
-    if budget.runtime not in described.runtimes:
-        raise SpecError(
-            f"the agent {device.name!r} has no runtime {budget.runtime!r}: it has {', '.join(described.runtimes)}."
-        )
-    if budget.threads > described.num_cores:
-        raise SpecError(
-            f"device {budget.name!r} has threads = {budget.threads}, but the agent {device.name!r} may use "
-            f"{described.num_cores} cores: give at most that many."
-        )
+    service.check_budget(device, budget)
     return device
 
 

@@ -10,6 +10,9 @@ from sqlalchemy.orm import Session
 from inn_automl.api import devices as wire
 from inn_automl.api.base import Page
 from inn_automl.api.measurements import MeasurementState
+from inn_automl.devices.runtimes import INSTALL
+from inn_automl.errors import SpecError
+from inn_automl.spec import DeviceBudget
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.session import now
 from services.coordinator.db.storable import check_storable
@@ -120,6 +123,27 @@ def is_away(device: Device, settings: Settings) -> bool:
 
 def description_of(device: Device) -> wire.DeviceDescription:
     return wire.DeviceDescription.model_validate(device.description)
+
+
+def check_budget(device: Device, budget: DeviceBudget) -> None:
+    """
+    Raises:
+        SpecError: the device has not the runtime or not the cores that a budget asks for; says what adds the runtime.
+    """
+    described = description_of(device)
+    if budget.runtime not in described.runtimes:
+        reasons = described.details.get("missing_runtimes")
+        reason = reasons.get(budget.runtime) if isinstance(reasons, dict) else None
+        remedy = f"it says: {reason}" if reason else f"`{INSTALL[budget.runtime]}` adds it."
+        raise SpecError(
+            f"device {budget.name!r}: the agent {device.name!r} has no runtime {budget.runtime!r}, only "
+            f"{', '.join(described.runtimes) or 'none'}; {remedy} Start the agent again afterwards."
+        )
+    if budget.threads > described.num_cores:
+        raise SpecError(
+            f"device {budget.name!r}: threads = {budget.threads} is more than the {described.num_cores} cores that the "
+            f"agent {device.name!r} may use: give at most {described.num_cores}."
+        )
 
 
 def show(session: Session, settings: Settings, devices: Sequence[Device]) -> list[wire.Device]:

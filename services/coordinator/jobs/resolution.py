@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from inn_automl.errors import SpecError, UnknownNameError, WidthsError
 from inn_automl.spec import BUILTIN_KINDS, FAMILY_KINDS, DeviceBudget, JobSpec
 from services.coordinator.db.tables import Device, Job
+from services.coordinator.devices.service import check_budget
 from services.coordinator.jobs import repository
 
 NUM_LISTED = 20
@@ -21,7 +22,7 @@ def resolve(session: Session, project_id: str, spec: JobSpec) -> tuple[JobSpec, 
     """The spec with every agent named, and the id of its dataset (None for a built-in one).
 
     Raises:
-        UnknownNameError: there is no such dataset, family, agent or runtime; the message says which there are.
+        UnknownNameError: there is no such dataset, family or agent; the message says which there are.
         SpecError: the family does not take the data, or a device asks for more than its agent has.
     """
     name, kind, dataset_id = _dataset(session, project_id, spec.dataset)
@@ -46,8 +47,9 @@ def resolve_devices(session: Session, project_id: str, budgets: tuple[DeviceBudg
     """The devices, each with its agent.
 
     Raises:
-        UnknownNameError: no such agent, or it has no such runtime.
-        SpecError: none is named where the project has none or several, or more threads are asked for than it has cores.
+        UnknownNameError: no such agent.
+        SpecError: none is named where the project has none or several, or the agent has not the runtime or the cores
+            that are asked for.
     """
     known = repository.devices_named(session, project_id, {budget.agent for budget in budgets if budget.agent})
     others = repository.some_devices(session, project_id, NUM_LISTED + 1)
@@ -55,7 +57,7 @@ def resolve_devices(session: Session, project_id: str, budgets: tuple[DeviceBudg
     for budget in budgets:
         agent = _agent(budget, known, [device.name for device in others])
         device = known.get(agent) or next(device for device in others if device.name == agent)
-        _check_device(budget, device)
+        check_budget(device, budget)
         resolved.append(budget.model_copy(update={"agent": agent}))
     return tuple(resolved)
 
@@ -105,17 +107,6 @@ def _agent(budget: DeviceBudget, known: dict[str, Device], others: list[str]) ->
 
 
 _NO_AGENT = "the project has no device registered; start `inn-automl agent` on the machine that is to measure."
-
-
-def _check_device(budget: DeviceBudget, device: Device) -> None:
-    runtimes, num_cores = device.description["runtimes"], device.description["num_cores"]
-    if budget.runtime not in runtimes:
-        raise UnknownNameError("runtime", budget.runtime, runtimes, f"device {budget.name!r}, agent {device.name!r}")
-    if budget.threads > num_cores:
-        raise SpecError(
-            f"device {budget.name!r}: threads = {budget.threads} is more than the {num_cores} cores that the agent "
-            f"{device.name!r} may use: give at most {num_cores}."
-        )
 
 
 def check_widths(session: Session, parent: Job, widths: dict[str, int]) -> None:

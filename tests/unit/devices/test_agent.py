@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from inn_automl.api.devices import RegisterDevice
 from inn_automl.api.measurements import MeasurementLease, ModelFile
 from inn_automl.api.problems import MEDIA_TYPE
 from inn_automl.devices import agent as agent_module
@@ -23,7 +24,7 @@ from inn_automl.devices.machine_lock import machine_lock
 from inn_automl.devices.measurement import LatencyMeasurement, Protocol
 from inn_automl.devices.model_cache import ModelCache
 from inn_automl.errors import CorruptFileError, InputError, MeasurementError, StorageError
-from inn_automl.spec import DeviceBudget
+from inn_automl.spec import RUNTIMES, DeviceBudget
 
 CONTENT = b"a model"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -88,8 +89,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_describes_this_machine() -> None:
     found = describe_device()
     assert found.num_cores >= 1
-    assert set(found.runtimes) == {"onnxruntime-cpu"}
-    assert found.details["platform"]
+    assert "onnxruntime-cpu" in found.runtimes
+    assert set(found.runtimes) | set(found.details["missing_runtimes"]) == set(RUNTIMES)
+    for key in ("platform", "architecture", "python_version", "governor", "max_frequency_mhz", "turbo", "gpus"):
+        assert key in found.details
+    assert RegisterDevice.model_validate_json(RegisterDevice(name="d", description=found).model_dump_json())
 
 
 def test_a_lease_is_measured_and_answered(make_agent: Callable[..., Agent]) -> None:

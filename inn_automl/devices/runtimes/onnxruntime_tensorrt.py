@@ -1,0 +1,34 @@
+"""ONNX Runtime with NVIDIA TensorRT: `TensorrtExecutionProvider` of the package onnxruntime-gpu."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+
+from inn_automl.devices.runtimes.onnx_session import Provider
+from inn_automl.devices.runtimes.onnxruntime_cuda import CUDA, OnnxRuntimeCuda
+
+ENGINES = Path("~/.cache/inn_automl/tensorrt")
+
+
+class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
+    """As `OnnxRuntimeCuda`; what TensorRT has no kernel for runs in CUDA.
+
+    TensorRT chooses its kernels by timing them, which takes from seconds to minutes for a model. What it built is kept,
+    so that only the first process of a measurement waits for it, and all of them time the same engine.
+    """
+
+    name = "onnxruntime-tensorrt"
+
+    def providers(self) -> list[Provider]:
+        engines = ENGINES.expanduser() / onnxruntime.__version__
+        engines.mkdir(parents=True, exist_ok=True)
+        options = {
+            "device_id": "0",
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(engines),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(engines),
+        }
+        return [("TensorrtExecutionProvider", options), CUDA]

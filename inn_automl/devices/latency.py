@@ -179,7 +179,7 @@ class _Campaign:
 
     def _node_times(self, name: str) -> dict[str, Any]:
         # Of the last process: accounting is the same in all of them.
-        found = [answer["node_times"][name] for answer in self._answers if answer["node_times"].get(name)]
+        found = [times for answer in self._answers if (times := answer.get("node_times", {}).get(name))]
         return {"node_times": found[-1]} if found else {}
 
     def _remark(self, name: str) -> str:

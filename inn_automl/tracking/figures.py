@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
 from inn_automl.storage import write_atomically
 from inn_automl.tracking import images
+from inn_automl.tracking.evidence import layer_series, parity_series
+from inn_automl.tracking.evidence_images import write_layers, write_parity
+from inn_automl.tracking.page import write_page
 from inn_automl.tracking.series import COLORS, FrontSeries, accuracy_range, front_series, latency_range, short_count
 
 if TYPE_CHECKING:
@@ -26,16 +29,24 @@ def write_figures(
 ) -> Path:
     """Writes every figure of a job into `folder`, which it returns.
 
-    `fronts.html` and `fronts.png` for all devices, `DEVICE/front.html` and `DEVICE/front.png` for each, and
-    `learning_curves.png` where there is a `history`.
+    `fronts.html` and `fronts.png` for all devices, and `devices.html` with all that is drawn of each on one page;
+    `DEVICE/front.html`, `DEVICE/front.png`, `DEVICE/parity.png` for each, and `DEVICE/layers.png` where its layers are
+    known; `learning_curves.png` where there is a `history`.
     """
     candidates = candidates or {}
     write_html(fronts_figure(result, candidates), folder / "fronts.html")
     images.write_fronts(result, folder / "fronts.png", candidates)
+    fronts = {}
     for device in result.devices:
         some = candidates.get(device.name, ())
-        write_html(front_figure(device, some), folder / device.name / "front.html")
+        fronts[device.name] = front_figure(device, some)
+        write_html(fronts[device.name], folder / device.name / "front.html")
         images.write_front(device, folder / device.name / "front.png", some)
+        write_parity(parity_series(device, some), folder / device.name / "parity.png")
+        layers = layer_series(device)
+        if layers is not None:
+            write_layers(layers, folder / device.name / "layers.png")
+    write_page(result, fronts, candidates, folder / "devices.html")
     if history:
         images.write_learning_curves(history, folder / "learning_curves.png")
     return folder

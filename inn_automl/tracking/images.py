@@ -49,7 +49,7 @@ def write_learning_curves(history: Sequence[Mapping[str, Any]], path: Path) -> P
     Args:
         history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `accuracy` (share by name of widths).
     """
-    figure = _figure(8.0, 3.6)
+    figure = new_figure(8.0, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [entry["epoch"] for entry in history]
     names = list(history[0]["accuracy"]) if history else []
@@ -66,31 +66,31 @@ def write_learning_curves(history: Sequence[Mapping[str, Any]], path: Path) -> P
         marker="o" if len(epochs) == 1 else None,
     )
     for axes, title in ((left, "validation accuracy (%)"), (right, "training loss")):
-        _style(axes)
+        style_axes(axes)
         axes.set_title(title, loc="left", fontsize=10.5, color=INK)
         axes.set_xlabel("epoch", color=INK)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    return _save(figure, path)
+    return save_image(figure, path)
 
 
 def _write_fronts(all_series: Sequence[FrontSeries], path: Path) -> Path:
     columns = min(len(all_series), 3)
     rows = -(-len(all_series) // columns)
-    figure = _figure(6.6 if columns == 1 else 4.9 * columns, 4.4 * rows)
+    figure = new_figure(6.6 if columns == 1 else 4.9 * columns, 4.4 * rows)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     accuracies = accuracy_range(all_series)
     for index, axes in enumerate(grid.flat):
         if index >= len(all_series):
             axes.set_axis_off()
             continue
-        _style(axes)
+        style_axes(axes)
         axes.set_ylim(*accuracies)
         if index % columns == 0:
             axes.set_ylabel("accuracy (%)", color=INK)
         series = all_series[index]
         _draw_front(axes, series, COLORS[index % len(COLORS)], accuracies, latency_range([series]))
     _add_legend(figure, with_others=any(series.other_accuracy for series in all_series))
-    return _save(figure, path)
+    return save_image(figure, path)
 
 
 def _draw_front(axes: Axes, series: FrontSeries, color: str, accuracies: Range, latencies: Range) -> None:
@@ -267,7 +267,7 @@ def _label_ends(axes: Axes, x: float, ends: Sequence[tuple[str, float]]) -> None
         )
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -276,7 +276,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _style(axes: Axes) -> None:
+def style_axes(axes: Axes) -> None:
     axes.set_axisbelow(True)
     axes.grid(color=GRID, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -284,7 +284,7 @@ def _style(axes: Axes) -> None:
     axes.tick_params(colors=FAINT, labelsize=9)
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_image(figure: Figure, path: Path) -> Path:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     write_atomically(path, drawn.getvalue())

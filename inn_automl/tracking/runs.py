@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT = "inn_automl"
-FORMAT = "1"
+FORMAT = "2"
 """Part of the digest: a change of what a run holds publishes again."""
 
 

@@ -32,6 +32,8 @@ def front_metrics(device: DeviceResult) -> list[tuple[str, float, int]]:
         ("predictor/p90_relative_error", error.p90_relative, 0),
         ("predictor/spearman", error.spearman, 0),
     ]
+    for step, (measured, predicted) in enumerate(sorted(error.held_out_ms)):
+        metrics += [("predictor/measured_ms", measured, step), ("predictor/predicted_ms", predicted, step)]
     for point in device.front:
         if point.id == device.recommended:
             metrics += [(f"recommended/{name}", float(value), 0) for name, value in _numbers(point).items()]

@@ -35,6 +35,12 @@ def front_view(name: str, run_filter: str, *, created_at_ms: int) -> str:
             _line(fronts, "Validation accuracy by latency (ms)", "front/accuracy", "front/latency_ms"),
             _line(fronts, "Test accuracy by latency (ms)", "front/test_accuracy", "front/latency_ms"),
             _line(search, "Dominated hypervolume by batch", "search/hypervolume", None),
+            _line(
+                search,
+                "Predicted by measured latency of held-out widths (ms)",
+                "predictor/predicted_ms",
+                "predictor/measured_ms",
+            ),
         ],
         "compareRunSections": [
             _section("Pareto fronts"),

@@ -31,7 +31,7 @@ DESCRIPTION = {
     "num_cores": 4,
     "memory_bytes": 2**33,
     "runtimes": {"onnxruntime-cpu": "1.30"},
-    "details": {"governor": "performance"},
+    "details": {"governor": "performance", "missing_runtimes": {"onnxruntime-cuda": "there is no GPU."}},
 }
 MODEL = b"an ONNX file"
 SHA256 = "3f4f32a8ffed2c06a52bce7ff76b28ae0b4a8cb0bf1e1bcc5f6a0e5f6f3b7b0a"
@@ -348,6 +348,10 @@ def test_failure_reaches_the_worker_and_asking_again_queues_anew(world: World) -
         (results("m", ms=-1.0), "no latency"),
         ({"results": {"m": {"samples_ms": [[[1.0]]]}}}, "at least two processes"),
         ({"results": {"m": {}}}, "samples_ms"),
+        ({"results": {"m": {"samples_ms": [[["1.0"]], [[1.0]]]}}}, "'1.0' is no latency in milliseconds"),
+        ({"results": {"m": {"samples_ms": [[[None]], [[1.0]]]}}}, "None is no latency in milliseconds"),
+        ({"results": {"m": {"samples_ms": [[[True]], [[1.0]]]}}}, "True is no latency in milliseconds"),
+        ({"results": {"m": {"samples_ms": [[1.0], [1.0]]}}}, "[process][block][run]"),
         ({"results": {"m": results("m")["results"]["m"] | {"remark": "a\0b"}}}, "NUL"),
         ({"results": {"m": results("m")["results"]["m"] | {"environment": 3}}}, "mapping"),
     ],
@@ -455,8 +459,10 @@ def test_only_who_holds_the_job_may_ask(world: World, check_problem: Callable[..
     ("device", "fault"),
     [
         ({"agent": "none"}, "'none', which is not registered"),
-        ({"agent": "pi4", "threads": 5}, "may use 4 cores"),
-        ({"agent": "bare"}, "no runtime 'onnxruntime-cpu'"),
+        ({"agent": "pi4", "threads": 5}, "more than the 4 cores"),
+        ({"agent": "bare"}, "no runtime 'onnxruntime-cpu', only none; `pip install onnxruntime` adds it"),
+        ({"agent": "pi4", "runtime": "openvino"}, "only onnxruntime-cpu; `pip install openvino` adds it"),
+        ({"agent": "pi4", "runtime": "onnxruntime-cuda"}, "it says: there is no GPU."),
         ({}, "several (bare, pi4)"),
     ],
 )

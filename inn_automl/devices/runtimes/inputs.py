@@ -19,13 +19,13 @@ def random_input(
     Args:
         path: the model, for messages.
         names: of the model's inputs.
-        kinds: of the same, `float` for float32.
+        kinds: of the same, `tensor(float)` for float32.
         shape: of the first of them; the first size is the batch, and may be anything.
 
     Raises:
         MeasurementError: the model takes something other than one float32 tensor whose sizes are known.
     """
-    if len(names) != 1 or kinds[0] != "float":
+    if len(names) != 1 or kinds[0] != "tensor(float)":
         found = ", ".join(f"{name}: {kind}" for name, kind in zip(names, kinds, strict=True)) or "no input"
         raise MeasurementError(f"{str(path)!r} takes {found}: a model to be timed must take one float32 tensor.")
     sizes = [size for size in shape[1:] if isinstance(size, int)]

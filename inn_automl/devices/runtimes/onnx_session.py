@@ -91,9 +91,8 @@ class OnnxRuntime(Runtime):
 
 def _feed(session: Any, path: Path, batch_size: int) -> dict[str, Any]:
     inputs = session.get_inputs()
-    kinds = [one.type.removeprefix("tensor(").removesuffix(")") for one in inputs]
     shape = inputs[0].shape if inputs else []
-    array = random_input(path, [one.name for one in inputs], kinds, shape, batch_size)
+    array = random_input(path, [one.name for one in inputs], [one.type for one in inputs], shape, batch_size)
     return {inputs[0].name: array}
 
 

@@ -20,6 +20,7 @@ _CONFIG = {
     # The models of a measurement live in one process, and pinned they would all be on the same cores.
     "ENABLE_CPU_PINNING": False,
 }
+_KINDS = {"f32": "float"}
 
 
 class OpenVino(Runtime):
@@ -69,7 +70,7 @@ class OpenVino(Runtime):
         shape = (
             [size.get_length() if size.is_static else str(size) for size in inputs[0].partial_shape] if inputs else []
         )
-        kinds = [{"f32": "float"}.get(kind := one.element_type.get_type_name(), kind) for one in inputs]
+        kinds = [f"tensor({_KINDS.get(kind := one.element_type.get_type_name(), kind)})" for one in inputs]
         array = random_input(path, [one.any_name for one in inputs], kinds, shape, batch_size)
         try:
             model.reshape(array.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from inn_automl.api.devices import RegisterDevice
 from inn_automl.api.measurements import MeasurementLease, ModelFile
 from inn_automl.api.problems import MEDIA_TYPE
 from inn_automl.devices import agent as agent_module
+from inn_automl.devices import latency
 from inn_automl.devices import link as link_module
 from inn_automl.devices.agent import Agent
 from inn_automl.devices.description import describe_device
@@ -135,6 +137,53 @@ def test_who_may_not_speak_stops(make_agent: Callable[..., Agent], status: int) 
     with pytest.raises(RefusedError, match="the reason"):
         make_agent(coordinator).run()
     assert coordinator.names() == ["devices", "lease"]
+
+
+@pytest.mark.parametrize(
+    ("status", "detail"), [(401, "the key is not known here."), (403, "the device 'pi4' belongs to the key inn_a...")]
+)
+def test_a_wrong_key_and_anothers_name_end_the_agent(
+    make_agent: Callable[..., Agent], status: int, detail: str
+) -> None:
+    coordinator = Coordinator(devices=lambda request: problem(status, detail))
+    with pytest.raises(RefusedError) as refused:
+        make_agent(coordinator).run()
+    assert str(refused.value) == detail
+    assert coordinator.names() == ["devices"]
+
+
+def test_a_key_that_is_revoked_in_the_middle_ends_the_agent(make_agent: Callable[..., Agent]) -> None:
+    def measure(*_: Any, on_progress: Callable[[float], None], **__: Any) -> Any:
+        for _ in range(1000):
+            time.sleep(0.01)
+            on_progress(0.5)
+        raise AssertionError("was not ended")
+
+    coordinator = Coordinator(heartbeat=lambda request: problem(401, "the key was revoked."))
+    with pytest.raises(RefusedError, match="the key was revoked"):
+        make_agent(coordinator, measure).serve(LEASE)
+    assert coordinator.names() == ["models"]
+
+
+def test_a_file_whose_hash_differs_is_told(make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture) -> None:
+    coordinator = Coordinator(models=lambda request: httpx.Response(200, content=b"another"))
+    make_agent(coordinator).serve(LEASE)
+    assert coordinator.names() == ["models", "failure"]
+    assert b"came damaged: its hash differs" in coordinator.asked[-1][1].content
+    assert "came damaged: its hash differs" in caplog.text
+
+
+def test_a_runtime_that_is_not_installed_any_more_is_told(
+    make_agent: Callable[..., Agent], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(sys.modules, "inn_automl.devices.runtimes.openvino_cpu", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    coordinator = Coordinator()
+    device = DeviceBudget(name="d", runtime="openvino")
+    make_agent(coordinator, latency.measure).serve(LEASE.model_copy(update={"device": device}))
+    assert coordinator.names() == ["models", "failure"]
+    assert b"`pip install openvino` adds it" in coordinator.asked[-1][1].content
+    assert "`pip install openvino` adds it" in caplog.text
 
 
 def test_a_fault_of_the_measurement_is_told(make_agent: Callable[..., Agent]) -> None:

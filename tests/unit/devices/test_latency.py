@@ -39,6 +39,24 @@ def test_measures_models_together(make_conv_net):
     assert shares[-1] == 1.0
 
 
+def test_accounts_for_operations_where_it_is_asked_to(make_conv_net):
+    protocol = dataclasses.replace(TINY, num_profiled_runs=4)
+    models = {"m": make_conv_net("m", (4, 8)), "n": make_conv_net("n", (4,))}
+    found = measure(models, DeviceBudget(name="d"), protocol=protocol)
+    for name, num_convolutions in (("m", 2), ("n", 1)):
+        nodes = found[name].environment["node_times"]
+        assert sum(node["kind"] == "Conv" for node in nodes) == num_convolutions
+        assert all(node["ms"] >= 0 for node in nodes)
+    assert "node_times" not in measure(models, DeviceBudget(name="d"), protocol=TINY)["m"].environment
+
+
+def test_a_runtime_that_is_not_installed_is_refused_before_anything_runs(make_conv_net, monkeypatch):
+    monkeypatch.delitem(sys.modules, "inn_automl.devices.runtimes.openvino_cpu", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(SpecError, match=r"device 'd': .*'openvino' is not installed.*`pip install openvino` adds it"):
+        measure({"m": make_conv_net("m")}, DeviceBudget(name="d", runtime="openvino"), protocol=TINY)
+
+
 def test_records_what_was_measured_on(make_conv_net):
     found = measure({"m": make_conv_net("m")}, DeviceBudget(name="d", batch_size=3), protocol=TINY)
     environment = found["m"].environment

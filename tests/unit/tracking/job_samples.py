@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult, LatencySummary, PredictorError
+from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult, LatencySummary, LayerTime, PredictorError
 
 GROUPS = {"stem": 16, "stage1": 16, "stage2": 32, "stage3": 64, "stage3.block0": 64, "head": 128}
 NUM_TEST = 1000
@@ -81,7 +81,12 @@ def make_job(
                 if within
                 else f"No point meets {bound} ms: the fastest takes {points[0].latency_ms.at_percentile:.3g} ms.",
                 predictor_error=PredictorError(
-                    median_relative=0.031, p90_relative=0.08, spearman=0.985, num_fitted=32, num_held_out=8
+                    median_relative=0.031,
+                    p90_relative=0.08,
+                    spearman=0.985,
+                    num_fitted=32,
+                    num_held_out=36,
+                    held_out_ms=[(float(ms), float(ms * random.normal(1, 0.045))) for ms in latency[:36]],
                 ),
                 hypervolume=[float(v) for v in np.round(2 - 0.6 * np.exp(-0.4 * np.arange(20)), 4)],
                 hypervolume_reference=(2.6, 0.1),
@@ -89,6 +94,10 @@ def make_job(
                 environment={"runtime": "onnxruntime", "runtime_version": "1.32.0", "cpu": "Example CPU @ 2.9 GHz"},
                 budget={"name": name, "runtime": "onnxruntime-cpu", "batch_size": 1, "percentile": 95.0, **budget},
                 front=points,
+                layers=[
+                    LayerTime(name=f"body.{layer}", share=share)
+                    for layer, share in zip(("stem.0", *GROUPS), (0.02, 0.3, 0.25, 0.2, 0.11, 0.07, 0.05), strict=True)
+                ],
             )
         )
     history = [

@@ -84,9 +84,9 @@ def test_all_figures_of_a_job(tmp_path: Path) -> None:
     result, candidates, history = make_job(num_candidates=30, num_points=5)
     write_figures(result, tmp_path, candidates, history)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
-        "fronts.html", "fronts.png", "learning_curves.png",
-        "laptop-1-thread/front.html", "laptop-1-thread/front.png",
-        "laptop-2-threads/front.html", "laptop-2-threads/front.png",
+        "devices.html", "fronts.html", "fronts.png", "learning_curves.png",
+        *(f"laptop-1-thread/{name}" for name in ("front.html", "front.png", "layers.png", "parity.png")),
+        *(f"laptop-2-threads/{name}" for name in ("front.html", "front.png", "layers.png", "parity.png")),
     }  # fmt: skip
 
 

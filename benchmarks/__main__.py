@@ -18,6 +18,7 @@ BENCHMARKS = {
     "heartbeats": "how many running jobs one coordinator process can hear (two minutes)",
     "upload": "memory of the coordinator while 1 GiB is uploaded",
     "fleet": "dispatching 100,000 jobs to 1,000 simulated workers (half an hour)",
+    "install_size": "what the base install puts on a device's disk (a minute)",
     "service_cost": "what the service adds to a job, and the time to its first line (minutes)",
 }
 QUICK = ("discretize", "training_step")

@@ -33,9 +33,14 @@ def write_parity(series: ParitySeries, path: Path) -> Path:
     low, high = series.range
     ends = [low, high]
     within = 1 + series.median_relative
-    band = {"color": "#e5e7eb", "zorder": 1, "linewidth": 0}
     axes.fill_between(
-        ends, [low / within, high / within], [low * within, high * within], label="median error of the held-out", **band
+        ends,
+        [low / within, high / within],
+        [low * within, high * within],
+        color="#e5e7eb",
+        linewidth=0,
+        zorder=1,
+        label="median error of the held-out",
     )
     axes.plot(ends, ends, color=INK, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2, label="predicted = measured")
     for pairs, marker, color, label in (

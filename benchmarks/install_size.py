@@ -7,6 +7,7 @@ own, with the versions of `infra/constraints.txt`, and adds up the files of each
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,9 @@ MOST_BYTES = 150_000_000
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_report_options(parser)
-    parser.add_argument("--with", dest="requirement", help="one more requirement, e.g. openvino")
+    parser.add_argument(
+        "--with", dest="requirement", help="one more requirement, or another version: openvino, onnxruntime==1.27.0"
+    )
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         sizes = _install(Path(folder), options.requirement)
@@ -62,8 +65,12 @@ def _install(folder: Path, requirement: str | None) -> dict[str, tuple[int, int]
     source.mkdir()
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True).stdout
     subprocess.run(["tar", "-x", "-C", str(source)], input=archive, check=True)
-    constraints = ["-c", str(ROOT / "infra" / "constraints.txt")]
     more = [requirement] if requirement else []
+    pinned = (ROOT / "infra" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    asked = re.split(r"[^A-Za-z0-9._-]", requirement or " ")[0].lower()
+    path = folder / "constraints.txt"
+    path.write_text("\n".join(line for line in pinned if line.lower().split("==")[0] != asked), encoding="utf-8")
+    constraints = ["-c", str(path)]
     subprocess.run([*pip, "--python", str(python), "install", *constraints, str(source), *more], check=True)
     sizes = {}
     for distribution in metadata.distributions(path=[str(next((folder / "venv").glob("lib/*/site-packages")))]):

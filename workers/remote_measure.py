@@ -114,7 +114,10 @@ class RemoteMeasure:
             else:
                 away_since = away_since or time.monotonic()
                 if not told:
-                    self._note(f"agent {measurement.agent!r} is away: its measurements wait until it is back.")
+                    self._note(
+                        f"agent {measurement.agent!r} is away (stopped, cut off, or its key was revoked: its own log says "
+                        "which): its measurements wait until it is back."
+                    )
                     told = True
                 if time.monotonic() - away_since > self._patience_s:
                     raise MeasurementError(

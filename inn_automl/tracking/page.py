@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _STYLE = """
 body { font: 15px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1f2937; margin: 24px; }
 h2 { margin: 36px 0 4px; } p { margin: 4px 0; max-width: 75em; } .faint { color: #6b7280; }
-.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(520px, 100%), 1fr)); gap: 16px; }
+.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 16px; }
 .row > div { min-width: 0; overflow: hidden; }
 """
 # A figure takes the width that its place has when it is drawn, before those beside it are there.
@@ -73,7 +73,8 @@ def parity_figure(series: ParitySeries) -> Figure:
             )
         )
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
+    factors = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 6, 7, 8)
+    ticks = [factor * 10.0**decade for decade in decades for factor in factors]
     ends = [math.log10(low), math.log10(high)]
     axis = {**_AXIS, "type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks], "range": ends}
     figure.update_xaxes(**axis, title=f"measured latency, {series.percentile} (ms)")

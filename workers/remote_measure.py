@@ -115,7 +115,7 @@ class RemoteMeasure:
                 away_since = away_since or time.monotonic()
                 if not told:
                     self._note(
-                        f"agent {measurement.agent!r} is away (stopped, cut off, or its key was revoked: its own log says "
+                        f"agent {measurement.agent!r} is away (stopped, cut off, or its key was revoked: its log says "
                         "which): its measurements wait until it is back."
                     )
                     told = True

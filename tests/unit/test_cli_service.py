@@ -143,3 +143,17 @@ def test_no_server_says_how_to_start_one(terminal: Terminal, monkeypatch: pytest
     code, _, err = terminal("jobs")
     assert code == 2
     assert "inn-automl up --detach" in err
+
+
+def test_lists_the_runtimes_of_this_machine_without_a_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("INN_AUTOML_URL", raising=False)
+    found = {"onnxruntime-cpu": "1.32.0"}, {"openvino": "`pip install openvino` adds it."}
+    monkeypatch.setattr("inn_automl.devices.runtimes.probe", lambda: found)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["agent", "--list-runtimes"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["onnxruntime-cpu", "1.32.0"]
+    assert "`pip install openvino` adds it." in next(line for line in lines if line.startswith("openvino"))

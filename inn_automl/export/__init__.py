@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inn_automl.export.bundle import BundleConfig, extract_bundle, read_bundle, write_bundle
-    from inn_automl.export.elastic import ElasticConfig, read_elastic, write_elastic
+    from inn_automl.export.elastic import ElasticConfig, read_elastic
+    from inn_automl.export.elastic_writer import write_elastic
     from inn_automl.export.inn import InnConfig, load_inn, write_inn
     from inn_automl.export.onnx import export_onnx
     from inn_automl.export.template import Export, OnnxTemplate
@@ -30,7 +31,7 @@ _HOME = {
     "read_elastic": "elastic",
     "verify_onnx": "verification",
     "write_bundle": "bundle",
-    "write_elastic": "elastic",
+    "write_elastic": "elastic_writer",
     "write_inn": "inn",
 }
 

@@ -53,9 +53,7 @@ class SharedWeights:
             nodes = load_file(Path(network) / NODES)
         except Exception as error:  # safetensors' own error has no public base class
             raise StorageError(f"the network in {str(network)!r} cannot be read ({error}): save it.") from error
-        return cls(
-            {_IN_MODEL + k.removeprefix(_IN_NETWORK): v for k, v in nodes.items() if k.startswith(_IN_NETWORK)}
-        )
+        return cls({_IN_MODEL + k.removeprefix(_IN_NETWORK): v for k, v in nodes.items() if k.startswith(_IN_NETWORK)})
 
     def take(self, point: str, model: bytes) -> tuple[bytes, dict[str, Part]]:
         """An ONNX model without the data of its larger initializers, and what these are parts of.

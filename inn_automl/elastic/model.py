@@ -18,7 +18,7 @@ import numpy as np
 
 from inn_automl.elastic.choice import Choice, choose, latency_at
 from inn_automl.elastic.observations import Observations, Observed
-from inn_automl.elastic.sessions import Sessions
+from inn_automl.elastic.sessions import MAX_BYTES, Sessions
 from inn_automl.errors import InputError, UnknownNameError
 from inn_automl.export.elastic import ElasticConfig, ElasticPoint, read_elastic
 
@@ -47,6 +47,8 @@ class ElasticModel:
         path: elastic.zip of a job.
         device: whose measured latencies decide; may be left out where the job had one device.
         threads: within an operator; by default those that the device's latencies were measured with.
+        max_bytes: of memory, about, for points that are ready to serve. The fastest ones that fit are ready from the
+            start, and a switch to them takes microseconds; a switch to another takes what loading it takes.
 
     Attributes:
         config: all that the file says of its points.
@@ -59,7 +61,9 @@ class ElasticModel:
         CorruptFileError: it is no elastic model, was changed since it was written, or cannot be run here.
     """
 
-    def __init__(self, path: str | Path, *, device: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, device: str | None = None, threads: int | None = None, max_bytes: int = MAX_BYTES
+    ) -> None:
         file = read_elastic(path)
         self.config: ElasticConfig = file.config
         self.device = _device(self.config, device)
@@ -76,7 +80,8 @@ class ElasticModel:
         self._target: _Target | None = None
         self._choice: Choice | None = None
         self._switching = threading.Lock()  # held by who changes the point, never by who runs it
-        self._sessions = Sessions(file, threads or evidence.threads, evidence.batch_size)
+        self._sessions = Sessions(file, threads or evidence.threads, evidence.batch_size, max_bytes)
+        self._sessions.prepare(self.points)
         self._serving = self._sessions.get(self.points[0])
         self._background = ThreadPoolExecutor(1, thread_name_prefix="elastic-model")  # starts with its first task
         self._checking: Future[None] | None = None

@@ -1,12 +1,14 @@
 """ONNX Runtime sessions of an elastic model's points.
 
-A session takes milliseconds to make, and holds a copy of its weights in the layout that the processor wants, which
-no two sessions can share. So they are made when they are needed, and the few that served last are kept.
+A session holds a copy of its weights in the layout that the processor wants, which no two sessions can share. Making
+one takes 3 ms of a free core for a small ResNet, and a hundred where several programs want it. So sessions are made
+ahead as far as a bound on memory allows, and beyond that when they are needed; those that served last are kept.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +17,11 @@ import onnxruntime
 from inn_automl.errors import CorruptFileError
 from inn_automl.export.elastic import ElasticFile, ElasticPoint
 
-NUM_KEPT = 3
+MAX_BYTES = 64 * 2**20
+"""Memory for sessions, unless the application says otherwise."""
+
+_OVERHEAD_BYTES, _BYTES_PER_BYTE = 2**20, 1.5
+"""What a session took for itself, and for each byte of its weights: residual networks of 50 kB to 45 MB."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,11 @@ class Sessions:
     Args:
         threads: within an operator.
         batch_size: of the run that warms a new session up.
+        max_bytes: of memory, about, for the sessions that are kept; the latest one is kept in any case.
     """
 
-    def __init__(self, file: ElasticFile, threads: int, batch_size: int) -> None:
-        self._file, self._threads = file, threads
+    def __init__(self, file: ElasticFile, threads: int, batch_size: int, max_bytes: int = MAX_BYTES) -> None:
+        self._file, self._threads, self._max_bytes = file, threads, max_bytes
         self._zeros = np.zeros((batch_size, *file.config.input.shape), np.float32)
         self._kept: OrderedDict[str, Serving] = OrderedDict()
 
@@ -58,9 +65,20 @@ class Sessions:
         if point.id not in self._kept:
             self._kept[point.id] = self._make(point)
         self._kept.move_to_end(point.id)
-        while len(self._kept) > NUM_KEPT:
+        while len(self._kept) > 1 and _num_bytes(*(one.point for one in self._kept.values())) > self._max_bytes:
             self._kept.popitem(last=False)  # runs that are under way hold on to it
         return self._kept[point.id]
+
+    def prepare(self, points: Sequence[ElasticPoint]) -> None:
+        """Makes sessions ahead for as many of the points, in their order, as may be kept.
+
+        Raises:
+            CorruptFileError: this version of ONNX Runtime cannot run one.
+        """
+        for number, point in enumerate(points, start=1):
+            if number > 1 and _num_bytes(*points[:number]) > self._max_bytes:
+                return
+            self.get(point)
 
     def _make(self, point: ElasticPoint) -> Serving:
         weights = self._file.weights(point.id)
@@ -86,3 +104,7 @@ class Sessions:
                 f"{self._file.config.versions.get('onnxruntime', 'a newer one')}."
             ) from error
         return made
+
+
+def _num_bytes(*points: ElasticPoint) -> float:
+    return sum(_OVERHEAD_BYTES + _BYTES_PER_BYTE * point.size_bytes for point in points)

@@ -81,23 +81,24 @@ class SharedWeights:
     def data(self) -> bytes:
         """weights.safetensors: the widest blocks in use, and what is no block of any."""
         blocks = {
-            name.removeprefix(_IN_MODEL): np.ascontiguousarray(_block(self._nodes[name], shape))
-            for name, shape in self._blocks.items()
+            _short(name): np.ascontiguousarray(_block(self._nodes[name], shape)) for name, shape in self._blocks.items()
         }
         return save(blocks | self._own)
 
     def _part(self, point: str, name: str, values: np.ndarray) -> Part:
-        node = self._nodes.get(name)
-        key = name.removeprefix(_IN_MODEL)
-        if node is not None and _holds(node, values):
-            block = _block(node, values.shape)
-            factors = None if np.array_equal(block, values) else _factors(block, values)
-            if factors is not None or np.array_equal(block, values):
-                widest = self._blocks.get(name, values.shape)
-                self._blocks[name] = tuple(max(pair) for pair in zip(widest, values.shape, strict=True))
-                scale = None if factors is None else self._keep(f"{point}/{key}.scale", factors)
-                return Part(tensor=key, shape=values.shape, scale=scale)
-        return Part(tensor=self._keep(f"{point}/{key}", values), shape=values.shape)
+        # A tied weight may have another of its names in the network than in the graph.
+        for node in [name] if name in self._nodes else self._nodes:
+            if not _holds(self._nodes[node], values):
+                continue
+            block = _block(self._nodes[node], values.shape)
+            is_equal = np.array_equal(block, values)
+            factors = None if is_equal else _factors(block, values)
+            if is_equal or factors is not None:
+                widest = self._blocks.get(node, values.shape)
+                self._blocks[node] = tuple(max(pair) for pair in zip(widest, values.shape, strict=True))
+                scale = None if factors is None else self._keep(f"{point}/{_short(name)}.scale", factors)
+                return Part(tensor=_short(node), shape=values.shape, scale=scale)
+        return Part(tensor=self._keep(f"{point}/{_short(name)}", values), shape=values.shape)
 
     def _keep(self, name: str, values: np.ndarray) -> str:
         """The name of the tensor with these values: a new one, or that of an equal one."""
@@ -106,6 +107,10 @@ class SharedWeights:
             self._known[content] = name
             self._own[name] = np.ascontiguousarray(values)
         return self._known[content]
+
+
+def _short(name: str) -> str:
+    return name.removeprefix(_IN_MODEL)
 
 
 def _holds(node: np.ndarray, values: np.ndarray) -> bool:
@@ -119,6 +124,8 @@ def _block(node: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _factors(block: np.ndarray, values: np.ndarray) -> np.ndarray | None:
     """(C,) with `block * factors == values` bit by bit along the first dimension; None if there are no such factors."""
+    if values[0].size < 2:  # the factors would be as many as the values
+        return None
     rows = block.reshape(len(block), -1).astype(np.float64)
     squares = (rows * rows).sum(1)
     products = (rows * values.reshape(len(values), -1)).sum(1)

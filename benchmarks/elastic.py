@@ -25,6 +25,7 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
 
 MAX_SWITCH_MS = 20.0
+PAUSE_S = 0.01  # between switches, so that each one meets requests on its point
 DEMO_SHAPE, NUM_CLASSES, NUM_POINTS = (1, 28, 28), 10, 8
 DEVICE = "none"
 
@@ -146,8 +147,8 @@ def measure(path: Path, device: str | None, num_rounds: int, bundles_bytes: int 
         size += f", the bundles {bundles_bytes}: {path.stat().st_size / bundles_bytes:.2f} of them"
     report.notes.append(f"{size}.")
     report.notes.append(
-        "Pairs come in an order drawn anew each round. Beside two serving threads and whatever else is at work (see the "
-        "load average) a switch waits for a core as they do."
+        "Pairs come in an order drawn anew each round. Beside two serving threads and whatever else is at work (see "
+        "the load average) a switch waits for a core as they do."
     )
     report.notes += [f"Lost: {error}" for one in every for error in one.errors[:3]]
     return report
@@ -196,6 +197,7 @@ def switch(model: ElasticModel, num_rounds: int) -> list[float]:
             start = time.perf_counter()
             model.set_point(after)
             found.append(1e3 * (time.perf_counter() - start))
+            time.sleep(PAUSE_S)
     return found
 
 

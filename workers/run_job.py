@@ -242,6 +242,8 @@ def error_code(error: Exception) -> str:
 def _describe(folder: Path, result: JobResult) -> list[Artifact]:
     """What users may download of a finished job."""
     names = {"result.json", "inn.zip", *(point.bundle for device in result.devices for point in device.front)}
+    if "elastic" in result.job:  # a job that an earlier release finished has none
+        names.add(result.job["elastic"])
     names |= {path.relative_to(folder).as_posix() for path in (folder / FIGURES).rglob("*") if path.is_file()}
     return [describe(folder, folder / name) for name in sorted(names)]
 

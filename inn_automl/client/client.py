@@ -241,6 +241,10 @@ class Client:
         """Writes the job's Integral Neural Network itself."""
         return transfers.download(self._http, f"/jobs/{_part(job_id)}/inn", path, on_progress=on_progress)
 
+    def download_elastic(self, job_id: str, path: Path, on_progress: OnProgress = _silent) -> DownloadedFile:
+        """Writes all front points of the job as one file, for `inn_automl.elastic.ElasticModel`."""
+        return transfers.download(self._http, f"/jobs/{_part(job_id)}/elastic", path, on_progress=on_progress)
+
     # Devices
 
     def devices(self) -> list[Device]:

@@ -80,6 +80,7 @@ def compare(first: str, second: str, home: Path | None, url: str | None, key: st
 @click.option("--device", metavar="NAME", help="Whose front.  [default: the job's only device]")
 @click.option("--point", default=RECOMMENDED, metavar="ID|recommended", help="Which model of the front.")
 @click.option("--inn", "is_inn", is_flag=True, help="The Integral Neural Network itself instead.")
+@click.option("--elastic", "is_elastic", is_flag=True, help="All points as one model that resizes itself instead.")
 @OUT
 @server_options
 def download(
@@ -87,6 +88,7 @@ def download(
     device: str | None,
     point: str,
     is_inn: bool,
+    is_elastic: bool,
     out: Path,
     home: Path | None,
     url: str | None,
@@ -94,11 +96,15 @@ def download(
     as_json: bool,
 ) -> None:
     """Write the bundle of a front's point to a file."""
-    if is_inn and device:
-        raise click.UsageError("--inn is one for all devices: leave out --device.")
+    if is_inn and is_elastic:
+        raise click.UsageError("Give either --inn or --elastic.")
+    if (is_inn or is_elastic) and device:
+        raise click.UsageError(f"--{'inn' if is_inn else 'elastic'} is one for all devices: leave out --device.")
     with connect(home, url, key) as client, transfer_bar(f"downloading {out.name}") as on_progress:
         if is_inn:
             file = client.download_inn(job, out, on_progress)
+        elif is_elastic:
+            file = client.download_elastic(job, out, on_progress)
         else:
             name = device or _only_device(client, job)
             file = client.download(job, out, device=name, point=point, on_progress=on_progress)

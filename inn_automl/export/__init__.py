@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inn_automl.export.bundle import BundleConfig, extract_bundle, read_bundle, write_bundle
+    from inn_automl.export.elastic import ElasticConfig, read_elastic
+    from inn_automl.export.elastic_writer import write_elastic
     from inn_automl.export.inn import InnConfig, load_inn, write_inn
     from inn_automl.export.onnx import export_onnx
     from inn_automl.export.template import Export, OnnxTemplate
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BundleConfig": "bundle",
+    "ElasticConfig": "elastic",
     "Export": "template",
     "InnConfig": "inn",
     "OnnxTemplate": "template",
@@ -25,14 +28,17 @@ _HOME = {
     "extract_bundle": "bundle",
     "load_inn": "inn",
     "read_bundle": "bundle",
+    "read_elastic": "elastic",
     "verify_onnx": "verification",
     "write_bundle": "bundle",
+    "write_elastic": "elastic_writer",
     "write_inn": "inn",
 }
 
 __all__ = [
     "TOLERANCE",
     "BundleConfig",
+    "ElasticConfig",
     "Export",
     "InnConfig",
     "OnnxTemplate",
@@ -40,8 +46,10 @@ __all__ = [
     "extract_bundle",
     "load_inn",
     "read_bundle",
+    "read_elastic",
     "verify_onnx",
     "write_bundle",
+    "write_elastic",
     "write_inn",
 ]
 

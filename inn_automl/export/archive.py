@@ -23,10 +23,13 @@ def pack(contents: Mapping[str, bytes]) -> bytes:
     return archive.getvalue()
 
 
-def unpack(data: bytes, names: Collection[str]) -> dict[str, bytes]:
+def unpack(data: bytes, names: Collection[str] | None = None) -> dict[str, bytes]:
     """The members of a ZIP file that `pack` made.
 
     Other names could lead out of a folder, and compressed members expand without bound.
+
+    Args:
+        names: of all members; None where their number is part of the content: the caller checks them.
 
     Raises:
         ValueError: it is none, or holds other members than `names`; says why.
@@ -34,6 +37,7 @@ def unpack(data: bytes, names: Collection[str]) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
+            names = {e.filename for e in entries} if names is None else names
             strange = [e.filename for e in entries if e.filename not in names]
             if strange or len(entries) != len(names) or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
                 found = ", ".join(strange) or "other members, or compressed ones"

@@ -182,7 +182,7 @@ def read_bundle(path: str | Path) -> BundleConfig:
         StorageError: there is no such file, or it cannot be read.
         CorruptFileError: it is no bundle, or was changed since it was written.
     """
-    return _read(Path(path))[0]
+    return open_bundle(path)[0]
 
 
 def extract_bundle(path: str | Path, folder: str | Path) -> BundleConfig:
@@ -192,7 +192,7 @@ def extract_bundle(path: str | Path, folder: str | Path) -> BundleConfig:
         StorageError: the bundle cannot be read, or the folder not be written to.
         CorruptFileError: it is no bundle, or was changed since it was written.
     """
-    config, contents = _read(Path(path))
+    config, contents = open_bundle(path)
     for name, data in contents.items():
         write_atomically(Path(folder) / name, data)
     return config
@@ -209,7 +209,14 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def _read(path: Path) -> tuple[BundleConfig, dict[str, bytes]]:
+def open_bundle(path: str | Path) -> tuple[BundleConfig, dict[str, bytes]]:
+    """The config of a bundle and its three files, checked as by `read_bundle`.
+
+    Raises:
+        StorageError: there is no such file, or it cannot be read.
+        CorruptFileError: it is no bundle, or was changed since it was written.
+    """
+    path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -6,6 +6,7 @@ DIR/search/                  measured calibration widths, evaluations, Optuna's 
 DIR/measuring/DEVICE.json    measured finalists
 DIR/models/  DIR/bundles/    ONNX files and bundles of the fronts
 DIR/inn.zip                  the trained network
+DIR/elastic.zip              all front points in one file, for `ElasticModel`
 DIR/published.json           where MLflow has the job
 DIR/result.json
 """

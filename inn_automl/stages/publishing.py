@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from inn_automl.errors import CorruptFileError, InnAutomlError, StorageError
-from inn_automl.export import write_bundle
+from inn_automl.export import write_bundle, write_elastic
 from inn_automl.export.bundle import LatencyEvidence
 from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
 from inn_automl.spec import DeviceBudget
@@ -25,7 +25,7 @@ from inn_automl.stages.searching import SearchedDevice
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.trial import Trained
 
-INN = "inn.zip"
+INN, ELASTIC = "inn.zip", "elastic.zip"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 """Between two tries to publish to MLflow: each pause is twice as long as the one before."""
 
@@ -70,6 +70,8 @@ def publish_job(
             ],
         )
         bundle_network(job.folder / INN, job.dataset, trained)
+        if not (job.folder / ELASTIC).exists():
+            write_elastic(job.folder / ELASTIC, [job.folder / bundle_path(f) for f in points.values()], trained.folder)
         job.progress.update(0.7, detail="MLflow")
         _track(job, trained, result, searched, measured)
         write_json(job.folder / "result.json", result.model_dump(mode="json"))
@@ -160,6 +162,7 @@ def _describe(job: Job, trials: Sequence[Trained]) -> dict[str, Any]:
             for trial in trials
         ],
         "inn": INN,
+        "elastic": ELASTIC,
         "network": str(trained.folder.relative_to(job.folder)),
         "versions": {"python": platform.python_version(), **_versions()},
     }

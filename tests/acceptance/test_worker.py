@@ -191,7 +191,7 @@ def test_a_job_runs_to_its_end(stack: Stack) -> None:
         states = [event.data["state"] for event in events if event.kind == "state"]
     assert [device.name for device in devices] == ["here"]
     paths = {artifact.path: artifact for artifact in artifacts}
-    assert {"result.json", "inn.zip", "figures/fronts.html", "figures/fronts.png"} <= paths.keys()
+    assert {"result.json", "inn.zip", "elastic.zip", "figures/fronts.html", "figures/fronts.png"} <= paths.keys()
     assert {point["bundle"] for point in devices[0].result["front"]} <= paths.keys()
     for path, artifact in paths.items():
         assert stack.store.size_bytes(f"jobs/{job_id}/{path}") == artifact.size_bytes

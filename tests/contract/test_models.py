@@ -95,7 +95,7 @@ def test_fronts_are_as_they_were_stored(access: Any, made: Made, check_problem: 
     assert "board, phone" in detail
 
 
-@pytest.mark.parametrize("path", ["fronts", "fronts/board", "figure", "result", "models/p0", "inn"])
+@pytest.mark.parametrize("path", ["fronts", "fronts/board", "figure", "result", "models/p0", "inn", "elastic"])
 def test_what_is_not_there_yet_is_a_conflict(
     access: Any, other_access: Any, made: Made, check_problem: CheckProblem, path: str
 ) -> None:
@@ -156,6 +156,16 @@ def test_a_range_behind_the_end_is_refused(access: Any, made: Made, check_proble
     answer = access.user.get(f"/v1/jobs/{job_id}/inn", headers={"Range": asked})
     check_problem(answer, 416, "range_not_satisfiable")
     assert answer.headers["content-range"] == f"bytes */{SIZE}"
+
+
+def test_the_elastic_model_is_served(access: Any, made: Made, check_problem: CheckProblem) -> None:
+    job_id = made.job(BOARD)
+    address = f"/v1/jobs/{job_id}/elastic"
+    assert "has no elastic.zip" in check_problem(access.user.get(address), 404, "not_found")
+    made.file(job_id, "elastic.zip", b"all points")
+    answer = access.user.get(address)
+    assert answer.content == b"all points"
+    assert answer.headers["content-disposition"] == 'attachment; filename="elastic.zip"'
 
 
 def test_an_empty_file_has_no_ranges() -> None:

@@ -138,6 +138,17 @@ def test_discretize_wants_one_of_both(terminal: Terminal) -> None:
     assert "Give either --ratio or --widths." in err
 
 
+def test_elastic_is_one_file_of_a_job(terminal: Terminal) -> None:
+    for more, told in (
+        ("--inn", "Give either --inn or --elastic."),
+        ("--device=a", "--elastic is one for all devices"),
+    ):
+        code, _, err = terminal("download", "job_1", "--elastic", more, "-o", "elastic.zip")
+        assert code == 2
+        assert told in err
+    assert not terminal.calls
+
+
 def test_no_server_says_how_to_start_one(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("INN_AUTOML_URL")
     code, _, err = terminal("jobs")

@@ -350,6 +350,15 @@ def test_a_file_that_changed_meanwhile_is_read_from_its_start(
         assert client.download_inn("job_1", tmp_path / "inn.zip").path.read_bytes() == b"new" * 900
 
 
+def test_the_elastic_model_of_a_job_is_downloaded(file_server: tuple[type[FileServer], str], tmp_path: Path) -> None:
+    handler, url = file_server
+    handler.content = b"all points"
+    with Client(url, "inn_key") as client:
+        file = client.download_elastic("job_1", tmp_path / "elastic.zip")
+    assert file.path.read_bytes() == b"all points"
+    assert file.sha256 == hashlib.sha256(b"all points").hexdigest()
+
+
 def test_a_download_that_does_not_match_its_hash_does_not_appear(
     file_server: tuple[type[FileServer], str], tmp_path: Path
 ) -> None:

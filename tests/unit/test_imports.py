@@ -35,6 +35,7 @@ LIGHT = [
     "inn_automl.data",
     "inn_automl.devices.agent",
     "inn_automl.devices.latency",
+    "inn_automl.elastic",
     "inn_automl.errors",
     "inn_automl.progress",
     "inn_automl.result",

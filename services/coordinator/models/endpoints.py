@@ -153,6 +153,20 @@ def inn(
     return _send(context, found, "application/zip", request.headers, attached=True)
 
 
+@router.get(
+    "/jobs/{job_id}/elastic",
+    response_class=StreamingResponse,
+    summary="Download all front points as one model",
+    responses=_file("application/zip"),
+)
+def elastic(
+    job_id: JobId, caller: User, session: Reading, context: InContext, request: Request, range: _RangeHeader = None
+) -> Response:
+    """elastic.zip, which `inn_automl.elastic.ElasticModel` switches between points of while it serves."""
+    found = service.artifact(session, caller, job_id, "elastic.zip")
+    return _send(context, found, "application/zip", request.headers, attached=True)
+
+
 def _send(
     context: Context, found: Artifact, media_type: str, request_headers: Any, *, attached: bool = False
 ) -> Response:

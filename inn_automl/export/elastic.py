@@ -1,0 +1,199 @@
+"""All front points of a job as one file: a ZIP of weights that the points share, and a graph for each of them.
+
+Its format is described in docs/elastic.md. Reading it needs NumPy only.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from inn_automl.errors import CorruptFileError, StorageError
+from inn_automl.export.archive import sha256, unpack
+from inn_automl.export.bundle import (
+    CONFIG,
+    WEIGHTS,
+    Accuracy,
+    Build,
+    DatasetFacts,
+    File,
+    Port,
+    Preprocessing,
+    Verification,
+)
+from inn_automl.result import LatencySummary
+
+PARTS = "parts.json"
+
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+"""Types of safetensors that NumPy has, too."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Part(_Record):
+    """How a weight of a point's graph is made of the tensors of weights.safetensors."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    """The weight is the leading block of this shape: `tensor[:shape[0], :shape[1], ...]`."""
+    scale: str | None = None
+    """Tensor with a factor for each index of the first dimension: batch norm that was folded into the weight."""
+
+
+class ElasticDevice(_Record):
+    """What the latencies of a device were measured with."""
+
+    runtime: str
+    threads: int
+    batch_size: int
+    environment: dict[str, Any]
+
+
+class ElasticPoint(_Record):
+    """One front point: what it is, and the evidence for it."""
+
+    id: str
+    widths: dict[str, int]
+    accuracy: Accuracy
+    params: int
+    macs: int
+    size_bytes: int
+    """Of the bundle's model.onnx."""
+    sha256: str
+    """Of the bundle's model.onnx."""
+    latency: dict[str, LatencySummary]
+    """By device; only those that it was measured on."""
+    verification: Verification
+
+    @property
+    def graph(self) -> str:
+        """The member of the ZIP that holds its graph."""
+        return f"graphs/{self.id}.onnx"
+
+
+class ElasticConfig(_Record):
+    """config.json of elastic.zip."""
+
+    format_version: Literal[1] = 1
+    family: str
+    build: Build
+    classes: tuple[str, ...]
+    """In the order of the logits."""
+    input: Port
+    output: Port
+    preprocessing: Preprocessing
+    dataset: DatasetFacts
+    devices: dict[str, ElasticDevice]
+    points: tuple[ElasticPoint, ...]
+    files: dict[str, File]
+    versions: dict[str, str]
+    created_at: datetime
+    """UTC."""
+
+
+_Parts = TypeAdapter(dict[str, dict[str, Part]])
+
+
+@dataclass(frozen=True)
+class ElasticFile:
+    """An elastic.zip in memory."""
+
+    path: Path
+    config: ElasticConfig
+    graphs: dict[str, bytes]
+    """By point: an ONNX model, the larger initializers of which are marked as external and have no data."""
+    parts: dict[str, dict[str, Part]]
+    """By point and name of such an initializer."""
+    tensors: dict[str, np.ndarray]
+
+    def weights(self, point: str) -> dict[str, np.ndarray]:
+        """The data of the initializers that the graph of a point lacks, bit by bit those of its bundle."""
+        return {name: self._weight(part) for name, part in self.parts[point].items()}
+
+    def _weight(self, part: Part) -> np.ndarray:
+        block = self.tensors[part.tensor][tuple(slice(size) for size in part.shape)]
+        if part.scale is not None:
+            block = block * self.tensors[part.scale].reshape(-1, *[1] * (block.ndim - 1))
+        return np.ascontiguousarray(block)
+
+
+def read_elastic(path: str | Path) -> ElasticFile:
+    """An elastic.zip, all of whose members have been checked against their hashes.
+
+    Raises:
+        StorageError: there is no such file, or it cannot be read.
+        CorruptFileError: it is no elastic.zip, or was changed since it was written.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"the file {str(path)!r} cannot be read ({error.strerror}): give its path.") from error
+    try:
+        contents = unpack(data)
+        if CONFIG not in contents:
+            raise ValueError(f"it has no {CONFIG}")
+        config = ElasticConfig.model_validate_json(contents[CONFIG])
+        graphs = {point.id: point.graph for point in config.points}
+        if not contents.keys() - {CONFIG} == config.files.keys() == {WEIGHTS, PARTS, *graphs.values()}:
+            raise ValueError(f"its members are not those that {CONFIG} names")
+        for name, file in config.files.items():
+            if sha256(contents[name]) != file.sha256:
+                raise ValueError(f"{name} does not have the hash that {CONFIG} names")
+        parts = _Parts.validate_json(contents[PARTS])
+        tensors = _tensors(contents[WEIGHTS])
+        _check_parts(parts, tensors, graphs)
+    except (ValueError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise CorruptFileError(
+            f"{str(path)!r} is no whole elastic model ({reason:.300}): download it again."
+        ) from error
+    return ElasticFile(path, config, {id: contents[name] for id, name in graphs.items()}, parts, tensors)
+
+
+def _tensors(data: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file, as views of it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        header = json.loads(data[8 : 8 + length])
+        header.pop("__metadata__", None)
+        body = memoryview(data)[8 + length :]
+        found = {}
+        for name, entry in header.items():
+            start, end = entry["data_offsets"]
+            values = np.frombuffer(body[start:end], DTYPES[entry["dtype"]])
+            found[name] = values.reshape(entry["shape"])
+        return found
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{WEIGHTS} is not readable: {error}") from error
+
+
+def _check_parts(
+    parts: Mapping[str, Mapping[str, Part]], tensors: Mapping[str, np.ndarray], points: Mapping[str, str]
+) -> None:
+    if parts.keys() != points.keys():
+        raise ValueError(f"{PARTS} has other points than {CONFIG}")
+    for of_point in parts.values():
+        for name, part in of_point.items():
+            whole, scale = tensors.get(part.tensor), tensors.get(part.scale or "")
+            fits = whole is not None and len(part.shape) == whole.ndim
+            if whole is None or not fits or any(not 0 <= n <= m for n, m in zip(part.shape, whole.shape, strict=True)):
+                raise ValueError(f"{name} is no part of {part.tensor!r} in {WEIGHTS}")
+            if part.scale is not None and (scale is None or scale.shape != part.shape[:1] or not prod(part.shape)):
+                raise ValueError(f"{part.scale!r} in {WEIGHTS} does not scale {name}")

@@ -1,0 +1,101 @@
+"""Makes elastic.zip of a job's bundles and its network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from inn_automl.errors import InputError
+from inn_automl.export.archive import pack, sha256
+from inn_automl.export.bundle import CONFIG, ONNX, WEIGHTS, BundleConfig, File, installed_versions, open_bundle
+from inn_automl.export.elastic import PARTS, ElasticConfig, ElasticDevice, ElasticPoint, Part
+from inn_automl.export.sharing import SharedWeights
+from inn_automl.storage import write_atomically
+
+
+def write_elastic(
+    path: str | Path, bundles: Sequence[str | Path], network: str | Path, *, created_at: datetime | None = None
+) -> ElasticConfig:
+    """Writes elastic.zip; the same arguments (`created_at` among them) give the same bytes.
+
+    Args:
+        bundles: of all points, made from one network.
+        network: the folder that `IntegralNetwork.save` wrote.
+
+    Returns:
+        The config as written.
+
+    Raises:
+        InputError: there is no bundle, or they are of different networks.
+        StorageError: a file could not be read or written.
+        CorruptFileError: a bundle is damaged.
+    """
+    opened = [open_bundle(bundle) for bundle in bundles]
+    common = _common([config for config, _ in opened])
+    shared = SharedWeights.of(network)
+    contents: dict[str, bytes] = {}
+    parts: dict[str, dict[str, Part]] = {}
+    points = []
+    for config, members in opened:
+        point = _point(config)
+        contents[point.graph], parts[point.id] = shared.take(point.id, members[ONNX])
+        points.append(point)
+    dumped = {name: {key: part.model_dump(exclude_none=True) for key, part in of.items()} for name, of in parts.items()}
+    contents = {WEIGHTS: shared.data(), PARTS: json.dumps(dumped, separators=(",", ":")).encode(), **contents}
+    elastic = ElasticConfig(
+        **common,
+        devices=_devices([config for config, _ in opened]),
+        points=tuple(points),
+        files={name: File(sha256=sha256(data), size_bytes=len(data)) for name, data in contents.items()},
+        versions=installed_versions(),
+        created_at=created_at or datetime.now(UTC).replace(microsecond=0),
+    )
+    text = json.dumps(elastic.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(Path(path), pack({CONFIG: text.encode() + b"\n", **contents}))
+    return elastic
+
+
+def _common(configs: Sequence[BundleConfig]) -> dict[str, Any]:
+    """What all bundles say alike."""
+    if not configs:
+        raise InputError("an elastic model was to be made of no bundle: give those of a job's fronts.")
+    names = ("family", "build", "classes", "input", "output", "preprocessing", "dataset")
+    common = {name: getattr(configs[0], name) for name in names}
+    for config in configs:
+        for name, value in common.items():
+            if getattr(config, name) != value:
+                raise InputError(
+                    f"{name} of the bundle {config.id} is not that of {configs[0].id}: give bundles of one job."
+                )
+    return common
+
+
+def _devices(configs: Sequence[BundleConfig]) -> dict[str, ElasticDevice]:
+    return {
+        name: ElasticDevice(
+            runtime=evidence.runtime,
+            threads=evidence.threads,
+            batch_size=evidence.batch_size,
+            environment=evidence.environment,
+        )
+        for config in configs
+        for name, evidence in config.latency.items()
+    }
+
+
+def _point(config: BundleConfig) -> ElasticPoint:
+    model = config.files[ONNX]
+    return ElasticPoint(
+        id=config.id,
+        widths=config.widths,
+        accuracy=config.accuracy,
+        params=config.params,
+        macs=config.macs,
+        size_bytes=model.size_bytes,
+        sha256=model.sha256,
+        latency={name: evidence.latency_ms for name, evidence in config.latency.items()},
+        verification=config.verification,
+    )

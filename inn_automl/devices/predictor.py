@@ -27,8 +27,20 @@ Floats = NDArray[np.float64]
 _Fitted = Callable[[Floats], Floats]
 _Fit = Callable[[Floats, Floats], _Fitted]
 
+MAX_MEDIAN_ERROR, MIN_SPEARMAN = 0.1, 0.9
+"""A predictor that errs by more, or ranks held-out widths worse, is not to be trusted."""
+
 _NUM_FOLDS = 5
 _FEWEST = 3
+
+
+def distrust(error: PredictorError) -> str | None:
+    """Why a predictor with this error is not to be trusted, as a part of a sentence; None if it is."""
+    if error.median_relative > MAX_MEDIAN_ERROR:
+        return f"its median error is {error.median_relative:.1%}, above {MAX_MEDIAN_ERROR:.0%}"
+    if error.spearman < MIN_SPEARMAN:
+        return f"its rank correlation is {error.spearman:.3f}, below {MIN_SPEARMAN:g}"
+    return None
 
 
 class LatencyPredictor:
@@ -153,6 +165,10 @@ def _error(predicted: Floats, y: Floats) -> PredictorError:
         spearman=float(np.corrcoef(*ranks)[0, 1]) if ordered else 0.0,
         num_fitted=len(y) - math.ceil(len(y) / min(_NUM_FOLDS, len(y))),
         num_held_out=len(y),
+        interval=(
+            math.exp(-_conformal(np.log(predicted / y), 0.95)),
+            math.exp(_conformal(np.log(y / predicted), 0.95)),
+        ),
     )
 
 

@@ -130,10 +130,25 @@ def test_what_the_parent_evaluated_costs_nothing(finished_job: FinishedJob, exte
 
 def test_known_device_is_not_calibrated_again(finished_job: FinishedJob, extended: dict[str, Any]) -> None:
     name = "search/calibration-one-thread.json"
-    assert (extended["folder"] / name).read_bytes() == (finished_job.folder / name).read_bytes()
-    # The bound's check, the calibration of the new device, and the finalists of both.
-    assert extended["calls"][0] == ("one-thread", 1)
-    assert [device for device, _ in extended["calls"][1:]] == ["new", "one-thread", "new"]
+    parent = json.loads((finished_job.folder / name).read_text())
+    rounds = json.loads((finished_job.folder / name.replace(".json", "-rounds.json")).read_text())
+    later = [row for one in rounds for row in one["rows"]]
+    assert json.loads((extended["folder"] / name).read_text()) == [*parent, *later]
+    # The bound's check, the calibration of the new device, what both found meanwhile, and the finalists of both.
+    calls = extended["calls"]
+    assert calls[0] == ("one-thread", 1)
+    assert calls[1] == ("new", 36)
+    assert [device for device, _ in calls[-2:]] == ["one-thread", "new"]
+    assert all(num <= 8 for _, num in calls[2:-2])
+
+
+def test_what_was_measured_is_not_measured_again(extended: dict[str, Any]) -> None:
+    for device in ("one-thread", "new"):
+        path = extended["folder"] / "search" / f"calibration-{device}"
+        rounds = json.loads(Path(f"{path}-rounds.json").read_text())
+        rows = json.loads(Path(f"{path}.json").read_text()) + [row for one in rounds for row in one["rows"]]
+        keys = [json.dumps(row["widths"]) for row in rows]
+        assert len(set(keys)) == len(keys)
 
 
 def test_child_needs_no_parent(finished_job: FinishedJob, extended: dict[str, Any], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,7 +30,7 @@ def costs(*channels, macs=10):
             kind="conv", macs=macs * a * b, params=a * b, in_channels=a, out_channels=b,
             input_elements=4 * a, output_elements=4 * b,
         )
-        for a, b in zip(channels, channels[1:], strict=False)
+        for a, b in pairwise(channels)
     ]  # fmt: skip
     return SimpleNamespace(layers=layers, params=sum(layer.params for layer in layers))
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -16,7 +18,7 @@ def measured(where, lanes, noise=0.0, num=36):
     for widths in calibration_widths(where, num):
         key = where.key(widths)
         whole = [-(-width // lanes) * lanes for width in key]
-        found[key] = 1.0 + sum(a * b for a, b in zip(whole, whole[1:], strict=False)) / 1e3
+        found[key] = 1.0 + sum(a * b for a, b in pairwise(whole)) / 1e3
         found[key] *= float(np.exp(rng.normal(0, noise)))
     return found
 

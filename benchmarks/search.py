@@ -11,6 +11,7 @@ Optuna studies over predicted latency and accuracy; when they are done, the meas
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,20 +29,14 @@ from inn_automl.devices.predictor import LatencyPredictor
 
 SHARE_GOAL, ERROR_GOAL, SPEARMAN_GOAL = 99.0, 5.0, 0.98
 
-_truth: Truth | None = None
+
+@functools.cache
+def _problem(folder: Path) -> Problem:
+    return Problem(find_truth(folder))
 
 
-def _begin(folder: Path) -> None:
-    """Reads the truth in a process of the pool."""
-    global _truth
-    _truth = find_truth(folder)
-
-
-def _run(task: tuple[str, int]) -> Found:
-    if _truth is None:
-        raise RuntimeError("the process was not begun")
-    arm, seed = task
-    return ARMS[arm].run(Problem(_truth), seed)
+def _run(folder: Path, arm: str, seed: int) -> Found:
+    return ARMS[arm].run(_problem(folder), seed)
 
 
 def summarize(truth: Truth, found: dict[str, list[Found]], settings: dict[str, Any]) -> Report:
@@ -157,8 +152,9 @@ def run_arms(
     """Every arm with every seed, `workers` at a time."""
     tasks = [(arm, seed) for seed in seeds for arm in arms]
     found: dict[str, list[Found]] = {arm: [] for arm in arms}
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(folder,)) as pool:
-        for (arm, seed), one in zip(tasks, pool.map(_run, tasks), strict=True):
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        results = pool.map(functools.partial(_run, folder), *zip(*tasks, strict=True))
+        for (arm, seed), one in zip(tasks, results, strict=True):
             say(f"{arm}, seed {seed}: {one.share:.2%} ({one.strict_share:.2%} within the front's box)")
             found[arm].append(one)
     return found

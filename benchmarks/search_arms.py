@@ -73,6 +73,17 @@ class Problem:
         self.front = np.flatnonzero(known)[pareto_front(self.latency_ms[known], truth.accuracy[known])]
         self.box = (float(self.latency_ms[self.front].max()), float(truth.accuracy[self.front].min()))
 
+    @functools.cached_property
+    def _fitted(self) -> dict[tuple[int, ...], LatencyPredictor]:
+        return {}
+
+    def fit(self, rows: Sequence[int]) -> LatencyPredictor:
+        """The predictor of measured rows; the arms of one seed begin with the same."""
+        key = tuple(rows)
+        if key not in self._fitted:
+            self._fitted[key] = LatencyPredictor().fit(self.features[rows], self.latency_ms[rows])
+        return self._fitted[key]
+
     def row(self, widths: Widths) -> int:
         return self.index[self.space.key(widths)]
 
@@ -139,7 +150,7 @@ class TableLatency:
 
     def _fit(self) -> None:
         problem = self._problem
-        self.predictor = LatencyPredictor().fit(problem.features[self.rows], problem.latency_ms[self.rows])
+        self.predictor = problem.fit(self.rows)
         self.predicted_ms: NDArray[np.float64] = self.predictor.predict(problem.features)
         self.predicted_ms[self.rows] = problem.latency_ms[self.rows]
 
@@ -148,7 +159,7 @@ def search_ours(problem: Problem, seed: int) -> Found:
     latency = TableLatency(problem, seed)
     accuracy = problem.truth.accuracy
     device = DeviceSearch(DEVICES[0].name, problem.space, DEVICES[0], latency.predict, refinement=latency)
-    budget = SearchBudget(max_evaluations=MAX_EVALUATIONS, batch_size=BATCH_SIZE)
+    budget = SearchBudget(max_evaluations=MAX_EVALUATIONS, batch_size=BATCH_SIZE, patience=MAX_EVALUATIONS)
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_search(
             [device],

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from benchmarks.intervals import mean_interval
 from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude
@@ -112,14 +113,13 @@ def prediction_errors(truth: Truth, device: str) -> dict[str, float]:
     predictor = LatencyPredictor().fit(problem.features[fitted], problem.latency_ms[fitted])
     predicted, measured = predictor.predict(problem.features[held_out]), problem.latency_ms[held_out]
     relative = 100 * np.abs(predicted / measured - 1)
-    ranks = [np.argsort(np.argsort(values)) for values in (predicted, measured)]
     low, high = predictor.error.interval or (1.0, 1.0)
     return {
         "num_fitted": len(fitted),
         "num_held_out": len(held_out),
         "median_error_percent": float(np.median(relative)),
         "p90_error_percent": float(np.percentile(relative, 90)),
-        "spearman": float(np.corrcoef(*ranks)[0, 1]),
+        "spearman": float(spearmanr(predicted, measured).statistic),
         "stated_median_error_percent": 100 * predictor.error.median_relative,
         "share_within_stated_interval": float(np.mean((measured / predicted >= low) & (measured / predicted <= high))),
     }

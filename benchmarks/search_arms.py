@@ -150,7 +150,10 @@ class TableLatency:
 
     def _fit(self) -> None:
         problem = self._problem
-        self.predictor = problem.fit(self.rows)
+        first = problem.fit(self.rows[: self._num_planned])
+        self.predictor = first
+        if self.num_made:
+            self.predictor = first.with_more(problem.features[self.rows], problem.latency_ms[self.rows])
         self.predicted_ms: NDArray[np.float64] = self.predictor.predict(problem.features)
         self.predicted_ms[self.rows] = problem.latency_ms[self.rows]
 

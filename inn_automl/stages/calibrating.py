@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inn_automl.devices.calibration import calibration_widths
 from inn_automl.devices.calibration_store import (
@@ -83,6 +84,7 @@ class DeviceLatency:
         self._place: dict[str, Any] | None = record.get("place")
         self._rounds: list[dict[str, Any]] = read_json(self._path("-rounds")) if self._path("-rounds").exists() else []
         self._trusted = True
+        self._first: LatencyPredictor | None = None
         self._fit()
 
     @property
@@ -176,7 +178,11 @@ class DeviceLatency:
         rows = self._rows()
         costs = [self._network.costs(row["widths"]) for row in rows]
         self._measured = {self.space.key(row["widths"]): float(row["latency_ms"]) for row in rows}
-        self._predictor = _fitted([*self._kept, *map(known_latency, costs, [row["latency_ms"] for row in rows])])
+        known = [*self._kept, *map(known_latency, costs, [row["latency_ms"] for row in rows])]
+        if self._first is None:
+            # The kind is chosen by what was measured before the search, so that it is the same after an interrupt.
+            self._first = _fitted(known[: len(known) - self.num_made])
+        self._predictor = self._first.with_more(*_samples(known)) if self._rounds else self._first
         slope, intercept = np.polyfit([cost.params for cost in costs], [row["size_bytes"] for row in rows], 1)
         self._bytes_per_parameter, self._overhead_bytes = float(slope), float(intercept)
         fault = distrust(self.error)
@@ -278,7 +284,12 @@ class DeviceLatency:
 
 
 def _fitted(rows: Sequence[KnownLatency]) -> LatencyPredictor:
-    return LatencyPredictor().fit(np.stack([latency_features(row) for row in rows]), [row.latency_ms for row in rows])
+    return LatencyPredictor().fit(*_samples(rows))
+
+
+def _samples(rows: Sequence[KnownLatency]) -> tuple[NDArray[np.float64], list[float]]:
+    """Features (n, f) and latencies (n,)."""
+    return np.stack([latency_features(row) for row in rows]), [row.latency_ms for row in rows]
 
 
 def _read_known(value: Any) -> KnownLatency:

@@ -25,7 +25,7 @@ from inn_automl.search.run import run_search
 from inn_automl.search.space import Key, Widths
 from inn_automl.search.study import NUM_WARM, REFERENCE_FACTOR, DeviceSearch, Prediction
 from inn_automl.spec import SearchBudget
-from inn_automl.stages.calibrating import CALIBRATION_SHARE, NUM_CALIBRATION_WIDTHS
+from inn_automl.stages.calibrating import NUM_CALIBRATION_WIDTHS
 
 MAX_EVALUATIONS, MAX_MEASUREMENTS, BATCH_SIZE = 100, 60, 10
 MAX_PROPOSALS = 1000
@@ -88,10 +88,8 @@ class Problem:
         return self.index[self.space.key(widths)]
 
     def calibration(self, seed: int = 0) -> list[int]:
-        """Rows that a job would measure before its search, of those that were measured."""
-        num = min(NUM_CALIBRATION_WIDTHS, round(CALIBRATION_SHARE * MAX_MEASUREMENTS))
-        rows = (self.row(widths) for widths in calibration_widths(self.space, 4 * num, seed=seed))
-        return [row for row in rows if np.isfinite(self.latency_ms[row])][:num]
+        """Rows that a job would measure before its search; on a device that was measured in part, seed 0 has all."""
+        return [self.row(widths) for widths in calibration_widths(self.space, NUM_CALIBRATION_WIDTHS, seed=seed)]
 
     def judge(self, evaluated: Sequence[int], measured: Sequence[int], num_measurements: int) -> Found:
         shown = sorted(set(evaluated) & set(measured))

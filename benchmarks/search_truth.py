@@ -18,12 +18,14 @@ import torch
 from numpy.typing import NDArray
 
 from inn_automl.data import Dataset, load_dataset
+from inn_automl.devices.calibration import calibration_widths
 from inn_automl.devices.latency import Protocol, measure
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork
 from inn_automl.search.evaluation import calibrate, calibration_samples, count_correct, split_samples
 from inn_automl.search.space import Key, SearchSpace
 from inn_automl.spec import DeviceBudget
+from inn_automl.stages.calibrating import NUM_CALIBRATION_WIDTHS
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
@@ -144,7 +146,11 @@ def _latencies(
     points = space.points()
     order = np.random.default_rng(0).permutation(len(points))
     anchors = order[:NUM_ANCHORS]
-    rest = order[NUM_ANCHORS:] if device is DEVICES[0] else order[NUM_ANCHORS:NUM_OF_LAST]
+    rest = order[NUM_ANCHORS:]
+    if device is not DEVICES[0]:
+        index = {tuple(point): i for i, point in enumerate(points.tolist())}
+        calibration = [index[space.key(one)] for one in calibration_widths(space, NUM_CALIBRATION_WIDTHS)]
+        rest = np.array([i for i in dict.fromkeys([*calibration, *rest]) if i not in anchors][:NUM_OF_LAST])
     template: OnnxTemplate | None = None
     found = []
     for number, part in enumerate(np.array_split(rest, max(1, round(len(rest) / PART)))):

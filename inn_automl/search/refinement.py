@@ -16,8 +16,9 @@ from inn_automl.search.choice import rank_finalists
 from inn_automl.search.pareto import Floats, Indices
 from inn_automl.search.space import Widths
 
-SMALLEST_ROUND = 4
-"""A measurement costs a start of processes, however few widths it is of: unless the search ends, fewer are put off."""
+SMALLEST_ROUND, LARGEST_ROUND = 4, 8
+"""A measurement costs a start of processes, however few widths it is of: unless the search ends, fewer are put off.
+More at once would be chosen by predictions that the first of them correct."""
 EARLY_SHARE = 0.6
 """Share of the measurements that may be made before the search ends; a front that is still moving wastes them."""
 
@@ -63,11 +64,11 @@ def size_of_round(refinement: Refinement, batch: int, done: float, *, is_last: b
         is_last: whether the search would end now.
     """
     if is_last:
-        return min(refinement.num_left, 2 * SMALLEST_ROUND)
+        return min(refinement.num_left, LARGEST_ROUND)
     if refinement.last_batch >= batch:
         return 0
     planned = EARLY_SHARE * (refinement.num_made + refinement.num_left) * min(done, 1.0)
-    num = min(int(planned) - refinement.num_made, refinement.num_left)
+    num = min(int(planned) - refinement.num_made, refinement.num_left, LARGEST_ROUND)
     return num if num >= SMALLEST_ROUND else 0
 
 

@@ -83,6 +83,12 @@ def evaluations(folder: Path) -> list[tuple[dict[str, int], float]]:
     return [(value["widths"], value["accuracy"]) for line in lines if "accuracy" in (value := json.loads(line))]
 
 
+def measured_in_search(folder: Path, device: str) -> list[Any]:
+    """Nothing where all that is on the front was measured before."""
+    path = folder / "search" / f"calibration-{device}-rounds.json"
+    return [row for one in json.loads(path.read_text()) for row in one["rows"]] if path.exists() else []
+
+
 @pytest.fixture(scope="module")
 def extended(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A tighter bound on a known device and a device that the parent did not know, killed twice."""
@@ -131,8 +137,7 @@ def test_what_the_parent_evaluated_costs_nothing(finished_job: FinishedJob, exte
 def test_known_device_is_not_calibrated_again(finished_job: FinishedJob, extended: dict[str, Any]) -> None:
     name = "search/calibration-one-thread.json"
     parent = json.loads((finished_job.folder / name).read_text())
-    rounds = json.loads((finished_job.folder / name.replace(".json", "-rounds.json")).read_text())
-    later = [row for one in rounds for row in one["rows"]]
+    later = measured_in_search(finished_job.folder, "one-thread")
     assert json.loads((extended["folder"] / name).read_text()) == [*parent, *later]
     # The bound's check, the calibration of the new device, what both found meanwhile, and the finalists of both.
     calls = extended["calls"]
@@ -144,9 +149,8 @@ def test_known_device_is_not_calibrated_again(finished_job: FinishedJob, extende
 
 def test_what_was_measured_is_not_measured_again(extended: dict[str, Any]) -> None:
     for device in ("one-thread", "new"):
-        path = extended["folder"] / "search" / f"calibration-{device}"
-        rounds = json.loads(Path(f"{path}-rounds.json").read_text())
-        rows = json.loads(Path(f"{path}.json").read_text()) + [row for one in rounds for row in one["rows"]]
+        before = json.loads((extended["folder"] / "search" / f"calibration-{device}.json").read_text())
+        rows = before + measured_in_search(extended["folder"], device)
         keys = [json.dumps(row["widths"]) for row in rows]
         assert len(set(keys)) == len(keys)
 

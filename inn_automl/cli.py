@@ -109,11 +109,15 @@ def run(
         # Read when torch is loaded. Threads that spin while they wait for each other stand still for as long as another
         # program has their core; on a busy machine that made two threads ten times slower than one.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        from inn_automl.devices.calibration_store import CalibrationStore
+        from inn_automl.object_store import ObjectStore
         from inn_automl.pipeline import run_job
 
+        home = Path(os.environ.get("INN_AUTOML_HOME") or "~/.inn_automl").expanduser().absolute()
+        calibrations = CalibrationStore(ObjectStore(str(home / "calibrations")))
         workers = _make_backend(backend, spec.budget.training, address)
         with closing(workers), _sigterm_interrupts():  # once more: Ray has put its own handler there
-            result = run_job(spec, out, backend=workers, progress=progress)
+            result = run_job(spec, out, backend=workers, progress=progress, calibrations=calibrations)
     if as_json:
         click.echo(out / "result.json")
     else:

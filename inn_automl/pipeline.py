@@ -33,6 +33,7 @@ from inn_automl.tracking.store import locate, prepare_early
 
 if TYPE_CHECKING:
     from inn_automl.backend import Backend
+    from inn_automl.devices.calibration_store import CalibrationStore
     from inn_automl.devices.latency import Measure
     from inn_automl.training.trial import Trained
 
@@ -45,6 +46,7 @@ def run_job(
     measure: Measure = latency.measure,
     progress: Progress | None = None,
     tracking: Tracking | None = None,
+    calibrations: CalibrationStore | None = None,
 ) -> JobResult:
     """Runs a job to its end, from wherever an earlier call left it.
 
@@ -53,6 +55,7 @@ def run_job(
         backend: who trains and evaluates.
         measure: who measures latency; this machine by default.
         tracking: how the job is published to MLflow.
+        calibrations: measurements of earlier jobs on the same devices, to start from and to add to; None: none.
 
     Raises:
         InputError: the dataset, the budget or the folder cannot be used; nothing was spent.
@@ -66,7 +69,7 @@ def run_job(
     build(family, dataset.input_shape, dataset.num_classes)  # refuses a family that does not fit the data
     out = out.absolute()  # workers have working directories of their own
     with claim_folder(out, spec, {"dataset_fingerprint": dataset.fingerprint, "family": family, "extends": None}):
-        job = Job(spec, out, dataset, family, backend, measure, progress, tracking or Tracking())
+        job = Job(spec, out, dataset, family, backend, measure, progress, tracking or Tracking(), calibrations)
         if result := _finished(job):
             return result
         trials = train_network(job, fitting_candidates(job))
@@ -82,6 +85,7 @@ def extend_job(
     measure: Measure = latency.measure,
     progress: Progress | None = None,
     tracking: Tracking | None = None,
+    calibrations: CalibrationStore | None = None,
 ) -> JobResult:
     """Runs another job on the network of a finished one: other devices, bounds or search budget, no training.
 
@@ -92,7 +96,7 @@ def extend_job(
         spec: as the parent's but for devices and search; its dataset may lie elsewhere, its family may be left out.
         parent: folder of the finished job. It is only read, and not needed any more afterwards.
         out: folder that everything is written to. New, empty, or of the same extension.
-        backend, measure, progress, tracking: as for `run_job`.
+        backend, measure, progress, tracking, calibrations: as for `run_job`.
 
     Raises:
         InputError: the parent is not finished or was trained on something else, or the budget or the folder cannot be
@@ -120,6 +124,7 @@ def extend_job(
             measure,
             progress,
             tracking or Tracking(),
+            calibrations,
             parent=finished.folder,
         )
         if result := _finished(job):

@@ -57,6 +57,8 @@ class PredictorError(_Record):
     num_held_out: int
     held_out_ms: tuple[tuple[float, float], ...] = ()
     """Measured and predicted latency in milliseconds of each held-out width."""
+    interval: tuple[float, float] | None = None
+    """Between these ratios to its prediction a measured latency falls in 90 % of cases."""
 
 
 class LayerTime(_Record):
@@ -65,6 +67,29 @@ class LayerTime(_Record):
     name: str
     share: float
     """Of the whole model's time. Accounting costs time itself, so shares can be trusted more than milliseconds."""
+
+
+class Granularity(_Record):
+    """Whether a device computes widths in steps, found from measured widths."""
+
+    suggested: int
+    """Multiples of this many channels are no slower than the widths below them; what was searched if none is."""
+    step: int
+    """The step that was judged."""
+    median_ratio: float
+    """Latency of widths rounded up to multiples of `step`, relative to the widths as they were."""
+    ratio_bound: float
+    """The median ratio of all widths is below this with 90 % confidence."""
+    num_pairs: int
+    evidence: str
+    """What was measured, as a part of a sentence."""
+
+    @property
+    def sentence(self) -> str:
+        """Suggestion and evidence for people."""
+        if self.suggested == self.step:
+            return f"granularity {self.step} is suggested: {self.evidence}"
+        return f"no granularity of {self.step} is suggested: {self.evidence}"
 
 
 class Candidate(_Record):
@@ -87,6 +112,10 @@ class DeviceResult(_Record):
     recommendation: str
     """One sentence: why this point, or how far the best is from the bound."""
     predictor_error: PredictorError
+    num_measured: int | None = None
+    """Widths that were measured to predict latency, in this job."""
+    granularity: Granularity | None = None
+    """None where too few widths were measured to say."""
     hypervolume: list[float]
     """Dominated hypervolume (accuracy times milliseconds, predicted latency) after each batch of evaluations."""
     hypervolume_reference: tuple[float, float]

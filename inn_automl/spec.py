@@ -109,6 +109,9 @@ class SearchBudget(_Strict):
     batch_size: Annotated[int, _Number, Field(gt=0, le=1000)] = 10
     patience: Annotated[int, _Number, Field(gt=0)] = 5
     """The search stops when no device's hypervolume grew by 0.1 % in this many batches."""
+    max_measurements: Annotated[int, _Number, Field(ge=10, le=1000)] = 60
+    """Widths measured on each device to predict its latency, those before the search and those in it. Twice as many
+    where the predictor cannot be trusted; finalists are measured on top."""
 
 
 class Budget(_Strict):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from inn_automl.api.jobs import JobKind, JobProgress
 from inn_automl.api.runs import Artifact, RunFailure, RunOrder, RunResult
+from inn_automl.devices.calibration_store import CalibrationStore
 from inn_automl.errors import BackendError, InnAutomlError, InputError, StorageError
 from inn_automl.object_store import CHUNK_BYTES, ObjectStore
 from inn_automl.storage import read_json
@@ -116,20 +117,45 @@ def _search(order: RunOrder, folder: Path, reporter: Reporter, store: ObjectStor
     spec = order.spec.model_copy(update={"dataset": _dataset(order)})
     tracking = Tracking(project=order.project, job_id=order.job_id, patience_s=TRACKING_PATIENCE_S)
     measure = RemoteMeasure(reporter.http, order.job_id, store, note=reporter.note)
+    calibrations = _calibrations(order)
     backend = _join_ray(spec)
     try:
         if order.kind is JobKind.SEARCH:
-            result = run_job(spec, folder, backend=backend, measure=measure, progress=progress, tracking=tracking)
+            result = run_job(
+                spec,
+                folder,
+                backend=backend,
+                measure=measure,
+                progress=progress,
+                tracking=tracking,
+                calibrations=calibrations,
+            )
         else:
             with _folder_of(_parent_url(order), f"{order.job_id}-parent", pushed=False) as (parent, _):
                 result = extend_job(
-                    spec, parent, folder, backend=backend, measure=measure, progress=progress, tracking=tracking
+                    spec,
+                    parent,
+                    folder,
+                    backend=backend,
+                    measure=measure,
+                    progress=progress,
+                    tracking=tracking,
+                    calibrations=calibrations,
                 )
     finally:
         backend.close()
     if not (folder / FIGURES / "fronts.html").exists():  # publishing draws them, but not where MLflow was away
         write_figures(result, folder / FIGURES)
     return result
+
+
+def _calibrations(order: RunOrder) -> CalibrationStore | None:
+    """What earlier jobs of the project measured, where the storage is known."""
+    url = os.environ.get("INN_AUTOML_STORAGE_URL")
+    if not url:
+        return None
+    project = hashlib.sha256(order.project.encode()).hexdigest()[:16]  # a name may hold what a path may not
+    return CalibrationStore(ObjectStore(url).child(f"calibrations/{project}"))
 
 
 def _discretize(order: RunOrder, folder: Path, progress: RunProgress) -> Path:

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-_LANES = 8
+from inn_automl.devices.granularity import STEPS, rounded_up
+
 _UNIFORM_RATIOS = (0.375, 0.5, 0.625, 0.75, 0.875)
 _MAX_DRAWS = 20
 
@@ -30,13 +31,13 @@ def calibration_widths(space: Space, num: int, *, seed: int = 0) -> list[dict[st
 
     The narrowest and the widest network, a few that are resized evenly, and Latin hypercube samples, in which every
     group varies over its whole range independently of the others. Kernels compute several channels at a time, so a
-    width of 32 can be faster than one of 31, and fast widths are where fronts are: in every other sample each
-    group takes the nearest multiple of 8 that it may.
+    width of 32 can be faster than one of 31, and fast widths are where fronts are: beside every other sample stands the
+    same with each group rounded up to a multiple of 8 or 16, in turn. These pairs also tell whether the device
+    computes in such steps: see `granularity`.
     """
     from scipy.stats import qmc  # a worker's library
 
     values = [np.asarray(v) for v in space.values]
-    even = [v[v % _LANES == 0] if (v % _LANES == 0).any() else v for v in values]
     ends = [tuple(int(v[0]) for v in values), tuple(int(v[-1]) for v in values)]
     uniform = [tuple(_nearest(v, ratio * v[-1]) for v in values) for ratio in _UNIFORM_RATIOS]
     chosen = dict.fromkeys((ends + uniform)[: max(num, 0)])
@@ -44,11 +45,14 @@ def calibration_widths(space: Space, num: int, *, seed: int = 0) -> list[dict[st
         missing = num - len(chosen)
         if missing <= 0:
             break
-        points = qmc.LatinHypercube(len(values), rng=np.random.default_rng([seed, attempt])).random(missing)
+        points = qmc.LatinHypercube(len(values), rng=np.random.default_rng([seed, attempt])).random(-(-missing // 2))
         for index, point in enumerate(points):
-            inside = [v[min(int(share * len(v)), len(v) - 1)] for v, share in zip(values, point, strict=True)]
-            grid = even if index % 2 else values
-            chosen[tuple(_nearest(v, width) for v, width in zip(grid, inside, strict=True))] = None
+            inside = [int(v[min(int(share * len(v)), len(v) - 1)]) for v, share in zip(values, point, strict=True)]
+            step = STEPS[index % len(STEPS)]
+            whole = [rounded_up(v, width, step) for v, width in zip(space.values, inside, strict=True)]
+            for one in (tuple(inside), tuple(whole)):
+                if len(chosen) < num:
+                    chosen[one] = None
     return [dict(zip(space.names, widths, strict=True)) for widths in chosen]
 
 

@@ -97,7 +97,26 @@ def choose_finalists(
     limit: int = 20,
     max_latency_ms: float | None = None,
 ) -> Indices:
-    """The candidates to measure: those that may be on the true front, given how far the predictor can be off.
+    """The candidates to measure for what is shown: the first of `rank_finalists`, with the same arguments.
+
+    Args:
+        limit: most candidates to choose.
+
+    Returns:
+        At most `limit` indices, sorted by predicted latency.
+
+    Raises:
+        ValueError: the arrays are not of one length, or hold a NaN.
+    """
+    ranked = rank_finalists(latency_ms, accuracy, relative_error=relative_error, max_latency_ms=max_latency_ms)
+    chosen = ranked[: max(limit, 0)]
+    return chosen[np.argsort(np.asarray(latency_ms, dtype=np.float64)[chosen], kind="stable")]
+
+
+def rank_finalists(
+    latency_ms: ArrayLike, accuracy: ArrayLike, *, relative_error: float, max_latency_ms: float | None = None
+) -> Indices:
+    """The candidates that may be on the true front, given how far the predictor can be off, most telling first.
 
     A candidate is out if one at least as accurate would be faster even with the prediction of either off by
     `relative_error` in the other's favour. Of the rest the fastest and the most accurate within the bound come first,
@@ -109,18 +128,17 @@ def choose_finalists(
         latency_ms: (n,), predicted.
         accuracy: (n,).
         relative_error: share by which a prediction may be off, e.g. the predictor's 90th percentile.
-        limit: most candidates to choose.
         max_latency_ms: the device's latency bound, if it has one.
 
     Returns:
-        At most `limit` indices, sorted by predicted latency.
+        Indices.
 
     Raises:
         ValueError: the arrays are not of one length, or hold a NaN.
     """
     latency, score = np.asarray(latency_ms, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     front = pareto_front(latency, score)
-    if len(front) == 0 or limit < 1:
+    if len(front) == 0:
         return np.array([], dtype=np.intp)
     error = min(max(relative_error, 0.0), 0.9)
     # Predicted latency of the fastest candidate that is at least as accurate: a point of the front.
@@ -134,8 +152,7 @@ def choose_finalists(
             ranked.append(int(within[np.lexsort((latency[within], -score[within]))[0]]))
     ranked += _by_added_hypervolume(latency, score, front)
     ranked += [int(i) for i in contenders[np.argsort(latency[contenders] / rival[contenders], kind="stable")]]
-    chosen = np.array(list(dict.fromkeys(ranked))[:limit], dtype=np.intp)
-    return chosen[np.argsort(latency[chosen], kind="stable")]
+    return np.array(list(dict.fromkeys(ranked)), dtype=np.intp)
 
 
 def _by_added_hypervolume(latency: Floats, score: Floats, front: Indices) -> list[int]:

@@ -1,4 +1,8 @@
-"""The width search of a job: devices take turns, every accuracy counts for all of them, and nothing found is lost."""
+"""The width search of a job: devices take turns, every accuracy counts for all of them, and nothing found is lost.
+
+Where a device can be measured meanwhile, what was found is measured every few batches and predictions follow; the
+search ends when hypervolume and front are stable: nothing grows, and what may be on the front has been measured.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+
 from inn_automl.errors import BackendError, SpecError
-from inn_automl.search.pareto import hypervolume, hypervolume_history, pareto_front
+from inn_automl.search.pareto import hypervolume_history, pareto_front
+from inn_automl.search.refinement import SMALLEST_ROUND, choose_to_measure, size_of_round
 from inn_automl.search.state import AccuracyTable, Evaluation, exclusive, open_journal
 from inn_automl.search.study import DeviceSearch, Prediction, WidthStudy
 
@@ -32,12 +39,13 @@ class Budget(Protocol):
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """What is known after a batch.
+    """What is known after a batch or a round of measurements.
 
     Args:
-        batch: number of the batch, counted from 0.
+        batch: number of the latest batch, counted from 0.
         device: the device that asked for it.
         num_evaluations: without those that were inherited from another search.
+        num_measured: by device, widths that were measured in the search.
         hypervolume: by device, in accuracy times milliseconds.
         best: by device, predicted latency in milliseconds and accuracy of its most accurate feasible candidate.
     """
@@ -48,6 +56,7 @@ class SearchProgress:
     max_evaluations: int
     hypervolume: dict[str, float]
     best: dict[str, tuple[float, float] | None]
+    num_measured: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class DeviceOutcome:
     Args:
         candidates: everything evaluated in the job, in that order.
         front: indices of the feasible candidates that no other feasible one beats, sorted by predicted latency.
-        hypervolume: of the feasible candidates, after each batch of the job.
+        hypervolume: of the feasible candidates, after each batch of the job, all by the latest predictions.
         reference: latency in milliseconds and accuracy of the point that hypervolume is measured from.
         stopped: why no more was evaluated for this device.
         reason: the same as a sentence.
@@ -116,7 +125,7 @@ def run_search(
         state_dir: folder of this search alone.
         seed: of all random choices.
         reference_accuracy: accuracy that is worth nothing, e.g. that of guessing.
-        on_batch: called after each batch.
+        on_batch: called after each batch and each round of measurements.
         should_stop: asked before each batch, and after each accuracy that a generator yields.
 
     Returns:
@@ -126,6 +135,7 @@ def run_search(
         SpecError: there is no device, or two share a name.
         JobDirectoryError: the folder belongs to another network, or another process is using it.
         BackendError: `evaluate` did not return one finite number for each of the widths.
+        MeasurementError: a device could not be measured.
         StorageError: the state cannot be read or written.
     """
     names = [device.name for device in devices]
@@ -156,32 +166,70 @@ class _Search:
         self.table, self.should_stop = table, should_stop
         self.seen: list[list[SearchedWidths]] = [[] for _ in studies]
         self.tell()
-        self.history = [
-            hypervolume_history(
-                [one.prediction.latency_ms for one in seen if one.feasible],
-                [one.accuracy for one in seen if one.feasible],
-                [e.batch for e, one in zip(table.evaluations, seen, strict=True) if one.feasible],
-                table.batch,
-                study.reference,
-            )
-            for study, seen in zip(studies, self.seen, strict=True)
-        ]
+        self.history = [self.hypervolumes(i) for i in range(len(studies))]
 
     def run(self, on_batch: Callable[[SearchProgress], None] | None) -> Stopped:
         while True:
+            study, stopped = self.next_study(), None
             if self.table.begun is None:
-                if self.num_left() == 0:
-                    return "budget"
-                if self.stalled():
-                    return "stalled"
-            study = self.next_study()
-            if study is None:
-                return "exhausted"
+                stopped = self.ended(study)
+                if self.should_stop():
+                    return "interrupted"
+                if self.refine(is_last=stopped is not None):
+                    if on_batch is not None:
+                        on_batch(self.progress(study))
+                    continue
+            if stopped is not None or study is None:
+                return stopped or "exhausted"
             batch = self.table.batch
             if self.should_stop() or not self.evaluate_batch(study):
                 return "interrupted"
             if on_batch is not None and self.table.batch > batch:
                 on_batch(self.progress(study))
+
+    def ended(self, study: WidthStudy | None) -> Stopped | None:
+        """Why nothing more is to be evaluated, if so."""
+        if self.num_left() == 0:
+            return "budget"
+        if self.stalled():
+            return "stalled"
+        return "exhausted" if study is None else None
+
+    def refine(self, *, is_last: bool) -> bool:
+        """Measures on each device what is due; whether any was."""
+        done = self.table.num_own / self.budget.max_evaluations
+        any_measured = False
+        for i, study in enumerate(self.studies):
+            refinement = study.device.refinement
+            if refinement is None:
+                continue
+            num = size_of_round(refinement, self.table.batch, done, is_last=is_last)
+            widths = self.to_measure(i, num)
+            if not widths or (len(widths) < SMALLEST_ROUND and not is_last):
+                continue
+            refinement.measure(self.table.batch, widths)
+            study.refined()
+            self.seen[i] = self.see(study, self.table.evaluations)
+            self.history[i] = self.hypervolumes(i)
+            any_measured = True
+        return any_measured
+
+    def to_measure(self, device: int, num: int) -> list[dict[str, int]]:
+        """At most `num` evaluated widths whose measurement would tell most."""
+        study = self.studies[device]
+        refinement = study.device.refinement
+        feasible = [one for one in self.seen[device] if one.feasible]
+        if refinement is None or num < 1:
+            return []
+        chosen = choose_to_measure(
+            np.array([one.prediction.latency_ms for one in feasible]),
+            np.array([one.accuracy for one in feasible]),
+            [refinement.is_measured(one.widths) for one in feasible],
+            num,
+            margin=refinement.margin,
+            max_latency_ms=study.device.bounds.max_latency_ms,
+        )
+        return [feasible[i].widths for i in chosen]
 
     def num_left(self) -> int:
         return max(self.budget.max_evaluations - self.table.num_own, 0)
@@ -200,14 +248,18 @@ class _Search:
             return False
         self.tell()
         self.table.finish_batch(device)
-        self.history = [[*history, self.hypervolume(i)] for i, history in enumerate(self.history)]
+        self.history = [self.hypervolumes(i) for i in range(len(self.studies))]
         return True
 
-    def hypervolume(self, device: int) -> float:
-        feasible = [one for one in self.seen[device] if one.feasible]
-        return hypervolume(
-            [one.prediction.latency_ms for one in feasible],
-            [one.accuracy for one in feasible],
+    def hypervolumes(self, device: int) -> list[float]:
+        """After each batch, all by the latest predictions."""
+        found = zip(self.table.evaluations, self.seen[device], strict=True)
+        feasible = [(evaluation.batch, one) for evaluation, one in found if one.feasible]
+        return hypervolume_history(
+            [one.prediction.latency_ms for _, one in feasible],
+            [one.accuracy for _, one in feasible],
+            [batch for batch, _ in feasible],
+            self.table.batch,
             self.studies[device].reference,
         )
 
@@ -231,15 +283,19 @@ class _Search:
 
     def tell(self) -> None:
         """Tells every study what the table has gained."""
-        for evaluation in self.table.evaluations[len(self.seen[0]) :]:
-            for study in self.studies:
+        new = self.table.evaluations[len(self.seen[0]) :]
+        for study, seen in zip(self.studies, self.seen, strict=True):
+            for evaluation in new:
                 study.tell(evaluation.widths, evaluation.accuracy)
-            new = [self.see(study, evaluation) for study in self.studies]
-            self.seen = [[*seen, one] for seen, one in zip(self.seen, new, strict=True)]
+            seen += self.see(study, new)
 
-    def see(self, study: WidthStudy, evaluation: Evaluation) -> SearchedWidths:
-        prediction = study.predict(study.device.space.key(evaluation.widths))
-        return SearchedWidths(evaluation.widths, evaluation.accuracy, prediction, study.device.feasible(prediction))
+    def see(self, study: WidthStudy, evaluations: Sequence[Evaluation]) -> list[SearchedWidths]:
+        device = study.device
+        predictions = device.predict([evaluation.widths for evaluation in evaluations]) if evaluations else []
+        return [
+            SearchedWidths(evaluation.widths, evaluation.accuracy, prediction, device.feasible(prediction))
+            for evaluation, prediction in zip(evaluations, predictions, strict=True)
+        ]
 
     def next_study(self) -> WidthStudy | None:
         """The study whose batch was cut short, or else the next one in turn that has anything left."""
@@ -257,18 +313,21 @@ class _Search:
             return False
         return all(history[-1] <= history[-1 - window] * (1.0 + STALL_GROWTH) for history in self.history)
 
-    def progress(self, study: WidthStudy) -> SearchProgress:
+    def progress(self, study: WidthStudy | None) -> SearchProgress:
         best: dict[str, tuple[float, float] | None] = {}
         for other, seen in zip(self.studies, self.seen, strict=True):
             feasible = [(one.accuracy, -one.prediction.latency_ms) for one in seen if one.feasible]
             best[other.device.name] = (-max(feasible)[1], max(feasible)[0]) if feasible else None
         return SearchProgress(
             batch=self.table.batch - 1,
-            device=study.device.name,
+            device="" if study is None else study.device.name,
             num_evaluations=self.table.num_own,
             max_evaluations=self.budget.max_evaluations,
             hypervolume={s.device.name: history[-1] for s, history in zip(self.studies, self.history, strict=True)},
             best=best,
+            num_measured={
+                s.device.name: s.device.refinement.num_made for s in self.studies if s.device.refinement is not None
+            },
         )
 
     def outcome(self, stopped: Stopped) -> SearchOutcome:
@@ -288,13 +347,25 @@ class _Search:
                     hypervolume=tuple(history),
                     reference=study.reference,
                     stopped=own,
-                    reason=self.reason(own, any_feasible=bool(feasible)),
+                    reason=self.reason(own, any_feasible=bool(feasible))
+                    + self.measured(study, [seen[feasible[i]] for i in front]),
                 )
             )
         any_feasible = any(device.front for device in devices)
         return SearchOutcome(
             tuple(self.table.evaluations), tuple(devices), stopped, self.reason(stopped, any_feasible=any_feasible)
         )
+
+    def measured(self, study: WidthStudy, front: Sequence[SearchedWidths]) -> str:
+        """How far the front consists of measurements, as a sentence."""
+        refinement = study.device.refinement
+        if refinement is None or not front:
+            return ""
+        num = sum(refinement.is_measured(one.widths) for one in front)
+        if num == len(front):
+            return f" All {num} widths of its front are measured."
+        limit = "" if refinement.num_left else ": no more measurements are allowed"
+        return f" {num} of the {len(front)} widths of its front are measured{limit}."
 
     def reason(self, stopped: Stopped, *, any_feasible: bool) -> str:
         num = self.table.num_own

@@ -2,7 +2,8 @@
 
 The study minimizes predicted latency in milliseconds and maximizes accuracy. Bounds are its constraints: widths that
 are predicted to break one are never handed out for evaluation, but the study records them, with by how much, so that
-any Optuna sampler learns from them.
+any Optuna sampler learns from them. Where predictions follow measurements (see `refinement`), what counts is what is
+predicted now; on record is what was predicted when the accuracy became known.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from inn_automl.search.bounds import Bounds, excess
 from inn_automl.search.pareto import Floats
+from inn_automl.search.refinement import Refinement
 from inn_automl.search.sampler import FrontSampler, width_distributions
 from inn_automl.search.space import Key, Points, SearchSpace, Widths
 
@@ -27,6 +29,8 @@ NUM_WARM = 12
 REFERENCE_FACTOR = 1.25
 """Hypervolume is measured from beyond the bound, so that accuracy gained right at the bound counts."""
 _LADDER_STEPS = 200
+_REFUSED, _BEGUN = "refused", "begun"
+"""What the storage knows of a trial that was never evaluated, and of the study's beginning."""
 _MAX_USELESS_ASKS = 50
 
 
@@ -50,6 +54,7 @@ class DeviceSearch:
         bounds: what a model must keep here.
         predict: costs of each of the given widths.
         latency_margin: share by which predicted latency must stay below its bound, because the predictor errs.
+        refinement: measures while the search goes on, and then states the margin; None: predictions stay as they are.
     """
 
     name: str
@@ -57,12 +62,18 @@ class DeviceSearch:
     bounds: Bounds
     predict: Callable[[Sequence[Widths]], Sequence[Prediction]]
     latency_margin: float = 0.0
+    refinement: Refinement | None = None
+
+    @property
+    def margin(self) -> float:
+        """The share by which predicted latency must stay below its bound now."""
+        return self.latency_margin if self.refinement is None else self.refinement.margin
 
     def excess(self, prediction: Prediction) -> dict[str, float]:
         """By what share a prediction, with the margin on its latency, exceeds each bound: see `bounds.excess`."""
         return excess(
             self.bounds,
-            latency_ms=prediction.latency_ms * (1.0 + self.latency_margin),
+            latency_ms=prediction.latency_ms * (1.0 + self.margin),
             params=prediction.params,
             macs=prediction.macs,
             size_bytes=prediction.size_bytes,
@@ -126,14 +137,16 @@ class WidthStudy:
         )
         self._running: dict[Key, int] = {}
         self._recorded: set[Key] = set()
+        self._refused: set[Key] = set()
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state == TrialState.COMPLETE:
-                self._recorded.add(self._key(trial))
+                known = self._refused if _REFUSED in trial.user_attrs else self._recorded
+                known.add(self._key(trial))
             elif trial.state == TrialState.RUNNING:
                 self._adopt(trial)
             elif trial.state == TrialState.WAITING:
                 self._study.tell(self._study.ask(), state=TrialState.FAIL)
-        self._warm, slowest_ms = self._warm_start()
+        self._warm, slowest_ms = self._begun()
         bound_ms = self.device.bounds.max_latency_ms
         limit_ms = slowest_ms if bound_ms is None else bound_ms
         self.reference = (REFERENCE_FACTOR * limit_ms, self.reference_accuracy)
@@ -145,7 +158,7 @@ class WidthStudy:
         """
         batch = list(self._running)[:num]
         for key in self._warm:
-            if len(batch) < num and key not in self._recorded and key not in self._running:
+            if len(batch) < num and key not in self._recorded | self._refused and key not in self._running:
                 self._study.sampler = self._unused_sampler
                 self._study.enqueue_trial(self._space.from_key(key))
                 if self._open(self._study.ask(self._distributions)) is not None:
@@ -164,7 +177,7 @@ class WidthStudy:
     def tell(self, widths: Widths, accuracy: float) -> None:
         """Records the accuracy of any widths of the network, asked for here or evaluated for another device."""
         key = self._space.key(widths)
-        if key not in self._recorded:
+        if key in self._running or key not in self._recorded:
             prediction = self.predict(key)
             values = [prediction.latency_ms, accuracy]
             if key in self._running:
@@ -184,6 +197,10 @@ class WidthStudy:
     def predict(self, key: Key) -> Prediction:
         """What the widths of a key are predicted to cost on the device."""
         return self.device.predict([self._space.from_key(key)])[0]
+
+    def refined(self) -> None:
+        """Predictions have changed: there may be something new that keeps the bounds."""
+        self.exhausted = False
 
     def _new(self, samplers: Sequence[tuple[BaseSampler, int]]) -> Key | None:
         for sampler, attempts in samplers:
@@ -221,8 +238,10 @@ class WidthStudy:
         for name, share in over.items():
             trial.set_constraint(name, share)
         if key in self.evaluated or any(share > 0 for share in over.values()):
+            if key not in self.evaluated:
+                trial.set_user_attr(_REFUSED, True)
             self._study.tell(trial, [prediction.latency_ms, self.evaluated.get(key, 0.0)])
-            self._recorded.add(key)
+            self._refused.add(key)
             return None
         self._running[key] = trial.number
         return key
@@ -239,6 +258,15 @@ class WidthStudy:
 
     def _key(self, trial: FrozenTrial) -> Key:
         return self._space.key(trial.user_attrs.get("widths", trial.params))
+
+    def _begun(self) -> tuple[list[Key], float]:
+        """The warm start that this study began with: later measurements do not change what a search started from."""
+        known = self._study.user_attrs.get(_BEGUN)
+        if known is None:
+            warm, slowest_ms = self._warm_start()
+            self._study.set_user_attr(_BEGUN, {"warm": [list(key) for key in warm], "slowest_ms": slowest_ms})
+            return warm, slowest_ms
+        return [tuple(key) for key in known["warm"]], float(known["slowest_ms"])
 
     def _warm_start(self) -> tuple[list[Key], float]:
         """Uniform widths to start with, and the latency of the slowest uniform ones in milliseconds.

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from inn_automl.backend import Backend
 from inn_automl.data import Dataset
+from inn_automl.devices.calibration_store import CalibrationStore
 from inn_automl.devices.latency import Measure
 from inn_automl.errors import JobDirectoryError
 from inn_automl.progress import Progress
@@ -59,6 +60,8 @@ class Job:
     measure: Measure
     progress: Progress
     tracking: Tracking = Tracking()
+    calibrations: CalibrationStore | None = None
+    """Measurements of earlier jobs on the same devices; None: every job measures anew."""
     parent: Path | None = None
     """Folder of the finished job that this one extends: it is only read."""
 

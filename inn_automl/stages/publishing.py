@@ -58,6 +58,8 @@ def publish_job(
                     recommended=device.recommended,
                     recommendation=device.recommendation,
                     predictor_error=search.predictor_error,
+                    num_measured=search.num_measured,
+                    granularity=search.granularity,
                     hypervolume=search.hypervolume,
                     hypervolume_reference=search.reference,
                     search_stopped=search.stopped,

@@ -1,37 +1,22 @@
-"""Searching: each device's latency is learned from a few dozen measured widths, then Optuna searches the widths.
+"""Searching: latency on each device is learned from measured widths, accuracy evaluated where it may extend a front.
 
-What is measured and evaluated is kept in `DIR/search/`, so that a search that was stopped goes on where it was.
+What the search finds is measured in a few rounds, and predictions follow. What is measured and evaluated is kept in
+`DIR/search/`, so that a search that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from inn_automl.devices.calibration import calibration_widths
-from inn_automl.devices.features import latency_features
-from inn_automl.devices.latency import QUICK
-from inn_automl.devices.predictor import LatencyPredictor
 from inn_automl.export import OnnxTemplate
-from inn_automl.integral import IntegralNetwork, Widths
-from inn_automl.result import Candidate, PredictorError
+from inn_automl.result import Candidate, Granularity, PredictorError
 from inn_automl.search.run import DeviceOutcome, SearchProgress, run_search
-from inn_automl.search.space import SearchSpace
-from inn_automl.search.study import DeviceSearch, Prediction
-from inn_automl.spec import DeviceBudget, JobSpec
+from inn_automl.search.study import DeviceSearch
+from inn_automl.spec import DeviceBudget
+from inn_automl.stages.calibrating import DeviceLatency
 from inn_automl.stages.job import Job
-from inn_automl.storage import read_json, write_json
 from inn_automl.training.trial import Trained
-
-NUM_CALIBRATION_WIDTHS = 36
-"""Widths measured for a device's predictor."""
-
-_SETTINGS = ("name", "agent", "runtime", "threads", "batch_size", "percentile", "granularity")
-"""What a device's calibration depends on."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +29,8 @@ class SearchedDevice:
     feasible: list[bool]
     """Whether each candidate is predicted to keep this device's bounds."""
     predictor_error: PredictorError
+    num_measured: int
+    granularity: Granularity | None
     hypervolume: list[float]
     reference: tuple[float, float]
     stopped: str
@@ -61,99 +48,26 @@ def search_widths(job: Job, trained: Trained, template: Callable[[], OnnxTemplat
     """
     network = trained.network()
     with job.stage("calibrating"):
-        calibrations = [_calibrate(job, network, device, template) for device in job.spec.budget.devices]
+        latencies = [DeviceLatency(job, network, device, template) for device in job.spec.budget.devices]
+        for one in latencies:
+            job.progress.note(one.describe())
     with job.stage("searching"):
-        return _search(job, trained, calibrations)
+        found = _search(job, trained, latencies)
+        for one in latencies:
+            _conclude(job, one)
+        return found
 
 
-@dataclass(frozen=True)
-class _Calibration:
-    """What is known of a device before the search: costs of any widths on it."""
-
-    budget: DeviceBudget
-    space: SearchSpace
-    network: IntegralNetwork
-    predictor: LatencyPredictor
-    bytes_per_parameter: float
-    overhead_bytes: float
-
-    def predict(self, batch: Sequence[Widths]) -> list[Prediction]:
-        """Predicted costs of each of the widths; the size of the file by a line through the exported ones."""
-        costs = [self.network.costs(widths) for widths in batch]
-        latency_ms = self.predictor.predict(np.stack([latency_features(cost) for cost in costs]))
-        return [
-            Prediction(
-                latency_ms=float(latency),
-                params=cost.params,
-                macs=cost.macs,
-                size_bytes=round(self.bytes_per_parameter * cost.params + self.overhead_bytes),
-            )
-            for latency, cost in zip(latency_ms, costs, strict=True)
-        ]
+def _conclude(job: Job, latency: DeviceLatency) -> None:
+    """Says what the search's own measurements have told of a device, and keeps them for later jobs."""
+    if latency.num_made:
+        job.progress.note(f"{latency.describe()}; {latency.num_made} widths were measured in the search")
+    if granularity := latency.granularity():
+        job.progress.note(f"{latency.budget.name}: {granularity.sentence}")
+    latency.keep()
 
 
-def _calibrate(
-    job: Job, network: IntegralNetwork, device: DeviceBudget, template: Callable[[], OnnxTemplate]
-) -> _Calibration:
-    """Measures a few dozen widths on the device and fits its predictor; done once a job and device."""
-    name = f"search/calibration-{device.name}.json"
-    path = job.folder / name
-    space = SearchSpace(network.groups, device.granularity)
-    if not (job.inherit(name) if _was_calibrated(job, device) else path.exists()):
-        chosen = calibration_widths(space, NUM_CALIBRATION_WIDTHS, seed=job.spec.seed)
-        models = {}
-        for position, widths in enumerate(chosen):
-            job.progress.update(0.5 * position / len(chosen), detail=f"{device.name}: exporting")
-            models[str(position)] = _export(job, network, widths, template)
-        found = job.measure(
-            models,
-            device,
-            protocol=QUICK,
-            on_progress=lambda share: job.progress.update(0.5 + 0.5 * share, detail=f"{device.name}: measuring"),
-        )
-        write_json(
-            path,
-            [
-                {
-                    "widths": dict(widths),
-                    "latency_ms": found[name].summary.at_percentile,
-                    "size_bytes": models[name].stat().st_size,
-                }
-                for name, widths in zip(models, chosen, strict=True)
-            ],
-        )
-    measured: list[dict[str, Any]] = read_json(path)
-    costs = [network.costs(one["widths"]) for one in measured]
-    predictor = LatencyPredictor().fit(
-        np.stack([latency_features(cost) for cost in costs]), np.array([one["latency_ms"] for one in measured])
-    )
-    slope, intercept = np.polyfit([cost.params for cost in costs], [one["size_bytes"] for one in measured], 1)
-    error = predictor.error
-    job.progress.note(
-        f"{device.name}: latency is predicted within {error.median_relative:.1%} (median over {error.num_held_out} "
-        f"held-out widths), rank correlation {error.spearman:.3f}"
-    )
-    return _Calibration(device, space, network, predictor, float(slope), float(intercept))
-
-
-def _was_calibrated(job: Job, device: DeviceBudget) -> bool:
-    """Whether the parent measured this very device: only its bounds may be others."""
-    if job.parent is None:
-        return False
-    known = JobSpec.model_validate(read_json(job.parent / "job.json")["spec"]).budget.devices
-    return any(all(getattr(one, key) == getattr(device, key) for key in _SETTINGS) for one in known)
-
-
-def _export(job: Job, network: IntegralNetwork, widths: Widths, template: Callable[[], OnnxTemplate]) -> Path:
-    """The ONNX file of widths, for timing: its statistics are not re-estimated, which changes no operation."""
-    name = f"search/onnx/{'-'.join(str(widths[group.name]) for group in network.groups)}.onnx"
-    path = job.folder / name
-    if not job.inherit(name):
-        template().export(network.discretize(widths).eval(), path, widths=widths)
-    return path
-
-
-def _search(job: Job, trained: Trained, calibrations: Sequence[_Calibration]) -> list[SearchedDevice]:
+def _search(job: Job, trained: Trained, latencies: Sequence[DeviceLatency]) -> list[SearchedDevice]:
     budget = job.spec.budget.search
 
     def evaluate(batch: list[dict[str, int]]) -> list[float]:
@@ -164,7 +78,7 @@ def _search(job: Job, trained: Trained, calibrations: Sequence[_Calibration]) ->
         job.progress.update(
             progress.num_evaluations / progress.max_evaluations,
             best=f"{max(found):.1%} within the bounds" if found else None,
-            detail=f"{progress.num_evaluations} widths evaluated",
+            detail=f"{progress.num_evaluations} widths evaluated, {sum(progress.num_measured.values())} measured",
         )
 
     outcome = run_search(
@@ -174,9 +88,9 @@ def _search(job: Job, trained: Trained, calibrations: Sequence[_Calibration]) ->
                 space=one.space,
                 bounds=one.budget,
                 predict=one.predict,
-                latency_margin=one.predictor.error.median_relative,
+                refinement=one,
             )
-            for one in calibrations
+            for one in latencies
         ],
         evaluate,
         budget,
@@ -187,12 +101,12 @@ def _search(job: Job, trained: Trained, calibrations: Sequence[_Calibration]) ->
     )
     if outcome.stopped == "interrupted":
         raise KeyboardInterrupt
-    return [_searched(one, device) for one, device in zip(calibrations, outcome.devices, strict=True)]
+    return [_searched(one, device) for one, device in zip(latencies, outcome.devices, strict=True)]
 
 
-def _searched(calibration: _Calibration, outcome: DeviceOutcome) -> SearchedDevice:
+def _searched(latency: DeviceLatency, outcome: DeviceOutcome) -> SearchedDevice:
     return SearchedDevice(
-        budget=calibration.budget,
+        budget=latency.budget,
         candidates=[
             Candidate(
                 widths=candidate.widths,
@@ -204,7 +118,9 @@ def _searched(calibration: _Calibration, outcome: DeviceOutcome) -> SearchedDevi
             for candidate in outcome.candidates
         ],
         feasible=[candidate.feasible for candidate in outcome.candidates],
-        predictor_error=calibration.predictor.error,
+        predictor_error=latency.error,
+        num_measured=len(latency.measured),
+        granularity=latency.granularity(),
         hypervolume=list(outcome.hypervolume),
         reference=outcome.reference,
         stopped=outcome.reason,

@@ -83,6 +83,12 @@ def evaluations(folder: Path) -> list[tuple[dict[str, int], float]]:
     return [(value["widths"], value["accuracy"]) for line in lines if "accuracy" in (value := json.loads(line))]
 
 
+def measured_in_search(folder: Path, device: str) -> list[Any]:
+    """Nothing where all that is on the front was measured before."""
+    path = folder / "search" / f"calibration-{device}-rounds.json"
+    return [row for one in json.loads(path.read_text()) for row in one["rows"]] if path.exists() else []
+
+
 @pytest.fixture(scope="module")
 def extended(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A tighter bound on a known device and a device that the parent did not know, killed twice."""
@@ -130,10 +136,23 @@ def test_what_the_parent_evaluated_costs_nothing(finished_job: FinishedJob, exte
 
 def test_known_device_is_not_calibrated_again(finished_job: FinishedJob, extended: dict[str, Any]) -> None:
     name = "search/calibration-one-thread.json"
-    assert (extended["folder"] / name).read_bytes() == (finished_job.folder / name).read_bytes()
-    # The bound's check, the calibration of the new device, and the finalists of both.
-    assert extended["calls"][0] == ("one-thread", 1)
-    assert [device for device, _ in extended["calls"][1:]] == ["new", "one-thread", "new"]
+    parent = json.loads((finished_job.folder / name).read_text())
+    later = measured_in_search(finished_job.folder, "one-thread")
+    assert json.loads((extended["folder"] / name).read_text()) == [*parent, *later]
+    # The bound's check, the calibration of the new device, what both found meanwhile, and the finalists of both.
+    calls = extended["calls"]
+    assert calls[0] == ("one-thread", 1)
+    assert calls[1] == ("new", 36)
+    assert [device for device, _ in calls[-2:]] == ["one-thread", "new"]
+    assert all(num <= 8 for _, num in calls[2:-2])
+
+
+def test_what_was_measured_is_not_measured_again(extended: dict[str, Any]) -> None:
+    for device in ("one-thread", "new"):
+        before = json.loads((extended["folder"] / "search" / f"calibration-{device}.json").read_text())
+        rows = before + measured_in_search(extended["folder"], device)
+        keys = [json.dumps(row["widths"]) for row in rows]
+        assert len(set(keys)) == len(keys)
 
 
 def test_child_needs_no_parent(finished_job: FinishedJob, extended: dict[str, Any], tmp_path: Path) -> None:

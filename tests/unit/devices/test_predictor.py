@@ -11,8 +11,9 @@ from scipy.stats import spearmanr
 
 from inn_automl.devices import predictor
 from inn_automl.devices.features import latency_features
-from inn_automl.devices.predictor import LatencyPredictor
+from inn_automl.devices.predictor import LatencyPredictor, distrust
 from inn_automl.errors import CorruptFileError, MeasurementError
+from inn_automl.result import PredictorError
 from tests.unit.devices.costs import conv_costs
 
 
@@ -139,3 +140,23 @@ def test_text_that_holds_no_samples(text):
 def test_features_of_another_network(fitted):
     with pytest.raises(ValueError, match="features must be"):
         fitted.predict(np.ones((2, 3)))
+
+
+def test_more_samples_are_fitted_as_the_first_were() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 5, (60, 6))
+    y = x @ [1, 2, 0, 0.5, 0, 1] * np.exp(rng.normal(0, 0.02, 60))
+    first = LatencyPredictor().fit(x[:30], y[:30])
+    more = first.with_more(x, y)
+    assert more.kind == first.kind and more.error.num_held_out == 60
+    assert np.median(np.abs(more.predict(x) / y - 1)) < 0.03
+    assert (first.with_more(x, y).predict(x) == more.predict(x)).all()
+    low, high = more.error.interval
+    assert 0.85 < low < 1 < high < 1.15
+
+
+def test_a_predictor_is_distrusted_for_its_error_or_its_order() -> None:
+    fine = PredictorError(median_relative=0.05, p90_relative=0.1, spearman=0.95, num_fitted=28, num_held_out=36)
+    assert distrust(fine) is None
+    assert "12.0%" in distrust(fine.model_copy(update={"median_relative": 0.12}))
+    assert "0.850" in distrust(fine.model_copy(update={"spearman": 0.85}))

@@ -1,0 +1,97 @@
+"""Which widths to measure while a search goes on, so that its predictions become true where its front is.
+
+A predictor that was fitted on widths from all over the space knows the front, a thin part of it, no better than the
+rest. So what the search has found is measured in a few rounds, the predictor is fitted again with it, and the search
+goes on from there; at the end it is measured until the front holds nothing that is only predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from inn_automl.search.choice import rank_finalists
+from inn_automl.search.pareto import Floats, Indices
+from inn_automl.search.space import Widths
+
+SMALLEST_ROUND, LARGEST_ROUND = 4, 8
+"""A measurement costs a start of processes, however few widths it is of: unless the search ends, fewer are put off.
+More at once would be chosen by predictions that the first of them correct."""
+EARLY_SHARE = 0.6
+"""Share of the measurements that may be made before the search ends; a front that is still moving wastes them."""
+
+
+class Refinement(Protocol):
+    """Measures widths on one device and has its predictions follow."""
+
+    @property
+    def margin(self) -> float:
+        """Share by which a prediction may be off: half of the held-out widths are off by less."""
+        ...
+
+    @property
+    def num_left(self) -> int:
+        """Widths that may still be measured."""
+        ...
+
+    @property
+    def num_made(self) -> int:
+        """Widths that were measured while the search went on."""
+        ...
+
+    @property
+    def last_batch(self) -> int:
+        """Number of finished batches at the latest round; -1 before the first."""
+        ...
+
+    def is_measured(self, widths: Widths) -> bool:
+        """Whether latency at these widths is known."""
+        ...
+
+    def measure(self, batch: int, widths: Sequence[Widths]) -> None:
+        """Measures widths together after a number of finished batches, keeps what was found, and fits anew."""
+        ...
+
+
+def size_of_round(refinement: Refinement, batch: int, done: float, *, is_last: bool) -> int:
+    """How many widths to measure now.
+
+    Args:
+        batch: finished batches; there is one round after each at most, until the search ends.
+        done: share of the search's evaluations that are made.
+        is_last: whether the search would end now.
+    """
+    if is_last:
+        return min(refinement.num_left, LARGEST_ROUND)
+    if refinement.last_batch >= batch:
+        return 0
+    planned = EARLY_SHARE * (refinement.num_made + refinement.num_left) * min(done, 1.0)
+    num = min(int(planned) - refinement.num_made, refinement.num_left, LARGEST_ROUND)
+    return num if num >= SMALLEST_ROUND else 0
+
+
+def choose_to_measure(
+    latency_ms: Floats,
+    accuracy: Floats,
+    is_measured: Sequence[bool],
+    num: int,
+    *,
+    margin: float,
+    max_latency_ms: float | None,
+) -> Indices:
+    """Of the widths that were evaluated and may be on the true front, the most telling ones that were not measured.
+
+    Args:
+        latency_ms: (n,), measured where it was, else predicted.
+        accuracy: (n,).
+        is_measured: (n,).
+        num: at most this many.
+        margin: share by which predictions may be off.
+
+    Returns:
+        Indices.
+    """
+    ranked = rank_finalists(latency_ms, accuracy, relative_error=margin, max_latency_ms=max_latency_ms)
+    return np.array([i for i in ranked if not is_measured[i]][:num], dtype=np.intp)

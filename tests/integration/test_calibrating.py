@@ -1,0 +1,163 @@
+"""What a device's latency is predicted from: fresh measurements, those of earlier jobs, those of the search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from inn_automl.backend import LocalBackend
+from inn_automl.data import load_dataset
+from inn_automl.devices import predictor
+from inn_automl.devices.calibration_store import CalibrationStore
+from inn_automl.devices.latency import THOROUGH, LatencyMeasurement, Protocol
+from inn_automl.errors import StorageError
+from inn_automl.object_store import ObjectStore
+from inn_automl.spec import DeviceBudget
+from inn_automl.stages.calibrating import NUM_CALIBRATION_WIDTHS, NUM_CHECKED, DeviceLatency
+from inn_automl.stages.job import Job
+from inn_automl.training.trial import Architecture
+
+from .conftest import RecordingProgress, job_spec, measure_by_size
+
+DATASET = load_dataset("digits")
+NETWORK = Architecture("mlp", DATASET.input_shape, DATASET.num_classes, 1.0, 3).network()
+
+
+class FileOfParameters:
+    """Exports files that are as large as real ones, without the seconds that a real template takes."""
+
+    def export(self, module: nn.Module, path: Path, *, widths: Mapping[str, int]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(4 * NETWORK.costs(widths).params + 1000))
+
+
+class BySize:
+    """A machine that takes `factor` microseconds for a thousand bytes, give or take `noise`."""
+
+    def __init__(self, factor: float = 1.0, noise: float = 0.0) -> None:
+        self.factor, self.noise, self.calls = factor, noise, list[int]()
+
+    def __call__(
+        self,
+        models: Mapping[str, Path],
+        device: DeviceBudget,
+        *,
+        protocol: Protocol = THOROUGH,
+        on_progress: Any = None,
+    ) -> dict[str, LatencyMeasurement]:
+        self.calls.append(len(models))
+        rng = np.random.default_rng(len(self.calls))
+        found = measure_by_size(models, device)
+        for name, one in found.items():
+            scale = self.factor * float(np.exp(rng.normal(0, self.noise)))
+            summary = one.summary.model_copy(update={"at_percentile": one.summary.at_percentile * scale})
+            found[name] = LatencyMeasurement(summary, one.samples_ms, "", one.environment)
+        return found
+
+
+def calibrated(
+    folder: Path, measure: BySize, store: CalibrationStore | None = None, **search: int
+) -> tuple[DeviceLatency, list[str]]:
+    progress = RecordingProgress()
+    spec = job_spec()
+    budget = spec.budget.model_copy(update={"search": spec.budget.search.model_copy(update=search)})
+    job = Job(
+        spec.model_copy(update={"budget": budget}), folder, DATASET, "mlp", LocalBackend(), measure, progress,
+        calibrations=store,
+    )  # fmt: skip
+    return DeviceLatency(job, NETWORK, spec.budget.devices[0], lambda: FileOfParameters()), progress.notes  # type: ignore[arg-type, return-value]
+
+
+def some_widths(latency: DeviceLatency, num: int) -> Sequence[dict[str, int]]:
+    points = latency.space.sample(10 * num, np.random.default_rng(3))
+    widths = [latency.space.from_key(point) for point in points.tolist()]
+    return [one for one in widths if not latency.is_measured(one)][:num]
+
+
+@pytest.fixture(autouse=True)
+def one_kind_of_predictor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choosing among all kinds takes a second a fit, and is tested elsewhere."""
+    monkeypatch.setattr(predictor, "_KINDS", {"least squares": predictor._KINDS["least squares"]})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CalibrationStore:
+    return CalibrationStore(ObjectStore(str(tmp_path / "calibrations")))
+
+
+def test_rounds_are_kept_counted_and_followed(tmp_path: Path) -> None:
+    measure = BySize()
+    latency, _ = calibrated(tmp_path, measure)
+    assert measure.calls == [NUM_CALIBRATION_WIDTHS] and (latency.num_left, latency.last_batch) == (24, -1)
+    widths = some_widths(latency, 5)
+    measure.factor = 1.5
+    latency.measure(3, widths)
+    assert (latency.num_made, latency.num_left, latency.last_batch) == (5, 19, 3)
+    rows = json.loads((tmp_path / "search" / "calibration-one-thread-rounds.json").read_text())[0]["rows"]
+    assert [one["widths"] for one in rows] == list(widths)
+    assert [one.latency_ms for one in latency.predict(widths)] == [one["latency_ms"] for one in rows]
+    again, _ = calibrated(tmp_path, measure)
+    assert len(measure.calls) == 2
+    more = some_widths(latency, 9)
+    assert again.predict(more) == latency.predict(more) and again.num_made == 5
+
+
+def test_a_later_job_starts_from_what_an_earlier_one_measured(tmp_path: Path, store: CalibrationStore) -> None:
+    first, later, slower = BySize(), BySize(), BySize(1.4)
+    latency, _ = calibrated(tmp_path / "first", first, store)
+    latency.measure(0, some_widths(latency, 8))
+    latency.keep()
+    assert first.calls == [NUM_CALIBRATION_WIDTHS, 8]
+    one, notes = calibrated(tmp_path / "later", later, store)
+    assert later.calls == [NUM_CHECKED] and "measurements of earlier jobs are used (8 fresh" in notes[0]
+    assert "of earlier jobs" in one.describe()
+    widths = some_widths(one, 20)
+    expected = [p.latency_ms for p in latency.predict(widths)]
+    assert [p.latency_ms for p in one.predict(widths)] == pytest.approx(expected, rel=0.05)
+    other, notes = calibrated(tmp_path / "slower", slower, store)
+    assert slower.calls == [NUM_CHECKED] and "rescaled" in notes[0] and "1.40 times" in notes[0]
+    assert [p.latency_ms for p in other.predict(widths)] == pytest.approx([1.4 * ms for ms in expected], rel=0.05)
+    # Resumed, a job does not look into the store again, which others have changed.
+    assert calibrated(tmp_path / "later", later, store)[0].predict(widths) == one.predict(widths)
+    assert later.calls == [NUM_CHECKED]
+
+
+def test_a_machine_that_has_changed_is_calibrated_anew(tmp_path: Path, store: CalibrationStore) -> None:
+    calibrated(tmp_path / "first", BySize(), store)
+    changed = BySize(factor=5.0)
+    latency, notes = calibrated(tmp_path / "changed", changed, store)
+    assert changed.calls == [NUM_CHECKED, NUM_CALIBRATION_WIDTHS - NUM_CHECKED] and "dropped" in notes[0]
+    assert "of earlier jobs" not in latency.describe()
+    third = BySize(factor=5.0)
+    assert "are used (" in calibrated(tmp_path / "third", third, store)[1][0]
+
+
+def test_a_store_that_fails_costs_a_note_and_no_more(tmp_path: Path) -> None:
+    class Failing(CalibrationStore):
+        def _read(self, architecture: Mapping[str, Any]) -> Any:
+            raise StorageError("no route to the bucket")
+
+    measure = BySize()
+    _, notes = calibrated(tmp_path, measure, Failing(ObjectStore(str(tmp_path / "away"))))
+    assert measure.calls == [NUM_CALIBRATION_WIDTHS]
+    assert [note for note in notes if "no route to the bucket" in note] == notes[:2]
+
+
+def test_a_predictor_that_cannot_be_trusted_measures_more_and_says_so(tmp_path: Path) -> None:
+    latency, notes = calibrated(tmp_path, BySize(noise=0.6), max_measurements=40)
+    assert latency.error.median_relative > 0.1
+    assert latency.num_left == 2 * 40 - 24  # 60 % of the 40 are measured before the search
+    assert "cannot be trusted (its median error is" in notes[0] and "up to 80 widths" in notes[0]
+    assert "in 90 % of cases within" in latency.describe()
+
+
+def test_measurements_are_limited(tmp_path: Path) -> None:
+    measure = BySize()
+    latency, _ = calibrated(tmp_path, measure, max_measurements=20)
+    assert measure.calls == [12] and latency.num_left == 8

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from inn_automl.export.bundle import BundleConfig, extract_bundle, read_bundle, write_bundle
     from inn_automl.export.inn import InnConfig, load_inn, write_inn
     from inn_automl.export.onnx import export_onnx
+    from inn_automl.export.quantization import quantize_onnx
     from inn_automl.export.template import Export, OnnxTemplate
     from inn_automl.export.verification import TOLERANCE, verify_onnx
 
@@ -24,6 +25,7 @@ _HOME = {
     "export_onnx": "onnx",
     "extract_bundle": "bundle",
     "load_inn": "inn",
+    "quantize_onnx": "quantization",
     "read_bundle": "bundle",
     "verify_onnx": "verification",
     "write_bundle": "bundle",
@@ -39,6 +41,7 @@ __all__ = [
     "export_onnx",
     "extract_bundle",
     "load_inn",
+    "quantize_onnx",
     "read_bundle",
     "verify_onnx",
     "write_bundle",

@@ -18,12 +18,12 @@ COORDINATE = "precision"
 _NAMES = {bits: name for name, bits in BITS.items()}
 
 
-def join(widths: Mapping[str, int], precision: str = DEFAULT) -> dict[str, int]:
+def join_point(widths: Mapping[str, int], precision: str = DEFAULT) -> dict[str, int]:
     """The point of a model in a space that has the coordinate."""
     return {**widths, COORDINATE: BITS[precision]}
 
 
-def split(point: Mapping[str, int]) -> tuple[dict[str, int], str]:
+def split_point(point: Mapping[str, int]) -> tuple[dict[str, int], str]:
     """The widths and the precision of a point; fp32 where it lacks the coordinate."""
     widths = {name: width for name, width in point.items() if name != COORDINATE}
     return widths, _NAMES[point.get(COORDINATE, BITS[DEFAULT])]

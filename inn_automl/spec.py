@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from inn_automl.errors import SpecError, UnknownNameError
+from inn_automl.precision import DEFAULT, PRECISIONS
 
 RUNTIMES = ("onnxruntime-cpu",)
 FAMILY_KINDS = {
@@ -69,6 +70,8 @@ class DeviceBudget(_Strict):
     max_size_bytes: Count | None = None
     granularity: Annotated[int, _Number, Field(gt=0, le=256)] = 1
     """Widths searched for this device are multiples of this many channels (where a group's size allows)."""
+    precisions: Annotated[tuple[str, ...], Field(min_length=1)] = (DEFAULT,)
+    """What a model may compute in here: the search chooses for each, by the accuracy and latency of that very file."""
 
     @field_validator("runtime")
     @classmethod
@@ -76,6 +79,14 @@ class DeviceBudget(_Strict):
         if value not in RUNTIMES:
             raise UnknownNameError("runtime", value, RUNTIMES)
         return value
+
+    @field_validator("precisions")
+    @classmethod
+    def _known_precisions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in PRECISIONS:
+                raise UnknownNameError("precision", name, PRECISIONS)
+        return tuple(name for name in PRECISIONS if name in value)
 
 
 class TrainingBudget(_Strict):
@@ -125,6 +136,11 @@ class Budget(_Strict):
         if twice:
             raise ValueError(f"two devices are named {twice[0]!r}: give each its own name")
         return self
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those that any of the devices offers."""
+        return tuple(name for name in PRECISIONS if any(name in device.precisions for device in self.devices))
 
 
 class JobSpec(_Strict):

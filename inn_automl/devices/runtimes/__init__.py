@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from inn_automl.errors import UnknownNameError
 
@@ -26,7 +26,12 @@ class Runtime(ABC):
 
     Args:
         threads: threads that compute one inference.
+
+    Attributes:
+        precisions: names of what it computes in (see `inn_automl.precision`).
     """
+
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -53,8 +58,22 @@ def create(name: str, threads: int) -> Runtime:
         UnknownNameError: there is none of that name.
         MeasurementError: it is not installed.
     """
+    return _class(name)(threads)
+
+
+def precisions(name: str) -> tuple[str, ...]:
+    """What the runtime called `name` computes in.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        MeasurementError: it is not installed.
+    """
+    return _class(name).precisions
+
+
+def _class(name: str) -> type[Runtime]:
     if name not in _MODULES:
         raise UnknownNameError("runtime", name, _MODULES)
     module, _, attribute = _MODULES[name].partition(":")
-    runtime: Runtime = getattr(import_module(module), attribute)(threads)
-    return runtime
+    found: type[Runtime] = getattr(import_module(module), attribute)
+    return found

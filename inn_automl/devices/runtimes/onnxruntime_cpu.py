@@ -24,6 +24,8 @@ _SESSION_CONFIG = {
 class OnnxRuntimeCpu(Runtime):
     """One inference at a time, `threads` threads within an operator, operators one after another."""
 
+    precisions = ("fp32", "int8")
+
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         self._options = onnxruntime.SessionOptions()

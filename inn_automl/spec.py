@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -42,6 +43,13 @@ def _refuse_lookalikes(value: Any) -> Any:
     return value
 
 
+def _known_precision(value: str) -> str:
+    if value not in PRECISIONS:
+        raise UnknownNameError("precision", value, PRECISIONS)
+    return value
+
+
+Precision = Annotated[str, AfterValidator(_known_precision)]
 _Number = BeforeValidator(_refuse_lookalikes)
 Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, _Number, Field(gt=0)]
@@ -70,7 +78,7 @@ class DeviceBudget(_Strict):
     max_size_bytes: Count | None = None
     granularity: Annotated[int, _Number, Field(gt=0, le=256)] = 1
     """Widths searched for this device are multiples of this many channels (where a group's size allows)."""
-    precisions: Annotated[tuple[str, ...], Field(min_length=1)] = (DEFAULT,)
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = (DEFAULT,)
     """What a model may compute in here: the search chooses for each, by the accuracy and latency of that very file."""
 
     @field_validator("runtime")
@@ -82,10 +90,7 @@ class DeviceBudget(_Strict):
 
     @field_validator("precisions")
     @classmethod
-    def _known_precisions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in PRECISIONS:
-                raise UnknownNameError("precision", name, PRECISIONS)
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in PRECISIONS if name in value)
 
 

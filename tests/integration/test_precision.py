@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,17 @@ import pytest
 
 from inn_automl.backend import LocalBackend
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.errors import SpecError, UnknownNameError
+from inn_automl.errors import ImpossibleBudgetError, SpecError, UnknownNameError
 from inn_automl.export import extract_bundle, read_bundle
 from inn_automl.pipeline import discretize_job, extend_job, run_job
 from inn_automl.result import DeviceResult, JobResult
+from inn_automl.stages import searching
 from inn_automl.stages.measuring import point_id
-from inn_automl.stages.searching import NUM_CALIBRATION_WIDTHS
 from tests.integration.conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size
 
 BOTH: dict[str, Any] = {"name": "both", "precisions": ["fp32", "int8"]}
 FLOATS: dict[str, Any] = {"name": "floats"}
-SEARCH = {"max_evaluations": 16, "batch_size": 6}
+SEARCH = {"max_evaluations": 8, "batch_size": 4}
 
 
 def spec_of(*devices: dict[str, Any]) -> Any:
@@ -41,6 +41,13 @@ class Recording(LocalBackend):
     def evaluate(self, trained: Any, dataset: Dataset, batch: Sequence[Any], *, split: str) -> Any:
         self.evaluated[split] += [dict(point) for point in batch]
         return super().evaluate(trained, dataset, batch, split=split)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_widths() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "NUM_CALIBRATION_WIDTHS", 8)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +115,7 @@ def test_each_precision_has_its_own_calibration_and_size(job: FinishedJob) -> No
     assert set(files) == {"calibration-both.json", "calibration-both+int8.json", "calibration-floats.json"}
     whole, small = files["calibration-both.json"], files["calibration-both+int8.json"]
     assert [one["widths"] for one in whole] == [one["widths"] for one in small]
-    assert len(small) <= NUM_CALIBRATION_WIDTHS
+    assert len(small) == searching.NUM_CALIBRATION_WIDTHS
     assert sum(one["size_bytes"] for one in small) < sum(one["size_bytes"] for one in whole)
     assert any("int8 takes" in note for note in job.progress.notes)
 
@@ -156,6 +163,23 @@ def test_discretize_makes_an_int8_bundle(finished_job: FinishedJob, tmp_path: Pa
     assert config.verification.agreement is not None
     with pytest.raises(UnknownNameError, match="did you mean 'int8'"):
         discretize_job(finished_job.folder, 0.75, tmp_path, precision="int4")
+
+
+def test_a_bound_that_only_int8_keeps_is_not_impossible(finished_job: FinishedJob, tmp_path: Path) -> None:
+    floats = json.loads((finished_job.folder / "search/calibration-one-thread.json").read_text())
+    bound = round(0.9 * min(one["size_bytes"] for one in floats))
+    with pytest.raises(ImpossibleBudgetError, match="max_size_bytes"):
+        extend_job(
+            spec_of({**FLOATS, "max_size_bytes": bound}), finished_job.folder, tmp_path / "floats",
+            backend=LocalBackend(cpus=1), measure=measure_by_size,
+        )  # fmt: skip
+    result = extend_job(
+        spec_of({**BOTH, "max_size_bytes": bound}), finished_job.folder, tmp_path / "both",
+        backend=LocalBackend(cpus=1), measure=measure_by_size,
+    )  # fmt: skip
+    (device,) = result.devices
+    best = next(point for point in device.front if point.id == device.recommended)
+    assert best.precision == "int8" and best.size_bytes <= bound
 
 
 def test_unknown_precisions_are_refused_with_the_nearest(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -44,12 +45,23 @@ _BATCH_VALUES = 2**16  # input values that are run at once: activations take som
 _INFERRED = {"onnx.infer": "onnxruntime.quant"}  # how ONNX Runtime's quantizer marks a graph whose shapes are known
 
 
-def quantize_onnx(source: str | Path, target: str | Path, samples: NDArray[np.generic]) -> int:
+def quantize_onnx(
+    source: str | Path,
+    target: str | Path,
+    samples: NDArray[np.generic],
+    *,
+    per_channel: bool = True,
+    reduce_range: bool = True,
+    signed_activations: bool = False,
+) -> int:
     """Writes a float32 ONNX file as an int8 one; the same file and samples give the same bytes.
 
     Args:
         source: a file as `export_onnx` writes it.
         samples: (N, *input_shape), raw values of training samples; the first `NUM_CALIBRATION` are used.
+        per_channel: a scale of the weights for each output channel, not one for the tensor.
+        reduce_range: weights of 7 bits, which no x86 kernel's sums overflow on.
+        signed_activations: from -128 to 127, not from 0 to 255.
 
     Returns:
         The size of the file in bytes.
@@ -65,7 +77,13 @@ def quantize_onnx(source: str | Path, target: str | Path, samples: NDArray[np.ge
     if not len(samples):
         raise ExportError(f"there is no sample to quantize {str(source)!r} with: give at least one.")
     try:
-        quantized = _quantize(onnx.load_model_from_string(data), np.asarray(samples[:NUM_CALIBRATION], np.float32))
+        quantized = _quantize(
+            onnx.load_model_from_string(data),
+            np.asarray(samples[:NUM_CALIBRATION], np.float32),
+            per_channel=per_channel,
+            reduce_range=reduce_range,
+            activation_qType=QuantType.QInt8 if signed_activations else QuantType.QUInt8,
+        )
     except Exception as error:  # ONNX Runtime's quantizer and sessions share no base class of their errors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ExportError(f"{str(source)!r} cannot be quantized ({reason}): leave int8 out.") from error
@@ -73,22 +91,20 @@ def quantize_onnx(source: str | Path, target: str | Path, samples: NDArray[np.ge
     return len(quantized)
 
 
-def _quantize(model: onnx.ModelProto, samples: NDArray[np.float32]) -> bytes:
+def _quantize(model: onnx.ModelProto, samples: NDArray[np.float32], **options: Any) -> bytes:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     _average_globally(model.graph)
     onnx.helper.set_model_props(model, _INFERRED)
     quantizer = QDQQuantizer(
         model,
-        per_channel=True,
-        reduce_range=True,
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, _ranges(model, samples)),
         nodes_to_quantize=[],
         nodes_to_exclude=[],
         op_types_to_quantize=OPERATIONS,
         extra_options={},
+        **options,
     )
     quantized: onnx.ModelProto = quantizer.quantize_model()
     _free_output(quantized.graph)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,9 +25,19 @@ NUM_VERIFIED = 16
 """Validation samples that every float ONNX file is compared with torch on."""
 
 
-@functools.lru_cache(maxsize=1)
+_last: dict[tuple[Architecture, str], OnnxTemplate] = {}
+
+
 def template_of(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
     """The exporter of a job's network; the last one is kept, for it takes seconds to make."""
+    key = architecture, dataset.fingerprint
+    if key not in _last:
+        _last.clear()
+        _last[key] = _template(architecture, dataset)
+    return _last[key]
+
+
+def _template(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
     network = architecture.network()
     return OnnxTemplate(
         network.discretize(network.full_widths).eval(),

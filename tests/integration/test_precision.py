@@ -44,7 +44,8 @@ class Recording(LocalBackend):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_widths() -> Iterator[None]:
+def _few_widths(finished_job: FinishedJob) -> Iterator[None]:
+    """Of this module's jobs only: the one that they extend is made before."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searching, "NUM_CALIBRATION_WIDTHS", 8)
         yield

@@ -109,7 +109,7 @@ class Problem:
 
 
 class TableLatency:
-    """What `stages.calibrating.DeviceLatency` does, with a table to measure in."""
+    """What `stages.device_latency.DeviceLatency` does, with a table to measure in."""
 
     def __init__(self, problem: Problem, seed: int) -> None:
         self._problem = problem

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from inn_automl.errors import BackendError, TrainingError
+from inn_automl.precision import split_point
 from inn_automl.search.evaluation import Evaluation, calibrate, calibration_samples, count_correct, split_samples
+from inn_automl.search.quantized import evaluate_file, int8_file, template_of
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrainingCandidate
 from inn_automl.training.trial import Trained, run_trial
@@ -74,8 +76,13 @@ class Backend(abc.ABC):
     def evaluate(self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str) -> list[Evaluation]:
         """Accuracy on a split at each of the widths.
 
+        Args:
+            batch: points: widths by group and, where it is not fp32, the precision (see `inn_automl.precision`), whose
+                accuracy is that of the very file.
+
         Raises:
             WidthsError: widths that the network does not allow.
+            ExportError: an int8 file could not be made.
             BackendError: the workers could not do it.
         """
 
@@ -84,16 +91,22 @@ class Backend(abc.ABC):
 
 
 class Evaluator:
-    """Evaluates widths of one network on one split; what is shared between widths is made once."""
+    """Evaluates points of one network on one split; what is shared between them is made once."""
 
     def __init__(self, trained: Trained, dataset: Dataset, split: str, *, device: str = "cpu") -> None:
+        self._architecture, self._dataset, self._split = trained.architecture, dataset, split
         self._network = trained.network().to(device)
         self._samples = split_samples(dataset, split, device=device)
         self._calibration = calibration_samples(dataset, device=device)
 
-    def __call__(self, widths: Widths) -> Evaluation:
+    def __call__(self, point: Widths) -> Evaluation:
+        widths, precision = split_point(point)
         module, num_calibration = calibrate(self._network, widths, self._calibration)
-        return Evaluation(count_correct(module, self._samples), len(self._samples), num_calibration)
+        if precision == "fp32":
+            return Evaluation(count_correct(module, self._samples), len(self._samples), num_calibration)
+        template = template_of(self._architecture, self._dataset)
+        with int8_file(template, module, self._dataset, widths=widths) as (_, path):
+            return evaluate_file(path, self._dataset, self._split, num_calibration=num_calibration)
 
 
 def best_first(results: Sequence[Trained | None], failures: Sequence[str]) -> list[Trained]:

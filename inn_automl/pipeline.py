@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.devices import latency
-from inn_automl.errors import InputError
+from inn_automl.devices import latency, runtimes
+from inn_automl.errors import InputError, SpecError
 from inn_automl.export import OnnxTemplate
 from inn_automl.models import build, default_family
+from inn_automl.precision import DEFAULT
 from inn_automl.progress import Progress, SilentProgress
 from inn_automl.result import JobResult
 from inn_automl.spec import JobSpec
@@ -63,6 +64,7 @@ def run_job(
             is kept.
     """
     progress = progress or SilentProgress()
+    _check_precisions(spec)
     _check_devices(spec, measure)
     dataset = load_dataset(spec.dataset, seed=spec.seed)
     family = spec.family or default_family(dataset.kind, dataset.input_shape)
@@ -104,6 +106,7 @@ def extend_job(
         MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found so far is kept.
     """
     progress = progress or SilentProgress()
+    _check_precisions(spec)
     _check_devices(spec, measure)
     finished = FinishedJob(parent)
     finished.check_extension(spec)
@@ -133,25 +136,34 @@ def extend_job(
         return _search_and_publish(job, adopt_training(job, finished, template), template)
 
 
-def discretize_job(folder: Path, widths: Mapping[str, int] | float, out: Path, *, dataset: str | None = None) -> Path:
+def discretize_job(
+    folder: Path,
+    widths: Mapping[str, int] | float,
+    out: Path,
+    *,
+    dataset: str | None = None,
+    precision: str = DEFAULT,
+) -> Path:
     """A finished job's network at any widths, as a verified bundle without latency; the job's folder is only read.
 
     Args:
         widths: channels of each coupled group, or one share of all of them.
         out: a path that ends in .zip, or the folder that ID.zip is written to.
         dataset: where the dataset lies now, if it is not where the job found it.
+        precision: what the model computes in.
 
     Returns:
         The path of the bundle.
 
     Raises:
         WidthsError: widths that the network does not allow; says which are.
+        UnknownNameError: there is no such precision.
         InputError: the job is not finished, or the dataset is not the one that it was trained on.
         ExportError, StorageError: the bundle could not be made.
     """
     finished = FinishedJob(folder)
     found = _dataset_of(finished, dataset or finished.spec.dataset)
-    return discretize_trained(found, finished.trials()[0], widths, out)
+    return discretize_trained(found, finished.trials()[0], widths, out, precision=precision)
 
 
 def _dataset_of(finished: FinishedJob, source: str) -> Dataset:
@@ -189,3 +201,15 @@ def _check_devices(spec: JobSpec, measure: Measure) -> None:
         )
     for device in spec.budget.devices:
         latency.check_device(device)
+
+
+def _check_precisions(spec: JobSpec) -> None:
+    """Refuses a precision that a device's runtime does not compute in."""
+    for device in spec.budget.devices:
+        known = runtimes.precisions(device.runtime)
+        other = next((name for name in device.precisions if name not in known), None)
+        if other:
+            raise SpecError(
+                f"device {device.name!r}: runtime {device.runtime!r} computes in {', '.join(known)}, not {other!r}: "
+                "leave it out of `precisions`."
+            )

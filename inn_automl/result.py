@@ -33,6 +33,8 @@ class FrontPoint(_Record):
 
     id: str
     widths: dict[str, int]
+    precision: str = "fp32"
+    """What the model computes in."""
     accuracy: float
     """Share of the validation split that is classified correctly."""
     test_accuracy: float
@@ -96,6 +98,7 @@ class Candidate(_Record):
     """Widths with what a job knows of them on one device; measured latency only where they were a finalist."""
 
     widths: dict[str, int]
+    precision: str = "fp32"
     accuracy: float
     params: int
     macs: int

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,6 +22,7 @@ from pydantic import (
 )
 
 from inn_automl.errors import SpecError, UnknownNameError
+from inn_automl.precision import DEFAULT, PRECISIONS
 
 RUNTIMES = ("onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino")
 FAMILY_KINDS = {
@@ -41,6 +43,13 @@ def _refuse_lookalikes(value: Any) -> Any:
     return value
 
 
+def _known_precision(value: str) -> str:
+    if value not in PRECISIONS:
+        raise UnknownNameError("precision", value, PRECISIONS)
+    return value
+
+
+Precision = Annotated[str, AfterValidator(_known_precision)]
 _Number = BeforeValidator(_refuse_lookalikes)
 Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, _Number, Field(gt=0)]
@@ -69,6 +78,8 @@ class DeviceBudget(_Strict):
     max_size_bytes: Count | None = None
     granularity: Annotated[int, _Number, Field(gt=0, le=256)] = 1
     """Widths searched for this device are multiples of this many channels (where a group's size allows)."""
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = (DEFAULT,)
+    """What a model may compute in here: the search chooses for each, by the accuracy and latency of that very file."""
 
     @field_validator("runtime")
     @classmethod
@@ -76,6 +87,11 @@ class DeviceBudget(_Strict):
         if value not in RUNTIMES:
             raise UnknownNameError("runtime", value, RUNTIMES)
         return value
+
+    @field_validator("precisions")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in PRECISIONS if name in value)
 
 
 class TrainingBudget(_Strict):
@@ -128,6 +144,11 @@ class Budget(_Strict):
         if twice:
             raise ValueError(f"two devices are named {twice[0]!r}: give each its own name")
         return self
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those that any of the devices offers."""
+        return tuple(name for name in PRECISIONS if any(name in device.precisions for device in self.devices))
 
 
 class JobSpec(_Strict):

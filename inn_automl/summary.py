@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from inn_automl.precision import DEFAULT
 from inn_automl.result import DeviceResult, FrontPoint, JobResult
 from inn_automl.tracking.series import front_series, short_count
 
@@ -46,9 +47,13 @@ def front_table(device: DeviceResult) -> Table:
         table.add_column(f"p{percentile:g} ms", justify="right", no_wrap=True)
     for name in ("params", "MACs", "size"):
         table.add_column(name, justify="right", no_wrap=True)
+    has_precisions = any(point.precision != DEFAULT for point in series.points)
+    if has_precisions:
+        table.add_column("in", no_wrap=True)
     for index, point in enumerate(series.points):
         best = index == series.recommended
-        table.add_row("*" if best else "", *_cells(point, _percentiles(device)), style="bold green" if best else None)
+        cells = [*_cells(point, _percentiles(device)), *([point.precision] if has_precisions else [])]
+        table.add_row("*" if best else "", *cells, style="bold green" if best else None)
     table.caption = "* recommended. " if series.recommended is not None else ""
     table.caption += "Accuracy in %; in brackets 95 % confidence intervals."
     return table

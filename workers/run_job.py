@@ -166,7 +166,9 @@ def _discretize(order: RunOrder, folder: Path, progress: RunProgress) -> Path:
     progress.stage("publishing")
     widths = order.widths.widths if order.widths.widths is not None else float(order.widths.ratio or 0.0)
     with _folder_of(_parent_url(order), f"{order.job_id}-parent", pushed=False) as (parent, _):
-        return discretize_job(parent, widths, folder / "bundles", dataset=_dataset(order))
+        return discretize_job(
+            parent, widths, folder / "bundles", dataset=_dataset(order), precision=order.widths.precision
+        )
 
 
 def _join_ray(spec: JobSpec) -> Backend:

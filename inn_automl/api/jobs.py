@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from inn_automl.api.base import Name, UtcTime, WireModel
+from inn_automl.precision import DEFAULT
 from inn_automl.result import DeviceResult
-from inn_automl.spec import DeviceBudget, JobSpec, SearchBudget
+from inn_automl.spec import DeviceBudget, JobSpec, Precision, SearchBudget
 
 
 class JobState(StrEnum):
@@ -62,6 +63,7 @@ class DiscretizeJob(WireModel):
 
     widths: dict[str, Annotated[int, Field(gt=0)]] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    precision: Precision = DEFAULT
 
     @model_validator(mode="after")
     def _one_of_both(self) -> DiscretizeJob:

@@ -35,6 +35,7 @@ from inn_automl.client.faults import JobEndedError, ServiceError
 from inn_automl.client.location import Location
 from inn_automl.client.transfers import DownloadedFile, OnProgress
 from inn_automl.client.transport import Transport
+from inn_automl.precision import DEFAULT
 from inn_automl.result import DeviceResult
 from inn_automl.spec import DeviceBudget, JobSpec, SearchBudget, parse
 
@@ -206,9 +207,17 @@ class Client:
         body = parse(ExtendJob, values, where="the extension")
         return self._one(Job, "POST", f"/jobs/{_part(job_id)}/extend", json=_json(body), headers=_new_key())
 
-    def discretize(self, job_id: str, *, widths: Mapping[str, int] | None = None, ratio: float | None = None) -> Job:
+    def discretize(
+        self,
+        job_id: str,
+        *,
+        widths: Mapping[str, int] | None = None,
+        ratio: float | None = None,
+        precision: str = DEFAULT,
+    ) -> Job:
         """One more model of a finished job: `widths` by group, or one `ratio` (0 to 1) of all groups."""
-        body = parse(DiscretizeJob, {"widths": widths and dict(widths), "ratio": ratio}, where="the discretization")
+        values = {"widths": widths and dict(widths), "ratio": ratio, "precision": precision}
+        body = parse(DiscretizeJob, values, where="the discretization")
         return self._one(Job, "POST", f"/jobs/{_part(job_id)}/discretize", json=_json(body), headers=_new_key())
 
     # Results

@@ -12,6 +12,7 @@ from inn_automl.client.transfers import DownloadedFile
 from inn_automl.commands.options import connect, print_json, print_table, server_options, transfer_bar, wide_console
 from inn_automl.commands.watching import follow
 from inn_automl.errors import InputError
+from inn_automl.precision import DEFAULT, PRECISIONS
 from inn_automl.summary import front_table
 
 OUT = click.option(
@@ -122,12 +123,14 @@ def _only_device(client: Client, job: str) -> str:
 @click.argument("job")
 @click.option("--ratio", type=click.FloatRange(0, 1, min_open=True), help="Of the full width, for all groups.")
 @click.option("--widths", metavar="GROUP=N,...", help="Channels of each group.")
+@click.option("--precision", default=DEFAULT, show_default=True, help=f"One of {', '.join(PRECISIONS)}.")
 @OUT
 @server_options
 def discretize(
     job: str,
     ratio: float | None,
     widths: str | None,
+    precision: str,
     out: Path,
     home: Path | None,
     url: str | None,
@@ -139,7 +142,7 @@ def discretize(
         raise click.UsageError("Give either --ratio or --widths.")
     chosen = None if widths is None else parse_widths(widths)
     with connect(home, url, key) as client:
-        made = client.discretize(job, widths=chosen, ratio=ratio)
+        made = client.discretize(job, widths=chosen, ratio=ratio, precision=precision)
         follow(client, made.id)
         with transfer_bar(f"downloading {out.name}") as on_progress:
             file = client.download_bundle(made.id, out, on_progress)

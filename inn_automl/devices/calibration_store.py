@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from inn_automl.precision import DEFAULT
 from inn_automl.spec import DeviceBudget
 
 MAX_ROWS, MAX_MACHINES, MAX_FILES = 72, 8, 64
@@ -103,11 +104,12 @@ def known_latency(costs: _Costs, latency_ms: float) -> KnownLatency:
 
 
 def describe_architecture(
-    device: DeviceBudget, family: str, input_shape: Sequence[int], costs: _Costs
+    device: DeviceBudget, family: str, input_shape: Sequence[int], costs: _Costs, precision: str = DEFAULT
 ) -> dict[str, Any]:
     """What must be the same where kept rows are to serve: settings, and the layers apart from their channels."""
     return {
         **{name: getattr(device, name) for name in _SETTINGS},
+        "precision": precision,
         "family": family,
         "input_shape": list(input_shape),
         "layers": [

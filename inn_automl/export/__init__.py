@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inn_automl.export.elastic_writer import write_elastic
     from inn_automl.export.inn import InnConfig, load_inn, write_inn
     from inn_automl.export.onnx import export_onnx
+    from inn_automl.export.quantization import quantize_onnx
     from inn_automl.export.template import Export, OnnxTemplate
     from inn_automl.export.verification import TOLERANCE, verify_onnx
 
@@ -27,6 +28,7 @@ _HOME = {
     "export_onnx": "onnx",
     "extract_bundle": "bundle",
     "load_inn": "inn",
+    "quantize_onnx": "quantization",
     "read_bundle": "bundle",
     "read_elastic": "elastic",
     "verify_onnx": "verification",
@@ -45,6 +47,7 @@ __all__ = [
     "export_onnx",
     "extract_bundle",
     "load_inn",
+    "quantize_onnx",
     "read_bundle",
     "read_elastic",
     "verify_onnx",

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from inn_automl.precision import COORDINATE
 from inn_automl.search.pareto import Floats, pareto_front
 from inn_automl.search.space import Key, Points, SearchSpace
 from inn_automl.search.surrogate import AccuracySurrogate
@@ -42,10 +43,15 @@ Assess = Callable[[Points], tuple[Floats, NDArray[np.bool_]]]
 def width_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     """What Optuna may choose for each coupled group: any integer that the network allows, on a logarithmic scale.
 
-    A device's granularity is not part of it, so that widths which were evaluated for another device fit too.
+    A device's granularity is not part of it, nor which precisions it offers, so that what was evaluated for another
+    device fits too.
     """
     return {
-        name: IntDistribution(allowed[0], allowed[-1], log=True)
+        name: (
+            CategoricalDistribution(tuple(allowed))
+            if name == COORDINATE
+            else IntDistribution(allowed[0], allowed[-1], log=True)
+        )
         for name, allowed in zip(space.names, space.allowed, strict=True)
     }
 

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inn_automl.errors import WidthsError
+from inn_automl.precision import BITS, COORDINATE, DEFAULT, is_a_choice
 
 Widths = Mapping[str, int]
+"""Widths by coupled group; where precision is a choice, its bits under `precision`, too."""
 Key = tuple[int, ...]
-"""Widths in the order of the groups."""
+"""Widths in the order of the groups, and last the bits where precision is a choice."""
 Points = NDArray[np.int64]
-"""Widths of n candidates, (n, d), columns in the order of the d groups."""
+"""Widths of n candidates, (n, d), columns in the order of a key."""
 
 
 class CoupledGroup(Protocol):
@@ -30,7 +32,7 @@ class CoupledGroup(Protocol):
 
 
 class SearchSpace:
-    """Integer widths for every coupled group, on a device's granularity.
+    """Integer widths for every coupled group, on a device's granularity, and a precision where there is a choice.
 
     A group may take the allowed widths that are multiples of `granularity`, and always its full size, so that the
     full network is a point of every space: a group of size 10 on granularity 8 takes 8 or 10, one of size 6 only 6.
@@ -41,6 +43,9 @@ class SearchSpace:
     Args:
         groups: the coupled groups, in the network's order.
         granularity: channels that the device computes at a time.
+        precisions: the ones that the device offers. Where a job knows others than fp32, `precision` is the last name,
+            with the bits of a number for a width.
+        known: the ones that any device of the job offers; by default those of this device.
 
     Attributes:
         names: the groups' names, in order.
@@ -51,7 +56,13 @@ class SearchSpace:
         WidthsError: there is no group, two share a name, or `granularity` is not positive.
     """
 
-    def __init__(self, groups: Iterable[CoupledGroup], granularity: int = 1) -> None:
+    def __init__(
+        self,
+        groups: Iterable[CoupledGroup],
+        granularity: int = 1,
+        precisions: Sequence[str] = (DEFAULT,),
+        known: Sequence[str] | None = None,
+    ) -> None:
         groups = tuple(groups)
         if granularity < 1:
             raise WidthsError(f"granularity is {granularity}: give a positive number of channels.")
@@ -62,8 +73,16 @@ class SearchSpace:
         if len(set(self.names)) < len(self.names):
             raise WidthsError(f"two coupled groups share a name: {', '.join(self.names)}.")
         self.values = tuple(_values(group, granularity) for group in groups)
+        self.allowed: tuple[Sequence[int], ...] = tuple(group.allowed for group in groups)
+        self.precisions = tuple(sorted(precisions, key=BITS.__getitem__, reverse=True))
+        """The ones that the device offers, the widest first."""
+        if is_a_choice(known or precisions):
+            if COORDINATE in self.names:
+                raise WidthsError(f"a coupled group is named {COORDINATE!r}: give its module another name.")
+            self.names += (COORDINATE,)
+            self.values += (tuple(sorted(BITS[name] for name in precisions)),)
+            self.allowed += (sorted(BITS[name] for name in known or precisions),)
         self._arrays = tuple(np.array(values, dtype=np.int64) for values in self.values)
-        self.allowed = tuple(group.allowed for group in groups)
 
     @property
     def smallest(self) -> dict[str, int]:
@@ -80,9 +99,16 @@ class SearchSpace:
         """How many different widths the space holds."""
         return math.prod(len(values) for values in self.values)
 
-    def uniform(self, ratio: float) -> dict[str, int]:
-        """The same share of every group's full size, each rounded to the nearest width that the group may take."""
-        return self.from_key([_nearest(values, ratio * values[-1]) for values in self._arrays])
+    def uniform(self, ratio: float, precision: str | None = None) -> dict[str, int]:
+        """The same share of every group's full size, each rounded to the nearest width that the group may take.
+
+        Args:
+            precision: one that the device offers; by default the widest.
+        """
+        key = [_nearest(values, ratio * values[-1]) for values in self._arrays]
+        if self.names[-1] == COORDINATE:
+            key[-1] = BITS[precision or self.precisions[0]]
+        return self.from_key(key)
 
     def key(self, widths: Widths) -> Key:
         """Widths as a hashable tuple in the order of `names`.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from inn_automl.errors import CorruptFileError, JobDirectoryError, StorageError
+from inn_automl.precision import BITS, COORDINATE, DEFAULT, is_a_choice, join_point, split_point
 from inn_automl.storage import write_atomically
 
 
@@ -172,8 +173,11 @@ class AccuracyTable:
             )
 
 
-def inherit_evaluations(parent: Path, child: Path) -> None:
+def inherit_evaluations(parent: Path, child: Path, precisions: Collection[str] = (DEFAULT,)) -> None:
     """Begins the table `child` with all evaluations of another search's, as a first batch that cost nothing.
+
+    Args:
+        precisions: those of the new search; evaluations of others are left behind.
 
     Raises:
         CorruptFileError: a line of `parent` is not what `AccuracyTable` writes.
@@ -181,16 +185,28 @@ def inherit_evaluations(parent: Path, child: Path) -> None:
     """
     try:
         header, *records = (json.loads(line) for line in parent.read_bytes().splitlines())
-        made = [{**record, "batch": 0} for record in records if "accuracy" in record]
-        header["inherited"] = len(made)
+        made = []
+        for record in records:
+            if "accuracy" in record and split_point(record["widths"])[1] in precisions:
+                made.append({**record, "batch": 0, "widths": _point(record["widths"], precisions)})
+        groups, _ = split_point(header["groups"])
+        if is_a_choice(precisions):
+            groups[COORDINATE] = max(BITS[precision] for precision in precisions)
+        header.update(groups=groups, inherited=len(made))
     except OSError as error:
         raise StorageError(f"the evaluations {str(parent)!r} cannot be read ({error}): check the folder.") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptFileError(
             f"{str(parent)!r} holds no evaluations ({error!r}): its job cannot be extended."
         ) from error
     lines = [header, {"begun": 0, "device": "", "num": len(made)}, *made, {"finished": 0, "device": ""}]
     write_atomically(child, b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines))
+
+
+def _point(point: dict[str, int], precisions: Collection[str]) -> dict[str, int]:
+    """A point with the coordinate of precision where these are a choice, and without it where they are none."""
+    widths, precision = split_point(point)
+    return join_point(widths, precision) if is_a_choice(precisions) else widths
 
 
 def drop_torn_line(path: Path) -> None:

@@ -8,6 +8,7 @@ predicted now; on record is what was predicted when the accuracy became known.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from inn_automl.precision import COORDINATE
 from inn_automl.search.bounds import Bounds, excess
 from inn_automl.search.pareto import Floats
 from inn_automl.search.refinement import Refinement
@@ -25,7 +27,7 @@ from inn_automl.search.sampler import FrontSampler, width_distributions
 from inn_automl.search.space import Key, Points, SearchSpace, Widths
 
 NUM_WARM = 12
-"""Uniform widths that a study starts with."""
+"""Uniform widths that a study starts with, shared among the precisions."""
 REFERENCE_FACTOR = 1.25
 """Hypervolume is measured from beyond the bound, so that accuracy gained right at the bound counts."""
 _LADDER_STEPS = 200
@@ -42,6 +44,8 @@ class Prediction:
     params: int
     macs: int
     size_bytes: int
+    offered: bool = True
+    """Whether the device offers the precision; what others evaluated may have another one."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,18 @@ class DeviceSearch:
         return self.latency_margin if self.refinement is None else self.refinement.margin
 
     def excess(self, prediction: Prediction) -> dict[str, float]:
-        """By what share a prediction, with the margin on its latency, exceeds each bound: see `bounds.excess`."""
-        return excess(
+        """By what share a prediction, with the margin on its latency, exceeds each bound: see `bounds.excess`.
+
+        A precision that the device does not offer exceeds a bound of its own.
+        """
+        over = excess(
             self.bounds,
             latency_ms=prediction.latency_ms * (1.0 + self.margin),
             params=prediction.params,
             macs=prediction.macs,
             size_bytes=prediction.size_bytes,
         )
+        return over if prediction.offered else {**over, COORDINATE: 1.0}
 
     def feasible(self, prediction: Prediction) -> bool:
         """Whether a prediction keeps every bound."""
@@ -271,19 +279,26 @@ class WidthStudy:
     def _warm_start(self) -> tuple[list[Key], float]:
         """Uniform widths to start with, and the latency of the slowest uniform ones in milliseconds.
 
-        The fastest, the slowest and the middle feasible ones come first, then others evenly spaced in latency, then the
-        full network where it is infeasible: it is recorded, not evaluated.
+        Of each precision the fastest, the slowest and the middle feasible ones come first, then others evenly spaced in
+        latency, then the full network where it is infeasible: it is recorded, not evaluated. Precisions take turns.
         """
-        ladder = list(dict.fromkeys(self._uniform_keys()))
-        latency, feasible = self.device.assess(np.array(ladder, dtype=np.int64))
-        order = [int(i) for i in np.argsort(latency, kind="stable") if feasible[i]]
-        warm: list[Key] = []
-        if order:
-            span = np.linspace(latency[order[0]], latency[order[-1]], NUM_WARM)
-            nearest = [ladder[order[int(np.argmin(np.abs(latency[order] - target)))]] for target in span]
-            warm = [nearest[0], nearest[-1], nearest[NUM_WARM // 2], *nearest]
-        return list(dict.fromkeys([*warm, ladder[-1]])), float(latency.max())
+        num = -(-NUM_WARM // len(self._space.precisions))
+        warm: list[list[Key]] = []
+        slowest_ms = 0.0
+        for precision in self._space.precisions:
+            ladder = list(dict.fromkeys(self._uniform_keys(precision)))
+            latency, feasible = self.device.assess(np.array(ladder, dtype=np.int64))
+            slowest_ms = max(slowest_ms, float(latency.max()))
+            order = [int(i) for i in np.argsort(latency, kind="stable") if feasible[i]]
+            chosen: list[Key] = []
+            if order:
+                span = np.linspace(latency[order[0]], latency[order[-1]], num)
+                nearest = [ladder[order[int(np.argmin(np.abs(latency[order] - target)))]] for target in span]
+                chosen = [nearest[0], nearest[-1], nearest[num // 2], *nearest]
+            warm.append([*dict.fromkeys([*chosen, ladder[-1]])])
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*warm))
+        return [key for key in turns if key is not None], slowest_ms
 
-    def _uniform_keys(self) -> list[Key]:
+    def _uniform_keys(self, precision: str) -> list[Key]:
         ratios = np.linspace(0.0, 1.0, _LADDER_STEPS + 1)
-        return [self._space.key(self._space.uniform(float(ratio))) for ratio in ratios]
+        return [self._space.key(self._space.uniform(float(ratio), precision)) for ratio in ratios]

@@ -13,6 +13,7 @@ from inn_automl.export import BundleConfig
 from inn_automl.export.bundle import Accuracy, Build, DatasetFacts, LatencyEvidence, Port, Preprocessing, Verification
 from inn_automl.export.inn import NETWORK, GroupFacts, InnConfig, Standardization, write_inn
 from inn_automl.export.verification import TOLERANCE
+from inn_automl.precision import DEFAULT
 from inn_automl.storage import read_json
 from inn_automl.training.trial import Architecture, Trained
 
@@ -42,6 +43,7 @@ def bundle_config(
     *,
     id: str,
     widths: Mapping[str, int],
+    precision: str = DEFAULT,
     params: int,
     macs: int,
     validation: float,
@@ -49,6 +51,7 @@ def bundle_config(
     latency: Mapping[str, LatencyEvidence],
     difference: float,
     num_verified: int,
+    agreement: float | None = None,
 ) -> BundleConfig:
     """The config of a discretized model's bundle."""
     return BundleConfig(
@@ -56,6 +59,7 @@ def bundle_config(
         family=architecture.family,
         build=_build(architecture),
         widths=dict(widths),
+        precision=precision,
         classes=dataset.classes,
         input=Port(name="input", shape=dataset.input_shape),
         output=Port(name="logits", shape=(dataset.num_classes,)),
@@ -70,7 +74,9 @@ def bundle_config(
         params=params,
         macs=macs,
         latency=dict(latency),
-        verification=Verification(max_difference=difference, tolerance=TOLERANCE, num_samples=num_verified),
+        verification=Verification(
+            max_difference=difference, tolerance=TOLERANCE, num_samples=num_verified, agreement=agreement
+        ),
     )
 
 

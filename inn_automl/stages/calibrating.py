@@ -1,10 +1,12 @@
-"""Calibrating: what any widths cost on a device, learned from a few dozen that are measured, and from more while the
-search goes on.
+"""Calibrating: what any widths cost on a device in one precision, learned from a few dozen that are measured, and from
+more while the search goes on.
 
 DIR/search/calibration-DEVICE.json          widths measured before the search
 DIR/search/calibration-DEVICE-kept.json     measurements of earlier jobs that are used beside them
 DIR/search/calibration-DEVICE-rounds.json   widths measured in the search, by the number of batches before them
 DIR/search/onnx/                            what was measured
+
+DEVICE is followed by `+PRECISION` where that is not fp32.
 
 Everything is written before it is used, so that a job that was stopped goes on with the same predictions.
 """
@@ -33,9 +35,11 @@ from inn_automl.devices.latency import QUICK
 from inn_automl.devices.measurement import Protocol
 from inn_automl.devices.predictor import LatencyPredictor, distrust
 from inn_automl.errors import StorageError
-from inn_automl.export import OnnxTemplate
+from inn_automl.export import OnnxTemplate, quantize_onnx
 from inn_automl.integral import IntegralNetwork, Widths
+from inn_automl.precision import DEFAULT
 from inn_automl.result import Granularity, PredictorError
+from inn_automl.search.quantized import range_samples
 from inn_automl.search.space import SearchSpace
 from inn_automl.search.study import Prediction
 from inn_automl.spec import DeviceBudget, JobSpec
@@ -57,10 +61,8 @@ _SETTINGS = ("name", "agent", "runtime", "threads", "batch_size", "percentile", 
 Template = Callable[[], OnnxTemplate]
 
 
-class DeviceLatency:
-    """Costs of any widths on one device: latency as measured where it was, else as predicted.
-
-    It is a `search.refinement.Refinement`.
+class PrecisionLatency:
+    """Costs of any widths on one device in one precision: latency as measured where it was, else as predicted.
 
     Args:
         template: makes the exporter, when it is needed.
@@ -70,12 +72,17 @@ class DeviceLatency:
         ExportError, StorageError: a model could not be exported or a file not be written.
     """
 
-    def __init__(self, job: Job, network: IntegralNetwork, device: DeviceBudget, template: Template) -> None:
-        self.budget = device
+    def __init__(
+        self, job: Job, network: IntegralNetwork, device: DeviceBudget, precision: str, template: Template
+    ) -> None:
+        self.budget, self.precision = device, precision
+        # A plus sign, because no device has one in its name.
+        self._key = device.name if precision == DEFAULT else f"{device.name}+{precision}"
+        self._called = device.name if device.precisions == (DEFAULT,) else f"{device.name}, {precision}"
         self.space = SearchSpace(network.groups, device.granularity)
         self._job, self._network, self._template = job, network, template
         self._architecture = describe_architecture(
-            device, job.family, job.dataset.input_shape, network.costs(network.full_widths)
+            device, job.family, job.dataset.input_shape, network.costs(network.full_widths), precision
         )
         if not self._path().exists() and not self._adopt_parent():
             self._calibrate()
@@ -88,25 +95,24 @@ class DeviceLatency:
         self._fit()
 
     @property
-    def margin(self) -> float:
-        return self.error.median_relative
-
-    @property
     def error(self) -> PredictorError:
         """Of held-out widths, by the latest fit."""
         return self._predictor.error
 
     @property
     def num_made(self) -> int:
+        """Widths that were measured in the search."""
         return sum(len(one["rows"]) for one in self._rounds)
 
     @property
     def num_left(self) -> int:
+        """Widths that may still be measured; negative if another precision's were measured instead."""
         limit = self._job.spec.budget.search.max_measurements * (1 if self._trusted else DISTRUST_FACTOR)
-        return max(0, limit - self._num_planned() - self.num_made)
+        return limit - self._num_planned() - self.num_made
 
     @property
     def last_batch(self) -> int:
+        """Number of finished batches at the latest round; -1 before the first."""
         return int(self._rounds[-1]["batch"]) if self._rounds else -1
 
     @property
@@ -115,6 +121,7 @@ class DeviceLatency:
         return dict(self._measured)
 
     def is_measured(self, widths: Widths) -> bool:
+        """Whether latency at these widths is known."""
         return self.space.key(widths) in self._measured
 
     def predict(self, batch: Sequence[Widths]) -> list[Prediction]:
@@ -132,6 +139,7 @@ class DeviceLatency:
         ]
 
     def measure(self, batch: int, widths: Sequence[Widths]) -> None:
+        """Measures widths together after a number of finished batches, keeps what was found, and fits anew."""
         rows, _ = self._measure(widths, ROUND)
         self._rounds.append({"batch": batch, "rows": rows})
         write_json(self._path("-rounds"), self._rounds)
@@ -147,7 +155,7 @@ class DeviceLatency:
         low, high = error.interval or (1.0, 1.0)
         num_kept = f" and {len(self._kept)} of earlier jobs" if self._kept else ""
         return (
-            f"{self.budget.name}: latency is predicted within {error.median_relative:.1%} (median over "
+            f"{self._called}: latency is predicted within {error.median_relative:.1%} (median over "
             f"{error.num_held_out} held-out widths{num_kept and ', those'}{num_kept}), in 90 % of cases within "
             f"{low - 1:+.0%} to {high - 1:+.0%}; rank correlation {error.spearman:.3f}"
         )
@@ -161,10 +169,10 @@ class DeviceLatency:
         try:
             store.save(self._architecture, self._place, rows, kept=self._kept)
         except StorageError as error:
-            self._job.progress.note(f"{self.budget.name}: measurements could not be kept for later jobs ({error})")
+            self._job.progress.note(f"{self._called}: measurements could not be kept for later jobs ({error})")
 
     def _path(self, ending: str = "") -> Path:
-        return self._job.folder / "search" / f"calibration-{self.budget.name}{ending}.json"
+        return self._job.folder / "search" / f"calibration-{self._key}{ending}.json"
 
     def _rows(self) -> list[dict[str, Any]]:
         return [*self._calibration, *(row for one in self._rounds for row in one["rows"])]
@@ -190,7 +198,7 @@ class DeviceLatency:
             self._trusted = fault is None
             limit = self._job.spec.budget.search.max_measurements * (1 if self._trusted else DISTRUST_FACTOR)
             why = "can be trusted now" if fault is None else f"cannot be trusted ({fault})"
-            self._job.progress.note(f"{self.budget.name}: the predictor {why}: up to {limit} widths are measured")
+            self._job.progress.note(f"{self._called}: the predictor {why}: up to {limit} widths are measured")
 
     def _adopt_parent(self) -> bool:
         """Takes over what the parent measured, if it measured this very device: only its bounds may be others."""
@@ -231,7 +239,7 @@ class DeviceLatency:
         try:
             return store is not None and store.knows(self._architecture)
         except StorageError as error:
-            self._job.progress.note(f"{self.budget.name}: measurements of earlier jobs cannot be read ({error})")
+            self._job.progress.note(f"{self._called}: measurements of earlier jobs cannot be read ({error})")
             return False
 
     def _verified(self, fresh: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> list[KnownLatency]:
@@ -242,14 +250,14 @@ class DeviceLatency:
             return []
         features = np.stack([latency_features(self._network.costs(row["widths"])) for row in fresh])
         verdict = verify([row["latency_ms"] for row in fresh], _fitted(kept).predict(features))
-        self._job.progress.note(f"{self.budget.name}: {verdict.sentence}")
+        self._job.progress.note(f"{self._called}: {verdict.sentence}")
         if verdict.scale is None:
             return []
         return [KnownLatency(one.layers, one.latency_ms * verdict.scale) for one in kept]
 
     def _measure(self, widths: Sequence[Widths], protocol: Protocol) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Rows of widths, measured together, and what they were measured on."""
-        name, progress = self.budget.name, self._job.progress
+        name, progress = self._called, self._job.progress
         is_round = protocol is ROUND
         models = {}
         for position, one in enumerate(widths):
@@ -276,10 +284,14 @@ class DeviceLatency:
 
     def _export(self, widths: Widths) -> Path:
         """The ONNX file of widths, for timing: its statistics are not re-estimated, which changes no operation."""
-        name = f"search/onnx/{'-'.join(str(widths[group.name]) for group in self._network.groups)}.onnx"
-        path = self._job.folder / name
-        if not self._job.inherit(name):
+        name = f"search/onnx/{'-'.join(str(widths[group.name]) for group in self._network.groups)}"
+        path = self._job.folder / f"{name}.onnx"
+        if not self._job.inherit(f"{name}.onnx"):
             self._template().export(self._network.discretize(widths).eval(), path, widths=widths)
+        if self.precision != DEFAULT:
+            source, path = path, self._job.folder / f"{name}.{self.precision}.onnx"
+            if not self._job.inherit(f"{name}.{self.precision}.onnx"):
+                quantize_onnx(source, path, range_samples(self._job.dataset))
         return path
 
 

@@ -11,11 +11,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from inn_automl.data import Dataset
 from inn_automl.devices.latency import QUICK
 from inn_automl.errors import ImpossibleBudgetError
-from inn_automl.export import OnnxTemplate, export_onnx
+from inn_automl.export import OnnxTemplate, export_onnx, quantize_onnx
 from inn_automl.models import get_family
+from inn_automl.precision import DEFAULT
 from inn_automl.result import LatencySummary
+from inn_automl.search.quantized import range_samples
 from inn_automl.search.space import SearchSpace
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
@@ -32,6 +35,14 @@ class _Extreme:
     macs: int
     size_bytes: int
     path: Path
+
+    def in_precision(self, precision: str, dataset: Dataset) -> _Extreme:
+        """The same network in a precision."""
+        if precision == DEFAULT:
+            return self
+        path = self.path.with_suffix(f".{precision}.onnx")
+        size_bytes = quantize_onnx(self.path, path, range_samples(dataset))
+        return dataclasses.replace(self, size_bytes=size_bytes, path=path)
 
 
 def fitting_candidates(job: Job) -> list[TrainingCandidate]:
@@ -139,28 +150,42 @@ def _latency(job: Job, extreme: _Extreme, device: DeviceBudget) -> LatencySummar
 
 
 def _misses(job: Job, smallest: _Extreme, devices: Sequence[DeviceBudget]) -> list[tuple[DeviceBudget, str]]:
-    """Devices and bounds that even the smallest network is certain to miss."""
+    """Devices and bounds that even the smallest network is certain to miss, whatever it computes in."""
     missed = []
     for device in devices:
-        for key in ("max_params", "max_macs", "max_size_bytes"):
-            bound = getattr(device, key)
-            if bound is not None and getattr(smallest, key.removeprefix("max_")) > bound:
-                missed.append((device, key))
-        if device.max_latency_ms is not None and _latency(job, smallest, device).ci[0] > device.max_latency_ms:
-            missed.append((device, "max_latency_ms"))
+        missing: list[str] = []
+        for precision in device.precisions:
+            missing = _missing(job, smallest.in_precision(precision, job.dataset), device)
+            if not missing:
+                break
+        missed += [(device, key) for key in missing]
     return missed
+
+
+def _missing(job: Job, extreme: _Extreme, device: DeviceBudget) -> list[str]:
+    missing = []
+    for key in ("max_params", "max_macs", "max_size_bytes"):
+        bound = getattr(device, key)
+        if bound is not None and getattr(extreme, key.removeprefix("max_")) > bound:
+            missing.append(key)
+    if device.max_latency_ms is not None and _latency(job, extreme, device).ci[0] > device.max_latency_ms:
+        missing.append("max_latency_ms")
+    return missing
 
 
 def _explain(
     job: Job, device: DeviceBudget, key: str, smallest: _Extreme, largest: _Extreme, reach: str, remedy: str
 ) -> str:
     bound = getattr(device, key)
+    lows = [smallest.in_precision(precision, job.dataset) for precision in device.precisions]
+    highs = [largest.in_precision(precision, job.dataset) for precision in device.precisions]
     if key == "max_latency_ms":
-        low, high = (_latency(job, extreme, device).at_percentile for extreme in (smallest, largest))
+        low = min(_latency(job, extreme, device).at_percentile for extreme in lows)
+        high = max(_latency(job, extreme, device).at_percentile for extreme in highs)
         reachable = f"{low:.3g} to {high:.3g} ms at p{device.percentile:g}"
     else:
         name = key.removeprefix("max_")
-        low, high = getattr(smallest, name), getattr(largest, name)
+        low, high = min(getattr(extreme, name) for extreme in lows), max(getattr(extreme, name) for extreme in highs)
         reachable = f"{low:,} to {high:,} {name}".replace("size_bytes", "bytes")
     return (
         f"device {device.name!r}: {key} = {bound:g} cannot be met by {reach} from {reachable}: "

@@ -10,55 +10,71 @@ import numpy as np
 import torch
 
 from inn_automl.data import Dataset
-from inn_automl.errors import WidthsError
-from inn_automl.export import export_onnx, verify_onnx, write_bundle
+from inn_automl.errors import UnknownNameError, WidthsError
+from inn_automl.export import export_onnx, quantize_onnx, verify_onnx, write_bundle
 from inn_automl.integral import IntegralNetwork
-from inn_automl.search.evaluation import calibrate, calibration_samples, count_correct, split_samples
+from inn_automl.precision import DEFAULT, PRECISIONS
+from inn_automl.search.evaluation import Evaluation, calibrate, calibration_samples, count_correct, split_samples
+from inn_automl.search.quantized import NUM_VERIFIED, agreement, evaluate_file, range_samples
 from inn_automl.stages.bundling import Tested, bundle_config
-from inn_automl.stages.measuring import NUM_VERIFIED, point_id
+from inn_automl.stages.measuring import point_id
 from inn_automl.training.trial import Trained
 
 
-def discretize_trained(dataset: Dataset, trained: Trained, widths: Mapping[str, int] | float, out: Path) -> Path:
+def discretize_trained(
+    dataset: Dataset, trained: Trained, widths: Mapping[str, int] | float, out: Path, *, precision: str = DEFAULT
+) -> Path:
     """Writes a verified bundle of the network at the widths, and returns its path.
 
     Args:
         out: a path that ends in .zip, or the folder that ID.zip is written to.
+        precision: what the model computes in; its accuracy is that of the very file.
 
     Raises:
+        UnknownNameError: there is no such precision.
         WidthsError: widths that the network does not allow; says which are.
         ExportError, StorageError: the bundle could not be made.
     """
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
     network = trained.network()
     chosen = _chosen(network, widths)
-    name, costs = point_id(chosen), network.costs(chosen)
+    name, costs = point_id(chosen, precision), network.costs(chosen)
     module, _ = calibrate(network, chosen, calibration_samples(dataset))
-    correct, totals = {}, {}
-    for split in ("validation", "test"):
-        samples = split_samples(dataset, split)
-        correct[split], totals[split] = count_correct(module, samples), len(samples)
-    module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     path = out if out.suffix == ".zip" else out / f"{name}.zip"
     with tempfile.TemporaryDirectory() as folder:
-        onnx = Path(folder) / "model.onnx"
+        found = {split: _evaluate(module, dataset, split) for split in ("validation", "test")}
+        module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        exported = onnx = Path(folder) / "model.onnx"
         mean, std = dataset.mean, dataset.std
-        export_onnx(module, onnx, input_shape=dataset.input_shape, mean=mean, std=std, widths=chosen)
+        export_onnx(module, exported, input_shape=dataset.input_shape, mean=mean, std=std, widths=chosen)
         verified = np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32)
+        if precision != DEFAULT:
+            onnx = Path(folder) / f"{precision}.onnx"
+            quantize_onnx(exported, onnx, range_samples(dataset))
+            found = {split: evaluate_file(onnx, dataset, split) for split in found}
         config = bundle_config(
             dataset,
             trained.architecture,
             id=name,
             widths=chosen,
+            precision=precision,
             params=costs.params,
             macs=costs.macs,
-            validation=correct["validation"] / totals["validation"],
-            tested=Tested.counted(correct["test"], totals["test"]),
+            validation=found["validation"].accuracy,
+            tested=Tested.counted(found["test"].num_correct, found["test"].num_samples),
             latency={},
-            difference=verify_onnx(onnx, module, verified, mean=mean, std=std),
+            difference=verify_onnx(exported, module, verified, mean=mean, std=std),
             num_verified=len(verified),
+            agreement=None if onnx is exported else agreement(exported, onnx, dataset),
         )
         write_bundle(path, config, onnx=onnx, weights=module.state_dict())
     return path
+
+
+def _evaluate(module: torch.nn.Module, dataset: Dataset, split: str) -> Evaluation:
+    samples = split_samples(dataset, split)
+    return Evaluation(count_correct(module, samples), len(samples), 0)
 
 
 def _chosen(network: IntegralNetwork, widths: Mapping[str, int] | float) -> dict[str, int]:

@@ -100,7 +100,7 @@ def adopt_training(job: Job, parent: FinishedJob, template: Callable[[], OnnxTem
             check_trained(job, trials[0], template)
         evaluations = job.folder / EVALUATIONS
         if not evaluations.exists():
-            inherit_evaluations(parent.folder / EVALUATIONS, evaluations)
+            inherit_evaluations(parent.folder / EVALUATIONS, evaluations, job.spec.budget.precisions)
         for trained in trials:
             folder = trained.folder.relative_to(parent.folder)
             if trained is trials[0]:

@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.torch import save
+from torch import nn
 
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
+from inn_automl.precision import DEFAULT, join_point
 from inn_automl.result import Candidate, LatencySummary, LayerTime
 from inn_automl.search.choice import choose_finalists, front_and_recommendation
 from inn_automl.search.evaluation import calibrated
+from inn_automl.search.quantized import NUM_VERIFIED, agreement, evaluate_file, int8_file, template_of
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
 from inn_automl.stages.profiling import profile_layers
@@ -26,9 +28,6 @@ from inn_automl.training.trial import Trained
 
 MAX_FINALISTS = 20
 """Candidates measured for each device."""
-
-NUM_VERIFIED = 16
-"""Validation samples that every ONNX file is compared with torch on."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,9 @@ class Finalist:
     num_verified: int
     latency: dict[str, LatencySummary]
     """By device."""
+    precision: str = DEFAULT
+    agreement: float | None = None
+    """Of a quantized model: the share of the validation samples that it classifies as the float one does."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class Model:
     size_bytes: int
     difference: float
     num_verified: int
+    precision: str = DEFAULT
+    agreement: float | None = None
+    accuracy: float | None = None
+    """Of a quantized model: that of the very file on the validation split. None: what the search found."""
 
 
 def measure_finalists(
@@ -97,24 +103,23 @@ def measure_finalists(
         network = trained.network()
         chosen = [_choose(device) for device in searched]
         models: dict[str, Model] = {}
-        unique = {point_id(c.widths): c for finalists in chosen for c in finalists}
+        unique = {point_id(c.widths, c.precision): c for finalists in chosen for c in finalists}
         for position, (name, candidate) in enumerate(unique.items()):
             job.progress.update(0.4 * position / len(unique), detail=f"exporting {name}")
-            models[name] = _export(job, network, name, candidate.widths, template)
+            models[name] = _export(job, network, name, candidate, template)
         latencies: dict[str, dict[str, LatencySummary]] = {name: {} for name in models}
         environments = []
         for position, (device, finalists) in enumerate(zip(searched, chosen, strict=True)):
             low = 0.4 + 0.6 * position / len(searched)
             found, environment = _measure(
-                job, device.budget, [point_id(c.widths) for c in finalists], low, 0.6 / len(searched)
+                job, device.budget, [point_id(c.widths, c.precision) for c in finalists], low, 0.6 / len(searched)
             )
             environments.append(environment)
             for name, summary in found.items():
                 latencies[name][device.budget.name] = summary
         known = {
             name: Finalist(
-                **asdict(models[name]),
-                accuracy=candidate.accuracy,
+                **_facts(models[name], candidate.accuracy),
                 params=candidate.params,
                 macs=candidate.macs,
                 latency=latencies[name],
@@ -122,7 +127,7 @@ def measure_finalists(
             for name, candidate in unique.items()
         }
         fronts = [
-            _front(device.budget, [known[point_id(c.widths)] for c in finalists], environment)
+            _front(device.budget, [known[point_id(c.widths, c.precision)] for c in finalists], environment)
             for device, finalists, environment in zip(searched, chosen, environments, strict=True)
         ]
         return [
@@ -135,9 +140,10 @@ def measure_finalists(
         ]
 
 
-def point_id(widths: Widths) -> str:
-    """Name of a front point: the same widths of a job have the same name on all devices."""
-    return hashlib.sha256(json.dumps(dict(widths), sort_keys=True).encode()).hexdigest()[:12]
+def point_id(widths: Widths, precision: str = DEFAULT) -> str:
+    """Name of a front point: the same widths and precision of a job have the same name on all devices."""
+    point = dict(widths) if precision == DEFAULT else join_point(widths, precision)
+    return hashlib.sha256(json.dumps(point, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _choose(device: SearchedDevice) -> list[Candidate]:
@@ -154,31 +160,49 @@ def _choose(device: SearchedDevice) -> list[Candidate]:
 
 
 def _export(
-    job: Job, network: IntegralNetwork, name: str, widths: Widths, template: Callable[[], OnnxTemplate]
+    job: Job, network: IntegralNetwork, name: str, candidate: Candidate, template: Callable[[], OnnxTemplate]
 ) -> Model:
+    widths = candidate.widths
     record = job.folder / "models" / f"{name}.json"
     if job.inherit(*(f"models/{name}.{ending}" for ending in ("onnx", "safetensors", "json"))):
         return Model(**read_json(record))
     module = calibrated(network, widths, job.dataset)
-    export = template().export(module, onnx_path(job, name), widths=widths)
+    if candidate.precision == DEFAULT:
+        export = template().export(module, onnx_path(job, name), widths=widths)
+        model = Model(name, dict(widths), export.size_bytes, export.difference, NUM_VERIFIED)
+    else:
+        model = _export_int8(job, name, module, widths, template())
     weights = {key: value.contiguous().clone() for key, value in module.state_dict().items()}
     write_atomically(weights_path(job, name), save(weights))
-    model = Model(name, dict(widths), export.size_bytes, export.difference, NUM_VERIFIED)
     write_json(record, asdict(model))
     return model
 
 
+def _export_int8(job: Job, name: str, module: nn.Module, widths: Widths, template: OnnxTemplate) -> Model:
+    path = onnx_path(job, name)
+    with int8_file(template, module, job.dataset, widths=widths) as (exported, quantized):
+        write_atomically(path, quantized.read_bytes())
+        return Model(
+            name,
+            dict(widths),
+            path.stat().st_size,
+            exported.difference,
+            NUM_VERIFIED,
+            precision="int8",
+            agreement=agreement(exported.path, path, job.dataset),
+            accuracy=evaluate_file(path, job.dataset, "validation").accuracy,
+        )
+
+
+def _facts(model: Model, accuracy: float) -> dict[str, Any]:
+    """A model's own facts; its accuracy as the search found it, unless the file says otherwise."""
+    facts = asdict(model)
+    return facts if model.accuracy is not None else {**facts, "accuracy": accuracy}
+
+
 def make_template(job: Job, trained: Trained) -> OnnxTemplate:
     """The exporter of a job's network."""
-    network, dataset = trained.network(), job.dataset
-    return OnnxTemplate(
-        network.discretize(network.full_widths).eval(),
-        network.discretize(network.smallest_widths).eval(),
-        input_shape=dataset.input_shape,
-        mean=dataset.mean,
-        std=dataset.std,
-        samples=np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
-    )
+    return template_of(trained.architecture, job.dataset)
 
 
 def onnx_path(job: Job, name: str) -> Path:

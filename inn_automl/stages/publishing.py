@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from inn_automl.errors import CorruptFileError, InnAutomlError, StorageError
 from inn_automl.export import write_bundle, write_elastic
 from inn_automl.export.bundle import LatencyEvidence
+from inn_automl.precision import DEFAULT
 from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
+from inn_automl.search.quantized import evaluate_file
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.bundling import Tested, bundle_config, bundle_network
 from inn_automl.stages.job import Job
-from inn_automl.stages.measuring import Finalist, MeasuredDevice, onnx_path, weights_path
+from inn_automl.stages.measuring import Finalist, MeasuredDevice, onnx_path, point_id, weights_path
 from inn_automl.stages.searching import SearchedDevice
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.trial import Trained
@@ -85,8 +87,18 @@ def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str
     path = job.folder / "measuring" / "test.json"
     known: dict[str, list[int]] = read_json(path) if job.inherit("measuring/test.json") else {}
     missing = [f for f in finalists if f.id not in known]
-    found = job.backend.evaluate(trained, job.dataset, [f.widths for f in missing], split="test")
-    known.update({f.id: [e.num_correct, e.num_samples] for f, e in zip(missing, found, strict=True)})
+    floats = [f for f in missing if f.precision == DEFAULT]
+    found = dict(
+        zip(
+            (f.id for f in floats),
+            job.backend.evaluate(trained, job.dataset, [f.widths for f in floats], split="test"),
+            strict=True,
+        )
+    )
+    for finalist in missing:
+        if finalist.precision != DEFAULT:  # what is downloaded is what was tested: rounding is part of the file
+            found[finalist.id] = evaluate_file(onnx_path(job, finalist.id), job.dataset, "test")
+    known.update({name: [e.num_correct, e.num_samples] for name, e in found.items()})
     write_json(path, known)
     return {name: Tested.counted(correct, total) for name, (correct, total) in known.items()}
 
@@ -99,6 +111,7 @@ def _front_point(finalist: Finalist, tested: Tested, device: str) -> FrontPoint:
     return FrontPoint(
         id=finalist.id,
         widths=finalist.widths,
+        precision=finalist.precision,
         accuracy=finalist.accuracy,
         test_accuracy=tested.accuracy,
         test_accuracy_ci=tested.interval,
@@ -120,6 +133,7 @@ def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Tested, meas
         architecture,
         id=finalist.id,
         widths=finalist.widths,
+        precision=finalist.precision,
         params=finalist.params,
         macs=finalist.macs,
         validation=finalist.accuracy,
@@ -136,6 +150,7 @@ def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Tested, meas
         },
         difference=finalist.difference,
         num_verified=finalist.num_verified,
+        agreement=finalist.agreement,
     )
     path = job.folder / bundle_path(finalist)
     write_bundle(path, config, onnx=onnx_path(job, finalist.id), weights=load_file(weights_path(job, finalist.id)))
@@ -191,9 +206,9 @@ def _track(
 
     candidates: dict[str, list[Candidate]] = {}
     for search, device in zip(searched, measured, strict=True):
-        known = {tuple(f.widths.items()): f.latency[device.budget.name] for f in device.finalists}
+        known = {f.id: f.latency[device.budget.name] for f in device.finalists}
         candidates[device.budget.name] = [
-            c.model_copy(update={"measured": known.get(tuple(c.widths.items()))}) for c in search.candidates
+            c.model_copy(update={"measured": known.get(point_id(c.widths, c.precision))}) for c in search.candidates
         ]
     tracking, started_at, pause_s = job.tracking, time.monotonic(), FIRST_PAUSE_S
     while True:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inn_automl.export import OnnxTemplate
+from inn_automl.precision import split_point
 from inn_automl.result import Candidate, Granularity, PredictorError
 from inn_automl.search.run import DeviceOutcome, SearchProgress, run_search
 from inn_automl.search.study import DeviceSearch
 from inn_automl.spec import DeviceBudget
-from inn_automl.stages.calibrating import DeviceLatency
+from inn_automl.stages.device_latency import DeviceLatency
 from inn_automl.stages.job import Job
 from inn_automl.training.trial import Trained
 
@@ -50,7 +51,8 @@ def search_widths(job: Job, trained: Trained, template: Callable[[], OnnxTemplat
     with job.stage("calibrating"):
         latencies = [DeviceLatency(job, network, device, template) for device in job.spec.budget.devices]
         for one in latencies:
-            job.progress.note(one.describe())
+            for note in one.describe():
+                job.progress.note(note)
     with job.stage("searching"):
         found = _search(job, trained, latencies)
         for one in latencies:
@@ -61,7 +63,9 @@ def search_widths(job: Job, trained: Trained, template: Callable[[], OnnxTemplat
 def _conclude(job: Job, latency: DeviceLatency) -> None:
     """Says what the search's own measurements have told of a device, and keeps them for later jobs."""
     if latency.num_made:
-        job.progress.note(f"{latency.describe()}; {latency.num_made} widths were measured in the search")
+        for note in latency.describe():
+            job.progress.note(note)
+        job.progress.note(f"{latency.budget.name}: {latency.num_made} widths were measured in the search")
     if granularity := latency.granularity():
         job.progress.note(f"{latency.budget.name}: {granularity.sentence}")
     latency.keep()
@@ -105,21 +109,24 @@ def _search(job: Job, trained: Trained, latencies: Sequence[DeviceLatency]) -> l
 
 
 def _searched(latency: DeviceLatency, outcome: DeviceOutcome) -> SearchedDevice:
+    offered = [candidate for candidate in outcome.candidates if candidate.prediction.offered]
+    points = [split_point(candidate.widths) for candidate in offered]
     return SearchedDevice(
         budget=latency.budget,
         candidates=[
             Candidate(
-                widths=candidate.widths,
+                widths=widths,
+                precision=precision,
                 accuracy=candidate.accuracy,
                 params=candidate.prediction.params,
                 macs=candidate.prediction.macs,
                 predicted_latency_ms=candidate.prediction.latency_ms,
             )
-            for candidate in outcome.candidates
+            for candidate, (widths, precision) in zip(offered, points, strict=True)
         ],
-        feasible=[candidate.feasible for candidate in outcome.candidates],
+        feasible=[candidate.feasible for candidate in offered],
         predictor_error=latency.error,
-        num_measured=len(latency.measured),
+        num_measured=latency.num_measured,
         granularity=latency.granularity(),
         hypervolume=list(outcome.hypervolume),
         reference=outcome.reference,

@@ -208,7 +208,8 @@ def _hover(point: FrontPoint, series: FrontSeries) -> str:
         f"p50 {latency.p50:.4g}, p95 {latency.p95:.4g}, p99 {latency.p99:.4g} ms, {latency.num_samples} runs",
         f"validation accuracy <b>{100 * point.accuracy:.2f} %</b>",
         f"test accuracy {100 * point.test_accuracy:.2f} % (95 % CI {low:.2f} to {high:.2f})",
-        f"{short_count(point.params)} parameters, {short_count(point.macs)} MACs, {short_count(point.size_bytes)}B",
+        f"{point.precision}, {short_count(point.params)} parameters, {short_count(point.macs)} MACs, "
+        f"{short_count(point.size_bytes)}B",
         "widths: " + "<br>".join(rows),
     ]
     return "<br>".join(lines)

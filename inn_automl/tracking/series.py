@@ -41,8 +41,8 @@ class FrontSeries:
 def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> FrontSeries:
     """Gathers what is drawn of `device`; `candidates` are all that was evaluated for it, the front's own included."""
     front = sorted(device.front, key=lambda point: point.latency_ms.at_percentile)
-    on_front = {_key(point.widths) for point in front}
-    others = [candidate for candidate in candidates if _key(candidate.widths) not in on_front]
+    on_front = {point_key(point) for point in front}
+    others = [candidate for candidate in candidates if point_key(candidate) not in on_front]
     ids = [point.id for point in front]
     percentile = device.budget.get("percentile", front[0].latency_ms.percentile if front else 95.0)
     return FrontSeries(
@@ -96,8 +96,9 @@ def short_count(count: float) -> str:
     return f"{count:.3g}"
 
 
-def _key(widths: dict[str, int]) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(widths.items()))
+def point_key(point: FrontPoint | Candidate) -> tuple[object, ...]:
+    """What is the same for a front point and the candidate that it was."""
+    return point.precision, *sorted(point.widths.items())
 
 
 def _setting(device: DeviceResult, percentile: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inn_automl.result import Candidate, DeviceResult, FrontPoint
-from inn_automl.tracking.series import front_series, short_count
+from inn_automl.tracking.series import front_series, point_key, short_count
 
 MAX_LISTED = 16
 """Mappings in a list that become parameters of a run: devices of a budget do, epochs of a training curve do not."""
@@ -57,6 +57,7 @@ def front_table(device: DeviceResult) -> Columns:
             {
                 "id": p.id,
                 "recommended": p.id == device.recommended,
+                "precision": p.precision,
                 **_numbers(p),
                 "num_samples": p.latency_ms.num_samples,
                 "bundle": p.bundle,
@@ -69,7 +70,7 @@ def front_table(device: DeviceResult) -> Columns:
 
 def candidates_table(candidates: Sequence[Candidate], device: DeviceResult) -> Columns:
     """All that the job evaluated for a device, a row a candidate, the most accurate first."""
-    on_front = {json.dumps(point.widths, sort_keys=True) for point in device.front}
+    on_front = {point_key(point) for point in device.front}
     return _columns(
         [
             {
@@ -78,7 +79,8 @@ def candidates_table(candidates: Sequence[Candidate], device: DeviceResult) -> C
                 "measured_latency_ms": c.measured.at_percentile if c.measured else None,
                 "params": c.params,
                 "macs": c.macs,
-                "on_front": json.dumps(c.widths, sort_keys=True) in on_front,
+                "precision": c.precision,
+                "on_front": point_key(c) in on_front,
                 **_widths(c.widths),
             }
             for c in sorted(candidates, key=lambda c: -c.accuracy)

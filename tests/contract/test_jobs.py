@@ -278,6 +278,11 @@ def test_discretizing_checks_the_groups(user: Any, database: Database, check_pro
     assert "lack" in check_problem(user.post(address, json={"widths": {"stem": 4}}), 422, "invalid_widths")
     check_problem(user.post(address, json={"widths": WIDTHS, "ratio": 0.5}), 422, "invalid_request")
     check_problem(user.post(address, json={"widths": {"stem": 0, "head": 1}}), 422, "invalid_request")
+    assert "int8" in check_problem(
+        user.post(address, json={"ratio": 0.5, "precision": "int88"}), 422, "invalid_request"
+    )
+    quantized = user.post(address, json={"ratio": 0.5, "precision": "int8"}).json()
+    assert quantized["widths"]["precision"] == "int8"
     made = user.post(address, json={"widths": WIDTHS}, headers={"Idempotency-Key": "d"})
     assert (made.status_code, made.json()["kind"], made.json()["widths"]["widths"]) == (201, "discretize", WIDTHS)
     assert user.post(address, json={"widths": WIDTHS}, headers={"Idempotency-Key": "d"}).status_code == 200

@@ -18,8 +18,9 @@ from inn_automl.devices.calibration_store import CalibrationStore
 from inn_automl.devices.latency import THOROUGH, LatencyMeasurement, Protocol
 from inn_automl.errors import StorageError
 from inn_automl.object_store import ObjectStore
+from inn_automl.precision import DEFAULT
 from inn_automl.spec import DeviceBudget
-from inn_automl.stages.calibrating import NUM_CALIBRATION_WIDTHS, NUM_CHECKED, DeviceLatency
+from inn_automl.stages.calibrating import NUM_CALIBRATION_WIDTHS, NUM_CHECKED, PrecisionLatency
 from inn_automl.stages.job import Job
 from inn_automl.training.trial import Architecture
 
@@ -63,7 +64,7 @@ class BySize:
 
 def calibrated(
     folder: Path, measure: BySize, store: CalibrationStore | None = None, **search: int
-) -> tuple[DeviceLatency, list[str]]:
+) -> tuple[PrecisionLatency, list[str]]:
     progress = RecordingProgress()
     spec = job_spec()
     budget = spec.budget.model_copy(update={"search": spec.budget.search.model_copy(update=search)})
@@ -71,10 +72,10 @@ def calibrated(
         spec.model_copy(update={"budget": budget}), folder, DATASET, "mlp", LocalBackend(), measure, progress,
         calibrations=store,
     )  # fmt: skip
-    return DeviceLatency(job, NETWORK, spec.budget.devices[0], lambda: FileOfParameters()), progress.notes  # type: ignore[arg-type, return-value]
+    return PrecisionLatency(job, NETWORK, spec.budget.devices[0], DEFAULT, lambda: FileOfParameters()), progress.notes  # type: ignore[arg-type, return-value]
 
 
-def some_widths(latency: DeviceLatency, num: int) -> Sequence[dict[str, int]]:
+def some_widths(latency: PrecisionLatency, num: int) -> Sequence[dict[str, int]]:
     points = latency.space.sample(10 * num, np.random.default_rng(3))
     widths = [latency.space.from_key(point) for point in points.tolist()]
     return [one for one in widths if not latency.is_measured(one)][:num]

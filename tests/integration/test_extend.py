@@ -139,12 +139,14 @@ def test_known_device_is_not_calibrated_again(finished_job: FinishedJob, extende
     parent = json.loads((finished_job.folder / name).read_text())
     later = measured_in_search(finished_job.folder, "one-thread")
     assert json.loads((extended["folder"] / name).read_text()) == [*parent, *later]
-    # The bound's check, the calibration of the new device, what both found meanwhile, and the finalists of both.
+    # The bound's check, the calibration of the new device, what both found meanwhile, the finalists of both, and the
+    # layers of what is recommended.
     calls = extended["calls"]
     assert calls[0] == ("one-thread", 1)
     assert calls[1] == ("new", 36)
-    assert [device for device, _ in calls[-2:]] == ["one-thread", "new"]
-    assert all(num <= 8 for _, num in calls[2:-2])
+    assert [device for device, _ in calls[-4:]] == ["one-thread", "new"] * 2
+    assert all(num <= 8 for _, num in calls[2:-4])
+    assert all(num == 1 for _, num in calls[-2:])
 
 
 def test_what_was_measured_is_not_measured_again(extended: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from inn_automl.backend import LocalBackend, TrainingTask
 from inn_automl.data import Dataset, load_dataset
+from inn_automl.precision import join_point
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import training_candidates
 
@@ -54,6 +55,7 @@ def test_trains_and_evaluates_as_in_process(
 
     network = remote[0].network()
     batch = [network.uniform_widths(ratio) for ratio in (0.25, 0.4, 0.5, 0.75, 1.0)]
+    batch.append(join_point(network.uniform_widths(0.5), "int8"))
     found = backend.evaluate(remote[0], dataset, batch, split="validation")
     assert found == LocalBackend().evaluate(local[0], dataset, batch, split="validation")
     assert capfd.readouterr().out == ""  # standard output is for results

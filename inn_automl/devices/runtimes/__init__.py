@@ -24,6 +24,9 @@ _MODULES = {
 
 NAMES = tuple(_MODULES)
 
+_WITH_INT8 = {"onnxruntime-cpu"}
+"""Runtimes that were found to run int8 files faster somewhere: benchmarks/precision.py."""
+
 INSTALL = {
     "onnxruntime-cpu": "pip install onnxruntime",
     # Both packages own the module `onnxruntime`: side by side they overwrite each other's files.
@@ -101,8 +104,7 @@ def create(name: str, threads: int) -> Runtime:
         UnknownNameError: there is none of that name.
         MeasurementError: it is not installed, or this machine lacks what it needs; says what adds it.
     """
-    if name not in _MODULES:
-        raise UnknownNameError("runtime", name, _MODULES)
+    _check_name(name)
     module, _, attribute = _MODULES[name].partition(":")
     try:
         kind = getattr(import_module(module), attribute)
@@ -112,6 +114,21 @@ def create(name: str, threads: int) -> Runtime:
         ) from None
     runtime: Runtime = kind(threads)
     return runtime
+
+
+def precisions(name: str) -> tuple[str, ...]:
+    """What the runtime called `name` computes in (see `inn_automl.precision`), whether it is installed here or not.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    _check_name(name)
+    return ("fp32", "int8") if name in _WITH_INT8 else ("fp32",)
+
+
+def _check_name(name: str) -> None:
+    if name not in _MODULES:
+        raise UnknownNameError("runtime", name, _MODULES)
 
 
 def probe() -> tuple[dict[str, str], dict[str, str]]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from inn_automl.result import Candidate
+from inn_automl.summary import front_table
 from inn_automl.tracking import tables
 from tests.unit.tracking.job_samples import make_job
 
@@ -44,6 +46,21 @@ def test_candidates_are_rows_by_accuracy_and_know_who_is_on_the_front() -> None:
         for latency, front in zip(table["measured_latency_ms"], table["on_front"], strict=True)
     )
     assert set(table) >= {"width stem", "width stage3.block0"}
+
+
+def test_the_same_widths_in_another_precision_are_another_candidate() -> None:
+    result, _, _ = make_job()
+    device = result.devices[0]
+    point = device.front[0]
+    facts = {"widths": point.widths, "accuracy": 0.9, "params": point.params, "macs": point.macs}
+    pair = [Candidate(**facts, precision=name, predicted_latency_ms=1.0) for name in ("fp32", "int8")]
+    table = tables.candidates_table(pair, device)
+    assert (table["precision"], table["on_front"]) == (["fp32", "int8"], [True, False])
+    small = point.model_copy(update={"precision": "int8"})
+    assert tables.front_table(device.model_copy(update={"front": [small]}))["precision"] == ["int8"]
+    assert [column.header for column in front_table(device).columns][-1] == "size"  # nothing to tell apart
+    shown = front_table(device.model_copy(update={"front": [small, *device.front[1:]]})).columns[-1]
+    assert list(shown.cells) == ["int8", *["fp32"] * (len(device.front) - 1)]
 
 
 def test_markdown_fits_what_mlflow_takes_however_long_the_front() -> None:

@@ -1,0 +1,90 @@
+"""Accuracy of int8 models: the very file is made and run, for nothing about it follows from the float one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from inn_automl.export.quantization import NUM_CALIBRATION, predictions, quantize_onnx
+from inn_automl.export.template import Export, OnnxTemplate
+from inn_automl.search.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from inn_automl.data import Dataset
+    from inn_automl.training.trial import Architecture
+
+NUM_VERIFIED = 16
+"""Validation samples that every float ONNX file is compared with torch on."""
+
+
+_last: dict[tuple[Architecture, str], OnnxTemplate] = {}
+
+
+def template_of(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
+    """The exporter of a job's network; the last one is kept, for it takes seconds to make."""
+    key = architecture, dataset.fingerprint
+    if key not in _last:
+        _last.clear()
+        _last[key] = _template(architecture, dataset)
+    return _last[key]
+
+
+def _template(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
+    network = architecture.network()
+    return OnnxTemplate(
+        network.discretize(network.full_widths).eval(),
+        network.discretize(network.smallest_widths).eval(),
+        input_shape=dataset.input_shape,
+        mean=dataset.mean,
+        std=dataset.std,
+        samples=np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
+    )
+
+
+def range_samples(dataset: Dataset) -> NDArray[np.generic]:
+    """The raw training samples that activations' ranges are found on: the same for every model of a job."""
+    return dataset.x[dataset.train[:NUM_CALIBRATION]]
+
+
+@contextmanager
+def int8_file(
+    template: OnnxTemplate, module: nn.Module, dataset: Dataset, *, widths: Mapping[str, int]
+) -> Iterator[tuple[Export, Path]]:
+    """A discretized module in eval mode as a float file that was verified, and the int8 file made from it.
+
+    Both are gone afterwards.
+
+    Raises:
+        ExportError, StorageError: they could not be made.
+    """
+    module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    with tempfile.TemporaryDirectory() as folder:
+        exported = template.export(module, Path(folder) / "fp32.onnx", widths=widths)
+        path = Path(folder) / "int8.onnx"
+        quantize_onnx(exported.path, path, range_samples(dataset))
+        yield exported, path
+
+
+def agreement(one: Path, other: Path, dataset: Dataset) -> float:
+    """The share of the validation samples that two ONNX files give the same class."""
+    samples = dataset.x[dataset.validation]
+    return float(np.mean(predictions(one, samples) == predictions(other, samples)))
+
+
+def evaluate_file(path: Path, dataset: Dataset, split: str, *, num_calibration: int = 0) -> Evaluation:
+    """Accuracy of an ONNX file on a split, in ONNX Runtime on as many threads as torch may use.
+
+    Args:
+        num_calibration: training samples that its normalization statistics were re-estimated on.
+    """
+    indices = getattr(dataset, split)
+    found = predictions(path, dataset.x[indices], threads=torch.get_num_threads())
+    return Evaluation(int((found == dataset.y[indices]).sum()), len(indices), num_calibration)

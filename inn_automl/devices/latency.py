@@ -25,13 +25,13 @@ from typing import Any
 from inn_automl.devices.confidence import relative_width, summarize
 from inn_automl.devices.environment import num_usable_cores
 from inn_automl.devices.isolation import Event, run_memory, run_timing
-from inn_automl.devices.measurement import QUICK, THOROUGH, LatencyMeasurement, Measure, PeakMemory, Protocol
+from inn_automl.devices.measurement import MEMORY, QUICK, THOROUGH, LatencyMeasurement, Measure, PeakMemory, Protocol
 from inn_automl.devices.reference import REFERENCE
 from inn_automl.devices.timing import MAX_WAITED
 from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.spec import DeviceBudget
 
-__all__ = ["QUICK", "THOROUGH", "LatencyMeasurement", "Measure", "Protocol", "check_device", "measure"]
+__all__ = ["MEMORY", "QUICK", "THOROUGH", "LatencyMeasurement", "Measure", "Protocol", "check_device", "measure"]
 
 # A loaded model takes about its file's size for the graph, again for weights laid out as the kernels want them, and
 # its activations; to that comes what an empty session takes.

@@ -1,9 +1,9 @@
 """Makes the reference model that `devices.reference` ships: `python -m inn_automl.export.reference PATH`.
 
-Two things that neighbours take away are in it: arithmetic (two 3x3 convolutions, about five
-million multiply-accumulates, whose data stay in a core's own caches) and memory traffic (a product with a 4 MiB matrix, which no core's own cache holds).
-The matrix is a constant that the runtime fills in, so that the file stays small. The weights are a low-discrepancy
-sequence and not random numbers: every machine makes the same file, byte by byte.
+Two things that neighbours take away are in it: arithmetic (two 3x3 convolutions, about five million
+multiply-accumulates, whose data stay in a core's own caches) and memory traffic (a product with a 4 MiB matrix, which
+no core's own cache holds). The matrix is a constant that the runtime fills in, so that the file stays small. The
+weights are a low-discrepancy sequence and not random numbers: every machine makes the same file, byte by byte.
 """
 
 from __future__ import annotations

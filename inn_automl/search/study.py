@@ -38,6 +38,8 @@ class Prediction:
     params: int
     macs: int
     size_bytes: int
+    memory_bytes: int | None = None
+    """None where no bound asks for it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class DeviceSearch:
             params=prediction.params,
             macs=prediction.macs,
             size_bytes=prediction.size_bytes,
+            memory_bytes=prediction.memory_bytes,
         )
 
     def feasible(self, prediction: Prediction) -> bool:

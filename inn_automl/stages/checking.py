@@ -1,7 +1,7 @@
 """Before anything is spent: can the budget be met at all?
 
-The smallest network of the family bounds what can be reached. Parameters and multiply-accumulates are counted; latency
-and size are measured on the exported smallest network.
+The smallest network of the family bounds what can be reached. Parameters and multiply-accumulates are counted; latency,
+memory and size are measured on the exported smallest network.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from inn_automl.devices.latency import QUICK
-from inn_automl.errors import ImpossibleBudgetError
+from inn_automl.errors import ImpossibleBudgetError, MeasurementError
 from inn_automl.export import OnnxTemplate, export_onnx
 from inn_automl.models import get_family
 from inn_automl.result import LatencySummary
 from inn_automl.search.space import SearchSpace
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
+from inn_automl.stages.memory import measure_memory
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.recipe import Recipe, TrainingCandidate, training_candidates
 from inn_automl.training.trial import Architecture, Trained
@@ -40,6 +41,7 @@ def fitting_candidates(job: Job) -> list[TrainingCandidate]:
     An architecture that is too large even at its smallest widths is replaced by the family's smallest one.
 
     Raises:
+        MeasurementError: no device could be measured.
         ImpossibleBudgetError: even the smallest network of the family misses a bound; says the range that is possible.
     """
     path = job.folder / "training" / "candidates.json"
@@ -138,16 +140,25 @@ def _latency(job: Job, extreme: _Extreme, device: DeviceBudget) -> LatencySummar
     return job.measure({"model": extreme.path}, device, protocol=QUICK)["model"].summary
 
 
+def _memory(job: Job, extreme: _Extreme, device: DeviceBudget) -> int:
+    return measure_memory(job, {"model": extreme.path}, device)["model"]
+
+
 def _misses(job: Job, smallest: _Extreme, devices: Sequence[DeviceBudget]) -> list[tuple[DeviceBudget, str]]:
     """Devices and bounds that even the smallest network is certain to miss."""
     missed = []
     for device in devices:
+        if device.name in job.lost:
+            continue
         for key in ("max_params", "max_macs", "max_size_bytes"):
             bound = getattr(device, key)
             if bound is not None and getattr(smallest, key.removeprefix("max_")) > bound:
                 missed.append((device, key))
-        if device.max_latency_ms is not None and _latency(job, smallest, device).ci[0] > device.max_latency_ms:
-            missed.append((device, "max_latency_ms"))
+        with job.attempt(device, MeasurementError):
+            if device.max_latency_ms is not None and _latency(job, smallest, device).ci[0] > device.max_latency_ms:
+                missed.append((device, "max_latency_ms"))
+            if device.max_memory_bytes is not None and _memory(job, smallest, device) > device.max_memory_bytes:
+                missed.append((device, "max_memory_bytes"))
     return missed
 
 
@@ -158,6 +169,9 @@ def _explain(
     if key == "max_latency_ms":
         low, high = (_latency(job, extreme, device).at_percentile for extreme in (smallest, largest))
         reachable = f"{low:.3g} to {high:.3g} ms at p{device.percentile:g}"
+    elif key == "max_memory_bytes":
+        low, high = (_memory(job, extreme, device) for extreme in (smallest, largest))
+        reachable = f"{low:,} to {high:,} bytes of memory beside the runtime"
     else:
         name = key.removeprefix("max_")
         low, high = getattr(smallest, name), getattr(largest, name)

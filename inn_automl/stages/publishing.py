@@ -20,7 +20,7 @@ from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.bundling import Tested, bundle_config, bundle_network
 from inn_automl.stages.job import Job
-from inn_automl.stages.measuring import Finalist, MeasuredDevice, onnx_path, weights_path
+from inn_automl.stages.measuring import Finalist, MeasuredDevice, added_bytes, onnx_path, weights_path
 from inn_automl.stages.searching import SearchedDevice
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.trial import Trained
@@ -50,29 +50,51 @@ def publish_job(
         for position, finalist in enumerate(points.values()):
             job.progress.update(0.6 * position / len(points), detail=f"bundle {finalist.id}")
             _bundle(job, trained, finalist, tested[finalist.id], measured)
+        by_name = {search.budget.name: search for search in searched}
+        devices = [_device(device, by_name[device.budget.name], tested) for device in measured]
+        budgets = job.spec.budget.devices
+        devices += [_lost(device, job.lost[device.name]) for device in budgets if device.name in job.lost]
+        order = [device.name for device in budgets]
         result = JobResult(
             job={**_describe(job, trials), "seconds": job.seconds()},
-            devices=[
-                DeviceResult(
-                    name=device.budget.name,
-                    recommended=device.recommended,
-                    recommendation=device.recommendation,
-                    predictor_error=search.predictor_error,
-                    hypervolume=search.hypervolume,
-                    hypervolume_reference=search.reference,
-                    search_stopped=search.stopped,
-                    environment=device.environment,
-                    budget=device.budget.model_dump(mode="json"),
-                    front=[_front_point(f, tested[f.id], device.budget.name) for f in device.front],
-                )
-                for device, search in zip(measured, searched, strict=True)
-            ],
+            devices=sorted(devices, key=lambda device: order.index(device.name)),
         )
         bundle_network(job.folder / INN, job.dataset, trained)
         job.progress.update(0.7, detail="MLflow")
         _track(job, trained, result, searched, measured)
         write_json(job.folder / "result.json", result.model_dump(mode="json"))
         return result
+
+
+def _device(device: MeasuredDevice, search: SearchedDevice, tested: Mapping[str, Tested]) -> DeviceResult:
+    return DeviceResult(
+        name=device.budget.name,
+        recommended=device.recommended,
+        recommendation=device.recommendation,
+        predictor_error=search.predictor_error,
+        hypervolume=search.hypervolume,
+        hypervolume_reference=search.reference,
+        search_stopped=search.stopped,
+        environment=device.environment,
+        budget=device.budget.model_dump(mode="json"),
+        front=[_front_point(f, tested[f.id], device.budget.name) for f in device.front],
+    )
+
+
+def _lost(device: DeviceBudget, fault: str) -> DeviceResult:
+    """What there is to say of a device that could not be measured."""
+    return DeviceResult(
+        name=device.name,
+        recommended=None,
+        recommendation=f"Nothing can be recommended, for the device could not be measured: {fault}",
+        predictor_error=None,
+        hypervolume=[],
+        hypervolume_reference=(0.0, 0.0),
+        search_stopped="The device could not be measured.",
+        environment={},
+        budget=device.model_dump(mode="json"),
+        front=[],
+    )
 
 
 def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, Tested]:
@@ -91,6 +113,7 @@ def bundle_path(finalist: Finalist) -> str:
 
 
 def _front_point(finalist: Finalist, tested: Tested, device: str) -> FrontPoint:
+    memory = finalist.memory[device]
     return FrontPoint(
         id=finalist.id,
         widths=finalist.widths,
@@ -101,6 +124,8 @@ def _front_point(finalist: Finalist, tested: Tested, device: str) -> FrontPoint:
         params=finalist.params,
         macs=finalist.macs,
         size_bytes=finalist.size_bytes,
+        peak_memory_bytes=added_bytes(memory),
+        process_memory_bytes=memory.peak_bytes if memory else None,
         bundle=bundle_path(finalist),
     )
 
@@ -125,6 +150,8 @@ def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Tested, meas
                 threads=environments[name][0].threads,
                 batch_size=environments[name][0].batch_size,
                 latency_ms=summary,
+                peak_memory_bytes=added_bytes(memory := finalist.memory[name]),
+                process_memory_bytes=memory.peak_bytes if memory else None,
                 environment=environments[name][1],
             )
             for name, summary in finalist.latency.items()
@@ -184,7 +211,9 @@ def _track(
     from inn_automl.tracking.runs import publish  # MLflow takes a second to import
 
     candidates: dict[str, list[Candidate]] = {}
-    for search, device in zip(searched, measured, strict=True):
+    searches = {search.budget.name: search for search in searched}
+    for device in measured:
+        search = searches[device.budget.name]
         known = {tuple(f.widths.items()): f.latency[device.budget.name] for f in device.finalists}
         candidates[device.budget.name] = [
             c.model_copy(update={"measured": known.get(tuple(c.widths.items()))}) for c in search.candidates

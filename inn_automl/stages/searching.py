@@ -16,6 +16,7 @@ from inn_automl.devices.calibration import calibration_widths
 from inn_automl.devices.features import latency_features
 from inn_automl.devices.latency import QUICK
 from inn_automl.devices.predictor import LatencyPredictor
+from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
 from inn_automl.result import Candidate, PredictorError
@@ -24,6 +25,7 @@ from inn_automl.search.space import SearchSpace
 from inn_automl.search.study import DeviceSearch, Prediction
 from inn_automl.spec import DeviceBudget, JobSpec
 from inn_automl.stages.job import Job
+from inn_automl.stages.memory import Predict, with_memory
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.trial import Trained
 
@@ -50,20 +52,26 @@ class SearchedDevice:
 
 
 def search_widths(job: Job, trained: Trained, template: Callable[[], OnnxTemplate]) -> list[SearchedDevice]:
-    """Searches widths for all devices of the budget.
+    """Searches widths for all devices of the budget that can be measured.
 
     Args:
         template: makes the exporter, when it is needed.
 
     Raises:
-        MeasurementError: a device could not be measured.
+        MeasurementError, SpecError: no device could be measured.
         BackendError, StorageError: the workers or the folder failed; what was found so far is kept.
     """
     network = trained.network()
+    calibrations: list[_Calibration] = []
+    predictions: dict[str, Predict] = {}
     with job.stage("calibrating"):
-        calibrations = [_calibrate(job, network, device, template) for device in job.spec.budget.devices]
+        for device in job.spec.budget.devices:
+            with job.attempt(device, MeasurementError, SpecError):
+                one = _calibrate(job, network, device, template)
+                predictions[device.name] = with_memory(job, network, device, template, one.predict)
+                calibrations.append(one)
     with job.stage("searching"):
-        return _search(job, trained, calibrations)
+        return _search(job, trained, calibrations, predictions)
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,9 @@ def _export(job: Job, network: IntegralNetwork, widths: Widths, template: Callab
     return path
 
 
-def _search(job: Job, trained: Trained, calibrations: Sequence[_Calibration]) -> list[SearchedDevice]:
+def _search(
+    job: Job, trained: Trained, calibrations: Sequence[_Calibration], predictions: dict[str, Predict]
+) -> list[SearchedDevice]:
     budget = job.spec.budget.search
 
     def evaluate(batch: list[dict[str, int]]) -> list[float]:
@@ -173,7 +183,7 @@ def _search(job: Job, trained: Trained, calibrations: Sequence[_Calibration]) ->
                 name=one.budget.name,
                 space=one.space,
                 bounds=one.budget,
-                predict=one.predict,
+                predict=predictions[one.budget.name],
                 latency_margin=one.predictor.error.median_relative,
             )
             for one in calibrations

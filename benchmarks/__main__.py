@@ -12,6 +12,7 @@ BENCHMARKS = {
     "training_step": "time of a training step at reduced widths, beside the plain discretized module",
     "one_model": "accuracy of one model at all widths, beside a US-Net (minutes to hours)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
+    "retest": "the same models measured again and again, alone and beside other work (minutes)",
     "demo": "time and memory of the demo (minutes)",
     "claim": "time to claim one of 100 and of 10,000 queued jobs in PostgreSQL (a minute)",
     "endpoints": "latency of list, show and front endpoints at 100 requests a second (a minute)",

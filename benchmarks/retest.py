@@ -54,16 +54,18 @@ class Spread:
 
 def export_models(folder: Path) -> dict[str, Path]:
     """A CIFAR ResNet at a few widths."""
+    import numpy as np
+
     from inn_automl.export import export_onnx
     from inn_automl.search.space import SearchSpace
     from inn_automl.training.trial import Architecture
 
-    network = Architecture("resnet", (3, 32, 32), 10, 1.0, None).network(seed=0)
+    network = Architecture("resnet", (3, 32, 32), 10, 1.0, 20).network(seed=0)
     space, models = SearchSpace(network.groups, 8), {}
     for ratio in RATIOS:
         path = folder / f"{ratio:g}.onnx"
         module = network.discretize(space.uniform(ratio)).eval()
-        export_onnx(module, path, input_shape=(3, 32, 32), mean=[0.5] * 3, std=[0.25] * 3)
+        export_onnx(module, path, input_shape=(3, 32, 32), mean=np.full(3, 0.5), std=np.full(3, 0.25))
         models[f"ResNet at {ratio:g}"] = path
     return models
 

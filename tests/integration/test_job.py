@@ -198,8 +198,13 @@ def test_memory_bound_is_kept_and_a_device_that_fails_is_gone_without(tmp_path: 
     bound = 1_120_000
     devices = [{"name": "never"}, {"name": "free"}, {"name": "later"}, {"name": "bound", "max_memory_bytes": bound}]
     progress = RecordingProgress()
+    few = {
+        "devices": devices,
+        "training": {"max_minutes": 5, "max_epochs": 1, "trials": 1},
+        "search": {"max_evaluations": 6, "batch_size": 2},
+    }
     result = run_job(
-        job_spec(budget={**BUDGET, "devices": devices}),
+        job_spec(budget=few),
         tmp_path,
         backend=LocalBackend(cpus=1),
         measure=measure,

@@ -237,7 +237,7 @@ def test_protocols_that_measure_nothing(values):
 def test_needs_none_of_the_extras():
     """A device agent's machine has neither torch nor the libraries that fit predictors."""
     heavy = {"torch", "sklearn", "scipy", "onnx", "pandas", "ray", "optuna", "mlflow"}
-    modules = "latency, timing, isolation, confidence, environment, features, predictor, calibration, runtimes"
+    modules = "latency, timing, memory, reference, isolation, confidence, environment, features, predictor, calibration, runtimes"
     code = f"import sys; from inn_automl.devices import {modules}; print(sorted({heavy} & sys.modules.keys()))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "elastic": "time of an ElasticModel's switch, and requests lost meanwhile (a minute)",
     "search": "share of a known front that a search finds, beside Optuna; predicted latency (a quarter of an hour)",
     "precision": "int8 files beside fp32 ones at several widths: latency, accuracy, size (minutes)",
+    "retest": "the same models measured again and again, alone and beside other work (minutes)",
     "demo": "time and memory of the demo (minutes)",
     "claim": "time to claim one of 100 and of 10,000 queued jobs in PostgreSQL (a minute)",
     "endpoints": "latency of list, show and front endpoints at 100 requests a second (a minute)",

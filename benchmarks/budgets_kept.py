@@ -7,6 +7,7 @@ between the job and this: that is what it is about.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ def measure_again(one: Recommendation) -> Again:
         "max_params": config.params,
         "max_macs": config.macs,
         "max_size_bytes": size_bytes,
+        "max_memory_bytes": measurement.memory.added_bytes if measurement.memory else math.inf,
     }
     bounds = {name: getattr(one.budget, name) for name in figures}
     missed = tuple(name for name, bound in bounds.items() if bound is not None and figures[name] > bound)

@@ -45,6 +45,11 @@ class FrontPoint(_Record):
     macs: int
     size_bytes: int
     """Size of the ONNX file."""
+    peak_memory_bytes: int | None = None
+    """Resident memory that loading and running the model added to a process that had the runtime, at its peak; None
+    where the device does not tell."""
+    process_memory_bytes: int | None = None
+    """Resident memory of that whole process at its peak."""
     bundle: str
     """Path of the bundle, relative to result.json."""
 
@@ -114,7 +119,8 @@ class DeviceResult(_Record):
     """Id of the most accurate front point that meets the bounds by its confidence interval; None if none does."""
     recommendation: str
     """One sentence: why this point, or how far the best is from the bound."""
-    predictor_error: PredictorError
+    predictor_error: PredictorError | None
+    """None for a device that could not be measured."""
     num_measured: int | None = None
     """Widths that were measured to predict latency, in this job."""
     granularity: Granularity | None = None
@@ -122,7 +128,7 @@ class DeviceResult(_Record):
     hypervolume: list[float]
     """Dominated hypervolume (accuracy times milliseconds, predicted latency) after each batch of evaluations."""
     hypervolume_reference: tuple[float, float]
-    """Latency in milliseconds and accuracy of the reference point."""
+    """Latency in milliseconds and accuracy of the reference point; zeros where nothing was searched."""
     search_stopped: str
     """Why the search ended: its budget, stalled hypervolume, an exhausted space or an interrupt."""
     environment: dict[str, Any]

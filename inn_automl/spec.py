@@ -76,6 +76,8 @@ class DeviceBudget(_Strict):
     max_params: Count | None = None
     max_macs: Count | None = None
     max_size_bytes: Count | None = None
+    max_memory_bytes: Count | None = None
+    """Of the resident memory that loading and running the model adds to a process that has the runtime."""
     granularity: Annotated[int, _Number, Field(gt=0, le=256)] = 1
     """Widths searched for this device are multiples of this many channels (where a group's size allows)."""
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = (DEFAULT,)

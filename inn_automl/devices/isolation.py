@@ -1,4 +1,4 @@
-"""Starts a timing process, watches it, and says in words what went wrong with it."""
+"""Starts a process that measures, watches it, and says in words what went wrong with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,17 @@ Event = dict[str, Any]
 
 
 def run_timing(request: dict[str, Any], *, stalled_s: float, on_event: Callable[[Event], None]) -> Event:
-    """The `done` event of a fresh `timing` process that was given `request`.
+    """The `done` event of a fresh `timing` process that was given `request`: see `_run`."""
+    return _run("inn_automl.devices.timing", request, stalled_s, on_event)
+
+
+def run_memory(request: dict[str, Any], *, stalled_s: float, on_event: Callable[[Event], None]) -> Event:
+    """The `done` event of a fresh `memory` process that was given `request`: see `_run`."""
+    return _run("inn_automl.devices.memory", request, stalled_s, on_event)
+
+
+def _run(module: str, request: dict[str, Any], stalled_s: float, on_event: Callable[[Event], None]) -> Event:
+    """The `done` event of a fresh process that was given `request`.
 
     The process writes to a file which is read now and then, and not to a pipe: a reader that woke up at each line
     would disturb what is being timed.
@@ -38,7 +48,7 @@ def run_timing(request: dict[str, Any], *, stalled_s: float, on_event: Callable[
         stdin.write(json.dumps(request).encode())
         stdin.seek(0)
         process = subprocess.Popen(
-            [sys.executable, "-m", "inn_automl.devices.timing"],
+            [sys.executable, "-m", module],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

@@ -17,6 +17,9 @@ from inn_automl.errors import MeasurementError
 from inn_automl.result import LatencySummary
 from inn_automl.spec import DeviceBudget
 
+_MAX_BYTES = 2**60
+"""No machine has this much memory."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -45,6 +48,16 @@ class Protocol:
     num_profiled_runs: int = 0
     """Runs of each model after the timed ones in which the runtime accounts for its operations, where it can: their
     times are in the environment of the measurement, under `node_times`."""
+    max_drift: float = 0.15
+    """A batch is timed again where the reference model beside it was off by more than this share of its median in the
+    process. Alone on a machine, one batch in a hundred is: see docs/measuring.md."""
+    max_process_drift: float = 0.1
+    """Another process is started for one in which the reference model's median was off by more than this share of that
+    in the others; alone on a machine it is off by 2 %."""
+    max_repeated: int = 4
+    """Processes that may be started for drifted ones."""
+    num_memory_runs: int = 3
+    """Runs after which a model's peak memory is read, in a process of its own; 0: memory is not measured."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,8 +91,26 @@ class Protocol:
 THOROUGH = Protocol()
 """For what is shown and promised."""
 
-QUICK = Protocol(min_processes=4, max_processes=4, num_blocks=16, min_s=1.0, max_s=20.0)
-"""For calibration, and for a first look: many models, a few hundred runs each."""
+QUICK = Protocol(min_processes=4, max_processes=4, num_blocks=16, min_s=1.0, max_s=20.0, num_memory_runs=0)
+"""For calibration, and for a first look: many models, a few hundred runs each; no memory."""
+
+MEMORY = Protocol(min_processes=2, max_processes=2, num_blocks=1, min_s=0.0, max_s=20.0, max_repeated=0)
+"""For peak memory alone: latency is hardly looked at."""
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Resident memory, in bytes, of a process that loads only one model and runs it."""
+
+    idle_bytes: int
+    """With the runtime imported and no model loaded."""
+    peak_bytes: int
+    """The highest since then."""
+
+    @property
+    def added_bytes(self) -> int:
+        """What the model needs, with all that the runtime sets up for its first model."""
+        return self.peak_bytes - self.idle_bytes
 
 
 @dataclass(frozen=True)
@@ -92,7 +123,10 @@ class LatencyMeasurement:
     remark: str
     """Why the measurement did not settle before a limit was reached; empty where it did."""
     environment: dict[str, Any] = field(repr=False)
-    """Runtime, its version and options; machine; threads and protocol; times in UTC; how disturbed the machine was."""
+    """Runtime, its version and options; machine; threads and protocol; times in UTC; how disturbed the machine was, and
+    how much its speed changed."""
+    memory: PeakMemory | None = None
+    """None where it was not asked for, or the platform does not tell."""
 
     @property
     def settled(self) -> bool:
@@ -105,6 +139,7 @@ class LatencyMeasurement:
             "samples_ms": self.samples_ms,
             "remark": self.remark,
             "environment": self.environment,
+            "memory": None if self.memory is None else asdict(self.memory),
         }
 
     @classmethod
@@ -144,6 +179,7 @@ def read_measurements(values: Any, percentile: float) -> dict[str, LatencyMeasur
             samples_ms=samples[name],
             remark=_text(name, values[name]),
             environment=dict(_mapping(values[name].get("environment"), f"the environment of model {name!r}")),
+            memory=_memory(name, values[name].get("memory")),
         )
         for name, summary in (summarize(samples, percentile) if samples else {}).items()
     }
@@ -183,6 +219,24 @@ def _text(name: str, value: Mapping[str, Any]) -> str:
     if not isinstance(remark, str):
         raise MeasurementError(f"the remark of model {name!r} should be text, not {type(remark).__name__}.")
     return remark
+
+
+def _memory(name: str, value: Any) -> PeakMemory | None:
+    if value is None:
+        return None
+    where = f"the memory of model {name!r}"
+    memory = PeakMemory(*(_bytes(where, _mapping(value, where).get(key)) for key in ("idle_bytes", "peak_bytes")))
+    if memory.added_bytes <= 0:
+        raise MeasurementError(
+            f"{where}: a peak of {memory.peak_bytes} bytes is not above the {memory.idle_bytes} without a model."
+        )
+    return memory
+
+
+def _bytes(where: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MAX_BYTES:
+        raise MeasurementError(f"{where}: {value!r:.80} is no number of bytes: measure it again.")
+    return value
 
 
 def _samples(name: str, value: Mapping[str, Any]) -> list[list[list[float]]]:

@@ -88,6 +88,10 @@ class LatencyEvidence(_Record):
     threads: int
     batch_size: int
     latency_ms: LatencySummary
+    peak_memory_bytes: int | None = None
+    """Resident memory that loading and running it added to a process that had the runtime; None where not known."""
+    process_memory_bytes: int | None = None
+    """Resident memory of that whole process at its peak."""
     environment: dict[str, Any]
     """Runtime version, processor and whatever else the measurement recorded."""
 

@@ -38,6 +38,8 @@ class MeasuredPoint(Protocol):
     def macs(self) -> int: ...
     @property
     def size_bytes(self) -> int: ...
+    @property
+    def peak_memory_bytes(self) -> int | None: ...
 
 
 def front_and_recommendation(points: Sequence[MeasuredPoint], bounds: Bounds) -> tuple[list[int], int | None, str]:
@@ -178,6 +180,7 @@ def _excess(point: MeasuredPoint, bounds: Bounds) -> dict[str, float]:
         params=point.params,
         macs=point.macs,
         size_bytes=point.size_bytes,
+        memory_bytes=point.peak_memory_bytes,
     )
 
 

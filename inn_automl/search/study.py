@@ -46,6 +46,8 @@ class Prediction:
     size_bytes: int
     offered: bool = True
     """Whether the device offers the precision; what others evaluated may have another one."""
+    memory_bytes: int | None = None
+    """None where no bound asks for it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class DeviceSearch:
             params=prediction.params,
             macs=prediction.macs,
             size_bytes=prediction.size_bytes,
+            memory_bytes=prediction.memory_bytes,
         )
         return over if prediction.offered else {**over, COORDINATE: 1.0}
 

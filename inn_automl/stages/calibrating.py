@@ -52,7 +52,7 @@ NUM_CHECKED, MIN_KEPT = 8, 20
 """Fresh widths that measurements of earlier jobs are compared with, and how many of these make it worth it."""
 DISTRUST_FACTOR = 2
 """Times as many widths are measured where the predictor cannot be trusted."""
-ROUND = Protocol(min_processes=3, max_processes=3, num_blocks=16, min_s=0.2, max_s=10.0)
+ROUND = Protocol(min_processes=3, max_processes=3, num_blocks=16, min_s=0.2, max_s=10.0, num_memory_runs=0)
 """For a few widths while the search waits: one to two seconds."""
 
 _SETTINGS = ("name", "agent", "runtime", "threads", "batch_size", "percentile", "granularity")

@@ -1,7 +1,7 @@
 """Before anything is spent: can the budget be met at all?
 
-The smallest network of the family bounds what can be reached. Parameters and multiply-accumulates are counted; latency
-and size are measured on the exported smallest network.
+The smallest network of the family bounds what can be reached. Parameters and multiply-accumulates are counted; latency,
+memory and size are measured on the exported smallest network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from inn_automl.data import Dataset
 from inn_automl.devices.latency import QUICK
-from inn_automl.errors import ImpossibleBudgetError
+from inn_automl.errors import ImpossibleBudgetError, MeasurementError
 from inn_automl.export import OnnxTemplate, export_onnx, quantize_onnx
 from inn_automl.models import get_family
 from inn_automl.precision import DEFAULT
@@ -22,6 +22,7 @@ from inn_automl.search.quantized import range_samples
 from inn_automl.search.space import SearchSpace
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
+from inn_automl.stages.memory import measure_memory
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.recipe import Recipe, TrainingCandidate, training_candidates
 from inn_automl.training.trial import Architecture, Trained
@@ -51,6 +52,7 @@ def fitting_candidates(job: Job) -> list[TrainingCandidate]:
     An architecture that is too large even at its smallest widths is replaced by the family's smallest one.
 
     Raises:
+        MeasurementError: no device could be measured.
         ImpossibleBudgetError: even the smallest network of the family misses a bound; says the range that is possible.
     """
     path = job.folder / "training" / "candidates.json"
@@ -149,16 +151,23 @@ def _latency(job: Job, extreme: _Extreme, device: DeviceBudget) -> LatencySummar
     return job.measure({"model": extreme.path}, device, protocol=QUICK)["model"].summary
 
 
+def _memory(job: Job, extreme: _Extreme, device: DeviceBudget) -> int:
+    return measure_memory(job, {"model": extreme.path}, device)["model"]
+
+
 def _misses(job: Job, smallest: _Extreme, devices: Sequence[DeviceBudget]) -> list[tuple[DeviceBudget, str]]:
     """Devices and bounds that even the smallest network is certain to miss, whatever it computes in."""
     missed = []
     for device in devices:
-        missing: list[str] = []
-        for precision in device.precisions:
-            missing = _missing(job, smallest.in_precision(precision, job.dataset), device)
-            if not missing:
-                break
-        missed += [(device, key) for key in missing]
+        if device.name in job.lost:
+            continue
+        with job.attempt(device, MeasurementError):
+            missing: list[str] = []
+            for precision in device.precisions:
+                missing = _missing(job, smallest.in_precision(precision, job.dataset), device)
+                if not missing:
+                    break
+            missed += [(device, key) for key in missing]
     return missed
 
 
@@ -170,6 +179,8 @@ def _missing(job: Job, extreme: _Extreme, device: DeviceBudget) -> list[str]:
             missing.append(key)
     if device.max_latency_ms is not None and _latency(job, extreme, device).ci[0] > device.max_latency_ms:
         missing.append("max_latency_ms")
+    if device.max_memory_bytes is not None and _memory(job, extreme, device) > device.max_memory_bytes:
+        missing.append("max_memory_bytes")
     return missing
 
 
@@ -183,6 +194,10 @@ def _explain(
         low = min(_latency(job, extreme, device).at_percentile for extreme in lows)
         high = max(_latency(job, extreme, device).at_percentile for extreme in highs)
         reachable = f"{low:.3g} to {high:.3g} ms at p{device.percentile:g}"
+    elif key == "max_memory_bytes":
+        low = min(_memory(job, extreme, device) for extreme in lows)
+        high = max(_memory(job, extreme, device) for extreme in highs)
+        reachable = f"{low:,} to {high:,} bytes of memory beside the runtime"
     else:
         name = key.removeprefix("max_")
         low, high = min(getattr(extreme, name) for extreme in lows), max(getattr(extreme, name) for extreme in highs)

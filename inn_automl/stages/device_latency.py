@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.precision import split_point
 from inn_automl.result import Granularity, PredictorError
 from inn_automl.search.space import SearchSpace, Widths
@@ -38,7 +39,7 @@ class DeviceLatency:
     def __init__(
         self, job: Job, network: IntegralNetwork, device: DeviceBudget, template: Callable[[], OnnxTemplate]
     ) -> None:
-        self.budget = device
+        self.budget, self._job = device, job
         found = {p: PrecisionLatency(job, network, device, p, template) for p in device.precisions}
         first, *others = device.precisions
         for precision in others:
@@ -78,6 +79,8 @@ class DeviceLatency:
 
     @property
     def num_left(self) -> int:
+        if self.budget.name in self._job.lost:
+            return 0
         return max(0, sum(one.num_left for one in self._by_precision.values()))
 
     @property
@@ -106,10 +109,12 @@ class DeviceLatency:
         return [found[i] for i in range(len(points))]
 
     def measure(self, batch: int, points: Sequence[Widths]) -> None:
+        """Measures points together, and none any more once the device has failed."""
         split = [split_point(point) for point in points]
-        for precision, latency in self._by_precision.items():
-            if widths := [widths for widths, of in split if of == precision]:
-                latency.measure(batch, widths)
+        with self._job.attempt(self.budget, MeasurementError, SpecError):
+            for precision, latency in self._by_precision.items():
+                if widths := [widths for widths, of in split if of == precision]:
+                    latency.measure(batch, widths)
 
     def granularity(self) -> Granularity | None:
         """What the measured widths of the first precision say of the steps that the device computes in."""

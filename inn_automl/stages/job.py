@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ from inn_automl.backend import Backend
 from inn_automl.data import Dataset
 from inn_automl.devices.calibration_store import CalibrationStore
 from inn_automl.devices.latency import Measure
-from inn_automl.errors import JobDirectoryError
+from inn_automl.errors import InnAutomlError, JobDirectoryError
 from inn_automl.progress import Progress
-from inn_automl.spec import JobSpec
+from inn_automl.spec import DeviceBudget, JobSpec
 from inn_automl.storage import read_json, write_atomically, write_json
 
 
@@ -64,6 +64,28 @@ class Job:
     """Measurements of earlier jobs on the same devices; None: every job measures anew."""
     parent: Path | None = None
     """Folder of the finished job that this one extends: it is only read."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Devices that the job goes on without, by name, and why."""
+
+    @contextmanager
+    def attempt(self, device: DeviceBudget, *faults: type[InnAutomlError]) -> Iterator[None]:
+        """Goes on without a device where one of `faults` shows that it cannot be measured.
+
+        Raises:
+            InnAutomlError: it was the last device that was left.
+        """
+        try:
+            yield
+        except faults as error:
+            self.lost[device.name] = str(error)
+            if len(self.lost) == len(self.spec.budget.devices):
+                raise
+            self.progress.note(
+                f"{device.name} could not be measured: {error} The job goes on without it; once that is mended, extend "
+                "the job by this device."
+            )
+        else:
+            self.lost.pop(device.name, None)
 
     def inherit(self, *names: str) -> bool:
         """Copies files (relative to the folder) that are missing here from the parent, the last one last.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
+from inn_automl.devices.measurement import LatencyMeasurement, PeakMemory
+from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
 from inn_automl.precision import DEFAULT, join_point
@@ -29,6 +31,9 @@ from inn_automl.training.trial import Trained
 MAX_FINALISTS = 20
 """Candidates measured for each device."""
 
+LARGE_DRIFT = 0.1
+"""A job says so when more than this share of a device's batches drifted."""
+
 
 @dataclass(frozen=True)
 class Finalist:
@@ -45,6 +50,8 @@ class Finalist:
     num_verified: int
     latency: dict[str, LatencySummary]
     """By device."""
+    memory: dict[str, PeakMemory | None]
+    """By device; None where it does not tell."""
     precision: str = DEFAULT
     agreement: float | None = None
     """Of a quantized model: the share of the validation samples that it classifies as the float one does."""
@@ -65,6 +72,15 @@ class MeasuredDevice:
 
 
 @dataclass(frozen=True)
+class _Measured:
+    """What one device's measurement brought, by point."""
+
+    environment: dict[str, Any]
+    latency: dict[str, LatencySummary]
+    memory: dict[str, PeakMemory | None]
+
+
+@dataclass(frozen=True)
 class _Point:
     """A finalist as one device sees it: what `search.choice` asks of a measured point."""
 
@@ -73,6 +89,7 @@ class _Point:
     params: int
     macs: int
     size_bytes: int
+    peak_memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -93,10 +110,10 @@ class Model:
 def measure_finalists(
     job: Job, trained: Trained, searched: Sequence[SearchedDevice], template: Callable[[], OnnxTemplate]
 ) -> list[MeasuredDevice]:
-    """Measures the finalists of every device, all of a device's interleaved.
+    """Measures the finalists of every device that can be measured, all of a device's interleaved.
 
     Raises:
-        MeasurementError: a device could not be measured.
+        MeasurementError, SpecError: no device could be measured.
         ExportError, StorageError: a model could not be exported; what was measured so far is kept.
     """
     with job.stage("measuring"):
@@ -107,28 +124,24 @@ def measure_finalists(
         for position, (name, candidate) in enumerate(unique.items()):
             job.progress.update(0.4 * position / len(unique), detail=f"exporting {name}")
             models[name] = _export(job, network, name, candidate, template)
-        latencies: dict[str, dict[str, LatencySummary]] = {name: {} for name in models}
-        environments = []
+        found: list[tuple[SearchedDevice, list[str], _Measured]] = []
         for position, (device, finalists) in enumerate(zip(searched, chosen, strict=True)):
             low = 0.4 + 0.6 * position / len(searched)
-            found, environment = _measure(
-                job, device.budget, [point_id(c.widths, c.precision) for c in finalists], low, 0.6 / len(searched)
-            )
-            environments.append(environment)
-            for name, summary in found.items():
-                latencies[name][device.budget.name] = summary
+            names = [point_id(c.widths, c.precision) for c in finalists]
+            with job.attempt(device.budget, MeasurementError, SpecError):
+                found.append((device, names, _measure(job, device.budget, names, low, 0.6 / len(searched))))
         known = {
             name: Finalist(
                 **_facts(models[name], candidate.accuracy),
                 params=candidate.params,
                 macs=candidate.macs,
-                latency=latencies[name],
+                latency={d.budget.name: one.latency[name] for d, names, one in found if name in names},
+                memory={d.budget.name: one.memory[name] for d, names, one in found if name in names},
             )
             for name, candidate in unique.items()
         }
         fronts = [
-            _front(device.budget, [known[point_id(c.widths, c.precision)] for c in finalists], environment)
-            for device, finalists, environment in zip(searched, chosen, environments, strict=True)
+            _front(device.budget, [known[name] for name in names], one.environment) for device, names, one in found
         ]
         return [
             replace(
@@ -213,9 +226,7 @@ def weights_path(job: Job, name: str) -> Path:
     return job.folder / "models" / f"{name}.safetensors"
 
 
-def _measure(
-    job: Job, device: DeviceBudget, names: Sequence[str], low: float, share: float
-) -> tuple[dict[str, LatencySummary], dict[str, Any]]:
+def _measure(job: Job, device: DeviceBudget, names: Sequence[str], low: float, share: float) -> _Measured:
     path = job.folder / "measuring" / f"{device.name}.json"
     if not path.exists():
         found = job.measure(
@@ -225,21 +236,50 @@ def _measure(
                 low + share * done, detail=f"{device.name}: {len(names)} models"
             ),
         )
+        _tell(job, device, found)
         write_json(
             path,
             {
                 "environment": next(iter(found.values())).environment,
                 "latency_ms": {name: one.summary.model_dump(mode="json") for name, one in found.items()},
                 "settled": {name: one.settled for name, one in found.items()},
+                "remarks": {name: one.remark for name, one in found.items()},
+                "memory": {name: one.memory and asdict(one.memory) for name, one in found.items()},
                 "samples_ms": {name: one.samples_ms for name, one in found.items()},
             },
         )
     record = read_json(path)
-    return {name: LatencySummary(**record["latency_ms"][name]) for name in names}, record["environment"]
+    memory = record.get("memory", {})  # not kept by releases that did not measure it
+    return _Measured(
+        record["environment"],
+        {name: LatencySummary(**record["latency_ms"][name]) for name in names},
+        {name: PeakMemory(**memory[name]) if memory.get(name) else None for name in names},
+    )
+
+
+def _tell(job: Job, device: DeviceBudget, found: Mapping[str, LatencyMeasurement]) -> None:
+    """Notes which models' latency is not known as well as it should be, and how far the machine was to blame."""
+    for remark in sorted({one.remark for one in found.values()} - {""}):
+        names = [name for name, one in found.items() if one.remark == remark]
+        job.progress.note(f"{device.name}: the measurement of {', '.join(names)} did not settle: {remark}")
+    environment = next(iter(found.values())).environment
+    drifted, total = (environment.get(key) for key in ("num_drifted_batches", "num_batches"))
+    if isinstance(drifted, int) and isinstance(total, int) and 0 < LARGE_DRIFT * total < drifted:
+        job.progress.note(
+            f"{device.name}: in {drifted} of {total} batches the machine was not as fast as in the others, by the "
+            "reference model; they were measured again: see what else runs there"
+        )
+
+
+def added_bytes(memory: PeakMemory | None) -> int | None:
+    return None if memory is None else memory.added_bytes
 
 
 def _front(device: DeviceBudget, finalists: list[Finalist], environment: dict[str, Any]) -> MeasuredDevice:
-    points = [_Point(f.accuracy, f.latency[device.name], f.params, f.macs, f.size_bytes) for f in finalists]
+    points = [
+        _Point(f.accuracy, f.latency[device.name], f.params, f.macs, f.size_bytes, added_bytes(f.memory[device.name]))
+        for f in finalists
+    ]
     front, recommended, sentence = front_and_recommendation(points, device)
     return MeasuredDevice(
         budget=device,

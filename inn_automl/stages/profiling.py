@@ -15,7 +15,9 @@ from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
 from inn_automl.storage import read_json, write_json
 
-PROFILE = Protocol(min_processes=2, max_processes=2, num_blocks=1, min_s=0.0, max_s=20.0, num_profiled_runs=60)
+PROFILE = Protocol(
+    min_processes=2, max_processes=2, num_blocks=1, min_s=0.0, max_s=20.0, num_memory_runs=0, num_profiled_runs=60
+)
 """Hardly any timing, which was done before, and enough accounted runs for shares of a percent."""
 
 _NODE_TIMES = TypeAdapter(list[NodeTime])

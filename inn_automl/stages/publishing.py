@@ -22,7 +22,7 @@ from inn_automl.search.quantized import evaluate_file
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.bundling import Tested, bundle_config, bundle_network
 from inn_automl.stages.job import Job
-from inn_automl.stages.measuring import Finalist, MeasuredDevice, onnx_path, point_id, weights_path
+from inn_automl.stages.measuring import Finalist, MeasuredDevice, added_bytes, onnx_path, point_id, weights_path
 from inn_automl.stages.searching import SearchedDevice
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.trial import Trained
@@ -52,26 +52,14 @@ def publish_job(
         for position, finalist in enumerate(points.values()):
             job.progress.update(0.6 * position / len(points), detail=f"bundle {finalist.id}")
             _bundle(job, trained, finalist, tested[finalist.id], measured)
+        by_name = {search.budget.name: search for search in searched}
+        devices = [_device(device, by_name[device.budget.name], tested) for device in measured]
+        budgets = job.spec.budget.devices
+        devices += [_lost(device, job.lost[device.name]) for device in budgets if device.name in job.lost]
+        order = [device.name for device in budgets]
         result = JobResult(
             job={**_describe(job, trials), "seconds": job.seconds()},
-            devices=[
-                DeviceResult(
-                    name=device.budget.name,
-                    recommended=device.recommended,
-                    recommendation=device.recommendation,
-                    predictor_error=search.predictor_error,
-                    num_measured=search.num_measured,
-                    granularity=search.granularity,
-                    hypervolume=search.hypervolume,
-                    hypervolume_reference=search.reference,
-                    search_stopped=search.stopped,
-                    environment=device.environment,
-                    budget=device.budget.model_dump(mode="json"),
-                    front=[_front_point(f, tested[f.id], device.budget.name) for f in device.front],
-                    layers=device.layers,
-                )
-                for device, search in zip(measured, searched, strict=True)
-            ],
+            devices=sorted(devices, key=lambda device: order.index(device.name)),
         )
         bundle_network(job.folder / INN, job.dataset, trained)
         if not (job.folder / ELASTIC).exists():
@@ -80,6 +68,40 @@ def publish_job(
         _track(job, trained, result, searched, measured)
         write_json(job.folder / "result.json", result.model_dump(mode="json"))
         return result
+
+
+def _device(device: MeasuredDevice, search: SearchedDevice, tested: Mapping[str, Tested]) -> DeviceResult:
+    return DeviceResult(
+        name=device.budget.name,
+        recommended=device.recommended,
+        recommendation=device.recommendation,
+        predictor_error=search.predictor_error,
+        num_measured=search.num_measured,
+        granularity=search.granularity,
+        hypervolume=search.hypervolume,
+        hypervolume_reference=search.reference,
+        search_stopped=search.stopped,
+        environment=device.environment,
+        budget=device.budget.model_dump(mode="json"),
+        front=[_front_point(f, tested[f.id], device.budget.name) for f in device.front],
+        layers=device.layers,
+    )
+
+
+def _lost(device: DeviceBudget, fault: str) -> DeviceResult:
+    """What there is to say of a device that could not be measured."""
+    return DeviceResult(
+        name=device.name,
+        recommended=None,
+        recommendation=f"Nothing can be recommended, for the device could not be measured: {fault}",
+        predictor_error=None,
+        hypervolume=[],
+        hypervolume_reference=(0.0, 0.0),
+        search_stopped="The device could not be measured.",
+        environment={},
+        budget=device.model_dump(mode="json"),
+        front=[],
+    )
 
 
 def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, Tested]:
@@ -108,6 +130,7 @@ def bundle_path(finalist: Finalist) -> str:
 
 
 def _front_point(finalist: Finalist, tested: Tested, device: str) -> FrontPoint:
+    memory = finalist.memory[device]
     return FrontPoint(
         id=finalist.id,
         widths=finalist.widths,
@@ -119,6 +142,8 @@ def _front_point(finalist: Finalist, tested: Tested, device: str) -> FrontPoint:
         params=finalist.params,
         macs=finalist.macs,
         size_bytes=finalist.size_bytes,
+        peak_memory_bytes=added_bytes(memory),
+        process_memory_bytes=memory.peak_bytes if memory else None,
         bundle=bundle_path(finalist),
     )
 
@@ -144,6 +169,8 @@ def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Tested, meas
                 threads=environments[name][0].threads,
                 batch_size=environments[name][0].batch_size,
                 latency_ms=summary,
+                peak_memory_bytes=added_bytes(memory := finalist.memory[name]),
+                process_memory_bytes=memory.peak_bytes if memory else None,
                 environment=environments[name][1],
             )
             for name, summary in finalist.latency.items()
@@ -205,7 +232,9 @@ def _track(
     from inn_automl.tracking.runs import publish  # MLflow takes a second to import
 
     candidates: dict[str, list[Candidate]] = {}
-    for search, device in zip(searched, measured, strict=True):
+    searches = {search.budget.name: search for search in searched}
+    for device in measured:
+        search = searches[device.budget.name]
         known = {f.id: f.latency[device.budget.name] for f in device.finalists}
         candidates[device.budget.name] = [
             c.model_copy(update={"measured": known.get(point_id(c.widths, c.precision))}) for c in search.candidates

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.export import OnnxTemplate
 from inn_automl.precision import split_point
 from inn_automl.result import Candidate, Granularity, PredictorError
@@ -17,6 +18,7 @@ from inn_automl.search.study import DeviceSearch
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.device_latency import DeviceLatency
 from inn_automl.stages.job import Job
+from inn_automl.stages.memory import Predict, with_memory
 from inn_automl.training.trial import Trained
 
 
@@ -38,23 +40,28 @@ class SearchedDevice:
 
 
 def search_widths(job: Job, trained: Trained, template: Callable[[], OnnxTemplate]) -> list[SearchedDevice]:
-    """Searches widths for all devices of the budget.
+    """Searches widths for all devices of the budget that can be measured.
 
     Args:
         template: makes the exporter, when it is needed.
 
     Raises:
-        MeasurementError: a device could not be measured.
+        MeasurementError, SpecError: no device could be measured.
         BackendError, StorageError: the workers or the folder failed; what was found so far is kept.
     """
     network = trained.network()
+    latencies: list[DeviceLatency] = []
+    predictions: dict[str, Predict] = {}
     with job.stage("calibrating"):
-        latencies = [DeviceLatency(job, network, device, template) for device in job.spec.budget.devices]
-        for one in latencies:
-            for note in one.describe():
-                job.progress.note(note)
+        for device in job.spec.budget.devices:
+            with job.attempt(device, MeasurementError, SpecError):
+                one = DeviceLatency(job, network, device, template)
+                predictions[device.name] = with_memory(job, network, device, template, one.predict)
+                latencies.append(one)
+                for note in one.describe():
+                    job.progress.note(note)
     with job.stage("searching"):
-        found = _search(job, trained, latencies)
+        found = _search(job, trained, latencies, predictions)
         for one in latencies:
             _conclude(job, one)
         return found
@@ -71,7 +78,9 @@ def _conclude(job: Job, latency: DeviceLatency) -> None:
     latency.keep()
 
 
-def _search(job: Job, trained: Trained, latencies: Sequence[DeviceLatency]) -> list[SearchedDevice]:
+def _search(
+    job: Job, trained: Trained, latencies: Sequence[DeviceLatency], predictions: dict[str, Predict]
+) -> list[SearchedDevice]:
     budget = job.spec.budget.search
 
     def evaluate(batch: list[dict[str, int]]) -> list[float]:
@@ -91,7 +100,7 @@ def _search(job: Job, trained: Trained, latencies: Sequence[DeviceLatency]) -> l
                 name=one.budget.name,
                 space=one.space,
                 bounds=one.budget,
-                predict=one.predict,
+                predict=predictions[one.budget.name],
                 refinement=one,
             )
             for one in latencies

@@ -43,10 +43,16 @@ class ParitySeries:
         )
 
 
-def parity_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> ParitySeries:
-    """Gathers what is drawn of a device's predictor; `candidates` are all that was evaluated for the device."""
+def parity_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> ParitySeries | None:
+    """Gathers what is drawn of a device's predictor; None where the device could not be measured.
+
+    Args:
+        candidates: all that was evaluated for the device.
+    """
     percentile = device.budget.get("percentile", 95.0)
     error = device.predictor_error
+    if error is None:
+        return None
     return ParitySeries(
         device=device.name,
         percentile=f"p{percentile:g}",

@@ -42,7 +42,8 @@ def write_figures(
         fronts[device.name] = front_figure(device, some)
         write_html(fronts[device.name], folder / device.name / "front.html")
         images.write_front(device, folder / device.name / "front.png", some)
-        write_parity(parity_series(device, some), folder / device.name / "parity.png")
+        if parity := parity_series(device, some):
+            write_parity(parity, folder / device.name / "parity.png")
         layers = layer_series(device)
         if layers is not None:
             write_layers(layers, folder / device.name / "layers.png")

@@ -123,7 +123,7 @@ def _section(device: DeviceResult, front: Figure, candidates: Sequence[Candidate
 
     parity = parity_series(device, candidates)
     front = Figure(front).update_layout(**_layout("Accuracy against measured latency"))
-    figures = [front, parity_figure(parity)]
+    figures = [front, *([parity_figure(parity)] if parity else [])]
     layers = layer_series(device)
     if layers is not None:
         figures.append(layers_figure(layers))
@@ -135,7 +135,8 @@ def _section(device: DeviceResult, front: Figure, candidates: Sequence[Candidate
     return (
         f"<h2>{escape(device.name)}</h2><p>{escape(device.recommendation)}</p>"
         f'<p class="faint">{escape(", ".join(facts))}</p>'
-        f'<p class="faint">Latency predictor, {escape(parity.summary)}</p><div class="row">{drawn}</div>'
+        f'<p class="faint">{f"Latency predictor, {escape(parity.summary)}" if parity else ""}</p>'
+        f'<div class="row">{drawn}</div>'
     )
 
 

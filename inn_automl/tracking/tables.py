@@ -26,14 +26,14 @@ def front_metrics(device: DeviceResult) -> list[tuple[str, float, int]]:
         for name, value in _numbers(point).items()
     ]
     metrics += [("search/hypervolume", value, step) for step, value in enumerate(device.hypervolume, start=1)]
-    error = device.predictor_error
-    metrics += [
-        ("predictor/median_relative_error", error.median_relative, 0),
-        ("predictor/p90_relative_error", error.p90_relative, 0),
-        ("predictor/spearman", error.spearman, 0),
-    ]
-    for step, (measured, predicted) in enumerate(sorted(error.held_out_ms)):
-        metrics += [("predictor/measured_ms", measured, step), ("predictor/predicted_ms", predicted, step)]
+    if error := device.predictor_error:
+        metrics += [
+            ("predictor/median_relative_error", error.median_relative, 0),
+            ("predictor/p90_relative_error", error.p90_relative, 0),
+            ("predictor/spearman", error.spearman, 0),
+        ]
+        for step, (measured, predicted) in enumerate(sorted(error.held_out_ms)):
+            metrics += [("predictor/measured_ms", measured, step), ("predictor/predicted_ms", predicted, step)]
     for point in device.front:
         if point.id == device.recommended:
             metrics += [(f"recommended/{name}", float(value), 0) for name, value in _numbers(point).items()]
@@ -139,6 +139,7 @@ def _numbers(point: FrontPoint) -> dict[str, float]:
         "params": point.params,
         "macs": point.macs,
         "size_bytes": point.size_bytes,
+        **({} if point.peak_memory_bytes is None else {"peak_memory_bytes": point.peak_memory_bytes}),
     }
 
 
@@ -147,4 +148,4 @@ def _widths(widths: Mapping[str, int]) -> dict[str, int]:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    return {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}

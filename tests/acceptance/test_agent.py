@@ -36,7 +36,7 @@ from workers.remote_measure import RemoteMeasure
 
 TOKEN = "token-of-a-run"
 # Long enough to be killed in its middle, on a busy machine too.
-PROTOCOL = Protocol(min_processes=3, max_processes=3, num_blocks=2, min_s=1.0, max_s=60.0)
+PROTOCOL = Protocol(min_processes=3, max_processes=3, num_blocks=2, min_s=1.0, max_s=60.0, max_repeated=0)
 SERVE = (
     "import uvicorn; from services.coordinator.app import create_app; "
     "from services.coordinator.settings import Settings; "

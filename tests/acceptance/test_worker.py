@@ -82,7 +82,9 @@ class Stack:
 
 def measure_quickly(models, device, *, protocol, on_progress=None):  # type: ignore[no-untyped-def]
     """Few samples: nothing here depends on their quality."""
-    few = Protocol(min_processes=2, max_processes=2, num_blocks=4, min_s=0.1, max_s=4.0)
+    few = Protocol(
+        min_processes=2, max_processes=2, num_blocks=4, min_s=0.1, max_s=4.0, max_repeated=0, num_memory_runs=0
+    )
     return measure(models, device, protocol=few, on_progress=on_progress)
 
 

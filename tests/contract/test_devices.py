@@ -124,6 +124,11 @@ def results(*names: str, ms: float = 1.0) -> dict[str, Any]:
     return {"results": dict.fromkeys(names, one)}
 
 
+def changed(**values: Any) -> dict[str, Any]:
+    """Results of one model, with other values of some keys."""
+    return {"results": {"m": results("m")["results"]["m"] | values}}
+
+
 # Devices
 
 
@@ -279,12 +284,16 @@ def test_from_question_to_results(world: World, context: Context) -> None:
     assert world.say(lease, "heartbeat", {"fraction": 0.25}).status_code == 204
     assert world.say(lease, "heartbeat", {"fraction": 0.125}).status_code == 204
     assert world.look(measurement["id"])["fraction"] == 0.25
+    told = results("a", "b")
+    told["results"]["a"] = told["results"]["a"] | {"memory": {"idle_bytes": 5, "peak_bytes": 9, "added_bytes": 1}}
     for _ in range(2):  # an agent that did not hear the answer posts again
-        assert world.say(lease, "results", results("a", "b")).status_code == 204
+        assert world.say(lease, "results", told).status_code == 204
     done = world.look(measurement["id"])
     assert (done["state"], done["fraction"]) == ("done", 1.0)
     assert done["results"]["a"]["samples_ms"] == [[[1.0, 1.01]], [[1.02, 1.0]]]
     assert done["results"]["a"]["percentile"] == 90
+    assert done["results"]["a"]["memory"] == {"idle_bytes": 5, "peak_bytes": 9}
+    assert done["results"]["b"]["memory"] is None
     again = world.ask(("a", "b"), threads=2, percentile=90).json()
     assert again == done
 
@@ -346,6 +355,13 @@ def test_failure_reaches_the_worker_and_asking_again_queues_anew(world: World) -
         (results("n"), "missing 'm'; unknown 'n'"),
         (results("m", "n"), "unknown 'n'"),
         (results("m", ms=-1.0), "no latency"),
+        (changed(samples_ms=[[["1.0"]], [[1.0]]]), "no latency"),
+        (changed(samples_ms=[[[None]], [[1.0]]]), "no latency"),
+        (changed(memory={"idle_bytes": -5, "peak_bytes": 10}), "no number of bytes"),
+        (changed(memory={"idle_bytes": 5, "peak_bytes": "10"}), "no number of bytes"),
+        (changed(memory={"idle_bytes": 5}), "no number of bytes"),
+        (changed(memory={"idle_bytes": 20, "peak_bytes": 10}), "is not above"),
+        (changed(memory=10), "mapping"),
         ({"results": {"m": {"samples_ms": [[[1.0]]]}}}, "at least two processes"),
         ({"results": {"m": {}}}, "samples_ms"),
         ({"results": {"m": {"samples_ms": [[["1.0"]], [[1.0]]]}}}, "'1.0' is no latency in milliseconds"),

@@ -56,7 +56,9 @@ def measure_quickly(
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, LatencyMeasurement]:
     """Few real samples: for tests to which their quality does not matter."""
-    few = Protocol(min_processes=2, max_processes=2, num_blocks=4, min_s=0.1, max_s=10.0)
+    few = Protocol(
+        min_processes=2, max_processes=2, num_blocks=4, min_s=0.1, max_s=10.0, max_repeated=0, num_memory_runs=0
+    )
     return measure(models, device, protocol=few, on_progress=on_progress)
 
 
@@ -73,6 +75,7 @@ def measure_by_size(
             "samples_ms": [[[path.stat().st_size / 1e6 * drift] * 4] * 3 for drift in (0.99, 1.0, 1.01)],
             "remark": "",
             "environment": {"runtime": "by size"},
+            "memory": {"idle_bytes": 10**7, "peak_bytes": 10**7 + 10**6 + 3 * path.stat().st_size},
         }
         for name, path in models.items()
     }

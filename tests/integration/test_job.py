@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,14 +15,14 @@ import pytest
 
 from inn_automl.backend import LocalBackend, Report, TrainingTask
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.errors import ImpossibleBudgetError, JobDirectoryError, SpecError
+from inn_automl.errors import ImpossibleBudgetError, JobDirectoryError, MeasurementError, SpecError
 from inn_automl.export import read_bundle
 from inn_automl.pipeline import run_job
 from inn_automl.result import JobResult
 from inn_automl.search.evaluation import Evaluation
 from inn_automl.training.trial import Trained
 
-from .conftest import BUDGET, FinishedJob, job_spec, measure_by_size
+from .conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size, measure_quickly
 
 
 class Stopping(LocalBackend):
@@ -162,9 +163,78 @@ def test_impossible_budget_is_refused_before_training(tmp_path: Path, bound: dic
     budget = {**BUDGET, "devices": [{"name": "tiny", **bound}]}
     backend = Stopping(in_training=True)
     with pytest.raises(ImpossibleBudgetError, match=named) as refusal:
-        run_job(job_spec(budget=budget), tmp_path, backend=backend)
+        run_job(job_spec(budget=budget), tmp_path, backend=backend, measure=measure_quickly)
     assert "tiny" in str(refusal.value)
     assert not list(tmp_path.glob("training/trial-*"))
+
+
+def test_impossible_memory_is_refused_before_training(tmp_path: Path) -> None:
+    budget = {**BUDGET, "devices": [{"name": "tiny", "max_memory_bytes": 1000}]}
+    backend = Stopping(in_training=True)
+    with pytest.raises(ImpossibleBudgetError, match=r"'tiny'.*from 1,0\d\d,\d+ to [\d,]+ bytes of memory"):
+        run_job(job_spec(budget=budget), tmp_path, backend=backend, measure=measure_by_size)
+
+
+def test_memory_that_a_device_does_not_tell_cannot_be_bounded(tmp_path: Path) -> None:
+    def measure(*arguments: Any, **options: Any) -> Any:
+        found = measure_by_size(*arguments, **options)
+        return {name: dataclasses.replace(one, memory=None) for name, one in found.items()}
+
+    budget = {**BUDGET, "devices": [{"name": "mute", "max_memory_bytes": 10**9}]}
+    with pytest.raises(SpecError, match=r"'mute': max_memory_bytes.*leave the bound out"):
+        run_job(job_spec(budget=budget), tmp_path, backend=Stopping(in_training=True), measure=measure)
+
+
+def test_memory_bound_is_kept_and_a_device_that_fails_is_gone_without(tmp_path: Path) -> None:
+    """Of four devices one fails when it is calibrated and one when its finalists are measured."""
+    num_asked: dict[str, int] = {}
+
+    def measure(models: Any, device: Any, **options: Any) -> Any:
+        num_asked[device.name] = num_asked.get(device.name, 0) + 1
+        if device.name == "never" or (device.name == "later" and num_asked["later"] > 1):
+            raise MeasurementError(f"agent {device.name!r} was away.")
+        return measure_by_size(models, device, **options)
+
+    bound = 1_120_000
+    devices = [{"name": "never"}, {"name": "free"}, {"name": "later"}, {"name": "bound", "max_memory_bytes": bound}]
+    progress = RecordingProgress()
+    few = {
+        "devices": devices,
+        "training": {"max_minutes": 5, "max_epochs": 1, "trials": 1},
+        "search": {"max_evaluations": 6, "batch_size": 2},
+    }
+    result = run_job(
+        job_spec(budget=few),
+        tmp_path,
+        backend=LocalBackend(cpus=1),
+        measure=measure,
+        progress=progress,
+    )
+    found = {device.name: device for device in result.devices}
+    assert list(found) == ["never", "free", "later", "bound"]
+    for name in ("never", "later"):
+        lost = found[name]
+        assert (lost.front, lost.recommended, lost.predictor_error) == ([], None, None)
+        assert f"agent '{name}' was away." in lost.recommendation
+        assert any(note.startswith(f"{name} could not be measured") for note in progress.notes)
+    for point in (*found["free"].front, *found["bound"].front):
+        assert point.peak_memory_bytes == 10**6 + 3 * point.size_bytes
+        assert point.process_memory_bytes == 10**7 + point.peak_memory_bytes
+    recommended = next(point for point in found["bound"].front if point.id == found["bound"].recommended)
+    assert recommended.peak_memory_bytes is not None and recommended.peak_memory_bytes <= bound
+    config = read_bundle(tmp_path / recommended.bundle)
+    assert config.latency["bound"].peak_memory_bytes == recommended.peak_memory_bytes
+    assert JobResult.model_validate(json.loads((tmp_path / "result.json").read_text())) == result
+
+
+def test_a_job_fails_with_its_last_device(tmp_path: Path) -> None:
+    def measure(models: Any, device: Any, **_: Any) -> Any:
+        raise MeasurementError(f"agent {device.name!r} was away.")
+
+    backend = Stopping(in_training=True)
+    devices = [{"name": name, "max_latency_ms": 1.0} for name in "ab"]
+    with pytest.raises(MeasurementError, match="agent 'b' was away"):
+        run_job(job_spec(budget={**BUDGET, "devices": devices}), tmp_path, backend=backend, measure=measure)
 
 
 def test_family_that_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:

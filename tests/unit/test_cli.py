@@ -17,6 +17,7 @@ import click
 import pytest
 
 from inn_automl import __version__, cli
+from inn_automl.devices.calibration_store import CalibrationStore
 from inn_automl.errors import BackendError, DatasetTooSmallError, StorageError, TrainingError
 from inn_automl.progress import Progress
 from inn_automl.result import DeviceResult, FrontPoint, JobResult, LatencySummary, PredictorError
@@ -105,8 +106,10 @@ class Terminal:
         self._monkeypatch.setattr(cli, "entry_points", all_points.select)
 
     def job(self, job: Job) -> None:
-        def run_job(spec: JobSpec, out: Path, *, backend: FakeBackend, progress: Progress) -> JobResult:
-            assert not backend.closed
+        def run_job(
+            spec: JobSpec, out: Path, *, backend: FakeBackend, progress: Progress, calibrations: CalibrationStore
+        ) -> JobResult:
+            assert not backend.closed and isinstance(calibrations, CalibrationStore)
             self.jobs.append(spec)
             return job(spec, out, progress)
 

@@ -257,6 +257,20 @@ def test_refused_results_are_told_as_a_failure(make_agent: Callable[..., Agent])
     assert coordinator.names() == ["models", "results", "failure"]
 
 
+@pytest.mark.parametrize("content", [b"another", b"a model and more"])
+def test_a_file_whose_hash_differs_is_told_as_a_failure(make_agent: Callable[..., Agent], content: bytes) -> None:
+    coordinator = Coordinator(models=lambda request: httpx.Response(200, content=content))
+    make_agent(coordinator).serve(LEASE)
+    assert coordinator.names() == ["models", "failure"]
+    assert b"came damaged: its hash differs" in coordinator.asked[-1][1].content
+
+
+def test_results_of_a_lease_that_ended_are_let_go(make_agent: Callable[..., Agent]) -> None:
+    coordinator = Coordinator(results=lambda request: problem(409, "the lease has ended."))
+    make_agent(coordinator).serve(LEASE)
+    assert coordinator.names() == ["models", "results"]
+
+
 def test_a_server_that_is_no_url() -> None:
     with pytest.raises(InputError, match="is no URL"):
         Link("http://a\nb", "key")

@@ -15,7 +15,9 @@ from inn_automl.devices.latency import QUICK, Protocol, measure
 from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.spec import DeviceBudget
 
-TINY = Protocol(min_processes=2, max_processes=2, num_blocks=2, min_s=0.0, max_s=10.0, max_runs=5)
+TINY = Protocol(
+    min_processes=2, max_processes=2, num_blocks=2, min_s=0.0, max_s=10.0, max_runs=5, max_repeated=0, num_memory_runs=0
+)
 
 
 def test_measures_models_together(make_conv_net):
@@ -92,52 +94,121 @@ def test_models_too_large_together_are_loaded_in_turns(make_conv_net, monkeypatc
     assert all(len(one.samples_ms) == 2 for one in found.values())
 
 
-def test_starts_processes_until_all_are_settled(monkeypatch, tmp_path):
-    """The second model settles with the fourth process, when its interval has become narrow enough."""
+def answer_of(blocks, **changes):
+    """What a timing process says; blocks are lists of nanoseconds."""
+    return {
+        "blocks": {name: [{"ns": ns, "waited": 0.0, "drift": 0.0}] for name, ns in blocks.items()},
+        "environment": {},
+        "not_warm": [],
+        "num_blocks": 2,
+        "num_disturbed": 0,
+        "num_batches": 2,
+        "num_drifted": 0,
+        "reference_ns": 100.0,
+        **changes,
+    }
+
+
+@pytest.fixture
+def path(tmp_path):
     path = tmp_path / "m.onnx"
     path.touch()
+    return path
+
+
+NO_MEMORY = Protocol(min_processes=2, max_processes=9, num_memory_runs=0)
+
+
+def test_starts_processes_until_all_are_settled(monkeypatch, path):
+    """The second model settles with the fourth process, when its interval has become narrow enough."""
     num_started = 0
 
     def answer(request, *, stalled_s, on_event):
         nonlocal num_started
         num_started += 1
-        block = {"steady": [1_000_000] * 5, "wavering": [1_000_000 + 30_000 * (num_started == 1)] * 5}
-        return {
-            "blocks": {name: [{"ns": block[name], "waited": 0.0}] for name in request["models"]},
-            "environment": {},
-            "not_warm": [],
-            "num_blocks": 2,
-            "num_disturbed": 0,
-        }
+        return answer_of({"steady": [1_000_000] * 5, "wavering": [1_000_000 + 30_000 * (num_started == 1)] * 5})
 
     monkeypatch.setattr(latency, "run_timing", answer)
-    protocol = Protocol(min_processes=2, max_processes=9)
     models = {"steady": path, "wavering": path}
-    found = measure(models, DeviceBudget(name="d"), protocol=protocol)
+    found = measure(models, DeviceBudget(name="d"), protocol=NO_MEMORY)
     assert 2 < num_started < 9
     assert found["wavering"].settled
     assert found["wavering"].environment["num_processes"] == num_started
 
     num_started = 0
-    found = measure(models, DeviceBudget(name="d"), protocol=dataclasses.replace(protocol, max_processes=2))
+    found = measure(models, DeviceBudget(name="d"), protocol=dataclasses.replace(NO_MEMORY, max_processes=2))
     assert num_started == 2
     assert found["steady"].settled
     assert "differs between processes" in found["wavering"].remark
 
 
-def test_says_that_the_machine_was_busy(monkeypatch, tmp_path):
-    path = tmp_path / "m.onnx"
-    path.touch()
+def test_a_process_on_a_slower_machine_is_repeated(monkeypatch, path):
+    speeds = [1.0, 1.5, 1.01, 1.0, 0.99]
 
     def answer(request, *, stalled_s, on_event):
-        blocks = {"m": [{"ns": [1_000_000], "waited": 0.5}]}
-        return {"blocks": blocks, "environment": {}, "not_warm": [], "num_blocks": 4, "num_disturbed": 4}
+        speed = speeds.pop(0)
+        return answer_of({"m": [round(1_000_000 * speed)] * 5}, reference_ns=100.0 * speed)
 
     monkeypatch.setattr(latency, "run_timing", answer)
+    protocol = dataclasses.replace(NO_MEMORY, min_processes=4)
+    found = measure({"m": path}, DeviceBudget(name="d"), protocol=protocol)["m"]
+    assert [process[0][0] for process in found.samples_ms] == [1.0, 1.01, 1.0, 0.99]
+    assert found.settled
+    environment = found.environment
+    assert (environment["num_processes"], environment["num_drifted_processes"]) == (4, 1)
+    assert environment["reference_ms"] == pytest.approx(1e-4, rel=0.01)
+
+
+def test_says_that_the_speed_never_settled(monkeypatch, path):
+    num_started = 0
+
+    def answer(request, *, stalled_s, on_event):
+        nonlocal num_started
+        num_started += 1
+        return answer_of({"m": [1_000_000] * 5}, reference_ns=100.0 * 1.5**num_started)
+
+    monkeypatch.setattr(latency, "run_timing", answer)
+    protocol = dataclasses.replace(NO_MEMORY, min_processes=2, max_processes=2, max_repeated=3)
+    found = measure({"m": path}, DeviceBudget(name="d"), protocol=protocol)["m"]
+    assert num_started == 5
+    assert len(found.samples_ms) == 2
+    assert "the machine's speed changed by" in found.remark
+
+
+def test_says_that_batches_drifted(monkeypatch, path):
+    blocks = {"m": [{"ns": [10**6], "waited": 0.0, "drift": 0.5}, {"ns": [10**6], "waited": 0.0, "drift": 0.0}]}
+    answer = {**answer_of({}, num_batches=40, num_drifted=30), "blocks": blocks}
+    monkeypatch.setattr(latency, "run_timing", lambda *_, **__: answer)
+    found = measure({"m": path}, DeviceBudget(name="d"), protocol=TINY)["m"]
+    assert "drifted by more than 15% in 50% of the batches" in found.remark
+    assert (found.environment["num_batches"], found.environment["num_drifted_batches"]) == (80, 60)
+
+
+def test_says_that_the_machine_was_busy(monkeypatch, path):
+    blocks = {"m": [{"ns": [1_000_000], "waited": 0.5, "drift": 0.0}]}
+    answer = {**answer_of({}, num_blocks=4, num_disturbed=4), "blocks": blocks}
+    monkeypatch.setattr(latency, "run_timing", lambda *_, **__: answer)
     found = measure({"m": path}, DeviceBudget(name="d"), protocol=TINY)
     assert not found["m"].settled
     assert "50%" in found["m"].remark
     assert found["m"].environment["disturbed_share"] == 1.0
+
+
+def test_peak_memory_grows_with_the_model(make_conv_net):
+    """Weights of 4.7 MB more are at least that much more memory."""
+    models = {"small": make_conv_net("a", (4,)), "large": make_conv_net("b", (256, 512))}
+    few = dataclasses.replace(TINY, num_memory_runs=1)
+    small, large = (one.memory for one in measure(models, DeviceBudget(name="d"), protocol=few).values())
+    assert small is not None and large is not None
+    assert 0 < small.idle_bytes < small.peak_bytes
+    assert large.added_bytes - small.added_bytes > 4_500_000
+
+
+def test_memory_that_the_platform_does_not_tell(monkeypatch, path):
+    monkeypatch.setattr(latency, "run_timing", lambda *_, **__: answer_of({"m": [1_000_000]}))
+    monkeypatch.setattr(latency, "run_memory", lambda *_, **__: {"idle_bytes": None, "peak_bytes": None})
+    found = measure({"m": path}, DeviceBudget(name="d"), protocol=dataclasses.replace(TINY, num_memory_runs=1))
+    assert found["m"].memory is None
 
 
 def test_no_models_no_measurement():
@@ -184,7 +255,10 @@ def test_protocols_that_measure_nothing(values):
 def test_needs_none_of_the_extras():
     """A device agent's machine has neither torch nor the libraries that fit predictors."""
     heavy = {"torch", "sklearn", "scipy", "onnx", "pandas", "ray", "optuna", "mlflow"}
-    modules = "latency, timing, isolation, confidence, environment, features, predictor, calibration, runtimes"
+    modules = (
+        "latency, timing, memory, reference, isolation, confidence, environment, features, predictor, calibration, "
+        "runtimes"
+    )
     code = f"import sys; from inn_automl.devices import {modules}; print(sorted({heavy} & sys.modules.keys()))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -11,7 +11,7 @@ import pytest
 
 from inn_automl.devices.confidence import summarize
 from inn_automl.devices.latency import QUICK, THOROUGH, LatencyMeasurement, Protocol
-from inn_automl.devices.measurement import read_measurements
+from inn_automl.devices.measurement import PeakMemory, read_measurements
 from inn_automl.errors import MeasurementError
 
 SAMPLES = {
@@ -19,11 +19,14 @@ SAMPLES = {
     "large": [[[2.0, 2.1]], [[2.2, 2.3], []]],
     "other": [[[3.0]], [[3.5, 3.6]]],
 }
+MEMORY = {"small": PeakMemory(50_000_000, 60_000_000)}
 
 
 def measurements() -> dict[str, LatencyMeasurement]:
     return {
-        name: LatencyMeasurement(summary, SAMPLES[name], "" if name == "small" else "busy", {"cpu": "test"})
+        name: LatencyMeasurement(
+            summary, SAMPLES[name], "" if name == "small" else "busy", {"cpu": "test"}, MEMORY.get(name)
+        )
         for name, summary in summarize(SAMPLES, 95.0).items()
     }
 
@@ -58,6 +61,23 @@ def test_what_is_no_latency_is_refused(ms: object) -> None:
     value = as_json()
     value["large"]["samples_ms"][1][0][1] = ms
     with pytest.raises(MeasurementError, match="'large', process 2"):
+        read_measurements(value, 95.0)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, math.nan, True, "1", None, [1], 10**30])
+@pytest.mark.parametrize("key", ["idle_bytes", "peak_bytes"])
+def test_what_is_no_number_of_bytes_is_refused(key: str, number: object) -> None:
+    value = as_json()
+    value["small"]["memory"][key] = number
+    with pytest.raises(MeasurementError, match=r"memory of model 'small'.*no number of bytes"):
+        read_measurements(value, 95.0)
+
+
+@pytest.mark.parametrize("memory", [1, "1", [1, 2], {"idle_bytes": 5, "peak_bytes": 5}])
+def test_what_is_no_memory_is_refused(memory: object) -> None:
+    value = as_json()
+    value["large"]["memory"] = memory
+    with pytest.raises(MeasurementError, match="memory of model 'large'"):
         read_measurements(value, 95.0)
 
 

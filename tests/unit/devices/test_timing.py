@@ -5,7 +5,17 @@ import time
 import pytest
 
 from inn_automl.devices import timing
-from inn_automl.devices.timing import MAX_WAITED, WaitClock, choose, take_turns, time_block, warm_up
+from inn_automl.devices.timing import (
+    MAX_WAITED,
+    Block,
+    WaitClock,
+    batch_drifts,
+    choose,
+    reference_level,
+    take_turns,
+    time_block,
+    warm_up,
+)
 
 BLOCK_NS = 100_000
 
@@ -29,8 +39,10 @@ class FakeWaiting(WaitClock):
 def turns(models, disturbed=None, **options):
     order = []
     arguments = {"num_blocks": 3, "min_s": 0.0, "max_s": 60.0, "seed": 0, "max_runs": 4, "block_ns": BLOCK_NS}
-    blocks = take_turns(
+    arguments["max_drift"] = 1e9
+    blocks, _ = take_turns(
         models,
+        lambda: None,
         **(arguments | options),
         waiting=FakeWaiting(disturbed),
         on_block=lambda name, share: order.append((name, share)),
@@ -46,7 +58,7 @@ def test_block_times_every_run():
         num_runs += 1
         time.sleep(0.0001)
 
-    samples, waited = time_block(run, 10**9, 7, FakeWaiting())
+    samples, waited, _ = time_block(run, 10**9, 7, FakeWaiting())
     assert len(samples) == 7
     assert num_runs > 7  # untimed ones go before
     assert min(samples) >= 100_000
@@ -54,7 +66,7 @@ def test_block_times_every_run():
 
 
 def test_block_has_one_run_where_it_takes_longer_than_the_block():
-    samples, _ = time_block(lambda: time.sleep(0.001), 10_000, 100, FakeWaiting())
+    samples, *_ = time_block(lambda: time.sleep(0.001), 10_000, 100, FakeWaiting())
     assert len(samples) == 1
 
 
@@ -76,10 +88,46 @@ def test_order_follows_from_the_seed():
 
 
 def test_disturbed_blocks_are_repeated():
-    blocks, _ = turns({"m": lambda: None}, disturbed=[False, True, True, False, False])
-    waited = [one > MAX_WAITED for _, one in blocks["m"]]
-    assert waited == [False, True, True, False, False]
-    assert choose(blocks["m"], 3) == [block for block in blocks["m"] if block[1] == 0.0]
+    # Every other block is the reference model's.
+    of_model = [False, True, True, False, False]
+    blocks, _ = turns({"m": lambda: None}, disturbed=[one for pair in of_model for one in (False, pair)])
+    assert [block.waited > MAX_WAITED for block in blocks["m"]] == of_model
+    assert choose(blocks["m"], 3, 1e9) == [block for block in blocks["m"] if block.waited == 0.0]
+
+
+def test_drifted_batches_are_repeated(monkeypatch):
+    """The reference model is half as fast after the third batch: those beside it do not count."""
+    speeds = [100, 100, 100, 150, 100, 100, 100, 100, 100, 100]
+
+    def block(run, *_):
+        return Block([run()], 0.0)
+
+    monkeypatch.setattr(timing, "time_block", block)
+    blocks, reference_ns = take_turns(
+        {"m": lambda: 7, "n": lambda: 8},
+        lambda: speeds.pop(0),
+        num_blocks=4,
+        min_s=0.0,
+        max_s=60.0,
+        max_drift=0.2,
+        block_ns=BLOCK_NS,
+        max_runs=1,
+        seed=0,
+        waiting=FakeWaiting(),
+        on_block=lambda *_: None,
+    )
+    assert reference_ns == [100, 100, 100, 150, 100, 100, 100]
+    for taken in blocks.values():
+        assert [round(one.drift, 9) for one in taken] == [0, 0, 0.5, 0.5, 0, 0]
+        assert len(choose(taken, 4, 0.2)) == 4
+
+
+def test_drift_is_that_of_the_worse_neighbour():
+    assert batch_drifts([10.0, 10.0, 12.0, 10.0, 5.0]) == pytest.approx([0, 0.2, 0.2, 0.5])
+    assert batch_drifts([10.0, None, 10.0]) == [0, 0]
+    assert batch_drifts([None, None]) == [0]
+    assert reference_level([None, 3.0, 1.0, 2.0]) == 2.0
+    assert reference_level([None]) is None
 
 
 def test_time_limit_ends_what_is_always_disturbed():
@@ -93,9 +141,9 @@ def test_goes_on_for_the_least_time():
 
 
 def test_choice_takes_the_least_disturbed_where_calm_ones_are_too_few():
-    blocks = [([1], 0.5), ([2], 0.0), ([3], 0.9), ([4], 0.2)]
-    assert choose(blocks, 3) == [([2], 0.0), ([4], 0.2), ([1], 0.5)]
-    assert choose(blocks, 1) == [([2], 0.0)]
+    blocks = [Block([1], 0.5), Block([2], 0.0), Block([3], 0.9), Block([4], 0.2), Block([5], 0.0, 0.45)]
+    assert choose(blocks, 4, 0.15) == [blocks[1], blocks[3], blocks[4], blocks[0]]
+    assert choose(blocks, 1, 0.15) == [blocks[1]]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +151,7 @@ def test_choice_takes_the_least_disturbed_where_calm_ones_are_too_few():
 )
 def test_warm_up_ends_when_the_median_settles(monkeypatch, medians, settled):
     remaining = list(medians)
-    monkeypatch.setattr(timing, "time_block", lambda *args: ([remaining.pop(0)], 0.0))
+    monkeypatch.setattr(timing, "time_block", lambda *args: Block([remaining.pop(0)], 0.0))
     assert warm_up(lambda: None, BLOCK_NS, FakeWaiting()) is settled
     assert len(remaining) == (0 if settled else 30)
 

@@ -21,6 +21,7 @@ class Point:
     params: int = 1000
     macs: int = 5000
     size_bytes: int = 4000
+    peak_memory_bytes: int | None = None
 
 
 def point(accuracy, latency, half=0.05, **costs):
@@ -49,6 +50,7 @@ def test_every_bound_binds():
     assert recommend(points, budget())[0] == 2
     assert "no bound was set" in recommend(points, budget())[1]
     assert recommend(points, budget(max_size_bytes=3999))[0] is None
+    assert recommend(points, budget(max_memory_bytes=10**9))[0] is None  # not known, so not kept
 
 
 def test_of_equally_accurate_points_the_fastest():

@@ -23,6 +23,23 @@ def test_metrics_of_one_step_belong_to_one_point() -> None:
     assert by_name["recommended/test_accuracy"] == {0: chosen.test_accuracy}
 
 
+def test_peak_memory_is_drawn_where_it_is_known() -> None:
+    device = make_job()[0].devices[0]
+    front = [device.front[0].model_copy(update={"peak_memory_bytes": 10**7}), *device.front[1:]]
+    metrics = tables.front_metrics(device.model_copy(update={"front": front}))
+    assert [value for name, value, _ in metrics if name == "front/peak_memory_bytes"] == [10**7]
+    assert tables.front_table(device.model_copy(update={"front": front}))["peak_memory_bytes"][0] == 10**7
+
+
+def test_a_device_that_was_lost_has_nothing_to_draw() -> None:
+    device = make_job()[0].devices[0]
+    lost = device.model_copy(
+        update={"front": [], "recommended": None, "predictor_error": None, "hypervolume": [], "environment": {}}
+    )
+    assert tables.front_metrics(lost) == []
+    assert tables.front_table(lost) == {}
+
+
 def test_training_metrics_step_by_epoch() -> None:
     _, _, history = make_job(num_candidates=10, epochs=3)
     metrics = tables.training_metrics(history)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.devices import latency, runtimes
-from inn_automl.errors import InputError, SpecError
+from inn_automl.devices import latency
+from inn_automl.errors import InputError
 from inn_automl.export import OnnxTemplate
 from inn_automl.models import build, default_family
 from inn_automl.precision import DEFAULT
@@ -64,7 +64,6 @@ def run_job(
             is kept.
     """
     progress = progress or SilentProgress()
-    _check_precisions(spec)
     _check_devices(spec, measure)
     dataset = load_dataset(spec.dataset, seed=spec.seed)
     family = spec.family or default_family(dataset.kind, dataset.input_shape)
@@ -106,7 +105,6 @@ def extend_job(
         MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found so far is kept.
     """
     progress = progress or SilentProgress()
-    _check_precisions(spec)
     _check_devices(spec, measure)
     finished = FinishedJob(parent)
     finished.check_extension(spec)
@@ -201,15 +199,3 @@ def _check_devices(spec: JobSpec, measure: Measure) -> None:
         )
     for device in spec.budget.devices:
         latency.check_device(device)
-
-
-def _check_precisions(spec: JobSpec) -> None:
-    """Refuses a precision that a device's runtime does not compute in."""
-    for device in spec.budget.devices:
-        known = runtimes.precisions(device.runtime)
-        other = next((name for name in device.precisions if name not in known), None)
-        if other:
-            raise SpecError(
-                f"device {device.name!r}: runtime {device.runtime!r} computes in {', '.join(known)}, not {other!r}: "
-                "leave it out of `precisions`."
-            )

@@ -24,7 +24,13 @@ from pydantic import (
 from inn_automl.errors import SpecError, UnknownNameError
 from inn_automl.precision import DEFAULT, PRECISIONS
 
-RUNTIMES = ("onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino")
+RUNTIMES = {
+    "onnxruntime-cpu": ("fp32", "int8"),
+    "onnxruntime-cuda": ("fp32",),
+    "onnxruntime-tensorrt": ("fp32",),
+    "openvino": ("fp32",),
+}
+"""What models run in, and the precisions that each was found to gain from."""
 FAMILY_KINDS = {
     "convnet": ("image",),
     "mlp": ("image", "signal"),
@@ -94,6 +100,16 @@ class DeviceBudget(_Strict):
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in PRECISIONS if name in value)
+
+    @model_validator(mode="after")
+    def _precisions_of_the_runtime(self) -> DeviceBudget:
+        known = RUNTIMES[self.runtime]
+        other = next((name for name in self.precisions if name not in known), None)
+        if other:
+            raise ValueError(
+                f"runtime {self.runtime!r} computes in {', '.join(known)}, not {other!r}: leave it out of `precisions`"
+            )
+        return self
 
 
 class TrainingBudget(_Strict):

@@ -30,6 +30,7 @@ from inn_automl.export.bundle import (
     Preprocessing,
     Verification,
 )
+from inn_automl.precision import DEFAULT
 from inn_automl.result import LatencySummary
 
 PARTS = "parts.json"
@@ -66,6 +67,7 @@ class ElasticPoint(_Record):
 
     id: str
     widths: dict[str, int]
+    precision: str = DEFAULT
     accuracy: Accuracy
     params: int
     macs: int

@@ -91,6 +91,7 @@ def _point(config: BundleConfig) -> ElasticPoint:
     return ElasticPoint(
         id=config.id,
         widths=config.widths,
+        precision=config.precision,
         accuracy=config.accuracy,
         params=config.params,
         macs=config.macs,

@@ -14,9 +14,10 @@ import pytest
 
 from inn_automl.backend import LocalBackend
 from inn_automl.data import Dataset, load_dataset
+from inn_automl.elastic import ElasticModel
 from inn_automl.errors import ImpossibleBudgetError, SpecError, UnknownNameError
 from inn_automl.export import extract_bundle, read_bundle
-from inn_automl.pipeline import discretize_job, extend_job, run_job
+from inn_automl.pipeline import discretize_job, extend_job
 from inn_automl.result import DeviceResult, JobResult
 from inn_automl.stages import calibrating
 from inn_automl.stages.measuring import point_id
@@ -191,11 +192,22 @@ def test_unknown_precisions_are_refused_with_the_nearest(tmp_path: Path) -> None
         spec_of({"name": "a", "precisions": []})
 
 
-def test_a_runtime_that_cannot_run_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("inn_automl.devices.runtimes._WITH_INT8", set())
-    with pytest.raises(SpecError, match=r"device 'both'.*onnxruntime-cpu.*fp32.*not 'int8'"):
-        run_job(spec_of(BOTH), tmp_path / "out", backend=LocalBackend(cpus=1), measure=measure_by_size)
-    assert not (tmp_path / "out").exists()
+def test_a_runtime_that_cannot_run_it_is_named() -> None:
+    with pytest.raises(SpecError, match=r"devices.*openvino.*fp32.*not 'int8'"):
+        spec_of({**BOTH, "runtime": "openvino"})
+
+
+def test_an_elastic_model_holds_both(job: FinishedJob, tmp_path: Path) -> None:
+    samples = np.asarray(load_dataset("digits").x[:8], np.float32)
+    model = ElasticModel(job.folder / "elastic.zip", device="both")
+    precisions = {point.id: point.precision for point in model.points}
+    assert set(precisions.values()) == {"fp32", "int8"}
+    point = next(point for point in job.result.devices[0].front if point.precision == "int8")
+    assert precisions[point.id] == "int8"
+    extract_bundle(job.folder / point.bundle, tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    model.set_point(point.id)
+    np.testing.assert_array_equal(model.run(samples), session.run(["logits"], {"input": samples})[0])
 
 
 def _shown(devices: Sequence[DeviceResult]) -> list[Any]:

@@ -1,6 +1,6 @@
 """What can run a model: one runtime a file, behind one interface.
 
-A new runtime is a module with a `Runtime` subclass, its line in `_MODULES` and in `INSTALL`, and its name in
+A new runtime is a module with a `Runtime` subclass, its line in `_MODULES` and in `INSTALL`, and its line in
 `spec.RUNTIMES`.
 """
 
@@ -23,9 +23,6 @@ _MODULES = {
 }
 
 NAMES = tuple(_MODULES)
-
-_WITH_INT8 = {"onnxruntime-cpu"}
-"""Runtimes that were found to run int8 files faster somewhere: benchmarks/precision.py."""
 
 INSTALL = {
     "onnxruntime-cpu": "pip install onnxruntime",
@@ -104,7 +101,8 @@ def create(name: str, threads: int) -> Runtime:
         UnknownNameError: there is none of that name.
         MeasurementError: it is not installed, or this machine lacks what it needs; says what adds it.
     """
-    _check_name(name)
+    if name not in _MODULES:
+        raise UnknownNameError("runtime", name, _MODULES)
     module, _, attribute = _MODULES[name].partition(":")
     try:
         kind = getattr(import_module(module), attribute)
@@ -114,21 +112,6 @@ def create(name: str, threads: int) -> Runtime:
         ) from None
     runtime: Runtime = kind(threads)
     return runtime
-
-
-def precisions(name: str) -> tuple[str, ...]:
-    """What the runtime called `name` computes in (see `inn_automl.precision`), whether it is installed here or not.
-
-    Raises:
-        UnknownNameError: there is none of that name.
-    """
-    _check_name(name)
-    return ("fp32", "int8") if name in _WITH_INT8 else ("fp32",)
-
-
-def _check_name(name: str) -> None:
-    if name not in _MODULES:
-        raise UnknownNameError("runtime", name, _MODULES)
 
 
 def probe() -> tuple[dict[str, str], dict[str, str]]:

@@ -11,6 +11,7 @@ BENCHMARKS = {
     "discretize": "time to discretize a CIFAR ResNet-18, beside TorchIntegral",
     "training_step": "time of a training step at reduced widths, beside the plain discretized module",
     "one_model": "accuracy of one model at all widths, beside a US-Net (minutes to hours)",
+    "conversion": "points lost by trained networks that are made narrower without training (10 minutes)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
     "elastic": "time of an ElasticModel's switch, and requests lost meanwhile (a minute)",
     "search": "share of a known front that a search finds, beside Optuna; predicted latency (a quarter of an hour)",

@@ -61,11 +61,23 @@ def train_by(gradients: Gradients) -> Training:
     return run
 
 
-def train_peer(network: IntegralNetwork, dataset: Dataset, recipe: Recipe, seed: int, gradients: Gradients) -> None:
-    """Trains in place on the CPU by SGD; on return the network holds its best epoch and is in eval mode."""
+def train_peer(
+    network: IntegralNetwork,
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int,
+    gradients: Gradients,
+    *,
+    validated: list[dict[str, int]] | None = None,
+) -> None:
+    """Trains in place on the CPU by SGD; on return the network holds its best epoch and is in eval mode.
+
+    Args:
+        validated: the widths by whose accuracy the best epoch is chosen; by default smallest, full, and one between.
+    """
     samples, validation = Samples(dataset, dataset.train), Samples(dataset, dataset.validation)
     calibration = calibration_samples(dataset, NUM_CALIBRATION_WHILE_TRAINING)
-    validated = [
+    validated = validated or [
         network.smallest_widths,
         {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups},
         network.full_widths,

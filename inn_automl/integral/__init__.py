@@ -4,6 +4,7 @@ network = IntegralNetwork(module, example_input)
 small = network.discretize(network.uniform_widths(0.5))
 """
 
+from inn_automl.integral.conversion import ConvertedNetwork, convert
 from inn_automl.integral.coupling import Group, Unfollowed
 from inn_automl.integral.network import IntegralNetwork, Widths
 from inn_automl.integral.normalization import reestimate_normalization
@@ -11,6 +12,7 @@ from inn_automl.integral.partition import CellAverages, Nested, Partition, Train
 
 __all__ = [
     "CellAverages",
+    "ConvertedNetwork",
     "Group",
     "IntegralNetwork",
     "Nested",
@@ -19,5 +21,6 @@ __all__ = [
     "Unfollowed",
     "Uniform",
     "Widths",
+    "convert",
     "reestimate_normalization",
 ]

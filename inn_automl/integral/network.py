@@ -158,6 +158,16 @@ class IntegralNetwork(nn.Module):
         """
         return self._resizer.discretized(self.coupling.samples(self.check_widths(widths)))
 
+    def sample_channels(self, outputs: Tensor, parameter: str, samples: tuple[int, ...]) -> Tensor:
+        """Outputs of a layer at full width, sampled as the layer's own output channels are.
+
+        Args:
+            outputs: (n, channels).
+            parameter: name in `module` of the layer's weight, whose first axis its channels are.
+            samples: number of samples of each group, see `Coupling.samples`.
+        """
+        return self._resizer.sample_axis(outputs, 1, self.coupling.axes[parameter][0], samples)
+
     def save(self, folder: str | Path) -> None:
         """Writes `nodes.safetensors` and `network.json` into a folder, each moved into place when it is complete.
 

@@ -146,6 +146,10 @@ class Resizer:
             setattr(plain.get_submodule(attribute.path), attribute.name, attribute.value(samples))
         return plain
 
+    def sample_axis(self, value: Tensor, dim: int, parts: Parts, samples: Samples) -> Tensor:
+        """Samples of a tensor along an axis of the full width; no layer sums over it."""
+        return self._sample_axis(value, dim, parts, self._samplings(samples), integrates=False)
+
     def absorb_full_width_weights(self) -> None:
         """Divides the nodes by the quadrature weights at full width, so that sampling there gives the module back.
 

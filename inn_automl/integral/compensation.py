@@ -1,0 +1,131 @@
+"""Compensation: the weights of narrower layers, fitted so that they rebuild what the full layers compute.
+
+A layer that sums over fewer channels computes another quadrature of the same integral. Instead of prescribing the
+interpolation between its samples (nearest, linear, cubic), it is fitted to data: of all weights on the channels that
+are left, at all places of the kernel, those are taken whose outputs are nearest, in the mean square over a few hundred
+samples, to the outputs of the full layer in the full network. One least-squares problem a layer, in the order in which
+the layers run, each on what the layers before it really give by then; no gradient step, no labels. Least-squares
+reconstruction of pruned layers: Y. He, X. Zhang and J. Sun, "Channel Pruning for Accelerating Very Deep Neural
+Networks", ICCV 2017.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from inn_automl.integral.following import evaluating
+from inn_automl.integral.network import IntegralNetwork
+from inn_automl.integral.observation import Consumer, consumers, observe, windows_at
+
+RIDGE = 1e-3
+"""By how much a fit is held to the network's own samples, relative to the mean square of a channel: it keeps channels
+that are all but sums of others from large weights."""
+
+
+class Compensator:
+    """Discretizes a network with weights that are fitted to what its full width computes.
+
+    Args:
+        network: as it is now; its full width is run once, in evaluation mode.
+        samples: (N, ...) inputs as the module takes them, a few hundred; no labels.
+
+    Raises:
+        InputError: there are too few samples, or all of them are alike.
+    """
+
+    def __init__(self, network: IntegralNetwork, samples: Tensor) -> None:
+        self._network, self._samples = network, samples
+        self._seen = observe(network, samples, consumers(network))
+        # A layer that runs several times would have to rebuild several outputs by one weight: it keeps its samples.
+        self._consumers = [one for one in consumers(network) if one.path in self._seen]
+        self._consumers = [one for one in self._consumers if self._seen[one.path].num_calls == 1]
+
+    def discretize(
+        self, widths: Mapping[str, int], *, keep_statistics: bool = False, ridge: float = RIDGE
+    ) -> nn.Module:
+        """A plain module at the widths.
+
+        Its normalization statistics are those of the full width, resampled: re-estimate them
+        (`normalization.reestimate_normalization`) before use.
+
+        Args:
+            keep_statistics: whether layers normalize with the statistics of the full width while later ones are fitted,
+                rather than with those of the samples. Measured: better where little is left out, worse where much is.
+            ridge: by how much the fits are held to the network's own samples: 0 for not at all.
+
+        Raises:
+            WidthsError: see `IntegralNetwork.check_widths`.
+        """
+        samples = self._network.coupling.samples(self._network.check_widths(widths))
+        module = self._network.discretize(widths)
+        hooks = [
+            module.get_submodule(one.path).register_forward_pre_hook(self._fitting(one, samples, ridge))
+            for one in self._consumers
+        ]
+        statistics = contextlib.nullcontext() if keep_statistics else _batch_statistics(module)
+        try:
+            with torch.no_grad(), evaluating(module), statistics:
+                module(self._samples)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return module
+
+    def _fitting(
+        self, consumer: Consumer, samples: tuple[int, ...], ridge: float
+    ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        seen = self._seen[consumer.path]
+        wanted = self._network.sample_channels(seen.outputs, consumer.weight, samples)
+        is_centered = seen.is_normalized
+
+        def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            x = windows_at(layer, arguments[0], seen.places)
+            fit(layer, x, wanted, ridge=ridge, is_centered=is_centered)
+
+        return before
+
+
+def fit(layer: nn.Module, x: Tensor, wanted: Tensor, *, ridge: float, is_centered: bool) -> None:
+    """Gives a layer the weights, and the bias if it has one, with which it makes of `x` what is nearest to `wanted`.
+
+    Args:
+        layer: linear or convolutional, with the weights that the fit is held to.
+        x: (r, f) what it multiplies with its weights.
+        wanted: (r, o) its outputs.
+        ridge: how much it is held, relative to the mean square of a feature.
+        is_centered: whether the means of the outputs do not matter.
+    """
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    x, wanted = x.double(), wanted.double()
+    x_mean, wanted_mean = x.mean(0), wanted.mean(0)
+    if is_centered or bias is not None:
+        x, wanted = x - x_mean, wanted - wanted_mean
+    gram = x.T @ x
+    pull = ridge * gram.diagonal().mean() + torch.finfo(torch.float32).tiny
+    right = x.T @ wanted + pull * weight.detach().flatten(1).double().T
+    gram.diagonal().add_(pull)
+    fitted = torch.linalg.solve(gram, right).T
+    weight.data.copy_(fitted.reshape(weight.shape))
+    if isinstance(bias, Tensor):
+        bias.data.copy_(wanted_mean - fitted @ x_mean)
+
+
+@contextlib.contextmanager
+def _batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Normalization layers normalize with the statistics of the batch, and keep their own as they are."""
+    layers = [layer for layer in module.modules() if isinstance(layer, _NormBase) and layer.track_running_stats]
+    momenta = {layer: layer.momentum for layer in layers}
+    try:
+        for layer in layers:
+            layer.train()
+            layer.momentum = 0.0
+        yield
+    finally:
+        for layer, momentum in momenta.items():
+            layer.momentum = momentum

@@ -1,0 +1,85 @@
+"""Conversion: a network that was trained at full width only becomes one that can be sampled at any width, untrained.
+
+Channels are put in order (`ordering`); at each width the weights are fitted to what the full width computes
+(`compensation`) and normalization statistics are re-estimated. A few hundred samples, no labels, no gradient step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from inn_automl.integral.compensation import Compensator
+from inn_automl.integral.network import IntegralNetwork
+from inn_automl.integral.normalization import reestimate_normalization
+from inn_automl.integral.ordering import permute, rank_channels
+
+_BATCH = 256
+
+
+class ConvertedNetwork:
+    """A trained module that can be discretized at any widths.
+
+    Attributes:
+        network: the module as an integral network, its channels in order; at full width it computes what it did.
+
+    Use `convert` to make one.
+    """
+
+    def __init__(self, network: IntegralNetwork, calibration: Tensor) -> None:
+        self.network = network
+        self._calibration = calibration
+        self._compensator = Compensator(network, calibration)
+        module = network.discretize(network.full_widths).eval()
+        self._wanted = _outputs(module, calibration)
+
+    def discretize(self, widths: Mapping[str, int]) -> nn.Module:
+        """A plain module at the widths, in evaluation mode, with weights and statistics of its own.
+
+        Of two fits, one with the normalization statistics of the full width and one with its own, the one whose outputs
+        are nearer to those of the full width on the calibration samples.
+
+        Raises:
+            WidthsError: see `IntegralNetwork.check_widths`.
+        """
+        if self.network.check_widths(widths) == self.network.full_widths:
+            return self.network.discretize(widths).eval()
+        found = []
+        for keep_statistics in (False, True):
+            module = self._compensator.discretize(widths, keep_statistics=keep_statistics)
+            reestimate_normalization(module, self._calibration.split(_BATCH))
+            module.eval()
+            found.append((float((_outputs(module, self._calibration) - self._wanted).square().mean()), module))
+        return min(found, key=lambda one: one[0])[1]
+
+
+def convert(
+    module: nn.Module, example_input: Tensor, *, calibration: Tensor, min_ratio: float = 0.25
+) -> ConvertedNetwork:
+    """Makes a trained module one that can be discretized at any widths, without training it.
+
+    Args:
+        module: any torch module that maps one tensor to one; copied, never changed.
+        example_input: (N, ...) that the module accepts; it is traced and run with it.
+        calibration: (N, ...) inputs as they come in use, 500 or more are best, 16 the least; no labels. All of them run
+            through the module at once.
+        min_ratio: smallest allowed share of a group's channels, in (0, 1].
+
+    Raises:
+        ModuleError: the module cannot be traced, or has no channels that can be resized. Operations that cannot be
+            followed are not an error: what stays at full width is in `network.unfollowed`.
+        InputError: there are too few calibration samples, they are all alike, or not finite.
+        WidthsError: `min_ratio` is out of range.
+    """
+    network = IntegralNetwork(module, example_input, min_ratio=min_ratio).eval()
+    permute(network, rank_channels(network, calibration))
+    return ConvertedNetwork(network, calibration)
+
+
+def _outputs(module: nn.Module, samples: Tensor) -> Tensor:
+    """What a module makes of the samples, as probabilities where it gives (N, classes)."""
+    with torch.no_grad():
+        out = torch.cat([module(batch) for batch in samples.split(_BATCH)])
+    return out.softmax(1) if out.ndim == 2 and out.shape[1] > 1 else out

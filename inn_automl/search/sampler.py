@@ -1,11 +1,11 @@
 """An Optuna sampler for widths: it proposes what should add most to the front of accuracy against latency.
 
-Latency, parameters and MACs of any widths are predicted in microseconds, so only accuracy has to be guessed. Candidates
-are bred around the front that a surrogate of accuracy predicts, the infeasible ones fall out, and each proposal is the
-one with the largest expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks, "Single- and multiobjective
-evolutionary optimization assisted by Gaussian random field metamodels", IEEE TEC 10(4), 2006). Widths that are still
-being evaluated count as having the accuracy predicted for them ("Kriging believer", Ginsbourger, Le Riche and Carraro,
-2010), so that a batch spreads.
+Latency, parameters and MACs of any widths are predicted in microseconds, latency with a known error; accuracy has to be
+guessed. Candidates are bred around the front that a surrogate of accuracy predicts, the infeasible ones fall out, and
+each proposal is the one with the largest expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks, "Single-
+and multiobjective evolutionary optimization assisted by Gaussian random field metamodels", IEEE TEC 10(4), 2006).
+Widths that are still being evaluated count as having the accuracy predicted for them ("Kriging believer", Ginsbourger,
+Le Riche and Carraro, 2010), so that a batch spreads.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class FrontSampler(BaseSampler):
         assess: predicts latency and feasibility.
         reference: latency in milliseconds and accuracy, as in `hypervolume`.
         seed: entropy; the same seed and knowledge give the same proposals.
+        latency_error: standard deviation of the logarithm of true latency around the predicted one.
     """
 
     def __init__(
@@ -76,11 +77,13 @@ class FrontSampler(BaseSampler):
         assess: Assess,
         reference: tuple[float, float],
         seed: Sequence[int],
+        latency_error: float = 0.0,
     ) -> None:
         self._space, self._assess, self._reference = space, assess, reference
         self._rng = np.random.default_rng(seed)
         self._random = RandomSampler(seed=int(self._rng.integers(2**31)))
         self._evaluated = dict(evaluated)
+        self._latency_error = latency_error
         self._surrogate: AccuracySurrogate | None = None
         self._prepared = False
         self._believed: set[Key] = set()
@@ -185,14 +188,16 @@ class FrontSampler(BaseSampler):
         return self._surrogate.predict(points)
 
     def _expected_gain(self, latency: Floats, mean: Floats, std: Floats) -> Floats:
-        """Expected growth of the front's hypervolume, (n,): -log(1 - accuracy) is normal, latency as predicted."""
+        """Expected growth of the front's hypervolume, (n,): -log(1 - accuracy) and log latency are normal."""
         worst_latency, worst_accuracy = self._reference
         front = pareto_front(self._front_latency, self._front_accuracy)
         # The front is a staircase: accuracy level[i] from latency step[i] to step[i + 1].
         steps = np.concatenate([[-np.inf], self._front_latency[front], [worst_latency]])
         levels = np.concatenate([[worst_accuracy], np.maximum(self._front_accuracy[front], worst_accuracy)])
-        start = np.maximum(steps[:-1], latency[:, None])
-        stretch = np.maximum(np.minimum(steps[1:], worst_latency) - start, 0.0)
+        stretch = np.zeros((len(latency), len(levels)))
+        for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+            start = np.maximum(steps[:-1], latency[:, None] * np.exp(node * self._latency_error))
+            stretch += weight * np.maximum(np.minimum(steps[1:], worst_latency) - start, 0.0)
         gain = np.zeros(len(latency))
         for node, weight in zip(_NODES, _WEIGHTS, strict=True):
             accuracy = -np.expm1(-(mean + node * std))

@@ -34,6 +34,11 @@ _LADDER_STEPS = 200
 _REFUSED, _BEGUN = "refused", "begun"
 """What the storage knows of a trial that was never evaluated, and of the study's beginning."""
 _MAX_USELESS_ASKS = 50
+_ERROR_SHARE = 0.5
+"""Share of the predictor's error that a search counts on: near the front, which is measured, it errs less than
+elsewhere. With the whole error it proposes too much at the fastest widths (`python -m benchmarks search`)."""
+_MEDIAN_OF_NORMAL = 0.6745
+"""Median size of a standard normal variable."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +233,17 @@ class WidthStudy:
         # A sampler lives for one batch and its randomness follows from what is known, so that none is lost in a crash.
         entropy = (self.seed, len(self.evaluated))
         own: list[tuple[BaseSampler, int]] = [
-            (FrontSampler(self._space, self.evaluated, self.device.assess, self.reference, entropy), 1)
+            (
+                FrontSampler(
+                    self._space,
+                    self.evaluated,
+                    self.device.assess,
+                    self.reference,
+                    entropy,
+                    latency_error=_ERROR_SHARE * self.device.margin / _MEDIAN_OF_NORMAL,
+                ),
+                1,
+            )
         ]
         if self.make_sampler is None:
             return own

@@ -113,3 +113,18 @@ def test_breeding_finds_what_enumeration_finds(monkeypatch):
     monkeypatch.setattr(module, "ENUMERABLE", 0)
     bred = sampler_of(target)[0].propose([])
     assert bred == best
+
+
+def test_an_uncertain_latency_lets_what_may_be_faster_than_the_front_gain():
+    target = device()
+    sampler, _ = sampler_of(target)
+    unsure = FrontSampler(target.space, sampler._evaluated, target.assess, (25.0, 0.25), (0,), latency_error=0.2)
+    for one in (sampler, unsure):
+        one._prepare()
+        one._front_latency, one._front_accuracy = np.array([10.0]), np.array([0.9])
+    # Slower than the front and never more accurate: worth something only if latency may turn out lower.
+    latency, mean, std = np.array([11.0]), np.array([-np.log(1 - 0.8999)]), np.array([0.0])
+    assert sampler._expected_gain(latency, mean, std)[0] == 0.0
+    draws = latency * np.exp(0.2 * np.random.default_rng(0).standard_normal(200_000))
+    expected = np.mean(np.maximum(10.0 - draws, 0.0)) * (0.8999 - 0.25)
+    assert unsure._expected_gain(latency, mean, std)[0] == pytest.approx(expected, rel=0.2)

@@ -14,7 +14,7 @@ from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, 
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.devices.latency import QUICK, measure
 from inn_automl.export import quantize_onnx
-from inn_automl.search.evaluation import calibrated
+from inn_automl.search.evaluation import Candidates
 from inn_automl.search.quantized import agreement, evaluate_file, range_samples, template_of
 from inn_automl.spec import DeviceBudget
 from inn_automl.training.recipe import training_candidates
@@ -42,11 +42,12 @@ def train(family: str, dataset: Dataset, folder: Path, minutes: float) -> Traine
 def export(trained: Trained, dataset: Dataset, folder: Path) -> dict[str, dict[str, Any]]:
     """The fp32 and int8 files of each ratio and, at full width, of each of the options, with what they cost to make."""
     network, template = trained.network(), template_of(trained.architecture, dataset)
+    candidates = Candidates(network, dataset)
     files: dict[str, dict[str, Any]] = {}
     for ratio in RATIOS:
         widths = network.uniform_widths(max(ratio, network.min_ratio))
         source = folder / f"{ratio:g} fp32.onnx"
-        template.export(calibrated(network, widths, dataset), source, widths=widths)
+        template.export(candidates.make(widths).module, source, widths=widths)
         files[source.stem] = {"path": source, "of": source}
         for name, options in OPTIONS.items() if ratio == RATIOS[-1] else [("as chosen", OPTIONS["as chosen"])]:
             path = folder / f"{ratio:g} int8, {name}.onnx"

@@ -16,7 +16,7 @@ import torch
 
 from inn_automl.errors import BackendError, TrainingError
 from inn_automl.precision import split_point
-from inn_automl.search.evaluation import Evaluation, calibrate, calibration_samples, count_correct, split_samples
+from inn_automl.search.evaluation import Candidates, Evaluation, count_correct, split_samples
 from inn_automl.search.quantized import evaluate_file, int8_file, template_of
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrainingCandidate
@@ -97,16 +97,17 @@ class Evaluator:
         self._architecture, self._dataset, self._split = trained.architecture, dataset, split
         self._network = trained.network().to(device)
         self._samples = split_samples(dataset, split, device=device)
-        self._calibration = calibration_samples(dataset, device=device)
+        self._candidates = Candidates(self._network, dataset, device=device)
 
     def __call__(self, point: Widths) -> Evaluation:
         widths, precision = split_point(point)
-        module, num_calibration = calibrate(self._network, widths, self._calibration)
+        made = self._candidates.make(widths)
         if precision == "fp32":
-            return Evaluation(count_correct(module, self._samples), len(self._samples), num_calibration)
+            num_correct = made.num_correct if self._split == "validation" else count_correct(made.module, self._samples)
+            return Evaluation(num_correct, len(self._samples), made.num_calibration)
         template = template_of(self._architecture, self._dataset)
-        with int8_file(template, module, self._dataset, widths=widths) as (_, path):
-            return evaluate_file(path, self._dataset, self._split, num_calibration=num_calibration)
+        with int8_file(template, made.module, self._dataset, widths=widths) as (_, path):
+            return evaluate_file(path, self._dataset, self._split, num_calibration=made.num_calibration)
 
 
 def best_first(results: Sequence[Trained | None], failures: Sequence[str]) -> list[Trained]:

@@ -1,7 +1,9 @@
-"""Accuracy of an integral network at given widths: discretize, re-estimate normalization, count what is right.
+"""Candidates of an integral network and their accuracy: discretize, fit where it helps, count what is right.
 
-Statistics of batch normalization belong to one width only, so each discretized network gets its own from training
-samples (Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, section 3.4).
+A candidate's weights are samples of the network's, or they are fitted to what its full width computes
+(`integral.compensation`): whichever classifies more validation samples correctly. Statistics of batch normalization
+belong to one width only, so each discretized network gets its own from training samples (Yu and Huang, "Universally
+Slimmable Networks and Improved Training Techniques", ICCV 2019, section 3.4).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from inn_automl.errors import InputError
+from inn_automl.integral.compensation import Compensator
 from inn_automl.integral.normalization import reestimate_normalization
 
 if TYPE_CHECKING:
@@ -25,6 +28,12 @@ SPLITS = ("train", "validation", "test")
 
 NUM_CALIBRATION = 2048
 """Training samples for normalization statistics: what US-Nets and Once-for-All use."""
+
+NUM_FITTED = 512
+"""Training samples that weights are fitted on; four times as many changed nothing beyond noise."""
+FITTED_VALUES = 2**23
+"""Input values that weights are fitted on at most, for all of them are in memory at once, with what layers make of
+them: 512 images of 64 x 64, 55 of 224 x 224."""
 
 BATCH_VALUES = {"cpu": 2**16, "cuda": 2**21}
 """Input values per batch without gradients. On a CPU, activations (some 50 times the input) should stay near its cache:
@@ -119,35 +128,91 @@ def use_channels_last(module: nn.Module, x: Tensor) -> None:
 
 
 def calibrate(network: IntegralNetwork, widths: Mapping[str, int], calibration: Samples) -> tuple[nn.Module, int]:
-    """A discretized network in eval mode, with normalization statistics of its own, and the samples that took.
+    """The network at sampled weights in eval mode, with normalization statistics of its own, and the samples that took.
+
+    Its convolutions may be in channels-last layout. `Candidates` does this and better, in several times the time.
+    """
+    module = network.discretize(widths)
+    return module, _settle(module, calibration)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plain module in eval mode, with normalization statistics of its own.
 
     Its convolutions may be in channels-last layout.
     """
-    module = network.discretize(widths)
-    use_channels_last(module, calibration.standardized(slice(0, 2)))
-    num_samples = reestimate_normalization(module, (x for x, _ in calibration.batches()))
-    return module.eval(), num_samples
+
+    module: nn.Module
+    is_fitted: bool
+    """Whether its weights are fitted to what the full width computes, rather than samples."""
+    num_correct: int
+    """Of the validation split."""
+    num_calibration: int
+    """Training samples that normalization statistics were re-estimated on; 0 if the network has none."""
 
 
-def calibrated(
-    network: IntegralNetwork,
-    widths: Mapping[str, int],
-    dataset: Dataset,
-    *,
-    num_calibration: int = NUM_CALIBRATION,
-    device: str | torch.device = "cpu",
-) -> nn.Module:
-    """The one way any candidate is made: a plain module of these widths, in eval mode, ready to be exported.
+class Candidates:
+    """The one way any candidate of a network is made.
+
+    At the full width its weights are the network's; at others they are sampled, fitted with the normalization
+    statistics of the samples, or fitted with those of the full width: the first of these three that classifies most
+    validation samples correctly.
 
     Args:
-        network: on `device`.
+        network: on `device`; it must not change later.
         num_calibration: training samples that normalization statistics are re-estimated on.
-
-    Raises:
-        WidthsError: widths that the network does not allow.
     """
-    module, _ = calibrate(network, widths, calibration_samples(dataset, num_calibration, device=device))
-    return module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def __init__(
+        self,
+        network: IntegralNetwork,
+        dataset: Dataset,
+        *,
+        num_calibration: int = NUM_CALIBRATION,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._network = network
+        self._calibration = calibration_samples(dataset, num_calibration, device=device)
+        self._validation = split_samples(dataset, "validation", device=device)
+        self._compensator = _compensator(network, self._calibration)
+
+    def make(self, widths: Mapping[str, int]) -> Candidate:
+        """The candidate at the widths.
+
+        Raises:
+            WidthsError: widths that the network does not allow.
+        """
+        best: Candidate | None = None
+        for is_fitted, module in self._discretized(widths):
+            num_samples = _settle(module, self._calibration)
+            num_correct = count_correct(module, self._validation)
+            if best is None or num_correct > best.num_correct:
+                best = Candidate(module, is_fitted, num_correct, num_samples)
+        assert best is not None
+        return best
+
+    def _discretized(self, widths: Mapping[str, int]) -> Iterator[tuple[bool, nn.Module]]:
+        yield False, self._network.discretize(widths)
+        if self._compensator is not None and dict(widths) != self._network.full_widths:
+            for keep_statistics in (False, True):
+                yield True, self._compensator.discretize(widths, keep_statistics=keep_statistics)
+
+
+def _compensator(network: IntegralNetwork, calibration: Samples) -> Compensator | None:
+    num = max(1, min(NUM_FITTED, FITTED_VALUES // calibration.x[0].numel()))
+    try:
+        return Compensator(network, calibration.standardized(slice(0, num)))
+    except InputError:  # too few samples, or all alike: nothing can be fitted
+        return None
+
+
+def _settle(module: nn.Module, calibration: Samples) -> int:
+    """Gives a discretized module statistics of its own and puts it into eval mode; returns the samples that took."""
+    use_channels_last(module, calibration.standardized(slice(0, 2)))
+    num_samples = reestimate_normalization(module, (x for x, _ in calibration.batches()))
+    module.eval()
+    return num_samples
 
 
 def count_correct(module: nn.Module, samples: Samples) -> int:

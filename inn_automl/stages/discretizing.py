@@ -14,7 +14,7 @@ from inn_automl.errors import UnknownNameError, WidthsError
 from inn_automl.export import export_onnx, quantize_onnx, verify_onnx, write_bundle
 from inn_automl.integral import IntegralNetwork
 from inn_automl.precision import DEFAULT, PRECISIONS
-from inn_automl.search.evaluation import Evaluation, calibrate, calibration_samples, count_correct, split_samples
+from inn_automl.search.evaluation import Candidates, Evaluation, count_correct, split_samples
 from inn_automl.search.quantized import NUM_VERIFIED, agreement, evaluate_file, range_samples
 from inn_automl.stages.bundling import Tested, bundle_config
 from inn_automl.stages.measuring import point_id
@@ -40,7 +40,7 @@ def discretize_trained(
     network = trained.network()
     chosen = _chosen(network, widths)
     name, costs = point_id(chosen, precision), network.costs(chosen)
-    module, _ = calibrate(network, chosen, calibration_samples(dataset))
+    module = Candidates(network, dataset).make(chosen).module
     path = out if out.suffix == ".zip" else out / f"{name}.zip"
     with tempfile.TemporaryDirectory() as folder:
         found = {split: _evaluate(module, dataset, split) for split in ("validation", "test")}

@@ -9,17 +9,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import nn
 
 from inn_automl.devices.measurement import LatencyMeasurement, PeakMemory
 from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.export import OnnxTemplate
-from inn_automl.integral import IntegralNetwork, Widths
+from inn_automl.integral import Widths
 from inn_automl.precision import DEFAULT, join_point
 from inn_automl.result import Candidate, LatencySummary, LayerTime
 from inn_automl.search.choice import choose_finalists, front_and_recommendation
-from inn_automl.search.evaluation import calibrated
+from inn_automl.search.evaluation import Candidates
 from inn_automl.search.quantized import NUM_VERIFIED, agreement, evaluate_file, int8_file, template_of
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
@@ -117,13 +118,13 @@ def measure_finalists(
         ExportError, StorageError: a model could not be exported; what was measured so far is kept.
     """
     with job.stage("measuring"):
-        network = trained.network()
+        candidates = Candidates(trained.network(), job.dataset)
         chosen = [_choose(device) for device in searched]
         models: dict[str, Model] = {}
         unique = {point_id(c.widths, c.precision): c for finalists in chosen for c in finalists}
         for position, (name, candidate) in enumerate(unique.items()):
             job.progress.update(0.4 * position / len(unique), detail=f"exporting {name}")
-            models[name] = _export(job, network, name, candidate, template)
+            models[name] = _export(job, candidates, name, candidate, template)
         found: list[tuple[SearchedDevice, list[str], _Measured]] = []
         for position, (device, finalists) in enumerate(zip(searched, chosen, strict=True)):
             low = 0.4 + 0.6 * position / len(searched)
@@ -173,13 +174,13 @@ def _choose(device: SearchedDevice) -> list[Candidate]:
 
 
 def _export(
-    job: Job, network: IntegralNetwork, name: str, candidate: Candidate, template: Callable[[], OnnxTemplate]
+    job: Job, candidates: Candidates, name: str, candidate: Candidate, template: Callable[[], OnnxTemplate]
 ) -> Model:
     widths = candidate.widths
     record = job.folder / "models" / f"{name}.json"
     if job.inherit(*(f"models/{name}.{ending}" for ending in ("onnx", "safetensors", "json"))):
         return Model(**read_json(record))
-    module = calibrated(network, widths, job.dataset)
+    module = candidates.make(widths).module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     if candidate.precision == DEFAULT:
         export = template().export(module, onnx_path(job, name), widths=widths)
         model = Model(name, dict(widths), export.size_bytes, export.difference, NUM_VERIFIED)

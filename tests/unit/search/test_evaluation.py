@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from inn_automl.data import Dataset
 from inn_automl.errors import InputError, WidthsError
 from inn_automl.integral import IntegralNetwork
+from inn_automl.integral.compensation import Compensator
+from inn_automl.integral.normalization import reestimate_normalization
 from inn_automl.models import build
 from inn_automl.search.evaluation import (
+    Candidates,
     Evaluation,
     Samples,
-    calibrated,
     calibration_samples,
     count_correct,
     evaluate_accuracy,
@@ -91,13 +93,37 @@ def test_the_network_itself_is_left_alone(images: Dataset, network: IntegralNetw
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_a_calibrated_candidate_is_a_plain_module_ready_for_export(images: Dataset, network: IntegralNetwork) -> None:
-    widths = network.uniform_widths(0.5)
-    module = calibrated(network.train(), widths, images)
-    assert not any(m.training for m in module.modules())
-    assert not any(type(m).__module__.startswith("inn_automl.integral") for m in module.modules())
-    assert all(p.is_contiguous() for p in module.parameters())
-    assert count_correct(module, split_samples(images, "test")) == reference_accuracy(network, widths, images, "test")
+def test_a_candidate_is_a_plain_module_ready_for_export(images: Dataset, network: IntegralNetwork) -> None:
+    made = Candidates(network.train(), images).make(network.uniform_widths(0.5))
+    assert not any(m.training for m in made.module.modules())
+    assert not any(type(m).__module__.startswith("inn_automl.integral") for m in made.module.modules())
+    assert made.num_correct == count_correct(made.module, split_samples(images, "validation"))
+    assert made.num_calibration == 60
+
+
+def test_a_candidate_is_what_serves_the_validation_split_best(images: Dataset, network: IntegralNetwork) -> None:
+    candidates, validation = Candidates(network, images), split_samples(images, "validation")
+    compensator = Compensator(network, calibration_samples(images).standardized(slice(None)))
+    for widths in (network.smallest_widths, network.uniform_widths(0.6)):
+        correct = [reference_accuracy(network, widths, images, "validation")]
+        for keep in (False, True):
+            module = compensator.discretize(widths, keep_statistics=keep)
+            reestimate_normalization(module, (x for x, _ in calibration_samples(images).batches()))
+            correct.append(count_correct(module.eval(), validation))
+        made, again = candidates.make(widths), candidates.make(widths)
+        assert made.num_correct == max(correct)
+        assert made.is_fitted == (max(correct) > correct[0])
+        assert (again.num_correct, again.is_fitted) == (made.num_correct, made.is_fitted)
+
+
+def test_the_full_width_is_the_network_itself(images: Dataset, network: IntegralNetwork) -> None:
+    made = Candidates(network, images).make(network.full_widths)
+    assert not made.is_fitted
+    assert made.num_correct == reference_accuracy(network, network.full_widths, images, "validation")
+
+
+def test_too_few_samples_to_fit_leave_weights_as_they_are(images: Dataset, network: IntegralNetwork) -> None:
+    assert not Candidates(network, images, num_calibration=12).make(network.smallest_widths).is_fitted
 
 
 def test_calibration_takes_the_same_samples_for_every_width(images: Dataset, network: IntegralNetwork) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 BENCHMARKS = {
     "discretize": "time to discretize a CIFAR ResNet-18, beside TorchIntegral",
     "training_step": "time of a training step at reduced widths, beside the plain discretized module",
-    "one_model": "accuracy of one model at all widths, beside a US-Net (minutes to hours)",
+    "quality": "accuracy at seven widths, beside US-Nets, separate networks, the paper's recipe, pruning (hours)",
     "conversion": "points lost by trained networks that are made narrower without training (10 minutes)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
     "elastic": "time of an ElasticModel's switch, and requests lost meanwhile (a minute)",

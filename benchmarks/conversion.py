@@ -17,20 +17,19 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.intervals import mean_interval
-from benchmarks.peers import train_peer
+from benchmarks.quality.gradients import plain, train_peer
+from benchmarks.quality.pruning import by_magnitude
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from inn_automl.data import load_dataset
 from inn_automl.integral import IntegralNetwork, convert, reestimate_normalization
 from inn_automl.integral.ordering import permute
 from inn_automl.models import build
 from inn_automl.search.evaluation import calibration_samples, count_correct, split_samples
-from inn_automl.training.recipe import Recipe, default_recipe
+from inn_automl.training.recipe import default_recipe
 
 RATIOS = (0.25, 0.375, 0.5, 0.6, 0.7, 0.8, 0.9)
 NUM_FITTED = 512
@@ -49,30 +48,6 @@ TASKS = (
     Task("digits", "resnet", 40),
     Task("digits", "mobilenet", 60),
 )
-
-
-def plain(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator) -> None:
-    """The gradients of an ordinary training."""
-    F.cross_entropy(network(x), y, label_smoothing=recipe.label_smoothing).backward()
-
-
-def by_magnitude(network: IntegralNetwork) -> dict[str, Tensor]:
-    """Each group's channels, those with the largest weights (into and out of them, in the mean square) first."""
-    sizes = network.coupling.full_samples()
-    energy = [torch.zeros(size, dtype=torch.float64) for size in sizes]
-    for name, parameter in network.module.named_parameters():
-        if parameter.ndim < 2:
-            continue
-        for dim, parts in enumerate(network.coupling.axes[name]):
-            squared = parameter.detach().double().square().movedim(dim, 0).flatten(1).sum(1)
-            for part, values in zip(parts, squared.split([_size(p, sizes) for p in parts]), strict=True):
-                if part.group >= 0:
-                    energy[part.group] += values.reshape(part.outer, sizes[part.group], part.inner).sum((0, 2))
-    return {group.name: e.argsort(descending=True) for group, e in zip(network.groups, energy, strict=True)}
-
-
-def _size(part: Any, sizes: Sequence[int]) -> int:
-    return int(part.outer * part.inner * (sizes[part.group] if part.group >= 0 else 1))
 
 
 def execute(task: Task, seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the package's training of one model for all widths is compared to.
+"""Trainings that the package's own is compared to.
 
 A peer differs from `inn_automl.training.loop.train` in how a step makes its gradients, and in the partition; initial
 weights, order, augmentation, optimizer, schedule, clipping, number of steps and choice of the best epoch are the same.
@@ -6,10 +6,8 @@ weights, order, augmentation, optimizer, schedule, clipping, number of steps and
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inn_automl.data import Dataset
-from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform
+from inn_automl.integral import IntegralNetwork
 from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, count_correct
 from inn_automl.training.augment import augment
-from inn_automl.training.loop import train
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.sandwich import Widths, random_widths, sandwich_gradients
 from inn_automl.training.schedule import learning_rate_at
@@ -28,37 +25,6 @@ from inn_automl.training.schedule import learning_rate_at
 NUM_CALIBRATION_WHILE_TRAINING = 512
 
 Gradients = Callable[[IntegralNetwork, Tensor, Tensor, Recipe, np.random.Generator], None]
-Training = Callable[[IntegralNetwork, Dataset, Recipe, int], None]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to get one model for all widths.
-
-    Attributes:
-        what: one line for the report.
-        train: trains a network in place, by a recipe and a seed.
-        passes_per_step: forward and backward passes of one gradient step.
-    """
-
-    what: str
-    train: Training
-    partition: Partition
-    passes_per_step: int
-
-
-def train_package(network: IntegralNetwork, dataset: Dataset, recipe: Recipe, seed: int) -> None:
-    """The package's own training."""
-    train(network, dataset, recipe, seed=seed)
-
-
-def train_by(gradients: Gradients) -> Training:
-    """The package's training, but with gradients of another kind."""
-
-    def run(network: IntegralNetwork, dataset: Dataset, recipe: Recipe, seed: int) -> None:
-        train_peer(network, dataset, recipe, seed, gradients)
-
-    return run
 
 
 def train_peer(
@@ -144,17 +110,6 @@ def inn_paper(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rn
     F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing).backward()
 
 
-ARMS: dict[str, Arm] = {
-    "ours": Arm("the default recipe of `inn-automl run`", train_package, Nested(), 4),
-    "us-net": Arm("US-Net as published: one share for all layers, soft targets alone", train_by(us_net), Nested(), 4),
-    "us-net-by-layer": Arm("US-Net with a width for each layer", train_by(us_net_by_layer), Nested(), 4),
-    "paper": Arm("INN paper: uniform cubic samples, trapezoid, one size a step", train_by(inn_paper), Uniform(), 1),
-    "paper-x4": Arm(
-        "the same with 4 times the epochs, so as many passes as the others",
-        lambda network, dataset, recipe, seed: train_peer(
-            network, dataset, dataclasses.replace(recipe, epochs=4 * recipe.epochs), seed, inn_paper
-        ),
-        Uniform(),
-        1,
-    ),
-}
+def plain(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator) -> None:
+    """An ordinary training of the full width."""
+    F.cross_entropy(network(x), y, label_smoothing=recipe.label_smoothing).backward()

@@ -1,0 +1,173 @@
+"""Accuracy of models at seven widths, made in several ways with the same number of gradient steps.
+
+Every run (task, arm, seed) leaves one JSON file, so that runs can be spread over processes and machines: put their
+files into one folder and call this again, and it reports without training anything twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.intervals import Interval, mean_interval
+from benchmarks.quality.arms import ARMS, RATIOS
+from benchmarks.quality.runs import Run, area, execute_all, recipe_of
+from benchmarks.quality.tasks import TASKS, find_task, load_task
+from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude
+
+OURS = "ours"
+AHEAD = {"usnet": 0.5, "separate": 0.0, "paper-x4": 5.0}
+"""Points that the mean over widths should be ahead by, on the mean of tasks."""
+
+Outcomes = Sequence[dict[str, Any]]
+
+
+def summarize(outcomes: Outcomes, settings: dict[str, Any]) -> Report:
+    """Accuracy by task, arm and width; means, areas, seconds; and how far ours is ahead, paired by task and seed."""
+    report = Report(
+        "quality",
+        f"Test accuracy in % of models at {', '.join(f'{ratio:g}' for ratio in RATIOS)} of all channels.",
+        {**settings, "trained_on": sorted({one["machine"] for one in outcomes})},
+        raw={"runs": list(outcomes), "figures": figures(outcomes)},
+    )
+    for task in dict.fromkeys(_task(one) for one in outcomes):
+        rows: list[tuple[Any, ...]] = []
+        for arm, runs in _by_arm([one for one in outcomes if _task(one) == task]).items():
+            by_width = (f"{statistics.fmean(run['test'][i] for run in runs):.2f}" for i in range(len(RATIOS)))
+            mean = mean_interval([statistics.fmean(run["test"]) for run in runs])
+            over_macs = f"{statistics.fmean(map(area, runs)):.2f}"
+            seconds = f"{statistics.median(run['train_s'] for run in runs):.0f}"
+            rows.append((arm, ARMS[arm].what, *by_width, mean, over_macs, seconds))
+        columns = (
+            "arm", "what", *(f"{ratio:g}" for ratio in RATIOS), "mean over widths (95 % interval)",
+            "mean over MACs", "median s of training",
+        )  # fmt: skip
+        report.tables.append(Table(task, columns, rows))
+    for arm in dict.fromkeys(one["arm"] for one in outcomes):
+        if arm != OURS and any(one["arm"] == OURS for one in outcomes):
+            _compare(report, outcomes, arm)
+    gains = [statistics.fmean(one["test"]) - statistics.fmean(one["sampled"]) for one in outcomes if one["sampled"]]
+    if gains:
+        report.notes.append(
+            f"Of what {OURS!r} reaches, {mean_interval(gains)} points (mean of tasks and seeds) come from weights that "
+            "are fitted where validation gains."
+        )
+    report.notes += [
+        "All arms start from the same weights by seed and take the same steps with the same order, batch size, "
+        "augmentation, optimizer, schedule, learning rate and clipping, but for what their line says; normalization "
+        "statistics are re-estimated on 2,048 training samples for every module. Epochs, and which weights a width "
+        "gets, were chosen on validation samples; the test samples were seen once a module. Seeds change weights, "
+        "order and widths, not the split.",
+    ]
+    return report
+
+
+def _compare(report: Report, outcomes: Outcomes, arm: str) -> None:
+    columns = ("task", "mean over widths", *(f"{ratio:g}" for ratio in RATIOS))
+    rows: list[tuple[Any, ...]] = []
+    means: list[Interval] = []
+    for task in dict.fromkeys(_task(one) for one in outcomes):
+        pairs = _pairs(outcomes, arm, task)
+        if pairs:
+            means.append(mean_interval([statistics.fmean(a["test"]) - statistics.fmean(b["test"]) for a, b in pairs]))
+            rows.append((task, means[-1], *(f"{_ahead(pairs, i):+.2f}" for i in range(len(RATIOS)))))
+    if not means:
+        return
+    by_width = [statistics.fmean(float(row[2 + i]) for row in rows) for i in range(len(RATIOS))]
+    mean = statistics.fmean(one.mean for one in means)
+    rows.append(("mean of tasks", f"{mean:+.2f}", *(f"{one:+.2f}" for one in by_width)))
+    report.tables.append(Table(f"Points that {OURS!r} is ahead of {arm!r}, paired by seed", columns, rows))
+    if arm in AHEAD:
+        behind = [row[0] for row, one in zip(rows, means, strict=False) if one.count > 1 and one.high < 0]
+        text = f"{mean:+.2f}" + (f"; behind on {', '.join(behind)}" if behind else "; nowhere significantly behind")
+        found = Goal(
+            f"ahead of {arm}, mean of widths and tasks", f"at least {AHEAD[arm]:g} points", text, mean >= AHEAD[arm]
+        )
+        report.goals.append(replace(found, met=found.met and not behind))
+    if arm == "separate":
+        report.goals.append(
+            Goal(
+                "at least equal to separate training at every width, mean of tasks",
+                "at least 0 points",
+                f"{min(by_width):+.2f} at {RATIOS[by_width.index(min(by_width))]:g}",
+                min(by_width) >= 0,
+            )
+        )
+        seconds = _seconds(outcomes, OURS) / _seconds(outcomes, arm)
+        found_text = f"{seconds:.2f} of it"
+        report.goals.append(Goal("training time beside separate training", "at most 1/3", found_text, seconds <= 1 / 3))
+
+
+def figures(outcomes: Outcomes) -> dict[str, Any]:
+    """By task, arm and seed: accuracy by width, their mean, seconds of training."""
+    found: dict[str, Any] = {}
+    for one in outcomes:
+        by_seed = found.setdefault(_task(one), {}).setdefault(one["arm"], {})
+        by_seed[str(one["seed"])] = {
+            "accuracy": dict(zip((f"{ratio:g}" for ratio in RATIOS), one["test"], strict=True)),
+            "mean": statistics.fmean(one["test"]),
+            "mean_over_macs": area(one),
+            "train_s": one["train_s"],
+        }
+    return found
+
+
+def _task(outcome: dict[str, Any]) -> str:
+    return f"{outcome['task']['dataset']}, {outcome['task']['family']}"
+
+
+def _by_arm(outcomes: Outcomes) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in sorted(outcomes, key=lambda one: int(one["seed"])):
+        found.setdefault(one["arm"], []).append(one)
+    return {arm: found[arm] for arm in ARMS if arm in found}
+
+
+def _pairs(outcomes: Outcomes, arm: str, task: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    runs = {(one["arm"], one["seed"]): one for one in outcomes if _task(one) == task}
+    return [(run, runs[arm, seed]) for (own, seed), run in runs.items() if own == OURS and (arm, seed) in runs]
+
+
+def _ahead(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], index: int) -> float:
+    return statistics.fmean(a["test"][index] - b["test"][index] for a, b in pairs)
+
+
+def _seconds(outcomes: Outcomes, arm: str) -> float:
+    return sum(one["train_s"] for one in outcomes if one["arm"] == arm)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    tasks = ", ".join(task.name.replace(", ", "/") for task in TASKS)
+    parser.add_argument("--task", help=f"a dataset; by default all of {tasks}")
+    parser.add_argument("--family", help="of the task; by default that of those tasks")
+    parser.add_argument("--arms", default=",".join(ARMS), metavar="ARM,...", help="of " + ", ".join(ARMS))
+    parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser.add_argument("--epochs", type=int, help="instead of the task's")
+    parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument(
+        "--runs", type=Path, default=SCRATCH / "quality", metavar="DIR", help="where each run's outcome is kept"
+    )
+    add_report_options(parser)
+    options = parser.parse_args(arguments)
+    arms = [arm.strip() for arm in options.arms.split(",")]
+    if unknown := [arm for arm in arms if arm not in ARMS]:
+        parser.error(f"there is no arm {unknown[0]!r}: give some of {', '.join(ARMS)}")
+    chosen = [task for task in TASKS if options.task in (None, task.dataset) and options.family in (None, task.family)]
+    if not chosen:
+        if options.task is None or options.family is None:
+            parser.error("give both --task and --family, or those of one of the tasks")
+        chosen = [find_task(options.task, options.family)]
+    if options.epochs is not None:
+        chosen = [replace(task, epochs=options.epochs) for task in chosen]
+    runs = []
+    for task in chosen:
+        recipe = recipe_of(task, len(load_task(task.dataset).train))
+        runs += [Run(task, arm, seed, recipe) for seed in range(options.seeds) for arm in arms]
+    settings = {"tasks": [task.name for task in chosen], "epochs": [task.epochs for task in chosen], "arms": arms}
+    outcomes = execute_all(runs, options.runs, options.workers)
+    return conclude(summarize(outcomes, {**settings, "seeds": options.seeds}), options)

@@ -1,0 +1,193 @@
+"""The ways to get models of several widths that are compared: each trains, and gives one module a width."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from benchmarks.quality.gradients import Gradients, inn_paper, plain, train_peer, us_net, us_net_by_layer
+from benchmarks.quality.pruning import by_magnitude
+from inn_automl.data import Dataset
+from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform, convert
+from inn_automl.integral.ordering import permute
+from inn_automl.models import build
+from inn_automl.search.evaluation import Candidates, calibrate, calibration_samples
+from inn_automl.training.loop import train
+from inn_automl.training.recipe import Recipe
+
+RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+PASSES = 4
+"""Forward and backward passes of one step of the sandwich: full, smallest and two random widths."""
+NUM_FITTED = 512
+TUNING_RATE = 0.1
+"""Learning rate of fine-tuning, as a share of the training's."""
+
+
+@dataclass
+class Made:
+    """Modules in eval mode, one for each of `RATIOS`, and the widths they have.
+
+    Attributes:
+        sampled: of an arm whose modules are fitted where that helps, what they would be otherwise.
+        train_s: seconds of all training.
+    """
+
+    modules: list[nn.Module]
+    widths: list[dict[str, int]]
+    train_s: float
+    sampled: list[nn.Module] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every arm is given."""
+
+    dataset: Dataset
+    family: str
+    recipe: Recipe
+    seed: int
+
+    def network(self, partition: Partition | None = None) -> IntegralNetwork:
+        """With the initial weights of the seed."""
+        torch.manual_seed(self.seed)
+        module = build(self.family, self.dataset.input_shape, self.dataset.num_classes)
+        return IntegralNetwork(module, self.example, partition=partition or Nested())
+
+    @property
+    def example(self) -> torch.Tensor:
+        return torch.zeros(2, *self.dataset.input_shape)
+
+    def sampled(self, network: IntegralNetwork, widths: list[dict[str, int]]) -> list[nn.Module]:
+        """With re-estimated normalization statistics."""
+        calibration = calibration_samples(self.dataset)
+        return [calibrate(network, one, calibration)[0] for one in widths]
+
+    def train(self, network: IntegralNetwork, gradients: Gradients, *, epochs: int = 0, rate: float = 1.0) -> None:
+        """Chooses the best epoch at full width where gradients are plain, else at three widths."""
+        recipe = dataclasses.replace(
+            self.recipe,
+            epochs=epochs or self.recipe.epochs,
+            learning_rate=rate * self.recipe.learning_rate,
+        )
+        validated = [network.full_widths] if gradients is plain else None
+        train_peer(network, self.dataset, recipe, self.seed, gradients, validated=validated)
+
+
+@dataclass(frozen=True)
+class Arm:
+    what: str
+    make: Callable[[Setting], Made]
+
+
+class _Clock:
+    seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        started_at = time.monotonic()
+        yield
+        self.seconds += time.monotonic() - started_at
+
+
+def _widths(network: IntegralNetwork) -> list[dict[str, int]]:
+    return [network.uniform_widths(ratio) for ratio in RATIOS]
+
+
+def ours(setting: Setting) -> Made:
+    clock, network = _Clock(), setting.network()
+    with clock.running():
+        train(network, setting.dataset, setting.recipe, seed=setting.seed)
+    widths, candidates = _widths(network), Candidates(network, setting.dataset)
+    modules = [candidates.make(one).module for one in widths]
+    return Made(modules, widths, clock.seconds, setting.sampled(network, widths))
+
+
+def _one_model(gradients: Gradients, partition: Partition, epochs_factor: int, setting: Setting) -> Made:
+    clock, network = _Clock(), setting.network(partition)
+    with clock.running():
+        setting.train(network, gradients, epochs=epochs_factor * setting.recipe.epochs)
+    widths = _widths(network)
+    return Made(setting.sampled(network, widths), widths, clock.seconds)
+
+
+def separate(setting: Setting) -> Made:
+    """Each network starts from weights of its own, scaled for its widths."""
+    clock, full = _Clock(), setting.network()
+    widths, modules = _widths(full), []
+    for one in widths:
+        module = full.discretize(one)
+        torch.manual_seed(setting.seed)
+        for layer in module.modules():
+            reset = getattr(layer, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        network = IntegralNetwork(module, setting.example, min_ratio=1.0)
+        with clock.running():
+            setting.train(network, plain)
+        modules += setting.sampled(network, [network.full_widths])
+    return Made(modules, widths, clock.seconds)
+
+
+def _plainly_trained(setting: Setting, clock: _Clock) -> IntegralNetwork:
+    network = setting.network()
+    with clock.running():
+        setting.train(network, plain)
+    return network
+
+
+def converted(setting: Setting) -> Made:
+    clock = _Clock()
+    network = _plainly_trained(setting, clock)
+    widths = _widths(network)
+    samples = calibration_samples(setting.dataset).standardized(slice(0, NUM_FITTED))
+    module = network.discretize(network.full_widths).eval()
+    made = convert(module, setting.example, calibration=samples)
+    candidates = Candidates(made.network, setting.dataset)
+    return Made([candidates.make(one).module for one in widths], widths, clock.seconds)
+
+
+def pruned(setting: Setting) -> Made:
+    clock = _Clock()
+    network = _plainly_trained(setting, clock)
+    permute(network, by_magnitude(network))
+    widths = _widths(network)
+    return Made(setting.sampled(network, widths), widths, clock.seconds)
+
+
+def pruned_tuned(setting: Setting) -> Made:
+    """As many passes as a sandwich: a quarter plainly, the rest shared among the widths."""
+    clock = _Clock()
+    network = _plainly_trained(setting, clock)
+    permute(network, by_magnitude(network))
+    widths, modules = _widths(network), []
+    epochs = max(1, round((PASSES - 1) * setting.recipe.epochs / len(RATIOS)))
+    for one, module in zip(widths, setting.sampled(network, widths), strict=True):
+        tuned = IntegralNetwork(module, setting.example, min_ratio=1.0)
+        if one != network.full_widths:
+            with clock.running():
+                setting.train(tuned, plain, epochs=epochs, rate=TUNING_RATE)
+        modules += setting.sampled(tuned, [tuned.full_widths])
+    return Made(modules, widths, clock.seconds)
+
+
+def _peer(what: str, gradients: Gradients, partition: Partition, epochs_factor: int = 1) -> Arm:
+    return Arm(what, lambda setting: _one_model(gradients, partition, epochs_factor, setting))
+
+
+ARMS: dict[str, Arm] = {
+    "ours": Arm("`inn-automl run`: sandwich with a share of the labels; weights fitted where validation gains", ours),
+    "usnet": _peer("US-Net as published: one share for all layers, soft targets alone", us_net, Nested()),
+    "usnet-by-layer": _peer("US-Net with a width for each layer", us_net_by_layer, Nested()),
+    "separate": Arm("a network for each width, each trained for as many steps", separate),
+    "paper": _peer("INN paper: uniform cubic samples, trapezoid, one size a step", inn_paper, Uniform()),
+    "paper-x4": _peer("the same with 4 times the steps, so as many passes as a US-Net", inn_paper, Uniform(), PASSES),
+    "converted": Arm("one plain training, then converted; a quarter of a US-Net's passes", converted),
+    "pruned": Arm("the same plain training, the largest weights kept", pruned),
+    "pruned-tuned": Arm("the same, each width fine-tuned; as many passes as a US-Net in all", pruned_tuned),
+}

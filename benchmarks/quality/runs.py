@@ -1,0 +1,127 @@
+"""One run: an arm on a task with a seed. Each leaves a file, so nothing is trained twice and runs can be spread."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.quality.arms import ARMS, RATIOS, Setting
+from benchmarks.quality.tasks import Task, load_task
+from benchmarks.report import hardware_name, installed_versions
+from inn_automl.devices.environment import describe_machine
+from inn_automl.search.evaluation import Samples, count_correct, split_samples
+from inn_automl.storage import read_json, write_json
+from inn_automl.training.recipe import Recipe, default_recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    task: Task
+    arm: str
+    seed: int
+    recipe: Recipe
+
+    def path(self, folder: Path) -> Path:
+        name = (
+            f"{self.task.dataset}_{self.task.family}_{self.arm}_lr{self.recipe.learning_rate:g}"
+            f"_epochs{self.recipe.epochs}_seed{self.seed}"
+        )
+        return folder / f"{name}.json"
+
+    def identity(self) -> dict[str, Any]:
+        """What a finished run must agree on to stand for this one."""
+        return {
+            "task": dataclasses.asdict(self.task), "arm": self.arm, "seed": self.seed,
+            "recipe": self.recipe.to_dict(), "ratios": list(RATIOS),
+        }  # fmt: skip
+
+
+def recipe_of(task: Task, num_train: int) -> Recipe:
+    """The family's own, for the task's epochs."""
+    return dataclasses.replace(default_recipe(task.family, num_train), epochs=task.epochs)
+
+
+def execute(run: Run, folder: Path) -> dict[str, Any]:
+    """Trains and evaluates on one thread; the outcome, also written to the run's file. Accuracies are in %."""
+    torch.set_num_threads(1)
+    started_at = time.monotonic()
+    dataset = load_task(run.task.dataset)
+    setting = Setting(dataset, run.task.family, run.recipe, run.seed)
+    made = ARMS[run.arm].make(setting)
+    network = setting.network()
+    splits = {name: split_samples(dataset, name) for name in ("validation", "test")}
+    outcome = {
+        **run.identity(),
+        **{name: [_accuracy(module, samples) for module in made.modules] for name, samples in splits.items()},
+        "sampled": [_accuracy(module, splits["test"]) for module in made.sampled],
+        "macs": [network.costs(widths).macs for widths in made.widths],
+        "fingerprint": dataset.fingerprint,
+        "samples": {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
+        "train_s": round(made.train_s, 1),
+        "seconds": round(time.monotonic() - started_at, 1),
+        "machine": hardware_name(describe_machine()),
+        "versions": installed_versions(),
+    }
+    write_json(run.path(folder), outcome)
+    return outcome
+
+
+def _accuracy(module: nn.Module, samples: Samples) -> float:
+    return 100 * count_correct(module, samples) / len(samples)
+
+
+def area(outcome: dict[str, Any]) -> float:
+    """Mean test accuracy in % over MACs between the smallest and the full width, by the trapezoidal rule."""
+    macs, accuracy = np.array(outcome["macs"], dtype=float), np.array(outcome["test"])
+    return float(np.trapezoid(accuracy, macs) / (macs[-1] - macs[0]))
+
+
+def execute_all(runs: Sequence[Run], folder: Path, workers: int) -> list[dict[str, Any]]:
+    """Outcomes in the order of the runs; what is not finished is trained, `workers` at a time.
+
+    Raises:
+        SystemExit: runs of one task saw different datasets.
+    """
+    outcomes = {run: finished(run, folder) for run in runs}
+    left = [run for run, outcome in outcomes.items() if outcome is None]
+    print(f"{len(runs) - len(left)} of {len(runs)} runs are finished", file=sys.stderr)
+    for dataset in {run.task.dataset for run in left}:
+        load_task(dataset)  # made here, not by several processes at once
+    if left:
+        # A fork would copy the parent's thread pools in an unusable state.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(left)), mp_context=context) as pool:
+            futures = {pool.submit(execute, run, folder): run for run in left}
+            for number, future in enumerate(as_completed(futures), 1):
+                outcomes[futures[future]] = outcome = future.result()
+                name = futures[future].path(folder).stem
+                mean = sum(outcome["test"]) / len(outcome["test"])
+                print(
+                    f"{number}/{len(left)}: {name}: {mean:.2f} % in {outcome['seconds']} s", file=sys.stderr, flush=True
+                )
+    done = [outcome for outcome in outcomes.values() if outcome is not None]
+    for dataset in {run.task.dataset for run in runs}:
+        seen = {outcome["fingerprint"] for outcome in done if outcome["task"]["dataset"] == dataset}
+        if len(seen) > 1:
+            raise SystemExit(f"the runs of {dataset} in {str(folder)!r} saw {len(seen)} datasets: keep those of one.")
+    return done
+
+
+def finished(run: Run, folder: Path) -> dict[str, Any] | None:
+    """The outcome of a run that was done before, with the same settings."""
+    path = run.path(folder)
+    if not path.exists():
+        return None
+    outcome: dict[str, Any] = read_json(path)
+    return outcome if {key: outcome.get(key) for key in run.identity()} == run.identity() else None

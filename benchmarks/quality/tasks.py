@@ -1,0 +1,80 @@
+"""What the arms are compared on: datasets that come in packages, and a harder one that is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_sample_images
+
+from benchmarks.report import SCRATCH
+from inn_automl.data import Dataset, load_dataset
+
+COLOUR = "colour"
+"""Handwritten digits over photographs, as in MNIST-M."""
+_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset and a family, with the epochs in which a US-Net of the family's default size comes to rest on it."""
+
+    dataset: str
+    family: str
+    epochs: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}, {self.family}"
+
+
+TASKS = (
+    Task("mnist1d", "signal", 20),
+    Task("mnist5k", "convnet", 8),
+    Task("digits", "resnet", 16),
+    Task("digits", "mobilenet", 24),
+    Task(COLOUR, "convnet", 12),
+)
+
+
+def find_task(dataset: str, family: str) -> Task:
+    """The task with the settled number of epochs, where there is one; else 12."""
+    return next((t for t in TASKS if (t.dataset, t.family) == (dataset, family)), Task(dataset, family, 12))
+
+
+def load_task(dataset: str) -> Dataset:
+    """A built-in dataset, `COLOUR`, or what a path holds."""
+    if dataset != COLOUR:
+        return load_dataset(dataset)
+    path = SCRATCH / "quality" / f"{COLOUR}.npz"
+    if not path.exists():
+        _write_colour(path)
+    return load_dataset(str(path))
+
+
+def _write_colour(path: Path) -> None:
+    """5,000 images (3, 32, 32): MNIST digits whose strokes invert a random part of one of two photographs.
+
+    Y. Ganin and V. Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML 2015, section 4.1, who took
+    photographs of another collection.
+    """
+    digits, rng = load_dataset("mnist5k"), np.random.default_rng(0)
+    photos = load_sample_images().images
+    x = np.empty((len(digits.x), 3, _SIZE, _SIZE), np.uint8)
+    for i, image in enumerate(digits.x[:, 0].astype(int)):
+        photo = photos[rng.integers(len(photos))]
+        top, left = (int(rng.integers(side - _SIZE)) for side in photo.shape[:2])
+        x[i] = photo[top : top + _SIZE, left : left + _SIZE].transpose(2, 0, 1)
+        dy, dx = rng.integers(_SIZE - image.shape[0] + 1, size=2)
+        stroke = x[i][:, dy : dy + image.shape[0], dx : dx + image.shape[1]]
+        stroke[:] = np.abs(stroke.astype(int) - image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    splits = {
+        f"{letter}_{name}": data[getattr(digits, split)]
+        for name, split in (("train", "train"), ("val", "validation"), ("test", "test"))
+        for letter, data in (("x", x), ("y", digits.y))
+    }
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(temporary, **splits)
+    temporary.replace(path)

@@ -1,9 +1,24 @@
 """inn_automl: a dataset and a hardware budget in, measured Pareto fronts and downloadable models out.
 
 Importing this package costs nothing: what needs torch is imported from the subpackage that holds it, e.g.
-`from inn_automl.integral import IntegralNetwork`.
+`from inn_automl.integral import IntegralNetwork`. `inn_automl.convert` is found without its subpackage's name.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inn_automl.integral import convert
+
+__all__ = ["__version__", "convert"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "convert":
+        from inn_automl.integral import convert
+
+        return convert
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

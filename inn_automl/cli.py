@@ -81,6 +81,12 @@ for _command in COMMANDS:
 @click.option("--budget", "budget_path", required=True, metavar="FILE", help="The hardware budget, a YAML file.")
 @click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where the results go.")
 @click.option("--family", metavar="NAME", help="Architecture family.  [default: what suits the data]")
+@click.option(
+    "--pretrained",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Weights (.safetensors) of a trained network of the family: nothing is trained.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Of the splits, training and search.")
 @click.option("--json", "as_json", is_flag=True, help="The last line of standard output is the path of result.json.")
 @click.option("--backend", default="ray", metavar="NAME", help="Who trains and evaluates: ray or local.")
@@ -90,6 +96,7 @@ def run(
     budget_path: str,
     out: Path,
     family: str | None,
+    pretrained: Path | None,
     seed: int,
     as_json: bool,
     backend: str,
@@ -117,7 +124,14 @@ def run(
         calibrations = CalibrationStore(ObjectStore(str(home / "calibrations")))
         workers = _make_backend(backend, spec.budget.training, address)
         with closing(workers), _sigterm_interrupts():  # once more: Ray has put its own handler there
-            result = run_job(spec, out, backend=workers, progress=progress, calibrations=calibrations)
+            result = run_job(
+                spec,
+                out,
+                backend=workers,
+                progress=progress,
+                calibrations=calibrations,
+                pretrained=pretrained,
+            )
     if as_json:
         click.echo(out / "result.json")
     else:

@@ -26,6 +26,7 @@ from inn_automl.stages.discretizing import discretize_trained
 from inn_automl.stages.extending import FinishedJob, adopt_training
 from inn_automl.stages.job import Job, Tracking, claim_folder
 from inn_automl.stages.measuring import make_template, measure_finalists
+from inn_automl.stages.pretrained import Pretrained, adopt_pretrained
 from inn_automl.stages.publishing import publish_job
 from inn_automl.stages.searching import search_widths
 from inn_automl.stages.training import train_network
@@ -48,6 +49,7 @@ def run_job(
     progress: Progress | None = None,
     tracking: Tracking | None = None,
     calibrations: CalibrationStore | None = None,
+    pretrained: Path | None = None,
 ) -> JobResult:
     """Runs a job to its end, from wherever an earlier call left it.
 
@@ -57,9 +59,10 @@ def run_job(
         measure: who measures latency; this machine by default.
         tracking: how the job is published to MLflow.
         calibrations: measurements of earlier jobs on the same devices, to start from and to add to; None: none.
+        pretrained: .safetensors of a network of the family that takes the place of training (`stages.pretrained`).
 
     Raises:
-        InputError: the dataset, the budget or the folder cannot be used; nothing was spent.
+        InputError: the dataset, the budget, the weights or the folder cannot be used; nothing was spent.
         TrainingError, MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found so far
             is kept.
     """
@@ -69,11 +72,21 @@ def run_job(
     family = spec.family or default_family(dataset.kind, dataset.input_shape)
     build(family, dataset.input_shape, dataset.num_classes)  # refuses a family that does not fit the data
     out = out.absolute()  # workers have working directories of their own
-    with claim_folder(out, spec, {"dataset_fingerprint": dataset.fingerprint, "family": family, "extends": None}):
+    weights = None if pretrained is None else Pretrained(pretrained, family, dataset)
+    facts = {
+        "dataset_fingerprint": dataset.fingerprint,
+        "family": family,
+        "extends": None,
+        "pretrained": weights.sha256 if weights else None,
+    }
+    with claim_folder(out, spec, facts):
         job = Job(spec, out, dataset, family, backend, measure, progress, tracking or Tracking(), calibrations)
         if result := _finished(job):
             return result
-        trials = train_network(job, fitting_candidates(job))
+        if weights is None:
+            trials = train_network(job, fitting_candidates(job))
+        else:
+            trials = adopt_pretrained(job, weights, lambda trained: make_template(job, trained))
         return _search_and_publish(job, trials, functools.cache(lambda: make_template(job, trials[0])))
 
 

@@ -16,10 +16,11 @@ from inn_automl.search.state import inherit_evaluations
 from inn_automl.spec import JobSpec
 from inn_automl.stages.checking import check_trained
 from inn_automl.stages.job import Job
+from inn_automl.stages.training import DONE
 from inn_automl.storage import read_json
 from inn_automl.training.trial import Trained, load_trial
 
-DONE, EVALUATIONS = "training/done.json", "search/state/evaluations.jsonl"
+EVALUATIONS = "search/state/evaluations.jsonl"
 
 
 class FinishedJob:

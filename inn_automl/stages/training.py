@@ -12,6 +12,9 @@ from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrainingCandidate
 from inn_automl.training.trial import Trained, load_trial
 
+DONE = "training/done.json"
+"""The names of the finished trials, best first."""
+
 
 def train_network(job: Job, candidates: Sequence[TrainingCandidate]) -> list[Trained]:
     """The trained candidates, best first.
@@ -20,7 +23,7 @@ def train_network(job: Job, candidates: Sequence[TrainingCandidate]) -> list[Tra
         TrainingError: none succeeded.
         BackendError, StorageError: the workers or the folder failed; what was trained so far is kept.
     """
-    done = job.folder / "training" / "done.json"
+    done = job.folder / DONE
     if done.exists():
         return [load_trial(job.folder / "training" / name) for name in read_json(done)]
     budget = job.spec.budget.training

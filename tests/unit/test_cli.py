@@ -91,6 +91,7 @@ class Terminal:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self._monkeypatch, self._capsys = folder, monkeypatch, capsys
         self.jobs: list[JobSpec] = []
+        self.pretrained: Path | None = None
         (folder / "budget.yaml").write_text(BUDGET, encoding="utf-8")
         monkeypatch.chdir(folder)
         FakeBackend.made = []
@@ -107,10 +108,17 @@ class Terminal:
 
     def job(self, job: Job) -> None:
         def run_job(
-            spec: JobSpec, out: Path, *, backend: FakeBackend, progress: Progress, calibrations: CalibrationStore
+            spec: JobSpec,
+            out: Path,
+            *,
+            backend: FakeBackend,
+            progress: Progress,
+            calibrations: CalibrationStore,
+            pretrained: Path | None,
         ) -> JobResult:
             assert not backend.closed and isinstance(calibrations, CalibrationStore)
             self.jobs.append(spec)
+            self.pretrained = pretrained
             return job(spec, out, progress)
 
         self._monkeypatch.setitem(sys.modules, "inn_automl.pipeline", types.SimpleNamespace(run_job=run_job))
@@ -144,10 +152,11 @@ def after_progress(text: str) -> str:
 
 
 def test_the_options_reach_the_pipeline(terminal: Terminal) -> None:
-    code, _, _ = terminal.run("--family", "resnet", "--seed", "7", "--address", "10.0.0.1:6379")
+    code, _, _ = terminal.run("--family", "resnet", "--seed", "7", "--address", "10.0.0.1:6379", "--pretrained", "w.st")
     assert code == 0
     (spec,) = terminal.jobs
     assert (spec.dataset, spec.family, spec.seed) == ("digits", "resnet", 7)
+    assert terminal.pretrained == Path("w.st")
     assert spec.budget.devices[0].max_latency_ms == 2.0
     (backend,) = FakeBackend.made
     assert backend.arguments == {"cpus": 2, "gpus": 1, "address": "10.0.0.1:6379"}

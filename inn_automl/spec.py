@@ -29,6 +29,8 @@ RUNTIMES = {
     "onnxruntime-cuda": ("fp32",),
     "onnxruntime-tensorrt": ("fp32",),
     "openvino": ("fp32",),
+    "torch-cpu": ("fp32",),
+    "torch-cuda": ("fp32",),
 }
 """What models run in, and the precisions that each was found to gain from."""
 FAMILY_KINDS = {

@@ -26,13 +26,14 @@ from inn_automl.precision import DEFAULT, PRECISIONS
 
 RUNTIMES = {
     "onnxruntime-cpu": ("fp32", "int8"),
-    "onnxruntime-cuda": ("fp32",),
-    "onnxruntime-tensorrt": ("fp32",),
+    "onnxruntime-cuda": ("fp32", "fp16"),
+    "onnxruntime-tensorrt": ("fp32", "fp16"),
     "openvino": ("fp32",),
     "torch-cpu": ("fp32",),
     "torch-cuda": ("fp32",),
 }
-"""What models run in, and the precisions that each was found to gain from."""
+"""What models run in, and the precisions that each has kernels for: of int8 those that were found to gain from it, of
+fp16 those of GPUs (ONNX Runtime's CPU provider would compute the file in float32)."""
 FAMILY_KINDS = {
     "convnet": ("image",),
     "mlp": ("image", "signal"),
@@ -108,8 +109,10 @@ class DeviceBudget(_Strict):
         known = RUNTIMES[self.runtime]
         other = next((name for name in self.precisions if name not in known), None)
         if other:
+            able = " and ".join(name for name, precisions in RUNTIMES.items() if other in precisions)
             raise ValueError(
-                f"runtime {self.runtime!r} computes in {', '.join(known)}, not {other!r}: leave it out of `precisions`"
+                f"runtime {self.runtime!r} computes in {' and '.join(known)}, not {other!r}, which {able} would: "
+                "leave it out of `precisions`"
             )
         return self
 

@@ -5,11 +5,9 @@ A `JobSpec` names a dataset and a `Budget`. Every model refuses unknown keys by 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,6 +18,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from inn_automl.errors import SpecError, UnknownNameError
 from inn_automl.precision import DEFAULT, PRECISIONS
@@ -215,38 +215,18 @@ def load_budget(path: str | Path) -> Budget:
     """
     path = Path(path)
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpecError(f"there is no budget file {str(path)!r}: give the path of a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"the budget file {str(path)!r} cannot be read ({error}): give a readable YAML file.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         reason = str(error)
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        if isinstance(error, MarkedYAMLError) and error.problem_mark:
             mark = error.problem_mark
             reason = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
         raise SpecError(f"the budget file {str(path)!r} cannot be read as YAML ({reason}): correct it there.") from None
     return parse(Budget, value, where=f"the budget {str(path)!r}")
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but a key given twice is an error, and `1e6` is a number as in YAML 1.2."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} is given twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> SpecError:

@@ -1,4 +1,4 @@
-"""Precision as a dimension of a job: int8 and fp16 files are evaluated, measured, tested and bundled as what they are."""
+"""Precision as a dimension of a job: int8 and fp16 files are evaluated, measured and bundled as what they are."""
 
 from __future__ import annotations
 

@@ -398,13 +398,13 @@ def test_a_revoked_key_ends_the_agent_and_the_job_waits_for_the_next(stack: Stac
     stack.serve()
     agent = stack.agent()
     stack.wait_for_state("idle")
-    worker = Worker(stack, model)
-    worker.start()
-    stack.wait_for_state("measuring")
     stack.change(ApiKey, revoked_at=now())
     assert agent.wait(60) == 1, stack.told()
-    assert "key" in stack.log_of("board").splitlines()[-1]
+    last = stack.log_of("board").splitlines()[-1]
+    assert last.startswith("inn-automl: the key inn_") and "was revoked" in last
     stack.change(Device, last_seen_at=now() - timedelta(minutes=5))
+    worker = Worker(stack, model)
+    worker.start()
     stack.wait_for(lambda: bool(worker.notes))
     assert "agent 'board' is away" in worker.notes[0] and "its key was revoked" in worker.notes[0]
     stack.change(ApiKey, revoked_at=None)

@@ -413,6 +413,20 @@ def test_a_revoked_key_ends_the_agent_and_the_job_waits_for_the_next(stack: Stac
 
 
 @pytest.mark.slow
+def test_a_lease_that_is_lost_is_let_go_and_the_job_is_measured_by_who_has_it(stack: Stack, model: Path) -> None:
+    stack.serve()
+    stack.agent()
+    stack.wait_for_state("idle")
+    worker = Worker(stack, model)
+    worker.start()
+    stack.wait_for(lambda: "leased" in stack.log_of("board"))
+    stack.agent(log="successor")  # of the same name, as after a crash that left the first one running
+    stack.wait_for(lambda: "abandoned measurement=" in stack.log_of("board"))
+    assert "lease" in next(line for line in stack.log_of("board").splitlines() if "abandoned" in line)
+    worker.check()
+
+
+@pytest.mark.slow
 def test_a_key_that_is_not_known_ends_the_agent(stack: Stack) -> None:
     stack.serve()
     agent = stack.agent(key="inn_unknown")

@@ -17,7 +17,7 @@ import torch
 from inn_automl.errors import BackendError, TrainingError
 from inn_automl.precision import split_point
 from inn_automl.search.evaluation import Candidates, Evaluation, count_correct, split_samples
-from inn_automl.search.quantized import evaluate_file, int8_file, template_of
+from inn_automl.search.quantized import converted_file, evaluate_file, template_of
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrainingCandidate
 from inn_automl.training.trial import Trained, run_trial
@@ -82,7 +82,7 @@ class Backend(abc.ABC):
 
         Raises:
             WidthsError: widths that the network does not allow.
-            ExportError: an int8 file could not be made.
+            ExportError: a file of another precision could not be made.
             BackendError: the workers could not do it.
         """
 
@@ -106,7 +106,7 @@ class Evaluator:
             num_correct = made.num_correct if self._split == "validation" else count_correct(made.module, self._samples)
             return Evaluation(num_correct, len(self._samples), made.num_calibration)
         template = template_of(self._architecture, self._dataset)
-        with int8_file(template, made.module, self._dataset, widths=widths) as (_, path):
+        with converted_file(template, made.module, self._dataset, precision, widths=widths) as (_, path):
             return evaluate_file(path, self._dataset, self._split, num_calibration=made.num_calibration)
 
 

@@ -9,7 +9,7 @@ import click
 from inn_automl.client import Client
 from inn_automl.client.client import RECOMMENDED
 from inn_automl.client.transfers import DownloadedFile
-from inn_automl.commands.options import connect, print_json, print_table, server_options, transfer_bar, wide_console
+from inn_automl.commands.options import connect, print_json, print_table, server_options, transfer_bar
 from inn_automl.commands.watching import follow
 from inn_automl.errors import InputError
 from inn_automl.precision import DEFAULT, PRECISIONS
@@ -40,17 +40,16 @@ def front(job: str, device: str | None, home: Path | None, url: str | None, key:
     if as_json:
         print_json(found)
         return
-    console = wide_console()
     for shown in devices:
-        console.print(front_table(shown))
-        console.print(shown.recommendation, soft_wrap=True)
+        click.echo(front_table(shown))
+        click.echo(shown.recommendation)
         if shown.front:
             point = RECOMMENDED if shown.recommended else shown.front[0].id
             command = f"inn-automl download {job} --device {shown.name} --point {point} -o model.zip"
-            console.print(f"Download: {command}", soft_wrap=True)
-        console.print()
+            click.echo(f"Download: {command}")
+        click.echo()
     if page:
-        console.print(f"In MLflow: {page}", soft_wrap=True, highlight=False)
+        click.echo(f"In MLflow: {page}")
 
 
 @click.command()

@@ -100,12 +100,13 @@ class Verification(_Record):
     """How model.onnx compares with the torch module."""
 
     max_difference: float
-    """Largest |ONNX - torch| as a share of the largest |logit|; of a quantized model, that of the float32 file that it
-    was made from."""
+    """Largest |ONNX - torch| as a share of the largest |logit|; of an int8 model, that of the float32 file that it was
+    made from."""
     tolerance: float
     num_samples: int
     agreement: float | None = None
-    """Of a quantized model: the share of the validation samples that it gives the same class as that file does."""
+    """Of a model that is not fp32: the share of the validation samples that it gives the same class as the float32 file
+    that it was made from."""
 
 
 class File(_Record):
@@ -126,7 +127,7 @@ class BundleConfig(_Record):
     widths: dict[str, int]
     """Channels by coupled group."""
     precision: str = "fp32"
-    """What model.onnx computes in: fp32 or int8. The weights beside it are float32 in any case."""
+    """What model.onnx computes in: fp32, fp16 or int8. The weights beside it are float32 in any case."""
     classes: tuple[str, ...]
     """In the order of the logits."""
     input: Port

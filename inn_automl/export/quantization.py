@@ -28,13 +28,13 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType,
 
 from inn_automl import __version__
 from inn_automl.errors import ExportError, StorageError
+from inn_automl.export.half import as_computed
 from inn_automl.export.onnx import INPUT, OUTPUT
+from inn_automl.precision import METADATA_KEY
 from inn_automl.storage import write_atomically
 
 NUM_CALIBRATION = 256
 """Training samples that the ranges of activations are found on."""
-PRECISION_KEY = "inn_automl.precision"
-"""Of the file's metadata."""
 
 OPERATIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool",
               "MaxPool", "Relu", "Clip", "Sigmoid", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Split",
@@ -109,7 +109,7 @@ def _quantize(model: onnx.ModelProto, samples: NDArray[np.float32], **options: A
     quantized: onnx.ModelProto = quantizer.quantize_model()
     _free_output(quantized.graph)
     del quantized.graph.value_info[:]
-    onnx.helper.set_model_props(quantized, {**metadata, PRECISION_KEY: "int8"})
+    onnx.helper.set_model_props(quantized, {**metadata, METADATA_KEY: "int8"})
     quantized.producer_name, quantized.producer_version = "inn_automl", __version__
     return quantized.SerializeToString(deterministic=True)
 
@@ -176,11 +176,13 @@ def _free_output(graph: onnx.GraphProto) -> None:
 def predictions(path: str | Path, samples: NDArray[np.generic], *, threads: int = 1) -> NDArray[np.int64]:
     """The class (N,) that an ONNX file gives each of the raw samples (N, *input_shape) in ONNX Runtime on the CPU.
 
+    Of a float16 file, what it gives where there are kernels for float16: see `export.half`.
+
     Raises:
         ExportError: the file cannot be run.
     """
     try:
-        session = _session(Path(path).read_bytes(), threads)
+        session = _session(as_computed(Path(path).read_bytes()), threads)
         found = [session.run([OUTPUT], {INPUT: batch})[0].argmax(axis=1) for batch in _batches(samples)]
     except Exception as error:  # ONNX Runtime's errors share no base class
         reason = " ".join(str(error).split())

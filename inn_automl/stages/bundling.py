@@ -12,7 +12,7 @@ from inn_automl.data import Dataset
 from inn_automl.export import BundleConfig
 from inn_automl.export.bundle import Accuracy, Build, DatasetFacts, LatencyEvidence, Port, Preprocessing, Verification
 from inn_automl.export.inn import NETWORK, GroupFacts, InnConfig, Standardization, write_inn
-from inn_automl.export.verification import TOLERANCE
+from inn_automl.export.verification import HALF_TOLERANCE, TOLERANCE
 from inn_automl.precision import DEFAULT
 from inn_automl.storage import read_json
 from inn_automl.training.trial import Architecture, Trained
@@ -75,7 +75,10 @@ def bundle_config(
         macs=macs,
         latency=dict(latency),
         verification=Verification(
-            max_difference=difference, tolerance=TOLERANCE, num_samples=num_verified, agreement=agreement
+            max_difference=difference,
+            tolerance=HALF_TOLERANCE if precision == "fp16" else TOLERANCE,
+            num_samples=num_verified,
+            agreement=agreement,
         ),
     )
 

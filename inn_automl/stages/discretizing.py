@@ -11,11 +11,11 @@ import torch
 
 from inn_automl.data import Dataset
 from inn_automl.errors import UnknownNameError, WidthsError
-from inn_automl.export import export_onnx, quantize_onnx, verify_onnx, write_bundle
+from inn_automl.export import export_onnx, verify_onnx, write_bundle
 from inn_automl.integral import IntegralNetwork
 from inn_automl.precision import DEFAULT, PRECISIONS
 from inn_automl.search.evaluation import Candidates, Evaluation, count_correct, split_samples
-from inn_automl.search.quantized import NUM_VERIFIED, agreement, evaluate_file, range_samples
+from inn_automl.search.quantized import NUM_VERIFIED, agreement, convert_file, evaluate_file, verified_difference
 from inn_automl.stages.bundling import Tested, bundle_config
 from inn_automl.stages.measuring import point_id
 from inn_automl.training.trial import Trained
@@ -51,8 +51,9 @@ def discretize_trained(
         verified = np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32)
         if precision != DEFAULT:
             onnx = Path(folder) / f"{precision}.onnx"
-            quantize_onnx(exported, onnx, range_samples(dataset))
+            convert_file(exported, onnx, precision, dataset)
             found = {split: evaluate_file(onnx, dataset, split) for split in found}
+        difference = verify_onnx(exported, module, verified, mean=mean, std=std)
         config = bundle_config(
             dataset,
             trained.architecture,
@@ -64,7 +65,7 @@ def discretize_trained(
             validation=found["validation"].accuracy,
             tested=Tested.counted(found["test"].num_correct, found["test"].num_samples),
             latency={},
-            difference=verify_onnx(exported, module, verified, mean=mean, std=std),
+            difference=verified_difference(onnx, precision, module, dataset, difference),
             num_verified=len(verified),
             agreement=None if onnx is exported else agreement(exported, onnx, dataset),
         )

@@ -21,7 +21,14 @@ from inn_automl.precision import DEFAULT, join_point
 from inn_automl.result import Candidate, LatencySummary, LayerTime
 from inn_automl.search.choice import choose_finalists, front_and_recommendation
 from inn_automl.search.evaluation import Candidates
-from inn_automl.search.quantized import NUM_VERIFIED, agreement, evaluate_file, int8_file, template_of
+from inn_automl.search.quantized import (
+    NUM_VERIFIED,
+    agreement,
+    converted_file,
+    evaluate_file,
+    template_of,
+    verified_difference,
+)
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
 from inn_automl.stages.profiling import profile_layers
@@ -55,7 +62,7 @@ class Finalist:
     """By device; None where it does not tell."""
     precision: str = DEFAULT
     agreement: float | None = None
-    """Of a quantized model: the share of the validation samples that it classifies as the float one does."""
+    """Of a model that is not fp32: the share of the validation samples that it classifies as the fp32 one does."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Model:
     precision: str = DEFAULT
     agreement: float | None = None
     accuracy: float | None = None
-    """Of a quantized model: that of the very file on the validation split. None: what the search found."""
+    """Of a model that is not fp32: that of the very file on the validation split. None: what the search found."""
 
 
 def measure_finalists(
@@ -185,24 +192,24 @@ def _export(
         export = template().export(module, onnx_path(job, name), widths=widths)
         model = Model(name, dict(widths), export.size_bytes, export.difference, NUM_VERIFIED)
     else:
-        model = _export_int8(job, name, module, widths, template())
+        model = _export_converted(job, name, module, candidate, template())
     weights = {key: value.contiguous().clone() for key, value in module.state_dict().items()}
     write_atomically(weights_path(job, name), save(weights))
     write_json(record, asdict(model))
     return model
 
 
-def _export_int8(job: Job, name: str, module: nn.Module, widths: Widths, template: OnnxTemplate) -> Model:
-    path = onnx_path(job, name)
-    with int8_file(template, module, job.dataset, widths=widths) as (exported, quantized):
-        write_atomically(path, quantized.read_bytes())
+def _export_converted(job: Job, name: str, module: nn.Module, candidate: Candidate, template: OnnxTemplate) -> Model:
+    path, widths, precision = onnx_path(job, name), candidate.widths, candidate.precision
+    with converted_file(template, module, job.dataset, precision, widths=widths) as (exported, converted):
+        write_atomically(path, converted.read_bytes())
         return Model(
             name,
             dict(widths),
             path.stat().st_size,
-            exported.difference,
+            verified_difference(path, precision, module, job.dataset, exported.difference),
             NUM_VERIFIED,
-            precision="int8",
+            precision=precision,
             agreement=agreement(exported.path, path, job.dataset),
             accuracy=evaluate_file(path, job.dataset, "validation").accuracy,
         )

@@ -11,6 +11,8 @@ from inn_automl.tracking.images import FAINT, INK, new_figure, save_image, style
 from inn_automl.tracking.series import COLORS
 
 ORDERS = ("as trained", "along a path")
+SMALLEST = 8
+"""Channels below which the errors of point samples leave the panel."""
 
 
 def write(found: Mapping[str, Any], ratios: Sequence[float], folder: Path) -> None:
@@ -25,7 +27,7 @@ def draw_convergence(
     quadrature: Mapping[str, Mapping[int, float]], interpolation: Mapping[str, Mapping[int, float]], path: Path
 ) -> None:
     """Errors against the number of points, on logarithmic axes, where an order is a slope."""
-    figure = new_figure(9.6, 4.0)
+    figure = new_figure(9.6, 4.6)
     panels = figure.subplots(1, 2)
     titles = ("error of an integral layer", "largest error of an interpolated function")
     for axes, errors, title, what in zip(
@@ -39,15 +41,17 @@ def draw_convergence(
         axes.set_xlabel(what, color=INK)
         axes.set_xticks([4, 8, 16, 32, 64, 128, 256], ["4", "8", "16", "32", "64", "128", "256"])
         axes.minorticks_off()
-        axes.legend(fontsize=8, frameon=False, loc="lower left", labelcolor=INK)
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.15), ncols=2, labelcolor=INK)
     save_image(figure, path)
 
 
 def draw_aliasing(found: Mapping[str, Any], path: Path) -> None:
     """A channel function in both orders with samples of it; and what a layer's output loses at fewer samples."""
     figure = new_figure(9.6, 6.0)
-    top_left, top_right, below = (figure.add_subplot(*place) for place in ((2, 2, 1), (2, 2, 2), (2, 1, 2)))
-    for axes, order in zip((top_left, top_right), ORDERS, strict=True):
+    panels = figure.subplot_mosaic([[*ORDERS], ["error", "error"]])
+    below = panels["error"]
+    for order in ORDERS:
+        axes = panels[order]
         values = found["function"][order]
         num, few = len(values), len(values) // 4
         axes.plot(range(num), values, color=FAINT, linewidth=1, marker=".", markersize=4, label=f"{num} channels")
@@ -62,12 +66,21 @@ def draw_aliasing(found: Mapping[str, Any], path: Path) -> None:
         style_axes(axes)
         axes.set_title(f"weights of one output, channels {order}", loc="left", fontsize=10.5, color=INK)
         axes.set_xlabel("channel", color=INK)
-    top_left.sharey(top_right)
-    top_right.legend(fontsize=8, frameon=False, labelcolor=INK)
+    largest = 1.1 * max(abs(value) for order in ORDERS for value in found["function"][order])
+    for order in ORDERS:
+        panels[order].set_ylim(-largest, largest)
+    figure.legend(
+        *panels[ORDERS[0]].get_legend_handles_labels(),
+        loc="outside upper right",
+        ncols=3,
+        fontsize=8,
+        frameon=False,
+        labelcolor=INK,
+    )
     styles = {"point samples": COLORS[1], "cell averages": COLORS[0]}
     for name, errors in found["error"].items():
         kind, order = name.split(", ")
-        drawn = {int(num): error for num, error in errors.items()}
+        drawn = {int(num): error for num, error in errors.items() if int(num) >= SMALLEST}
         below.plot(
             list(drawn), list(drawn.values()), color=styles[kind], linestyle="--" if order == ORDERS[0] else "-",
             marker="o", markersize=3.5, label=f"{kind}, channels {order}",

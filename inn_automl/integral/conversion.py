@@ -6,6 +6,7 @@ Channels are put in order (`ordering`, or `path`); at each width the weights are
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -40,6 +41,12 @@ class ConvertedNetwork:
         self._compensator = Compensator(network, calibration)
         module = network.discretize(network.full_widths).eval()
         self._wanted = _outputs(module, calibration)
+        if self._wanted.ndim == 2 and self._wanted.shape[1] > 1 and len(self._wanted.argmax(1).unique()) == 1:
+            warnings.warn(
+                f"the module puts all {len(calibration)} calibration samples into one class, and narrower networks will "
+                "know little of the others: give samples of all classes.",
+                stacklevel=3,
+            )
 
     def discretize(self, widths: Mapping[str, int]) -> nn.Module:
         """A plain module at the widths, in evaluation mode, with weights and statistics of its own.
@@ -71,6 +78,8 @@ def convert(
     partition: Partition | None = None,
 ) -> ConvertedNetwork:
     """Makes a trained module one that can be discretized at any widths, without training it.
+
+    Warns where the module puts all calibration samples into one class: what it knows of others would be lost.
 
     Args:
         module: any torch module that maps one tensor to one; copied, never changed.

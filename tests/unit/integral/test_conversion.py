@@ -199,12 +199,15 @@ def test_a_module_that_makes_no_numbers() -> None:
         convert(module, torch.zeros(2, 2, 6, 6), calibration=torch.randn(32, 2, 6, 6))
 
 
-def test_samples_of_one_kind_suffice_for_samples_of_that_kind() -> None:
-    """As when the calibration set holds one class: there are no labels that would tell."""
+def test_samples_of_one_class_are_warned_of() -> None:
+    """They suffice for that class, and there are no labels that would tell."""
     torch.manual_seed(0)
     module, one = residual().eval(), torch.randn(1, 2, 6, 6)
+    with torch.no_grad():
+        module.get_parameter("last.bias")[1] = 100
     x, other = one + 0.1 * torch.randn(256, 2, 6, 6), torch.randn(256, 2, 6, 6)
-    converted = convert(module, x[:2], calibration=x[:128])
+    with pytest.warns(UserWarning, match="puts all 128 calibration samples into one class"):
+        converted = convert(module, x[:2], calibration=x[:128])
     small = converted.discretize(converted.network.uniform_widths(0.5))
     with torch.no_grad():
         held_out = (small(x[128:]) - module(x[128:])).square().mean() / module(x[128:]).var()

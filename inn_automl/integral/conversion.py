@@ -43,8 +43,8 @@ class ConvertedNetwork:
         self._wanted = _outputs(module, calibration)
         if self._wanted.ndim == 2 and self._wanted.shape[1] > 1 and len(self._wanted.argmax(1).unique()) == 1:
             warnings.warn(
-                f"the module puts all {len(calibration)} calibration samples into one class, and narrower networks will "
-                "know little of the others: give samples of all classes.",
+                f"the module puts all {len(calibration)} calibration samples into one class, and narrower networks "
+                "will know little of the others: give samples of all classes.",
                 stacklevel=3,
             )
 

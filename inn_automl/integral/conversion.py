@@ -14,15 +14,17 @@ from torch import Tensor, nn
 
 from inn_automl.errors import UnknownNameError
 from inn_automl.integral.compensation import Compensator
+from inn_automl.integral.interpolation import Linear
 from inn_automl.integral.network import IntegralNetwork
 from inn_automl.integral.normalization import reestimate_normalization
 from inn_automl.integral.observation import check_samples
 from inn_automl.integral.ordering import permute, rank_channels
-from inn_automl.integral.partition import CellAverages, Nested, Partition
+from inn_automl.integral.partition import Nested, Partition, Uniform
 from inn_automl.integral.path import path_order
+from inn_automl.integral.quadrature import Riemann
 
-ORDERS: dict[str, Partition] = {"pivots": Nested(), "path": CellAverages()}
-"""How channels can be put in order, and the partition that each order is for."""
+ORDERS: dict[str, Partition] = {"pivots": Nested(), "path": Uniform(Linear(), Riemann())}
+"""How channels can be put in order, and the partition that served each order best (docs/theory.md)."""
 _BATCH = 256
 
 
@@ -88,8 +90,9 @@ def convert(
             through the module at once.
         min_ratio: smallest allowed share of a group's channels, in (0, 1].
         order: `"pivots"`: those that tell most first (`ordering.rank_channels`), or `"path"`: neighbours are alike
-            (`path.path_order`), as the INN paper has it. The first lost fewer points at every width that was measured.
-        partition: how channels are sampled; by default nested with pivots, and cell averages along a path.
+            (`path.path_order`), as the INN paper has it. With fitted weights, as here, the first lost fewer points at
+            half of the channels and below, and about as many above.
+        partition: how channels are sampled; by default nested with pivots, and linear point samples along a path.
 
     Raises:
         ModuleError: the module cannot be traced, or has no channels that can be resized. Operations that cannot be

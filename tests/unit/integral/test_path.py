@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from inn_automl.errors import ModuleError, UnknownNameError
-from inn_automl.integral import IntegralNetwork, Partition, Uniform, convert, reestimate_normalization
-from inn_automl.integral.interpolation import Linear
+from inn_automl.integral import CellAverages, IntegralNetwork, Partition, Uniform, convert, reestimate_normalization
 from inn_automl.integral.ordering import permute
 from inn_automl.integral.path import channel_distances, path_length, path_order, shortest_path
-from inn_automl.integral.quadrature import Riemann
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import CASES
 
@@ -73,14 +71,14 @@ def test_along_a_path_twins_are_neighbours_and_averaged_without_loss() -> None:
     torch.manual_seed(0)
     module, x = twins(), torch.randn(64, 2, 6, 6)
     reestimate_normalization(module, [x])
-    network = convert(module.eval(), x[:2], calibration=x, order="path").network
+    network = convert(module.eval(), x[:2], calibration=x, order="path", partition=CellAverages()).network
     small = network.discretize(network.uniform_widths(0.5))
     reestimate_normalization(small, [x])
     with torch.no_grad():
         assert_same(small.eval()(x), module(x), 1e-4)
 
 
-@pytest.mark.parametrize("partition", [None, Uniform(), Uniform(Linear(), Riemann())], ids=str)
+@pytest.mark.parametrize("partition", [None, CellAverages(), Uniform()], ids=str)
 def test_the_full_width_along_a_path_computes_what_it_did(partition: Partition | None) -> None:
     torch.manual_seed(0)
     module, x = twins(), torch.randn(64, 2, 6, 6)

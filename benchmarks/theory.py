@@ -101,7 +101,8 @@ def aliasing(task: Task, seed: int) -> dict[str, Any]:
     (consumer,) = [one for one in consumers(network) if one.path == LAYER]
     for order in ("as trained", "along a path"):
         if order == "along a path":
-            permute(network, path_order(network))
+            read = network.groups[consumer.parts[0].group].name  # its own outputs stay where they are
+            permute(network, {read: path_order(network)[read]})
         weight, inputs = _layer(network, consumer.path, samples)
         wanted = torch.einsum("ock,rck->ro", weight, inputs)
         if not found["function"]:

@@ -1,21 +1,30 @@
 """Conversion: a network that was trained at full width only becomes one that can be sampled at any width, untrained.
 
-Channels are put in order (`ordering`); at each width the weights are fitted to what the full width computes
+Channels are put in order (`ordering`, or `path`); at each width the weights are fitted to what the full width computes
 (`compensation`) and normalization statistics are re-estimated. A few hundred samples, no labels, no gradient step.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from inn_automl.errors import UnknownNameError
 from inn_automl.integral.compensation import Compensator
+from inn_automl.integral.interpolation import Linear
 from inn_automl.integral.network import IntegralNetwork
 from inn_automl.integral.normalization import reestimate_normalization
+from inn_automl.integral.observation import check_samples
 from inn_automl.integral.ordering import permute, rank_channels
+from inn_automl.integral.partition import Nested, Partition, Uniform
+from inn_automl.integral.path import path_order
+from inn_automl.integral.quadrature import Riemann
 
+ORDERS: dict[str, Partition] = {"pivots": Nested(), "path": Uniform(Linear(), Riemann())}
+"""How channels can be put in order, and the partition that served each order best (docs/theory.md)."""
 _BATCH = 256
 
 
@@ -34,6 +43,12 @@ class ConvertedNetwork:
         self._compensator = Compensator(network, calibration)
         module = network.discretize(network.full_widths).eval()
         self._wanted = _outputs(module, calibration)
+        if self._wanted.ndim == 2 and self._wanted.shape[1] > 1 and len(self._wanted.argmax(1).unique()) == 1:
+            warnings.warn(
+                f"the module puts all {len(calibration)} calibration samples into one class, and narrower networks "
+                "will know little of the others: give samples of all classes.",
+                stacklevel=3,
+            )
 
     def discretize(self, widths: Mapping[str, int]) -> nn.Module:
         """A plain module at the widths, in evaluation mode, with weights and statistics of its own.
@@ -56,9 +71,17 @@ class ConvertedNetwork:
 
 
 def convert(
-    module: nn.Module, example_input: Tensor, *, calibration: Tensor, min_ratio: float = 0.25
+    module: nn.Module,
+    example_input: Tensor,
+    *,
+    calibration: Tensor,
+    min_ratio: float = 0.25,
+    order: str = "pivots",
+    partition: Partition | None = None,
 ) -> ConvertedNetwork:
     """Makes a trained module one that can be discretized at any widths, without training it.
+
+    Warns where the module puts all calibration samples into one class: what it knows of others would be lost.
 
     Args:
         module: any torch module that maps one tensor to one; copied, never changed.
@@ -66,16 +89,33 @@ def convert(
         calibration: (N, ...) inputs as they come in use, 500 or more are best, 16 the least; no labels. All of them run
             through the module at once.
         min_ratio: smallest allowed share of a group's channels, in (0, 1].
+        order: `"pivots"`: those that tell most first (`ordering.rank_channels`), or `"path"`: neighbours are alike
+            (`path.path_order`), as the INN paper has it. With fitted weights, as here, the first lost fewer points at
+            half of the channels and below, and about as many above.
+        partition: how channels are sampled; by default nested with pivots, and linear point samples along a path.
 
     Raises:
         ModuleError: the module cannot be traced, or has no channels that can be resized. Operations that cannot be
             followed are not an error: what stays at full width is in `network.unfollowed`.
-        InputError: there are too few calibration samples, they are all alike, or not finite.
+        InputError: there are too few calibration samples, they are all alike or not finite, or the module cannot be run
+            on them, or makes numbers of them that are not finite.
+        UnknownNameError: there is no such order.
         WidthsError: `min_ratio` is out of range.
     """
+    if order not in ORDERS:
+        raise UnknownNameError("order", order, ORDERS)
+    check_samples(calibration)
     network = IntegralNetwork(module, example_input, min_ratio=min_ratio).eval()
-    permute(network, rank_channels(network, calibration))
-    return ConvertedNetwork(network, calibration)
+    permute(network, path_order(network) if order == "path" else rank_channels(network, calibration))
+    # Channels are in order before their quadrature weights, which may differ from place to place, are absorbed.
+    ordered = IntegralNetwork(
+        network.module,
+        example_input,
+        partition=partition or ORDERS[order],
+        min_ratio=min_ratio,
+        coupling=network.coupling,
+    )
+    return ConvertedNetwork(ordered.eval(), calibration)
 
 
 def _outputs(module: nn.Module, samples: Tensor) -> Tensor:

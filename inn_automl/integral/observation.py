@@ -76,9 +76,10 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
         By the consumer's path; consumers that did not run are missing.
 
     Raises:
-        InputError: there are too few samples, or all of them are alike.
+        InputError: there are too few samples, all of them are alike, or the module cannot be run on them or makes
+            numbers of them that are not finite.
     """
-    _check(samples)
+    check_samples(samples)
     module = network.discretize(network.full_widths)
     seen: dict[str, Seen] = {}
     latest: list[tuple[str, Tensor]] = []
@@ -104,10 +105,20 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
     hooks += [m.register_forward_pre_hook(normalizing) for m in module.modules() if isinstance(m, _NormBase)]
     try:
         with torch.no_grad(), evaluating(module):
-            module(samples)
+            output = module(samples)
+    except Exception as error:  # whatever a user's module makes of samples that it was not made for
+        raise InputError(
+            f"{type(module).__name__} cannot be run on the calibration samples, {samples.dtype} of shape "
+            f"{tuple(samples.shape)} ({error}): give samples as the module takes them."
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
+    if isinstance(output, Tensor) and not torch.isfinite(output).all():
+        raise InputError(
+            f"{type(module).__name__} makes numbers of the calibration samples that are not finite: give a module "
+            "whose training went well, and samples as it takes them."
+        )
     return seen
 
 
@@ -180,10 +191,17 @@ def unit_of(coupling: Coupling, group: int, inner: int) -> int:
     return unit if inner % unit == 0 else 1
 
 
-def _check(samples: Tensor) -> None:
+def check_samples(samples: Tensor) -> None:
+    """Raises `InputError` for calibration samples that are no tensor, too few, not finite or all alike."""
+    if not isinstance(samples, Tensor):
+        raise InputError(f"the calibration samples are a {type(samples).__name__}: give one tensor (N, ...).")
     if len(samples) < MIN_SAMPLES:
-        raise InputError(f"{len(samples)} calibration samples were given: give at least {MIN_SAMPLES}, better 500.")
+        raise InputError(f"{_counted(len(samples))} given: give at least {MIN_SAMPLES}, better 500.")
     if not torch.isfinite(samples).all():
         raise InputError("the calibration samples hold numbers that are not finite: leave these samples out.")
     if (samples == samples[:1]).all():
         raise InputError("the calibration samples are all alike: give samples as they come in use.")
+
+
+def _counted(num: int) -> str:
+    return "1 calibration sample was" if num == 1 else f"{num} calibration samples were"

@@ -135,6 +135,7 @@ def test_cell_averages_of_whole_cells() -> None:
         (Uniform(CubicConvolution(), Trapezoid()), 2),
         (Uniform(CubicConvolution(), Simpson()), 4),
         (Uniform(CubicConvolution(), GaussLegendre(2)), 4),
+        (Uniform(CubicConvolution(), Riemann()), 1),  # equal weights, but the ends are points: half a cell too much
         (CellAverages(), 2),
     ],
     ids=str,
@@ -157,6 +158,26 @@ def test_a_layer_converges_to_its_integral(partition: Partition, order: int) -> 
         torch.testing.assert_close(output[1], 2 * output[0])
         errors.append(abs(float(output[0]) - exact))
     assert math.log2(errors[0] / errors[-1]) / 2 == pytest.approx(order, abs=0.25)
+
+
+@pytest.mark.parametrize(
+    ("partition", "order"),
+    [
+        (Uniform(Nearest(), GaussLegendre(1)), 1),
+        (Uniform(Linear(), GaussLegendre(2)), 2),
+        (Uniform(CubicConvolution(), GaussLegendre(3)), 3),
+    ],
+    ids=str,
+)
+def test_where_nodes_get_denser_the_interpolation_sets_the_order(partition: Uniform, order: int) -> None:
+    """The quadrature's order is above the interpolation's, and the samples stand at other places than the nodes."""
+    errors = []
+    for num_nodes in (65, 129, 257, 513):
+        x = torch.arange(num_nodes, dtype=DTYPE) / (num_nodes - 1)
+        sampling = partition.sampling(num_nodes, num_nodes // 3)
+        points = partition.quadrature.rule(num_nodes // 3)[0]
+        errors.append(float((sampling.apply((2 * x).exp(), 0, integrate=False) - (2 * points).exp()).abs().max()))
+    assert math.log2(errors[0] / errors[-1]) / 3 == pytest.approx(order, abs=0.15)
 
 
 @given(delta=st.lists(st.floats(-3, 3).filter(lambda d: abs(d) > 1e-3), min_size=1, max_size=10))

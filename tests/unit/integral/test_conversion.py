@@ -176,13 +176,60 @@ def test_the_order_is_that_of_what_later_layers_weigh() -> None:
     ("samples", "message"),
     [
         (torch.randn(15, 2, 6, 6), "15 calibration samples were given: give at least 16"),
+        (torch.randn(1, 2, 6, 6), "1 calibration sample was given: give at least 16"),
         (torch.ones(64, 2, 6, 6), "all alike"),
         (torch.full((64, 2, 6, 6), float("nan")), "not finite"),
+        (torch.randn(64, 3, 6, 6), r"cannot be run on .* torch.float32 of shape \(64, 3, 6, 6\) .*expected input"),
+        (torch.randn(64, 6, 6), r"of shape \(64, 6, 6\) .* give samples as the module takes them"),
+        (torch.randn(64, 2, 6, 6).double(), r"torch\.float64 of shape \(64, 2, 6, 6\)"),
+        (np.zeros((64, 2, 6, 6)), "are a ndarray: give one tensor"),
     ],
 )
-def test_calibration_samples_that_tell_nothing(samples: Tensor, message: str) -> None:
+@pytest.mark.parametrize("order", ["pivots", "path"])
+def test_calibration_samples_that_tell_nothing(samples: Tensor, message: str, order: str) -> None:
     with pytest.raises(InputError, match=message):
-        convert(residual(), torch.zeros(2, 2, 6, 6), calibration=samples)
+        convert(residual(), torch.zeros(2, 2, 6, 6), calibration=samples, order=order)
+
+
+def test_a_module_that_makes_no_numbers() -> None:
+    module = residual().eval()
+    with torch.no_grad():
+        module.get_parameter("inner.weight")[0] = torch.inf
+    with pytest.raises(InputError, match="Net makes numbers of the calibration samples that are not finite"):
+        convert(module, torch.zeros(2, 2, 6, 6), calibration=torch.randn(32, 2, 6, 6))
+
+
+def test_samples_of_one_class_are_warned_of() -> None:
+    """They suffice for that class, and there are no labels that would tell."""
+    torch.manual_seed(0)
+    module, one = residual().eval(), torch.randn(1, 2, 6, 6)
+    with torch.no_grad():
+        module.get_parameter("last.bias")[1] = 100
+    x, other = one + 0.1 * torch.randn(256, 2, 6, 6), torch.randn(256, 2, 6, 6)
+    with pytest.warns(UserWarning, match="puts all 128 calibration samples into one class"):
+        converted = convert(module, x[:2], calibration=x[:128])
+    small = converted.discretize(converted.network.uniform_widths(0.5))
+    with torch.no_grad():
+        held_out = (small(x[128:]) - module(x[128:])).square().mean() / module(x[128:]).var()
+        elsewhere = (small(other) - module(other)).square().mean() / module(other).var()
+    assert held_out < 0.1 * elsewhere
+
+
+def test_an_operation_that_cannot_be_followed_is_named_and_stays_at_full_width() -> None:
+    torch.manual_seed(0)
+    module = Net(
+        lambda m, x: m.c(torch.relu(m.b(torch.sort(m.a(x), 1).values))),
+        a=nn.Linear(4, 8),
+        b=nn.Linear(8, 8),
+        c=nn.Linear(8, 3),
+    ).eval()
+    x = torch.randn(64, 4)
+    converted = convert(module, x[:2], calibration=x)
+    assert [str(one) for one in converted.network.unfollowed] == [
+        "a stays at 8 channels: sort in the module itself cannot be followed"
+    ]
+    small = converted.discretize(converted.network.smallest_widths)
+    assert (small.get_parameter("a.weight").shape, small.get_parameter("b.weight").shape) == ((8, 4), (2, 8))
 
 
 def test_the_module_itself_stays_as_it_is() -> None:

@@ -26,7 +26,14 @@ def scaled_dot_product_attention(
 ) -> Any:
     """(N, heads, tokens, size) each; arguments as those of torch's operation of that name."""
     size = query.shape[-1]
-    if attn_mask is not None or dropout_p or is_causal or enable_gqa or len(key.shape) != 4 or not isinstance(size, int):
+    if (
+        attn_mask is not None
+        or dropout_p
+        or is_causal
+        or enable_gqa
+        or len(key.shape) != 4
+        or not isinstance(size, int)
+    ):
         return aten_scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )

@@ -1,9 +1,10 @@
 """Vision transformers for small images (Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021).
 
 Pre-norm blocks behind a convolutional stem, which trains faster and on less data than patches that are cut out (Xiao et
-al., "Early Convolutions Help Transformers See Better", NeurIPS 2021); the mean over tokens goes to the classifier (Beyer
-et al., "Better plain ViT baselines for ImageNet-1k", 2022). Heads have a fixed size: an integral network takes or
-leaves them whole, so that the scale of their products is right at every width. The depth of the family counts blocks.
+al., "Early Convolutions Help Transformers See Better", NeurIPS 2021); the mean over tokens goes to the classifier
+(Beyer et al., "Better plain ViT baselines for ImageNet-1k", 2022). Heads have a fixed size: an integral network takes
+or leaves them whole, so that the scale of their products is right at every width. The depth of the family counts
+blocks.
 """
 
 from __future__ import annotations
@@ -106,9 +107,7 @@ def make(input_shape: tuple[int, ...], num_classes: int, width: float, depth: in
         num_halvings += 1
     channels = scaled(CHANNELS, width)
     num_heads = max(1, round(NUM_HEADS * width))
-    return VisionTransformer(
-        input_shape, num_classes, channels, depth, num_heads, EXPANSION * channels, num_halvings
-    )
+    return VisionTransformer(input_shape, num_classes, channels, depth, num_heads, EXPANSION * channels, num_halvings)
 
 
 FAMILY = Family("vit", ("image",), 4, (2, 3, 4, 6, 8), (0.5, 1.0, 2.0), make)

@@ -267,7 +267,12 @@ def _transpose_weights(graph: ir.Graph) -> None:
             order = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
             tensor = ir.tensor(np.ascontiguousarray(source.const_value.numpy().transpose(order)), name=name)
             graph.register_initializer(
-                ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+                ir.Value(
+                    name=name,
+                    shape=ir.Shape(tensor.shape.numpy()),
+                    type=ir.TensorType(tensor.dtype),
+                    const_value=tensor,
+                )
             )
         ir.convenience.replace_all_uses_with(node.outputs[0], graph.initializers[name])
         graph.remove(node, safe=True)

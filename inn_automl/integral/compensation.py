@@ -12,16 +12,15 @@ Networks", ICCV 2017.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.utils.hooks import RemovableHandle
 
 from inn_automl.integral.following import evaluating
 from inn_automl.integral.network import IntegralNetwork
-from inn_automl.integral.observation import Additions, Consumer, Seen, consumers, observe, rows_at, windows_at
+from inn_automl.integral.observation import Consumer, consumers, observe, windows_at
 
 RIDGE = 1e-3
 """By how much a fit is held to the network's own samples, relative to the mean square of a channel: it keeps channels
@@ -64,59 +63,31 @@ class Compensator:
         """
         samples = self._network.coupling.samples(self._network.check_widths(widths))
         module = self._network.discretize(widths)
-        fitting = _Fitting(self._network, samples, ridge)
-        hooks = []
-        for one in self._consumers:
-            layer, seen = module.get_submodule(one.path), self._seen[one.path]
-            hooks += fitting.hooks(layer, one, seen)
+        hooks = [
+            module.get_submodule(one.path).register_forward_pre_hook(self._fitting(one, samples, ridge))
+            for one in self._consumers
+        ]
         statistics = contextlib.nullcontext() if keep_statistics else _batch_statistics(module)
         try:
-            with torch.no_grad(), evaluating(module), statistics, Additions(fitting.at_addition):
+            with torch.no_grad(), evaluating(module), statistics:
                 module(self._samples)
         finally:
             for hook in hooks:
                 hook.remove()
         return module
 
+    def _fitting(
+        self, consumer: Consumer, samples: tuple[int, ...], ridge: float
+    ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        seen = self._seen[consumer.path]
+        wanted = self._network.sample_channels(seen.outputs, consumer.weight, samples)
+        is_centered = seen.is_normalized
 
-class _Fitting:
-    """Fits the layers of a module while it runs.
-
-    A layer is fitted before it runs; one whose output is added to a residual stream after that, to what the stream of
-    the full network is then, so that it makes up for what the stream has lost.
-    """
-
-    def __init__(self, network: IntegralNetwork, samples: tuple[int, ...], ridge: float) -> None:
-        self._network, self._samples, self._ridge = network, samples, ridge
-        self._latest: tuple[nn.Module, Tensor, Tensor, Consumer, Seen] | None = None
-
-    def hooks(self, layer: nn.Module, consumer: Consumer, seen: Seen) -> list[RemovableHandle]:
         def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            wanted = self._network.sample_channels(seen.outputs, consumer.weight, self._samples)
-            self._fit(layer, arguments[0], wanted, seen)
+            x = windows_at(layer, arguments[0], seen.places)
+            fit(layer, x, wanted, ridge=ridge, is_centered=is_centered)
 
-        def after(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-            self._latest = (layer, arguments[0], output, consumer, seen)
-
-        if seen.sums is None:
-            return [layer.register_forward_pre_hook(before)]
-        return [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
-
-    def at_addition(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        if self._latest is None:
-            return first, second
-        layer, x, output, consumer, seen = self._latest
-        if (first is not output and second is not output) or seen.sums is None:
-            return first, second
-        self._latest = None
-        stream = second if first is output else first
-        wanted = self._network.sample_channels(seen.sums, consumer.weight, self._samples)
-        self._fit(layer, x, wanted - rows_at(layer, stream, seen.places), seen)
-        fitted = layer.forward(x)
-        return (fitted, second) if first is output else (first, fitted)
-
-    def _fit(self, layer: nn.Module, x: Tensor, wanted: Tensor, seen: Seen) -> None:
-        fit(layer, windows_at(layer, x, seen.places), wanted, ridge=self._ridge, is_centered=seen.is_normalized)
+        return before
 
 
 def fit(layer: nn.Module, x: Tensor, wanted: Tensor, *, ridge: float, is_centered: bool) -> None:

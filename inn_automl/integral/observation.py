@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.overrides import TorchFunctionMode
 
 from inn_automl.errors import InputError
 from inn_automl.integral.coupling import Coupling, Parts
@@ -22,7 +20,6 @@ from inn_automl.integral.network import IntegralNetwork
 MIN_SAMPLES = 16
 MAX_ROWS = 8192
 """Rows kept of a layer's input: samples times places (of an image, of a signal)."""
-_ADDITIONS = frozenset({torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__})
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,6 @@ class Seen:
         inputs: (r, f) features of its input, at some places of each sample.
         outputs: (r, o) its output, at other places of each sample.
         places: (k,) which places of the output these are.
-        sums: (r, o) what the output is added to, and the output: a residual stream after this layer; else None.
         is_normalized: whether a normalization layer takes its output, so that a mean does not matter.
         num_calls: how often it ran.
     """
@@ -50,27 +46,8 @@ class Seen:
     inputs: Tensor
     outputs: Tensor
     places: Tensor
-    sums: Tensor | None = None
     is_normalized: bool = False
     num_calls: int = 1
-
-
-class Additions(TorchFunctionMode):
-    """While it is entered, two tensors of one shape go through a function before they are added.
-
-    Args:
-        before: (first, second) -> the two that are added in their place.
-    """
-
-    def __init__(self, before: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
-        super().__init__()
-        self._before = before
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        is_addition = func in _ADDITIONS and len(args) == 2 and not kwargs
-        if is_addition and all(isinstance(one, Tensor) for one in args) and args[0].shape == args[1].shape:
-            args = self._before(*args)
-        return func(*args, **(kwargs or {}))
 
 
 def consumers(network: IntegralNetwork) -> list[Consumer]:
@@ -104,7 +81,7 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
     _check(samples)
     module = network.discretize(network.full_widths)
     seen: dict[str, Seen] = {}
-    latest: list[tuple[str, nn.Module, Tensor]] = []
+    latest: list[tuple[str, Tensor]] = []
 
     def looking(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def look(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
@@ -115,24 +92,18 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
             places = choose_places(layer, output)
             inputs = rows_at(layer, x, choose_places(layer, x))
             seen[path] = Seen(inputs, rows_at(layer, output, places), places)
-            latest[:] = [(path, layer, output)]
+            latest[:] = [(path, output)]
 
         return look
 
     def normalizing(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        for path, _, output in latest:
+        for path, output in latest:
             seen[path].is_normalized |= arguments[0] is output
-
-    def adding(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        for path, layer, output in latest:
-            if first is output or second is output:
-                seen[path].sums = rows_at(layer, first + second, seen[path].places)
-        return first, second
 
     hooks = [module.get_submodule(one.path).register_forward_hook(looking(one.path)) for one in layers]
     hooks += [m.register_forward_pre_hook(normalizing) for m in module.modules() if isinstance(m, _NormBase)]
     try:
-        with torch.no_grad(), evaluating(module), Additions(adding):
+        with torch.no_grad(), evaluating(module):
             module(samples)
     finally:
         for hook in hooks:

@@ -62,5 +62,5 @@ def test_its_trained_weights_are_taken_without_training(job: tuple[Path, JobResu
         progress=RecordingProgress(), pretrained=path,
     )  # fmt: skip
     assert result.job["training"][0]["stopped"] == "pretrained"
-    assert result.job["architecture"]["depth"] == 4
+    assert result.job["architecture"]["depth"] == 3
     assert result.devices[0].front

@@ -175,7 +175,7 @@ def reshape(tracker: Tracker, node: Node) -> Shape | None:
     if math.prod(before) != math.prod(after) or 0 in after:  # a view as another type
         return None
     out: list[Axis] = [variables.constant(1) for _ in after]
-    remaining = _remaining(node)
+    remaining = _remaining(tracker, node)
     old = [i for i, size in enumerate(before) if size != 1]
     new = [i for i, size in enumerate(after) if size != 1]
     for left, right in merge_reshape([before[i] for i in old], [after[i] for i in new]):
@@ -191,11 +191,12 @@ def reshape(tracker: Tracker, node: Node) -> Shape | None:
     return tuple(out)
 
 
-def _remaining(node: Node) -> int | None:
+def _remaining(tracker: Tracker, node: Node) -> int | None:
     """The axis of a reshape's output whose size is given as -1, "what remains"; None if there is none."""
+    sizes: Any
     if operation(node) == "unflatten":
         dim, sizes = node.args[1:3]
-        first = dim % node.args[0].meta["val"].dim()  # type: ignore[operator,union-attr]
+        first = dim % len(tracker.shape(node.args[0]))  # type: ignore[operator]
     else:
         first, sizes = 0, argument(node, 1, "size")
-    return first + sizes.index(-1) if isinstance(sizes, list | tuple) and -1 in sizes else None  # type: ignore[no-any-return]
+    return first + sizes.index(-1) if isinstance(sizes, list | tuple) and -1 in sizes else None

@@ -13,7 +13,7 @@ STD = np.array([50.0, 80.0], np.float32)
 
 
 class Mixed(nn.Module):
-    """What the families have and more, at any widths: `a` channels of the residual stream, `b` (and heads), `c` inside."""
+    """What the families have and more, at any widths: a stream of `a` channels, `b` (and heads), `c` inside."""
 
     def __init__(self, a: int, b: int, c: int, seed: int = 0) -> None:
         super().__init__()

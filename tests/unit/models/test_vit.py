@@ -12,7 +12,7 @@ from tests.unit.integral.oracle import assert_same, check_costs, randomized, som
 
 def test_attention_is_that_of_torch() -> None:
     torch.manual_seed(0)
-    ours, theirs = Attention(48, 3), nn.MultiheadAttention(48, 48 // HEAD_SIZE, batch_first=True)
+    ours, theirs = randomized(Attention(48, 3)), nn.MultiheadAttention(48, 48 // HEAD_SIZE, batch_first=True)
     layers = (ours.query, ours.key, ours.value)
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([layer.weight for layer in layers]))

@@ -193,10 +193,8 @@ def reshape(tracker: Tracker, node: Node) -> Shape | None:
 
 def _remaining(tracker: Tracker, node: Node) -> int | None:
     """The axis of a reshape's output whose size is given as -1, "what remains"; None if there is none."""
-    sizes: Any
+    first, sizes = 0, argument(node, 1, "size")
     if operation(node) == "unflatten":
-        dim, sizes = node.args[1:3]
-        first = dim % len(tracker.shape(node.args[0]))  # type: ignore[operator]
-    else:
-        first, sizes = 0, argument(node, 1, "size")
+        dim, sizes = argument(node, 1, "dim"), argument(node, 2, "sizes")
+        first = dim % len(tracker.shape(node.args[0]))
     return first + sizes.index(-1) if isinstance(sizes, list | tuple) and -1 in sizes else None

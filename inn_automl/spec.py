@@ -38,6 +38,7 @@ FAMILY_KINDS = {
     "convnet": ("image",),
     "mlp": ("image", "signal"),
     "mobilenet": ("image",),
+    "vit": ("image",),
     "resnet": ("image",),
     "signal": ("signal",),
 }

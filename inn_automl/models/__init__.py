@@ -8,13 +8,13 @@ from types import MappingProxyType
 from torch import nn
 
 from inn_automl.errors import SpecError, UnknownNameError
-from inn_automl.models import convnet, mlp, mobilenet, resnet, signal
+from inn_automl.models import convnet, mlp, mobilenet, resnet, signal, vit
 from inn_automl.models.family import Family, kind_of
 
 __all__ = ["FAMILIES", "Family", "build", "default_family", "get_family"]
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {module.FAMILY.name: module.FAMILY for module in (mlp, convnet, resnet, mobilenet, signal)}
+    {module.FAMILY.name: module.FAMILY for module in (mlp, convnet, resnet, mobilenet, vit, signal)}
 )
 
 # Above this side, depthwise blocks reach far more accuracy per multiply-add than a handful of plain convolutions.

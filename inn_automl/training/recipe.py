@@ -136,6 +136,15 @@ def default_recipe(family: str, num_train: int) -> Recipe:
     """
     get_family(family)
     batch_size = 64 if num_train < 20_000 else 128
+    if family == "vit":  # learns in more steps than convolutions do, and not from plain SGD
+        return Recipe(
+            optimizer="adamw",
+            learning_rate=4e-3,
+            weight_decay=0.05,
+            warmup_share=0.1,
+            batch_size=batch_size // 2,
+            epochs=40,
+        )
     return Recipe(batch_size=batch_size, learning_rate=0.05 if family == "mlp" else 0.2)
 
 

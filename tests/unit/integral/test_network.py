@@ -442,7 +442,7 @@ def test_a_coupling_of_groups_that_do_not_exist(coupling: Coupling) -> None:
         Coupling.from_json({**value, "groups": value["groups"][:1]})
 
 
-@pytest.mark.parametrize("family", ["mlp", "convnet", "mobilenet", "resnet"])
+@pytest.mark.parametrize("family", ["mlp", "convnet", "mobilenet", "resnet", "vit"])
 def test_remembered_costs_are_those_of_the_module(family: str) -> None:
     from inn_automl.models import build
 

@@ -7,6 +7,7 @@ makes, alternating least squares that leave free what the activation cannot tell
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -58,13 +59,15 @@ def fit_clipped(
     """
     regression = _Regression(layer, x, ridge, has_intercept=True)
     wanted = wanted.double()
-    lower, upper = _bounds(norm, clip, wanted)
-    is_below, is_above = wanted <= lower, wanted >= upper
-    weights, mean = regression.solve(wanted)
-    for _ in range(NUM_ALTERNATIONS):
-        outputs = regression.predict(weights, mean)
-        nearest = torch.where(is_below, outputs.minimum(lower), wanted)
-        weights, mean = regression.solve(torch.where(is_above, outputs.maximum(upper), nearest))
+    lower, upper = (bound.float() for bound in _bounds(norm, clip, wanted))
+    single = wanted.float()
+    is_below, is_above = single <= lower, single >= upper
+
+    def nearest(outputs: Tensor) -> Tensor:
+        below = torch.where(is_below, outputs.minimum(lower), single)
+        return torch.where(is_above, outputs.maximum(upper), below)
+
+    weights, mean = regression.solve(regression.alternate(nearest, single))
     shift = regression.shift(weights)
     _assign(layer, weights, mean - shift)
     if norm is not None:
@@ -98,6 +101,23 @@ class _Regression:
         """Weights (f, o), and the means (o,) of the outputs that they give."""
         mean = wanted.mean(0) if self._has_intercept else torch.zeros_like(wanted[0])
         return torch.linalg.lu_solve(*self._factor, self._x.T @ (wanted - mean) + self._held), mean
+
+    def alternate(self, nearest: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
+        """Targets (r, o) after `NUM_ALTERNATIONS` between what the layer makes and what is nearest to that.
+
+        In single precision: its rounding is far below what the targets leave free.
+
+        Args:
+            nearest: of outputs (r, o), float32.
+            wanted: (r, o), float32, where it begins.
+        """
+        x, held = self._x.float(), torch.linalg.lu_solve(*self._factor, self._held).float()
+        solution = torch.linalg.lu_solve(*self._factor, self._x.T).float()
+        target = wanted
+        for _ in range(NUM_ALTERNATIONS):
+            mean = target.mean(0)
+            target = nearest(x @ (solution @ (target - mean) + held) + mean)
+        return target.double()
 
     def predict(self, weights: Tensor, mean: Tensor) -> Tensor:
         """Outputs (r, o) whose means are `mean`."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from inn_automl.errors import UnknownNameError
-from inn_automl.integral.compensation import Compensator
+from inn_automl.integral.compensation import RULES, Compensator
 from inn_automl.integral.interpolation import Linear
 from inn_automl.integral.network import IntegralNetwork
 from inn_automl.integral.normalization import reestimate_normalization
@@ -53,8 +53,8 @@ class ConvertedNetwork:
     def discretize(self, widths: Mapping[str, int]) -> nn.Module:
         """A plain module at the widths, in evaluation mode, with weights and statistics of its own.
 
-        Of two fits, one with the normalization statistics of the full width and one with its own, the one whose outputs
-        are nearer to those of the full width on the calibration samples.
+        Of the fits by `compensation.RULES`, the one whose outputs are nearest to those of the full width on the
+        calibration samples.
 
         Raises:
             WidthsError: see `IntegralNetwork.check_widths`.
@@ -62,8 +62,8 @@ class ConvertedNetwork:
         if self.network.check_widths(widths) == self.network.full_widths:
             return self.network.discretize(widths).eval()
         found = []
-        for keep_statistics in (False, True):
-            module = self._compensator.discretize(widths, keep_statistics=keep_statistics)
+        for rule in RULES:
+            module = self._compensator.discretize(widths, rule)
             reestimate_normalization(module, self._calibration.split(_BATCH))
             module.eval()
             found.append((float((_outputs(module, self._calibration) - self._wanted).square().mean()), module))

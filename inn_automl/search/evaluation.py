@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from inn_automl.errors import InputError
-from inn_automl.integral.compensation import Compensator
+from inn_automl.integral.compensation import RULES, Compensator
 from inn_automl.integral.normalization import reestimate_normalization
 
 if TYPE_CHECKING:
@@ -155,9 +155,8 @@ class Candidate:
 class Candidates:
     """The one way any candidate of a network is made.
 
-    At the full width its weights are the network's; at others they are sampled, fitted with the normalization
-    statistics of the samples, or fitted with those of the full width: the first of these three that classifies most
-    validation samples correctly.
+    At the full width its weights are the network's; at others they are sampled, or fitted by one of
+    `compensation.RULES`: the first of these that classifies most validation samples correctly.
 
     Args:
         network: on `device`; it must not change later.
@@ -195,8 +194,8 @@ class Candidates:
     def _discretized(self, widths: Mapping[str, int]) -> Iterator[tuple[bool, nn.Module]]:
         yield False, self._network.discretize(widths)
         if self._compensator is not None and dict(widths) != self._network.full_widths:
-            for keep_statistics in (False, True):
-                yield True, self._compensator.discretize(widths, keep_statistics=keep_statistics)
+            for rule in RULES:
+                yield True, self._compensator.discretize(widths, rule)
 
 
 def _compensator(network: IntegralNetwork, calibration: Samples) -> Compensator | None:

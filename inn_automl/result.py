@@ -28,6 +28,15 @@ class LatencySummary(_Record):
     num_samples: int
 
 
+class Tuning(_Record):
+    """What tuning a model before its export brought. One that did not gain by it was left as it was, and has none."""
+
+    accuracy_before: float
+    """Share of the validation split that was classified correctly without it."""
+    steps: int
+    seconds: float
+
+
 class FrontPoint(_Record):
     """One discretized model on a device's front."""
 
@@ -50,6 +59,8 @@ class FrontPoint(_Record):
     where the device does not tell."""
     process_memory_bytes: int | None = None
     """Resident memory of that whole process at its peak."""
+    tuning: Tuning | None = None
+    """How the model was tuned, where it was; its accuracies are those after it."""
     bundle: str
     """Path of the bundle, relative to result.json."""
 

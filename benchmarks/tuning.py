@@ -2,8 +2,8 @@
 
 Networks are trained as jobs train them (the sandwich rule, the family's default recipe), and candidates made at shares
 of all channels as a search makes them. Each is tuned (`inn_automl.training.tuning`) as long as `--seconds` says; the
-validation split chooses between it and what it was before, and both are tested: gains are paired. A network and every
-tuned arm of it leave files in `--runs`, so that an interrupted benchmark goes on where it was.
+loss on the validation split chooses between it and what it was before, and both are tested: gains are paired. A network
+and every tuned arm of it leave files in `--runs`, so that an interrupted benchmark goes on where it was.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
             )
         )
     points = [point for one in outcomes for point in one["points"]]
-    kept = sum(point["accuracy_after"] > point["accuracy_before"] for point in points)
+    kept = sum(point["loss_after"] < point["loss_before"] for point in points)
     report.notes += [
-        f"{kept} of {len(points)} tuned models were better on the validation split and kept; the others gain 0.",
+        f"{kept} of {len(points)} tuned models lowered the loss on validation and were kept; the others gain 0.",
         f"{sum(point['is_fitted'] for point in points)} of {len(points)} candidates were fitted rather than sampled.",
         f"Steps of a tuning: {min(p['steps'] for p in points)} to {max(p['steps'] for p in points)}; seconds: "
         f"{min(p['seconds'] for p in points):.1f} to {max(p['seconds'] for p in points):.1f}.",
@@ -173,7 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--seconds", type=float, default=30.0, help="of tuning, for each model")
     parser.add_argument("--threads", type=int, default=2, help="that tune it")
-    parser.add_argument("--runs", type=Path, default=SCRATCH / "tuning", metavar="DIR", help="what was done is kept here")
+    parser.add_argument(
+        "--runs", type=Path, default=SCRATCH / "tuning", metavar="DIR", help="what was done is kept here"
+    )
     add_report_options(parser)
     options = parser.parse_args(arguments)
     known = {f"{task.dataset},{task.family}": task for task in TASKS}

@@ -213,7 +213,7 @@ class LocalBackend(Backend):
         *,
         on_progress: Callable[[float], None],
     ) -> list[Outcome]:
-        outcomes = []
+        outcomes: list[Outcome] = []
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:

@@ -1,8 +1,8 @@
 """The main job: a dataset and a hardware budget in, measured Pareto fronts and downloadable models out.
 
-Checking, training, calibrating, searching, measuring, tuning (where it is asked for), publishing. Each stage leaves its result in the job's folder, so
-that a job that was stopped at any moment goes on with the same call. A finished job can be extended to other devices
-and bounds, and its network discretized to any widths: neither trains again.
+Checking, training, calibrating, searching, measuring, tuning where it is asked for, publishing. Each stage leaves its
+result in the job's folder, so that a job that was stopped at any moment goes on with the same call. A finished job can
+be extended to other devices and bounds, and its network discretized to any widths: neither trains again.
 """
 
 from __future__ import annotations
@@ -178,9 +178,7 @@ def discretize_job(
     """
     finished = FinishedJob(folder)
     found = _dataset_of(finished, dataset or finished.spec.dataset)
-    return discretize_trained(
-        found, finished.trials()[0], widths, out, precision=precision, tune_seconds=tune_seconds
-    )
+    return discretize_trained(found, finished.trials()[0], widths, out, precision=precision, tune_seconds=tune_seconds)
 
 
 def _dataset_of(finished: FinishedJob, source: str) -> Dataset:

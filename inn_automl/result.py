@@ -29,10 +29,13 @@ class LatencySummary(_Record):
 
 
 class Tuning(_Record):
-    """What tuning a model before its export brought. One that did not gain by it was left as it was, and has none."""
+    """What tuning a model before its export brought. One whose validation loss it did not lower was left as it was."""
 
     accuracy_before: float
-    """Share of the validation split that was classified correctly without it."""
+    """Share of the validation split that is classified correctly without it."""
+    loss_before: float
+    """Cross-entropy on the validation split, of the float model: what chose between the tuned model and the other."""
+    loss_after: float
     steps: int
     seconds: float
 

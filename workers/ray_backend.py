@@ -150,7 +150,9 @@ class RayBackend(Backend):
         gpu_share = min(1.0, self._gpus * cpus / self._cpus) if self._gpus else 0
         remote = _tune_task.options(num_cpus=cpus, num_gpus=gpu_share)
         num_parallel = self._cpus // cpus
-        waiting, running, found = list(enumerate(tasks)), {}, {}
+        waiting = list(enumerate(tasks))
+        running: dict[ray.ObjectRef, int] = {}
+        found: dict[int, Outcome] = {}
         try:
             while waiting or running:
                 # In a cluster that others use too, tasks that wait would start beyond this job's share of processors.

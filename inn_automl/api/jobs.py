@@ -78,7 +78,7 @@ class JobProgress(WireModel):
     """How far the running stage is."""
 
     stage: str
-    """Finer than the state: starting, checking, training, calibrating, searching, measuring, publishing."""
+    """Finer than the state: starting, checking, training, calibrating, searching, measuring, tuning, publishing."""
     fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     seconds_left: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Of this stage; null while too little was done to say."""

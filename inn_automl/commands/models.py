@@ -125,7 +125,11 @@ def _only_device(client: Client, job: str) -> str:
 @click.option("--widths", metavar="GROUP=N,...", help="Channels of each group.")
 @click.option("--precision", default=DEFAULT, show_default=True, help=f"One of {', '.join(PRECISIONS)}.")
 @click.option(
-    "--tune-seconds", type=float, default=0.0, metavar="S", help="Tune it on the training samples first, at most 3600 s."
+    "--tune-seconds",
+    type=float,
+    default=0.0,
+    metavar="S",
+    help="Tune it on the training samples first, at most 3600 s.",
 )
 @OUT
 @server_options

@@ -119,7 +119,9 @@ class Coupling:
 
     def at(self, widths: Mapping[str, int]) -> Coupling:
         """That of the plain module at the widths, whose channels are all that there is: they are its full width."""
-        groups = (replace(g, size=widths[g.name], allowed=range(widths[g.name], widths[g.name] + 1)) for g in self.groups)
+        groups = (
+            replace(g, size=widths[g.name], allowed=range(widths[g.name], widths[g.name] + 1)) for g in self.groups
+        )
         return replace(self, groups=tuple(groups))
 
     def costs(self, widths: Mapping[str, int]) -> Costs:

@@ -88,16 +88,12 @@ def discretize_trained(
 def _make(
     candidates: Candidates, widths: Mapping[str, int], dataset: Dataset, tune_seconds: float
 ) -> tuple[torch.nn.Module, Tuning | None]:
-    """The candidate at the widths, tuned where that is asked for and makes it better."""
+    """The candidate at the widths, tuned where that is asked for and helps."""
     if not tune_seconds:
         return candidates.make(widths).module, None
     made = tune(candidates, widths, dataset, seconds=tune_seconds, seed=0)
     outcome = made.outcome
-    if not outcome.is_better:
-        return made.candidate.module, None
-    return made.candidate.module, Tuning(
-        accuracy_before=outcome.accuracy_before, steps=outcome.steps, seconds=outcome.seconds
-    )
+    return made.candidate.module, outcome.told(outcome.accuracy_before) if outcome.is_kept else None
 
 
 def _evaluate(module: torch.nn.Module, dataset: Dataset, split: str) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Tuning: the points of the final fronts are tuned for a stated time each, and the fronts made anew of what they gained.
+"""Tuning: the points of the final fronts are tuned for a stated time each, and the fronts are made anew of them.
 
 A tuned model has the shapes of the one it was made from, so that its latency is the one that was measured. What became
 of each is kept in `DIR/tuning/`: a job that was stopped tunes only what is left.
@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from inn_automl.export import OnnxTemplate
-from inn_automl.precision import DEFAULT
 from inn_automl.progress import duration
-from inn_automl.result import Tuning
 from inn_automl.stages.job import Job
 from inn_automl.stages.measuring import Finalist, MeasuredDevice, export_model, make_front, onnx_path, point_id
 from inn_automl.stages.profiling import profile_layers
@@ -44,9 +42,7 @@ def tune_fronts(
         return [_device(job, device, tuned) for device in measured]
 
 
-def _tune(
-    job: Job, trained: Trained, points: Sequence[Finalist]
-) -> tuple[dict[str, TuningTask], dict[str, Outcome]]:
+def _tune(job: Job, trained: Trained, points: Sequence[Finalist]) -> tuple[dict[str, TuningTask], dict[str, Outcome]]:
     """What was tuned and what came of it, by widths: a model in two precisions is tuned once."""
     seconds = job.spec.budget.search.tune_seconds
     tasks: dict[str, TuningTask] = {}
@@ -75,45 +71,41 @@ def _finalist(
     outcome: Outcome,
     template: Callable[[], OnnxTemplate],
 ) -> Finalist:
-    """The tuned model in the place of a finalist, if it is better on the validation split; else the finalist."""
-    if not outcome.is_better:
+    """The tuned model in the place of a finalist, where tuning kept it; else the finalist."""
+    if not outcome.is_kept:
         return finalist
     name = point_id(finalist.widths, finalist.precision, tune_seconds=task.seconds)
     make = functools.partial(load_tuned, trained, task)
     model = export_model(job, name, make, finalist.widths, finalist.precision, template)
-    accuracy = outcome.accuracy_after if finalist.precision == DEFAULT else model.accuracy
-    if accuracy is None or accuracy <= finalist.accuracy:  # rounding may undo what was gained
-        return finalist
     return replace(
         finalist,
         id=name,
-        accuracy=accuracy,
+        accuracy=outcome.accuracy_after if model.accuracy is None else model.accuracy,
         size_bytes=model.size_bytes,
         difference=model.difference,
         num_verified=model.num_verified,
         agreement=model.agreement,
-        tuning=Tuning(accuracy_before=finalist.accuracy, steps=outcome.steps, seconds=outcome.seconds),
+        tuning=outcome.told(finalist.accuracy),
     )
 
 
 def _device(job: Job, device: MeasuredDevice, tuned: Mapping[str, Finalist]) -> MeasuredDevice:
-    finalists = [tuned.get(f.id, f) for f in device.finalists]
-    made = make_front(device.budget, finalists, device.environment)
+    # What was not on the front stays off it: its accuracy, which nothing has tested anew, flatters it.
+    finalists = [tuned[f.id] for f in device.front]
+    made = replace(make_front(device.budget, finalists, device.environment), finalists=device.finalists)
     before = {f.id: (f.widths, f.precision) for f in device.finalists}.get(device.recommended or "")
     after = next(((f.widths, f.precision) for f in finalists if f.id == made.recommended), None)
     if made.recommended is None or after == before:  # layers of the same shapes take the same time
         return replace(made, layers=device.layers)
-    return replace(
-        made, layers=profile_layers(job, made.budget, made.recommended, onnx_path(job, made.recommended))
-    )
+    return replace(made, layers=profile_layers(job, made.budget, made.recommended, onnx_path(job, made.recommended)))
 
 
 def _tell(job: Job, points: Sequence[Finalist]) -> None:
     gains = [f.accuracy - f.tuning.accuracy_before for f in points if f.tuning]
     if not gains:
-        job.progress.note(f"tuning made none of {len(points)} points better on the validation split: they stay as found")
+        job.progress.note(f"tuning lowered the validation loss of none of {len(points)} points: they stay as found")
         return
     job.progress.note(
-        f"tuning made {len(gains)} of {len(points)} points better on the validation split, by "
-        f"{100 * sum(gains) / len(gains):.2f} percentage points on average"
+        f"tuning lowered the validation loss of {len(gains)} of {len(points)} points, whose accuracy there went by "
+        f"{100 * sum(gains) / len(gains):+.2f} percentage points on average"
     )

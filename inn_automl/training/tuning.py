@@ -1,4 +1,4 @@
-"""Tuning a discretized model before its export: a few of its parameters, for a stated time; all others stay as they are.
+"""Tuning a discretized model before its export: few of its parameters, for a stated time; all others stay as they are.
 
 What is tuned is the model's partition (where each coupled group is sampled, and with which quadrature weights) and what
 is affine in it: scales and shifts of normalization, and biases. The model's own channels are the nodes, so that a model
@@ -6,7 +6,9 @@ that was fitted to data can be tuned as one that was sampled can, tuning begins 
 with them its size and latency, stay. INN paper, section 4.2.
 
 Targets are the full width's outputs mixed with the labels, as in the sandwich rule. Normalization statistics are those
-of the batch while tuning and are re-estimated afterwards. Which model is kept, the validation samples decide.
+of the batch while tuning and are re-estimated afterwards. Which model is kept, the loss on the validation samples
+decides: their number of errors cannot. What tuning gains is less than its noise on a few hundred samples, and models
+that were chosen by it, out of many, look better in it than they are.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
@@ -26,7 +29,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from inn_automl.errors import InputError
 from inn_automl.integral import IntegralNetwork, Partition, Trainable, Widths
-from inn_automl.search.evaluation import Candidate, Candidates, Samples, use_channels_last
+from inn_automl.result import Tuning
+from inn_automl.search.evaluation import Candidate, Candidates, Samples, split_samples, use_channels_last
 from inn_automl.storage import read_json, write_atomically, write_json
 from inn_automl.training.augment import augment
 from inn_automl.training.trial import Trained
@@ -42,30 +46,48 @@ LEARNING_RATES = {"partition": 3e-3, "affine": 3e-3}
 LABEL_SHARE = 0.3
 """Share of the labels in the targets, as in training."""
 
-_FIRST_STEPS, _TIMED_STEPS = 3, 10
-_SPARE_SHARE = 0.1
+NUM_BATCHES = 256
+"""Different batches, at most."""
+TIMED_STEPS = 8
+SPARE_SHARE = 0.1
 """Of the time, kept back: a short measurement cannot know what else the machine will do."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What tuning brought, in shares of the validation samples that are classified correctly."""
+    """What tuning brought: shares of the validation samples that are classified correctly, and mean losses on them."""
 
     accuracy_before: float
     accuracy_after: float
+    loss_before: float
+    loss_after: float
     steps: int
     seconds: float
     """Of tuning and of judging what came of it; making the model that it began with is not counted."""
 
     @property
-    def is_better(self) -> bool:
-        """Whether the tuned model is kept."""
-        return self.accuracy_after > self.accuracy_before
+    def is_kept(self) -> bool:
+        """Whether the tuned model takes the place of the one that it was made from."""
+        return self.loss_after < self.loss_before  # a NaN is not
+
+    def told(self, accuracy_before: float) -> Tuning:
+        """What a result says of a tuned model.
+
+        Args:
+            accuracy_before: that of the model without it, in the precision that it is published in.
+        """
+        return Tuning(
+            accuracy_before=accuracy_before,
+            loss_before=self.loss_before,
+            loss_after=self.loss_after,
+            steps=self.steps,
+            seconds=self.seconds,
+        )
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A model that was tuned, or the one that it began with where that is no worse on the validation samples."""
+    """A model that was tuned, or the one that it was made from where that has no higher loss on validation."""
 
     candidate: Candidate
     outcome: Outcome
@@ -109,17 +131,23 @@ def tune(
     began = tunable(network, before.module, widths, parts)
     device = next(network.parameters()).device
     run = _Run(began, full, Samples(dataset, dataset.train, device), seed)
+    validation = split_samples(dataset, "validation", device=device)
     judged_at = time.monotonic()
-    candidates.settle(began.plain(), is_fitted=before.is_fitted)
-    judging_s = time.monotonic() - judged_at
-    num_steps = run.fitting_steps(seconds - judging_s, started_at) if steps is None else steps
-    end_s = math.inf if steps is not None else started_at + seconds - judging_s
+    _loss(candidates.settle(began.plain(), is_fitted=before.is_fitted).module, validation)
+    judging_s = 2 * (time.monotonic() - judged_at)  # the loss of both models
+    end_s = started_at + seconds - judging_s
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        taken = run.steps(num_steps, end_s)
+        taken = run.steps(run.fitting_steps(end_s), end_s) if steps is None else run.steps(steps, math.inf)
     after = candidates.settle(began.plain(), is_fitted=before.is_fitted)
-    num = len(dataset.validation)
-    outcome = Outcome(before.num_correct / num, after.num_correct / num, taken, time.monotonic() - started_at)
-    return Tuned(after if outcome.is_better else before, outcome)
+    outcome = Outcome(
+        before.num_correct / len(validation),
+        after.num_correct / len(validation),
+        _loss(before.module, validation),
+        _loss(after.module, validation),
+        taken,
+        time.monotonic() - started_at,
+    )
+    return Tuned(after if outcome.is_kept else before, outcome)
 
 
 def check_seconds(seconds: float) -> None:
@@ -161,7 +189,7 @@ def tunable(network: IntegralNetwork, module: nn.Module, widths: Widths, parts: 
     coupling = network.coupling.at(widths)
     own = IntegralNetwork(module, torch.empty(0), coupling=coupling, partition=partitions, min_ratio=1.0)
     own.requires_grad_(False)
-    parameters = {
+    parameters: dict[str, list[Tensor]] = {
         "partition": list(own.trainable_partitions.parameters()),
         "affine": _affine(own.module) if "affine" in parts else [],
     }
@@ -183,58 +211,72 @@ def _affine(module: nn.Module) -> list[Tensor]:
 
 
 class _Run:
-    """The steps of one tuning."""
+    """The steps of one tuning, on batches that are gone through again and again.
+
+    Order and augmentation of a batch come from (seed, its number): what the full width makes of it, which takes several
+    times as long as a step of the model does, is computed once.
+    """
 
     def __init__(self, began: Tunable, full: nn.Module, samples: Samples, seed: int) -> None:
         self._began, self._full, self._samples, self._seed = began, full, samples, seed
         use_channels_last(began.network, samples.standardized(slice(0, 2)))
-        self._batch_size = min(BATCH_SIZE, len(samples))
+        size = min(BATCH_SIZE, len(samples))
+        generator = torch.Generator().manual_seed(seed)
+        num_epochs = -(-NUM_BATCHES * size // len(samples))
+        order = torch.cat([torch.randperm(len(samples), generator=generator) for _ in range(num_epochs)])
+        self._batches = order[: NUM_BATCHES * size].split(size)
+        self._wanted: dict[int, Tensor] = {}
 
-    def fitting_steps(self, seconds: float, started_at: float) -> int:
-        """Steps that fit into the time from `started_at` on, by a few real ones; the model is left as it was."""
+    def fitting_steps(self, end_s: float) -> int:
+        """Steps that fit until `time.monotonic()` is `end_s`, by a few real ones; the model is left as it was."""
         network = self._began.network
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        with torch.random.fork_rng(devices=[]):
-            self.steps(_FIRST_STEPS, math.inf)  # the very first ones also load and compile kernels
-            timed_at = time.monotonic()
-            self.steps(_TIMED_STEPS, math.inf)
-        step_s = (time.monotonic() - timed_at) / _TIMED_STEPS
+        self.steps(1, math.inf)  # the very first one also loads and compiles
+        seconds = []
+        for _ in range(2):  # the second time without the full width
+            started_at = time.monotonic()
+            self.steps(TIMED_STEPS, math.inf)
+            seconds.append((time.monotonic() - started_at) / TIMED_STEPS)
         network.load_state_dict(before)
-        left_s = (1 - _SPARE_SHARE) * (seconds - (time.monotonic() - started_at))
-        return max(1, int(left_s / step_s))
+        first_s, again_s = max(seconds), seconds[1]
+        left_s = (1 - SPARE_SHARE) * (end_s - time.monotonic())
+        # n steps take n * again_s, and the first time of each batch first_s - again_s more.
+        num_steps = left_s / first_s
+        if num_steps > NUM_BATCHES:
+            num_steps = (left_s - NUM_BATCHES * (first_s - again_s)) / again_s
+        return max(1, int(num_steps))
 
     def steps(self, num_steps: int, end_s: float) -> int:
         """Takes steps under a cosine schedule until `time.monotonic()` is `end_s`; how many were taken."""
         network = self._began.network
         groups = [
-            {"params": parameters, "lr": LEARNING_RATES[part], "highest": LEARNING_RATES[part]}
+            {"params": parameters, "highest": LEARNING_RATES[part]}
             for part, parameters in self._began.parameters.items()
             if parameters
         ]
         optimizer = torch.optim.Adam(groups)
-        generator = torch.Generator().manual_seed(self._seed)
         torch.manual_seed(self._seed)  # for dropout and the like
-        order = torch.empty(0, dtype=torch.long)
         network.train()
         for step in range(num_steps):
             if time.monotonic() >= end_s:
                 return step
-            if len(order) < self._batch_size:
-                order = torch.randperm(len(self._samples), generator=generator)
-            chosen, order = order[: self._batch_size], order[self._batch_size :]
             for group in optimizer.param_groups:
                 group["lr"] = group["highest"] * 0.5 * (1 + math.cos(math.pi * step / num_steps))
             optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(chosen.to(self._samples.x.device), generator)
-            loss.backward()
+            x, y, wanted = self._batch(step % len(self._batches))
+            _distance(network(x), wanted, y).backward()
             optimizer.step()
         return num_steps
 
-    def _loss(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        x, y = augment(self._samples.standardized(chosen), generator), self._samples.y[chosen]
-        with torch.no_grad():
-            wanted = self._full(x)
-        return _distance(self._began.network(x), wanted, y)
+    def _batch(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Augmented samples, their labels, and what the full width makes of them."""
+        chosen = self._batches[number].to(self._samples.x.device)
+        (seed,) = np.random.SeedSequence((self._seed, number)).generate_state(1).tolist()
+        x = augment(self._samples.standardized(chosen), torch.Generator().manual_seed(seed))
+        if number not in self._wanted:
+            with torch.no_grad():
+                self._wanted[number] = self._full(x)
+        return x, self._samples.y[chosen], self._wanted[number]
 
 
 def _distance(out: Tensor, wanted: Tensor, y: Tensor) -> Tensor:
@@ -244,13 +286,20 @@ def _distance(out: Tensor, wanted: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(out, torch.lerp(soft, labels, LABEL_SHARE))
 
 
+def _loss(module: nn.Module, samples: Samples) -> float:
+    """Mean cross-entropy of the labels."""
+    with torch.inference_mode():
+        total = sum(float(F.cross_entropy(module(x), y, reduction="sum")) for x, y in samples.batches())
+    return total / len(samples)
+
+
 @dataclass(frozen=True)
 class TuningTask:
     """One model of a job that is to be tuned."""
 
     widths: dict[str, int]
     path: Path
-    """Without an ending: the outcome is kept in .json, the weights of a model that became better in .safetensors."""
+    """Without an ending: the outcome is in .json, the weights of a tuned model that is kept in .safetensors."""
     seconds: float
     seed: int
 
@@ -271,7 +320,7 @@ class TuningTask:
 
     def write(self, tuned: Tuned) -> None:
         """Keeps what came of it, the outcome last."""
-        if tuned.outcome.is_better:
+        if tuned.outcome.is_kept:
             module = tuned.candidate.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
             write_atomically(self.weights, save(tensors))
@@ -301,7 +350,7 @@ class Tuner:
 
 
 def load_tuned(trained: Trained, task: TuningTask) -> nn.Module:
-    """The plain module in eval mode that a task's outcome calls better."""
+    """The plain module in eval mode that a task kept."""
     module = trained.network().discretize(task.widths)
     module.load_state_dict(load_file(task.weights))
     return module.eval()

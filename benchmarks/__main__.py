@@ -12,6 +12,7 @@ BENCHMARKS = {
     "training_step": "time of a training step at reduced widths, beside the plain discretized module",
     "quality": "accuracy at seven widths, beside US-Nets, separate networks, the paper's recipe, pruning (hours)",
     "conversion": "points lost by trained networks that are made narrower without training (10 minutes)",
+    "tuning": "points that models gain by tuning before export, by what is tuned (hours)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
     "elastic": "time of an ElasticModel's switch, and requests lost meanwhile (a minute)",
     "search": "share of a known front that a search finds, beside Optuna; predicted latency (a quarter of an hour)",

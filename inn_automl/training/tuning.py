@@ -18,7 +18,7 @@ import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ PARTS = ("partition", "affine")
 MOST_SECONDS = 3600.0
 
 BATCH_SIZE = 64
-LEARNING_RATES = {"partition": 3e-3, "affine": 3e-3}
+LEARNING_RATE = 3e-3
+"""Of Adam: about how far a scale, a shift or a factor moves in a step; and a point, in distances of the points."""
 LABEL_SHARE = 0.3
 """Share of the labels in the targets, as in training."""
 
@@ -168,6 +169,17 @@ class Tunable:
     parameters: dict[str, list[Tensor]]
     """What is tuned, by part; nothing else has gradients."""
 
+    def optimizer(self) -> torch.optim.Adam:
+        """With the highest learning rate of each group of parameters as its `highest`."""
+        deltas = {id(partition.delta): partition.delta for partition in self.network.trainable_partitions}
+        others = [p for part in PARTS for p in self.parameters[part] if id(p) not in deltas]
+        groups: list[dict[str, Any]] = [{"params": others, "highest": LEARNING_RATE}] if others else []
+        for delta in deltas.values():
+            # The last of n points moves by the sum of n distances, each of which is the square of its delta.
+            distance = float(delta.detach().mean()) / len(delta)
+            groups.append({"params": [delta], "highest": LEARNING_RATE * distance})
+        return torch.optim.Adam(groups)
+
     def plain(self) -> nn.Module:
         """The module as it is now, with tensors of its own."""
         return self.network.discretize(self.network.full_widths).requires_grad_(True)
@@ -249,12 +261,7 @@ class _Run:
     def steps(self, num_steps: int, end_s: float) -> int:
         """Takes steps under a cosine schedule until `time.monotonic()` is `end_s`; how many were taken."""
         network = self._began.network
-        groups = [
-            {"params": parameters, "highest": LEARNING_RATES[part]}
-            for part, parameters in self._began.parameters.items()
-            if parameters
-        ]
-        optimizer = torch.optim.Adam(groups)
+        optimizer = self._began.optimizer()
         torch.manual_seed(self._seed)  # for dropout and the like
         network.train()
         for step in range(num_steps):

@@ -25,7 +25,7 @@ from .conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_
 
 SECONDS = 600.0
 """Far more than the few steps of these tests take on any machine."""
-SEARCH = {"max_evaluations": 8, "batch_size": 4, "tune_seconds": SECONDS}
+SEARCH = {"max_evaluations": 4, "batch_size": 4, "tune_seconds": SECONDS}
 
 
 class Tuning(LocalBackend):
@@ -57,16 +57,16 @@ class Tuning(LocalBackend):
 def _few_widths(finished_job: FinishedJob) -> Iterator[None]:
     """And few steps. Of this module's jobs only: the one that they extend is made before."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inn_automl.training.tuning._Run.fitting_steps", lambda run, end_s: 100)
+        patch.setattr("inn_automl.training.tuning._Run.fitting_steps", lambda run, end_s: 60)
         patch.setattr(calibrating, "NUM_CALIBRATION_WIDTHS", 8)
         yield
 
 
 @pytest.fixture(scope="module")
 def job(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """An extension in two precisions that tunes, interrupted after the first model."""
+    """An extension that tunes, interrupted after the first model."""
     folder, progress = tmp_path_factory.mktemp("tuning") / "out", RecordingProgress()
-    device = {"name": "board", "precisions": ["fp32", "int8"]}
+    device = {"name": "board"}
     spec = job_spec(budget={**BUDGET, "devices": [device], "search": SEARCH})
     first, second = Tuning(interrupted_at=1), Tuning()
     with pytest.raises(KeyboardInterrupt):
@@ -124,7 +124,7 @@ def test_a_resumed_job_does_not_tune_twice(job: dict[str, Any]) -> None:
 
 def test_an_extension_takes_over_what_was_tuned(job: dict[str, Any], tmp_path: Path) -> None:
     backend = Tuning(interrupted_at=0)
-    device = {"name": "board", "precisions": ["fp32", "int8"], "max_latency_ms": 100.0}
+    device = {"name": "board", "max_latency_ms": 100.0}
     spec = job_spec(budget={**BUDGET, "devices": [device], "search": SEARCH})
     with pytest.raises(KeyboardInterrupt):
         extend_job(spec, job["folder"], tmp_path / "out", backend=backend, measure=measure_by_size)

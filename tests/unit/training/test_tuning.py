@@ -28,7 +28,7 @@ def learns_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """From labels alone, for the full width of an untrained network teaches nothing; however slow the machine is."""
     monkeypatch.setattr("inn_automl.training.tuning._Run.fitting_steps", lambda run, end_s: 150)
     monkeypatch.setattr("inn_automl.training.tuning.LABEL_SHARE", 1.0)
-    monkeypatch.setattr("inn_automl.training.tuning.LEARNING_RATES", dict.fromkeys(PARTS, 0.03))
+    monkeypatch.setattr("inn_automl.training.tuning.LEARNING_RATE", 0.03)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_only_what_was_named_is_tuned(candidates: Candidates, signals: Dataset) 
 def test_a_model_that_does_not_gain_stays_as_it_was(
     candidates: Candidates, signals: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inn_automl.training.tuning.LEARNING_RATES", {"partition": float("inf"), "affine": 1.0})
+    monkeypatch.setattr("inn_automl.training.tuning.LEARNING_RATE", float("inf"))
     widths = candidates.network.uniform_widths(0.5)
     before = values(candidates.make(widths).module)
     tuned = tune(candidates, widths, signals, seconds=1.0, steps=5, seed=0)

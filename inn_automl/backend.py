@@ -21,7 +21,8 @@ from inn_automl.search.quantized import evaluate_file, int8_file, template_of
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrainingCandidate
 from inn_automl.training.trial import Trained, run_trial
-from inn_automl.training.tuning import Outcome, Tuner, TuningTask
+from inn_automl.training.tuning import Outcome
+from inn_automl.training.tuning_task import Tuner, TuningTask
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset

@@ -39,7 +39,8 @@ from inn_automl.integral import Widths
 from inn_automl.search.evaluation import Evaluation
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import Trained, run_trial, salvage_trial
-from inn_automl.training.tuning import Outcome, Tuner, TuningTask
+from inn_automl.training.tuning import Outcome
+from inn_automl.training.tuning_task import Tuner, TuningTask
 from workers.distributed import MAX_FAILURES, failure, metrics, train_on_workers
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from inn_automl.stages.job import Job
 from inn_automl.stages.measuring import Finalist, MeasuredDevice, export_model, make_front, onnx_path, point_id
 from inn_automl.stages.profiling import profile_layers
 from inn_automl.training.trial import Trained
-from inn_automl.training.tuning import Outcome, TuningTask, load_tuned
+from inn_automl.training.tuning import Outcome
+from inn_automl.training.tuning_task import TuningTask, load_tuned
 
 
 def tune_fronts(

@@ -19,7 +19,8 @@ from inn_automl.search.quantized import evaluate_file
 from inn_automl.stages import calibrating
 from inn_automl.stages.measuring import point_id
 from inn_automl.training.trial import Trained
-from inn_automl.training.tuning import Outcome, TuningTask
+from inn_automl.training.tuning import Outcome
+from inn_automl.training.tuning_task import TuningTask
 
 from .conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size
 

@@ -15,7 +15,8 @@ from inn_automl.search.evaluation import Candidates, split_samples
 from inn_automl.storage import read_json
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.trial import Architecture, Trained
-from inn_automl.training.tuning import PARTS, Outcome, Tuner, TuningTask, load_tuned, tunable, tune
+from inn_automl.training.tuning import PARTS, Outcome, tunable, tune
+from inn_automl.training.tuning_task import Tuner, TuningTask, load_tuned
 
 
 def network_of(dataset: Dataset, family: str = "signal") -> IntegralNetwork:
@@ -158,5 +159,5 @@ def test_a_task_is_done_once(signals: Dataset, tmp_path: Path, monkeypatch: pyte
     with torch.no_grad():
         right = int((module(test.standardized(slice(None))).argmax(1) == test.y).sum())
     assert right == round(outcome.accuracy_after * len(test))
-    monkeypatch.setattr("inn_automl.training.tuning.tune", lambda *_, **__: pytest.fail("it was tuned twice"))
+    monkeypatch.setattr("inn_automl.training.tuning_task.tune", lambda *_, **__: pytest.fail("it was tuned twice"))
     assert Tuner(trained, signals)(task) == outcome

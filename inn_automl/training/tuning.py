@@ -111,7 +111,8 @@ def tune(
         parts: of `PARTS`, what is tuned.
 
     Raises:
-        InputError: `seconds` is not above 0 and at most 3600, `steps` is below 1, or there is no such part.
+        InputError: `seconds` is not above 0 and at most 3600, `steps` is below 1, there is no such part, or nothing to
+            tune in it.
         WidthsError: widths that the network does not allow.
     """
     check_seconds(seconds)
@@ -167,7 +168,7 @@ class Tunable:
 
     def optimizer(self) -> torch.optim.Adam:
         """With the highest learning rate of each group of parameters as its `highest`."""
-        deltas = {id(partition.delta): partition.delta for partition in self.network.trainable_partitions}
+        deltas = {id(p.delta): p.delta for p in self.network.trainable_partitions if isinstance(p, Trainable)}
         others = [p for part in PARTS for p in self.parameters[part] if id(p) not in deltas]
         groups: list[dict[str, Any]] = [{"params": others, "highest": LEARNING_RATE}] if others else []
         for delta in deltas.values():
@@ -188,6 +189,9 @@ def tunable(network: IntegralNetwork, module: nn.Module, widths: Widths, parts: 
         network: that the candidate was made from.
         module: the candidate; copied.
         widths: of the candidate.
+
+    Raises:
+        InputError: there is nothing to tune in it.
     """
     partitions: dict[str, Partition] = {}
     for group in network.groups:
@@ -201,7 +205,13 @@ def tunable(network: IntegralNetwork, module: nn.Module, widths: Widths, parts: 
         "partition": list(own.trainable_partitions.parameters()),
         "affine": _affine(own.module) if "affine" in parts else [],
     }
-    for parameter in (parameter for part in parameters.values() for parameter in part):
+    chosen = [parameter for part in parameters.values() for parameter in part]
+    if not chosen:
+        raise InputError(
+            f"the model has no {' or '.join(parts)} to tune: a partition of one point has none, nor has a layer "
+            "without bias and normalization an affine; tune other parts, or wider models."
+        )
+    for parameter in chosen:
         parameter.requires_grad_(True)
     return Tunable(own, parameters)
 

@@ -116,6 +116,8 @@ def test_a_group_of_one_channel_has_no_partition_to_tune(images: Dataset) -> Non
     network = IntegralNetwork(module, torch.zeros(2, 2, 8, 8)).eval()
     began = tunable(network, network.discretize({"0": 1}), {"0": 1}, PARTS)
     assert not began.parameters["partition"] and len(began.parameters["affine"]) == 3
+    with pytest.raises(InputError, match="a partition of one point has none"):
+        tunable(network, network.discretize({"0": 1}), {"0": 1}, ["partition"])
 
 
 def test_bad_input_is_refused_before_anything_is_spent(

@@ -35,7 +35,7 @@ RATIOS = (0.25, 0.375, 0.5)
 ARMS = {"affine": ("affine",), "partition": ("partition",), "both": PARTS}
 GOAL, BELOW = 0.5, 0.5
 """Points to gain at widths below this share."""
-DEFAULT_TASKS = tuple(task for task in TASKS if task.name in ("mnist1d, signal", "mnist5k, convnet", "digits, resnet"))
+DEFAULT_TASKS = tuple(task for task in TASKS if task.family != "mobilenet")
 
 
 def trained_network(task: Task, dataset: Dataset, seed: int, folder: Path) -> IntegralNetwork:
@@ -137,7 +137,7 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
             )
         )
     points = [point for one in outcomes for point in one["points"]]
-    kept = sum(point["loss_after"] < point["loss_before"] for point in points)
+    kept = sum(point["steps"] > 0 and point["loss_after"] < point["loss_before"] for point in points)
     report.notes += [
         f"{kept} of {len(points)} tuned models lowered the loss on validation and were kept; the others gain 0.",
         f"{sum(point['is_fitted'] for point in points)} of {len(points)} candidates were fitted rather than sampled.",
@@ -171,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", action="append", metavar="DATASET,FAMILY", help="one of the quality benchmark's")
     parser.add_argument("--arms", default=",".join(ARMS), help="of " + ",".join(ARMS))
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser.add_argument("--epochs", type=int, metavar="N", help="of training, rather than each task's own")
     parser.add_argument("--seconds", type=float, default=30.0, help="of tuning, for each model")
     parser.add_argument("--threads", type=int, default=2, help="that tune it")
     parser.add_argument(
@@ -185,9 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name not in names:
                 parser.error(f"there is no {name!r}: give one of {', '.join(names)}.")
     tasks = [known[name] for name in options.task] if options.task else list(DEFAULT_TASKS)
+    if options.epochs:
+        tasks = [dataclasses.replace(task, epochs=options.epochs) for task in tasks]
     outcomes = execute_all(tasks, options.seeds, arms, options)
     settings = {
-        "tasks": [task.name for task in tasks], "seeds": options.seeds,
+        "tasks": {task.name: f"{task.epochs} epochs" for task in tasks}, "seeds": options.seeds,
         "seconds": options.seconds, "threads": options.threads,
     }  # fmt: skip
     return conclude(summarize(outcomes, settings), options)

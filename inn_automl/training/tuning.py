@@ -65,7 +65,7 @@ class Outcome:
     @property
     def is_kept(self) -> bool:
         """Whether the tuned model takes the place of the one that it was made from."""
-        return self.loss_after < self.loss_before  # a NaN is not
+        return self.steps > 0 and self.loss_after < self.loss_before  # a NaN is not
 
     def told(self, accuracy_before: float) -> Tuning:
         """What a result says of a tuned model.

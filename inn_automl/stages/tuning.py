@@ -49,7 +49,8 @@ def _tune(job: Job, trained: Trained, points: Sequence[Finalist]) -> tuple[dict[
     tasks: dict[str, TuningTask] = {}
     for finalist in points:
         name = f"{point_id(finalist.widths)}-{seconds:g}s"
-        job.inherit(f"tuning/{name}.safetensors", f"tuning/{name}.json")
+        job.inherit(f"tuning/{name}.safetensors")  # only where the parent kept the tuned model
+        job.inherit(f"tuning/{name}.json")
         tasks[point_id(finalist.widths)] = TuningTask(
             finalist.widths, job.folder / "tuning" / name, seconds=seconds, seed=job.spec.seed
         )

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "conversion": "points lost by trained networks that are made narrower without training (10 minutes)",
     "ordering": "a path through 256 channels, beside TorchIntegral; what orders are worth (10 minutes)",
     "theory": "orders of convergence, aliasing, accuracy by partition; draws docs/theory-*.png (10 minutes)",
+    "tuning": "points that models gain by tuning before export, by what is tuned (hours)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
     "elastic": "time of an ElasticModel's switch, and requests lost meanwhile (a minute)",
     "search": "share of a known front that a search finds, beside Optuna; predicted latency (a quarter of an hour)",

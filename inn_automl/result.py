@@ -28,6 +28,18 @@ class LatencySummary(_Record):
     num_samples: int
 
 
+class Tuning(_Record):
+    """What tuning a model before its export brought. One whose validation loss it did not lower was left as it was."""
+
+    accuracy_before: float
+    """Share of the validation split that is classified correctly without it."""
+    loss_before: float
+    """Cross-entropy on the validation split, of the float model: what chose between the tuned model and the other."""
+    loss_after: float
+    steps: int
+    seconds: float
+
+
 class FrontPoint(_Record):
     """One discretized model on a device's front."""
 
@@ -50,6 +62,8 @@ class FrontPoint(_Record):
     where the device does not tell."""
     process_memory_bytes: int | None = None
     """Resident memory of that whole process at its peak."""
+    tuning: Tuning | None = None
+    """How the model was tuned, where it was; its accuracies are those after it."""
     bundle: str
     """Path of the bundle, relative to result.json."""
 

@@ -123,6 +123,13 @@ def _only_device(client: Client, job: str) -> str:
 @click.option("--ratio", type=click.FloatRange(0, 1, min_open=True), help="Of the full width, for all groups.")
 @click.option("--widths", metavar="GROUP=N,...", help="Channels of each group.")
 @click.option("--precision", default=DEFAULT, show_default=True, help=f"One of {', '.join(PRECISIONS)}.")
+@click.option(
+    "--tune-seconds",
+    type=float,
+    default=0.0,
+    metavar="S",
+    help="Tune it on the training samples first, at most 3600 s.",
+)
 @OUT
 @server_options
 def discretize(
@@ -130,6 +137,7 @@ def discretize(
     ratio: float | None,
     widths: str | None,
     precision: str,
+    tune_seconds: float,
     out: Path,
     home: Path | None,
     url: str | None,
@@ -141,7 +149,7 @@ def discretize(
         raise click.UsageError("Give either --ratio or --widths.")
     chosen = None if widths is None else parse_widths(widths)
     with connect(home, url, key) as client:
-        made = client.discretize(job, widths=chosen, ratio=ratio, precision=precision)
+        made = client.discretize(job, widths=chosen, ratio=ratio, precision=precision, tune_seconds=tune_seconds)
         follow(client, made.id)
         with transfer_bar(f"downloading {out.name}") as on_progress:
             file = client.download_bundle(made.id, out, on_progress)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from inn_automl import __version__
 from inn_automl.errors import CorruptFileError, StorageError
 from inn_automl.export.archive import pack, sha256, unpack
-from inn_automl.result import LatencySummary
+from inn_automl.result import LatencySummary, Tuning
 from inn_automl.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ class BundleConfig(_Record):
     latency: dict[str, LatencyEvidence]
     """By device name."""
     verification: Verification
+    tuning: Tuning | None = None
+    """How the model was tuned, where it was; `accuracy` is that after it."""
     files: dict[str, File] = {}
     versions: dict[str, str] = {}
     created_at: datetime | None = None

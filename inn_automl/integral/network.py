@@ -210,6 +210,8 @@ class IntegralNetwork(nn.Module):
         for group, partition in zip(self.groups, self._resizer.partitions, strict=True):
             if isinstance(partition, Trainable):
                 tensors[f"partition.{group.name}"] = partition.delta
+                if partition.factors is not None:
+                    tensors[f"partition_factors.{group.name}"] = partition.factors
         return tensors
 
     def _partitions(self, given: Partition | Mapping[str, Partition]) -> list[Partition]:

@@ -158,6 +158,9 @@ class Candidates:
     At the full width its weights are the network's; at others they are sampled, or fitted by one of
     `compensation.RULES`: the first of these that classifies most validation samples correctly.
 
+    Attributes:
+        network: as given.
+
     Args:
         network: on `device`; it must not change later.
         num_calibration: training samples that normalization statistics are re-estimated on.
@@ -171,7 +174,7 @@ class Candidates:
         num_calibration: int = NUM_CALIBRATION,
         device: str | torch.device = "cpu",
     ) -> None:
-        self._network = network
+        self.network = network
         self._calibration = calibration_samples(dataset, num_calibration, device=device)
         self._validation = split_samples(dataset, "validation", device=device)
         self._compensator = _compensator(network, self._calibration)
@@ -184,16 +187,20 @@ class Candidates:
         """
         best: Candidate | None = None
         for is_fitted, module in self._discretized(widths):
-            num_samples = _settle(module, self._calibration)
-            num_correct = count_correct(module, self._validation)
-            if best is None or num_correct > best.num_correct:
-                best = Candidate(module, is_fitted, num_correct, num_samples)
+            found = self.settle(module, is_fitted=is_fitted)
+            if best is None or found.num_correct > best.num_correct:
+                best = found
         assert best is not None
         return best
 
+    def settle(self, module: nn.Module, *, is_fitted: bool) -> Candidate:
+        """The candidate that a plain module of the network's makes, with normalization statistics of its own."""
+        num_samples = _settle(module, self._calibration)
+        return Candidate(module, is_fitted, count_correct(module, self._validation), num_samples)
+
     def _discretized(self, widths: Mapping[str, int]) -> Iterator[tuple[bool, nn.Module]]:
-        yield False, self._network.discretize(widths)
-        if self._compensator is not None and dict(widths) != self._network.full_widths:
+        yield False, self.network.discretize(widths)
+        if self._compensator is not None and dict(widths) != self.network.full_widths:
             for rule in RULES:
                 yield True, self._compensator.discretize(widths, rule)
 

@@ -14,6 +14,7 @@ from inn_automl.export.bundle import Accuracy, Build, DatasetFacts, LatencyEvide
 from inn_automl.export.inn import NETWORK, GroupFacts, InnConfig, Standardization, write_inn
 from inn_automl.export.verification import HALF_TOLERANCE, TOLERANCE
 from inn_automl.precision import DEFAULT
+from inn_automl.result import Tuning
 from inn_automl.storage import read_json
 from inn_automl.training.trial import Architecture, Trained
 
@@ -52,6 +53,7 @@ def bundle_config(
     difference: float,
     num_verified: int,
     agreement: float | None = None,
+    tuning: Tuning | None = None,
 ) -> BundleConfig:
     """The config of a discretized model's bundle."""
     return BundleConfig(
@@ -80,6 +82,7 @@ def bundle_config(
             num_samples=num_verified,
             agreement=agreement,
         ),
+        tuning=tuning,
     )
 
 

@@ -210,6 +210,31 @@ def test_gradients_of_learned_partitions(interpolation: Linear, quadrature: Trap
     assert torch.autograd.gradcheck(samples, (delta, nodes))
 
 
+@given(num_samples=st.integers(2, 200))
+def test_a_learned_partition_begins_at_its_nodes(num_samples: int) -> None:
+    """With equal weights, sampling `n` nodes at `n` points changes nothing until it learns."""
+    sampling = Trainable(num_samples, has_factors=True).double().sampling(num_samples, num_samples)
+    for integrate in (False, True):
+        torch.testing.assert_close(
+            dense(sampling, integrate=integrate), torch.eye(num_samples, dtype=DTYPE), rtol=0, atol=1e-4
+        )
+
+
+def test_gradients_of_learned_factors() -> None:
+    partition = Trainable(5, has_factors=True).double()
+    delta = torch.tensor([0.6, 0.3, 0.8, 0.45], dtype=DTYPE, requires_grad=True)
+    factors = torch.tensor([1.1, 0.7, 1.0, 0.9, 1.3], dtype=DTYPE, requires_grad=True)
+    nodes = torch.rand(5, 3, dtype=DTYPE, requires_grad=True)
+
+    def samples(delta: Tensor, factors: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        del partition.delta, partition.factors
+        partition.delta, partition.factors = delta, factors  # type: ignore[assignment]
+        sampling = partition.sampling(5, 5)
+        return sampling.apply(nodes, 0, integrate=True), sampling.apply(nodes, 0, integrate=False)
+
+    assert torch.autograd.gradcheck(samples, (delta, factors, nodes))
+
+
 def test_sizes_that_a_partition_does_not_have() -> None:
     for partition in FIXED:
         for num_samples in (0, 6):
@@ -222,7 +247,9 @@ def test_sizes_that_a_partition_does_not_have() -> None:
 
 
 @pytest.mark.parametrize(
-    "partition", [*FIXED, Trainable(7, CubicConvolution(), Trapezoid())], ids=lambda p: type(p).__name__
+    "partition",
+    [*FIXED, Trainable(7, CubicConvolution(), Trapezoid()), Trainable(7, has_factors=True)],
+    ids=lambda p: type(p).__name__,
 )
 def test_description_round_trip(partition: Partition) -> None:
     again = partition_from_json(partition.to_json())

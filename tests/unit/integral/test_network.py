@@ -341,7 +341,12 @@ def test_widths_between_are_those_of_no_other_group(coupling: Coupling) -> None:
 
 
 @pytest.mark.parametrize(
-    "partition", [Nested(), Nested("van_der_corput"), Uniform(), CellAverages(), {"c": Trainable(5)}], ids=str
+    "partition",
+    [
+        *(Nested(), Nested("van_der_corput"), Uniform(), CellAverages()),
+        *({"c": Trainable(5)}, {"c": Trainable(5, has_factors=True)}),
+    ],
+    ids=str,
 )
 def test_saved_and_loaded_bit_for_bit(coupling: Coupling, partition: Any, tmp_path: Path) -> None:
     network = IntegralNetwork(make(), X, coupling=coupling, partition=partition, min_ratio=0.3)

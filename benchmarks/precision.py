@@ -68,7 +68,7 @@ def compare(network: str, folder: Path, minutes: float, threads: int, report: Re
     for name, one in files.items():
         found = evaluate_file(one["path"], dataset, "validation")
         one.update(
-            accuracy=found.accuracy,
+            accuracy=found.quality,
             num_samples=found.num_samples,
             size_bytes=one["path"].stat().st_size,
             agreement=agreement(one["of"], one["path"], dataset),

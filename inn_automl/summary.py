@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from inn_automl.metric import Metric
 from inn_automl.precision import DEFAULT
 from inn_automl.result import DeviceResult, FrontPoint, JobResult
 from inn_automl.tracking.series import front_series, short_count
@@ -41,8 +42,9 @@ def front_table(device: DeviceResult) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
     table.add_column("")
     table.add_column("id", overflow="fold")
-    table.add_column("accuracy", justify="right")
-    table.add_column("test accuracy", justify="right", no_wrap=True)
+    metric = series.metric
+    table.add_column(metric.label, justify="right")
+    table.add_column(f"test {metric.label}", justify="right", no_wrap=True)
     for percentile in _percentiles(device):
         table.add_column(f"p{percentile:g} ms", justify="right", no_wrap=True)
     for name in ("params", "MACs", "size"):
@@ -52,10 +54,12 @@ def front_table(device: DeviceResult) -> Table:
         table.add_column("in", no_wrap=True)
     for index, point in enumerate(series.points):
         best = index == series.recommended
-        cells = [*_cells(point, _percentiles(device)), *([point.precision] if has_precisions else [])]
+        cells = [*_cells(point, _percentiles(device), metric), *([point.precision] if has_precisions else [])]
         table.add_row("*" if best else "", *cells, style="bold green" if best else None)
     table.caption = "* recommended. " if series.recommended is not None else ""
-    table.caption += "Accuracy in %; in brackets 95 % confidence intervals."
+    label = f"{metric.label[0].upper()}{metric.label[1:]}"
+    table.caption += f"{label} in {metric.unit}; in" if metric.unit else "In"
+    table.caption += " brackets 95 % confidence intervals."
     return table
 
 
@@ -64,14 +68,14 @@ def _percentiles(device: DeviceResult) -> list[float]:
     return sorted({50.0, 95.0} | {point.latency_ms.percentile for point in device.front})
 
 
-def _cells(point: FrontPoint, percentiles: list[float]) -> list[str]:
+def _cells(point: FrontPoint, percentiles: list[float], metric: Metric) -> list[str]:
     latency = point.latency_ms
     values = {50.0: latency.p50, 95.0: latency.p95, latency.percentile: latency.at_percentile}
-    low, high = point.test_accuracy_ci
+    low, high = (metric.number(end, decimals=max(1, metric.decimals - 1)) for end in point.test_quality_ci)
     return [
         point.id,
-        f"{100 * point.accuracy:.2f}",
-        f"{100 * point.test_accuracy:.2f} ({100 * low:.1f}-{100 * high:.1f})",
+        metric.number(point.quality),
+        f"{metric.number(point.test_quality)} ({low}-{high})",
         *(
             f"{values[percentile]:.3g}"
             + (f" ({latency.ci[0]:.3g}-{latency.ci[1]:.3g})" if percentile == latency.percentile else "")

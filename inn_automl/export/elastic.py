@@ -22,14 +22,16 @@ from inn_automl.export.archive import sha256, unpack
 from inn_automl.export.bundle import (
     CONFIG,
     WEIGHTS,
-    Accuracy,
     Build,
     DatasetFacts,
     File,
     Port,
     Preprocessing,
+    Rated,
+    TargetStatistics,
     Verification,
 )
+from inn_automl.metric import Task
 from inn_automl.precision import DEFAULT
 from inn_automl.result import LatencySummary
 
@@ -62,13 +64,12 @@ class ElasticDevice(_Record):
     environment: dict[str, Any]
 
 
-class ElasticPoint(_Record):
+class ElasticPoint(Rated):
     """One front point: what it is, and the evidence for it."""
 
     id: str
     widths: dict[str, int]
     precision: str = DEFAULT
-    accuracy: Accuracy
     params: int
     macs: int
     size_bytes: int
@@ -91,11 +92,14 @@ class ElasticConfig(_Record):
     format_version: Literal[1] = 1
     family: str
     build: Build
+    task: Task = "classification"
     classes: tuple[str, ...]
-    """In the order of the logits."""
+    """In the order of the logits; empty for other tasks than classification."""
     input: Port
     output: Port
     preprocessing: Preprocessing
+    targets: TargetStatistics | None = None
+    """None for classification."""
     dataset: DatasetFacts
     devices: dict[str, ElasticDevice]
     points: tuple[ElasticPoint, ...]

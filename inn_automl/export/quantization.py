@@ -2,7 +2,8 @@
 
 The file keeps its ports: raw float32 values in, float32 logits out, any batch. The standardization of the input stays
 float32 inside, and so do the logits, which would lose most of what quantization loses at all: with them quantized the
-largest logit of a ResNet was off by 0.19 of itself, without by 0.03, and no slower.
+largest logit of a ResNet was off by 0.19 of itself, without by 0.03, and no slower. Where the output is brought to the
+units of targets, that is float32 too.
 
 What was chosen, and what for (benchmarks/precision.py has the figures of one machine):
 
@@ -16,7 +17,7 @@ What was chosen, and what for (benchmarks/precision.py has the figures of one ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType,
 
 from inn_automl import __version__
 from inn_automl.errors import ExportError, StorageError
-from inn_automl.export.onnx import INPUT, OUTPUT
+from inn_automl.export.onnx import INPUT, LOGITS
 from inn_automl.storage import write_atomically
 
 NUM_CALIBRATION = 256
@@ -95,19 +96,20 @@ def _quantize(model: onnx.ModelProto, samples: NDArray[np.float32], **options: A
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     _average_globally(model.graph)
+    restoring = _restoring(model.graph)
     onnx.helper.set_model_props(model, _INFERRED)
     quantizer = QDQQuantizer(
         model,
         weight_qType=QuantType.QInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, _ranges(model, samples)),
         nodes_to_quantize=[],
-        nodes_to_exclude=[],
+        nodes_to_exclude=[node.name for node in restoring],
         op_types_to_quantize=OPERATIONS,
         extra_options={},
         **options,
     )
     quantized: onnx.ModelProto = quantizer.quantize_model()
-    _free_output(quantized.graph)
+    _free_output(quantized.graph, [node.name for node in restoring])
     del quantized.graph.value_info[:]
     onnx.helper.set_model_props(quantized, {**metadata, PRECISION_KEY: "int8"})
     quantized.producer_name, quantized.producer_version = "inn_automl", __version__
@@ -156,15 +158,40 @@ def _ranges(model: onnx.ModelProto, samples: NDArray[np.float32]) -> dict[str, t
     return found
 
 
-def _free_output(graph: onnx.GraphProto) -> None:
-    """Takes the rounding of the logits out of a quantized graph."""
+def _restoring(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes that bring the output to the units of the targets, the last one first."""
+    name = graph.output[0].name
+    if name == LOGITS:
+        return []
     producers = {name: node for node in graph.node for name in node.output}
-    last = producers[OUTPUT]
+    constants = {tensor.name for tensor in graph.initializer}
+    found = []
+    for operation in ("Add", "Mul"):
+        node = producers.get(name)
+        # A deviation or mean that is all ones or zeros leaves no node.
+        if node is None or node.op_type != operation or sum(value in constants for value in node.input) != 1:
+            continue
+        found.append(node)
+        name = next(value for value in node.input if value not in constants)
+    return found
+
+
+def _free_output(graph: onnx.GraphProto, restoring: Sequence[str]) -> None:
+    """Takes the rounding of the network's output out of a quantized graph.
+
+    Args:
+        restoring: names of the nodes that the graph's output is still computed by from it, the last one first.
+    """
+    producers = {name: node for node in graph.node for name in node.output}
+    name = graph.output[0].name
+    for _ in restoring:
+        name = next(value for value in producers[name].input if value in producers)
+    last = producers[name]
     if last.op_type != "DequantizeLinear" or last.input[0] not in producers:
         return
     rounding = producers[last.input[0]]
     producer = producers[rounding.input[0]]
-    producer.output[list(producer.output).index(rounding.input[0])] = OUTPUT
+    producer.output[list(producer.output).index(rounding.input[0])] = name
     graph.node.remove(last)
     graph.node.remove(rounding)
     used = {name for node in graph.node for name in node.input}
@@ -173,19 +200,19 @@ def _free_output(graph: onnx.GraphProto) -> None:
             graph.initializer.remove(tensor)
 
 
-def predictions(path: str | Path, samples: NDArray[np.generic], *, threads: int = 1) -> NDArray[np.int64]:
-    """The class (N,) that an ONNX file gives each of the raw samples (N, *input_shape) in ONNX Runtime on the CPU.
+def outputs(path: str | Path, samples: NDArray[np.generic], *, threads: int = 1) -> Iterator[NDArray[np.float32]]:
+    """What an ONNX file makes of the raw samples (N, *input_shape) in ONNX Runtime on the CPU, batch by batch.
 
     Raises:
         ExportError: the file cannot be run.
     """
     try:
         session = _session(Path(path).read_bytes(), threads)
-        found = [session.run([OUTPUT], {INPUT: batch})[0].argmax(axis=1) for batch in _batches(samples)]
+        for batch in _batches(samples):
+            yield session.run(None, {INPUT: batch})[0]
     except Exception as error:  # ONNX Runtime's errors share no base class
         reason = " ".join(str(error).split())
         raise ExportError(f"{str(path)!r} cannot be run in ONNX Runtime ({reason}): export it again.") from error
-    return np.concatenate(found)
 
 
 def _batches(samples: NDArray[np.generic]) -> Iterator[NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""Accuracy of int8 models: the very file is made and run, for nothing about it follows from the float one."""
+"""Quality of int8 models: the very file is made and run, for nothing about it follows from the float one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from inn_automl.export.quantization import NUM_CALIBRATION, predictions, quantize_onnx
+from inn_automl.export.quantization import NUM_CALIBRATION, outputs, quantize_onnx
 from inn_automl.export.template import Export, OnnxTemplate
+from inn_automl.objectives import objective_of
 from inn_automl.search.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def _template(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
         input_shape=dataset.input_shape,
         mean=dataset.mean,
         std=dataset.std,
+        target_statistics=dataset.target_statistics,
         samples=np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
     )
 
@@ -73,18 +75,25 @@ def int8_file(
         yield exported, path
 
 
-def agreement(one: Path, other: Path, dataset: Dataset) -> float:
-    """The share of the validation samples that two ONNX files give the same class."""
+def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:
+    """The share of the validation samples that two ONNX files give the same class; None where there are no classes."""
+    if dataset.task != "classification":
+        return None
     samples = dataset.x[dataset.validation]
-    return float(np.mean(predictions(one, samples) == predictions(other, samples)))
+    pairs = zip(outputs(one, samples), outputs(other, samples), strict=True)
+    return float(np.mean(np.concatenate([a.argmax(axis=1) == b.argmax(axis=1) for a, b in pairs])))
 
 
 def evaluate_file(path: Path, dataset: Dataset, split: str, *, num_calibration: int = 0) -> Evaluation:
-    """Accuracy of an ONNX file on a split, in ONNX Runtime on as many threads as torch may use.
+    """Quality of an ONNX file on a split, in ONNX Runtime on as many threads as torch may use.
 
     Args:
         num_calibration: training samples that its normalization statistics were re-estimated on.
     """
-    indices = getattr(dataset, split)
-    found = predictions(path, dataset.x[indices], threads=torch.get_num_threads())
-    return Evaluation(int((found == dataset.y[indices]).sum()), len(indices), num_calibration)
+    indices, objective = getattr(dataset, split), objective_of(dataset)
+    x, y = dataset.x[indices], torch.as_tensor(dataset.y[indices])
+    found, start = [], 0
+    for output in outputs(path, x, threads=torch.get_num_threads()):
+        found.append(objective.scores(torch.from_numpy(output), y[start : start + len(output)]).numpy())
+        start += len(output)
+    return Evaluation(objective.score(np.concatenate(found)), num_calibration)

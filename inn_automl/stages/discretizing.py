@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from inn_automl.errors import UnknownNameError, WidthsError
 from inn_automl.export import export_onnx, quantize_onnx, verify_onnx, write_bundle
 from inn_automl.integral import IntegralNetwork
 from inn_automl.precision import DEFAULT, PRECISIONS
-from inn_automl.search.evaluation import Candidates, Evaluation, count_correct, split_samples
+from inn_automl.search.evaluation import Candidates, Evaluation, score_of, split_samples
 from inn_automl.search.quantized import NUM_VERIFIED, agreement, evaluate_file, range_samples
-from inn_automl.stages.bundling import Tested, bundle_config
+from inn_automl.stages.bundling import bundle_config
 from inn_automl.stages.measuring import point_id
 from inn_automl.training.trial import Trained
 
@@ -28,7 +29,7 @@ def discretize_trained(
 
     Args:
         out: a path that ends in .zip, or the folder that ID.zip is written to.
-        precision: what the model computes in; its accuracy is that of the very file.
+        precision: what the model computes in; its quality is that of the very file.
 
     Raises:
         UnknownNameError: there is no such precision.
@@ -46,8 +47,12 @@ def discretize_trained(
         found = {split: _evaluate(module, dataset, split) for split in ("validation", "test")}
         module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         exported = onnx = Path(folder) / "model.onnx"
-        mean, std = dataset.mean, dataset.std
-        export_onnx(module, exported, input_shape=dataset.input_shape, mean=mean, std=std, widths=chosen)
+        statistics: dict[str, Any] = {
+            "mean": dataset.mean,
+            "std": dataset.std,
+            "target_statistics": dataset.target_statistics,
+        }
+        export_onnx(module, exported, input_shape=dataset.input_shape, widths=chosen, **statistics)
         verified = np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32)
         if precision != DEFAULT:
             onnx = Path(folder) / f"{precision}.onnx"
@@ -61,10 +66,10 @@ def discretize_trained(
             precision=precision,
             params=costs.params,
             macs=costs.macs,
-            validation=found["validation"].accuracy,
-            tested=Tested.counted(found["test"].num_correct, found["test"].num_samples),
+            validation=found["validation"].quality,
+            tested=found["test"].score,
             latency={},
-            difference=verify_onnx(exported, module, verified, mean=mean, std=std),
+            difference=verify_onnx(exported, module, verified, **statistics),
             num_verified=len(verified),
             agreement=None if onnx is exported else agreement(exported, onnx, dataset),
         )
@@ -73,8 +78,7 @@ def discretize_trained(
 
 
 def _evaluate(module: torch.nn.Module, dataset: Dataset, split: str) -> Evaluation:
-    samples = split_samples(dataset, split)
-    return Evaluation(count_correct(module, samples), len(samples), 0)
+    return Evaluation(score_of(module, split_samples(dataset, split)), 0)
 
 
 def _chosen(network: IntegralNetwork, widths: Mapping[str, int] | float) -> dict[str, int]:

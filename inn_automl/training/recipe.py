@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from inn_automl.errors import SpecError, UnknownNameError
+from inn_automl.metric import Task
 from inn_automl.models import get_family
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -125,7 +126,7 @@ class RecipeSpace:
         return TrainingCandidate(recipe, float(rng.choice(self.widths)), int(rng.choice(self.depths)))
 
 
-def default_recipe(family: str, num_train: int) -> Recipe:
+def default_recipe(family: str, num_train: int, task: Task = "classification") -> Recipe:
     """What serves a family well without any search.
 
     Args:
@@ -136,17 +137,24 @@ def default_recipe(family: str, num_train: int) -> Recipe:
     """
     get_family(family)
     batch_size = 64 if num_train < 20_000 else 128
+    if task == "super-resolution":
+        # Every pixel is a target, so few images make a batch; without normalization SGD would need a tiny rate.
+        return Recipe(
+            optimizer="adamw", learning_rate=2e-3, weight_decay=1e-5, batch_size=16, soft_target_label_share=0.5
+        )
+    if task == "regression":
+        return Recipe(batch_size=batch_size, learning_rate=0.05)
     return Recipe(batch_size=batch_size, learning_rate=0.05 if family == "mlp" else 0.2)
 
 
-def recipe_space(family: str, num_train: int) -> RecipeSpace:
+def recipe_space(family: str, num_train: int, task: Task = "classification") -> RecipeSpace:
     """The candidates worth training for a family: around its defaults, in widths and depths that it lists.
 
     Raises:
         UnknownNameError: no such family.
     """
     chosen = get_family(family)
-    base = default_recipe(family, num_train)
+    base = default_recipe(family, num_train, task)
     position = chosen.depths.index(chosen.default_depth)
     return RecipeSpace(
         base,
@@ -157,13 +165,15 @@ def recipe_space(family: str, num_train: int) -> RecipeSpace:
     )
 
 
-def training_candidates(family: str, num_train: int, num_candidates: int, *, seed: int) -> list[TrainingCandidate]:
+def training_candidates(
+    family: str, num_train: int, num_candidates: int, *, seed: int, task: Task = "classification"
+) -> list[TrainingCandidate]:
     """The family's default first, then random ones from its space; the same for the same seed.
 
     Raises:
         UnknownNameError: no such family.
     """
-    space = recipe_space(family, num_train)
+    space = recipe_space(family, num_train, task)
     rng = np.random.default_rng(seed)
     default = TrainingCandidate(space.base, 1.0, get_family(family).default_depth)
     return [default, *(space.sample(rng) for _ in range(num_candidates - 1))][:num_candidates]

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from inn_automl.errors import TrainingError
-from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, count_correct, use_channels_last
-from inn_automl.training.augment import augment
+from inn_automl.objectives import objective_of
+from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, score_of, use_channels_last
 from inn_automl.training.checkpoint import (
     load_checkpoint,
     load_optimizer_tensors,
@@ -61,10 +61,11 @@ class EpochReport:
     epochs: int
     train_loss: float
     """Mean loss of the full width."""
-    accuracy: dict[str, float]
-    """Validation accuracy of the "smallest", "middle" and "full" widths, with re-estimated normalization."""
+    quality: dict[str, float]
+    """Validation quality (accuracy, or the task's other metric) of the "smallest", "middle" and "full" widths, with
+    re-estimated normalization."""
     score: float
-    """Mean of these accuracies: what the best state is chosen by."""
+    """Mean of these: what the best state is chosen by."""
     seconds: float
     """Wall-clock time of this epoch with its validation."""
 
@@ -76,7 +77,7 @@ class Run:
         self, network: IntegralNetwork, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
     ) -> None:
         self.network, self.recipe, self.seed, self.device = network, recipe, seed, device
-        self.fingerprint = dataset.fingerprint
+        self.fingerprint, self.objective = dataset.fingerprint, objective_of(dataset)
         self.samples = Samples(dataset, dataset.train, device)
         validation = np.random.default_rng(0).permutation(dataset.validation)[:_MAX_VALIDATION]
         self.validation = Samples(dataset, validation, device)
@@ -102,13 +103,13 @@ class Run:
         """Trains and validates one epoch; whether it was a whole one."""
         started_at = time.monotonic()
         train_loss, is_whole = self.steps(epoch, self.steps_per_epoch, deadline_s)
-        accuracy = self.validate()
-        score = sum(accuracy.values()) / len(accuracy)
+        quality = self.validate()
+        score = sum(quality.values()) / len(quality)
         if score >= self.best_score:  # of equals the later, which has seen lower learning rates
             self.best_score = score
             self.best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         seconds = time.monotonic() - started_at
-        self.history.append(EpochReport(epoch, self.recipe.epochs, train_loss, accuracy, score, seconds))
+        self.history.append(EpochReport(epoch, self.recipe.epochs, train_loss, quality, score, seconds))
         self.epochs_done += is_whole
         return is_whole
 
@@ -140,9 +141,9 @@ class Run:
         return float(total) / num_steps, True
 
     def _step(self, chosen: Tensor, learning_rate: float, reduced: list[Widths], generator: torch.Generator) -> Tensor:
-        x, y = self.samples.standardized(chosen), self.samples.y[chosen]
+        x, y = self.samples.standardized(chosen), self.objective.targets(self.samples.y[chosen])
         if self.recipe.augment:
-            x = augment(x, generator)
+            x, y = self.objective.augment(x, y, generator)
         mine = share_of(len(chosen))
         x, y, weight = x[mine], y[mine], len(y[mine]) / len(y)
         for group in self.optimizer.param_groups:
@@ -154,6 +155,7 @@ class Run:
                 x,
                 y,
                 [self.network.smallest_widths, *reduced],
+                objective=self.objective,
                 label_smoothing=self.recipe.label_smoothing,
                 label_share=self.recipe.soft_target_label_share,
                 autocast=self.autocast,
@@ -174,14 +176,14 @@ class Run:
         return bool(agreed(time.monotonic() + self.validation_s >= deadline_s, self.device))
 
     def validate(self) -> dict[str, float]:
-        """Accuracy at the three validated widths."""
+        """Quality at the three validated widths."""
         started_at = time.monotonic()
-        accuracy = {}
+        quality = {}
         for name, widths in self.validated_widths.items():
             module, _ = calibrate(self.network, widths, self.calibration)
-            accuracy[name] = count_correct(module, self.validation) / len(self.validation)
+            quality[name] = score_of(module, self.validation).quality
         self.validation_s = time.monotonic() - started_at
-        return accuracy
+        return quality
 
     def finish(self) -> None:
         """Puts the best state into the network."""

@@ -1,8 +1,9 @@
 """What accuracy widths would have, learned from the ones evaluated so far: a Gaussian process on log widths.
 
 The error rate of a network falls roughly like a power of its widths, layer by layer, so the process models -log(error),
-or what is like it for another metric than accuracy (`Metric.strength`), over log(width): a constant plus a smooth, isotropic function (squared exponential) plus noise. Its hyperparameters are
-the mode of their posterior (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, section 5.4).
+or what is like it for another metric than accuracy (`Metric.strength`), over log(width): a constant plus a smooth,
+isotropic function (squared exponential) plus noise. Its hyperparameters are the mode of their posterior (Rasmussen and
+Williams, "Gaussian Processes for Machine Learning", 2006, section 5.4).
 """
 
 from __future__ import annotations

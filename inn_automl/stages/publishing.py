@@ -109,7 +109,7 @@ def _lost(device: DeviceBudget, fault: str, metric: str) -> DeviceResult:
 
 
 def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, Score]:
-    """Quality of front points on the test split. Kept, so that a job that is resumed does not touch that split again."""
+    """Quality of front points on the test split. Kept, so that a resumed job does not touch that split again."""
     path = job.folder / "measuring" / "test.json"
     known: dict[str, dict[str, Any]] = read_json(path) if job.inherit("measuring/test.json") else {}
     missing = [f for f in finalists if f.id not in known]

@@ -3,7 +3,8 @@
 The file keeps its ports: raw float32 values in, float32 logits out, any batch. The standardization of the input stays
 float32 inside, and so do the logits, which would lose most of what quantization loses at all: with them quantized the
 largest logit of a ResNet was off by 0.19 of itself, without by 0.03, and no slower. Where the output is brought to the
-units of targets, that is float32 too.
+units of targets, that is float32 too. A network that makes images also keeps the convolutions that read the input:
+what they make goes into every pixel, and weights of 7 bits would be the largest error.
 
 What was chosen, and what for (benchmarks/precision.py has the figures of one machine):
 
@@ -29,7 +30,7 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType,
 
 from inn_automl import __version__
 from inn_automl.errors import ExportError, StorageError
-from inn_automl.export.onnx import INPUT, LOGITS
+from inn_automl.export.onnx import CONVOLUTIONS, INPUT, LOGITS
 from inn_automl.storage import write_atomically
 
 NUM_CALIBRATION = 256
@@ -103,7 +104,7 @@ def _quantize(model: onnx.ModelProto, samples: NDArray[np.float32], **options: A
         weight_qType=QuantType.QInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, _ranges(model, samples)),
         nodes_to_quantize=[],
-        nodes_to_exclude=[node.name for node in restoring],
+        nodes_to_exclude=[node.name for node in [*restoring, *_reading_images(model.graph)]],
         op_types_to_quantize=OPERATIONS,
         extra_options={},
         **options,
@@ -173,6 +174,19 @@ def _restoring(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
             continue
         found.append(node)
         name = next(value for value in node.input if value not in constants)
+    return found
+
+
+def _reading_images(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Of a network from images to images: the convolutions that read the input, and what comes before them."""
+    if len(graph.output[0].type.tensor_type.shape.dim) != 4:
+        return []
+    from_input, found = {INPUT}, []
+    for node in graph.node:  # in the order in which they run
+        if from_input.intersection(node.input):
+            found.append(node)
+            if node.op_type not in CONVOLUTIONS:
+                from_input.update(node.output)
     return found
 
 

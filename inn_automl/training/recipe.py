@@ -140,7 +140,7 @@ def default_recipe(family: str, num_train: int, task: Task = "classification") -
     if task == "super-resolution":
         # Every pixel is a target, so few images make a batch; without normalization SGD would need a tiny rate.
         return Recipe(
-            optimizer="adamw", learning_rate=5e-4, weight_decay=1e-5, batch_size=16, soft_target_label_share=0.5
+            optimizer="adamw", learning_rate=1e-3, weight_decay=1e-5, batch_size=16, soft_target_label_share=0.5
         )
     if task == "regression":
         return Recipe(batch_size=batch_size, learning_rate=0.05)

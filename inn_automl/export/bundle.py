@@ -111,11 +111,7 @@ class Quality(_Record):
 
 
 class Rated(_Record):
-    """A record with a quality, which classification also calls its accuracy."""
-
-    quality: Quality
-    accuracy: Accuracy | None = None
-    """Of classification, the same once more; None for other tasks."""
+    """A record with a `quality`, which classification also calls its `accuracy`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -193,6 +189,9 @@ class BundleConfig(Rated):
     targets: TargetStatistics | None = None
     """None for classification."""
     dataset: DatasetFacts
+    quality: Quality
+    accuracy: Accuracy | None = None
+    """Of classification, the same once more; None for other tasks."""
     params: int
     macs: int
     """Multiply-accumulates for one sample."""

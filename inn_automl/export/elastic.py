@@ -22,11 +22,13 @@ from inn_automl.export.archive import sha256, unpack
 from inn_automl.export.bundle import (
     CONFIG,
     WEIGHTS,
+    Accuracy,
     Build,
     DatasetFacts,
     File,
     Port,
     Preprocessing,
+    Quality,
     Rated,
     TargetStatistics,
     Verification,
@@ -70,6 +72,9 @@ class ElasticPoint(Rated):
     id: str
     widths: dict[str, int]
     precision: str = DEFAULT
+    quality: Quality
+    accuracy: Accuracy | None = None
+    """Of classification, the same once more; None for other tasks."""
     params: int
     macs: int
     size_bytes: int

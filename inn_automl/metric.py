@@ -9,12 +9,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from inn_automl.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Task = Literal["classification", "regression", "super-resolution"]
 TASKS: tuple[Task, ...] = ("classification", "regression", "super-resolution")
@@ -68,12 +69,17 @@ class Metric:
 
         The error rate of a network falls roughly like a power of its widths, so this is what a search models.
         """
+        import numpy as np  # a result is read without it
+
         if math.isinf(self.limit):
             return quality * _NEPERS
-        return -np.log(np.maximum(self.limit - quality, self.least_error))
+        error = np.maximum(self.limit - quality, self.least_error)
+        return -np.log(error)
 
     def from_strength(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
         """The quality of a strength."""
+        import numpy as np
+
         return strength / _NEPERS if math.isinf(self.limit) else self.limit - np.exp(-strength)
 
 

@@ -72,6 +72,7 @@ def check_elastic(folder: Path, dataset: Dataset, front: list[FrontPoint]) -> No
         np.testing.assert_allclose(model.run(x), outputs(folder / point.bundle, x), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_regression_from_images_to_bundles(tmp_path: Path) -> None:
     """Digits: how much ink there is, in thousands, and where its middle is."""
     x = load_digits().images.astype(np.uint8)
@@ -92,10 +93,14 @@ def test_regression_from_images_to_bundles(tmp_path: Path) -> None:
     check_elastic(folder, dataset, front)
     other = read_bundle(discretize_job(folder, 0.5, tmp_path / "half.zip"))
     assert other.quality.test > 0.3 and other.output.name == "output"
-    _, network = load_inn(folder / "inn.zip")
-    assert network.full_widths == front[0].widths.keys() & network.full_widths or network.full_widths
+    inn, network = load_inn(folder / "inn.zip")
+    assert inn.task == "regression" and inn.targets is not None and dataset.target_statistics is not None
+    assert inn.targets.mean == tuple(dataset.target_statistics[0].tolist())
+    assert network.full_widths.keys() == front[0].widths.keys()
+    assert not [note for note in progress.notes if "MLflow" in note]
 
 
+@pytest.mark.slow
 def test_super_resolution_from_a_folder_of_pairs_to_bundles(tmp_path: Path) -> None:
     """Tiles of a photograph, half as large."""
     photograph = load_sample_image("flower.jpg")[100:420, 100:500]
@@ -120,6 +125,7 @@ def test_super_resolution_from_a_folder_of_pairs_to_bundles(tmp_path: Path) -> N
     assert result.devices[0].hypervolume_reference[1] < front[-1].quality
     assert f"PSNR {front[-1].quality:.2f} dB" in result.devices[0].recommendation
     check_elastic(folder, dataset, front)
+    assert not [note for note in progress.notes if "MLflow" in note]
     written = json.loads((folder / "result.json").read_text())
     assert JobResult.model_validate(written) == result
 

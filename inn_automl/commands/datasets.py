@@ -38,7 +38,7 @@ def _row(dataset: Dataset) -> tuple[str, ...]:
 @click.option("--name", metavar="NAME", help="What jobs call it.  [default: the file's name]")
 @server_options
 def upload(path: Path, name: str | None, home: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
-    """Upload an .npz file, a ZIP or a folder of class folders."""
+    """Upload an .npz file, a ZIP or a folder of class folders or of pairs of images."""
     with connect(home, url, key) as client, transfer_bar(f"uploading {path.name}") as on_progress:
         dataset = client.upload_dataset(path, name, on_progress)
     print_json(dataset) if as_json else click.echo(dataset.name)

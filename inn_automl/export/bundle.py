@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -108,6 +108,8 @@ class Quality(_Record):
     test_ci: tuple[float, float]
     """95 % confidence interval of `test`."""
     num_test_samples: int
+    test_rmse: tuple[float, ...] | None = None
+    """Of a regression: root mean squared error of each target on the test split, in the target's own units."""
 
 
 class Rated(_Record):
@@ -123,15 +125,17 @@ class Rated(_Record):
         return {**values, **rated(ACCURACY, **accuracy.model_dump())}
 
 
-def rated(metric: Metric, **values: Any) -> dict[str, Any]:
+def rated(metric: Metric, *, test_rmse: Sequence[float] = (), **values: Any) -> dict[str, Any]:
     """The fields `quality` and `accuracy` of a model whose quality is in a metric.
 
     Args:
+        test_rmse: of a regression.
         values: `validation`, `test`, `test_ci`, `num_test_samples`.
     """
     unit = metric.unit if metric.factor == 1 else ""
     accuracy = Accuracy(**values) if metric == ACCURACY else None
-    return {"quality": Quality(metric=metric.name, unit=unit, **values), "accuracy": accuracy}
+    rmse = tuple(test_rmse) or None
+    return {"quality": Quality(metric=metric.name, unit=unit, test_rmse=rmse, **values), "accuracy": accuracy}
 
 
 class LatencyEvidence(_Record):

@@ -28,6 +28,8 @@ class Score:
     interval: tuple[float, float]
     """95 % confidence interval for other samples of the same kind."""
     num_samples: int
+    rmse: tuple[float, ...] = ()
+    """Of a regression: root mean squared error of each target, in its own units."""
 
 
 class Objective(abc.ABC):

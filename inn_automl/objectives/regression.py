@@ -64,7 +64,8 @@ class Regression(Objective):
         influence = ((errors - ratio * squares) / variance).mean(axis=1)
         quality = 1 - float(ratio.mean())
         reach = NORMAL_95 * float(influence.std(ddof=1)) / len(scores) ** 0.5
-        return Score(quality, (quality - reach, min(1.0, quality + reach)), len(scores))
+        rmse = np.sqrt(errors.mean(axis=0)) * self._std
+        return Score(quality, (quality - reach, min(1.0, quality + reach)), len(scores), tuple(rmse.tolist()))
 
     def worst(self, dataset: Dataset) -> float:
         """That of predicting the mean."""

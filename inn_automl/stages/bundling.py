@@ -62,6 +62,7 @@ def bundle_config(
             test=tested.quality,
             test_ci=tested.interval,
             num_test_samples=tested.num_samples,
+            test_rmse=tested.rmse,
         ),
         params=params,
         macs=macs,

@@ -126,7 +126,10 @@ def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str
             found[finalist.id] = evaluate_file(onnx_path(job, finalist.id), job.dataset, "test")
     known.update({name: asdict(evaluation.score) for name, evaluation in found.items()})
     write_json(path, known)
-    return {name: Score(**{**one, "interval": tuple(one["interval"])}) for name, one in known.items()}
+    return {
+        name: Score(one["quality"], tuple(one["interval"]), one["num_samples"], tuple(one["rmse"]))
+        for name, one in known.items()
+    }
 
 
 def bundle_path(finalist: Finalist) -> str:

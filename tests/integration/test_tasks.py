@@ -89,6 +89,8 @@ def test_regression_from_images_to_bundles(tmp_path: Path) -> None:
         config = read_bundle(folder / point.bundle)
         assert (config.task, config.classes, config.accuracy) == ("regression", (), None)
         assert (config.quality.metric, config.output.shape) == ("r2", (2,))
+        rmse = np.sqrt(np.square(found - dataset.y[dataset.test]).mean(0))
+        assert config.quality.test_rmse == pytest.approx(rmse, rel=0.01)
         assert config.verification.max_difference <= config.verification.tolerance
     check_elastic(folder, dataset, front)
     other = read_bundle(discretize_job(folder, 0.5, tmp_path / "half.zip"))

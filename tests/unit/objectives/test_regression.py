@@ -29,6 +29,7 @@ def test_r2_is_that_of_scikit_learn(numbers: Dataset) -> None:
     assert score.quality == pytest.approx(r2_score(y, found), abs=1e-5)
     assert score.interval[0] < score.quality < score.interval[1] <= 1
     assert score.num_samples == len(y)
+    assert score.rmse == pytest.approx(np.sqrt(np.square(found - y).mean(0)), rel=1e-3)
 
 
 def test_the_interval_covers_as_it_says(numbers: Dataset) -> None:

@@ -16,6 +16,8 @@ from inn_automl.errors import DatasetTooSmallError
 HELD_OUT_PERCENT = 15
 """Percent of each class that a made validation or test split takes; 70 are left for training when both are made."""
 
+_UNSTRATIFIED = 0x5EED
+
 
 def complete_splits(
     name: str, y: np.ndarray, classes: tuple[str, ...], given: Mapping[Split, np.ndarray], *, seed: int
@@ -38,7 +40,10 @@ def complete_splits(
             given split has none.
     """
     # One key decides who is taken, another the order within a split, so that the order says nothing of the first.
-    draw_key, order_key = np.random.PCG64(seed).random_raw(2 * len(y)).reshape(2, -1)
+    # Targets that a user drew from numpy's generator with the same seed must not be what decides: without classes to
+    # stratify by, the split would then be sorted by them.
+    generator = np.random.PCG64(seed if classes else np.random.SeedSequence((seed, _UNSTRATIFIED)))
+    draw_key, order_key = generator.random_raw(2 * len(y)).reshape(2, -1)
     splits = {split: np.asarray(given[split], np.int64) for split in SPLITS if split in given}
     for split, indices in splits.items():
         if len(indices) == 0:

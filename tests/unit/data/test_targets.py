@@ -41,6 +41,13 @@ def test_floats_are_targets(load: Load) -> None:
     assert dataset.facts()["target_mean"] == mean.tolist()
 
 
+def test_targets_drawn_with_the_seed_of_the_split_do_not_decide_it(load: Load) -> None:
+    y = np.random.default_rng(0).uniform(size=400)
+    dataset = load(x=np.random.default_rng(1).normal(size=(400, 1, 12)), y=y)
+    means = [dataset.y[split].mean() for split in (dataset.train, dataset.validation, dataset.test)]
+    assert all(abs(mean - 0.5) < 4 * y.std() / 60**0.5 for mean in means)
+
+
 def test_several_targets_and_given_splits(load: Load) -> None:
     targets = np.stack([Y, 1000 + 2 * Y], axis=1).astype(np.float32)
     dataset = load(x_train=X[:30], y_train=targets[:30], x_val=X[30:], y_val=targets[30:])

@@ -27,7 +27,7 @@ def resolve(session: Session, project_id: str, spec: JobSpec) -> tuple[JobSpec, 
         UnknownNameError: there is no such dataset, family or agent; the message says which there are.
         SpecError: the family does not take the data, or a device asks for more than its agent has.
     """
-    name, kind, task, dataset_id = _dataset(session, project_id, spec.dataset)
+    name, kind, dataset_id, task = _dataset(session, project_id, spec.dataset)
     if spec.family is not None:
         _check_family(spec.family, kind, task, spec.dataset)
     devices = resolve_devices(session, project_id, spec.budget.devices)
@@ -64,10 +64,10 @@ def resolve_devices(session: Session, project_id: str, budgets: tuple[DeviceBudg
     return tuple(resolved)
 
 
-def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, str, str | None]:
-    """Name, kind of data, task, and id."""
+def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, str | None, str]:
+    """Name, kind of data, id, and task."""
     if source in BUILTIN_KINDS:
-        return source, BUILTIN_KINDS[source], _CLASSIFICATION, None
+        return source, BUILTIN_KINDS[source], None, _CLASSIFICATION
     if not _NAME.fullmatch(source):
         raise SpecError(
             f"dataset = {source!r:.200}: the service reads no files by path; upload it first "
@@ -78,7 +78,7 @@ def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, 
         names = repository.dataset_names(session, project_id, NUM_LISTED)
         raise UnknownNameError("dataset", source, {*BUILTIN_KINDS, *names})
     # Datasets that were checked before there were other tasks do not name theirs.
-    return found.name, str(found.facts["kind"]), str(found.facts.get("task", _CLASSIFICATION)), found.id
+    return found.name, str(found.facts["kind"]), found.id, str(found.facts.get("task", _CLASSIFICATION))
 
 
 def _check_family(family: str, kind: str, task: str, dataset: str) -> None:

@@ -7,6 +7,7 @@ very steps that an uninterrupted one takes, and on the CPU ends in the same bits
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -40,6 +41,7 @@ from inn_automl.training.distributed import (
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.sandwich import Widths, reused_widths, sandwich_gradients
 from inn_automl.training.schedule import learning_rate_at
+from inn_automl.training.teacher import AveragedTeacher
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 _NUM_CALIBRATION = 512
 _MAX_VALIDATION = 2_000
 _STEPS_BETWEEN_CHECKS = 50
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Run:
         use_channels_last(network, self.samples.standardized(slice(0, 2)))
         self.optimizer, self.parameters = _optimizer(network, recipe)
         self.autocast, self.scaler = _precision(recipe, device)
+        self.teacher = AveragedTeacher(network, recipe.teacher_window * recipe.epochs * self.steps_per_epoch)
         self.validated_widths: dict[str, Widths] = {
             "smallest": network.smallest_widths,
             "middle": {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups},
@@ -149,7 +152,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        with whole_batch_statistics(self.network):
+        with whole_batch_statistics(self.network), whole_batch_statistics(self.teacher.module):
             loss = sandwich_gradients(
                 self.network,
                 x,
@@ -158,6 +161,8 @@ class Run:
                 objective=self.objective,
                 label_smoothing=self.recipe.label_smoothing,
                 label_share=self.recipe.soft_target_label_share,
+                teacher=self._taught(x),
+                teacher_share=self.recipe.teacher_share,
                 autocast=self.autocast,
                 backward=lambda loss: self.scaler.scale(weight * loss).backward(),
             )
@@ -167,7 +172,12 @@ class Run:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.max_gradient_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.teacher.update(self.network)
         return loss
+
+    def _taught(self, x: Tensor) -> Tensor:
+        with self.autocast or contextlib.nullcontext():
+            return self.teacher.outputs(x).float()
 
     def is_over(self, deadline_s: float | None) -> bool:
         """Whether no time is left for another step, by the clock of the first process."""
@@ -205,11 +215,13 @@ class Run:
         tensors = {
             **prefixed("network", self.network.state_dict()),
             **prefixed("best", self.best),
+            **prefixed("teacher", self.teacher.module.state_dict()),
             **prefixed("optimizer", optimizer_tensors(self.optimizer, self.parameters)),
         }
         state = {
             "identity": self.identity(),
             "best_score": self.best_score,
+            "teacher_updates": self.teacher.num_updates,
             "validation_s": self.validation_s,
             "scaler": self.scaler.state_dict(),
             "history": [dataclasses.asdict(report) for report in self.history],
@@ -227,6 +239,8 @@ class Run:
             )
         self.network.load_state_dict(under("network", tensors))
         self.best = {name: tensor.to(self.device) for name, tensor in under("best", tensors).items()}
+        self.teacher.module.load_state_dict(under("teacher", tensors))
+        self.teacher.num_updates = state["teacher_updates"]
         load_optimizer_tensors(self.optimizer, self.parameters, under("optimizer", tensors))
         self.scaler.load_state_dict(state["scaler"])
         self.best_score, self.validation_s = state["best_score"], state["validation_s"]

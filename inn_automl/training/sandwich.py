@@ -2,7 +2,8 @@
 
 The full width learns from the targets; the smallest and a few random widths learn from the full width's output of the
 same step (Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019), here mixed with
-a share of the targets, which gained 0.35 points on mnist1d. What losses and targets are, the task's objective says.
+that of an averaged full width (`training.teacher`) and with a share of the targets. What losses and targets are, the
+task's objective says.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def sandwich_gradients(
     objective: Objective = CLASSIFICATION,
     label_smoothing: float = 0.0,
     label_share: float = 0.3,
+    teacher: Tensor | None = None,
+    teacher_share: float = 0.75,
     autocast: torch.autocast | None = None,
     backward: Callable[[Tensor], None] = torch.Tensor.backward,
 ) -> Tensor:
@@ -67,6 +70,9 @@ def sandwich_gradients(
         widths: the reduced widths of this step.
         objective: the task's losses.
         label_share: share of the targets in the targets of the reduced widths.
+        teacher: outputs of an averaged full width for `x`, which teach the reduced widths with the full width's own;
+            None for its own alone.
+        teacher_share: of the teacher in what they teach together.
         autocast: the mixed-precision context of forward passes; None for the network's own precision.
         backward: how a loss is propagated, e.g. after scaling it.
 
@@ -79,7 +85,8 @@ def sandwich_gradients(
     loss = objective.loss(output, y, label_smoothing=label_smoothing)
     backward(loss)
     with torch.no_grad():
-        targets = objective.soft_targets(output, y, label_share=label_share, label_smoothing=label_smoothing)
+        taught = output if teacher is None else torch.lerp(output, teacher, teacher_share)
+        targets = objective.soft_targets(taught, y, label_share=label_share, label_smoothing=label_smoothing)
     for reduced in widths:
         with context:
             output = network(x, reduced).float()

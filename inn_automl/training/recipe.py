@@ -47,10 +47,8 @@ class Recipe:
     every new shape, which took 15 to 50 % of a step when each step drew anew."""
     soft_target_label_share: float = 0.3
     """Share of the labels in the targets of reduced widths; the rest is the full width's output."""
-    teacher_share: float = 0.75
-    """Share of an averaged full width in the outputs that teach the reduced widths; the rest is its present state's."""
     teacher_window: float = 1 / 15
-    """Share of all steps over which it is averaged."""
+    """Share of all steps over which the full width is averaged to teach the reduced widths; 0 for its present state."""
     max_gradient_norm: float | None = 5.0
     """Gradients are clipped to this norm; None for no clipping."""
     mixed_precision: bool = True
@@ -74,7 +72,6 @@ class Recipe:
         self._require("num_random_widths", self.num_random_widths >= 0, "0 or more")
         self._require("num_width_uses", self.num_width_uses >= 1, "at least 1")
         self._require("soft_target_label_share", 0 <= self.soft_target_label_share <= 1, "a number from 0 to 1")
-        self._require("teacher_share", 0 <= self.teacher_share <= 1, "a number from 0 to 1")
         self._require("teacher_window", 0 <= self.teacher_window <= 1, "a number from 0 to 1")
         self._require(
             "max_gradient_norm", self.max_gradient_norm is None or self.max_gradient_norm > 0, "above 0, or None"

@@ -162,7 +162,6 @@ class Run:
                 label_smoothing=self.recipe.label_smoothing,
                 label_share=self.recipe.soft_target_label_share,
                 teacher=self._taught(x),
-                teacher_share=self.recipe.teacher_share,
                 autocast=self.autocast,
                 backward=lambda loss: self.scaler.scale(weight * loss).backward(),
             )

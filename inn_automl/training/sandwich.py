@@ -1,9 +1,9 @@
 """One step of the sandwich rule with in-place distillation.
 
-The full width learns from the targets; the smallest and a few random widths learn from the full width's output of the
-same step (Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019), here mixed with
-that of an averaged full width (`training.teacher`) and with a share of the targets. What losses and targets are, the
-task's objective says.
+The full width learns from the targets; the smallest and a few random widths learn from the full width's output (Yu and
+Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019): here from that of an average over
+the latest steps (`training.teacher`), mixed with a share of the targets. What losses and targets are, the task's
+objective says.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ def sandwich_gradients(
     label_smoothing: float = 0.0,
     label_share: float = 0.3,
     teacher: Tensor | None = None,
-    teacher_share: float = 0.75,
     autocast: torch.autocast | None = None,
     backward: Callable[[Tensor], None] = torch.Tensor.backward,
 ) -> Tensor:
@@ -70,9 +69,7 @@ def sandwich_gradients(
         widths: the reduced widths of this step.
         objective: the task's losses.
         label_share: share of the targets in the targets of the reduced widths.
-        teacher: outputs of an averaged full width for `x`, which teach the reduced widths with the full width's own;
-            None for its own alone.
-        teacher_share: of the teacher in what they teach together.
+        teacher: outputs of an averaged full width for `x`, which teach the reduced widths; None for the full width's own.
         autocast: the mixed-precision context of forward passes; None for the network's own precision.
         backward: how a loss is propagated, e.g. after scaling it.
 
@@ -85,7 +82,7 @@ def sandwich_gradients(
     loss = objective.loss(output, y, label_smoothing=label_smoothing)
     backward(loss)
     with torch.no_grad():
-        taught = output if teacher is None else torch.lerp(output, teacher, teacher_share)
+        taught = output if teacher is None else teacher
         targets = objective.soft_targets(taught, y, label_share=label_share, label_smoothing=label_smoothing)
     for reduced in widths:
         with context:

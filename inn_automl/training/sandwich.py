@@ -69,7 +69,7 @@ def sandwich_gradients(
         widths: the reduced widths of this step.
         objective: the task's losses.
         label_share: share of the targets in the targets of the reduced widths.
-        teacher: outputs of an averaged full width for `x`, which teach the reduced widths; None for the full width's own.
+        teacher: what teaches the reduced widths: outputs for `x` of an averaged full width; None for its own.
         autocast: the mixed-precision context of forward passes; None for the network's own precision.
         backward: how a loss is propagated, e.g. after scaling it.
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.budgets_jobs import make_jobs
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from inn_automl.devices.latency import measure
 from inn_automl.export.bundle import ONNX, BundleConfig, extract_bundle
@@ -170,11 +171,17 @@ def _cell(latency: LatencySummary) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks budgets_kept", description=__doc__)
-    parser.add_argument("--result", type=Path, nargs="+", required=True, metavar="DIR", help="folders of finished jobs")
+    parser.add_argument("--result", type=Path, nargs="+", default=[], metavar="DIR", help="folders of finished jobs")
+    parser.add_argument(
+        "--make", type=Path, metavar="DIR", help="run the 40 jobs of `benchmarks.budgets_jobs` there first"
+    )
     parser.add_argument("--repeats", type=int, default=1, help="times that every bundle is measured (default: 1)")
     add_report_options(parser)
     options = parser.parse_args(arguments)
-    return conclude(compare([folder.resolve() for folder in options.result], options.repeats), options)
+    if not options.result and options.make is None:
+        parser.error("give --result, --make, or both")
+    folders = [*options.result, *(make_jobs(options.make) if options.make else ())]
+    return conclude(compare([folder.resolve() for folder in folders], options.repeats), options)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def compare(network: str, folder: Path, minutes: float, threads: int, report: Re
         found = evaluate_file(one["path"], dataset, "validation")
         one.update(
             accuracy=found.quality,
-            num_samples=found.num_samples,
+            num_samples=found.score.num_samples,
             size_bytes=one["path"].stat().st_size,
             agreement=agreement(one["of"], one["path"], dataset),
             p50_ms=measured[name].summary.p50,

@@ -157,7 +157,7 @@ def _latencies(
         path = folder / f"latency-{device.name}-{number}.json"
         if not path.exists():
             print(f"{device.name}, part {number}", file=sys.stderr)
-            template = template or _template(network, dataset)
+            template = template or template_for(network, dataset)
             measured = _measure(folder, network, space, [*anchors, *part], device, template)
             write_json(path, measured)
         found.append(read_json(path))
@@ -189,7 +189,8 @@ def _measure(
     }
 
 
-def _template(network: IntegralNetwork, dataset: Dataset) -> OnnxTemplate:
+def template_for(network: IntegralNetwork, dataset: Dataset) -> OnnxTemplate:
+    """The exporter of a network, for any widths."""
     return OnnxTemplate(
         network.discretize(network.full_widths).eval(),
         network.discretize(network.smallest_widths).eval(),

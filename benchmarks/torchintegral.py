@@ -1,21 +1,26 @@
 """The peer TorchIntegral, from a checkout of its repository: https://github.com/TheStageAI/TorchIntegral.
 
 It is not on PyPI, and asks for torch 2.0.1; of it this needs the converter, the grids and the sampling, which run
-unchanged on later versions. Its compiled part orders channels when a network is converted. That step is left out here
-(`init_from_discrete=False`): it changes values, not shapes, so no timing depends on it.
+unchanged on later versions. Its compiled part orders channels when a network is converted. That step is left out of
+timings of anything else (`init_from_discrete=False`): it changes values, not shapes, so none depends on it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
+import io
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+_THRESHOLD = 0.001
+"""Share of improvement below which a restart ends: the default of its `NOptPermutation`."""
 
 
 class TorchIntegralNetwork:
@@ -49,6 +54,29 @@ class TorchIntegralNetwork:
         """A plain module at the current sizes."""
         plain: nn.Module = self.model.get_unparametrized_model()
         return plain
+
+
+def order_channels(checkout: Path, rows: list[Tensor], num_restarts: int) -> tuple[Tensor, str]:
+    """The order that its optimizer of permutations finds for channels, and its revision.
+
+    Args:
+        checkout: folder of the repository, with its compiled part.
+        rows: slices (n, f) of tensors; the sum of their mean absolute differences is to be small.
+        num_restarts: random orders that it improves by exchanges; the best is taken.
+
+    Raises:
+        SystemExit: there is no checkout, or it is not compiled.
+    """
+    _load(checkout)
+    find = sys.modules["torch_integral.tsp_solver"].two_opt_find_permutation
+    if find is None:
+        raise SystemExit(
+            f"{str(checkout)!r} is not compiled: run 'python setup.py build_ext --inplace' in it, with Cython."
+        )
+    tensors = [{"value": one.float(), "dim": 0} for one in rows]
+    with contextlib.redirect_stdout(io.StringIO()):
+        order = find(tensors, len(rows[0]), num_restarts, _THRESHOLD)
+    return order.long(), _revision(checkout)
 
 
 def _load(checkout: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Who does the heavy work of a job: trains the candidates, evaluates widths.
+"""Who does the heavy work of a job: trains the candidates, evaluates widths, tunes models.
 
 The pipeline asks a `Backend`; `LocalBackend` works in this process, `workers.ray_backend.RayBackend` on a Ray cluster.
 """
@@ -17,10 +17,12 @@ import torch
 from inn_automl.errors import BackendError, TrainingError
 from inn_automl.precision import split_point
 from inn_automl.search.evaluation import Candidates, Evaluation, score_of, split_samples
-from inn_automl.search.quantized import evaluate_file, int8_file, template_of
+from inn_automl.search.quantized import converted_file, evaluate_file, template_of
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrainingCandidate
 from inn_automl.training.trial import Trained, run_trial
+from inn_automl.training.tuning import Outcome
+from inn_automl.training.tuning_task import Tuner, TuningTask
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
@@ -82,9 +84,32 @@ class Backend(abc.ABC):
 
         Raises:
             WidthsError: widths that the network does not allow.
-            ExportError: an int8 file could not be made.
+            ExportError: a file of another precision could not be made.
             BackendError: the workers could not do it.
         """
+
+    @abc.abstractmethod
+    def tune(
+        self,
+        trained: Trained,
+        dataset: Dataset,
+        tasks: Sequence[TuningTask],
+        *,
+        on_progress: Callable[[float], None],
+    ) -> list[Outcome]:
+        """Tunes a model of the network at each task's widths; what a task's file has already is not tuned again.
+
+        Args:
+            on_progress: called with the share that is done.
+
+        Raises:
+            WidthsError: widths that the network does not allow.
+            BackendError: the workers could not do it.
+        """
+
+    @abc.abstractmethod
+    def tuning_seconds(self, tasks: Sequence[TuningTask]) -> float:
+        """How long the tasks that are not done may take, without what each needs to begin."""
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
         """Frees what the backend holds."""
@@ -106,7 +131,7 @@ class Evaluator:
             score = made.score if self._split == "validation" else score_of(made.module, self._samples)
             return Evaluation(score, made.num_calibration)
         template = template_of(self._architecture, self._dataset)
-        with int8_file(template, made.module, self._dataset, widths=widths) as (_, path):
+        with converted_file(template, made.module, self._dataset, precision, widths=widths) as (_, path):
             return evaluate_file(path, self._dataset, self._split, num_calibration=made.num_calibration)
 
 
@@ -180,3 +205,26 @@ class LocalBackend(Backend):
             return [self._evaluators[key](widths) for widths in batch]
         finally:
             torch.set_num_threads(before)
+
+    def tune(
+        self,
+        trained: Trained,
+        dataset: Dataset,
+        tasks: Sequence[TuningTask],
+        *,
+        on_progress: Callable[[float], None],
+    ) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            tuner = Tuner(trained, dataset, device=self._device)
+            for task in tasks:
+                on_progress(len(outcomes) / len(tasks))
+                outcomes.append(tuner(task))
+        finally:
+            torch.set_num_threads(before)
+        return outcomes
+
+    def tuning_seconds(self, tasks: Sequence[TuningTask]) -> float:
+        return sum(task.seconds for task in tasks if not task.is_done)

@@ -1,8 +1,8 @@
 """The main job: a dataset and a hardware budget in, measured Pareto fronts and downloadable models out.
 
-Checking, training, calibrating, searching, measuring, publishing. Each stage leaves its result in the job's folder, so
-that a job that was stopped at any moment goes on with the same call. A finished job can be extended to other devices
-and bounds, and its network discretized to any widths: neither trains again.
+Checking, training, calibrating, searching, measuring, tuning where it is asked for, publishing. Each stage leaves its
+result in the job's folder, so that a job that was stopped at any moment goes on with the same call. A finished job can
+be extended to other devices and bounds, and its network discretized to any widths: neither trains again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from inn_automl.stages.pretrained import Pretrained, adopt_pretrained
 from inn_automl.stages.publishing import publish_job
 from inn_automl.stages.searching import search_widths
 from inn_automl.stages.training import train_network
+from inn_automl.stages.tuning import tune_fronts
 from inn_automl.storage import read_json
 from inn_automl.tracking.store import locate, prepare_early
 from inn_automl.training.trial import Architecture
@@ -157,6 +158,7 @@ def discretize_job(
     *,
     dataset: str | None = None,
     precision: str = DEFAULT,
+    tune_seconds: float = 0.0,
 ) -> Path:
     """A finished job's network at any widths, as a verified bundle without latency; the job's folder is only read.
 
@@ -165,6 +167,7 @@ def discretize_job(
         out: a path that ends in .zip, or the folder that ID.zip is written to.
         dataset: where the dataset lies now, if it is not where the job found it.
         precision: what the model computes in.
+        tune_seconds: for how long the model is tuned on the training samples first (`training.tuning`); 0: it is not.
 
     Returns:
         The path of the bundle.
@@ -172,12 +175,13 @@ def discretize_job(
     Raises:
         WidthsError: widths that the network does not allow; says which are.
         UnknownNameError: there is no such precision.
-        InputError: the job is not finished, or the dataset is not the one that it was trained on.
+        InputError: the job is not finished, the dataset is not the one that it was trained on, or `tune_seconds` is
+            out of range.
         ExportError, StorageError: the bundle could not be made.
     """
     finished = FinishedJob(folder)
     found = _dataset_of(finished, dataset or finished.spec.dataset)
-    return discretize_trained(found, finished.trials()[0], widths, out, precision=precision)
+    return discretize_trained(found, finished.trials()[0], widths, out, precision=precision, tune_seconds=tune_seconds)
 
 
 def _dataset_of(finished: FinishedJob, source: str) -> Dataset:
@@ -200,7 +204,7 @@ def _finished(job: Job) -> JobResult | None:
 
 def _search_and_publish(job: Job, trials: list[Trained], template: Callable[[], OnnxTemplate]) -> JobResult:
     searched = search_widths(job, trials[0], template)
-    measured = measure_finalists(job, trials[0], searched, template)
+    measured = tune_fronts(job, trials[0], measure_finalists(job, trials[0], searched, template), template)
     return publish_job(job, trials, searched, measured)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-BITS = {"fp32": 32, "int8": 8}
+BITS = {"fp32": 32, "fp16": 16, "int8": 8}
 """By name; another precision is another line, and the code that makes such a file."""
 PRECISIONS = tuple(BITS)
 DEFAULT = "fp32"
 
 COORDINATE = "precision"
+METADATA_KEY = "inn_automl.precision"
+"""Of an ONNX file's own metadata, where it is not fp32."""
 
 _NAMES = {bits: name for name, bits in BITS.items()}
 

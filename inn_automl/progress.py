@@ -6,21 +6,20 @@ elsewhere, or nothing. All of it goes to standard error; standard output is for 
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Protocol, Self, TextIO, final
+from typing import Any, Protocol, Self, TextIO, final
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES_S = 5.0
+SECONDS_BETWEEN_REDRAWS_S = 0.25
 LEAST_SHARE = 0.02
 """Share of a stage that must have been done before its rate is extrapolated."""
 LEAST_SECONDS_S = 2.0
@@ -153,51 +152,73 @@ class LineProgress(_Shown):
         self._written_s = self._clock()
 
 
+class _Line(tqdm):
+    """A line of a live display, that asks for what it shows whenever it is drawn."""
+
+    def __init__(self, facts: Callable[[], dict[str, Any]], **options: Any) -> None:
+        self._facts = facts
+        super().__init__(leave=False, dynamic_ncols=True, **options)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        return {**super().format_dict, **self._facts()}
+
+
 @final
 class LiveProgress(_Shown):
-    """A display that redraws itself, below the lines that stay."""
+    """A bar, and a line of the best and the detail, that redraw themselves below the lines that stay."""
 
-    def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
+    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
         super().__init__(clock)
-        self._console = console
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+        self._stream = stream
+        self._lines: list[_Line] = []
+        self._ended = threading.Event()
+        self._redrawing = threading.Thread(target=self._redraw, name="progress", daemon=True)
+
+    def stage(self, name: str) -> None:
+        super().stage(name)
+        if not self._lines:
+            bar = "{desc}  {bar:30}  {percentage:3.0f}%  {times}"
+            self._lines = [
+                _Line(self._bar, file=self._stream, position=0, total=1.0, bar_format=bar),
+                _Line(self._below, file=self._stream, position=1, bar_format="{desc}"),
+            ]
 
     def note(self, message: str) -> None:
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
-        self._live.refresh()
+        tqdm.write(message, file=self._stream)
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self._redrawing.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
-        self._live.stop()
+        self._ended.set()
+        self._redrawing.join()
+        for line in reversed(self._lines):
+            line.close()
 
-    def _render(self) -> RenderableType:
-        if self._name is None:
-            return Text("")
-        line = Table.grid(padding=(0, 2))
-        line.add_row(
-            Text(self._name, style="bold"),
-            ProgressBar(total=1.0, completed=self._fraction, width=30),
-            f"{self._fraction:.0%}",
-            duration(self._clock() - self._began_s),
-            time_left(self._left.seconds()),
-        )
-        below = [Text(f"best {self._best}", style="green")] if self._best else []
-        below += [Text(self._detail, style="dim")] if self._detail else []
-        return Group(line, *below)
+    def _redraw(self) -> None:
+        while not self._ended.wait(SECONDS_BETWEEN_REDRAWS_S):
+            for line in self._lines:
+                line.refresh()
+
+    def _bar(self) -> dict[str, Any]:
+        passed, left = duration(self._clock() - self._began_s), time_left(self._left.seconds())
+        return {"prefix": self._name or "", "n": self._fraction, "times": f"{passed}  {left}"}
+
+    def _below(self) -> dict[str, Any]:
+        best = [f"best {self._best}"] if self._best else []
+        return {"prefix": "  ".join([*best, self._detail])}
 
 
 def show_progress(stream: TextIO | None = None) -> AbstractContextManager[Progress]:
     """A progress display on `stream` (standard error): live on a terminal, lines elsewhere."""
-    console = Console(file=stream or sys.stderr)
-    if console.is_terminal and not console.is_dumb_terminal:
-        return LiveProgress(console)
-    return LineProgress(stream or sys.stderr)
+    stream = stream or sys.stderr
+    is_live = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return LiveProgress(stream) if is_live else LineProgress(stream)
 
 
 def duration(seconds: float) -> str:

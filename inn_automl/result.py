@@ -46,6 +46,20 @@ class _Rated(_Record):
         return {**{quality: values[name] for name, quality in pairs if values.get(name) is not None}, **values}
 
 
+class Tuning(_Rated):
+    """What tuning a model before its export brought. One whose validation loss it did not lower was left as it was."""
+
+    quality_before: float
+    """On the validation split without it, in the metric of the model's own quality."""
+    accuracy_before: float | None = None
+    """The same of classification."""
+    loss_before: float
+    """The task's loss on the validation split, of the float model: what chose between the tuned model and the other."""
+    loss_after: float
+    steps: int
+    seconds: float
+
+
 class FrontPoint(_Rated):
     """One discretized model on a device's front."""
 
@@ -72,6 +86,8 @@ class FrontPoint(_Rated):
     where the device does not tell."""
     process_memory_bytes: int | None = None
     """Resident memory of that whole process at its peak."""
+    tuning: Tuning | None = None
+    """How the model was tuned, where it was; its qualities are those after it."""
     bundle: str
     """Path of the bundle, relative to result.json."""
 

@@ -5,11 +5,9 @@ A `JobSpec` names a dataset and a `Budget`. Every model refuses unknown keys by 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,22 +18,28 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from inn_automl.errors import SpecError, UnknownNameError
 from inn_automl.precision import DEFAULT, PRECISIONS
 
 RUNTIMES = {
     "onnxruntime-cpu": ("fp32", "int8"),
-    "onnxruntime-cuda": ("fp32",),
-    "onnxruntime-tensorrt": ("fp32",),
+    "onnxruntime-cuda": ("fp32", "fp16"),
+    "onnxruntime-tensorrt": ("fp32", "fp16"),
     "openvino": ("fp32",),
+    "torch-cpu": ("fp32",),
+    "torch-cuda": ("fp32",),
 }
-"""What models run in, and the precisions that each was found to gain from."""
+"""What models run in, and the precisions that each has kernels for: of int8 those that were found to gain from it, of
+fp16 those of GPUs (ONNX Runtime's CPU provider would compute the file in float32)."""
 FAMILY_KINDS = {
     "convnet": ("image",),
     "edsr": ("image",),
     "mlp": ("image", "signal"),
     "mobilenet": ("image",),
+    "vit": ("image",),
     "resnet": ("image",),
     "signal": ("signal",),
 }
@@ -62,6 +66,8 @@ Precision = Annotated[str, AfterValidator(_known_precision)]
 _Number = BeforeValidator(_refuse_lookalikes)
 Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, _Number, Field(gt=0)]
+TuneSeconds = Annotated[float, _Number, Field(ge=0, le=3600, allow_inf_nan=False)]
+"""What tuning one model may take; 0 for none."""
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -109,8 +115,10 @@ class DeviceBudget(_Strict):
         known = RUNTIMES[self.runtime]
         other = next((name for name in self.precisions if name not in known), None)
         if other:
+            able = " and ".join(name for name, precisions in RUNTIMES.items() if other in precisions)
             raise ValueError(
-                f"runtime {self.runtime!r} computes in {', '.join(known)}, not {other!r}: leave it out of `precisions`"
+                f"runtime {self.runtime!r} computes in {' and '.join(known)}, not {other!r}, which {able} would: "
+                "leave it out of `precisions`"
             )
         return self
 
@@ -149,6 +157,9 @@ class SearchBudget(_Strict):
     max_measurements: Annotated[int, _Number, Field(ge=10, le=1000)] = 60
     """Widths measured on each device to predict its latency, those before the search and those in it. Twice as many
     where the predictor cannot be trusted; finalists are measured on top."""
+    tune_seconds: TuneSeconds = 0.0
+    """For how long each point of the final fronts is tuned before it is published (see `training.tuning`); 0: none is.
+    Each on one processor, as many at a time as `training.cpus`; on all of them where there are fewer points."""
 
 
 class Budget(_Strict):
@@ -213,38 +224,18 @@ def load_budget(path: str | Path) -> Budget:
     """
     path = Path(path)
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpecError(f"there is no budget file {str(path)!r}: give the path of a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"the budget file {str(path)!r} cannot be read ({error}): give a readable YAML file.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         reason = str(error)
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        if isinstance(error, MarkedYAMLError) and error.problem_mark:
             mark = error.problem_mark
             reason = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
         raise SpecError(f"the budget file {str(path)!r} cannot be read as YAML ({reason}): correct it there.") from None
     return parse(Budget, value, where=f"the budget {str(path)!r}")
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but a key given twice is an error, and `1e6` is a number as in YAML 1.2."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} is given twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> SpecError:

@@ -4,63 +4,59 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+import click
 
 from inn_automl.metric import Metric
 from inn_automl.precision import DEFAULT
 from inn_automl.result import DeviceResult, FrontPoint, JobResult
+from inn_automl.text_table import text_table
 from inn_automl.tracking.series import front_series, short_count
 
-PAGE_COLUMNS = 120
-"""Width of the tables where standard output is no terminal."""
 
-
-def print_summary(result: JobResult, out: Path, browse_command: str, console: Console | None = None) -> None:
+def print_summary(result: JobResult, out: Path, browse_command: str) -> None:
     """Prints the fronts of `result`, where the bundles under `out` are, and how to browse them."""
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = PAGE_COLUMNS
     for device in result.devices:
-        console.print(front_table(device))
-        console.print(device.recommendation, markup=False, soft_wrap=True)
+        click.echo(front_table(device))
+        click.echo(device.recommendation)
         recommended = next((point for point in device.front if point.id == device.recommended), None)
         if recommended:
-            console.print(f"Its bundle: {out / recommended.bundle}", markup=False, soft_wrap=True)
-        console.print()
+            click.echo(f"Its bundle: {out / recommended.bundle}")
+        click.echo()
     folders = sorted({str((out / point.bundle).parent) for device in result.devices for point in device.front})
     if folders:
-        console.print(f"All bundles: {', '.join(folders)}", markup=False, soft_wrap=True)
-    console.print(f"All numbers: {out / 'result.json'}", markup=False, soft_wrap=True)
-    console.print(f"Browse the fronts in MLflow: {browse_command}", markup=False, soft_wrap=True)
+        click.echo(f"All bundles: {', '.join(folders)}")
+    click.echo(f"All numbers: {out / 'result.json'}")
+    click.echo(f"Browse the fronts in MLflow: {browse_command}")
 
 
-def front_table(device: DeviceResult) -> Table:
-    """One device's front, fastest first; the recommended point is marked with `*`."""
+def front_table(device: DeviceResult) -> str:
+    """One device's front, fastest first, for `click.echo`; the recommended point is marked with `*`, and in colour."""
     series = front_series(device)
-    title = f"{device.name} ({series.setting})" if series.setting else device.name
-    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
-    table.add_column("")
-    table.add_column("id", overflow="fold")
-    metric = series.metric
-    table.add_column(metric.label, justify="right")
-    table.add_column(f"test {metric.label}", justify="right", no_wrap=True)
-    for percentile in _percentiles(device):
-        table.add_column(f"p{percentile:g} ms", justify="right", no_wrap=True)
-    for name in ("params", "MACs", "size"):
-        table.add_column(name, justify="right", no_wrap=True)
+    percentiles, metric = _percentiles(device), series.metric
+    numbers = [metric.label, f"test {metric.label}", *(f"p{percentile:g} ms" for percentile in percentiles)]
+    numbers += ["params", "MACs", "size"]
+    columns = ["", "id", *numbers]
     has_precisions = any(point.precision != DEFAULT for point in series.points)
     if has_precisions:
-        table.add_column("in", no_wrap=True)
-    for index, point in enumerate(series.points):
-        best = index == series.recommended
-        cells = [*_cells(point, _percentiles(device), metric), *([point.precision] if has_precisions else [])]
-        table.add_row("*" if best else "", *cells, style="bold green" if best else None)
-    table.caption = "* recommended. " if series.recommended is not None else ""
+        columns.append("in")
+    rows = [
+        [
+            "*" if index == series.recommended else "",
+            *_cells(point, percentiles, metric),
+            *([point.precision] if has_precisions else []),
+        ]
+        for index, point in enumerate(series.points)
+    ]
+    lines = [
+        click.style(line, fg="green", bold=True) if line.startswith("*") else line
+        for line in text_table(columns, rows, right=numbers).splitlines()
+    ]
+    title = f"{device.name} ({series.setting})" if series.setting else device.name
+    caption = "* recommended. " if series.recommended is not None else ""
     label = f"{metric.label[0].upper()}{metric.label[1:]}"
-    table.caption += f"{label} in {metric.unit}; in" if metric.unit else "In"
-    table.caption += " brackets 95 % confidence intervals."
-    return table
+    caption += f"{label} in {metric.unit}; in" if metric.unit else "In"
+    caption += " brackets 95 % confidence intervals."
+    return "\n".join([click.style(title, bold=True), *lines, click.style(caption, dim=True)])
 
 
 def _percentiles(device: DeviceResult) -> list[float]:

@@ -16,7 +16,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from inn_automl.integral import Widths
 from inn_automl.search.evaluation import Evaluation
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import Trained, run_trial, salvage_trial
+from inn_automl.training.tuning import Outcome
+from inn_automl.training.tuning_task import Tuner, TuningTask
 from workers.distributed import MAX_FAILURES, failure, metrics, train_on_workers
 
 logger = logging.getLogger(__name__)
@@ -132,6 +134,49 @@ class RayBackend(Backend):
             raise
         evaluations: list[Evaluation] = [found[i % num_tasks][i // num_tasks] for i in range(len(batch))]
         return evaluations
+
+    def tune(
+        self,
+        trained: Trained,
+        dataset: Dataset,
+        tasks: Sequence[TuningTask],
+        *,
+        on_progress: Callable[[float], None],
+    ) -> list[Outcome]:
+        if not tasks:
+            return []
+        self._connect()
+        dataset_ref, trained_ref = self._put(dataset), self._put_network(trained)
+        cpus = max(1, min(self._cpus // min(len(tasks), self._cpus), _largest_node()))
+        gpu_share = min(1.0, self._gpus * cpus / self._cpus) if self._gpus else 0
+        remote = _tune_task.options(num_cpus=cpus, num_gpus=gpu_share)
+        num_parallel = self._cpus // cpus
+        waiting = list(enumerate(tasks))
+        running: dict[ray.ObjectRef, int] = {}
+        found: dict[int, Outcome] = {}
+        try:
+            while waiting or running:
+                # In a cluster that others use too, tasks that wait would start beyond this job's share of processors.
+                while waiting and len(running) < num_parallel:
+                    index, task = waiting.pop(0)
+                    reference = remote.remote(trained_ref, dataset_ref, task, cpus, bool(self._gpus))
+                    running[reference] = index
+                (reference,), _ = ray.wait(list(running), num_returns=1)
+                found[running.pop(reference)] = ray.get(reference)
+                on_progress(len(found) / len(tasks))
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, InnAutomlError) else error
+            raise BackendError(f"a model could not be tuned: {cause}") from error
+        except ray.exceptions.RayError as error:
+            raise BackendError(f"Ray lost a tuning {MAX_FAILURES} times ({error}): start again.") from error
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+        return [found[index] for index in range(len(tasks))]
+
+    def tuning_seconds(self, tasks: Sequence[TuningTask]) -> float:
+        left = [task.seconds for task in tasks if not task.is_done]
+        return max(left) * -(-len(left) // self._cpus) if left else 0.0
 
     def close(self) -> None:
         ray.shutdown()
@@ -258,6 +303,15 @@ def _evaluate_task(
         _evaluators.clear()
         _evaluators[key] = Evaluator(trained, dataset, split, device="cuda" if on_gpu else "cpu")
     return [_evaluators[key](widths) for widths in batch]
+
+
+@ray.remote(max_retries=MAX_FAILURES)
+def _tune_task(trained: Trained, dataset: Dataset, task: TuningTask, cpus: int, on_gpu: bool) -> Outcome:
+    """Tunes one model; it is kept in the job's folder, so that a task that is tried again finds it."""
+    import torch
+
+    torch.set_num_threads(cpus)
+    return Tuner(trained, dataset, device="cuda" if on_gpu else "cpu")(task)
 
 
 def _ask_for(address: str) -> None:

@@ -167,7 +167,12 @@ def _discretize(order: RunOrder, folder: Path, progress: RunProgress) -> Path:
     widths = order.widths.widths if order.widths.widths is not None else float(order.widths.ratio or 0.0)
     with _folder_of(_parent_url(order), f"{order.job_id}-parent", pushed=False) as (parent, _):
         return discretize_job(
-            parent, widths, folder / "bundles", dataset=_dataset(order), precision=order.widths.precision
+            parent,
+            widths,
+            folder / "bundles",
+            dataset=_dataset(order),
+            precision=order.widths.precision,
+            tune_seconds=order.widths.tune_seconds,
         )
 
 

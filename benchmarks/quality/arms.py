@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -34,14 +34,26 @@ class Made:
     """Modules in eval mode, one for each of `RATIOS`, and the widths they have.
 
     Attributes:
+        train_s: seconds of processor time of all training, on one thread: what else the machine does is not in it.
         sampled: of an arm whose modules are fitted where that helps, what they would be otherwise.
-        train_s: seconds of all training.
+        at: makes the module at any widths; None where each width was trained for itself.
     """
 
     modules: list[nn.Module]
     widths: list[dict[str, int]]
     train_s: float
     sampled: list[nn.Module] = field(default_factory=list)
+    at: Callable[[Mapping[str, int]], nn.Module] | None = None
+
+
+class _Clock:
+    seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        started_at = time.process_time()
+        yield
+        self.seconds += time.process_time() - started_at
 
 
 @dataclass(frozen=True)
@@ -63,10 +75,28 @@ class Setting:
     def example(self) -> torch.Tensor:
         return torch.zeros(2, *self.dataset.input_shape)
 
-    def sampled(self, network: IntegralNetwork, widths: list[dict[str, int]]) -> list[nn.Module]:
+    def sampled(self, network: IntegralNetwork, widths: Sequence[Mapping[str, int]]) -> list[nn.Module]:
         """With re-estimated normalization statistics."""
         calibration = calibration_samples(self.dataset)
         return [calibrate(network, one, calibration)[0] for one in widths]
+
+    def made(self, network: IntegralNetwork, clock: _Clock) -> Made:
+        """All widths, sampled from one network."""
+        widths = _widths(network)
+        return Made(
+            self.sampled(network, widths), widths, clock.seconds, at=lambda one: self.sampled(network, [one])[0]
+        )
+
+    def fitted(self, network: IntegralNetwork, clock: _Clock) -> Made:
+        """All widths, each sampled from one network or fitted, as a job does."""
+        widths, candidates = _widths(network), Candidates(network, self.dataset)
+        return Made(
+            [candidates.make(one).module for one in widths],
+            widths,
+            clock.seconds,
+            self.sampled(network, widths),
+            at=lambda one: candidates.make(one).module,
+        )
 
     def train(self, network: IntegralNetwork, gradients: Gradients, *, epochs: int = 0, rate: float = 1.0) -> None:
         """Chooses the best epoch at full width where gradients are plain, else at three widths."""
@@ -85,16 +115,6 @@ class Arm:
     make: Callable[[Setting], Made]
 
 
-class _Clock:
-    seconds = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        started_at = time.monotonic()
-        yield
-        self.seconds += time.monotonic() - started_at
-
-
 def _widths(network: IntegralNetwork) -> list[dict[str, int]]:
     return [network.uniform_widths(ratio) for ratio in RATIOS]
 
@@ -103,17 +123,14 @@ def ours(setting: Setting) -> Made:
     clock, network = _Clock(), setting.network()
     with clock.running():
         train(network, setting.dataset, setting.recipe, seed=setting.seed)
-    widths, candidates = _widths(network), Candidates(network, setting.dataset)
-    modules = [candidates.make(one).module for one in widths]
-    return Made(modules, widths, clock.seconds, setting.sampled(network, widths))
+    return setting.fitted(network, clock)
 
 
 def _one_model(gradients: Gradients, partition: Partition, epochs_factor: int, setting: Setting) -> Made:
     clock, network = _Clock(), setting.network(partition)
     with clock.running():
         setting.train(network, gradients, epochs=epochs_factor * setting.recipe.epochs)
-    widths = _widths(network)
-    return Made(setting.sampled(network, widths), widths, clock.seconds)
+    return setting.made(network, clock)
 
 
 def separate(setting: Setting) -> Made:
@@ -144,20 +161,16 @@ def _plainly_trained(setting: Setting, clock: _Clock) -> IntegralNetwork:
 def converted(setting: Setting) -> Made:
     clock = _Clock()
     network = _plainly_trained(setting, clock)
-    widths = _widths(network)
     samples = calibration_samples(setting.dataset).standardized(slice(0, NUM_FITTED))
     module = network.discretize(network.full_widths).eval()
-    made = convert(module, setting.example, calibration=samples)
-    candidates = Candidates(made.network, setting.dataset)
-    return Made([candidates.make(one).module for one in widths], widths, clock.seconds)
+    return setting.fitted(convert(module, setting.example, calibration=samples).network, clock)
 
 
 def pruned(setting: Setting) -> Made:
     clock = _Clock()
     network = _plainly_trained(setting, clock)
     permute(network, by_magnitude(network))
-    widths = _widths(network)
-    return Made(setting.sampled(network, widths), widths, clock.seconds)
+    return setting.made(network, clock)
 
 
 def pruned_tuned(setting: Setting) -> Made:

@@ -19,6 +19,7 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, count_correct
 from inn_automl.training.augment import augment
 from inn_automl.training.recipe import Recipe
+from inn_automl.training.run import make_optimizer
 from inn_automl.training.sandwich import Widths, random_widths, sandwich_gradients
 from inn_automl.training.schedule import learning_rate_at
 
@@ -36,7 +37,7 @@ def train_peer(
     *,
     validated: list[dict[str, int]] | None = None,
 ) -> None:
-    """Trains in place on the CPU by SGD; on return the network holds its best epoch and is in eval mode.
+    """Trains in place on the CPU; on return the network holds its best epoch and is in eval mode.
 
     Args:
         validated: the widths by whose accuracy the best epoch is chosen; by default smallest, full, and one between.
@@ -48,16 +49,7 @@ def train_peer(
         {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups},
         network.full_widths,
     ]
-    parameters = list(network.parameters())
-    optimizer = torch.optim.SGD(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.momentum > 0,
-    )
+    optimizer, parameters = make_optimizer(network, recipe)
     steps_per_epoch = len(samples) // recipe.batch_size
     best: dict[str, Tensor] = {}
     best_score = -math.inf
@@ -77,7 +69,7 @@ def train_peer(
             optimizer.zero_grad(set_to_none=True)
             gradients(network, x, y, recipe, rng)
             if recipe.max_gradient_norm is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, recipe.max_gradient_norm)
+                torch.nn.utils.clip_grad_norm_(list(parameters.values()), recipe.max_gradient_norm)
             optimizer.step()
         num_correct = [count_correct(calibrate(network, widths, calibration)[0], validation) for widths in validated]
         if sum(num_correct) >= best_score:

@@ -16,13 +16,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.quality.arms import ARMS, RATIOS, Setting
+from benchmarks.quality.arms import ARMS, RATIOS, Made, Setting
 from benchmarks.quality.tasks import Task, load_task
 from benchmarks.report import hardware_name, installed_versions
 from inn_automl.devices.environment import describe_machine
+from inn_automl.integral import IntegralNetwork
 from inn_automl.search.evaluation import Samples, count_correct, split_samples
+from inn_automl.search.pareto import hypervolume, pareto_front
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.recipe import Recipe, default_recipe
+from inn_automl.training.sandwich import random_widths
+
+NUM_SEARCHED = 32
+"""Random widths, besides the uniform ones, of the search that every arm with one model is put through."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
         **{name: [_accuracy(module, samples) for module in made.modules] for name, samples in splits.items()},
         "sampled": [_accuracy(module, splits["test"]) for module in made.sampled],
         "macs": [network.costs(widths).macs for widths in made.widths],
+        "searched": _searched(made, network, splits),
         "fingerprint": dataset.fingerprint,
         "samples": {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
         "train_s": round(made.train_s, 1),
@@ -75,6 +82,33 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
     }
     write_json(run.path(folder), outcome)
     return outcome
+
+
+def _searched(made: Made, network: IntegralNetwork, splits: dict[str, Samples]) -> list[dict[str, Any]]:
+    """The front of a search that is the same for every arm: random widths of each layer, chosen on validation.
+
+    Where each width was trained for itself there is nothing to search.
+    """
+    if made.at is None:
+        return []
+    rng = np.random.default_rng(0)
+    found = []
+    for widths in [*made.widths, *(random_widths(network, rng) for _ in range(NUM_SEARCHED))]:
+        module = made.at(widths)
+        found.append({"macs": network.costs(widths).macs, "module": module, **_accuracies(module, splits)})
+    front = pareto_front([one["macs"] for one in found], [one["validation"] for one in found])
+    return [{key: found[i][key] for key in ("macs", "validation", "test")} for i in front]
+
+
+def _accuracies(module: nn.Module, splits: dict[str, Samples]) -> dict[str, float]:
+    return {name: _accuracy(module, samples) for name, samples in splits.items()}
+
+
+def searched_volume(outcome: dict[str, Any]) -> float:
+    """Hypervolume of the searched front's test accuracy in % over the share of all MACs, from (1, 0 %)."""
+    full = max(outcome["macs"])
+    front = outcome["searched"]
+    return hypervolume([one["macs"] / full for one in front], [one["test"] for one in front], (1.0, 0.0))
 
 
 def _accuracy(module: nn.Module, samples: Samples) -> float:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from inn_automl.api.base import Name, UtcTime, WireModel
 from inn_automl.precision import DEFAULT
 from inn_automl.result import DeviceResult
-from inn_automl.spec import DeviceBudget, JobSpec, Precision, SearchBudget
+from inn_automl.spec import DeviceBudget, JobSpec, Precision, SearchBudget, TuneSeconds
 
 
 class JobState(StrEnum):
@@ -64,6 +64,8 @@ class DiscretizeJob(WireModel):
     widths: dict[str, Annotated[int, Field(gt=0)]] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     precision: Precision = DEFAULT
+    tune_seconds: TuneSeconds = 0.0
+    """For how long the model is tuned on the training samples before it is exported."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> DiscretizeJob:
@@ -76,7 +78,7 @@ class JobProgress(WireModel):
     """How far the running stage is."""
 
     stage: str
-    """Finer than the state: starting, checking, training, calibrating, searching, measuring, publishing."""
+    """Finer than the state: starting, checking, training, calibrating, searching, measuring, tuning, publishing."""
     fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     seconds_left: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Of this stage; null while too little was done to say."""

@@ -214,9 +214,19 @@ class Client:
         widths: Mapping[str, int] | None = None,
         ratio: float | None = None,
         precision: str = DEFAULT,
+        tune_seconds: float = 0.0,
     ) -> Job:
-        """One more model of a finished job: `widths` by group, or one `ratio` (0 to 1) of all groups."""
-        values = {"widths": widths and dict(widths), "ratio": ratio, "precision": precision}
+        """One more model of a finished job: `widths` by group, or one `ratio` (0 to 1) of all groups.
+
+        Args:
+            tune_seconds: for how long it is tuned on the training samples before it is exported.
+        """
+        values = {
+            "widths": widths and dict(widths),
+            "ratio": ratio,
+            "precision": precision,
+            "tune_seconds": tune_seconds,
+        }
         body = parse(DiscretizeJob, values, where="the discretization")
         return self._one(Job, "POST", f"/jobs/{_part(job_id)}/discretize", json=_json(body), headers=_new_key())
 

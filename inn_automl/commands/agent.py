@@ -61,10 +61,9 @@ def _list_runtimes(context: click.Context) -> None:
     from inn_automl.devices import runtimes
 
     versions, reasons = runtimes.probe()
-    print_table(
-        ("runtime", "version", "what is missing"),
-        [(name, versions.get(name, "-"), reasons.get(name, "")) for name in runtimes.NAMES],
-    )
+    print_table(("runtime", "version"), [(name, versions.get(name, "missing")) for name in runtimes.NAMES])
+    for name, reason in reasons.items():
+        click.echo(f"\n{name}: {reason}")  # whole, so that a command in it can be copied
     context.exit()
 
 

@@ -9,7 +9,7 @@ import click
 from inn_automl.client import Client
 from inn_automl.client.client import RECOMMENDED
 from inn_automl.client.transfers import DownloadedFile
-from inn_automl.commands.options import connect, print_json, print_table, server_options, transfer_bar, wide_console
+from inn_automl.commands.options import connect, print_json, print_table, server_options, transfer_bar
 from inn_automl.commands.watching import follow
 from inn_automl.errors import InputError
 from inn_automl.precision import DEFAULT, PRECISIONS
@@ -40,17 +40,16 @@ def front(job: str, device: str | None, home: Path | None, url: str | None, key:
     if as_json:
         print_json(found)
         return
-    console = wide_console()
     for shown in devices:
-        console.print(front_table(shown))
-        console.print(shown.recommendation, soft_wrap=True)
+        click.echo(front_table(shown))
+        click.echo(shown.recommendation)
         if shown.front:
             point = RECOMMENDED if shown.recommended else shown.front[0].id
             command = f"inn-automl download {job} --device {shown.name} --point {point} -o model.zip"
-            console.print(f"Download: {command}", soft_wrap=True)
-        console.print()
+            click.echo(f"Download: {command}")
+        click.echo()
     if page:
-        console.print(f"In MLflow: {page}", soft_wrap=True, highlight=False)
+        click.echo(f"In MLflow: {page}")
 
 
 @click.command()
@@ -124,6 +123,13 @@ def _only_device(client: Client, job: str) -> str:
 @click.option("--ratio", type=click.FloatRange(0, 1, min_open=True), help="Of the full width, for all groups.")
 @click.option("--widths", metavar="GROUP=N,...", help="Channels of each group.")
 @click.option("--precision", default=DEFAULT, show_default=True, help=f"One of {', '.join(PRECISIONS)}.")
+@click.option(
+    "--tune-seconds",
+    type=float,
+    default=0.0,
+    metavar="S",
+    help="Tune it on the training samples first, at most 3600 s.",
+)
 @OUT
 @server_options
 def discretize(
@@ -131,6 +137,7 @@ def discretize(
     ratio: float | None,
     widths: str | None,
     precision: str,
+    tune_seconds: float,
     out: Path,
     home: Path | None,
     url: str | None,
@@ -142,7 +149,7 @@ def discretize(
         raise click.UsageError("Give either --ratio or --widths.")
     chosen = None if widths is None else parse_widths(widths)
     with connect(home, url, key) as client:
-        made = client.discretize(job, widths=chosen, ratio=ratio, precision=precision)
+        made = client.discretize(job, widths=chosen, ratio=ratio, precision=precision, tune_seconds=tune_seconds)
         follow(client, made.id)
         with transfer_bar(f"downloading {out.name}") as on_progress:
             file = client.download_bundle(made.id, out, on_progress)

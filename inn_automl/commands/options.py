@@ -10,15 +10,11 @@ from typing import Any, TypeVar
 
 import click
 from pydantic import BaseModel
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
+from tqdm import tqdm
 
 from inn_automl.client import Client, find_server
 from inn_automl.client.transfers import OnProgress
-
-PAGE_COLUMNS = 120
-"""Width of tables where standard output is no terminal."""
+from inn_automl.text_table import text_table
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -59,28 +55,16 @@ def plain(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    wide_console().print(table)
-
-
-def wide_console() -> Console:
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = PAGE_COLUMNS
-    return console
+    click.echo(text_table(columns, rows))
 
 
 @contextmanager
 def transfer_bar(title: str) -> Iterator[OnProgress]:
     """A bar on standard error for bytes that move; nothing where that is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as p:
-        task = p.add_task(title, total=None)
-        yield lambda done, total: p.update(task, completed=done, total=total)
+    with tqdm(desc=title, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, disable=None) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

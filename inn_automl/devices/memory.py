@@ -53,6 +53,7 @@ def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
         MeasurementError: the model cannot be loaded or run.
     """
     runtime = runtimes.create(request["runtime"], request["threads"])
+    runtime.start()
     ((name, path),) = request["models"].items()
     emit({"event": "loading", "model": name})
     gc.collect()

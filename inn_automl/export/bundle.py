@@ -19,7 +19,7 @@ from inn_automl import __version__
 from inn_automl.errors import CorruptFileError, StorageError
 from inn_automl.export.archive import pack, sha256, unpack
 from inn_automl.metric import ACCURACY, Metric, Task
-from inn_automl.result import LatencySummary
+from inn_automl.result import LatencySummary, Tuning
 from inn_automl.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -157,12 +157,13 @@ class Verification(_Record):
     """How model.onnx compares with the torch module."""
 
     max_difference: float
-    """Largest |ONNX - torch| as a share of the largest |output|; of a quantized model, that of the float32 file that it
-    was made from."""
+    """Largest |ONNX - torch| as a share of the largest |output|; of an int8 model, that of the float32 file that it was
+    made from."""
     tolerance: float
     num_samples: int
     agreement: float | None = None
-    """Of a quantized model: the share of the validation samples that it gives the same class as that file does."""
+    """Of a model that is not fp32: the share of the validation samples that it gives the same class as the float32 file
+    that it was made from."""
 
 
 class File(_Record):
@@ -183,7 +184,7 @@ class BundleConfig(Rated):
     widths: dict[str, int]
     """Channels by coupled group."""
     precision: str = "fp32"
-    """What model.onnx computes in: fp32 or int8. The weights beside it are float32 in any case."""
+    """What model.onnx computes in: fp32, fp16 or int8. The weights beside it are float32 in any case."""
     task: Task = "classification"
     classes: tuple[str, ...]
     """In the order of the logits; empty for other tasks than classification."""
@@ -202,6 +203,8 @@ class BundleConfig(Rated):
     latency: dict[str, LatencyEvidence]
     """By device name."""
     verification: Verification
+    tuning: Tuning | None = None
+    """How the model was tuned, where it was; `quality` is that after it."""
     files: dict[str, File] = {}
     versions: dict[str, str] = {}
     created_at: datetime | None = None

@@ -55,6 +55,8 @@ class Part(_Record):
     """The weight is the leading block of this shape: `tensor[:shape[0], :shape[1], ...]`."""
     scale: str | None = None
     """Tensor with a factor for each index of the first dimension: batch norm that was folded into the weight."""
+    transposed: bool = False
+    """Whether the weight is this block, scaled, with its axes in reverse."""
 
 
 class ElasticDevice(_Record):
@@ -137,7 +139,7 @@ class ElasticFile:
         block = self.tensors[part.tensor][tuple(slice(size) for size in part.shape)]
         if part.scale is not None:
             block = block * self.tensors[part.scale].reshape(-1, *[1] * (block.ndim - 1))
-        return np.ascontiguousarray(block)
+        return np.ascontiguousarray(block.T if part.transposed else block)
 
 
 def read_elastic(path: str | Path) -> ElasticFile:

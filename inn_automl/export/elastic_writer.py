@@ -43,7 +43,9 @@ def write_elastic(
         point = _point(config)
         contents[point.graph], parts[point.id] = shared.take(point.id, members[ONNX])
         points.append(point)
-    dumped = {name: {key: part.model_dump(exclude_none=True) for key, part in of.items()} for name, of in parts.items()}
+    dumped = {
+        name: {key: part.model_dump(exclude_defaults=True) for key, part in of.items()} for name, of in parts.items()
+    }
     contents = {WEIGHTS: shared.data(), PARTS: json.dumps(dumped, separators=(",", ":")).encode(), **contents}
     elastic = ElasticConfig(
         **common,

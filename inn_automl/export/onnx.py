@@ -31,10 +31,13 @@ from torch import Tensor, nn
 
 from inn_automl import __version__
 from inn_automl.errors import ExportError
+from inn_automl.export.attention import TRANSLATIONS
 from inn_automl.storage import write_atomically
 
 INPUT, LOGITS, OUTPUT = "input", "logits", "output"
 """Names of the ports; the output is called logits where it is one number a class."""
+TRANSPOSED = ".T"
+"""What follows the name of a weight that is stored transposed, as a product with more than two axes takes it."""
 
 Statistics = tuple[np.ndarray, np.ndarray]
 """Mean and standard deviation, one number a channel."""
@@ -186,6 +189,7 @@ def translate(raw: RawInput, input_shape: Sequence[int]) -> ir.Model:
                 dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
                 input_names=[INPUT],
                 output_names=[raw.output_name],
+                custom_translation_table=TRANSLATIONS,
                 external_data=False,
                 optimize=False,
                 verbose=False,
@@ -265,6 +269,7 @@ def finish(model: ir.Model, widths: Mapping[str, int] | None) -> bytes:
         ExportError: the graph could not be folded, or the file would pass 2 GiB.
     """
     try:
+        _transpose_weights(model.graph)
         fold_constants(model)
         model = rewrite(model, _FOLD_BATCH_NORM)
         passes.IdentityEliminationPass()(model)
@@ -299,6 +304,28 @@ def _reshape_target(node: ir.Node) -> list[int] | None:
     if 0 in rest or not all(isinstance(size, int) for size in rest):
         return None
     return [0, *(int(size) for size in rest)]  # type: ignore[arg-type]
+
+
+def _transpose_weights(graph: ir.Graph) -> None:
+    """Makes initializers of transposed ones, whatever their size, under names by which the weight is known."""
+    for node in list(graph):
+        source = node.inputs[0] if node.op_type == "Transpose" else None
+        if source is None or source.const_value is None or not source.is_initializer():
+            continue
+        name = f"{source.name}{TRANSPOSED}"
+        if name not in graph.initializers:
+            order = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
+            tensor = ir.tensor(np.ascontiguousarray(source.const_value.numpy().transpose(order)), name=name)
+            graph.register_initializer(
+                ir.Value(
+                    name=name,
+                    shape=ir.Shape(tensor.shape.numpy()),
+                    type=ir.TensorType(tensor.dtype),
+                    const_value=tensor,
+                )
+            )
+        ir.convenience.replace_all_uses_with(node.outputs[0], graph.initializers[name])
+        graph.remove(node, safe=True)
 
 
 def _is_zeros(value: ir.Value | None) -> bool:

@@ -30,13 +30,14 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType,
 
 from inn_automl import __version__
 from inn_automl.errors import ExportError, StorageError
-from inn_automl.export.onnx import CONVOLUTIONS, INPUT, LOGITS
+from inn_automl.export.half import as_computed
+from inn_automl.export.onnx import CONVOLUTIONS, INPUT
+from inn_automl.export.targets import restoring
+from inn_automl.precision import METADATA_KEY
 from inn_automl.storage import write_atomically
 
 NUM_CALIBRATION = 256
 """Training samples that the ranges of activations are found on."""
-PRECISION_KEY = "inn_automl.precision"
-"""Of the file's metadata."""
 
 OPERATIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool",
               "MaxPool", "Relu", "Clip", "Sigmoid", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Split",
@@ -97,22 +98,22 @@ def _quantize(model: onnx.ModelProto, samples: NDArray[np.float32], **options: A
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     _average_globally(model.graph)
-    restoring = _restoring(model.graph)
+    restored = restoring(model.graph)
     onnx.helper.set_model_props(model, _INFERRED)
     quantizer = QDQQuantizer(
         model,
         weight_qType=QuantType.QInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, _ranges(model, samples)),
         nodes_to_quantize=[],
-        nodes_to_exclude=[node.name for node in [*restoring, *_reading_images(model.graph)]],
+        nodes_to_exclude=[node.name for node in [*restored, *_reading_images(model.graph)]],
         op_types_to_quantize=OPERATIONS,
         extra_options={},
         **options,
     )
     quantized: onnx.ModelProto = quantizer.quantize_model()
-    _free_output(quantized.graph, [node.name for node in restoring])
+    _free_output(quantized.graph, [node.name for node in restored])
     del quantized.graph.value_info[:]
-    onnx.helper.set_model_props(quantized, {**metadata, PRECISION_KEY: "int8"})
+    onnx.helper.set_model_props(quantized, {**metadata, METADATA_KEY: "int8"})
     quantized.producer_name, quantized.producer_version = "inn_automl", __version__
     return quantized.SerializeToString(deterministic=True)
 
@@ -159,24 +160,6 @@ def _ranges(model: onnx.ModelProto, samples: NDArray[np.float32]) -> dict[str, t
     return found
 
 
-def _restoring(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes that bring the output to the units of the targets, the last one first."""
-    name = graph.output[0].name
-    if name == LOGITS:
-        return []
-    producers = {name: node for node in graph.node for name in node.output}
-    constants = {tensor.name for tensor in graph.initializer}
-    found = []
-    for operation in ("Add", "Mul"):
-        node = producers.get(name)
-        # A deviation or mean that is all ones or zeros leaves no node.
-        if node is None or node.op_type != operation or sum(value in constants for value in node.input) != 1:
-            continue
-        found.append(node)
-        name = next(value for value in node.input if value not in constants)
-    return found
-
-
 def _reading_images(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Of a network from images to images: the convolutions that read the input, and what comes before them."""
     if len(graph.output[0].type.tensor_type.shape.dim) != 4:
@@ -190,15 +173,15 @@ def _reading_images(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return found
 
 
-def _free_output(graph: onnx.GraphProto, restoring: Sequence[str]) -> None:
+def _free_output(graph: onnx.GraphProto, restored: Sequence[str]) -> None:
     """Takes the rounding of the network's output out of a quantized graph.
 
     Args:
-        restoring: names of the nodes that the graph's output is still computed by from it, the last one first.
+        restored: names of the nodes that the graph's output is still computed by from it, the last one first.
     """
     producers = {name: node for node in graph.node for name in node.output}
     name = graph.output[0].name
-    for _ in restoring:
+    for _ in restored:
         name = next(value for value in producers[name].input if value in producers)
     last = producers[name]
     if last.op_type != "DequantizeLinear" or last.input[0] not in producers:
@@ -217,11 +200,13 @@ def _free_output(graph: onnx.GraphProto, restoring: Sequence[str]) -> None:
 def outputs(path: str | Path, samples: NDArray[np.generic], *, threads: int = 1) -> Iterator[NDArray[np.float32]]:
     """What an ONNX file makes of the raw samples (N, *input_shape) in ONNX Runtime on the CPU, batch by batch.
 
+    Of a float16 file, what it gives where there are kernels for float16: see `export.half`.
+
     Raises:
         ExportError: the file cannot be run.
     """
     try:
-        session = _session(Path(path).read_bytes(), threads)
+        session = _session(as_computed(Path(path).read_bytes()), threads)
         for batch in _batches(samples):
             yield session.run(None, {INPUT: batch})[0]
     except Exception as error:  # ONNX Runtime's errors share no base class

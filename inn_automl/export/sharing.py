@@ -19,6 +19,7 @@ from inn_automl.errors import StorageError
 from inn_automl.export.bundle import WEIGHTS
 from inn_automl.export.elastic import DTYPES, Part
 from inn_automl.export.inn import NODES
+from inn_automl.export.onnx import TRANSPOSED
 
 SMALLEST_BYTES = 256
 """Smaller tensors stay in the graph: saying where they are would take as many bytes."""
@@ -67,7 +68,11 @@ class SharedWeights:
             values = numpy_helper.to_array(initializer)
             if values.nbytes < SMALLEST_BYTES or values.dtype not in _TYPES:
                 continue
-            parts[initializer.name] = self._part(point, initializer.name, values)
+            if initializer.name.endswith(TRANSPOSED):
+                part = self._part(point, initializer.name.removesuffix(TRANSPOSED), values.T)
+                parts[initializer.name] = part.model_copy(update={"transposed": True})
+            else:
+                parts[initializer.name] = self._part(point, initializer.name, values)
             bare = TensorProto(
                 name=initializer.name,
                 dims=initializer.dims,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from inn_automl.errors import StorageError, VerificationError
+from inn_automl.export.half import as_computed
 from inn_automl.export.onnx import INPUT, RawInput, Statistics
 
 TOLERANCE = 1e-4
@@ -22,6 +23,10 @@ The families and a ResNet-18 stay below 3e-7; logits that are small differences 
 A single tensor that is off by a percent, or a mean by one gray level, shows. What passes can change a prediction only
 where two logits are closer than 2e-4 of the largest one.
 """
+
+HALF_TOLERANCE = 5e-2
+"""The same of a float16 file, whose unit roundoff is 5e-4. The families stay below 2e-3, and a value that
+overflows shows."""
 
 _BATCH_SIZES = (1, 3)  # the usual one, and one that the file was not translated with
 
@@ -39,7 +44,7 @@ def verify_onnx(
     """Runs an ONNX file in ONNX Runtime and a module in torch on the same raw samples, in batches of 1 and of 3.
 
     Args:
-        path: a file as `export_onnx` writes it.
+        path: a file as `export_onnx` or `halve_onnx` writes it.
         module: takes standardized float32 (N, *input_shape); run in eval mode on the CPU, as a copy.
         samples: (N, *input_shape), N at least 1, raw values of the dataset; all are used, each in both batch sizes.
         mean, std, target_statistics: as exported.
@@ -74,7 +79,7 @@ def compare(model: bytes, raw: RawInput, samples: np.ndarray, *, tolerance: floa
         )
     wanted, difference = raw.relative(expected), 0.0
     try:
-        session = _session(model)
+        session = _session(as_computed(model))
         for batch_size in _BATCH_SIZES:
             for start in range(0, len(samples), batch_size):
                 rows = np.arange(start, start + batch_size) % len(samples)

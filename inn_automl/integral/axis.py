@@ -157,11 +157,15 @@ class Variables:
             return (Segment(spread[0].var, spread[0].outer * before, spread[0].inner),)
         return spread * before if before <= MAX_REPEATS else None
 
-    def unflatten(self, axis: Axis, sizes: Sequence[int], where: str) -> list[Axis]:
+    def unflatten(self, axis: Axis, sizes: Sequence[int], where: str, remaining: int | None = None) -> list[Axis]:
         """The axes that a row-major split of one axis gives. The resizable part goes where its repeats allow it.
 
         Trailing axes that lie inside of the repeats of every channel are constant, what stands in front of the
         resizable axis is a fixed number of parts (heads, groups).
+
+        Args:
+            remaining: the position whose size was not given but is what the others leave: it is the one that is
+                resized (heads of a fixed size, where that is the last).
         """
         if len(sizes) == 1:
             return [axis]
@@ -169,11 +173,16 @@ class Variables:
             return [self.constant(size, self.reason([axis])) for size in sizes]
         resolved = self.resolve(axis)
         position, inner = len(sizes) - 1, 1
-        while position > 0 and all(s.inner % (inner * sizes[position]) == 0 for s in resolved):
+        while position > (remaining or 0) and all(s.inner % (inner * sizes[position]) == 0 for s in resolved):
             inner *= sizes[position]
             position -= 1
-        stripped = tuple(Segment(s.var, s.outer, s.inner // inner) for s in resolved)
-        part = self.part(stripped, math.prod(sizes[:position]), where)
+        if remaining is not None and position > remaining:
+            inner, position = math.prod(sizes[remaining + 1 :]), remaining
+            part = self.new(sizes[position])
+            self.unify((Segment(part[0].var, math.prod(sizes[:position]), inner),), axis, where)
+        else:
+            stripped = tuple(Segment(s.var, s.outer, s.inner // inner) for s in resolved)
+            part = self.part(stripped, math.prod(sizes[:position]), where)
         return [
             *(self.constant(size) for size in sizes[:position]),
             part,

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from inn_automl.integral.fitting import fit, fit_clipped
 from inn_automl.integral.following import evaluating
 from inn_automl.integral.network import IntegralNetwork
 from inn_automl.integral.observation import Consumer, consumers, observe, windows_at
@@ -25,6 +27,24 @@ from inn_automl.integral.observation import Consumer, consumers, observe, window
 RIDGE = 1e-3
 """By how much a fit is held to the network's own samples, relative to the mean square of a channel: it keeps channels
 that are all but sums of others from large weights."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a fit is after.
+
+    Attributes:
+        is_clipped: whether outputs that an activation clips in the full network may be anything that it clips as well.
+        keeps_statistics: whether layers normalize with the statistics of the full width while later ones are fitted,
+            rather than with those of the samples.
+    """
+
+    is_clipped: bool
+    keeps_statistics: bool = False
+
+
+RULES = (Rule(is_clipped=True), Rule(is_clipped=False), Rule(is_clipped=False, keeps_statistics=True))
+"""The best one first, where much is left out; where little is, one of the others may be better."""
 
 
 class Compensator:
@@ -45,17 +65,14 @@ class Compensator:
         self._consumers = [one for one in consumers(network) if one.path in self._seen]
         self._consumers = [one for one in self._consumers if self._seen[one.path].num_calls == 1]
 
-    def discretize(
-        self, widths: Mapping[str, int], *, keep_statistics: bool = False, ridge: float = RIDGE
-    ) -> nn.Module:
+    def discretize(self, widths: Mapping[str, int], rule: Rule | None = None, *, ridge: float = RIDGE) -> nn.Module:
         """A plain module at the widths.
 
         Its normalization statistics are those of the full width, resampled: re-estimate them
         (`normalization.reestimate_normalization`) before use.
 
         Args:
-            keep_statistics: whether layers normalize with the statistics of the full width while later ones are fitted,
-                rather than with those of the samples. Measured: better where little is left out, worse where much is.
+            rule: of the fits; by default the first of `RULES`.
             ridge: by how much the fits are held to the network's own samples: 0 for not at all.
 
         Raises:
@@ -63,11 +80,12 @@ class Compensator:
         """
         samples = self._network.coupling.samples(self._network.check_widths(widths))
         module = self._network.discretize(widths)
+        rule = rule or RULES[0]
         hooks = [
-            module.get_submodule(one.path).register_forward_pre_hook(self._fitting(one, samples, ridge))
+            module.get_submodule(one.path).register_forward_pre_hook(self._fitting(module, one, samples, rule, ridge))
             for one in self._consumers
         ]
-        statistics = contextlib.nullcontext() if keep_statistics else _batch_statistics(module)
+        statistics = contextlib.nullcontext() if rule.keeps_statistics else _batch_statistics(module)
         try:
             with torch.no_grad(), evaluating(module), statistics:
                 module(self._samples)
@@ -77,43 +95,23 @@ class Compensator:
         return module
 
     def _fitting(
-        self, consumer: Consumer, samples: tuple[int, ...], ridge: float
+        self, module: nn.Module, consumer: Consumer, samples: tuple[int, ...], rule: Rule, ridge: float
     ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         seen = self._seen[consumer.path]
         wanted = self._network.sample_channels(seen.outputs, consumer.weight, samples)
-        is_centered = seen.is_normalized
+        norm = None if seen.norm is None else module.get_submodule(seen.norm)
+        clip = seen.clip if rule.is_clipped else None
 
         def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             x = windows_at(layer, arguments[0], seen.places)
-            fit(layer, x, wanted, ridge=ridge, is_centered=is_centered)
+            if clip is not None and norm is None and layer.bias is not None:
+                fit_clipped(layer, x, wanted, ridge=ridge, clip=clip)
+            elif clip is not None and isinstance(norm, _BatchNorm) and norm.affine:
+                fit_clipped(layer, x, wanted, ridge=ridge, clip=clip, norm=norm)
+            else:
+                fit(layer, x, wanted, ridge=ridge, is_centered=norm is not None)
 
         return before
-
-
-def fit(layer: nn.Module, x: Tensor, wanted: Tensor, *, ridge: float, is_centered: bool) -> None:
-    """Gives a layer the weights, and the bias if it has one, with which it makes of `x` what is nearest to `wanted`.
-
-    Args:
-        layer: linear or convolutional, with the weights that the fit is held to.
-        x: (r, f) what it multiplies with its weights.
-        wanted: (r, o) its outputs.
-        ridge: how much it is held, relative to the mean square of a feature.
-        is_centered: whether the means of the outputs do not matter.
-    """
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor)
-    x, wanted = x.double(), wanted.double()
-    x_mean, wanted_mean = x.mean(0), wanted.mean(0)
-    if is_centered or bias is not None:
-        x, wanted = x - x_mean, wanted - wanted_mean
-    gram = x.T @ x
-    pull = ridge * gram.diagonal().mean() + torch.finfo(torch.float32).tiny
-    right = x.T @ wanted + pull * weight.detach().flatten(1).double().T
-    gram.diagonal().add_(pull)
-    fitted = torch.linalg.solve(gram, right).T
-    weight.data.copy_(fitted.reshape(weight.shape))
-    if isinstance(bias, Tensor):
-        bias.data.copy_(wanted_mean - fitted @ x_mean)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from torch import nn
@@ -116,6 +116,13 @@ class Coupling:
 
     def full_samples(self) -> tuple[int, ...]:
         return tuple(group.size // group.unit for group in self.groups)
+
+    def at(self, widths: Mapping[str, int]) -> Coupling:
+        """That of the plain module at the widths, whose channels are all that there is: they are its full width."""
+        groups = (
+            replace(g, size=widths[g.name], allowed=range(widths[g.name], widths[g.name] + 1)) for g in self.groups
+        )
+        return replace(self, groups=tuple(groups))
 
     def costs(self, widths: Mapping[str, int]) -> Costs:
         """Parameters and multiply-accumulates (for one sample) at the widths."""

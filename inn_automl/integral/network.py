@@ -132,7 +132,8 @@ class IntegralNetwork(nn.Module):
     def forward(self, x: Tensor, widths: Widths | None = None) -> Tensor:
         """The network's output at the widths; at full width if none are given.
 
-        Differentiable in the nodes and in trainable partitions. At full width, batch normalization in training mode
+        Differentiable in the nodes and in trainable partitions; only the running statistics that batch normalization
+        uses in evaluation mode are constants to the gradient. At full width, batch normalization in training mode
         updates its running statistics; at other widths it leaves them alone.
 
         Args:
@@ -209,6 +210,8 @@ class IntegralNetwork(nn.Module):
         for group, partition in zip(self.groups, self._resizer.partitions, strict=True):
             if isinstance(partition, Trainable):
                 tensors[f"partition.{group.name}"] = partition.delta
+                if partition.factors is not None:
+                    tensors[f"partition_factors.{group.name}"] = partition.factors
         return tensors
 
     def _partitions(self, given: Partition | Mapping[str, Partition]) -> list[Partition]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from inn_automl.errors import InputError
 from inn_automl.integral.coupling import Coupling, Parts
@@ -20,6 +24,7 @@ from inn_automl.integral.network import IntegralNetwork
 MIN_SAMPLES = 16
 MAX_ROWS = 8192
 """Rows kept of a layer's input: samples times places (of an image, of a signal)."""
+_RECTIFIERS = frozenset({functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,63 @@ class Seen:
         inputs: (r, f) features of its input, at some places of each sample.
         outputs: (r, o) its output, at other places of each sample.
         places: (k,) which places of the output these are.
-        is_normalized: whether a normalization layer takes its output, so that a mean does not matter.
+        norm: path of the normalization layer that takes its output, so that a mean does not matter; else None.
+        clip: between which values the activation passes the output (normalized, where it is), and that nothing else
+            sees it: what lies beyond does not matter. None where that is not so.
         num_calls: how often it ran.
     """
 
     inputs: Tensor
     outputs: Tensor
     places: Tensor
-    is_normalized: bool = False
+    norm: str | None = None
+    clip: tuple[float, float] | None = None
     num_calls: int = 1
+
+
+class _Uses(TorchFunctionMode):
+    """While it is entered, counts what takes the tensors that are watched, and notes by what they are clipped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watched = WeakIdKeyDictionary()  # tensor -> path of the layer that it comes from
+        self._num: Counter[str] = Counter()
+        self.clips: dict[str, tuple[float, float]] = {}
+
+    def watch(self, tensor: Tensor, path: str) -> None:
+        self._watched[tensor] = path
+
+    def is_only_clipped(self, path: str, num_steps: int) -> bool:
+        """Whether nothing but `num_steps` operations in a row, the last of which clips, has taken what a layer made."""
+        return path in self.clips and self._num[path] == num_steps
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if any(isinstance(one, Tensor) for one in (out if isinstance(out, list | tuple) else (out,))):
+            flat = [
+                one for argument in args for one in (argument if isinstance(argument, list | tuple) else (argument,))
+            ]
+            for tensor in flat:
+                path = self._watched.get(tensor) if isinstance(tensor, Tensor) else None
+                if path is not None:
+                    self._num[path] += 1
+                    bounds = _clip_bounds(func, args, kwargs or {})
+                    if bounds is not None:
+                        self.clips[path] = bounds
+                        if out is tensor:  # in place
+                            del self._watched[tensor]
+        return out
+
+
+def _clip_bounds(func: Any, args: Any, kwargs: Any) -> tuple[float, float] | None:
+    if func in _RECTIFIERS:
+        return 0.0, math.inf
+    if func is functional.relu6:
+        return 0.0, 6.0
+    if func is functional.hardtanh:
+        low, high = (*args[1:3], *(kwargs.get(key, value) for key, value in (("min_val", -1.0), ("max_val", 1.0))))[:2]
+        return float(low), float(high)
+    return None
 
 
 def consumers(network: IntegralNetwork) -> list[Consumer]:
@@ -76,12 +129,15 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
         By the consumer's path; consumers that did not run are missing.
 
     Raises:
-        InputError: there are too few samples, or all of them are alike.
+        InputError: there are too few samples, all of them are alike, or the module cannot be run on them or makes
+            numbers of them that are not finite.
     """
-    _check(samples)
+    check_samples(samples)
     module = network.discretize(network.full_widths)
     seen: dict[str, Seen] = {}
     latest: list[tuple[str, Tensor]] = []
+    uses = _Uses()
+    names = {layer: name for name, layer in module.named_modules()}
 
     def looking(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def look(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
@@ -93,21 +149,37 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
             inputs = rows_at(layer, x, choose_places(layer, x))
             seen[path] = Seen(inputs, rows_at(layer, output, places), places)
             latest[:] = [(path, output)]
+            uses.watch(output, path)
 
         return look
 
-    def normalizing(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def normalizing(layer: nn.Module, arguments: tuple[Tensor, ...], normalized: Tensor) -> None:
         for path, output in latest:
-            seen[path].is_normalized |= arguments[0] is output
+            if arguments[0] is output:
+                seen[path].norm = names[layer]
+                uses.watch(normalized, path)
 
     hooks = [module.get_submodule(one.path).register_forward_hook(looking(one.path)) for one in layers]
-    hooks += [m.register_forward_pre_hook(normalizing) for m in module.modules() if isinstance(m, _NormBase)]
+    hooks += [m.register_forward_hook(normalizing) for m in module.modules() if isinstance(m, _NormBase)]
     try:
-        with torch.no_grad(), evaluating(module):
-            module(samples)
+        with torch.no_grad(), evaluating(module), uses:
+            output = module(samples)
+    except Exception as error:  # whatever a user's module makes of samples that it was not made for
+        raise InputError(
+            f"{type(module).__name__} cannot be run on the calibration samples, {samples.dtype} of shape "
+            f"{tuple(samples.shape)} ({error}): give samples as the module takes them."
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
+    if isinstance(output, Tensor) and not torch.isfinite(output).all():
+        raise InputError(
+            f"{type(module).__name__} makes numbers of the calibration samples that are not finite: give a module "
+            "whose training went well, and samples as it takes them."
+        )
+    for path, one in seen.items():
+        if one.num_calls == 1 and uses.is_only_clipped(path, 1 if one.norm is None else 2):
+            one.clip = uses.clips[path]
     return seen
 
 
@@ -180,10 +252,17 @@ def unit_of(coupling: Coupling, group: int, inner: int) -> int:
     return unit if inner % unit == 0 else 1
 
 
-def _check(samples: Tensor) -> None:
+def check_samples(samples: Tensor) -> None:
+    """Raises `InputError` for calibration samples that are no tensor, too few, not finite or all alike."""
+    if not isinstance(samples, Tensor):
+        raise InputError(f"the calibration samples are a {type(samples).__name__}: give one tensor (N, ...).")
     if len(samples) < MIN_SAMPLES:
-        raise InputError(f"{len(samples)} calibration samples were given: give at least {MIN_SAMPLES}, better 500.")
+        raise InputError(f"{_counted(len(samples))} given: give at least {MIN_SAMPLES}, better 500.")
     if not torch.isfinite(samples).all():
         raise InputError("the calibration samples hold numbers that are not finite: leave these samples out.")
     if (samples == samples[:1]).all():
         raise InputError("the calibration samples are all alike: give samples as they come in use.")
+
+
+def _counted(num: int) -> str:
+    return "1 calibration sample was" if num == 1 else f"{num} calibration samples were"

@@ -231,8 +231,11 @@ class Trainable(nn.Module, Partition):
     Latent delta = (0, d_1, ..., d_{n-1}); normalized delta^2 / sum(delta^2); points are its cumulative sum: always
     ordered, always from 0 to 1 (INN paper, section 4.2).
 
+    On `n` nodes it begins with the nodes themselves: with equal weights, sampling changes nothing until it learns.
+
     Args:
         num_samples: `n`, at least 2.
+        has_factors: whether the quadrature weight of each point is multiplied with a learned factor, at first 1.
     """
 
     def __init__(
@@ -240,6 +243,8 @@ class Trainable(nn.Module, Partition):
         num_samples: int,
         interpolation: Interpolation | None = None,
         quadrature: PointwiseQuadrature | None = None,
+        *,
+        has_factors: bool = False,
     ) -> None:
         super().__init__()
         if num_samples < 2:
@@ -248,6 +253,7 @@ class Trainable(nn.Module, Partition):
         self.interpolation = interpolation or Linear()
         self.quadrature = quadrature or Riemann()
         self.delta = nn.Parameter(torch.full((num_samples - 1,), (num_samples - 1) ** -0.5))
+        self.factors = nn.Parameter(torch.ones(num_samples)) if has_factors else None
 
     def points(self) -> Tensor:
         """(n,) ascending points from 0 to 1, differentiable in `delta`."""
@@ -261,11 +267,14 @@ class Trainable(nn.Module, Partition):
         points = self.points()
         index, coefficient = self.interpolation.coefficients(points * (num_nodes - 1), num_nodes)
         weights = self.quadrature.weights(points) * num_nodes
+        if self.factors is not None:
+            weights = weights * self.factors
         return Sampling(num_nodes, num_samples, index=index, coefficient=coefficient, weights=weights)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "rule": "trainable",
+            "has_factors": self.factors is not None,
             "num_samples": self.num_samples,
             "interpolation": type(self.interpolation).__name__,
             "quadrature": quadrature_to_json(self.quadrature),
@@ -298,7 +307,8 @@ def partition_from_json(value: dict[str, Any]) -> Partition:
         if rule == "uniform":
             return Uniform(interpolation, quadrature)
         if rule == "trainable" and isinstance(quadrature, PointwiseQuadrature):
-            return Trainable(int(value["num_samples"]), interpolation, quadrature)
+            has_factors = bool(value.get("has_factors", False))  # not written by earlier releases
+            return Trainable(int(value["num_samples"]), interpolation, quadrature, has_factors=has_factors)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{value!r:.200} describes no partition ({error}): save the network again.") from error
     raise CorruptFileError(f"{value!r:.200} describes no partition: save the network again.")

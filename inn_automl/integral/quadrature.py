@@ -107,6 +107,8 @@ class GaussLegendre(Quadrature):
     """
 
     def __init__(self, points_per_panel: int = 2) -> None:
+        if points_per_panel < 1:
+            raise ValueError(f"panels of {points_per_panel} points were asked for: give 1 or more")
         self.points_per_panel = points_per_panel
 
     @property

@@ -9,13 +9,13 @@ from torch import nn
 
 from inn_automl.errors import SpecError, UnknownNameError
 from inn_automl.metric import Task
-from inn_automl.models import convnet, edsr, mlp, mobilenet, resnet, signal
+from inn_automl.models import convnet, edsr, mlp, mobilenet, resnet, signal, vit
 from inn_automl.models.family import Family, kind_of
 
 __all__ = ["FAMILIES", "Family", "build", "default_family", "get_family"]
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {module.FAMILY.name: module.FAMILY for module in (mlp, convnet, resnet, mobilenet, signal, edsr)}
+    {module.FAMILY.name: module.FAMILY for module in (mlp, convnet, resnet, mobilenet, vit, signal, edsr)}
 )
 
 # Above this side, depthwise blocks reach far more accuracy per multiply-add than a handful of plain convolutions.

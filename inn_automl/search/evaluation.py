@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from inn_automl.errors import InputError
-from inn_automl.integral.compensation import Compensator
+from inn_automl.integral.compensation import RULES, Compensator
 from inn_automl.integral.normalization import reestimate_normalization
 from inn_automl.objectives import Score, objective_of
 
@@ -158,9 +158,11 @@ class Candidate:
 class Candidates:
     """The one way any candidate of a network is made.
 
-    At the full width its weights are the network's; at others they are sampled, fitted with the normalization
-    statistics of the samples, or fitted with those of the full width: the first of these three that is best on the
-    validation samples.
+    At the full width its weights are the network's; at others they are sampled, or fitted by one of
+    `compensation.RULES`: the first of these that is best on the validation samples.
+
+    Attributes:
+        network: as given.
 
     Args:
         network: on `device`; it must not change later.
@@ -175,7 +177,7 @@ class Candidates:
         num_calibration: int = NUM_CALIBRATION,
         device: str | torch.device = "cpu",
     ) -> None:
-        self._network = network
+        self.network = network
         self._calibration = calibration_samples(dataset, num_calibration, device=device)
         self._validation = split_samples(dataset, "validation", device=device)
         self._compensator = _compensator(network, self._calibration)
@@ -188,18 +190,22 @@ class Candidates:
         """
         best: Candidate | None = None
         for is_fitted, module in self._discretized(widths):
-            num_samples = _settle(module, self._calibration)
-            score = score_of(module, self._validation)
-            if best is None or score.quality > best.score.quality:
-                best = Candidate(module, is_fitted, score, num_samples)
+            found = self.settle(module, is_fitted=is_fitted)
+            if best is None or found.score.quality > best.score.quality:
+                best = found
         assert best is not None
         return best
 
+    def settle(self, module: nn.Module, *, is_fitted: bool) -> Candidate:
+        """The candidate that a plain module of the network's makes, with normalization statistics of its own."""
+        num_samples = _settle(module, self._calibration)
+        return Candidate(module, is_fitted, score_of(module, self._validation), num_samples)
+
     def _discretized(self, widths: Mapping[str, int]) -> Iterator[tuple[bool, nn.Module]]:
-        yield False, self._network.discretize(widths)
-        if self._compensator is not None and dict(widths) != self._network.full_widths:
-            for keep_statistics in (False, True):
-                yield True, self._compensator.discretize(widths, keep_statistics=keep_statistics)
+        yield False, self.network.discretize(widths)
+        if self._compensator is not None and dict(widths) != self.network.full_widths:
+            for rule in RULES:
+                yield True, self._compensator.discretize(widths, rule)
 
 
 def _compensator(network: IntegralNetwork, calibration: Samples) -> Compensator | None:

@@ -1,4 +1,5 @@
-"""Quality of int8 models: the very file is made and run, for nothing about it follows from the float one."""
+"""Quality of models in another precision: the very file is made and run, for nothing about it follows from the float
+one."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from inn_automl.export.half import halve_onnx
 from inn_automl.export.quantization import NUM_CALIBRATION, outputs, quantize_onnx
 from inn_automl.export.template import Export, OnnxTemplate
+from inn_automl.export.verification import HALF_TOLERANCE, verify_onnx
 from inn_automl.objectives import objective_of
 from inn_automl.search.evaluation import Evaluation
 
@@ -56,11 +59,21 @@ def range_samples(dataset: Dataset) -> NDArray[np.generic]:
     return dataset.x[dataset.train[:NUM_CALIBRATION]]
 
 
+def convert_file(source: Path, target: Path, precision: str, dataset: Dataset) -> int:
+    """Writes a float file in another precision, and returns its size in bytes.
+
+    Raises:
+        ExportError, StorageError: it could not be made.
+    """
+    return halve_onnx(source, target) if precision == "fp16" else quantize_onnx(source, target, range_samples(dataset))
+
+
 @contextmanager
-def int8_file(
-    template: OnnxTemplate, module: nn.Module, dataset: Dataset, *, widths: Mapping[str, int]
+def converted_file(
+    template: OnnxTemplate, module: nn.Module, dataset: Dataset, precision: str, *, widths: Mapping[str, int]
 ) -> Iterator[tuple[Export, Path]]:
-    """A discretized module in eval mode as a float file that was verified, and the int8 file made from it.
+    """A discretized module in eval mode as a float file that was verified, and the file of another precision made from
+    it.
 
     Both are gone afterwards.
 
@@ -70,9 +83,35 @@ def int8_file(
     module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with tempfile.TemporaryDirectory() as folder:
         exported = template.export(module, Path(folder) / "fp32.onnx", widths=widths)
-        path = Path(folder) / "int8.onnx"
-        quantize_onnx(exported.path, path, range_samples(dataset))
+        path = Path(folder) / f"{precision}.onnx"
+        convert_file(exported.path, path, precision, dataset)
         yield exported, path
+
+
+def verified_difference(
+    path: Path, precision: str, module: nn.Module, dataset: Dataset, difference: float = 0.0
+) -> float:
+    """The largest difference between a file and torch, as a share of the largest output.
+
+    An int8 file's is as large as its calibration makes it; of that, the float file's is told, and `agreement`.
+
+    Args:
+        difference: of the float file that it was made from.
+
+    Raises:
+        VerificationError: it is more than the precision explains.
+    """
+    if precision != "fp16":
+        return difference
+    return verify_onnx(
+        path,
+        module,
+        np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
+        mean=dataset.mean,
+        std=dataset.std,
+        target_statistics=dataset.target_statistics,
+        tolerance=HALF_TOLERANCE,
+    )
 
 
 def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:

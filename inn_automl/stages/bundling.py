@@ -19,9 +19,10 @@ from inn_automl.export.bundle import (
 )
 from inn_automl.export.inn import NETWORK, GroupFacts, InnConfig, Standardization, write_inn
 from inn_automl.export.onnx import INPUT, LOGITS, OUTPUT
-from inn_automl.export.verification import TOLERANCE
+from inn_automl.export.verification import HALF_TOLERANCE, TOLERANCE
 from inn_automl.objectives import Score, objective_of
 from inn_automl.precision import DEFAULT
+from inn_automl.result import Tuning
 from inn_automl.storage import read_json
 from inn_automl.training.trial import Architecture, Trained
 
@@ -41,6 +42,7 @@ def bundle_config(
     difference: float,
     num_verified: int,
     agreement: float | None = None,
+    tuning: Tuning | None = None,
 ) -> BundleConfig:
     """The config of a discretized model's bundle."""
     return BundleConfig(
@@ -68,8 +70,12 @@ def bundle_config(
         macs=macs,
         latency=dict(latency),
         verification=Verification(
-            max_difference=difference, tolerance=TOLERANCE, num_samples=num_verified, agreement=agreement
+            max_difference=difference,
+            tolerance=HALF_TOLERANCE if precision == "fp16" else TOLERANCE,
+            num_samples=num_verified,
+            agreement=agreement,
         ),
+        tuning=tuning,
     )
 
 

@@ -35,11 +35,11 @@ from inn_automl.devices.latency import QUICK
 from inn_automl.devices.measurement import Protocol
 from inn_automl.devices.predictor import LatencyPredictor, distrust
 from inn_automl.errors import StorageError
-from inn_automl.export import OnnxTemplate, quantize_onnx
+from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
 from inn_automl.precision import DEFAULT
 from inn_automl.result import Granularity, PredictorError
-from inn_automl.search.quantized import range_samples
+from inn_automl.search.quantized import convert_file
 from inn_automl.search.space import SearchSpace
 from inn_automl.search.study import Prediction
 from inn_automl.spec import DeviceBudget, JobSpec
@@ -291,7 +291,7 @@ class PrecisionLatency:
         if self.precision != DEFAULT:
             source, path = path, self._job.folder / f"{name}.{self.precision}.onnx"
             if not self._job.inherit(f"{name}.{self.precision}.onnx"):
-                quantize_onnx(source, path, range_samples(self._job.dataset))
+                convert_file(source, path, self.precision, self._job.dataset)
         return path
 
 

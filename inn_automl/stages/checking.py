@@ -14,11 +14,11 @@ from pathlib import Path
 from inn_automl.data import Dataset
 from inn_automl.devices.latency import QUICK
 from inn_automl.errors import ImpossibleBudgetError, MeasurementError
-from inn_automl.export import OnnxTemplate, export_onnx, quantize_onnx
+from inn_automl.export import OnnxTemplate, export_onnx
 from inn_automl.models import get_family
 from inn_automl.precision import DEFAULT
 from inn_automl.result import LatencySummary
-from inn_automl.search.quantized import range_samples
+from inn_automl.search.quantized import convert_file
 from inn_automl.search.space import SearchSpace
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
@@ -42,7 +42,7 @@ class _Extreme:
         if precision == DEFAULT:
             return self
         path = self.path.with_suffix(f".{precision}.onnx")
-        size_bytes = quantize_onnx(self.path, path, range_samples(dataset))
+        size_bytes = convert_file(self.path, path, precision, dataset)
         return dataclasses.replace(self, size_bytes=size_bytes, path=path)
 
 

@@ -4,6 +4,7 @@ DIR/job.json                 the spec that the folder belongs to, and the second
 DIR/training/trial-N/        plan, checkpoint, saved network of each training candidate
 DIR/search/                  measured calibration widths, evaluations, Optuna's journal
 DIR/measuring/DEVICE.json    measured finalists
+DIR/tuning/                  weights of tuned front points, and what they gained
 DIR/models/  DIR/bundles/    ONNX files and bundles of the fronts
 DIR/inn.zip                  the trained network
 DIR/elastic.zip              all front points in one file, for `ElasticModel`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +21,17 @@ from inn_automl.integral import Widths
 from inn_automl.metric import Metric
 from inn_automl.objectives import objective_of
 from inn_automl.precision import DEFAULT, join_point
-from inn_automl.result import Candidate, LatencySummary, LayerTime
+from inn_automl.result import Candidate, LatencySummary, LayerTime, Tuning
 from inn_automl.search.choice import choose_finalists, front_and_recommendation
 from inn_automl.search.evaluation import Candidates
-from inn_automl.search.quantized import NUM_VERIFIED, agreement, evaluate_file, int8_file, template_of
+from inn_automl.search.quantized import (
+    NUM_VERIFIED,
+    agreement,
+    converted_file,
+    evaluate_file,
+    template_of,
+    verified_difference,
+)
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.job import Job
 from inn_automl.stages.profiling import profile_layers
@@ -57,7 +65,14 @@ class Finalist:
     """By device; None where it does not tell."""
     precision: str = DEFAULT
     agreement: float | None = None
-    """Of a quantized model: the share of the validation samples that it classifies as the float one does."""
+    """Of a model that is not fp32: the share of the validation samples that it classifies as the fp32 one does."""
+    tuning: Tuning | None = None
+    """Where the model was tuned: it has an id of its own, and the latency of the one it was made from."""
+
+    @property
+    def is_as_searched(self) -> bool:
+        """Whether the model is what a backend evaluates at its widths."""
+        return self.precision == DEFAULT and self.tuning is None
 
 
 @dataclass(frozen=True)
@@ -107,7 +122,7 @@ class Model:
     precision: str = DEFAULT
     agreement: float | None = None
     quality: float | None = None
-    """Of a quantized model: that of the very file on the validation split. None: what the search found."""
+    """Of a model that is not fp32: that of the very file on the validation split. None: what the search found."""
 
 
 def measure_finalists(
@@ -126,7 +141,8 @@ def measure_finalists(
         unique = {point_id(c.widths, c.precision): c for finalists in chosen for c in finalists}
         for position, (name, candidate) in enumerate(unique.items()):
             job.progress.update(0.4 * position / len(unique), detail=f"exporting {name}")
-            models[name] = _export(job, candidates, name, candidate, template)
+            make = functools.partial(_module, candidates, candidate.widths)
+            models[name] = export_model(job, name, make, candidate.widths, candidate.precision, template)
         found: list[tuple[SearchedDevice, list[str], _Measured]] = []
         for position, (device, finalists) in enumerate(zip(searched, chosen, strict=True)):
             low = 0.4 + 0.6 * position / len(searched)
@@ -145,7 +161,7 @@ def measure_finalists(
         }
         metric = objective_of(job.dataset).metric
         fronts = [
-            _front(device.budget, [known[name] for name in names], one.environment, metric)
+            make_front(device.budget, [known[name] for name in names], one.environment, metric)
             for device, names, one in found
         ]
         return [
@@ -158,9 +174,15 @@ def measure_finalists(
         ]
 
 
-def point_id(widths: Widths, precision: str = DEFAULT) -> str:
-    """Name of a front point: the same widths and precision of a job have the same name on all devices."""
-    point = dict(widths) if precision == DEFAULT else join_point(widths, precision)
+def point_id(widths: Widths, precision: str = DEFAULT, *, tune_seconds: float = 0.0) -> str:
+    """Name of a front point: the same widths and precision of a job have the same name on all devices.
+
+    Args:
+        tune_seconds: for how long it was tuned: a tuned model is another one.
+    """
+    point: dict[str, Any] = dict(widths) if precision == DEFAULT else dict(join_point(widths, precision))
+    if tune_seconds:
+        point = {"point": point, "tune_seconds": tune_seconds}
     return hashlib.sha256(json.dumps(point, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -177,36 +199,54 @@ def _choose(device: SearchedDevice) -> list[Candidate]:
     return [pool[i] for i in chosen]
 
 
-def _export(
-    job: Job, candidates: Candidates, name: str, candidate: Candidate, template: Callable[[], OnnxTemplate]
+def _module(candidates: Candidates, widths: Widths) -> nn.Module:
+    return candidates.make(widths).module
+
+
+def export_model(
+    job: Job,
+    name: str,
+    make: Callable[[], nn.Module],
+    widths: Widths,
+    precision: str,
+    template: Callable[[], OnnxTemplate],
 ) -> Model:
-    widths = candidate.widths
+    """A model in the job's folder, exported and verified; the one that is there or in the parent's, where there is one.
+
+    Args:
+        make: makes the plain module, when it is needed.
+
+    Raises:
+        ExportError, StorageError: it could not be exported.
+    """
     record = job.folder / "models" / f"{name}.json"
     if job.inherit(*(f"models/{name}.{ending}" for ending in ("onnx", "safetensors", "json"))):
         return Model(**read_json(record))
-    module = candidates.make(widths).module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    if candidate.precision == DEFAULT:
+    module = make().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if precision == DEFAULT:
         export = template().export(module, onnx_path(job, name), widths=widths)
         model = Model(name, dict(widths), export.size_bytes, export.difference, NUM_VERIFIED)
     else:
-        model = _export_int8(job, name, module, widths, template())
+        model = _export_converted(job, name, module, widths, precision, template())
     weights = {key: value.contiguous().clone() for key, value in module.state_dict().items()}
     write_atomically(weights_path(job, name), save(weights))
     write_json(record, asdict(model))
     return model
 
 
-def _export_int8(job: Job, name: str, module: nn.Module, widths: Widths, template: OnnxTemplate) -> Model:
+def _export_converted(
+    job: Job, name: str, module: nn.Module, widths: Widths, precision: str, template: OnnxTemplate
+) -> Model:
     path = onnx_path(job, name)
-    with int8_file(template, module, job.dataset, widths=widths) as (exported, quantized):
-        write_atomically(path, quantized.read_bytes())
+    with converted_file(template, module, job.dataset, precision, widths=widths) as (exported, converted):
+        write_atomically(path, converted.read_bytes())
         return Model(
             name,
             dict(widths),
             path.stat().st_size,
-            exported.difference,
+            verified_difference(path, precision, module, job.dataset, exported.difference),
             NUM_VERIFIED,
-            precision="int8",
+            precision=precision,
             agreement=agreement(exported.path, path, job.dataset),
             quality=evaluate_file(path, job.dataset, "validation").quality,
         )
@@ -280,9 +320,10 @@ def added_bytes(memory: PeakMemory | None) -> int | None:
     return None if memory is None else memory.added_bytes
 
 
-def _front(
+def make_front(
     device: DeviceBudget, finalists: list[Finalist], environment: dict[str, Any], metric: Metric
 ) -> MeasuredDevice:
+    """The front of a device's measured finalists, without the layers of the recommended one."""
     points = [
         _Point(f.quality, f.latency[device.name], f.params, f.macs, f.size_bytes, added_bytes(f.memory[device.name]))
         for f in finalists

@@ -17,7 +17,6 @@ from inn_automl.errors import CorruptFileError, InnAutomlError, StorageError
 from inn_automl.export import write_bundle, write_elastic
 from inn_automl.export.bundle import LatencyEvidence
 from inn_automl.objectives import Score, objective_of
-from inn_automl.precision import DEFAULT
 from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult, named_qualities
 from inn_automl.search.quantized import evaluate_file
 from inn_automl.spec import DeviceBudget
@@ -113,7 +112,7 @@ def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str
     path = job.folder / "measuring" / "test.json"
     known: dict[str, dict[str, Any]] = read_json(path) if job.inherit("measuring/test.json") else {}
     missing = [f for f in finalists if f.id not in known]
-    floats = [f for f in missing if f.precision == DEFAULT]
+    floats = [f for f in missing if f.is_as_searched]
     found = dict(
         zip(
             (f.id for f in floats),
@@ -122,7 +121,7 @@ def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str
         )
     )
     for finalist in missing:
-        if finalist.precision != DEFAULT:  # what is downloaded is what was tested: rounding is part of the file
+        if not finalist.is_as_searched:  # the file itself: rounding and tuning are part of it
             found[finalist.id] = evaluate_file(onnx_path(job, finalist.id), job.dataset, "test")
     known.update({name: asdict(evaluation.score) for name, evaluation in found.items()})
     write_json(path, known)
@@ -151,6 +150,7 @@ def _front_point(finalist: Finalist, tested: Score, device: str, metric: str) ->
         size_bytes=finalist.size_bytes,
         peak_memory_bytes=added_bytes(memory),
         process_memory_bytes=memory.peak_bytes if memory else None,
+        tuning=finalist.tuning,
         bundle=bundle_path(finalist),
     )
 
@@ -185,6 +185,7 @@ def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Score, measu
         difference=finalist.difference,
         num_verified=finalist.num_verified,
         agreement=finalist.agreement,
+        tuning=finalist.tuning,
     )
     path = job.folder / bundle_path(finalist)
     write_bundle(path, config, onnx=onnx_path(job, finalist.id), weights=load_file(weights_path(job, finalist.id)))
@@ -244,7 +245,7 @@ def _track(
     searches = {search.budget.name: search for search in searched}
     for device in measured:
         search = searches[device.budget.name]
-        known = {f.id: f.latency[device.budget.name] for f in device.finalists}
+        known = {point_id(f.widths, f.precision): f.latency[device.budget.name] for f in device.finalists}
         candidates[device.budget.name] = [
             c.model_copy(update={"measured": known.get(point_id(c.widths, c.precision))}) for c in search.candidates
         ]

@@ -145,6 +145,15 @@ def default_recipe(family: str, num_train: int, task: Task = "classification") -
         return Recipe(
             optimizer="adamw", learning_rate=1e-3, weight_decay=1e-5, batch_size=16, soft_target_label_share=0.5
         )
+    if family == "vit":  # learns in more steps than convolutions do, and not from plain SGD
+        return Recipe(
+            optimizer="adamw",
+            learning_rate=4e-3,
+            weight_decay=0.05,
+            warmup_share=0.1,
+            batch_size=batch_size // 2,
+            epochs=40,
+        )
     if task == "regression":
         return Recipe(batch_size=batch_size, learning_rate=0.05)
     return Recipe(batch_size=batch_size, learning_rate=0.05 if family == "mlp" else 0.2)

@@ -88,7 +88,7 @@ class Run:
         num_samples = min(recipe.epoch_samples or len(self.samples), len(self.samples))
         self.steps_per_epoch = max(1, num_samples // self.batch_size)
         use_channels_last(network, self.samples.standardized(slice(0, 2)))
-        self.optimizer, self.parameters = _optimizer(network, recipe)
+        self.optimizer, self.parameters = make_optimizer(network, recipe)
         self.autocast, self.scaler = _precision(recipe, device)
         self.teacher = AveragedTeacher(network, recipe.teacher_window * recipe.epochs * self.steps_per_epoch)
         self.validated_widths: dict[str, Widths] = {
@@ -247,7 +247,7 @@ class Run:
         self.epochs_done = len(self.history)
 
 
-def _optimizer(network: IntegralNetwork, recipe: Recipe) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
+def make_optimizer(network: IntegralNetwork, recipe: Recipe) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
     """The recipe's optimizer, and its parameters by name, in its order."""
     trainable = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     decayed = [(name, p) for name, p in trainable if p.ndim > 1]

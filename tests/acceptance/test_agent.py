@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -13,13 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from sqlalchemy import update
 
 from inn_automl.api.access import Role
 from inn_automl.api.jobs import JobKind, JobState
@@ -30,13 +32,33 @@ from inn_automl.spec import DeviceBudget
 from services.coordinator.db.ids import new_id
 from services.coordinator.db.migrate import upgrade
 from services.coordinator.db.session import Database, make_engine, now
-from services.coordinator.db.tables import Job, Project
+from services.coordinator.db.tables import ApiKey, Device, Job, Project
 from services.coordinator.keys import create_key, hash_secret
-from workers.remote_measure import RemoteMeasure
+from workers.remote_measure import FOLDER, RemoteMeasure
 
 TOKEN = "token-of-a-run"
 # Long enough to be killed in its middle, on a busy machine too.
 PROTOCOL = Protocol(min_processes=3, max_processes=3, num_blocks=2, min_s=1.0, max_s=60.0, max_repeated=0)
+BROKEN = """
+import os
+from pathlib import Path
+from inn_automl.devices.agent import Agent
+from inn_automl.devices.link import Link
+from inn_automl.devices.measurement import LatencyMeasurement
+from inn_automl.devices.model_cache import ModelCache
+import logging
+
+def measure(models, *_, **__):
+    one = LatencyMeasurement.from_dict(
+        {{"percentile": 95.0, "samples_ms": [[[1.0]], [[1.1]]], "remark": "", "environment": {{}}}}
+    )
+    one.samples_ms[0][0][0] = "fast"
+    return dict.fromkeys(models, one)
+
+logging.basicConfig()
+Agent(Link("{url}", os.environ["INN_KEY"]), "board", ModelCache(Path("{cache}"), 10**6), measure=measure).run()
+"""
+"""An agent whose clock says what is no number."""
 SERVE = (
     "import uvicorn; from services.coordinator.app import create_app; "
     "from services.coordinator.settings import Settings; "
@@ -51,6 +73,7 @@ class Stack:
     folder: Path
     port: int
     agent_key: str = ""
+    other_key: str = ""
     user_key: str = ""
     job_id: str = ""
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -84,12 +107,19 @@ class Stack:
         self.wait_for(lambda: self.devices() is not None)
         return process
 
-    def agent(self, name: str = "board", key: str = "") -> subprocess.Popen[bytes]:
+    def agent(self, name: str = "board", key: str = "", log: str = "") -> subprocess.Popen[bytes]:
         return self.start(
-            name,
+            log or name,
             *("-m", "inn_automl", "agent", "--server", self.url, "--name", name, "--cache", f"{self.folder}/cache"),
             INN_AUTOML_KEY=key or self.agent_key,
         )
+
+    def change(self, table: type[Any], **values: Any) -> None:
+        """Sets columns of all rows of a table."""
+        database = Database(make_engine(f"sqlite:///{self.folder}/coordinator.db"))
+        with database.write() as session:
+            session.execute(update(table).values(**values))
+        database.engine.dispose()
 
     def devices(self) -> dict[str, str] | None:
         """States by name; None while the coordinator does not answer."""
@@ -133,6 +163,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         session.add(project)
         session.flush()
         _, stack.agent_key = create_key(session, project_id=project.id, name="agent", role=Role.AGENT)
+        _, stack.other_key = create_key(session, project_id=project.id, name="another", role=Role.AGENT)
         _, stack.user_key = create_key(session, project_id=project.id, name="user", role=Role.USER)
         stack.job_id = new_id("job")
         session.add(
@@ -315,7 +346,84 @@ def test_what_cannot_be_measured_is_told(stack: Stack, tmp_path: Path) -> None:
     worker.start()
     worker.join(60)
     assert isinstance(worker.fault, MeasurementError), stack.told()
-    assert "cannot be measured: ONNX Runtime cannot load" in str(worker.fault)
+    told = "cannot be measured: ONNX Runtime cannot load"
+    assert told in str(worker.fault) and told in stack.log_of("board")
+
+
+@pytest.mark.slow
+def test_a_damaged_download_is_told(stack: Stack, model: Path) -> None:
+    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    ObjectStore(f"{stack.storage}/jobs/{stack.job_id}").write(f"{FOLDER}/{sha256}.onnx", model.read_bytes()[::-1])
+    stack.serve()
+    stack.agent()
+    stack.wait_for_state("idle")
+    worker = Worker(stack, model)
+    worker.start()
+    worker.join(60)
+    assert isinstance(worker.fault, MeasurementError), stack.told()
+    assert "came damaged: its hash differs" in str(worker.fault)
+    assert "came damaged: its hash differs" in stack.log_of("board")
+
+
+@pytest.mark.slow
+def test_samples_that_are_no_numbers_are_told(stack: Stack, model: Path) -> None:
+    stack.serve()
+    stack.start("board", "-c", BROKEN.format(url=stack.url, cache=stack.folder / "cache"), INN_KEY=stack.agent_key)
+    stack.wait_for_state("idle")
+    worker = Worker(stack, model)
+    worker.start()
+    worker.join(60)
+    assert isinstance(worker.fault, MeasurementError), stack.told()
+    assert "'fast' is no latency in milliseconds" in str(worker.fault)
+    assert "'fast' is no latency in milliseconds" in stack.log_of("board")
+
+
+@pytest.mark.slow
+def test_anothers_name_is_refused_and_the_job_is_measured_by_its_owner(stack: Stack, model: Path) -> None:
+    stack.serve()
+    stack.agent()
+    stack.wait_for_state("idle")
+    liar = stack.agent(key=stack.other_key, log="liar")
+    worker = Worker(stack, model)
+    worker.start()
+    assert liar.wait(60) == 1, stack.told()
+    last = stack.log_of("liar").splitlines()[-1]
+    assert last.startswith("inn-automl: the device 'board' belongs to the key inn_"), stack.told()
+    worker.check()
+    assert worker.notes == [] and "leased" not in stack.log_of("liar")
+
+
+@pytest.mark.slow
+def test_a_revoked_key_ends_the_agent_and_the_job_waits_for_the_next(stack: Stack, model: Path) -> None:
+    stack.serve()
+    agent = stack.agent()
+    stack.wait_for_state("idle")
+    stack.change(ApiKey, revoked_at=now())
+    assert agent.wait(60) == 1, stack.told()
+    last = stack.log_of("board").splitlines()[-1]
+    assert last.startswith("inn-automl: the key inn_") and "was revoked" in last
+    stack.change(Device, last_seen_at=now() - timedelta(minutes=5))
+    worker = Worker(stack, model)
+    worker.start()
+    stack.wait_for(lambda: bool(worker.notes))
+    assert "agent 'board' is away" in worker.notes[0] and "its key was revoked" in worker.notes[0]
+    stack.change(ApiKey, revoked_at=None)
+    stack.agent(log="again")
+    worker.check()
+
+
+@pytest.mark.slow
+def test_a_lease_that_is_lost_is_let_go_and_the_job_is_measured_by_who_has_it(stack: Stack, model: Path) -> None:
+    stack.serve()
+    stack.agent()
+    stack.wait_for_state("idle")
+    worker = Worker(stack, model)
+    worker.start()
+    stack.wait_for(lambda: "leased" in stack.log_of("board"))
+    stack.agent(log="successor")  # of the same name, as after a crash that left the first one running
+    stack.wait_for(lambda: "abandoned measurement=" in stack.log_of("board"))
+    assert "lease" in next(line for line in stack.log_of("board").splitlines() if "abandoned" in line)
+    worker.check()
 
 
 @pytest.mark.slow

@@ -291,6 +291,10 @@ def test_discretizing_checks_the_groups(user: Any, database: Database, check_pro
     )
     quantized = user.post(address, json={"ratio": 0.5, "precision": "int8"}).json()
     assert quantized["widths"]["precision"] == "int8"
+    for seconds in (-1, 4000, "30"):
+        check_problem(user.post(address, json={"ratio": 0.5, "tune_seconds": seconds}), 422, "invalid_request")
+    tuned = user.post(address, json={"ratio": 0.5, "tune_seconds": 30}).json()
+    assert tuned["widths"]["tune_seconds"] == 30
     made = user.post(address, json={"widths": WIDTHS}, headers={"Idempotency-Key": "d"})
     assert (made.status_code, made.json()["kind"], made.json()["widths"]["widths"]) == (201, "discretize", WIDTHS)
     assert user.post(address, json={"widths": WIDTHS}, headers={"Idempotency-Key": "d"}).status_code == 200

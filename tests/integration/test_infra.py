@@ -17,7 +17,7 @@ from typing import Any
 import click
 import kubernetes_validate
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from inn_automl.cli import commands
 from services.coordinator.settings import Settings
@@ -59,7 +59,7 @@ def _manifests(overlay: str) -> list[dict[str, Any]]:
     command = [Path(sys.executable).parent / "kubectl", "kustomize", KUBERNETES / overlay]
     built = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert built.returncode == 0, built.stderr
-    return list(yaml.safe_load_all(built.stdout))
+    return list(YAML(typ="safe", pure=True).load_all(built.stdout))
 
 
 def _pod_specs(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -179,7 +179,7 @@ def test_dockerfiles(path: Path) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_manifests_fit_the_schemas_of_kubernetes(overlay: str) -> None:
     documents = _manifests(overlay)
-    documents += yaml.safe_load_all((KUBERNETES / "secrets.example.yaml").read_text())
+    documents += YAML(typ="safe", pure=True).load_all((KUBERNETES / "secrets.example.yaml").read_text())
     for document in documents:
         if not document["apiVersion"].startswith("ray.io/"):
             kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
@@ -226,7 +226,9 @@ def test_every_running_pod_that_can_be_asked_has_probes() -> None:
 
 
 def test_secrets_and_config_maps_that_pods_name_exist() -> None:
-    documents = _manifests("overlays/gpu") + list(yaml.safe_load_all((KUBERNETES / "secrets.example.yaml").read_text()))
+    documents = _manifests("overlays/gpu") + list(
+        YAML(typ="safe", pure=True).load_all((KUBERNETES / "secrets.example.yaml").read_text())
+    )
     known = {(d["kind"], d["metadata"]["name"]): {**d.get("data", {}), **d.get("stringData", {})} for d in documents}
     for where, pod, container in _containers():
         for source in container.get("envFrom", []):

@@ -1,4 +1,4 @@
-"""Precision as a dimension of a job: int8 files are evaluated, measured, tested and bundled as what they are."""
+"""Precision as a dimension of a job: int8 and fp16 files are evaluated, measured and bundled as what they are."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from inn_automl.data import Dataset, load_dataset
 from inn_automl.elastic import ElasticModel
 from inn_automl.errors import ImpossibleBudgetError, SpecError, UnknownNameError
 from inn_automl.export import extract_bundle, read_bundle
+from inn_automl.export.half import as_computed
+from inn_automl.export.verification import HALF_TOLERANCE
 from inn_automl.pipeline import discretize_job, extend_job
 from inn_automl.result import DeviceResult, JobResult
 from inn_automl.stages import calibrating
@@ -24,6 +26,7 @@ from inn_automl.stages.measuring import point_id
 from tests.integration.conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size
 
 BOTH: dict[str, Any] = {"name": "both", "precisions": ["fp32", "int8"]}
+GPU: dict[str, Any] = {"name": "gpu", "runtime": "onnxruntime-cuda", "precisions": ["fp32", "fp16"]}
 FLOATS: dict[str, Any] = {"name": "floats"}
 SEARCH = {"max_evaluations": 8, "batch_size": 4}
 
@@ -67,7 +70,7 @@ def job(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory, bac
 
 
 def correct_share(path: Path, dataset: Dataset, indices: np.ndarray) -> float:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(as_computed(path.read_bytes()), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"input": dataset.x[indices].astype(np.float32)})
     return float(np.mean(logits.argmax(1) == dataset.y[indices]))
 
@@ -168,6 +171,27 @@ def test_discretize_makes_an_int8_bundle(finished_job: FinishedJob, tmp_path: Pa
         discretize_job(finished_job.folder, 0.75, tmp_path, precision="int4")
 
 
+def test_fp16_is_a_choice_where_a_gpu_runs_the_models(finished_job: FinishedJob, tmp_path: Path) -> None:
+    folder, dataset = tmp_path / "out", load_dataset("digits")
+    result = extend_job(
+        spec_of(GPU), finished_job.folder, folder, backend=LocalBackend(cpus=1), measure=measure_by_size
+    )
+    (device,) = result.devices
+    assert "fp16" in {point.precision for point in device.front} <= {"fp32", "fp16"}
+    point = next(point for point in device.front if point.precision == "fp16")
+    config = extract_bundle(folder / point.bundle, tmp_path / "bundle")
+    path = tmp_path / "bundle/model.onnx"
+    assert (config.precision, config.verification.tolerance) == ("fp16", HALF_TOLERANCE)
+    assert 1e-5 < config.verification.max_difference < 0.01
+    assert config.verification.agreement is not None and config.verification.agreement > 0.99
+    assert correct_share(path, dataset, dataset.validation) == pytest.approx(point.accuracy)
+    assert correct_share(path, dataset, dataset.test) == pytest.approx(point.test_accuracy)
+    model, samples = ElasticModel(folder / "elastic.zip", device="gpu"), np.asarray(dataset.x[:8], np.float32)
+    model.set_point(point.id)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(model.run(samples), session.run(["logits"], {"input": samples})[0])
+
+
 def test_a_bound_that_only_int8_keeps_is_not_impossible(finished_job: FinishedJob, tmp_path: Path) -> None:
     floats = json.loads((finished_job.folder / "search/calibration-one-thread.json").read_text())
     bound = round(0.9 * min(one["size_bytes"] for one in floats))
@@ -195,6 +219,11 @@ def test_unknown_precisions_are_refused_with_the_nearest(tmp_path: Path) -> None
 def test_a_runtime_that_cannot_run_it_is_named() -> None:
     with pytest.raises(SpecError, match=r"devices.*openvino.*fp32.*not 'int8'"):
         spec_of({**BOTH, "runtime": "openvino"})
+    with pytest.raises(
+        SpecError,
+        match="'onnxruntime-cpu' computes in fp32 and int8, not 'fp16', which onnxruntime-cuda and onnxruntime-",
+    ):
+        spec_of({**GPU, "runtime": "onnxruntime-cpu"})
 
 
 def test_an_elastic_model_holds_both(job: FinishedJob, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from inn_automl.data import Dataset, load_dataset
 from inn_automl.precision import join_point
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import training_candidates
+from inn_automl.training.tuning_task import TuningTask
 
 ray_backend = pytest.importorskip("workers.ray_backend")
 
@@ -111,6 +112,28 @@ def test_killed_evaluation_is_done_again(backend: ray_backend.RayBackend, datase
     found = backend.evaluate(trained, dataset, batch, split="validation")
     killer.join()
     assert found == LocalBackend().evaluate(trained, dataset, batch, split="validation")
+
+
+def test_tunes_as_in_process(backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path) -> None:
+    trained = backend.train(task(dataset, tmp_path / "ray", trials=1, epochs=1), lambda *_: None)[0]
+    network, shares = trained.network(), []
+
+    def tasks(folder: Path) -> list[TuningTask]:
+        return [
+            TuningTask(network.uniform_widths(ratio), folder / str(ratio), seconds=30.0, seed=1, steps=20)
+            for ratio in (0.25, 0.5, 0.75)
+        ]
+
+    asked = tasks(tmp_path / "remote")
+    assert backend.tuning_seconds(asked) == 60.0  # two at a time
+    remote = backend.tune(trained, dataset, asked, on_progress=shares.append)
+    local = LocalBackend().tune(trained, dataset, tasks(tmp_path / "local"), on_progress=lambda _: None)
+    for one, other in zip(remote, local, strict=True):
+        assert one.loss_after == pytest.approx(other.loss_after, abs=1e-6)
+        assert (one.quality_before, one.steps) == (other.quality_before, 20)
+    assert shares == pytest.approx([1 / 3, 2 / 3, 1])
+    assert backend.tuning_seconds(asked) == 0.0
+    assert backend.tune(trained, dataset, asked, on_progress=lambda _: None) == remote  # read, not tuned again
 
 
 def worker(*names: str) -> int:

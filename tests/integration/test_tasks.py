@@ -18,6 +18,7 @@ from inn_automl.data import Dataset, load_dataset
 from inn_automl.elastic import ElasticModel
 from inn_automl.errors import SpecError
 from inn_automl.export import load_inn, read_bundle
+from inn_automl.export.verification import HALF_TOLERANCE
 from inn_automl.pipeline import discretize_job, run_job
 from inn_automl.result import FrontPoint, JobResult
 from inn_automl.spec import JobSpec, parse
@@ -31,7 +32,7 @@ def spec(dataset: Path, family: str | None, **training: object) -> JobSpec:
     budget = {
         "devices": [{"name": "here", "max_latency_ms": 50.0, "precisions": ["fp32", "int8"]}],
         "training": {"max_minutes": 5, "trials": 1, **training},
-        "search": {"max_evaluations": 8, "batch_size": 4, "max_measurements": 12},
+        "search": {"max_evaluations": 8, "batch_size": 4, "max_measurements": 12, "tune_seconds": 1.0},
     }
     return parse(JobSpec, {"dataset": str(dataset), "family": family, "budget": budget}, where="the test's job")
 
@@ -64,6 +65,33 @@ def check_front(result: JobResult, metric: str) -> list[FrontPoint]:
     return device.front
 
 
+def check_tuned(result: JobResult, folder: Path, notes: list[str], unit: str) -> None:
+    tuned = [point for device in result.devices for point in device.front if point.tuning]
+    (told,) = [note for note in notes if "tuning lowered" in note]
+    for point in tuned:
+        assert point.tuning is not None and point.tuning.accuracy_before is None
+        assert point.tuning.loss_after < point.tuning.loss_before
+        assert read_bundle(folder / point.bundle).tuning == point.tuning
+    assert not tuned or ("there went by" in told and told.endswith(f"{unit} on average"))
+
+
+def check_half(folder: Path, path: Path) -> None:
+    """Any widths, tuned and as float16."""
+    config = read_bundle(discretize_job(folder, 0.5, path, precision="fp16", tune_seconds=1.0))
+    plain = read_bundle(discretize_job(folder, 0.5, path))
+    assert (config.precision, config.verification.tolerance, config.verification.agreement) == (
+        "fp16",
+        HALF_TOLERANCE,
+        None,
+    )
+    assert 1e-6 < config.verification.max_difference < HALF_TOLERANCE / 2
+    assert config.quality.metric == plain.quality.metric
+    if config.tuning:
+        assert config.tuning.quality_before == plain.quality.validation
+    else:
+        assert config.quality.validation == pytest.approx(plain.quality.validation, abs=0.05)
+
+
 def check_elastic(folder: Path, dataset: Dataset, front: list[FrontPoint]) -> None:
     model = ElasticModel(folder / "elastic.zip", device="here")
     x = dataset.x[dataset.test[:4]].astype(np.float32)
@@ -93,6 +121,8 @@ def test_regression_from_images_to_bundles(tmp_path: Path) -> None:
         assert config.quality.test_rmse == pytest.approx(rmse, rel=0.01)
         assert config.verification.max_difference <= config.verification.tolerance
     check_elastic(folder, dataset, front)
+    check_tuned(result, folder, progress.notes, "")
+    check_half(folder, tmp_path / "half16.zip")
     other = read_bundle(discretize_job(folder, 0.5, tmp_path / "half.zip"))
     assert other.quality.test > 0.3 and other.output.name == "output"
     inn, network = load_inn(folder / "inn.zip")
@@ -127,6 +157,8 @@ def test_super_resolution_from_a_folder_of_pairs_to_bundles(tmp_path: Path) -> N
     assert result.devices[0].hypervolume_reference[1] < front[-1].quality
     assert f"PSNR {front[-1].quality:.2f} dB" in result.devices[0].recommendation
     check_elastic(folder, dataset, front)
+    check_tuned(result, folder, progress.notes, " dB")
+    check_half(folder, tmp_path / "half16.zip")
     assert not [note for note in progress.notes if "MLflow" in note]
     written = json.loads((folder / "result.json").read_text())
     assert JobResult.model_validate(written) == result

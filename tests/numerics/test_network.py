@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -27,7 +28,9 @@ NODE_PARTITIONS = [
 def small(family: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     shape = (1, 8, 8) if "image" in FAMILIES[family].kinds else (1, 32)
-    module = build(family, shape, 3, width=0.25, depth=FAMILIES[family].depths[0])
+    about = FAMILIES[family]
+    scale = 2 if "super-resolution" in about.tasks else None
+    module = build(family, shape, 3, width=0.25, depth=about.depths[0], task=about.tasks[0], scale=scale)
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -128,7 +131,31 @@ def test_gradients_in_learned_partitions() -> None:
     check_gradients(network, output)
 
 
-def check_gradients(network: IntegralNetwork, output: object) -> None:
+def test_gradients_through_every_family_at_reduced_widths(followed: tuple[nn.Module, Tensor, Coupling]) -> None:
+    """In nodes and in the places of learned partitions, with batch statistics; residual streams, depthwise and all."""
+    module, x, coupling = followed
+    torch.manual_seed(2)
+    widths = {g.name: g.allowed[len(g.allowed) // 2] for g in coupling.groups}
+    samples = dict(zip(widths, coupling.samples(widths), strict=True))
+    rules = itertools.cycle([(Linear(), Riemann()), (CubicConvolution(), Trapezoid())])
+    partitions = {name: Trainable(num, *next(rules)) for name, num in samples.items() if num > 1}
+    network = IntegralNetwork(module, x, partition=partitions, coupling=coupling).double().train()
+    inputs = torch.randn(4, *x.shape[1:], dtype=torch.float64)
+    with torch.no_grad():
+        for partition in partitions.values():
+            partition.delta.add_(torch.rand_like(partition.delta) * 0.3)
+
+    def output(*values: Tensor) -> Tensor:
+        with torch.no_grad():
+            for parameter, value in zip(network.parameters(), values, strict=True):
+                parameter.copy_(value)
+        return network(inputs, widths)
+
+    assert len(list(network.trainable_partitions.parameters())) == len(partitions) > 0
+    check_gradients(network, output, step=1e-7)  # seldom crosses the kink of an activation
+
+
+def check_gradients(network: IntegralNetwork, output: object, step: float = 1e-6) -> None:
     """Derivatives along random directions against central differences."""
     assert callable(output)
     start = [parameter.detach().clone() for parameter in network.parameters()]
@@ -136,7 +163,6 @@ def check_gradients(network: IntegralNetwork, output: object) -> None:
     output(*start).sin().sum().backward()
     gradients = [parameter.grad for parameter in network.parameters()]
     assert all(gradient is not None for gradient in gradients)
-    step = 1e-6
     for _ in range(5):
         directions = [torch.randn_like(value) for value in start]
         with torch.no_grad():
@@ -149,24 +175,35 @@ def check_gradients(network: IntegralNetwork, output: object) -> None:
         torch.testing.assert_close(torch.as_tensor(found), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_a_network_of_continuous_weights_converges_to_the_integral() -> None:
+@pytest.mark.parametrize(
+    ("partition", "order"),
+    [
+        (Uniform(CubicConvolution(), Riemann()), 1),  # equal weights, but the ends are points: half a cell too much
+        (CellAverages(), 2),
+        (Uniform(CubicConvolution(), Trapezoid()), 2),
+        (Uniform(CubicConvolution(), Simpson()), 4),
+        (Uniform(CubicConvolution(), GaussLegendre(2)), 4),
+    ],
+    ids=str,
+)
+def test_a_network_of_continuous_weights_converges_to_the_integral(partition: Partition, order: int) -> None:
     """Two integral layers whose weights sample known functions: the output settles as the width grows."""
-    nodes = 65
-    grid = torch.linspace(0, 1, nodes, dtype=torch.float64)
+    nodes = 1025  # so dense that only the quadrature is seen
+    grid = torch.arange(nodes, dtype=torch.float64)
+    grid = (grid + 0.5) / nodes if isinstance(partition, CellAverages) else grid / (nodes - 1)
     module = nn.Sequential(nn.Linear(1, nodes), nn.Tanh(), nn.Linear(nodes, 1)).double()
     x = torch.tensor([[0.7], [-1.3]], dtype=torch.float64)
     with torch.no_grad():
         module[0].weight.copy_((1 + grid)[:, None])
         module[0].bias.copy_(torch.sin(3 * grid))
-        module[2].weight.copy_((2 * grid).exp()[None] / nodes)
         module[2].bias.zero_()
-        dense = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+        dense, weights = GaussLegendre(5).rule(1000)
         values = torch.tanh(x * (1 + dense) + torch.sin(3 * dense)) * (2 * dense).exp()
-        exact = torch.trapezoid(values, dense)[:, None]
-    network = IntegralNetwork(module, x, partition=Uniform(CubicConvolution(), Trapezoid()), min_ratio=0.1).eval()
+        exact = (values * weights).sum(1, keepdim=True)
+    network = IntegralNetwork(module, x, partition=partition, min_ratio=0.001).eval()
     with torch.no_grad():
-        # The nodes were divided by the trapezoid's weights at full width: here they are to be the functions themselves.
+        # Set here, because the quadrature's weights at full width are taken out of a module's own weights.
         network.module[2].weight.copy_((2 * grid).exp()[None] / nodes)
-        errors = [float((network(x, {"0": width}) - exact).abs().max()) for width in (9, 17, 33, 65)]
-    ratios = [a / b for a, b in itertools.pairwise(errors)]
-    assert min(ratios) > 3.5  # of second order: a quarter at twice the width
+        sizes = [8, 16, 32] if getattr(partition, "quadrature", None) == GaussLegendre(2) else [9, 17, 33]
+        errors = [float((network(x, {"0": width}) - exact).abs().max()) for width in sizes]
+    assert math.log2(errors[0] / errors[-1]) / 2 == pytest.approx(order, abs=0.35)

@@ -135,6 +135,7 @@ def test_cell_averages_of_whole_cells() -> None:
         (Uniform(CubicConvolution(), Trapezoid()), 2),
         (Uniform(CubicConvolution(), Simpson()), 4),
         (Uniform(CubicConvolution(), GaussLegendre(2)), 4),
+        (Uniform(CubicConvolution(), Riemann()), 1),  # equal weights, but the ends are points: half a cell too much
         (CellAverages(), 2),
     ],
     ids=str,
@@ -157,6 +158,26 @@ def test_a_layer_converges_to_its_integral(partition: Partition, order: int) -> 
         torch.testing.assert_close(output[1], 2 * output[0])
         errors.append(abs(float(output[0]) - exact))
     assert math.log2(errors[0] / errors[-1]) / 2 == pytest.approx(order, abs=0.25)
+
+
+@pytest.mark.parametrize(
+    ("partition", "order"),
+    [
+        (Uniform(Nearest(), GaussLegendre(1)), 1),
+        (Uniform(Linear(), GaussLegendre(2)), 2),
+        (Uniform(CubicConvolution(), GaussLegendre(3)), 3),
+    ],
+    ids=str,
+)
+def test_where_nodes_get_denser_the_interpolation_sets_the_order(partition: Uniform, order: int) -> None:
+    """The quadrature's order is above the interpolation's, and the samples stand at other places than the nodes."""
+    errors = []
+    for num_nodes in (65, 129, 257, 513):
+        x = torch.arange(num_nodes, dtype=DTYPE) / (num_nodes - 1)
+        sampling = partition.sampling(num_nodes, num_nodes // 3)
+        points = partition.quadrature.rule(num_nodes // 3)[0]
+        errors.append(float((sampling.apply((2 * x).exp(), 0, integrate=False) - (2 * points).exp()).abs().max()))
+    assert math.log2(errors[0] / errors[-1]) / 3 == pytest.approx(order, abs=0.15)
 
 
 @given(delta=st.lists(st.floats(-3, 3).filter(lambda d: abs(d) > 1e-3), min_size=1, max_size=10))
@@ -189,6 +210,31 @@ def test_gradients_of_learned_partitions(interpolation: Linear, quadrature: Trap
     assert torch.autograd.gradcheck(samples, (delta, nodes))
 
 
+@given(num_samples=st.integers(2, 200))
+def test_a_learned_partition_begins_at_its_nodes(num_samples: int) -> None:
+    """With equal weights, sampling `n` nodes at `n` points changes nothing until it learns."""
+    sampling = Trainable(num_samples, has_factors=True).double().sampling(num_samples, num_samples)
+    for integrate in (False, True):
+        torch.testing.assert_close(
+            dense(sampling, integrate=integrate), torch.eye(num_samples, dtype=DTYPE), rtol=0, atol=1e-4
+        )
+
+
+def test_gradients_of_learned_factors() -> None:
+    partition = Trainable(5, has_factors=True).double()
+    delta = torch.tensor([0.6, 0.3, 0.8, 0.45], dtype=DTYPE, requires_grad=True)
+    factors = torch.tensor([1.1, 0.7, 1.0, 0.9, 1.3], dtype=DTYPE, requires_grad=True)
+    nodes = torch.rand(5, 3, dtype=DTYPE, requires_grad=True)
+
+    def samples(delta: Tensor, factors: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        del partition.delta, partition.factors
+        partition.delta, partition.factors = delta, factors  # type: ignore[assignment]
+        sampling = partition.sampling(5, 5)
+        return sampling.apply(nodes, 0, integrate=True), sampling.apply(nodes, 0, integrate=False)
+
+    assert torch.autograd.gradcheck(samples, (delta, factors, nodes))
+
+
 def test_sizes_that_a_partition_does_not_have() -> None:
     for partition in FIXED:
         for num_samples in (0, 6):
@@ -201,7 +247,9 @@ def test_sizes_that_a_partition_does_not_have() -> None:
 
 
 @pytest.mark.parametrize(
-    "partition", [*FIXED, Trainable(7, CubicConvolution(), Trapezoid())], ids=lambda p: type(p).__name__
+    "partition",
+    [*FIXED, Trainable(7, CubicConvolution(), Trapezoid()), Trainable(7, has_factors=True)],
+    ids=lambda p: type(p).__name__,
 )
 def test_description_round_trip(partition: Partition) -> None:
     again = partition_from_json(partition.to_json())

@@ -98,3 +98,8 @@ def test_rules_are_equal_by_kind_and_parameters() -> None:
     assert GaussLegendre(2) == GaussLegendre() != GaussLegendre(3)
     assert len({GaussLegendre(2), GaussLegendre(), Simpson()}) == 2
     assert repr(GaussLegendre(3)) == "GaussLegendre(points_per_panel=3)"
+
+
+def test_panels_without_points() -> None:
+    with pytest.raises(ValueError, match="give 1 or more"):
+        GaussLegendre(0)

@@ -6,7 +6,6 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from inn_automl.progress import LineProgress, LiveProgress, TimeLeft, duration, show_progress, time_left
 
@@ -127,8 +126,7 @@ def test_an_interrupted_stage_is_not_done() -> None:
 def test_a_terminal_shows_all_of_it_and_keeps_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     clock, stream = Clock(), io.StringIO()
-    console = Console(file=stream, force_terminal=True, force_interactive=True, color_system=None, width=100)
-    with LiveProgress(console, clock) as progress:
+    with LiveProgress(stream, clock) as progress:
         progress.stage("training")
         progress.update(0.0)
         clock.now_s += 30.0

@@ -20,6 +20,8 @@ _MODULES = {
     "onnxruntime-cuda": "inn_automl.devices.runtimes.onnxruntime_cuda:OnnxRuntimeCuda",
     "onnxruntime-tensorrt": "inn_automl.devices.runtimes.onnxruntime_tensorrt:OnnxRuntimeTensorRt",
     "openvino": "inn_automl.devices.runtimes.openvino_cpu:OpenVino",
+    "torch-cpu": "inn_automl.devices.runtimes.torch_cpu:TorchCpu",
+    "torch-cuda": "inn_automl.devices.runtimes.torch_cuda:TorchCuda",
 }
 
 NAMES = tuple(_MODULES)
@@ -30,6 +32,8 @@ INSTALL = {
     "onnxruntime-cuda": "pip uninstall onnxruntime && pip install onnxruntime-gpu",
     "onnxruntime-tensorrt": "pip uninstall onnxruntime && pip install onnxruntime-gpu tensorrt-cu12",
     "openvino": "pip install openvino",
+    "torch-cpu": "pip install torch onnx",
+    "torch-cuda": "pip install torch onnx",  # on Linux, PyPI's torch is a build for CUDA
 }
 """By runtime, what adds it to a machine."""
 
@@ -68,6 +72,9 @@ class Runtime(ABC):
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+
+    def start(self) -> None:  # noqa: B027 - most runtimes are loaded with their module
+        """Loads the runtime's own code, so that the memory it takes is not told as a model's."""
 
     @abstractmethod
     def load(self, path: Path, batch_size: int) -> RunOnce:

@@ -29,6 +29,10 @@ class OnnxRuntime(Runtime):
     def providers(self) -> list[Provider]:
         """Who computes: an operation goes to the first that has it."""
 
+    def providers_of(self, path: Path) -> list[Provider]:
+        """The same for one model."""
+        return self.providers()
+
     def load(self, path: Path, batch_size: int) -> RunOnce:
         session = self._session(path, self._options())
         feed = _feed(session, path, batch_size)
@@ -72,8 +76,8 @@ class OnnxRuntime(Runtime):
         return options
 
     def _session(self, path: Path, options: Any) -> Any:
-        wanted = self.providers()
         try:
+            wanted = self.providers_of(path)
             session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
         except Exception as error:  # ONNX Runtime's exceptions share no base class but Exception
             reason = " ".join(str(error).split())

@@ -8,6 +8,7 @@ import onnxruntime
 
 from inn_automl.devices.runtimes.onnx_session import Provider
 from inn_automl.devices.runtimes.onnxruntime_cuda import CUDA, OnnxRuntimeCuda
+from inn_automl.precision import METADATA_KEY
 
 ENGINES = Path("~/.cache/inn_automl/tensorrt")
 
@@ -32,3 +33,10 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
             "trt_timing_cache_path": str(engines),
         }
         return [("TensorrtExecutionProvider", options), CUDA]
+
+    def providers_of(self, path: Path) -> list[Provider]:
+        # TensorRT computes a file's float16 operations in float32, and may do the opposite, unless it is told.
+        (name, options), *others = self.providers()
+        described = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_modelmeta()
+        is_half = described.custom_metadata_map.get(METADATA_KEY) == "fp16"
+        return [(name, {**options, "trt_fp16_enable": str(int(is_half))}), *others]

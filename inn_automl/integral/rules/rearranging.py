@@ -175,6 +175,7 @@ def reshape(tracker: Tracker, node: Node) -> Shape | None:
     if math.prod(before) != math.prod(after) or 0 in after:  # a view as another type
         return None
     out: list[Axis] = [variables.constant(1) for _ in after]
+    remaining = _remaining(tracker, node)
     old = [i for i, size in enumerate(before) if size != 1]
     new = [i for i, size in enumerate(after) if size != 1]
     for left, right in merge_reshape([before[i] for i in old], [after[i] for i in new]):
@@ -183,7 +184,17 @@ def reshape(tracker: Tracker, node: Node) -> Shape | None:
         if flat is None:
             tracker.fix(sources, node, "mixes axes in an order that cannot be followed")
             flat = variables.constant(math.prod(before[old[i]] for i in left), variables.reason(sources))
-        parts = variables.unflatten(flat, [after[i] for i in targets], tracker.where(node))
+        given = targets.index(remaining) if remaining in targets else None
+        parts = variables.unflatten(flat, [after[i] for i in targets], tracker.where(node), given)
         for position, part in zip(targets, parts, strict=True):
             out[position] = part
     return tuple(out)
+
+
+def _remaining(tracker: Tracker, node: Node) -> int | None:
+    """The axis of a reshape's output whose size is given as -1, "what remains"; None if there is none."""
+    first, sizes = 0, argument(node, 1, "size")
+    if operation(node) == "unflatten":
+        dim, sizes = argument(node, 1, "dim"), argument(node, 2, "sizes")
+        first = dim % len(tracker.shape(node.args[0]))
+    return first + sizes.index(-1) if isinstance(sizes, list | tuple) and -1 in sizes else None

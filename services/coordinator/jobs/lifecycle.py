@@ -40,6 +40,7 @@ STATE_OF_STAGE = {
     "calibrating": JobState.SEARCHING,
     "searching": JobState.SEARCHING,
     "measuring": JobState.MEASURING,
+    "tuning": JobState.MEASURING,
     "publishing": JobState.PUBLISHING,
 }
 """The state that a run's stage puts its job into; None for those that leave it as it is."""

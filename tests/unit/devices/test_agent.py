@@ -186,7 +186,7 @@ def test_a_runtime_that_is_not_installed_any_more_is_told(
     assert "`pip install openvino` adds it" in caplog.text
 
 
-def test_a_fault_of_the_measurement_is_told(make_agent: Callable[..., Agent]) -> None:
+def test_a_fault_of_the_measurement_is_told(make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture) -> None:
     def measure(*_: Any, **__: Any) -> Any:
         raise MeasurementError("model 'm' cannot be measured: too large.")
 
@@ -194,6 +194,7 @@ def test_a_fault_of_the_measurement_is_told(make_agent: Callable[..., Agent]) ->
     make_agent(coordinator, measure).serve(LEASE)
     assert coordinator.names() == ["models", "failure"]
     assert b"model 'm' cannot be measured: too large." in coordinator.asked[-1][1].content
+    assert "model 'm' cannot be measured: too large." in caplog.text
 
 
 def test_a_fault_that_nobody_foresaw_is_told(make_agent: Callable[..., Agent]) -> None:
@@ -205,12 +206,12 @@ def test_a_fault_that_nobody_foresaw_is_told(make_agent: Callable[..., Agent]) -
     assert b"the agent on 'pi4' failed (KeyError" in coordinator.asked[-1][1].content
 
 
-def test_a_lost_lease_ends_the_measuring(make_agent: Callable[..., Agent]) -> None:
+def test_a_lost_lease_ends_the_measuring(make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture) -> None:
     beaten = threading.Event()
 
     def heartbeat(request: httpx.Request) -> httpx.Response:
         beaten.set()
-        return problem(409)
+        return problem(409, "the lease has ended.")
 
     def measure(*_: Any, on_progress: Callable[[float], None], **__: Any) -> Any:
         for _ in range(1000):
@@ -222,6 +223,7 @@ def test_a_lost_lease_ends_the_measuring(make_agent: Callable[..., Agent]) -> No
     make_agent(coordinator, measure).serve(LEASE)
     assert beaten.is_set()
     assert coordinator.names() == ["models"]
+    assert "abandoned measurement=msr_1: the lease has ended." in caplog.text
 
 
 def test_heartbeats_tell_the_share(make_agent: Callable[..., Agent]) -> None:
@@ -251,10 +253,14 @@ def test_who_is_stopped_gives_back(make_agent: Callable[..., Agent], end: type[B
     assert coordinator.names() == ["models", "release"]
 
 
-def test_refused_results_are_told_as_a_failure(make_agent: Callable[..., Agent]) -> None:
-    coordinator = Coordinator(results=lambda request: problem(422, "no latency."))
+def test_refused_results_are_told_as_a_failure(
+    make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture
+) -> None:
+    coordinator = Coordinator(results=lambda request: problem(422, "'fast' is no latency."))
     make_agent(coordinator).serve(LEASE)
     assert coordinator.names() == ["models", "results", "failure"]
+    assert b"'fast' is no latency." in coordinator.asked[-1][1].content
+    assert "'fast' is no latency." in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"another", b"a model and more"])
@@ -265,10 +271,13 @@ def test_a_file_whose_hash_differs_is_told_as_a_failure(make_agent: Callable[...
     assert b"came damaged: its hash differs" in coordinator.asked[-1][1].content
 
 
-def test_results_of_a_lease_that_ended_are_let_go(make_agent: Callable[..., Agent]) -> None:
+def test_results_of_a_lease_that_ended_are_let_go(
+    make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture
+) -> None:
     coordinator = Coordinator(results=lambda request: problem(409, "the lease has ended."))
     make_agent(coordinator).serve(LEASE)
     assert coordinator.names() == ["models", "results"]
+    assert "abandoned measurement=msr_1: the lease has ended." in caplog.text
 
 
 def test_a_server_that_is_no_url() -> None:

@@ -120,10 +120,15 @@ class GpuSession:
     startable: tuple[str, ...] = ()
     asked: list[Any] = []  # noqa: RUF012 - emptied by the fixture
     may_fall_back = True
+    metadata: dict[str, str] = {}  # noqa: RUF012 - of the model
 
-    def __init__(self, path: str, options: Any, providers: list[tuple[str, dict[str, str]]]) -> None:
-        self.asked.append(providers)
-        self._used = [name for name, _ in providers if name in self.startable]
+    def __init__(self, path: str, options: Any = None, *, providers: list[Any]) -> None:
+        if providers != ["CPUExecutionProvider"]:  # which is asked for the metadata alone
+            self.asked.append(providers)
+            self._used = [name for name, _ in providers if name in self.startable]
+
+    def get_modelmeta(self) -> Any:
+        return type("Meta", (), {"custom_metadata_map": self.metadata})
 
     def get_providers(self) -> list[str]:
         return [*self._used, "CPUExecutionProvider"]
@@ -168,6 +173,14 @@ def test_a_gpu_computes_what_a_gpu_is_asked_for(gpu, tmp_path, name, providers):
     described = runtime.describe()
     assert (described["runtime"], described["gpu"]) == (name, "Orin")
     assert described["session_options"]["CUDAExecutionProvider"]["use_tf32"] == "0"
+
+
+def test_tensorrt_computes_in_float16_what_a_file_has_in_float16(gpu, monkeypatch, tmp_path):
+    runtime = runtimes.create("onnxruntime-tensorrt", 1)
+    for metadata in ({}, {"inn_automl.precision": "fp16"}, {"inn_automl.precision": "int8"}):
+        monkeypatch.setattr(GpuSession, "metadata", metadata)
+        runtime.load(tmp_path / "m.onnx", 1)
+    assert [asked[0][1]["trt_fp16_enable"] for asked in GpuSession.asked] == ["0", "1", "0"]
 
 
 @pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt"])

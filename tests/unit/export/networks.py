@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 SHAPE = (2, 8, 8)
@@ -12,7 +13,7 @@ STD = np.array([50.0, 80.0], np.float32)
 
 
 class Mixed(nn.Module):
-    """What the families have and more, at any widths: `a` channels of the residual stream, `b` and `c` inside."""
+    """What the families have and more, at any widths: a stream of `a` channels, `b` (and heads), `c` inside."""
 
     def __init__(self, a: int, b: int, c: int, seed: int = 0) -> None:
         super().__init__()
@@ -26,6 +27,8 @@ class Mixed(nn.Module):
         self.shared = nn.Conv2d(a, a, 3, padding=1, bias=False)
         self.again = self.shared
         self.pool = nn.MaxPool2d(2)
+        self.query, self.key, self.value = (nn.Linear(a, 4 * b) for _ in range(3))
+        self.heads = nn.Linear(4 * b, a)
         self.hidden = nn.Sequential(
             nn.Flatten(), nn.Linear(16 * a, c, bias=False), nn.BatchNorm1d(c), nn.ReLU(), nn.Dropout(), nn.LayerNorm(c)
         )
@@ -40,7 +43,16 @@ class Mixed(nn.Module):
         y = y * torch.sigmoid(self.excite(torch.relu(self.squeeze(y.mean((2, 3), keepdim=True)))))
         x = torch.relu(x + self.norm(self.project(y)))
         x = self.pool(self.again(torch.relu(self.shared(x))))
-        return self.head(self.hidden(x))
+        return self.head(self.hidden(x + self.attend(x)))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Attention over the pixels of a map, with `b` heads of size 4."""
+        pixels = x.flatten(2).transpose(1, 2)
+        query, key, value = (
+            layer(pixels).unflatten(-1, (-1, 4)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        heads = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        return self.heads(heads).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class Small(nn.Module):

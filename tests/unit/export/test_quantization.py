@@ -14,7 +14,8 @@ from torch import nn
 from inn_automl.errors import ExportError, StorageError
 from inn_automl.export import OnnxTemplate, export_onnx
 from inn_automl.export.onnx import RawInput
-from inn_automl.export.quantization import PRECISION_KEY, outputs, quantize_onnx
+from inn_automl.export.quantization import outputs, quantize_onnx
+from inn_automl.precision import METADATA_KEY
 from tests.unit.export.networks import MEAN, SHAPE, STD, Mixed, Small, randomize
 
 
@@ -78,7 +79,7 @@ def test_weights_are_bytes_and_the_ports_are_float(float_file: Path, training: n
     assert taken.type.tensor_type.elem_type == given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     assert taken.type.tensor_type.shape.dim[0].dim_param
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    assert metadata == {"inn_automl.widths": '{"stem": 24}', PRECISION_KEY: "int8"}
+    assert metadata == {"inn_automl.widths": '{"stem": 24}', METADATA_KEY: "int8"}
     operations = [node.op_type for node in model.graph.node]
     assert "ReduceMean" not in operations and "GlobalAveragePool" in operations
     assert next(node for node in model.graph.node if node.output[0] == "logits").op_type == "Gemm"

@@ -1,4 +1,4 @@
-"""Outputs in the units of targets: inside of the file, verified by their deviations, float in int8 files."""
+"""Outputs in the units of targets: inside of the file, verified by their deviations, float in int8 and fp16 files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from inn_automl.errors import VerificationError
-from inn_automl.export import TOLERANCE, OnnxTemplate, export_onnx, quantize_onnx, verify_onnx
+from inn_automl.export import TOLERANCE, OnnxTemplate, export_onnx, halve_onnx, quantize_onnx, verify_onnx
+from inn_automl.export.verification import HALF_TOLERANCE
 from inn_automl.models import build
 from tests.unit.export.networks import MEAN, SHAPE, STD, Small
 
@@ -63,6 +64,18 @@ def test_bringing_outputs_to_their_units_stays_float(path: Path, samples: np.nda
     assert [add.op_type, multiply.op_type, network.op_type] == ["Add", "Mul", "Gemm"]
 
 
+def test_bringing_outputs_to_their_units_stays_float_in_halves(path: Path, samples: np.ndarray, tmp_path: Path) -> None:
+    """A mean of 1e4 has no digits left for a deviation of 100 in float16."""
+    half = tmp_path / "fp16.onnx"
+    halve_onnx(path, half)
+    statistics = {"mean": MEAN, "std": STD, "target_statistics": TARGETS}
+    difference = verify_onnx(half, Small(6), samples, **statistics, tolerance=HALF_TOLERANCE)
+    assert TOLERANCE < difference < HALF_TOLERANCE / 10
+    graph = onnx.load(half).graph
+    assert [node.op_type for node in graph.node][-3:] == ["Cast", "Mul", "Add"]
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
 @pytest.fixture(scope="module")
 def pictures() -> np.ndarray:
     """Smooth images, as photographs are: (N, 3, 12, 12) bytes."""
@@ -88,5 +101,8 @@ def test_image_to_image_networks_keep_their_pixels_in_int8(pictures: np.ndarray,
     expected, found = (run(tmp_path / name, pictures[:8]) for name in ("fp32.onnx", "int8.onnx"))
     assert expected.shape == (8, 3, 24, 24)
     assert np.sqrt(np.mean(np.square(found - expected))) < 1.0  # of 255 steps
+    halve_onnx(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
+    statistics = {"mean": mean, "std": std, "target_statistics": (mean, std)}
+    assert verify_onnx(tmp_path / "fp16.onnx", modules[1], pictures[:4], **statistics, tolerance=HALF_TOLERANCE) < 5e-3
     types = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     assert onnx.TensorProto.INT8 in types.values()

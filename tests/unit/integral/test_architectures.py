@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from inn_automl.errors import ModuleError
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
 from tests.unit.integral.oracle import assert_same, check_network, randomized, some_widths
-from tests.unit.integral.zoo import Net, conv
+from tests.unit.integral.zoo import HeadAttention, Net, conv
 
 NUM_EXAMPLES = 12
 
@@ -73,12 +73,16 @@ def make_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int]:
         return Net(
             lambda m, x: m.a(x.permute(0, 2, 3, 1)).movedim(-1, 1).contiguous(), a=nn.Linear(channels, number)
         ), number
+    if kind == "attention":
+        return Net(
+            lambda m, x: x + m.a(x.flatten(2).mT).mT.unflatten(2, x.shape[2:]), a=HeadAttention(channels, number, 4)
+        ), channels
     return nn.Sequential(nn.BatchNorm2d(channels), nn.PReLU(channels)), channels
 
 
 KINDS = (
     *("conv", "depthwise", "grouped", "transposed", "norm", "permuted", "twice", "residual", "projected", "squeeze"),
-    *("branches", "dense", "joined", "gate", "shuffle", "pixels"),
+    *("branches", "dense", "joined", "gate", "shuffle", "pixels", "attention"),
 )
 
 

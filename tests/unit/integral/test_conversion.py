@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -8,8 +11,9 @@ from torch import Tensor, nn
 
 from inn_automl.errors import InputError
 from inn_automl.integral import IntegralNetwork, convert, reestimate_normalization
-from inn_automl.integral.compensation import Compensator, fit
-from inn_automl.integral.observation import choose_places, rows_at, windows_at
+from inn_automl.integral.compensation import RULES, Compensator
+from inn_automl.integral.fitting import fit, fit_clipped
+from inn_automl.integral.observation import choose_places, consumers, observe, rows_at, windows_at
 from inn_automl.integral.ordering import permute, pivots, rank_channels
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import CASES, Net
@@ -143,11 +147,83 @@ def test_every_coupled_structure_is_fitted(name: str) -> None:
     fitted = Compensator(network, x)
     with torch.no_grad():
         expected = network(x)
-        assert_same(fitted.discretize(network.full_widths, keep_statistics=True).eval()(x), expected, 1e-3)
+        assert_same(fitted.discretize(network.full_widths, RULES[-1]).eval()(x), expected, 1e-3)
         widths = network.uniform_widths(0.5)
-        small, sampled = fitted.discretize(widths, keep_statistics=True).eval(), network.discretize(widths).eval()
+        small, sampled = fitted.discretize(widths, RULES[-1]).eval(), network.discretize(widths).eval()
         if isinstance(expected, Tensor):
             assert (small(x) - expected).square().mean() <= 1.05 * (sampled(x) - expected).square().mean() + 1e-9
+
+
+def clipped_error(made: Tensor, wanted: Tensor, low: float, high: float) -> float:
+    return float((made.clamp(low, high) - wanted.clamp(low, high)).square().mean())
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, float("inf")), (0.0, 1.0), (-0.5, 0.5)])
+def test_a_clipped_fit_is_nearer_behind_the_activation(low: float, high: float) -> None:
+    torch.manual_seed(0)
+    true, x = nn.Linear(12, 5), torch.randn(500, 12)
+    linear, clipped = nn.Linear(6, 5), nn.Linear(6, 5)
+    with torch.no_grad():
+        wanted = 2 * true(x)
+        fit(linear, x[:, :6], wanted, ridge=1e-6, is_centered=False)
+        fit_clipped(clipped, x[:, :6], wanted, ridge=1e-6, clip=(low, high))
+        far, near = (clipped_error(layer(x[:, :6]), wanted, low, high) for layer in (linear, clipped))
+        assert near < 0.98 * far
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_clipped_fit_goes_through_the_normalization(has_bias: bool) -> None:
+    """Whatever the signs of its weights, and once it has statistics of its own."""
+    torch.manual_seed(0)
+    true, x = nn.Linear(12, 6), torch.randn(600, 12) + 1
+    norm = nn.BatchNorm1d(6).eval()
+    with torch.no_grad():
+        wanted = true(x)
+        norm.weight.copy_(torch.tensor([1.0, -1.0, 2.0, -0.5, 0.0, 1.0]))
+        norm.bias.copy_(torch.tensor([0.0, 0.3, -0.5, 0.2, 0.4, 0.0]))
+        norm.running_mean.copy_(wanted.mean(0) + 0.2)  # type: ignore[union-attr]
+        norm.running_var.copy_(2 * wanted.var(0))  # type: ignore[union-attr]
+        target, errors = torch.relu(norm(wanted)), []
+        for fitted in (False, True):
+            layer, own = nn.Linear(8, 6, bias=has_bias), copy.deepcopy(norm)
+            if fitted:
+                fit_clipped(layer, x[:, :8], wanted, ridge=1e-6, clip=(0.0, float("inf")), norm=own)
+                at_once = torch.relu(own(layer(x[:, :8])))
+            else:
+                fit(layer, x[:, :8], wanted, ridge=1e-6, is_centered=True)
+            reestimate_normalization(both := nn.Sequential(layer, own), [x[:, :8]])
+            errors.append(float((torch.relu(both.eval()(x[:, :8])) - target).square().mean()))
+        torch.testing.assert_close(at_once, torch.relu(both(x[:, :8])), rtol=1e-2, atol=1e-2)
+        assert errors[1] < 0.8 * errors[0]
+        exact, own = nn.Linear(12, 6, bias=has_bias), copy.deepcopy(norm)
+        fit_clipped(exact, x, wanted, ridge=0.0, clip=(0.0, float("inf")), norm=own)
+        torch.testing.assert_close(torch.relu(own(exact(x))), target, rtol=1e-3, atol=1e-3)
+
+
+def clips(module: nn.Module, x: Tensor) -> dict[str, tuple[float, float] | None]:
+    network = IntegralNetwork(module.eval(), x[:2])
+    return {path: one.clip for path, one in observe(network, x, consumers(network)).items()}
+
+
+def test_only_what_an_activation_alone_sees_is_clipped() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(32, 4)
+    layers = {"a": nn.Linear(4, 8), "b": nn.Linear(8, 8), "n": nn.BatchNorm1d(8), "c": nn.Linear(8, 3)}
+
+    def found(forward: Callable[[Net, Tensor], Tensor], **more: nn.Module) -> tuple[float, float] | None:
+        return clips(Net(forward, **layers, **more), x)["b"]
+
+    infinite = (0.0, float("inf"))
+    assert found(lambda m, x: m.c(torch.relu(m.n(m.b(m.a(x)))))) == infinite
+    assert found(lambda m, x: m.c(m.r(m.n(m.b(m.a(x))))), r=nn.ReLU(inplace=True)) == infinite
+    assert found(lambda m, x: m.c(m.r(m.n(m.b(m.a(x))))), r=nn.ReLU6()) == (0.0, 6.0)
+    assert found(lambda m, x: m.c(m.r(m.b(m.a(x)))), r=nn.Hardtanh(-2, 2)) == (-2.0, 2.0)
+    assert found(lambda m, x: m.c(torch.nn.functional.gelu(m.b(m.a(x))))) is None
+    assert found(lambda m, x: m.c(m.b(m.a(x)))) is None
+    # Something else sees what is negative, too.
+    assert found(lambda m, x: m.c(torch.relu(y := m.b(m.a(x))) + y)) is None
+    assert found(lambda m, x: m.c(torch.relu(m.n(y := m.b(m.a(x)))) + y)) is None
+    assert found(lambda m, x: m.c(torch.relu(y := m.n(m.b(m.a(x)))) + y)) is None
 
 
 def test_a_layer_that_runs_twice_keeps_its_samples() -> None:
@@ -176,13 +252,61 @@ def test_the_order_is_that_of_what_later_layers_weigh() -> None:
     ("samples", "message"),
     [
         (torch.randn(15, 2, 6, 6), "15 calibration samples were given: give at least 16"),
+        (torch.randn(1, 2, 6, 6), "1 calibration sample was given: give at least 16"),
         (torch.ones(64, 2, 6, 6), "all alike"),
         (torch.full((64, 2, 6, 6), float("nan")), "not finite"),
+        (torch.randn(64, 3, 6, 6), r"cannot be run on .* torch.float32 of shape \(64, 3, 6, 6\) .*expected input"),
+        (torch.randn(64, 6, 6), r"of shape \(64, 6, 6\) .* give samples as the module takes them"),
+        (torch.randn(64, 2, 6, 6).double(), r"torch\.float64 of shape \(64, 2, 6, 6\)"),
+        (np.zeros((64, 2, 6, 6)), "are a ndarray: give one tensor"),
     ],
 )
-def test_calibration_samples_that_tell_nothing(samples: Tensor, message: str) -> None:
+@pytest.mark.parametrize("order", ["pivots", "path"])
+def test_calibration_samples_that_tell_nothing(samples: Tensor, message: str, order: str) -> None:
     with pytest.raises(InputError, match=message):
-        convert(residual(), torch.zeros(2, 2, 6, 6), calibration=samples)
+        convert(residual(), torch.zeros(2, 2, 6, 6), calibration=samples, order=order)
+
+
+def test_a_module_that_makes_no_numbers() -> None:
+    module = residual().eval()
+    with torch.no_grad():
+        module.get_parameter("inner.weight")[0] = torch.inf
+    with pytest.raises(InputError, match="Net makes numbers of the calibration samples that are not finite"):
+        convert(module, torch.zeros(2, 2, 6, 6), calibration=torch.randn(32, 2, 6, 6))
+
+
+def test_samples_of_one_class_are_warned_of() -> None:
+    """They suffice for that class, and there are no labels that would tell."""
+    torch.manual_seed(0)
+    module, one = residual().eval(), torch.randn(1, 2, 6, 6)
+    with torch.no_grad():
+        module.get_parameter("last.bias")[1] = 100
+    x, other = one + 0.1 * torch.randn(256, 2, 6, 6), torch.randn(256, 2, 6, 6)
+    with pytest.warns(UserWarning, match="puts all 128 calibration samples into one class"):
+        converted = convert(module, x[:2], calibration=x[:128])
+    convert(module, x[:2], calibration=x[:128], gives_logits=False)  # warns of nothing: there are no classes
+    small = converted.discretize(converted.network.uniform_widths(0.5))
+    with torch.no_grad():
+        held_out = (small(x[128:]) - module(x[128:])).square().mean() / module(x[128:]).var()
+        elsewhere = (small(other) - module(other)).square().mean() / module(other).var()
+    assert held_out < 0.1 * elsewhere
+
+
+def test_an_operation_that_cannot_be_followed_is_named_and_stays_at_full_width() -> None:
+    torch.manual_seed(0)
+    module = Net(
+        lambda m, x: m.c(torch.relu(m.b(torch.sort(m.a(x), 1).values))),
+        a=nn.Linear(4, 8),
+        b=nn.Linear(8, 8),
+        c=nn.Linear(8, 3),
+    ).eval()
+    x = torch.randn(64, 4)
+    converted = convert(module, x[:2], calibration=x)
+    assert [str(one) for one in converted.network.unfollowed] == [
+        "a stays at 8 channels: sort in the module itself cannot be followed"
+    ]
+    small = converted.discretize(converted.network.smallest_widths)
+    assert (small.get_parameter("a.weight").shape, small.get_parameter("b.weight").shape) == ((8, 4), (2, 8))
 
 
 def test_the_module_itself_stays_as_it_is() -> None:

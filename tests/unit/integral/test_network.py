@@ -341,7 +341,12 @@ def test_widths_between_are_those_of_no_other_group(coupling: Coupling) -> None:
 
 
 @pytest.mark.parametrize(
-    "partition", [Nested(), Nested("van_der_corput"), Uniform(), CellAverages(), {"c": Trainable(5)}], ids=str
+    "partition",
+    [
+        *(Nested(), Nested("van_der_corput"), Uniform(), CellAverages()),
+        *({"c": Trainable(5)}, {"c": Trainable(5, has_factors=True)}),
+    ],
+    ids=str,
 )
 def test_saved_and_loaded_bit_for_bit(coupling: Coupling, partition: Any, tmp_path: Path) -> None:
     network = IntegralNetwork(make(), X, coupling=coupling, partition=partition, min_ratio=0.3)
@@ -442,7 +447,7 @@ def test_a_coupling_of_groups_that_do_not_exist(coupling: Coupling) -> None:
         Coupling.from_json({**value, "groups": value["groups"][:1]})
 
 
-@pytest.mark.parametrize("family", ["mlp", "convnet", "mobilenet", "resnet"])
+@pytest.mark.parametrize("family", ["mlp", "convnet", "mobilenet", "resnet", "vit"])
 def test_remembered_costs_are_those_of_the_module(family: str) -> None:
     from inn_automl.models import build
 

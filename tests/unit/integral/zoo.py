@@ -442,6 +442,19 @@ def channel_shuffle_layer() -> nn.Module:
     return nn.Sequential(conv(3, 8), nn.ChannelShuffle(2), conv(8, 12, groups=2), conv(12, 6), head(6))
 
 
+@case({"a": (16, 4), "b": (24, 6)})
+def parts_of_a_fixed_size() -> nn.Module:
+    """What a reshape leaves open is what is resized, be it the number of parts or their size."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        x = x.view(x.shape[0], -1, 4, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+        x = m.b(F.relu(x))
+        return m.head(x.unflatten(1, (2, -1, 3)).transpose(1, 3).flatten(1, 3))
+
+    return Net(run, a=conv(3, 16), b=conv(16, 24), head=head(24))
+
+
 @case({"0": (16, 4), "3": 24})
 def pixel_shuffle() -> nn.Module:
     return nn.Sequential(conv(3, 16), nn.PixelShuffle(2), nn.PixelUnshuffle(2), conv(16, 24), nn.ReLU(), conv(24, 5))
@@ -583,7 +596,23 @@ class Attention(nn.Module):
         return self.proj(y.transpose(1, 2).flatten(2))
 
 
-def transformer(*, is_fused: bool, with_norm: bool) -> nn.Module:
+class HeadAttention(nn.Module):
+    """Heads of a fixed size; their number is what is left."""
+
+    def __init__(self, channels: int, num_heads: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.q, self.k, self.v = (nn.Linear(channels, num_heads * size) for _ in range(3))
+        self.proj = nn.Linear(num_heads * size, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q, k = (layer(x).unflatten(-1, (-1, self.size)).transpose(1, 2) for layer in (self.q, self.k))
+        v = self.v(x).view(n, t, -1, self.size).transpose(1, 2)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1))
+
+
+def transformer(*, with_norm: bool, attention: nn.Module) -> nn.Module:
     def run(m: Any, x: Tensor) -> Tensor:
         x = m.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([m.token.expand(x.shape[0], -1, -1), x], 1) + m.position
@@ -595,18 +624,28 @@ def transformer(*, is_fused: bool, with_norm: bool) -> nn.Module:
         run,
         patches=nn.Conv2d(3, 8, 4, 4), token=own(1, 1, 8), position=own(1, 5, 8),
         scale=own(8), norm=nn.LayerNorm(8) if with_norm else nn.Identity(),
-        attention=Attention(8, 2, is_fused=is_fused), up=nn.Linear(8, 12), down=nn.Linear(12, 8), head=nn.Linear(8, 5),
+        attention=attention, up=nn.Linear(8, 12), down=nn.Linear(12, 8), head=nn.Linear(8, 5),
     )  # fmt: skip
 
 
 @case({"patches": 8, "attention.qkv": (24, 6), "up": 12})
 def attention_by_hand() -> nn.Module:
-    return transformer(is_fused=False, with_norm=False)
+    return transformer(with_norm=False, attention=Attention(8, 2, is_fused=False))
 
 
 @case({"patches": 8, "attention.qkv": (24, 6), "up": 12}, is_maskable=False)
 def attention_fused() -> nn.Module:
-    return transformer(is_fused=True, with_norm=True)
+    return transformer(with_norm=True, attention=Attention(8, 2, is_fused=True))
+
+
+@case({"patches": 8, "attention.q": (16, 4), "up": 12})
+def attention_heads() -> nn.Module:
+    return transformer(with_norm=False, attention=HeadAttention(8, 4, 4))
+
+
+@case({"patches": 8, "attention.q": (16, 4), "up": 12}, is_maskable=False)
+def attention_heads_behind_layer_norm() -> nn.Module:
+    return transformer(with_norm=True, attention=HeadAttention(8, 4, 4))
 
 
 @case({"embed": 8, "fc": 6}, input=lambda: torch.randint(0, 10, (2, 7)))
@@ -667,7 +706,7 @@ STAYS: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "local_response_norm": (lambda m, x: F.local_response_norm(x, 3), "pad"),
     "constant_tensor": (lambda m, x: x * torch.arange(8.0).view(1, -1, 1, 1), "fixed size"),
     "hard_coded_view": (lambda m, x: x.view(x.shape[0], 8, -1).reshape(x.shape), "view"),
-    "hard_coded_heads": (lambda m, x: x.view(x.shape[0], -1, 4, *x.shape[2:]).transpose(1, 2).flatten(1, 2), "shape"),
+    "hard_coded_heads": (lambda m, x: x.view(x.shape[0], 2, 4, *x.shape[2:]).transpose(1, 2).flatten(1, 2), "shape"),
     "hard_coded_split": (lambda m, x: torch.cat(x.split(4, 1)[::-1], 1), "split"),
     "hard_coded_condition": (lambda m, x: x.relu() if x.shape[1] > 7 else x.sigmoid(), "takes the place of relu"),
     "hard_coded_mixing": (lambda m, x: x.reshape(x.shape[0], 64, -1).transpose(1, 2).reshape(x.shape), "slides"),

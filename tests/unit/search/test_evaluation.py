@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from inn_automl.data import Dataset
 from inn_automl.errors import InputError, WidthsError
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.compensation import Compensator
+from inn_automl.integral.compensation import RULES, Compensator
 from inn_automl.integral.normalization import reestimate_normalization
 from inn_automl.models import build
 from inn_automl.objectives import Score
@@ -113,8 +113,8 @@ def test_a_candidate_is_what_serves_the_validation_split_best(images: Dataset, n
     compensator = Compensator(network, calibration_samples(images).standardized(slice(None)))
     for widths in (network.smallest_widths, network.uniform_widths(0.6)):
         correct = [reference_accuracy(network, widths, images, "validation")]
-        for keep in (False, True):
-            module = compensator.discretize(widths, keep_statistics=keep)
+        for rule in RULES:
+            module = compensator.discretize(widths, rule)
             reestimate_normalization(module, (x for x, _ in calibration_samples(images).batches()))
             correct.append(count_correct(module.eval(), validation))
         made, again = candidates.make(widths), candidates.make(widths)

@@ -74,3 +74,8 @@ def test_fewer_candidates_than_one_wave_are_the_first_of_more() -> None:
 def test_defaults_of_an_unknown_family_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="resnet"):
         default_recipe("resnets", 100)
+
+
+def test_a_transformer_is_trained_by_adamw_in_small_batches() -> None:
+    recipes = [default_recipe("vit", num_train) for num_train in (4_000, 50_000)]
+    assert [(one.optimizer, one.batch_size) for one in recipes] == [("adamw", 32), ("adamw", 64)]

@@ -1,0 +1,154 @@
+"""Points of the final fronts are tuned before they are published, and any widths of a finished job on demand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inn_automl.backend import LocalBackend
+from inn_automl.data import Dataset, load_dataset
+from inn_automl.errors import InputError
+from inn_automl.export import read_bundle
+from inn_automl.export.archive import unpack
+from inn_automl.pipeline import discretize_job, extend_job
+from inn_automl.search.quantized import evaluate_file
+from inn_automl.stages import calibrating
+from inn_automl.stages.measuring import point_id
+from inn_automl.training.trial import Trained
+from inn_automl.training.tuning import Outcome
+from inn_automl.training.tuning_task import TuningTask
+
+from .conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size
+
+SECONDS = 600.0
+"""Far more than the few steps of these tests take on any machine."""
+SEARCH = {"max_evaluations": 4, "batch_size": 4, "tune_seconds": SECONDS}
+
+
+class Tuning(LocalBackend):
+    """Remembers what was tuned, and can be interrupted when so many models were."""
+
+    def __init__(self, interrupted_at: int | None = None) -> None:
+        super().__init__(cpus=1)
+        self._at = interrupted_at
+        self.tuned: list[str] = []
+
+    def tune(
+        self,
+        trained: Trained,
+        dataset: Dataset,
+        tasks: Sequence[TuningTask],
+        *,
+        on_progress: Callable[[float], None],
+    ) -> list[Outcome]:
+        open_tasks = [task for task in tasks if not task.is_done]
+        for task in open_tasks[: self._at]:
+            super().tune(trained, dataset, [task], on_progress=on_progress)
+            self.tuned.append(task.path.name)
+        if self._at is not None:
+            raise KeyboardInterrupt
+        return super().tune(trained, dataset, tasks, on_progress=on_progress)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_widths(finished_job: FinishedJob) -> Iterator[None]:
+    """And few steps. Of this module's jobs only: the one that they extend is made before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inn_automl.training.tuning._Run.fitting_steps", lambda run, end_s: 60)
+        patch.setattr(calibrating, "NUM_CALIBRATION_WIDTHS", 8)
+        yield
+
+
+@pytest.fixture(scope="module")
+def job(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """An extension that tunes, interrupted after the first model."""
+    folder, progress = tmp_path_factory.mktemp("tuning") / "out", RecordingProgress()
+    device = {"name": "board"}
+    spec = job_spec(budget={**BUDGET, "devices": [device], "search": SEARCH})
+    first, second = Tuning(interrupted_at=1), Tuning()
+    with pytest.raises(KeyboardInterrupt):
+        extend_job(spec, finished_job.folder, folder, backend=first, measure=measure_by_size)
+    kept = {path.name: path.read_bytes() for path in (folder / "tuning").iterdir()}
+    result = extend_job(spec, finished_job.folder, folder, backend=second, measure=measure_by_size, progress=progress)
+    return {
+        "spec": spec, "folder": folder, "result": result, "kept": kept, "notes": progress.notes,
+        "stages": progress.stages, "first": first.tuned,
+    }  # fmt: skip
+
+
+def test_tuned_points_say_what_they_gained(job: dict[str, Any]) -> None:
+    (device,) = job["result"].devices
+    tuned = [point for point in device.front if point.tuning]
+    assert tuned, "two epochs of training leave much to gain"
+    for point in device.front:
+        seconds = SECONDS if point.tuning else 0.0
+        assert point.id == point_id(point.widths, point.precision, tune_seconds=seconds)
+        config = read_bundle(job["folder"] / point.bundle)
+        assert (config.id, config.tuning, config.accuracy.validation) == (point.id, point.tuning, point.accuracy)
+    for point in tuned:
+        assert point.tuning.loss_after < point.tuning.loss_before
+        assert point.tuning.steps > 0 and point.tuning.seconds > 0
+    assert device.recommended in {point.id for point in device.front}
+    assert [p.accuracy for p in device.front] == sorted({p.accuracy for p in device.front})
+    assert job["stages"][-3:] == ["measuring", "tuning", "publishing"]
+    (told,) = [note for note in job["notes"] if "lowered the validation loss" in note]
+    assert "percentage points" in told
+
+
+def test_the_bundle_holds_the_tuned_model(job: dict[str, Any], tmp_path: Path) -> None:
+    dataset, (device,) = load_dataset("digits"), job["result"].devices
+    for point in device.front:
+        (tmp_path / "model.onnx").write_bytes(unpack((job["folder"] / point.bundle).read_bytes())["model.onnx"])
+        for split, told in (("validation", point.accuracy), ("test", point.test_accuracy)):
+            found = evaluate_file(tmp_path / "model.onnx", dataset, split)
+            # A tie between logits may fall either way in another batch.
+            assert found.quality == pytest.approx(told, abs=1.5 / found.score.num_samples)
+
+
+def test_the_latency_is_that_of_the_same_shapes(job: dict[str, Any]) -> None:
+    measured = json.loads((job["folder"] / "measuring" / "board.json").read_text())["latency_ms"]
+    (device,) = job["result"].devices
+    for point in device.front:
+        assert point.latency_ms.model_dump(mode="json") == measured[point_id(point.widths, point.precision)]
+
+
+def test_a_resumed_job_does_not_tune_twice(job: dict[str, Any]) -> None:
+    assert len(job["first"]) == 1
+    assert {f"{job['first'][0]}.json"} <= job["kept"].keys()
+    for name, content in job["kept"].items():
+        assert (job["folder"] / "tuning" / name).read_bytes() == content
+
+
+def test_an_extension_takes_over_what_was_tuned(job: dict[str, Any], tmp_path: Path) -> None:
+    backend = Tuning(interrupted_at=0)
+    device = {"name": "board", "max_latency_ms": 100.0}
+    spec = job_spec(budget={**BUDGET, "devices": [device], "search": SEARCH})
+    with pytest.raises(KeyboardInterrupt):
+        extend_job(spec, job["folder"], tmp_path / "out", backend=backend, measure=measure_by_size)
+    names = {path.name for path in (tmp_path / "out" / "tuning").iterdir()}
+    assert names and names <= {path.name for path in (job["folder"] / "tuning").iterdir()}
+
+
+def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Path) -> None:
+    plain = read_bundle(discretize_job(finished_job.folder, 0.5, tmp_path))
+    path = discretize_job(finished_job.folder, 0.5, tmp_path, tune_seconds=SECONDS)
+    tuned = read_bundle(path)
+    assert path == tmp_path / f"{point_id(plain.widths, tune_seconds=SECONDS)}.zip"
+    assert tuned.tuning
+    assert tuned.tuning.accuracy_before == tuned.tuning.quality_before == plain.accuracy.validation
+    assert tuned.files["weights.safetensors"] != plain.files["weights.safetensors"]
+    same = {"widths", "params", "macs", "classes", "build", "preprocessing"}
+    assert tuned.model_dump(include=same) == plain.model_dump(include=same)
+    for seconds in (-1.0, 3601.0, float("nan")):
+        with pytest.raises(InputError, match="more than 0, at most 3600 s"):
+            discretize_job(finished_job.folder, 0.5, tmp_path, tune_seconds=seconds)
+
+
+def test_nothing_is_tuned_unless_it_is_asked_for(finished_job: FinishedJob) -> None:
+    assert "tuning" not in finished_job.progress.stages
+    assert all(point.tuning is None for device in finished_job.result.devices for point in device.front)
+    assert not (finished_job.folder / "tuning").exists()

@@ -1,0 +1,66 @@
+"""A job on a vision transformer: whatever comes after the family takes it as any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from safetensors.torch import load_file, save_file
+
+from inn_automl.backend import LocalBackend
+from inn_automl.data import load_dataset
+from inn_automl.elastic import ElasticModel
+from inn_automl.export import extract_bundle, read_bundle
+from inn_automl.pipeline import run_job
+from inn_automl.result import JobResult
+
+from .conftest import RecordingProgress, job_spec, measure_by_size
+
+BUDGET = {
+    "devices": [{"name": "by-size", "precisions": ["fp32", "int8"]}],
+    "training": {"max_minutes": 5, "max_epochs": 1, "trials": 1},
+    "search": {"max_evaluations": 8, "batch_size": 4, "max_measurements": 10},
+}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, JobResult]:
+    folder = tmp_path_factory.mktemp("vit") / "out"
+    spec = job_spec(family="vit", budget=BUDGET)
+    progress = RecordingProgress()
+    result = run_job(spec, folder, backend=LocalBackend(cpus=1), measure=measure_by_size, progress=progress)
+    return folder, result
+
+
+def test_every_point_is_verified_and_served(job: tuple[Path, JobResult], tmp_path: Path) -> None:
+    folder, result = job
+    (device,) = result.devices
+    assert {point.precision for point in device.front} <= {"fp32", "int8"} and device.front
+    data = load_dataset("digits", seed=0)
+    samples = np.asarray(data.x[data.test[:16]], np.float32)
+    elastic = ElasticModel(folder / result.job["elastic"], device=device.name)
+    for point in device.front:
+        config = read_bundle(folder / point.bundle)
+        assert config.verification.max_difference <= config.verification.tolerance
+        assert any(name.endswith("attention.query") for name in config.widths)
+        extract_bundle(folder / point.bundle, tmp_path / point.id)
+        session = onnxruntime.InferenceSession(tmp_path / point.id / "model.onnx", providers=["CPUExecutionProvider"])
+        (expected,) = session.run(None, {"input": samples})
+        elastic.set_point(point.id)
+        np.testing.assert_allclose(elastic.run(samples), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_its_trained_weights_are_taken_without_training(job: tuple[Path, JobResult], tmp_path: Path) -> None:
+    (saved,) = job[0].glob("training/*/network/nodes.safetensors")
+    path = tmp_path / "weights.safetensors"
+    save_file({name.removeprefix("module."): tensor for name, tensor in load_file(saved).items()}, path)
+    budget = {**BUDGET, "devices": [{"name": "by-size"}]}
+    result = run_job(
+        job_spec(family="vit", budget=budget), tmp_path / "out", backend=LocalBackend(cpus=1), measure=measure_by_size,
+        progress=RecordingProgress(), pretrained=path,
+    )  # fmt: skip
+    assert result.job["training"][0]["stopped"] == "pretrained"
+    assert result.job["architecture"]["depth"] == 3
+    assert result.devices[0].front

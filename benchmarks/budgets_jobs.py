@@ -71,7 +71,7 @@ def _bounds(front: Sequence[FrontPoint], share: float, index: int) -> dict[str, 
     # A bound below the interval of the fastest point cannot be kept by anything, and a job says so.
     bound_ms = max(fastest + share * (slowest - fastest), 1.1 * fastest)
     nearest = max(
-        (point for point in front if getattr(point.latency_ms, key) <= bound_ms), key=lambda point: point.accuracy
+        (point for point in front if getattr(point.latency_ms, key) <= bound_ms), key=lambda point: point.quality
     )
     figures = {
         "max_size_bytes": nearest.size_bytes,

@@ -68,8 +68,8 @@ def compare(network: str, folder: Path, minutes: float, threads: int, report: Re
     for name, one in files.items():
         found = evaluate_file(one["path"], dataset, "validation")
         one.update(
-            accuracy=found.accuracy,
-            num_samples=found.num_samples,
+            accuracy=found.quality,
+            num_samples=found.score.num_samples,
             size_bytes=one["path"].stat().st_size,
             agreement=agreement(one["of"], one["path"], dataset),
             p50_ms=measured[name].summary.p50,

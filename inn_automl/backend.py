@@ -16,7 +16,7 @@ import torch
 
 from inn_automl.errors import BackendError, TrainingError
 from inn_automl.precision import split_point
-from inn_automl.search.evaluation import Candidates, Evaluation, count_correct, split_samples
+from inn_automl.search.evaluation import Candidates, Evaluation, score_of, split_samples
 from inn_automl.search.quantized import converted_file, evaluate_file, template_of
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrainingCandidate
@@ -76,11 +76,11 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str) -> list[Evaluation]:
-        """Accuracy on a split at each of the widths.
+        """Quality on a split at each of the widths.
 
         Args:
             batch: points: widths by group and, where it is not fp32, the precision (see `inn_automl.precision`), whose
-                accuracy is that of the very file.
+                quality is that of the very file.
 
         Raises:
             WidthsError: widths that the network does not allow.
@@ -128,8 +128,8 @@ class Evaluator:
         widths, precision = split_point(point)
         made = self._candidates.make(widths)
         if precision == "fp32":
-            num_correct = made.num_correct if self._split == "validation" else count_correct(made.module, self._samples)
-            return Evaluation(num_correct, len(self._samples), made.num_calibration)
+            score = made.score if self._split == "validation" else score_of(made.module, self._samples)
+            return Evaluation(score, made.num_calibration)
         template = template_of(self._architecture, self._dataset)
         with converted_file(template, made.module, self._dataset, precision, widths=widths) as (_, path):
             return evaluate_file(path, self._dataset, self._split, num_calibration=made.num_calibration)

@@ -16,7 +16,7 @@ from inn_automl.data import Dataset, load_dataset
 from inn_automl.devices import latency
 from inn_automl.errors import InputError
 from inn_automl.export import OnnxTemplate
-from inn_automl.models import build, default_family
+from inn_automl.models import default_family, get_family
 from inn_automl.precision import DEFAULT
 from inn_automl.progress import Progress, SilentProgress
 from inn_automl.result import JobResult
@@ -33,6 +33,7 @@ from inn_automl.stages.training import train_network
 from inn_automl.stages.tuning import tune_fronts
 from inn_automl.storage import read_json
 from inn_automl.tracking.store import locate, prepare_early
+from inn_automl.training.trial import Architecture
 
 if TYPE_CHECKING:
     from inn_automl.backend import Backend
@@ -70,8 +71,10 @@ def run_job(
     progress = progress or SilentProgress()
     _check_devices(spec, measure)
     dataset = load_dataset(spec.dataset, seed=spec.seed)
-    family = spec.family or default_family(dataset.kind, dataset.input_shape)
-    build(family, dataset.input_shape, dataset.num_classes)  # refuses a family that does not fit the data
+    family = spec.family or default_family(dataset.kind, dataset.input_shape, dataset.task)
+    Architecture.of(
+        dataset, family, 1.0, get_family(family).default_depth
+    ).module()  # refuses what does not fit the data
     out = out.absolute()  # workers have working directories of their own
     weights = None if pretrained is None else Pretrained(pretrained, family, dataset)
     facts = {

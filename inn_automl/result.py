@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from inn_automl.metric import ACCURACY, Metric, get_metric
 
 
 class _Record(BaseModel):
@@ -28,30 +31,51 @@ class LatencySummary(_Record):
     num_samples: int
 
 
-class Tuning(_Record):
+class _Rated(_Record):
+    """A record whose qualities are accuracies where the task is classification, and called so, too.
+
+    Results of releases that knew no other task have the accuracies alone.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        pairs = [(name, name.replace("accuracy", "quality")) for name in cls.model_fields if "accuracy" in name]
+        return {**{quality: values[name] for name, quality in pairs if values.get(name) is not None}, **values}
+
+
+class Tuning(_Rated):
     """What tuning a model before its export brought. One whose validation loss it did not lower was left as it was."""
 
-    accuracy_before: float
-    """Share of the validation split that is classified correctly without it."""
+    quality_before: float
+    """On the validation split without it, in the metric of the model's own quality."""
+    accuracy_before: float | None = None
+    """The same of classification."""
     loss_before: float
-    """Cross-entropy on the validation split, of the float model: what chose between the tuned model and the other."""
+    """The task's loss on the validation split, of the float model: what chose between the tuned model and the other."""
     loss_after: float
     steps: int
     seconds: float
 
 
-class FrontPoint(_Record):
+class FrontPoint(_Rated):
     """One discretized model on a device's front."""
 
     id: str
     widths: dict[str, int]
     precision: str = "fp32"
     """What the model computes in."""
-    accuracy: float
-    """Share of the validation split that is classified correctly."""
-    test_accuracy: float
-    test_accuracy_ci: tuple[float, float]
-    """95 % Wilson interval."""
+    quality: float
+    """On the validation split, in the device's `metric`; accuracy as a share."""
+    test_quality: float
+    test_quality_ci: tuple[float, float]
+    """95 % confidence interval; of accuracy Wilson's."""
+    accuracy: float | None = None
+    """The same of classification: share of the validation split that is classified correctly. None for other tasks."""
+    test_accuracy: float | None = None
+    test_accuracy_ci: tuple[float, float] | None = None
     latency_ms: LatencySummary
     params: int
     macs: int
@@ -63,7 +87,7 @@ class FrontPoint(_Record):
     process_memory_bytes: int | None = None
     """Resident memory of that whole process at its peak."""
     tuning: Tuning | None = None
-    """How the model was tuned, where it was; its accuracies are those after it."""
+    """How the model was tuned, where it was; its qualities are those after it."""
     bundle: str
     """Path of the bundle, relative to result.json."""
 
@@ -113,12 +137,15 @@ class Granularity(_Record):
         return f"no granularity of {self.step} is suggested: {self.evidence}"
 
 
-class Candidate(_Record):
+class Candidate(_Rated):
     """Widths with what a job knows of them on one device; measured latency only where they were a finalist."""
 
     widths: dict[str, int]
     precision: str = "fp32"
-    accuracy: float
+    quality: float
+    """On the validation split, in the job's metric."""
+    accuracy: float | None = None
+    """The same of classification."""
     params: int
     macs: int
     predicted_latency_ms: float
@@ -129,8 +156,10 @@ class DeviceResult(_Record):
     """One device's front, sorted by latency."""
 
     name: str
+    metric: str = "accuracy"
+    """What qualities are: the name of one of `inn_automl.metric.METRICS`."""
     recommended: str | None
-    """Id of the most accurate front point that meets the bounds by its confidence interval; None if none does."""
+    """Id of the best front point that meets the bounds by its confidence interval; None if none does."""
     recommendation: str
     """One sentence: why this point, or how far the best is from the bound."""
     predictor_error: PredictorError | None
@@ -140,9 +169,9 @@ class DeviceResult(_Record):
     granularity: Granularity | None = None
     """None where too few widths were measured to say."""
     hypervolume: list[float]
-    """Dominated hypervolume (accuracy times milliseconds, predicted latency) after each batch of evaluations."""
+    """Dominated hypervolume (quality times milliseconds, predicted latency) after each batch of evaluations."""
     hypervolume_reference: tuple[float, float]
-    """Latency in milliseconds and accuracy of the reference point; zeros where nothing was searched."""
+    """Latency in milliseconds and quality of the reference point; zeros where nothing was searched."""
     search_stopped: str
     """Why the search ended: its budget, stalled hypervolume, an exhausted space or an interrupt."""
     environment: dict[str, Any]
@@ -159,3 +188,19 @@ class JobResult(_Record):
     job: dict[str, Any]
     """The spec, the family and recipe chosen, dataset facts, training curve, seconds by stage, versions."""
     devices: list[DeviceResult]
+
+
+def named_qualities(metric: str, **values: Any) -> dict[str, Any]:
+    """Fields of a FrontPoint or a Candidate: values called `quality`, and accuracies too where that is the metric.
+
+    Args:
+        values: `quality`, `test_quality`, `test_quality_ci`.
+    """
+    if metric != ACCURACY.name:
+        return values
+    return {**values, **{name.replace("quality", "accuracy"): value for name, value in values.items()}}
+
+
+def metric_of(devices: Sequence[DeviceResult]) -> Metric:
+    """What the qualities of a job's devices are in."""
+    return get_metric(devices[0].metric) if devices else ACCURACY

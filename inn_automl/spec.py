@@ -36,6 +36,7 @@ RUNTIMES = {
 fp16 those of GPUs (ONNX Runtime's CPU provider would compute the file in float32)."""
 FAMILY_KINDS = {
     "convnet": ("image",),
+    "edsr": ("image",),
     "mlp": ("image", "signal"),
     "mobilenet": ("image",),
     "vit": ("image",),
@@ -43,6 +44,8 @@ FAMILY_KINDS = {
     "signal": ("signal",),
 }
 """The architecture families and the kinds of data they take, for those who check a spec without torch."""
+IMAGE_TO_IMAGE = frozenset({"edsr"})
+"""The families that serve super-resolution; all others serve classification and regression."""
 BUILTIN_KINDS = {"digits": "image", "mnist1d": "signal", "mnist5k": "image"}
 """The built-in datasets and their kind of data, for those who check a spec without loading them."""
 
@@ -184,7 +187,7 @@ class JobSpec(_Strict):
     """All that determines a job's result, but for the hardware it runs on."""
 
     dataset: Annotated[str, Field(min_length=1)]
-    """Name of a built-in dataset, or a path to an .npz file, a folder or a ZIP of class folders."""
+    """Name of a built-in dataset, or a path to an .npz file, a folder or a ZIP of class folders or pairs of images."""
     budget: Budget
     family: str | None = None
     """Architecture family; None lets the kind of the data choose."""

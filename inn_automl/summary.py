@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from inn_automl.metric import Metric
 from inn_automl.precision import DEFAULT
 from inn_automl.result import DeviceResult, FrontPoint, JobResult
 from inn_automl.text_table import text_table
@@ -31,8 +32,8 @@ def print_summary(result: JobResult, out: Path, browse_command: str) -> None:
 def front_table(device: DeviceResult) -> str:
     """One device's front, fastest first, for `click.echo`; the recommended point is marked with `*`, and in colour."""
     series = front_series(device)
-    percentiles = _percentiles(device)
-    numbers = ["accuracy", "test accuracy", *(f"p{percentile:g} ms" for percentile in percentiles)]
+    percentiles, metric = _percentiles(device), series.metric
+    numbers = [metric.label, f"test {metric.label}", *(f"p{percentile:g} ms" for percentile in percentiles)]
     numbers += ["params", "MACs", "size"]
     columns = ["", "id", *numbers]
     has_precisions = any(point.precision != DEFAULT for point in series.points)
@@ -41,7 +42,7 @@ def front_table(device: DeviceResult) -> str:
     rows = [
         [
             "*" if index == series.recommended else "",
-            *_cells(point, percentiles),
+            *_cells(point, percentiles, metric),
             *([point.precision] if has_precisions else []),
         ]
         for index, point in enumerate(series.points)
@@ -52,7 +53,9 @@ def front_table(device: DeviceResult) -> str:
     ]
     title = f"{device.name} ({series.setting})" if series.setting else device.name
     caption = "* recommended. " if series.recommended is not None else ""
-    caption += "Accuracy in %; in brackets 95 % confidence intervals."
+    label = f"{metric.label[0].upper()}{metric.label[1:]}"
+    caption += f"{label} in {metric.unit}; in" if metric.unit else "In"
+    caption += " brackets 95 % confidence intervals."
     return "\n".join([click.style(title, bold=True), *lines, click.style(caption, dim=True)])
 
 
@@ -61,14 +64,14 @@ def _percentiles(device: DeviceResult) -> list[float]:
     return sorted({50.0, 95.0} | {point.latency_ms.percentile for point in device.front})
 
 
-def _cells(point: FrontPoint, percentiles: list[float]) -> list[str]:
+def _cells(point: FrontPoint, percentiles: list[float], metric: Metric) -> list[str]:
     latency = point.latency_ms
     values = {50.0: latency.p50, 95.0: latency.p95, latency.percentile: latency.at_percentile}
-    low, high = point.test_accuracy_ci
+    low, high = (metric.number(end, decimals=max(1, metric.decimals - 1)) for end in point.test_quality_ci)
     return [
         point.id,
-        f"{100 * point.accuracy:.2f}",
-        f"{100 * point.test_accuracy:.2f} ({100 * low:.1f}-{100 * high:.1f})",
+        metric.number(point.quality),
+        f"{metric.number(point.test_quality)} ({low}-{high})",
         *(
             f"{values[percentile]:.3g}"
             + (f" ({latency.ci[0]:.3g}-{latency.ci[1]:.3g})" if percentile == latency.percentile else "")

@@ -123,10 +123,10 @@ class RayBackend(Backend):
             found = ray.get(references)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, InnAutomlError) else error
-            raise BackendError(f"an accuracy evaluation failed: {cause}") from error
+            raise BackendError(f"the evaluation of a candidate failed: {cause}") from error
         except ray.exceptions.RayError as error:
             raise BackendError(
-                f"Ray lost an accuracy evaluation {MAX_FAILURES} times ({error}): start again."
+                f"Ray lost the evaluation of a candidate {MAX_FAILURES} times ({error}): start again."
             ) from error
         except KeyboardInterrupt:
             for reference in references:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from inn_automl.api.base import Name, Sha256, UtcTime, WireModel
+from inn_automl.metric import Task
 
 
 class RegisterDataset(WireModel):
@@ -22,9 +23,13 @@ class DatasetFacts(WireModel):
     """What checking found in the content."""
 
     kind: Literal["image", "signal"]
+    task: Task = "classification"
     input_shape: tuple[int, ...]
     """Of one sample: C x H x W or C x L."""
+    output_shape: tuple[int, ...] = ()
+    """What a model makes of one sample: classes, targets, or an image of C x H x W."""
     classes: tuple[str, ...]
+    """Empty for other tasks than classification."""
     num_samples: int
     class_counts: tuple[int, ...]
     """Samples of each class, in the order of `classes`."""

@@ -22,14 +22,15 @@ def datasets(context: click.Context, home: Path | None, url: str | None, key: st
     if as_json:
         print_json(listed)
         return
-    print_table(("name", "kind", "shape", "classes", "samples", "size", "id"), [_row(dataset) for dataset in listed])
+    print_table(("name", "kind", "shape", "task", "samples", "size", "id"), [_row(dataset) for dataset in listed])
 
 
 def _row(dataset: Dataset) -> tuple[str, ...]:
     facts = dataset.facts
     shape = " x ".join(map(str, facts.input_shape))
     size = f"{dataset.size_bytes / 1e6:.3g} MB"
-    return dataset.name, facts.kind, shape, str(len(facts.classes)), str(facts.num_samples), size, dataset.id
+    task = f"{len(facts.classes)} classes" if facts.classes else facts.task
+    return dataset.name, facts.kind, shape, task, str(facts.num_samples), size, dataset.id
 
 
 @datasets.command()
@@ -37,7 +38,7 @@ def _row(dataset: Dataset) -> tuple[str, ...]:
 @click.option("--name", metavar="NAME", help="What jobs call it.  [default: the file's name]")
 @server_options
 def upload(path: Path, name: str | None, home: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
-    """Upload an .npz file, a ZIP or a folder of class folders."""
+    """Upload an .npz file, a ZIP or a folder of class folders or of pairs of images."""
     with connect(home, url, key) as client, transfer_bar(f"uploading {path.name}") as on_progress:
         dataset = client.upload_dataset(path, name, on_progress)
     print_json(dataset) if as_json else click.echo(dataset.name)

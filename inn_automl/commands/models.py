@@ -72,7 +72,7 @@ def compare(first: str, second: str, home: Path | None, url: str | None, key: st
         if names:
             click.echo(f"Only in {job}: {', '.join(names)}")
     if rows:
-        click.echo("Dominated hypervolume (accuracy times milliseconds) against one reference point; more is better.")
+        click.echo("Dominated hypervolume (quality times milliseconds) against one reference point; more is better.")
 
 
 @click.command()

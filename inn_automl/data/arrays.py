@@ -14,7 +14,9 @@ from typing import IO
 import numpy as np
 
 from inn_automl.data.samples import Samples, Split, check_size, class_labels, plain_values, shape_text
+from inn_automl.data.targets import looks_like_classes, number_targets
 from inn_automl.errors import DatasetError, DatasetFormatError, UnknownNameError
+from inn_automl.metric import Task
 
 SPLIT_OF_SUFFIX: dict[str, Split] = {
     "": "train",
@@ -55,7 +57,9 @@ def load_npz(path: Path) -> Samples:
     - x: N x C x H x W (images), N x C x L (signals), N x H x W (images of one channel) or N x L (signals of one
       channel). Three dimensions are images when the last two sizes are at least 4 and no more than a factor of 2 apart,
       else signals. uint8 and bool stay bytes, everything else becomes float32.
-    - y: N integers or strings; the names of the classes are the labels themselves.
+    - y: N integers or strings (classification): the names of the classes are the labels themselves. N or N x K
+      floating point numbers: the targets of a regression. N x C x sH x sW or N x sH x sW images of x's type, s times
+      as large: the targets of super-resolution.
     - `kind` (optional): `"image"` or `"signal"`, a string that settles how x is read.
 
     Raises:
@@ -84,6 +88,7 @@ class _Member:
     what: str
     shape: tuple[int, ...]
     num_bytes: int
+    is_float: bool
 
     def read(self) -> np.ndarray:
         with self.archive.open(self.info) as stream:
@@ -96,26 +101,86 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Samples:
     pairs = _pairs(members, path)
     check_size(sum(x.num_bytes + y.num_bytes for x, y in pairs.values()), repr(str(path)))
 
+    task = _task(pairs, kind)
     xs: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
+    ys: list[np.ndarray] = []
     given: dict[Split, np.ndarray] = {}
     start = 0
     for split, (x, y) in pairs.items():
-        labels.append(class_labels(y.read(), y.what))
+        ys.append(_READERS[task](y.read(), y.what))
         xs.append(plain_values(x.read(), x.what))
         given[split] = np.arange(start, start + x.shape[0])
         start += x.shape[0]
-        if len(labels[-1]) != x.shape[0]:
+        if len(ys[-1]) != x.shape[0]:
             raise DatasetFormatError(
-                f"{x.what} has {x.shape[0]} samples but {y.what} has {len(labels[-1])}: give one label per sample."
+                f"{x.what} has {x.shape[0]} samples but {y.what} has {len(ys[-1])}: give one label per sample."
+            )
+        if ys[-1].shape[1:] != ys[0].shape[1:]:
+            raise DatasetFormatError(
+                f"{y.what} has targets of shape {shape_text(ys[-1].shape[1:])} but {pairs['train'][1].what} of "
+                f"{shape_text(ys[0].shape[1:])}: bring them to one shape."
             )
         if xs[-1].dtype != xs[0].dtype:
             raise DatasetFormatError(
                 f"{path.name!r} mixes {_stored(xs[0])} and {_stored(xs[-1])} values between its splits: "
                 "store every x in the same type and scale."
             )
-    values, notes = _with_channels(xs[0] if len(xs) == 1 else np.concatenate(xs), kind, pairs["train"][0].what)
-    return Samples(x=values, labels=np.concatenate(labels), given=given, notes=notes)
+    values, targets = (made[0] if len(made) == 1 else np.concatenate(made) for made in (xs, ys))
+    return _assembled(task, values, targets, kind, given, *(member.what for member in pairs["train"]))
+
+
+def _assembled(
+    task: Task,
+    x: np.ndarray,
+    y: np.ndarray,
+    kind: str | None,
+    given: dict[Split, np.ndarray],
+    x_what: str,
+    y_what: str,
+) -> Samples:
+    x, notes = _with_channels(x, "image" if task == "super-resolution" else kind, x_what)
+    if task == "classification":
+        return Samples(x=x, labels=y, given=given, notes=notes)
+    if task == "super-resolution":
+        y, _ = _with_channels(y, "image", y_what)
+        if y.dtype != x.dtype:
+            raise DatasetFormatError(
+                f"{x_what} holds {_stored(x)} values but {y_what} {_stored(y)} ones: store the images of a pair in the "
+                "same type and scale."
+            )
+    elif looks_like_classes(y):
+        notes += (
+            f"{y_what} holds floating point numbers and was read as targets of a regression, though all are whole "
+            "numbers of few kinds; store classes as integers or strings.",
+        )
+    return Samples(x=x, labels=None, targets=y, given=given, notes=notes)
+
+
+_READERS = {"classification": class_labels, "regression": number_targets, "super-resolution": plain_values}
+
+
+def _task(pairs: dict[Split, tuple[_Member, _Member]], kind: str | None) -> Task:
+    """What the targets ask for, by their headers."""
+    tasks: dict[Split, Task] = {split: _task_of(x, y) for split, (x, y) in pairs.items()}
+    first = tasks["train"]
+    for split, task in tasks.items():
+        if task != first:
+            raise DatasetFormatError(
+                f"{pairs['train'][1].what} asks for {first} but {pairs[split][1].what} for {task}: store the targets "
+                "of all splits alike."
+            )
+    if first == "super-resolution" and kind == "signal":
+        raise DatasetFormatError(
+            f"{pairs['train'][1].what} has shape {shape_text(pairs['train'][1].shape)}, targets of super-resolution, "
+            "which takes images and not signals: leave kind out, or store N or N x K numbers."
+        )
+    return first
+
+
+def _task_of(x: _Member, y: _Member) -> Task:
+    if len(y.shape) >= 3 and len(x.shape) == len(y.shape):
+        return "super-resolution"
+    return "regression" if y.is_float and len(y.shape) in (1, 2) else "classification"
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, _Member]:
@@ -140,7 +205,7 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, _Member]:
             raise DatasetFormatError(
                 f"{what} is cut short: its header says {shape_text(shape)} but there is less data: write it again."
             )
-        members[key] = _Member(archive, info, what, shape, num_bytes)
+        members[key] = _Member(archive, info, what, shape, num_bytes, dtype.kind == "f")
     return members
 
 

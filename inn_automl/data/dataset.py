@@ -1,4 +1,4 @@
-"""A dataset in memory: samples, classes, splits and statistics."""
+"""A dataset in memory: samples, what is to be made of them, splits and statistics."""
 
 from __future__ import annotations
 
@@ -8,27 +8,33 @@ from typing import Any, Literal
 
 import numpy as np
 
-from inn_automl.data.samples import SPLITS, Samples, Split, blocks, ordered
+from inn_automl.data.samples import SPLITS, Samples, Split, blocks, ordered, shape_text
 from inn_automl.data.splits import complete_splits
 from inn_automl.errors import DatasetFormatError, DatasetTooSmallError
+from inn_automl.metric import Task
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples with their classes and splits.
+    """Samples with their classes or targets, and splits.
 
     Attributes:
         name: of the built-in dataset, or the file or folder name without its suffix.
         x: (N, C, H, W) images or (N, C, L) signals, uint8 or float32: the raw values of the dataset.
-        y: (N,) int64, index into `classes`.
+        y: of classification (N,) int64, index into `classes`; of regression (N, K) float32; of super-resolution
+            (N, C, s H, s W), of x's type.
         classes: names in the order of the logits, as the dataset has them: by number where all are integers, by code
-            point otherwise.
+            point otherwise; empty for other tasks.
         train: int64 sample indices, in a seeded random order, so that any first n of them are a fair sample.
         validation: the same, for the search.
         test: the same, for the accuracy that is reported. The three are disjoint and cover all samples.
         mean: (C,) float32, of the training split's raw values.
         std: (C,) float32, likewise; 1 for a channel that is constant.
         fingerprint: SHA-256 of x, y, classes and splits, whatever the name and the order within a split.
+        task: what is to be made of a sample.
+        target_statistics: mean and standard deviation, float32, that targets are standardized by: (K,) of the training
+            targets of a regression, (C,) the inputs' own of super-resolution; None for classification.
+        peak: of super-resolution: 255 for bytes, the range of the training targets for other numbers.
         notes: one sentence for each thing that loading decided or changed, e.g. that images were resized.
         sample_rate_hz: of audio; None for anything else.
     """
@@ -45,6 +51,9 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...] = ()
     sample_rate_hz: int | None = None
+    task: Task = "classification"
+    target_statistics: tuple[np.ndarray, np.ndarray] | None = None
+    peak: float | None = None
 
     @property
     def kind(self) -> Literal["image", "signal"]:
@@ -58,8 +67,18 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, which is the number of logits."""
+        """Number of classes, which is the number of logits; 0 for other tasks."""
         return len(self.classes)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """What a network makes of one sample: (classes,), (targets,) or an image (C, s H, s W)."""
+        return (self.num_classes,) if self.task == "classification" else tuple(self.y.shape[1:])
+
+    @property
+    def scale(self) -> int | None:
+        """How many times larger the images of super-resolution become; None for other tasks."""
+        return self.y.shape[2] // self.x.shape[2] if self.task == "super-resolution" else None
 
     def facts(self) -> dict[str, Any]:
         """What identifies and describes the dataset, ready for JSON."""
@@ -73,7 +92,17 @@ class Dataset:
             "sample_rate_hz": self.sample_rate_hz,
             "notes": list(self.notes),
             "fingerprint": self.fingerprint,
+            "task": self.task,
+            **self._target_facts(),
         }
+
+    def _target_facts(self) -> dict[str, Any]:
+        if self.target_statistics is None:
+            return {}
+        if self.task == "super-resolution":
+            return {"output_shape": list(self.output_shape), "scale": self.scale, "peak": self.peak}
+        mean, std = (values.tolist() for values in self.target_statistics)
+        return {"output_shape": list(self.output_shape), "target_mean": mean, "target_std": std}
 
 
 def assemble(name: str, samples: Samples, *, seed: int) -> Dataset:
@@ -84,12 +113,23 @@ def assemble(name: str, samples: Samples, *, seed: int) -> Dataset:
         seed: of the splits; the same samples and seed give the same splits on every machine.
 
     Raises:
-        DatasetFormatError: a class of the validation or test split that the training split does not have.
+        DatasetFormatError: a class of the validation or test split that the training split does not have; targets that
+            are all the same; images of a pair whose sizes do not go together.
         DatasetTooSmallError: one class only, a class with fewer samples than the splits need, or an empty split.
     """
-    classes, y = _number_classes(name, samples)
+    task: Task = "classification"
+    if samples.targets is None:
+        classes, y = _number_classes(name, samples)
+    else:
+        task = "regression" if samples.targets.ndim == 2 else "super-resolution"
+        classes, y = (), samples.targets
     splits = complete_splits(name, y, classes, samples.given, seed=seed)
     mean, std = _channel_statistics(samples.x, splits["train"])
+    target_statistics, peak = None, None
+    if task == "regression":
+        target_statistics = _target_statistics(name, y, splits)
+    elif task == "super-resolution":
+        target_statistics, peak = (mean, std), _peak(name, samples.x, y, splits["train"])
     return Dataset(
         name=name,
         x=samples.x,
@@ -103,10 +143,20 @@ def assemble(name: str, samples: Samples, *, seed: int) -> Dataset:
         fingerprint=_fingerprint(samples.x, y, classes, splits),
         notes=samples.notes,
         sample_rate_hz=samples.sample_rate_hz,
+        task=task,
+        target_statistics=target_statistics,
+        peak=peak,
     )
 
 
+def scale_of(small: tuple[int, ...], large: tuple[int, ...]) -> int | None:
+    """How many times larger the second of two (height, width) is: an integer of at least 2; None if none."""
+    scale = large[0] // max(1, small[0])
+    return scale if scale >= 2 and tuple(scale * side for side in small) == tuple(large) else None
+
+
 def _number_classes(name: str, samples: Samples) -> tuple[tuple[str, ...], np.ndarray]:
+    assert samples.labels is not None
     found, positions = np.unique(samples.labels, return_inverse=True)
     trained = {str(label) for label in np.unique(samples.labels[samples.given["train"]])}
     classes = ordered(trained | samples.empty_classes)
@@ -123,6 +173,41 @@ def _number_classes(name: str, samples: Samples) -> tuple[tuple[str, ...], np.nd
         raise DatasetTooSmallError(f"{name!r} has {have}: a classifier needs samples of at least two classes.")
     index = {label: i for i, label in enumerate(classes)}
     return classes, np.array([index[str(label)] for label in found], np.int64)[positions]
+
+
+def _target_statistics(name: str, y: np.ndarray, splits: dict[Split, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each target over the training split; refuses what R² is not defined for."""
+    for split in SPLITS:
+        values = y[splits[split]].astype(np.float64)
+        if len(values) < 2:
+            raise DatasetTooSmallError(
+                f"the {split} split of {name!r} has 1 sample, but R² needs at least 2: add samples."
+            )
+        mean, std = values.mean(axis=0), values.std(axis=0)
+        constant = std <= np.maximum(np.abs(mean) * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
+        if constant.any():
+            column = int(np.argmax(constant))
+            raise DatasetFormatError(
+                f"target {column} of {name!r} is {values[0, column]:g} for all samples of the {split} split: there is "
+                "nothing to learn in it; leave that target out, or add samples that differ."
+            )
+    values = y[np.sort(splits["train"])].astype(np.float64)
+    return values.mean(axis=0).astype(np.float32), values.std(axis=0).astype(np.float32)
+
+
+def _peak(name: str, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> float:
+    """What PSNR counts as the whole range of values; refuses images that do not go together."""
+    if y.shape[1] != x.shape[1] or scale_of(x.shape[2:], y.shape[2:]) is None:
+        raise DatasetFormatError(
+            f"the images of {name!r} are {shape_text(x.shape[1:])} and their targets {shape_text(y.shape[1:])}: give "
+            "targets of as many channels whose height and width are 2, 3 or more times those of the images."
+        )
+    if y.dtype == np.uint8:
+        return 255.0
+    peak = float(y[train].max()) - float(y[train].min())
+    if peak <= 0:
+        raise DatasetFormatError(f"the target images of {name!r} hold one value only: there is nothing to learn.")
+    return peak
 
 
 def _channel_statistics(x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

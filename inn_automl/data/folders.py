@@ -1,4 +1,4 @@
-"""Datasets from folders, or ZIP archives of them: one folder a class."""
+"""Datasets from folders, or ZIP archives of them: one folder a class, or pairs of images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from inn_automl.data.archive import open_archive
 from inn_automl.data.audio import read_wavs
 from inn_automl.data.entries import Entry, Listing, Parts, list_folder
 from inn_automl.data.images import read_images
+from inn_automl.data.pairs import are_pairs, load_pairs
 from inn_automl.data.samples import SPLITS, Samples, Split
 from inn_automl.errors import DatasetFormatError
 
@@ -31,11 +32,13 @@ LEFT_BY_SYSTEMS = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 
 def load_folder(path: Path) -> Samples:
-    """Reads a folder of class folders, which hold PNG or JPEG images, or WAV files.
+    """Reads a folder of class folders, which hold PNG or JPEG images, or WAV files; or of pairs of images.
 
     - `cats/1.png`, `dogs/2.png`, ...: the folders are the classes.
     - `train/cats/1.png`, `val/cats/9.png`, `test/...`: with given splits (training, valid, validation, testing do as
       well), in any case of letters. One folder around all of it is accepted.
+    - `input/1.png` and `target/1.png`, or `train/input/1.png` and so on: pairs for super-resolution, see
+      `pairs.load_pairs`. Classes of these two names, with no others, cannot be told from pairs.
     - Files other than images or audio may lie beside class folders (a README), not in them.
 
     How images and audio of unequal size are brought together: `images.read_images`, `audio.read_wavs`.
@@ -83,6 +86,9 @@ def _load(listing: Listing) -> Samples:
     folders = {parts for parts in listing.folders if not _is_ignored(parts)}
     folders |= {file.parts[:depth] for file in files for depth in range(1, len(file.parts))}
 
+    pairs = _pairs(images, folders, listing.where)
+    if pairs is not None:
+        return load_pairs(*pairs, listing.where)
     places, empty_classes, notes = _arrange(files, media, folders, listing.where)
     entries = [place.entry for place in places]
     rate = None
@@ -103,6 +109,27 @@ def _load(listing: Listing) -> Samples:
         notes=(*notes, *more),
         sample_rate_hz=rate,
     )
+
+
+def _pairs(images: Sequence[Entry], folders: set[Parts], where: str) -> tuple[dict[Split, Sequence[Entry]], int] | None:
+    """Images of each split, and where in their paths `input` or `target` stands; None where these are not pairs."""
+    top = _wrapping(images, folders) if images else 0
+    inside = {parts[top:] for parts in folders if len(parts) > top}
+    tops = {parts[0] for parts in inside}
+    if are_pairs(tops):
+        return {"train": images}, top
+    sides = {name: {parts[1] for parts in inside if len(parts) > 1 and parts[0] == name} for name in tops}
+    if not tops or not all(are_pairs(names) for names in sides.values()):
+        return None
+    splits = _split_folders(tops, images, top, where)
+    if not splits:
+        return None
+    found: dict[Split, Sequence[Entry]] = {}
+    for split in SPLITS:
+        entries = [file for file in images if splits.get(file.parts[top]) == split]
+        if split in splits.values():
+            found[split] = entries
+    return found, top + 1
 
 
 def _arrange(

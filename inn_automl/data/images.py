@@ -74,6 +74,16 @@ def read_images(entries: Sequence[Entry], where: str) -> tuple[np.ndarray, tuple
     return x, _notes(headers, sizes[height, width], height, width)
 
 
+def image_size(entry: Entry, where: str) -> tuple[int, int]:
+    """Height and width of a PNG or JPEG file as `read_images` decodes it.
+
+    Raises:
+        DatasetFormatError: a damaged image, or one beyond the limits.
+    """
+    header = _header(entry, where)
+    return header.height, header.width
+
+
 def _header(entry: Entry, where: str) -> _Header:
     """Reads what an image is, without decoding it."""
     from PIL import Image

@@ -25,19 +25,22 @@ class Samples:
 
     Attributes:
         x: (N, C, H, W) or (N, C, L), uint8 or float32, finite.
-        labels: (N,) strings, the names of the classes as the dataset has them.
+        labels: (N,) strings, the names of the classes as the dataset has them; None where there are `targets`.
         given: sample indices by split. Samples that the dataset does not assign to a split are under `"train"`.
         empty_classes: classes that the dataset names but has no training samples of.
         notes: one sentence for each thing that loading decided or changed.
         sample_rate_hz: of audio; None for anything else.
+        targets: (N, K) float32 numbers of a regression, or (N, C, s H, s W) images of x's type, finite; None for
+            classification.
     """
 
     x: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     given: Mapping[Split, np.ndarray]
     empty_classes: frozenset[str] = field(default=frozenset())
     notes: tuple[str, ...] = ()
     sample_rate_hz: int | None = None
+    targets: np.ndarray | None = None
 
 
 def blocks(x: np.ndarray) -> Iterator[slice]:
@@ -89,14 +92,14 @@ def class_labels(y: np.ndarray, what: str) -> np.ndarray:
     """Turns integer or string labels into strings.
 
     Args:
-        y: (N,) or (N, 1) integers, booleans, floats with integer values, strings or UTF-8 bytes.
+        y: (N,) or (N, 1) integers, booleans, strings or UTF-8 bytes.
         what: what the array is called in messages.
 
     Returns:
         (N,) strings.
 
     Raises:
-        DatasetFormatError: another shape or type, floats that are not integers, or an empty label.
+        DatasetFormatError: another shape or type, or an empty label.
     """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -105,14 +108,6 @@ def class_labels(y: np.ndarray, what: str) -> np.ndarray:
             f"{what} has shape {shape_text(y.shape)}: store one label per sample, shape N "
             "(of one-hot rows, the position of the one: y.argmax(1))."
         )
-    if y.dtype.kind == "f":
-        whole = np.isfinite(y) & (y == np.trunc(y)) & (np.abs(y) < 2.0**53)
-        if not whole.all():
-            index = int(np.argmin(whole))
-            raise DatasetFormatError(
-                f"{what} holds {y[index]!s} for sample {index}, which is no class: store labels as integers or strings."
-            )
-        y = y.astype(np.int64)
     if y.dtype.kind == "S":
         try:
             y = np.char.decode(y, "utf-8")

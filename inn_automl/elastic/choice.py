@@ -66,7 +66,7 @@ def choose(
     slowdown: float = 1.0,
     current: str | None = None,
 ) -> Choice:
-    """The most accurate point (the faster one of equals) whose upper bound keeps the target; the fastest, if none does.
+    """The best point (the faster one of equals) whose upper bound keeps the target; the fastest, if none does.
 
     Args:
         slowdown: factor on the evidence.
@@ -81,7 +81,7 @@ def choose(
 
     keeping = [p for p in points if bounds[p.id] <= limit(p)]
     if keeping:
-        point = max(keeping, key=lambda p: (p.accuracy.validation, -bounds[p.id]))
+        point = max(keeping, key=lambda p: (p.quality.validation, -bounds[p.id]))
     else:
         point = min(points, key=lambda p: bounds[p.id])
     expected = bounds[point.id]

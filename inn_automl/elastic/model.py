@@ -102,13 +102,13 @@ class ElasticModel:
         return self._observations.percentiles()
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """Logits of samples.
+        """Logits of samples, or what else the model predicts, in its own units.
 
         Args:
             x: (N, *input_shape), raw values of the dataset; other types of numbers become float32.
 
         Returns:
-            (N, num_classes), float32.
+            (N, *config.output.shape), float32.
 
         Raises:
             InputError: an input of another shape, or not of numbers.
@@ -116,13 +116,13 @@ class ElasticModel:
         batch = self._checked(x)
         serving = self._serving  # read once: a switch from here on is the next run's
         start = perf_counter()
-        logits = serving.run(batch)
+        output = serving.run(batch)
         latency_ms = 1e3 * (perf_counter() - start)
         if len(batch) == self._batch_size:
             num_runs = self._observations.add(serving.point.id, latency_ms)
             if num_runs % CHECK_EVERY == 0:
                 self._check_later()
-        return logits
+        return output
 
     def set_point(self, point: str) -> ElasticPoint:
         """Lets a point serve until something else is set.

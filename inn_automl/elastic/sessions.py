@@ -36,9 +36,9 @@ class Serving:
     """Memory that the session may use in place, so it must live as long."""
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """Raw float32 values (N, *input_shape) -> logits (N, num_classes)."""
-        (logits,) = self.session.run(None, {self.input: x})
-        found: np.ndarray = logits
+        """Raw float32 values (N, *input_shape) -> outputs (N, *output_shape)."""
+        (output,) = self.session.run(None, {self.input: x})
+        found: np.ndarray = output
         return found
 
 

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inn_automl import __version__
 from inn_automl.errors import CorruptFileError, StorageError
 from inn_automl.export.archive import pack, sha256, unpack
+from inn_automl.metric import ACCURACY, Metric, Task
 from inn_automl.result import LatencySummary, Tuning
 from inn_automl.storage import write_atomically
 
@@ -38,8 +39,12 @@ class Build(_Record):
 
     input_shape: tuple[int, ...]
     num_classes: int
+    """Logits; of a regression, targets; 0 of super-resolution."""
     width: float
     depth: int | None
+    task: Task = "classification"
+    scale: int | None = None
+    """Of super-resolution: how many times larger the output is."""
 
 
 class Port(_Record):
@@ -58,6 +63,14 @@ class Preprocessing(_Record):
     input: str = "raw float32 values of the dataset"
     mean: tuple[float, ...]
     """One a channel; (input - mean) / std is what the weights were trained on."""
+    std: tuple[float, ...]
+
+
+class TargetStatistics(_Record):
+    """What model.onnx brings its output to the units of the dataset's targets by: output * std + mean."""
+
+    mean: tuple[float, ...]
+    """One a target, or a channel of an image."""
     std: tuple[float, ...]
 
 
@@ -81,6 +94,50 @@ class Accuracy(_Record):
     num_test_samples: int
 
 
+class Quality(_Record):
+    """How good the model is."""
+
+    metric: str
+    """Its name: one of `inn_automl.metric.METRICS`; accuracy is a share."""
+    unit: str
+    """Of the values here; empty for none."""
+    validation: float
+    """On the split that the search saw."""
+    test: float
+    """On the split that nothing but this number has seen."""
+    test_ci: tuple[float, float]
+    """95 % confidence interval of `test`."""
+    num_test_samples: int
+    test_rmse: tuple[float, ...] | None = None
+    """Of a regression: root mean squared error of each target on the test split, in the target's own units."""
+
+
+class Rated(_Record):
+    """A record with a `quality`, which classification also calls its `accuracy`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate(cls, values: Any) -> Any:
+        """Files of releases that knew no other task have the accuracy alone."""
+        if not isinstance(values, dict) or values.get("quality") is not None or values.get("accuracy") is None:
+            return values
+        accuracy = Accuracy.model_validate(values["accuracy"])
+        return {**values, **rated(ACCURACY, **accuracy.model_dump())}
+
+
+def rated(metric: Metric, *, test_rmse: Sequence[float] = (), **values: Any) -> dict[str, Any]:
+    """The fields `quality` and `accuracy` of a model whose quality is in a metric.
+
+    Args:
+        test_rmse: of a regression.
+        values: `validation`, `test`, `test_ci`, `num_test_samples`.
+    """
+    unit = metric.unit if metric.factor == 1 else ""
+    accuracy = Accuracy(**values) if metric == ACCURACY else None
+    rmse = tuple(test_rmse) or None
+    return {"quality": Quality(metric=metric.name, unit=unit, test_rmse=rmse, **values), "accuracy": accuracy}
+
+
 class LatencyEvidence(_Record):
     """What model.onnx took on one device."""
 
@@ -100,7 +157,7 @@ class Verification(_Record):
     """How model.onnx compares with the torch module."""
 
     max_difference: float
-    """Largest |ONNX - torch| as a share of the largest |logit|; of an int8 model, that of the float32 file that it was
+    """Largest |ONNX - torch| as a share of the largest |output|; of an int8 model, that of the float32 file that it was
     made from."""
     tolerance: float
     num_samples: int
@@ -116,7 +173,7 @@ class File(_Record):
     size_bytes: Annotated[int, Field(ge=0)]
 
 
-class BundleConfig(_Record):
+class BundleConfig(Rated):
     """config.json. `files`, `versions` and `created_at` are filled in by `write_bundle` where they are left out."""
 
     format_version: Literal[1] = 1
@@ -128,13 +185,18 @@ class BundleConfig(_Record):
     """Channels by coupled group."""
     precision: str = "fp32"
     """What model.onnx computes in: fp32, fp16 or int8. The weights beside it are float32 in any case."""
+    task: Task = "classification"
     classes: tuple[str, ...]
-    """In the order of the logits."""
+    """In the order of the logits; empty for other tasks than classification."""
     input: Port
     output: Port
     preprocessing: Preprocessing
+    targets: TargetStatistics | None = None
+    """None for classification."""
     dataset: DatasetFacts
-    accuracy: Accuracy
+    quality: Quality
+    accuracy: Accuracy | None = None
+    """Of classification, the same once more; None for other tasks."""
     params: int
     macs: int
     """Multiply-accumulates for one sample."""
@@ -142,7 +204,7 @@ class BundleConfig(_Record):
     """By device name."""
     verification: Verification
     tuning: Tuning | None = None
-    """How the model was tuned, where it was; `accuracy` is that after it."""
+    """How the model was tuned, where it was; `quality` is that after it."""
     files: dict[str, File] = {}
     versions: dict[str, str] = {}
     created_at: datetime | None = None

@@ -28,8 +28,12 @@ from inn_automl.export.bundle import (
     File,
     Port,
     Preprocessing,
+    Quality,
+    Rated,
+    TargetStatistics,
     Verification,
 )
+from inn_automl.metric import Task
 from inn_automl.precision import DEFAULT
 from inn_automl.result import LatencySummary
 
@@ -64,13 +68,15 @@ class ElasticDevice(_Record):
     environment: dict[str, Any]
 
 
-class ElasticPoint(_Record):
+class ElasticPoint(Rated):
     """One front point: what it is, and the evidence for it."""
 
     id: str
     widths: dict[str, int]
     precision: str = DEFAULT
-    accuracy: Accuracy
+    quality: Quality
+    accuracy: Accuracy | None = None
+    """Of classification, the same once more; None for other tasks."""
     params: int
     macs: int
     size_bytes: int
@@ -93,11 +99,14 @@ class ElasticConfig(_Record):
     format_version: Literal[1] = 1
     family: str
     build: Build
+    task: Task = "classification"
     classes: tuple[str, ...]
-    """In the order of the logits."""
+    """In the order of the logits; empty for other tasks than classification."""
     input: Port
     output: Port
     preprocessing: Preprocessing
+    targets: TargetStatistics | None = None
+    """None for classification."""
     dataset: DatasetFacts
     devices: dict[str, ElasticDevice]
     points: tuple[ElasticPoint, ...]

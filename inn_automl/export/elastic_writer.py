@@ -64,7 +64,7 @@ def _common(configs: Sequence[BundleConfig]) -> dict[str, Any]:
     """What all bundles say alike."""
     if not configs:
         raise InputError("an elastic model was to be made of no bundle: give those of a job's fronts.")
-    names = ("family", "build", "classes", "input", "output", "preprocessing", "dataset")
+    names = ("family", "build", "task", "classes", "input", "output", "preprocessing", "targets", "dataset")
     common = {name: getattr(configs[0], name) for name in names}
     for config in configs:
         for name, value in common.items():
@@ -94,6 +94,7 @@ def _point(config: BundleConfig) -> ElasticPoint:
         id=config.id,
         widths=config.widths,
         precision=config.precision,
+        quality=config.quality,
         accuracy=config.accuracy,
         params=config.params,
         macs=config.macs,

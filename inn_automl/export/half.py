@@ -1,7 +1,8 @@
 """A float32 ONNX file as a float16 one, for GPUs, and what such a file computes, on a machine that has none.
 
-The file keeps its ports, raw float32 values in and float32 logits out, and the standardization of the input stays
-float32 inside: raw values may be larger than float16 holds (65,504). ONNX Runtime's own converter does the rest.
+The file keeps its ports, raw float32 values in and float32 outputs out. The standardization of the input stays float32
+inside, and so does what brings the output to the units of targets: raw values may be larger than float16 holds
+(65,504), or differ in digits that it lacks. ONNX Runtime's own converter does the rest.
 
 **ONNX Runtime's CPU provider does not compute what the file says.** It has no float16 kernels on most processors, puts
 float32 ones in their place, and takes out the casts between them: what overflows in float16 is right there. So what is
@@ -21,6 +22,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from inn_automl import __version__
 from inn_automl.errors import ExportError, StorageError
+from inn_automl.export.targets import restoring
 from inn_automl.precision import METADATA_KEY
 from inn_automl.storage import write_atomically
 
@@ -81,6 +83,7 @@ def as_computed(model: bytes) -> bytes:
 
 def _halve(proto: onnx.ModelProto) -> bytes:
     float32 = [node.name for node in proto.graph.node if any(name.startswith(_STANDARDIZATION) for name in node.input)]
+    float32 += [node.name for node in restoring(proto.graph)]
     proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     converted = convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=True, node_block_list=float32)
     model = ir.from_proto(converted)
@@ -88,7 +91,7 @@ def _halve(proto: onnx.ModelProto) -> bytes:
     for node in model.graph:
         before = node.inputs[0].producer() if node.op_type == "Cast" and node.inputs[0] is not None else None
         if before is not None and before.op_type == "Cast" and (_to(before), _to(node)) == _THERE_AND_BACK:
-            node.outputs[0].replace_all_uses_with(before.inputs[0])
+            _replace(node.outputs[0], before.inputs[0])
     model.graph.sort()  # its casts are behind all other nodes
     passes.RemoveUnusedNodesPass()(model)
     for index, node in enumerate(model.graph):
@@ -98,6 +101,15 @@ def _halve(proto: onnx.ModelProto) -> bytes:
     halved = ir.to_proto(model)
     del halved.graph.value_info[:]
     return halved.SerializeToString(deterministic=True)
+
+
+def _replace(value: ir.Value, by: ir.Value | None) -> None:
+    """Puts a value in the place of another everywhere; as the graph's output under its name, shape and type."""
+    assert by is not None
+    if value.is_graph_output():
+        by.name, value.name = value.name, None
+        by.shape, by.type = value.shape, value.type
+    value.replace_all_uses_with(by, replace_graph_outputs=True)
 
 
 def _to(cast: ir.Node) -> int:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inn_automl.errors import CorruptFileError, StorageError
 from inn_automl.export.archive import pack, sha256, unpack
-from inn_automl.export.bundle import CONFIG, Build, DatasetFacts, File, installed_versions
+from inn_automl.export.bundle import CONFIG, Build, DatasetFacts, File, TargetStatistics, installed_versions
+from inn_automl.metric import Task
 from inn_automl.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -54,9 +55,12 @@ class InnConfig(_Record):
     build: Build
     groups: dict[str, GroupFacts]
     """By name, in the order in which they are first produced."""
+    task: Task = "classification"
     classes: tuple[str, ...]
-    """In the order of the logits."""
+    """In the order of the logits; empty for other tasks than classification."""
     preprocessing: Standardization
+    targets: TargetStatistics | None = None
+    """The network gives (raw target - mean) / std; None for classification."""
     dataset: DatasetFacts
     files: dict[str, File] = {}
     versions: dict[str, str] = {}
@@ -122,5 +126,13 @@ def load_inn(path: str | Path) -> tuple[InnConfig, IntegralNetwork]:
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         for name in (NODES, NETWORK):
             write_atomically(Path(folder) / name, contents[name])
-        module = build(config.family, about.input_shape, about.num_classes, width=about.width, depth=about.depth)
+        module = build(
+            config.family,
+            about.input_shape,
+            about.num_classes,
+            width=about.width,
+            depth=about.depth,
+            task=about.task,
+            scale=about.scale,
+        )
         return config, IntegralNetwork.load(folder, module).eval()

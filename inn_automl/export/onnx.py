@@ -34,9 +34,13 @@ from inn_automl.errors import ExportError
 from inn_automl.export.attention import TRANSLATIONS
 from inn_automl.storage import write_atomically
 
-INPUT, OUTPUT = "input", "logits"
+INPUT, LOGITS, OUTPUT = "input", "logits", "output"
+"""Names of the ports; the output is called logits where it is one number a class."""
 TRANSPOSED = ".T"
 """What follows the name of a weight that is stored transposed, as a product with more than two axes takes it."""
+
+Statistics = tuple[np.ndarray, np.ndarray]
+"""Mean and standard deviation, one number a channel."""
 
 _FOLD_BATCH_NORM = (
     fuse_batchnorm_into_conv_rule,
@@ -69,25 +73,65 @@ class Standardize(nn.Module):
         return (x - self.mean) / self.std
 
 
+class Restore(nn.Module):
+    """Standardized values to those of the dataset: x * std + mean, along the second dimension."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, statistics: Statistics) -> None:
+        super().__init__()
+        for name, values in zip(("mean", "std"), statistics, strict=True):
+            self.register_buffer(name, torch.as_tensor(np.asarray(values), dtype=torch.float32).reshape(-1).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, K, ...) -> the same shape."""
+        shape = (-1, *[1] * (x.ndim - 2))
+        return x * self.std.reshape(shape) + self.mean.reshape(shape)
+
+
 class RawInput(nn.Module):
-    """A module behind the standardization of its input; as a copy, unless it is in eval mode and on the CPU already.
+    """A module behind the standardization of its input, and before that of its output is undone, if it has one; as a
+    copy, unless it is in eval mode and on the CPU already.
 
     Submodules keep their parameters apart from the names that the exporter gives to intermediate values: those have
     no dot in them.
     """
 
-    def __init__(self, module: nn.Module, input_shape: Sequence[int], mean: np.ndarray, std: np.ndarray) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        input_shape: Sequence[int],
+        mean: np.ndarray,
+        std: np.ndarray,
+        target_statistics: Statistics | None = None,
+    ) -> None:
         super().__init__()
         self.standardize = Standardize(input_shape, mean, std)
+        self.restore = nn.Identity() if target_statistics is None else Restore(target_statistics)
+        self.output_name = LOGITS if target_statistics is None else OUTPUT
         tensors = [*module.parameters(), *module.buffers()]
         is_ready = all(t.device.type == "cpu" for t in tensors) and not any(m.training for m in module.modules())
         self.body = module if is_ready else copy.deepcopy(module).cpu()
         self.eval()
 
     def forward(self, input: Tensor) -> Tensor:
-        """Raw float32 values (N, *input_shape) -> logits (N, num_classes)."""
-        logits: Tensor = self.body(self.standardize(input))
-        return logits
+        """Raw float32 values (N, *input_shape) -> logits (N, num_classes), or other outputs in their own units."""
+        output: Tensor = self.restore(self.body(self.standardize(input)))
+        return output
+
+    def relative(self, output: np.ndarray) -> np.ndarray:
+        """Outputs as differences between them count: logits as they are, others as deviations from the targets' mean.
+
+        The unit of a deviation is the targets' standard one, or a thousandth of their mean where that is larger:
+        float32 holds no more digits.
+        """
+        if not isinstance(self.restore, Restore):
+            return output
+        shape = (-1, *[1] * (output.ndim - 2))
+        mean, std = (values.numpy().reshape(shape) for values in (self.restore.mean, self.restore.std))
+        scaled: np.ndarray = (output - mean) / np.maximum(std, 1e-3 * np.abs(mean))
+        return scaled
 
     def tensors(self) -> dict[str, np.ndarray]:
         """All parameters and buffers by their name in the exported graph; a shared one under each of its names."""
@@ -102,24 +146,28 @@ def export_onnx(
     input_shape: Sequence[int],
     mean: np.ndarray,
     std: np.ndarray,
+    target_statistics: Statistics | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> None:
-    """Writes a module as ONNX: one input `input`, one output `logits`, both float32 with a dynamic batch.
+    """Writes a module as ONNX: one input `input`, one output `logits` (`output` where targets were standardized), both
+    float32 with a dynamic batch.
 
     Takes seconds; many widths of one network go faster through `OnnxTemplate`. What the file computes is not checked
     here: see `verify_onnx`.
 
     Args:
-        module: takes standardized float32 (N, *input_shape), returns logits (N, num_classes).
+        module: takes standardized float32 (N, *input_shape), returns logits (N, num_classes) or standardized targets.
         input_shape: of one sample, (C, H, W) or (C, L).
         mean, std: (C,), of the dataset's raw values; they become part of the graph.
+        target_statistics: mean and standard deviation, (K,) along the second dimension of the module's output, that it
+            is brought to the dataset's units by; None leaves it as it is.
         widths: kept in the file's metadata as JSON, under `inn_automl.widths`.
 
     Raises:
         ExportError: torch cannot translate the module, or its file would pass 2 GiB.
         StorageError: the file could not be written.
     """
-    raw = RawInput(module, input_shape, mean, std)
+    raw = RawInput(module, input_shape, mean, std, target_statistics)
     model = normal_form(translate(raw, input_shape))
     fill(model, raw)
     write_atomically(Path(path), finish(model, widths))
@@ -140,7 +188,7 @@ def translate(raw: RawInput, input_shape: Sequence[int]) -> ir.Model:
                 dynamo=True,
                 dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[raw.output_name],
                 custom_translation_table=TRANSLATIONS,
                 external_data=False,
                 optimize=False,
@@ -236,7 +284,9 @@ def finish(model: ir.Model, widths: Mapping[str, int] | None) -> bytes:
     for index, node in enumerate(model.graph):
         node.name = f"{node.op_type}_{index}"
     model.producer_name, model.producer_version = "inn_automl", __version__
-    model.doc_string = f"{INPUT}: raw float32 values of the dataset, standardized inside; {OUTPUT}: one a class."
+    (output,) = (str(value.name) for value in model.graph.outputs)
+    meaning = "one a class" if output == LOGITS else "in the units of the dataset's targets"
+    model.doc_string = f"{INPUT}: raw float32 values of the dataset, standardized inside; {output}: {meaning}."
     if widths is not None:
         model.metadata_props["inn_automl.widths"] = json.dumps(dict(widths))
     proto = ir.to_proto(model)

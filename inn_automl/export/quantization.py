@@ -2,7 +2,9 @@
 
 The file keeps its ports: raw float32 values in, float32 logits out, any batch. The standardization of the input stays
 float32 inside, and so do the logits, which would lose most of what quantization loses at all: with them quantized the
-largest logit of a ResNet was off by 0.19 of itself, without by 0.03, and no slower.
+largest logit of a ResNet was off by 0.19 of itself, without by 0.03, and no slower. Where the output is brought to the
+units of targets, that is float32 too. A network that makes images also keeps the convolutions that read the input:
+what they make goes into every pixel, and weights of 7 bits would be the largest error.
 
 What was chosen, and what for (benchmarks/precision.py has the figures of one machine):
 
@@ -16,7 +18,7 @@ What was chosen, and what for (benchmarks/precision.py has the figures of one ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType,
 from inn_automl import __version__
 from inn_automl.errors import ExportError, StorageError
 from inn_automl.export.half import as_computed
-from inn_automl.export.onnx import INPUT, OUTPUT
+from inn_automl.export.onnx import CONVOLUTIONS, INPUT
+from inn_automl.export.targets import restoring
 from inn_automl.precision import METADATA_KEY
 from inn_automl.storage import write_atomically
 
@@ -95,19 +98,20 @@ def _quantize(model: onnx.ModelProto, samples: NDArray[np.float32], **options: A
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     _average_globally(model.graph)
+    restored = restoring(model.graph)
     onnx.helper.set_model_props(model, _INFERRED)
     quantizer = QDQQuantizer(
         model,
         weight_qType=QuantType.QInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, _ranges(model, samples)),
         nodes_to_quantize=[],
-        nodes_to_exclude=[],
+        nodes_to_exclude=[node.name for node in [*restored, *_reading_images(model.graph)]],
         op_types_to_quantize=OPERATIONS,
         extra_options={},
         **options,
     )
     quantized: onnx.ModelProto = quantizer.quantize_model()
-    _free_output(quantized.graph)
+    _free_output(quantized.graph, [node.name for node in restored])
     del quantized.graph.value_info[:]
     onnx.helper.set_model_props(quantized, {**metadata, METADATA_KEY: "int8"})
     quantized.producer_name, quantized.producer_version = "inn_automl", __version__
@@ -156,15 +160,35 @@ def _ranges(model: onnx.ModelProto, samples: NDArray[np.float32]) -> dict[str, t
     return found
 
 
-def _free_output(graph: onnx.GraphProto) -> None:
-    """Takes the rounding of the logits out of a quantized graph."""
+def _reading_images(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Of a network from images to images: the convolutions that read the input, and what comes before them."""
+    if len(graph.output[0].type.tensor_type.shape.dim) != 4:
+        return []
+    from_input, found = {INPUT}, []
+    for node in graph.node:  # in the order in which they run
+        if from_input.intersection(node.input):
+            found.append(node)
+            if node.op_type not in CONVOLUTIONS:
+                from_input.update(node.output)
+    return found
+
+
+def _free_output(graph: onnx.GraphProto, restored: Sequence[str]) -> None:
+    """Takes the rounding of the network's output out of a quantized graph.
+
+    Args:
+        restored: names of the nodes that the graph's output is still computed by from it, the last one first.
+    """
     producers = {name: node for node in graph.node for name in node.output}
-    last = producers[OUTPUT]
+    name = graph.output[0].name
+    for _ in restored:
+        name = next(value for value in producers[name].input if value in producers)
+    last = producers[name]
     if last.op_type != "DequantizeLinear" or last.input[0] not in producers:
         return
     rounding = producers[last.input[0]]
     producer = producers[rounding.input[0]]
-    producer.output[list(producer.output).index(rounding.input[0])] = OUTPUT
+    producer.output[list(producer.output).index(rounding.input[0])] = name
     graph.node.remove(last)
     graph.node.remove(rounding)
     used = {name for node in graph.node for name in node.input}
@@ -173,8 +197,8 @@ def _free_output(graph: onnx.GraphProto) -> None:
             graph.initializer.remove(tensor)
 
 
-def predictions(path: str | Path, samples: NDArray[np.generic], *, threads: int = 1) -> NDArray[np.int64]:
-    """The class (N,) that an ONNX file gives each of the raw samples (N, *input_shape) in ONNX Runtime on the CPU.
+def outputs(path: str | Path, samples: NDArray[np.generic], *, threads: int = 1) -> Iterator[NDArray[np.float32]]:
+    """What an ONNX file makes of the raw samples (N, *input_shape) in ONNX Runtime on the CPU, batch by batch.
 
     Of a float16 file, what it gives where there are kernels for float16: see `export.half`.
 
@@ -183,11 +207,11 @@ def predictions(path: str | Path, samples: NDArray[np.generic], *, threads: int 
     """
     try:
         session = _session(as_computed(Path(path).read_bytes()), threads)
-        found = [session.run([OUTPUT], {INPUT: batch})[0].argmax(axis=1) for batch in _batches(samples)]
+        for batch in _batches(samples):
+            yield session.run(None, {INPUT: batch})[0]
     except Exception as error:  # ONNX Runtime's errors share no base class
         reason = " ".join(str(error).split())
         raise ExportError(f"{str(path)!r} cannot be run in ONNX Runtime ({reason}): export it again.") from error
-    return np.concatenate(found)
 
 
 def _batches(samples: NDArray[np.generic]) -> Iterator[NDArray[np.float32]]:

@@ -19,7 +19,16 @@ import onnx_ir as ir
 from torch import nn
 
 from inn_automl.errors import ExportError
-from inn_automl.export.onnx import CONVOLUTIONS, RawInput, fill, finish, normal_form, set_reshape_target, translate
+from inn_automl.export.onnx import (
+    CONVOLUTIONS,
+    RawInput,
+    Statistics,
+    fill,
+    finish,
+    normal_form,
+    set_reshape_target,
+    translate,
+)
 from inn_automl.export.verification import TOLERANCE, compare
 from inn_automl.storage import write_atomically
 
@@ -33,7 +42,7 @@ class Export:
     path: Path
     size_bytes: int
     difference: float
-    """Largest |ONNX - torch| over the samples, as a share of the largest |logit|."""
+    """Largest |ONNX - torch| over the samples, as a share of the largest |output|."""
     from_template: bool
     """False where the torch exporter translated this very module."""
 
@@ -46,6 +55,7 @@ class OnnxTemplate:
             say. Translating them takes seconds each.
         input_shape: of one sample, (C, H, W) or (C, L).
         mean, std: (C,), of the dataset's raw values.
+        target_statistics: see `export_onnx`.
         samples: (N, *input_shape), raw values of the dataset that every file is verified with; a handful will do.
         tolerance: see `verify_onnx`.
 
@@ -61,14 +71,16 @@ class OnnxTemplate:
         input_shape: Sequence[int],
         mean: np.ndarray,
         std: np.ndarray,
+        target_statistics: Statistics | None = None,
         samples: np.ndarray,
         tolerance: float = TOLERANCE,
     ) -> None:
         self.input_shape = tuple(input_shape)
-        self.mean, self.std, self.samples, self.tolerance = mean, std, samples, tolerance
+        self.mean, self.std, self.target_statistics = mean, std, target_statistics
+        self.samples, self.tolerance = samples, tolerance
         self.why_not: str | None = None
         """Why each module is translated; None where the template serves."""
-        first, second = (RawInput(m, self.input_shape, mean, std) for m in (module, other))
+        first, second = (self._raw(m) for m in (module, other))
         graphs = [normal_form(translate(raw, self.input_shape)) for raw in (first, second)]
         self._names = set(first.tensors())
         self.model = graphs[0]
@@ -92,7 +104,7 @@ class OnnxTemplate:
             StorageError: the file could not be written.
         """
         path = Path(path)
-        raw = RawInput(module, self.input_shape, self.mean, self.std)
+        raw = self._raw(module)
         if self.why_not is None:
             try:
                 return self._write(self._retarget(raw), raw, path, widths, from_template=True)
@@ -101,6 +113,9 @@ class OnnxTemplate:
         model = normal_form(translate(raw, self.input_shape))
         fill(model, raw)
         return self._write(model, raw, path, widths, from_template=False)
+
+    def _raw(self, module: nn.Module) -> RawInput:
+        return RawInput(module, self.input_shape, self.mean, self.std, self.target_statistics)
 
     def _retarget(self, raw: RawInput) -> ir.Model:
         if raw.tensors().keys() != self._names:

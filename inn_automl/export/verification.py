@@ -11,10 +11,12 @@ from torch import nn
 
 from inn_automl.errors import StorageError, VerificationError
 from inn_automl.export.half import as_computed
-from inn_automl.export.onnx import INPUT, OUTPUT, RawInput
+from inn_automl.export.onnx import INPUT, RawInput, Statistics
 
 TOLERANCE = 1e-4
-"""Largest accepted |ONNX - torch|, as a share of the largest |logit|.
+"""Largest accepted |ONNX - torch|, as a share of the largest |output|.
+
+Outputs in the units of targets count by their deviation from the targets' mean (see `RawInput.relative`).
 
 Both compute in float32 (unit roundoff 6e-8) and differ in the order of their sums and in batch norm folded beforehand.
 The families and a ResNet-18 stay below 3e-7; logits that are small differences of large terms may lose two digits more.
@@ -36,6 +38,7 @@ def verify_onnx(
     *,
     mean: np.ndarray,
     std: np.ndarray,
+    target_statistics: Statistics | None = None,
     tolerance: float = TOLERANCE,
 ) -> float:
     """Runs an ONNX file in ONNX Runtime and a module in torch on the same raw samples, in batches of 1 and of 3.
@@ -44,11 +47,11 @@ def verify_onnx(
         path: a file as `export_onnx` or `halve_onnx` writes it.
         module: takes standardized float32 (N, *input_shape); run in eval mode on the CPU, as a copy.
         samples: (N, *input_shape), N at least 1, raw values of the dataset; all are used, each in both batch sizes.
-        mean, std: (C,), as exported.
-        tolerance: largest accepted difference, relative to the largest absolute logit.
+        mean, std, target_statistics: as exported.
+        tolerance: largest accepted difference, relative to the largest absolute output.
 
     Returns:
-        The largest absolute difference divided by the largest absolute logit of torch.
+        The largest absolute difference divided by the largest absolute output of torch.
 
     Raises:
         VerificationError: the file cannot be run, or differs by more than `tolerance`; the message has the numbers.
@@ -59,7 +62,8 @@ def verify_onnx(
         model = path.read_bytes()
     except OSError as error:
         raise StorageError(f"{str(path)!r} cannot be read ({error.strerror}): export the module first.") from error
-    return compare(model, RawInput(module, samples.shape[1:], mean, std), samples, tolerance=tolerance, name=str(path))
+    raw = RawInput(module, samples.shape[1:], mean, std, target_statistics)
+    return compare(model, raw, samples, tolerance=tolerance, name=str(path))
 
 
 def compare(model: bytes, raw: RawInput, samples: np.ndarray, *, tolerance: float, name: str) -> float:
@@ -71,32 +75,32 @@ def compare(model: bytes, raw: RawInput, samples: np.ndarray, *, tolerance: floa
         expected = raw(torch.from_numpy(samples)).numpy()
     if not np.isfinite(expected).all():
         raise VerificationError(
-            f"the torch module of {name!r} gives logits that are not finite: train it, or re-estimate its statistics."
+            f"the torch module of {name!r} gives outputs that are not finite: train it, or re-estimate its statistics."
         )
-    difference = 0.0
+    wanted, difference = raw.relative(expected), 0.0
     try:
         session = _session(as_computed(model))
         for batch_size in _BATCH_SIZES:
             for start in range(0, len(samples), batch_size):
                 rows = np.arange(start, start + batch_size) % len(samples)
-                (logits,) = session.run([OUTPUT], {INPUT: samples[rows]})
-                if logits.shape != expected[rows].shape:
+                (output,) = session.run(None, {INPUT: samples[rows]})
+                if output.shape != expected[rows].shape:
                     raise VerificationError(
-                        f"{name!r} gives logits of shape {logits.shape} where torch gives {expected[rows].shape}: "
+                        f"{name!r} gives outputs of shape {output.shape} where torch gives {expected[rows].shape}: "
                         "export the module again."
                     )
                 # np.maximum keeps a NaN, where max() may drop it.
-                difference = float(np.maximum(difference, np.abs(logits - expected[rows]).max()))
+                difference = float(np.maximum(difference, np.abs(raw.relative(output) - wanted[rows]).max()))
     except VerificationError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no public base class
         reason = " ".join(str(error).split())
         raise VerificationError(f"{name!r} cannot be run in ONNX Runtime ({reason}): export it again.") from error
-    scale = float(np.abs(expected).max())
+    scale = float(np.abs(wanted).max())
     relative = difference / scale if difference else 0.0
     if not relative <= tolerance:
         raise VerificationError(
-            f"{name!r} differs from torch by {difference:.3g} where the largest logit is {scale:.3g}, a share of "
+            f"{name!r} differs from torch by {difference:.3g} where the largest output is {scale:.3g}, a share of "
             f"{relative:.3g} and more than {tolerance:.3g}: export the module again."
         )
     return relative

@@ -37,16 +37,19 @@ class ConvertedNetwork:
     Use `convert` to make one.
     """
 
-    def __init__(self, network: IntegralNetwork, calibration: Tensor) -> None:
+    def __init__(self, network: IntegralNetwork, calibration: Tensor, *, gives_logits: bool = True) -> None:
         self.network = network
+        self._gives_logits = gives_logits
         self._calibration = calibration
         self._compensator = Compensator(network, calibration)
         module = network.discretize(network.full_widths).eval()
-        self._wanted = _outputs(module, calibration)
-        if self._wanted.ndim == 2 and self._wanted.shape[1] > 1 and len(self._wanted.argmax(1).unique()) == 1:
+        self._wanted = self._outputs(module)
+        is_classifier = gives_logits and self._wanted.ndim == 2 and self._wanted.shape[1] > 1
+        if is_classifier and len(self._wanted.argmax(1).unique()) == 1:
             warnings.warn(
                 f"the module puts all {len(calibration)} calibration samples into one class, and narrower networks "
-                "will know little of the others: give samples of all classes.",
+                "will know little of the others: give samples of all classes, or gives_logits=False where outputs are "
+                "other numbers.",
                 stacklevel=3,
             )
 
@@ -66,8 +69,14 @@ class ConvertedNetwork:
             module = self._compensator.discretize(widths, rule)
             reestimate_normalization(module, self._calibration.split(_BATCH))
             module.eval()
-            found.append((float((_outputs(module, self._calibration) - self._wanted).square().mean()), module))
+            found.append((float((self._outputs(module) - self._wanted).square().mean()), module))
         return min(found, key=lambda one: one[0])[1]
+
+    def _outputs(self, module: nn.Module) -> Tensor:
+        """What a module makes of the calibration samples, as probabilities where it gives logits (N, classes)."""
+        with torch.no_grad():
+            out = torch.cat([module(batch) for batch in self._calibration.split(_BATCH)])
+        return out.softmax(1) if self._gives_logits and out.ndim == 2 and out.shape[1] > 1 else out
 
 
 def convert(
@@ -78,10 +87,11 @@ def convert(
     min_ratio: float = 0.25,
     order: str = "pivots",
     partition: Partition | None = None,
+    gives_logits: bool = True,
 ) -> ConvertedNetwork:
     """Makes a trained module one that can be discretized at any widths, without training it.
 
-    Warns where the module puts all calibration samples into one class: what it knows of others would be lost.
+    Warns where a classifier puts all calibration samples into one class: what it knows of others would be lost.
 
     Args:
         module: any torch module that maps one tensor to one; copied, never changed.
@@ -93,6 +103,8 @@ def convert(
             (`path.path_order`), as the INN paper has it. With fitted weights, as here, the first lost fewer points at
             half of the channels and below, and about as many above.
         partition: how channels are sampled; by default nested with pivots, and linear point samples along a path.
+        gives_logits: whether outputs (N, K) of K > 1 are logits of classes, which are compared as probabilities. False
+            for a regression with several targets, an embedding and the like. Other outputs never are.
 
     Raises:
         ModuleError: the module cannot be traced, or has no channels that can be resized. Operations that cannot be
@@ -115,11 +127,4 @@ def convert(
         min_ratio=min_ratio,
         coupling=network.coupling,
     )
-    return ConvertedNetwork(ordered.eval(), calibration)
-
-
-def _outputs(module: nn.Module, samples: Tensor) -> Tensor:
-    """What a module makes of the samples, as probabilities where it gives (N, classes)."""
-    with torch.no_grad():
-        out = torch.cat([module(batch) for batch in samples.split(_BATCH)])
-    return out.softmax(1) if out.ndim == 2 and out.shape[1] > 1 else out
+    return ConvertedNetwork(ordered.eval(), calibration, gives_logits=gives_logits)

@@ -1,4 +1,4 @@
-"""Architecture families: ordinary torch modules from standardized samples to logits."""
+"""Architecture families: ordinary torch modules from standardized samples to logits, numbers or images."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from types import MappingProxyType
 from torch import nn
 
 from inn_automl.errors import SpecError, UnknownNameError
-from inn_automl.models import convnet, mlp, mobilenet, resnet, signal, vit
+from inn_automl.metric import Task
+from inn_automl.models import convnet, edsr, mlp, mobilenet, resnet, signal, vit
 from inn_automl.models.family import Family, kind_of
 
 __all__ = ["FAMILIES", "Family", "build", "default_family", "get_family"]
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {module.FAMILY.name: module.FAMILY for module in (mlp, convnet, resnet, mobilenet, vit, signal)}
+    {module.FAMILY.name: module.FAMILY for module in (mlp, convnet, resnet, mobilenet, vit, signal, edsr)}
 )
 
 # Above this side, depthwise blocks reach far more accuracy per multiply-add than a handful of plain convolutions.
@@ -32,12 +33,14 @@ def get_family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def default_family(kind: str, input_shape: tuple[int, ...]) -> str:
+def default_family(kind: str, input_shape: tuple[int, ...], task: Task = "classification") -> str:
     """Name of the family that serves this kind of data ("image" or "signal") when the user names none.
 
     Raises:
         UnknownNameError: another kind.
     """
+    if task == "super-resolution":
+        return "edsr"
     if kind == "signal":
         return "signal"
     if kind == "image":
@@ -46,26 +49,41 @@ def default_family(kind: str, input_shape: tuple[int, ...]) -> str:
 
 
 def build(
-    family: str, input_shape: tuple[int, ...], num_classes: int, *, width: float = 1.0, depth: int | None = None
+    family: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    depth: int | None = None,
+    task: Task = "classification",
+    scale: int | None = None,
 ) -> nn.Module:
     """A network of the family, freshly initialized from torch's global random state.
 
     Args:
         input_shape: of one sample, `(C, H, W)` or `(C, L)`.
+        num_classes: logits; of a regression, targets; of super-resolution it says nothing.
         width: multiplier of every channel count of the family.
         depth: one of the family's `depths`; its `default_depth` if None.
+        task: what the network is for.
+        scale: of super-resolution, how many times larger its images are.
 
     Returns:
-        A module from standardized float32 `(N, *input_shape)` to logits `(N, num_classes)`.
+        A module from standardized float32 `(N, *input_shape)` to logits or standardized targets `(N, num_classes)`, or
+        to standardized images `(N, C, scale H, scale W)`.
 
     Raises:
         UnknownNameError: no such family.
-        SpecError: the family does not take this kind of data, depth or width.
+        SpecError: the family does not take this task, kind of data, depth or width.
     """
     chosen = get_family(family)
     kind = kind_of(input_shape)
+    if task not in chosen.tasks:
+        fitting = [name for name, other in FAMILIES.items() if task in other.tasks and kind in other.kinds]
+        remedy = f"use {' or '.join(fitting)}" if fitting else "give images, as N x C x H x W"
+        raise SpecError(f"family {family!r} does not serve {task}: {remedy}.")
     if kind not in chosen.kinds or min(input_shape, default=0) < 1:
-        fitting = [name for name, other in FAMILIES.items() if kind in other.kinds]
+        fitting = [name for name, other in FAMILIES.items() if task in other.tasks and kind in other.kinds]
         remedy = f"use {' or '.join(fitting)}" if fitting else "give samples of shape (C, H, W) or (C, L)"
         raise SpecError(f"family {family!r} does not take samples of shape {tuple(input_shape)}: {remedy}.")
     depth = chosen.default_depth if depth is None else depth
@@ -75,6 +93,11 @@ def build(
         )
     if not 0 < width <= 64:
         raise SpecError(f"width multiplier {width} is out of range: choose a number above 0 and up to 64.")
-    if num_classes < 2:
+    if task == "classification" and num_classes < 2:
         raise SpecError(f"{num_classes} classes cannot be told apart: give data with at least 2.")
-    return chosen.make(tuple(input_shape), num_classes, width, depth)
+    if task == "regression" and num_classes < 1:
+        raise SpecError(f"{num_classes} targets cannot be predicted: give at least 1.")
+    if task == "super-resolution" and (scale is None or scale < 2):
+        raise SpecError(f"scale {scale} enlarges nothing: give an integer of at least 2.")
+    num_outputs = num_classes if scale is None else scale
+    return chosen.make(tuple(input_shape), num_outputs, width, depth)

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from inn_automl.metric import Task
+
 
 @dataclass(frozen=True)
 class Family:
     """An architecture family.
 
-    `make(input_shape, num_classes, width, depth)` returns a module from standardized float32 `(N, *input_shape)` to
-    logits `(N, num_classes)`; `input_shape` is `(C, H, W)` for images and `(C, L)` for signals.
+    `make(input_shape, num_outputs, width, depth)` returns a module from standardized float32 `(N, *input_shape)` to
+    logits or standardized targets `(N, num_outputs)`; `input_shape` is `(C, H, W)` for images and `(C, L)` for signals.
+    A family for super-resolution takes the scale s in place of `num_outputs` and gives images `(N, C, s H, s W)`.
     """
 
     name: str
@@ -26,6 +29,8 @@ class Family:
     width_multipliers: tuple[float, ...]
     """Width multipliers worth trying as training candidates, ascending."""
     make: Callable[[tuple[int, ...], int, float, int], nn.Module]
+    tasks: tuple[Task, ...] = ("classification", "regression")
+    """What it can be trained for."""
 
 
 def kind_of(input_shape: tuple[int, ...]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from inn_automl.metric import ACCURACY, Metric
 from inn_automl.search.bounds import Bounds, excess
 from inn_automl.search.pareto import Floats, Indices, distinct_front, pareto_front
 
@@ -29,7 +30,7 @@ class MeasuredPoint(Protocol):
     """A candidate that was measured on the device. A `FrontPoint` is one."""
 
     @property
-    def accuracy(self) -> float: ...
+    def quality(self) -> float: ...
     @property
     def latency_ms(self) -> MeasuredLatency: ...
     @property
@@ -42,7 +43,9 @@ class MeasuredPoint(Protocol):
     def peak_memory_bytes(self) -> int | None: ...
 
 
-def front_and_recommendation(points: Sequence[MeasuredPoint], bounds: Bounds) -> tuple[list[int], int | None, str]:
+def front_and_recommendation(
+    points: Sequence[MeasuredPoint], bounds: Bounds, metric: Metric = ACCURACY
+) -> tuple[list[int], int | None, str]:
     """The front that a device shows, and the point of it to recommend.
 
     The recommendation is made first and is always on the front. It speaks for neighbours that its latency cannot be
@@ -52,9 +55,9 @@ def front_and_recommendation(points: Sequence[MeasuredPoint], bounds: Bounds) ->
         Indices of the front (latency and accuracy strictly increase along it), the index of the recommended point or
         None, and one sentence of explanation.
     """
-    recommended, sentence = recommend(points, bounds)
+    recommended, sentence = recommend(points, bounds, metric)
     latency = np.array([point.latency_ms.at_percentile for point in points])
-    accuracy = np.array([point.accuracy for point in points])
+    accuracy = np.array([point.quality for point in points])
     # Points of one device are measured together: what slowed them all alike does not blur which of them is faster.
     interval = np.array([point.latency_ms.comparison_ci or point.latency_ms.ci for point in points]).reshape(-1, 2)
     shown = np.ones(len(points), dtype=bool)
@@ -67,7 +70,7 @@ def front_and_recommendation(points: Sequence[MeasuredPoint], bounds: Bounds) ->
     return [int(i) for i in front], recommended, sentence
 
 
-def recommend(points: Sequence[MeasuredPoint], bounds: Bounds) -> tuple[int | None, str]:
+def recommend(points: Sequence[MeasuredPoint], bounds: Bounds, metric: Metric = ACCURACY) -> tuple[int | None, str]:
     """The most accurate point that keeps every bound, the latency bound by the upper end of its confidence interval.
 
     Returns:
@@ -79,16 +82,16 @@ def recommend(points: Sequence[MeasuredPoint], bounds: Bounds) -> tuple[int | No
     excesses = [_excess(point, bounds) for point in points]
     keeping = [i for i, over in enumerate(excesses) if all(share <= 0 for share in over.values())]
     if keeping:
-        best = max(keeping, key=lambda i: (points[i].accuracy, -points[i].latency_ms.at_percentile))
+        best = max(keeping, key=lambda i: (points[i].quality, -points[i].latency_ms.at_percentile))
         kept = [_bound_text(bounds, name) for name in excesses[best]]
         among = f"keeps {' and '.join(kept)}" if kept else "was measured (no bound was set)"
-        return best, f"The most accurate candidate that {among}: {_describe(points[best])}."
-    nearest = min(range(len(points)), key=lambda i: (max(excesses[i].values()), -points[i].accuracy))
+        return best, f"The {_most(metric)} candidate that {among}: {_describe(points[best], metric)}."
+    nearest = min(range(len(points)), key=lambda i: (max(excesses[i].values()), -points[i].quality))
     missed = [
         f"{_bound_text(bounds, name)} by {100 * share:.2g} %" for name, share in excesses[nearest].items() if share > 0
     ]
     most = f"No candidate keeps all bounds; the nearest exceeds {' and '.join(missed)}"
-    return None, f"{most}: {_describe(points[nearest])}."
+    return None, f"{most}: {_describe(points[nearest], metric)}."
 
 
 def choose_finalists(
@@ -188,9 +191,13 @@ def _bound_text(bounds: Bounds, name: str) -> str:
     return f"{name} = {getattr(bounds, name):g}" if name == "max_latency_ms" else f"{name} = {getattr(bounds, name):,}"
 
 
-def _describe(point: MeasuredPoint) -> str:
+def _most(metric: Metric) -> str:
+    return "most accurate" if metric == ACCURACY else "best"
+
+
+def _describe(point: MeasuredPoint, metric: Metric) -> str:
     latency = point.latency_ms
     return (
-        f"accuracy {100 * point.accuracy:.2f} %, {latency.at_percentile:.3g} ms at p{latency.percentile:g} "
+        f"{metric.label} {metric.text(point.quality)}, {latency.at_percentile:.3g} ms at p{latency.percentile:g} "
         f"(95 % interval {latency.ci[0]:.3g} to {latency.ci[1]:.3g} ms), {point.params:,} parameters"
     )

@@ -1,9 +1,9 @@
-"""Candidates of an integral network and their accuracy: discretize, fit where it helps, count what is right.
+"""Candidates of an integral network and their quality: discretize, fit where it helps, score on samples.
 
 A candidate's weights are samples of the network's, or they are fitted to what its full width computes
-(`integral.compensation`): whichever classifies more validation samples correctly. Statistics of batch normalization
-belong to one width only, so each discretized network gets its own from training samples (Yu and Huang, "Universally
-Slimmable Networks and Improved Training Techniques", ICCV 2019, section 3.4).
+(`integral.compensation`): whichever is better on the validation samples, by the task's objective. Statistics of batch
+normalization belong to one width only, so each discretized network gets its own from training samples (Yu and Huang,
+"Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, section 3.4).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from inn_automl.errors import InputError
 from inn_automl.integral.compensation import RULES, Compensator
 from inn_automl.integral.normalization import reestimate_normalization
+from inn_automl.objectives import Score, objective_of
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
@@ -42,16 +43,16 @@ a mobilenet took 1.4 ms a sample in batches of 128, 4.6 ms in batches of 668."""
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How many samples of a split were classified correctly."""
+    """How good a candidate is on a split."""
 
-    num_correct: int
-    num_samples: int
+    score: Score
     num_calibration: int
     """Training samples that normalization statistics were re-estimated on; 0 if the network has none."""
 
     @property
-    def accuracy(self) -> float:
-        return self.num_correct / self.num_samples
+    def quality(self) -> float:
+        """In the task's metric."""
+        return self.score.quality
 
 
 class Samples:
@@ -59,12 +60,14 @@ class Samples:
 
     Attributes:
         x: raw values (N, *input_shape), of the dataset's own type: a byte image stays four times smaller than float32.
-        y: class indices (N,), int64.
+        y: the dataset's targets: class indices (N,), say.
+        objective: of the dataset's task.
     """
 
     def __init__(self, dataset: Dataset, indices: np.ndarray, device: str | torch.device = "cpu") -> None:
         self.x = torch.as_tensor(dataset.x[indices]).to(device)
         self.y = torch.as_tensor(dataset.y[indices]).to(device)
+        self.objective = objective_of(dataset)
         shape = (-1, *[1] * (len(dataset.input_shape) - 1))
         self._mean = torch.as_tensor(dataset.mean, dtype=torch.float32).reshape(shape).to(device)
         self._scale = 1 / torch.as_tensor(dataset.std, dtype=torch.float32).reshape(shape).to(device)
@@ -146,8 +149,8 @@ class Candidate:
     module: nn.Module
     is_fitted: bool
     """Whether its weights are fitted to what the full width computes, rather than samples."""
-    num_correct: int
-    """Of the validation split."""
+    score: Score
+    """On the validation split."""
     num_calibration: int
     """Training samples that normalization statistics were re-estimated on; 0 if the network has none."""
 
@@ -156,7 +159,7 @@ class Candidates:
     """The one way any candidate of a network is made.
 
     At the full width its weights are the network's; at others they are sampled, or fitted by one of
-    `compensation.RULES`: the first of these that classifies most validation samples correctly.
+    `compensation.RULES`: the first of these that is best on the validation samples.
 
     Attributes:
         network: as given.
@@ -188,7 +191,7 @@ class Candidates:
         best: Candidate | None = None
         for is_fitted, module in self._discretized(widths):
             found = self.settle(module, is_fitted=is_fitted)
-            if best is None or found.num_correct > best.num_correct:
+            if best is None or found.score.quality > best.score.quality:
                 best = found
         assert best is not None
         return best
@@ -196,7 +199,7 @@ class Candidates:
     def settle(self, module: nn.Module, *, is_fitted: bool) -> Candidate:
         """The candidate that a plain module of the network's makes, with normalization statistics of its own."""
         num_samples = _settle(module, self._calibration)
-        return Candidate(module, is_fitted, count_correct(module, self._validation), num_samples)
+        return Candidate(module, is_fitted, score_of(module, self._validation), num_samples)
 
     def _discretized(self, widths: Mapping[str, int]) -> Iterator[tuple[bool, nn.Module]]:
         yield False, self.network.discretize(widths)
@@ -221,13 +224,20 @@ def _settle(module: nn.Module, calibration: Samples) -> int:
     return num_samples
 
 
+def score_of(module: nn.Module, samples: Samples) -> Score:
+    """How good `module` (in eval mode) is on the samples."""
+    objective = samples.objective
+    with torch.inference_mode():
+        found = [objective.scores(objective.raw(module(x).float()), y).cpu().numpy() for x, y in samples.batches()]
+    return objective.score(np.concatenate(found))
+
+
 def count_correct(module: nn.Module, samples: Samples) -> int:
     """How many of the samples `module` (in eval mode) classifies correctly."""
-    with torch.inference_mode():
-        return sum(int((module(x).argmax(1) == y).sum()) for x, y in samples.batches())
+    return round(score_of(module, samples).quality * len(samples))
 
 
-def evaluate_accuracy(
+def evaluate_widths(
     network: IntegralNetwork,
     widths: Mapping[str, int],
     dataset: Dataset,
@@ -236,7 +246,7 @@ def evaluate_accuracy(
     num_calibration: int = NUM_CALIBRATION,
     device: str | torch.device = "cpu",
 ) -> Evaluation:
-    """Accuracy at `widths` on a split, with normalization statistics re-estimated on training samples.
+    """Quality at `widths` on a split, with normalization statistics re-estimated on training samples.
 
     Args:
         network: on `device`.
@@ -247,4 +257,4 @@ def evaluate_accuracy(
     """
     samples = split_samples(dataset, split, device=device)
     module, num_used = calibrate(network, widths, calibration_samples(dataset, num_calibration, device=device))
-    return Evaluation(count_correct(module, samples), len(samples), num_used)
+    return Evaluation(score_of(module, samples), num_used)

@@ -1,6 +1,7 @@
 """Pareto fronts of accuracy (more is better) against latency (less is better), and what they are worth.
 
-Functions take parallel arrays, one entry a candidate: latency in milliseconds (n,), accuracy as a share in 0..1 (n,).
+Functions take parallel arrays, one entry a candidate: latency in milliseconds (n,), accuracy as a share in 0..1 (n,),
+or the quality of another task in the unit of its metric.
 The hypervolume indicator is that of Zitzler and Thiele, "Multiobjective optimization using evolutionary algorithms",
 PPSN 1998; in two dimensions it is the area under a staircase and exact.
 """

@@ -1,4 +1,4 @@
-"""Accuracy of models in another precision: the very file is made and run, for nothing about it follows from the float
+"""Quality of models in another precision: the very file is made and run, for nothing about it follows from the float
 one."""
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from inn_automl.export.half import halve_onnx
-from inn_automl.export.quantization import NUM_CALIBRATION, predictions, quantize_onnx
+from inn_automl.export.quantization import NUM_CALIBRATION, outputs, quantize_onnx
 from inn_automl.export.template import Export, OnnxTemplate
 from inn_automl.export.verification import HALF_TOLERANCE, verify_onnx
+from inn_automl.objectives import objective_of
 from inn_automl.search.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _template(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
         input_shape=dataset.input_shape,
         mean=dataset.mean,
         std=dataset.std,
+        target_statistics=dataset.target_statistics,
         samples=np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
     )
 
@@ -89,7 +91,7 @@ def converted_file(
 def verified_difference(
     path: Path, precision: str, module: nn.Module, dataset: Dataset, difference: float = 0.0
 ) -> float:
-    """The largest difference between a file and torch, as a share of the largest logit.
+    """The largest difference between a file and torch, as a share of the largest output.
 
     An int8 file's is as large as its calibration makes it; of that, the float file's is told, and `agreement`.
 
@@ -101,22 +103,36 @@ def verified_difference(
     """
     if precision != "fp16":
         return difference
-    samples = np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32)
-    return verify_onnx(path, module, samples, mean=dataset.mean, std=dataset.std, tolerance=HALF_TOLERANCE)
+    return verify_onnx(
+        path,
+        module,
+        np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
+        mean=dataset.mean,
+        std=dataset.std,
+        target_statistics=dataset.target_statistics,
+        tolerance=HALF_TOLERANCE,
+    )
 
 
-def agreement(one: Path, other: Path, dataset: Dataset) -> float:
-    """The share of the validation samples that two ONNX files give the same class."""
+def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:
+    """The share of the validation samples that two ONNX files give the same class; None where there are no classes."""
+    if dataset.task != "classification":
+        return None
     samples = dataset.x[dataset.validation]
-    return float(np.mean(predictions(one, samples) == predictions(other, samples)))
+    pairs = zip(outputs(one, samples), outputs(other, samples), strict=True)
+    return float(np.mean(np.concatenate([a.argmax(axis=1) == b.argmax(axis=1) for a, b in pairs])))
 
 
 def evaluate_file(path: Path, dataset: Dataset, split: str, *, num_calibration: int = 0) -> Evaluation:
-    """Accuracy of an ONNX file on a split, in ONNX Runtime on as many threads as torch may use.
+    """Quality of an ONNX file on a split, in ONNX Runtime on as many threads as torch may use.
 
     Args:
         num_calibration: training samples that its normalization statistics were re-estimated on.
     """
-    indices = getattr(dataset, split)
-    found = predictions(path, dataset.x[indices], threads=torch.get_num_threads())
-    return Evaluation(int((found == dataset.y[indices]).sum()), len(indices), num_calibration)
+    indices, objective = getattr(dataset, split), objective_of(dataset)
+    x, y = dataset.x[indices], torch.as_tensor(dataset.y[indices])
+    found, start = [], 0
+    for output in outputs(path, x, threads=torch.get_num_threads()):
+        found.append(objective.scores(torch.from_numpy(output), y[start : start + len(output)]).numpy())
+        start += len(output)
+    return Evaluation(objective.score(np.concatenate(found)), num_calibration)

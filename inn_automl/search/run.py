@@ -1,5 +1,7 @@
 """The width search of a job: devices take turns, every accuracy counts for all of them, and nothing found is lost.
 
+What is called accuracy here is the quality of whatever task the job has, in its metric; more is better.
+
 Where a device can be measured meanwhile, what was found is measured every few batches and predictions follow; the
 search ends when hypervolume and front are stable: nothing grows, and what may be on the front has been measured.
 """
@@ -15,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from inn_automl.errors import BackendError, SpecError
+from inn_automl.metric import ACCURACY, Metric
 from inn_automl.search.pareto import hypervolume_history, pareto_front
 from inn_automl.search.refinement import SMALLEST_ROUND, choose_to_measure, size_of_round
 from inn_automl.search.state import AccuracyTable, Evaluation, exclusive, open_journal
@@ -109,6 +112,7 @@ def run_search(
     *,
     seed: int = 0,
     reference_accuracy: float = 0.0,
+    metric: Metric = ACCURACY,
     on_batch: Callable[[SearchProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> SearchOutcome:
@@ -119,12 +123,13 @@ def run_search(
 
     Args:
         devices: at least one; all of the same network.
-        evaluate: accuracy, a share in 0..1, of each of the given widths, in their order. It may be a generator: what
-            it has yielded is kept even if it is interrupted.
+        evaluate: accuracy (a share in 0..1, or what `metric` says) of each of the given widths, in their order. It may
+            be a generator: what it has yielded is kept even if it is interrupted.
         budget: evaluations in all, evaluations a batch, and batches without growth of any device's hypervolume.
         state_dir: folder of this search alone.
         seed: of all random choices.
         reference_accuracy: accuracy that is worth nothing, e.g. that of guessing.
+        metric: what accuracies are in.
         on_batch: called after each batch and each round of measurements.
         should_stop: asked before each batch, and after each accuracy that a generator yields.
 
@@ -144,7 +149,7 @@ def run_search(
     groups = {name: allowed[-1] for name, allowed in zip(devices[0].space.names, devices[0].space.allowed, strict=True)}
     with exclusive(state_dir), AccuracyTable(state_dir / "evaluations.jsonl", groups) as table:
         storage = open_journal(state_dir / "studies.journal")
-        studies = [WidthStudy(device, storage, seed, reference_accuracy) for device in devices]
+        studies = [WidthStudy(device, storage, seed, reference_accuracy, metric=metric) for device in devices]
         search = _Search(studies, evaluate, budget, table, should_stop or (lambda: False))
         try:
             stopped = search.run(on_batch)

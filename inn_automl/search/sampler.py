@@ -20,6 +20,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from inn_automl.metric import ACCURACY, Metric
 from inn_automl.precision import COORDINATE
 from inn_automl.search.pareto import Floats, pareto_front
 from inn_automl.search.space import Key, Points, SearchSpace
@@ -68,6 +69,7 @@ class FrontSampler(BaseSampler):
         reference: latency in milliseconds and accuracy, as in `hypervolume`.
         seed: entropy; the same seed and knowledge give the same proposals.
         latency_error: standard deviation of the logarithm of true latency around the predicted one.
+        metric: what `evaluated` is in.
     """
 
     def __init__(
@@ -78,12 +80,13 @@ class FrontSampler(BaseSampler):
         reference: tuple[float, float],
         seed: Sequence[int],
         latency_error: float = 0.0,
+        metric: Metric = ACCURACY,
     ) -> None:
         self._space, self._assess, self._reference = space, assess, reference
         self._rng = np.random.default_rng(seed)
         self._random = RandomSampler(seed=int(self._rng.integers(2**31)))
         self._evaluated = dict(evaluated)
-        self._latency_error = latency_error
+        self._latency_error, self._metric = latency_error, metric
         self._surrogate: AccuracySurrogate | None = None
         self._prepared = False
         self._believed: set[Key] = set()
@@ -128,10 +131,10 @@ class FrontSampler(BaseSampler):
         accuracy = np.array(list(self._evaluated.values()), dtype=np.float64)
         latency, feasible = self._assess(points) if len(points) else (np.zeros(0), np.zeros(0, dtype=bool))
         if len(points):
-            self._surrogate = AccuracySurrogate(points, accuracy)
+            self._surrogate = AccuracySurrogate(points, accuracy, self._metric)
         # The front as the surrogate sees it: an accuracy that was lucky on the validation samples would hide gains.
         self._front_latency = latency[feasible]
-        self._front_accuracy = -np.expm1(-self._strength(points[feasible])[0])
+        self._front_accuracy = self._metric.from_strength(self._strength(points[feasible])[0])
         self._pool, self._pool_latency = self._candidates(points[feasible])
         if len(self._pool) > NUM_SHORTLISTED:
             gain = self._expected_gain(self._pool_latency, *self._strength(self._pool))
@@ -178,17 +181,17 @@ class FrontSampler(BaseSampler):
         mean, _ = self._surrogate.predict(point)
         self._surrogate.believe(point)
         self._front_latency = np.concatenate([self._front_latency, latency[feasible]])
-        self._front_accuracy = np.concatenate([self._front_accuracy, -np.expm1(-mean[feasible])])
+        self._front_accuracy = np.concatenate([self._front_accuracy, self._metric.from_strength(mean[feasible])])
 
     def _strength(self, points: Points) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of -log(1 - accuracy), (n,) each; before any evaluation, wider is stronger."""
+        """Mean and standard deviation of the strength, (n,) each; before any evaluation, wider is stronger."""
         if self._surrogate is None:
             full = np.array([values[-1] for values in self._space.values])
             return np.mean(points / full, axis=1), np.zeros(len(points))
         return self._surrogate.predict(points)
 
     def _expected_gain(self, latency: Floats, mean: Floats, std: Floats) -> Floats:
-        """Expected growth of the front's hypervolume, (n,): -log(1 - accuracy) and log latency are normal."""
+        """Expected growth of the front's hypervolume, (n,): strength and log latency are normal."""
         worst_latency, worst_accuracy = self._reference
         front = pareto_front(self._front_latency, self._front_accuracy)
         # The front is a staircase: accuracy level[i] from latency step[i] to step[i + 1].
@@ -200,6 +203,6 @@ class FrontSampler(BaseSampler):
             stretch += weight * np.maximum(np.minimum(steps[1:], worst_latency) - start, 0.0)
         gain = np.zeros(len(latency))
         for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-            accuracy = -np.expm1(-(mean + node * std))
+            accuracy = self._metric.from_strength(mean + node * std)
             gain += weight * np.sum(stretch * np.maximum(accuracy[:, None] - levels, 0.0), axis=1)
         return gain

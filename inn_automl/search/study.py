@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from inn_automl.metric import ACCURACY, Metric
 from inn_automl.precision import COORDINATE
 from inn_automl.search.bounds import Bounds, excess
 from inn_automl.search.pareto import Floats
@@ -122,6 +123,7 @@ class WidthStudy:
         reference_accuracy: accuracy that is worth nothing, e.g. that of guessing.
         make_sampler: another Optuna sampler, made from a seed for every batch; by default `FrontSampler`. It also
             stands in where the other finds nothing new that is feasible.
+        metric: what accuracies are in; the word stands for any task's quality.
 
     Attributes:
         evaluated: accuracy of all that this object was told, feasible or not, in that order. After a restart it must be
@@ -135,6 +137,7 @@ class WidthStudy:
     seed: int = 0
     reference_accuracy: float = 0.0
     make_sampler: Callable[[int], BaseSampler] | None = None
+    metric: Metric = ACCURACY
     evaluated: dict[Key, float] = field(default_factory=dict, init=False)
     exhausted: bool = field(default=False, init=False)
 
@@ -241,6 +244,7 @@ class WidthStudy:
                     self.reference,
                     entropy,
                     latency_error=_ERROR_SHARE * self.device.margin / _MEDIAN_OF_NORMAL,
+                    metric=self.metric,
                 ),
                 1,
             )
@@ -266,7 +270,7 @@ class WidthStudy:
         if key in self.evaluated or any(share > 0 for share in over.values()):
             if key not in self.evaluated:
                 trial.set_user_attr(_REFUSED, True)
-            self._study.tell(trial, [prediction.latency_ms, self.evaluated.get(key, 0.0)])
+            self._study.tell(trial, [prediction.latency_ms, self.evaluated.get(key, self.reference_accuracy)])
             self._refused.add(key)
             return None
         self._running[key] = trial.number

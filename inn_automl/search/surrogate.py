@@ -1,8 +1,9 @@
 """What accuracy widths would have, learned from the ones evaluated so far: a Gaussian process on log widths.
 
-The error rate of a network falls roughly like a power of its widths, layer by layer, so the process models -log(error)
-over log(width): a constant plus a smooth, isotropic function (squared exponential) plus noise. Its hyperparameters are
-the mode of their posterior (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, section 5.4).
+The error rate of a network falls roughly like a power of its widths, layer by layer, so the process models -log(error),
+or what is like it for another metric than accuracy (`Metric.strength`), over log(width): a constant plus a smooth,
+isotropic function (squared exponential) plus noise. Its hyperparameters are the mode of their posterior (Rasmussen and
+Williams, "Gaussian Processes for Machine Learning", 2006, section 5.4).
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from inn_automl.metric import ACCURACY, Metric
 from inn_automl.search.pareto import Floats
 from inn_automl.search.space import Points
 
-MIN_ERROR = 2e-3
-"""Error rates below this count as this: their logarithm would be noise of single validation samples."""
 MAX_OBSERVATIONS = 400
 """Fitting is cubic in these; beyond them the first quarter and the most recent rest are used."""
 
@@ -25,10 +25,10 @@ class AccuracySurrogate:
 
     Args:
         widths: (n, d) evaluated widths, n at least 1.
-        accuracy: (n,), shares in 0..1.
+        accuracy: (n,), shares in 0..1, or the qualities of another metric.
     """
 
-    def __init__(self, widths: Points, accuracy: Floats) -> None:
+    def __init__(self, widths: Points, accuracy: Floats, metric: Metric = ACCURACY) -> None:
         if len(widths) > MAX_OBSERVATIONS:
             first = MAX_OBSERVATIONS // 4
             recent = len(widths) - (MAX_OBSERVATIONS - first)
@@ -36,7 +36,7 @@ class AccuracySurrogate:
             accuracy = np.concatenate([accuracy[:first], accuracy[recent:]])
         logs = np.log(widths)
         self._center, self._spread = logs.mean(axis=0), logs.std(axis=0) + 1e-9
-        strength = -np.log(np.maximum(1.0 - accuracy, MIN_ERROR))
+        strength = metric.strength(accuracy)
         self._mean, self._scale = float(strength.mean()), float(strength.std()) + 1e-9
         self._x = self._features(widths)
         self._y = (strength - self._mean) / self._scale
@@ -44,7 +44,7 @@ class AccuracySurrogate:
         self._factorize()
 
     def predict(self, widths: Points) -> tuple[Floats, Floats]:
-        """Mean and standard deviation, (n,) each, of -log(1 - accuracy) for widths (n, d), without evaluation noise."""
+        """Mean and standard deviation, (n,) each, of the strength of widths (n, d), without evaluation noise."""
         x = self._features(widths)
         cross = self._kernel(x, self._x)
         explained = solve_triangular(self._cholesky, cross.T, lower=True, check_finite=False)

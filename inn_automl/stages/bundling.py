@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-
-from scipy.stats import binomtest
 
 from inn_automl.data import Dataset
 from inn_automl.export import BundleConfig
-from inn_automl.export.bundle import Accuracy, Build, DatasetFacts, LatencyEvidence, Port, Preprocessing, Verification
+from inn_automl.export.bundle import (
+    Build,
+    DatasetFacts,
+    LatencyEvidence,
+    Port,
+    Preprocessing,
+    TargetStatistics,
+    Verification,
+    rated,
+)
 from inn_automl.export.inn import NETWORK, GroupFacts, InnConfig, Standardization, write_inn
+from inn_automl.export.onnx import INPUT, LOGITS, OUTPUT
 from inn_automl.export.verification import HALF_TOLERANCE, TOLERANCE
+from inn_automl.objectives import Score, objective_of
 from inn_automl.precision import DEFAULT
 from inn_automl.result import Tuning
 from inn_automl.storage import read_json
 from inn_automl.training.trial import Architecture, Trained
-
-
-@dataclass(frozen=True)
-class Tested:
-    """Accuracy on the test split, with its 95 % interval."""
-
-    accuracy: float
-    interval: tuple[float, float]
-    num_samples: int
-
-    @classmethod
-    def counted(cls, num_correct: int, num_samples: int) -> Tested:
-        return cls(num_correct / num_samples, wilson(num_correct, num_samples), num_samples)
-
-
-def wilson(num_correct: int, num_samples: int) -> tuple[float, float]:
-    """95 % confidence interval of a share (E. B. Wilson, 1927)."""
-    interval = binomtest(num_correct, num_samples).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def bundle_config(
@@ -48,7 +37,7 @@ def bundle_config(
     params: int,
     macs: int,
     validation: float,
-    tested: Tested,
+    tested: Score,
     latency: Mapping[str, LatencyEvidence],
     difference: float,
     num_verified: int,
@@ -62,16 +51,20 @@ def bundle_config(
         build=_build(architecture),
         widths=dict(widths),
         precision=precision,
+        task=dataset.task,
         classes=dataset.classes,
-        input=Port(name="input", shape=dataset.input_shape),
-        output=Port(name="logits", shape=(dataset.num_classes,)),
+        input=Port(name=INPUT, shape=dataset.input_shape),
+        output=Port(name=LOGITS if dataset.target_statistics is None else OUTPUT, shape=dataset.output_shape),
         preprocessing=Preprocessing(mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())),
+        targets=_targets(dataset),
         dataset=DatasetFacts(name=dataset.name, fingerprint=dataset.fingerprint),
-        accuracy=Accuracy(
+        **rated(
+            objective_of(dataset).metric,
             validation=validation,
-            test=tested.accuracy,
+            test=tested.quality,
             test_ci=tested.interval,
             num_test_samples=tested.num_samples,
+            test_rmse=tested.rmse,
         ),
         params=params,
         macs=macs,
@@ -105,8 +98,10 @@ def bundle_network(path: Path, dataset: Dataset, trained: Trained) -> None:
             )
             for group, partition in zip(groups, partitions, strict=True)
         },
+        task=dataset.task,
         classes=dataset.classes,
         preprocessing=Standardization(mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())),
+        targets=_targets(dataset),
         dataset=DatasetFacts(name=dataset.name, fingerprint=dataset.fingerprint),
     )
     write_inn(path, config, trained.folder)
@@ -118,4 +113,13 @@ def _build(architecture: Architecture) -> Build:
         num_classes=architecture.num_classes,
         width=architecture.width,
         depth=architecture.depth,
+        task=architecture.task,
+        scale=architecture.scale,
     )
+
+
+def _targets(dataset: Dataset) -> TargetStatistics | None:
+    if dataset.target_statistics is None:
+        return None
+    mean, std = (tuple(values.tolist()) for values in dataset.target_statistics)
+    return TargetStatistics(mean=mean, std=std)

@@ -66,7 +66,8 @@ def fitting_candidates(job: Job) -> list[TrainingCandidate]:
 
 def _fitting(job: Job) -> list[TrainingCandidate]:
     budget = job.spec.budget
-    candidates = training_candidates(job.family, len(job.dataset.train), budget.training.trials, seed=job.spec.seed)
+    dataset, num_trials = job.dataset, budget.training.trials
+    candidates = training_candidates(job.family, len(dataset.train), num_trials, seed=job.spec.seed, task=dataset.task)
     family = get_family(job.family)
     least = _architecture(job, min(family.width_multipliers), min(family.depths))
     most = _architecture(job, max(family.width_multipliers), max(family.depths))
@@ -124,7 +125,7 @@ def check_trained(job: Job, trained: Trained, template: Callable[[], OnnxTemplat
 
 
 def _architecture(job: Job, width: float, depth: int) -> Architecture:
-    return Architecture(job.family, job.dataset.input_shape, job.dataset.num_classes, width, depth)
+    return Architecture.of(job.dataset, job.family, width, depth)
 
 
 def _smallest(job: Job, architecture: Architecture, folder: Path) -> _Extreme:
@@ -142,7 +143,12 @@ def _export(job: Job, architecture: Architecture, widths: dict[str, int], path: 
     costs = network.costs(widths)
     dataset = job.dataset
     export_onnx(
-        network.discretize(widths).eval(), path, input_shape=dataset.input_shape, mean=dataset.mean, std=dataset.std
+        network.discretize(widths).eval(),
+        path,
+        input_shape=dataset.input_shape,
+        mean=dataset.mean,
+        std=dataset.std,
+        target_statistics=dataset.target_statistics,
     )
     return _Extreme(costs.params, costs.macs, path.stat().st_size, path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +14,12 @@ from inn_automl.data import Dataset
 from inn_automl.errors import UnknownNameError, WidthsError
 from inn_automl.export import export_onnx, verify_onnx, write_bundle
 from inn_automl.integral import IntegralNetwork
+from inn_automl.objectives import objective_of
 from inn_automl.precision import DEFAULT, PRECISIONS
 from inn_automl.result import Tuning
-from inn_automl.search.evaluation import Candidates, Evaluation, count_correct, split_samples
+from inn_automl.search.evaluation import Candidates, Evaluation, score_of, split_samples
 from inn_automl.search.quantized import NUM_VERIFIED, agreement, convert_file, evaluate_file, verified_difference
-from inn_automl.stages.bundling import Tested, bundle_config
+from inn_automl.stages.bundling import bundle_config
 from inn_automl.stages.measuring import point_id
 from inn_automl.training.trial import Trained
 from inn_automl.training.tuning import check_seconds, tune
@@ -36,7 +38,7 @@ def discretize_trained(
 
     Args:
         out: a path that ends in .zip, or the folder that ID.zip is written to.
-        precision: what the model computes in; its accuracy is that of the very file.
+        precision: what the model computes in; its quality is that of the very file.
         tune_seconds: for how long the model is tuned on the training samples first (`training.tuning`); 0: it is not.
 
     Raises:
@@ -58,14 +60,18 @@ def discretize_trained(
         found = {split: _evaluate(module, dataset, split) for split in ("validation", "test")}
         module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         exported = onnx = Path(folder) / "model.onnx"
-        mean, std = dataset.mean, dataset.std
-        export_onnx(module, exported, input_shape=dataset.input_shape, mean=mean, std=std, widths=chosen)
+        statistics: dict[str, Any] = {
+            "mean": dataset.mean,
+            "std": dataset.std,
+            "target_statistics": dataset.target_statistics,
+        }
+        export_onnx(module, exported, input_shape=dataset.input_shape, widths=chosen, **statistics)
         verified = np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32)
         if precision != DEFAULT:
             onnx = Path(folder) / f"{precision}.onnx"
             convert_file(exported, onnx, precision, dataset)
             found = {split: evaluate_file(onnx, dataset, split) for split in found}
-        difference = verify_onnx(exported, module, verified, mean=mean, std=std)
+        difference = verify_onnx(exported, module, verified, **statistics)
         config = bundle_config(
             dataset,
             trained.architecture,
@@ -74,8 +80,8 @@ def discretize_trained(
             precision=precision,
             params=costs.params,
             macs=costs.macs,
-            validation=found["validation"].accuracy,
-            tested=Tested.counted(found["test"].num_correct, found["test"].num_samples),
+            validation=found["validation"].quality,
+            tested=found["test"].score,
             latency={},
             difference=verified_difference(onnx, precision, module, dataset, difference),
             num_verified=len(verified),
@@ -94,12 +100,12 @@ def _make(
         return candidates.make(widths).module, None
     made = tune(candidates, widths, dataset, seconds=tune_seconds, seed=0)
     outcome = made.outcome
-    return made.candidate.module, outcome.told(outcome.accuracy_before) if outcome.is_kept else None
+    metric = objective_of(dataset).metric
+    return made.candidate.module, outcome.told(metric, outcome.quality_before) if outcome.is_kept else None
 
 
 def _evaluate(module: torch.nn.Module, dataset: Dataset, split: str) -> Evaluation:
-    samples = split_samples(dataset, split)
-    return Evaluation(count_correct(module, samples), len(samples), 0)
+    return Evaluation(score_of(module, split_samples(dataset, split)), 0)
 
 
 def _chosen(network: IntegralNetwork, widths: Mapping[str, int] | float) -> dict[str, int]:

@@ -18,6 +18,8 @@ from inn_automl.devices.measurement import LatencyMeasurement, PeakMemory
 from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import Widths
+from inn_automl.metric import Metric
+from inn_automl.objectives import objective_of
 from inn_automl.precision import DEFAULT, join_point
 from inn_automl.result import Candidate, LatencySummary, LayerTime, Tuning
 from inn_automl.search.choice import choose_finalists, front_and_recommendation
@@ -50,12 +52,12 @@ class Finalist:
 
     id: str
     widths: dict[str, int]
-    accuracy: float
+    quality: float
     params: int
     macs: int
     size_bytes: int
     difference: float
-    """Largest difference between ONNX and torch, as a share of the largest logit."""
+    """Largest difference between ONNX and torch, as a share of the largest output."""
     num_verified: int
     latency: dict[str, LatencySummary]
     """By device."""
@@ -100,7 +102,7 @@ class _Measured:
 class _Point:
     """A finalist as one device sees it: what `search.choice` asks of a measured point."""
 
-    accuracy: float
+    quality: float
     latency_ms: LatencySummary
     params: int
     macs: int
@@ -119,7 +121,7 @@ class Model:
     num_verified: int
     precision: str = DEFAULT
     agreement: float | None = None
-    accuracy: float | None = None
+    quality: float | None = None
     """Of a model that is not fp32: that of the very file on the validation split. None: what the search found."""
 
 
@@ -149,7 +151,7 @@ def measure_finalists(
                 found.append((device, names, _measure(job, device.budget, names, low, 0.6 / len(searched))))
         known = {
             name: Finalist(
-                **_facts(models[name], candidate.accuracy),
+                **_facts(models[name], candidate.quality),
                 params=candidate.params,
                 macs=candidate.macs,
                 latency={d.budget.name: one.latency[name] for d, names, one in found if name in names},
@@ -157,8 +159,10 @@ def measure_finalists(
             )
             for name, candidate in unique.items()
         }
+        metric = objective_of(job.dataset).metric
         fronts = [
-            make_front(device.budget, [known[name] for name in names], one.environment) for device, names, one in found
+            make_front(device.budget, [known[name] for name in names], one.environment, metric)
+            for device, names, one in found
         ]
         return [
             replace(
@@ -187,7 +191,7 @@ def _choose(device: SearchedDevice) -> list[Candidate]:
     pool = [c for c, feasible in zip(device.candidates, device.feasible, strict=True) if feasible] or device.candidates
     chosen = choose_finalists(
         [c.predicted_latency_ms for c in pool],
-        [c.accuracy for c in pool],
+        [c.quality for c in pool],
         relative_error=device.predictor_error.p90_relative,
         limit=MAX_FINALISTS,
         max_latency_ms=device.budget.max_latency_ms,
@@ -244,14 +248,14 @@ def _export_converted(
             NUM_VERIFIED,
             precision=precision,
             agreement=agreement(exported.path, path, job.dataset),
-            accuracy=evaluate_file(path, job.dataset, "validation").accuracy,
+            quality=evaluate_file(path, job.dataset, "validation").quality,
         )
 
 
-def _facts(model: Model, accuracy: float) -> dict[str, Any]:
-    """A model's own facts; its accuracy as the search found it, unless the file says otherwise."""
+def _facts(model: Model, quality: float) -> dict[str, Any]:
+    """A model's own facts; its quality as the search found it, unless the file says otherwise."""
     facts = asdict(model)
-    return facts if model.accuracy is not None else {**facts, "accuracy": accuracy}
+    return facts if model.quality is not None else {**facts, "quality": quality}
 
 
 def make_template(job: Job, trained: Trained) -> OnnxTemplate:
@@ -316,13 +320,15 @@ def added_bytes(memory: PeakMemory | None) -> int | None:
     return None if memory is None else memory.added_bytes
 
 
-def make_front(device: DeviceBudget, finalists: list[Finalist], environment: dict[str, Any]) -> MeasuredDevice:
+def make_front(
+    device: DeviceBudget, finalists: list[Finalist], environment: dict[str, Any], metric: Metric
+) -> MeasuredDevice:
     """The front of a device's measured finalists, without the layers of the recommended one."""
     points = [
-        _Point(f.accuracy, f.latency[device.name], f.params, f.macs, f.size_bytes, added_bytes(f.memory[device.name]))
+        _Point(f.quality, f.latency[device.name], f.params, f.macs, f.size_bytes, added_bytes(f.memory[device.name]))
         for f in finalists
     ]
-    front, recommended, sentence = front_and_recommendation(points, device)
+    front, recommended, sentence = front_and_recommendation(points, device, metric)
     return MeasuredDevice(
         budget=device,
         finalists=finalists,

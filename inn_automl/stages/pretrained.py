@@ -86,7 +86,7 @@ def adopt_pretrained(job: Job, pretrained: Pretrained, template: Callable[[Train
     if not (job.folder / DONE).exists():
         network = pretrained.network(job.dataset)
         network.save(folder / "network")
-        recipe = default_recipe(job.family, len(job.dataset.train))
+        recipe = default_recipe(job.family, len(job.dataset.train), job.dataset.task)
         score = _score(network, job.dataset)
         trained = Trained(pretrained.architecture, folder / "network", recipe, STOPPED, score, [])
         with job.stage("checking"):
@@ -97,10 +97,10 @@ def adopt_pretrained(job: Job, pretrained: Pretrained, template: Callable[[Train
 
 
 def _score(network: IntegralNetwork, dataset: Dataset) -> float:
-    """What trainings are ranked by: mean validation accuracy of the smallest, a middle and the full width."""
+    """What trainings are ranked by: mean validation quality of the smallest, a middle and the full width."""
     candidates, middle = Candidates(network, dataset), network.uniform_widths((network.min_ratio + 1) / 2)
     made = [candidates.make(widths) for widths in (network.smallest_widths, middle, network.full_widths)]
-    return sum(one.num_correct for one in made) / (len(made) * len(dataset.validation))
+    return sum(one.score.quality for one in made) / len(made)
 
 
 def _fitting(tensors: Mapping[str, Tensor], family: str, dataset: Dataset, path: Path) -> Architecture:
@@ -126,7 +126,7 @@ def _architectures(family: str, dataset: Dataset) -> Iterator[Architecture]:
     depths = sorted(of.depths, key=lambda depth: abs(depth - of.default_depth))
     widths = sorted({1.0, *of.width_multipliers}, key=lambda width: abs(width - 1.0))
     for depth, width in itertools.product(depths, widths):
-        yield Architecture(family, dataset.input_shape, dataset.num_classes, width, depth)
+        yield Architecture.of(dataset, family, width, depth)
 
 
 def _faults(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:

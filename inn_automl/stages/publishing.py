@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from inn_automl.errors import CorruptFileError, InnAutomlError, StorageError
 from inn_automl.export import write_bundle, write_elastic
 from inn_automl.export.bundle import LatencyEvidence
-from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
+from inn_automl.objectives import Score, objective_of
+from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult, named_qualities
 from inn_automl.search.quantized import evaluate_file
 from inn_automl.spec import DeviceBudget
-from inn_automl.stages.bundling import Tested, bundle_config, bundle_network
+from inn_automl.stages.bundling import bundle_config, bundle_network
 from inn_automl.stages.job import Job
 from inn_automl.stages.measuring import Finalist, MeasuredDevice, added_bytes, onnx_path, point_id, weights_path
 from inn_automl.stages.searching import SearchedDevice
@@ -41,7 +42,7 @@ def publish_job(
     A tracking server that cannot be reached is noted and leaves the result whole.
 
     Raises:
-        BackendError: the test accuracy could not be evaluated.
+        BackendError: the quality on the test split could not be evaluated.
         StorageError: a file could not be written.
     """
     with job.stage("publishing"):
@@ -52,9 +53,10 @@ def publish_job(
             job.progress.update(0.6 * position / len(points), detail=f"bundle {finalist.id}")
             _bundle(job, trained, finalist, tested[finalist.id], measured)
         by_name = {search.budget.name: search for search in searched}
-        devices = [_device(device, by_name[device.budget.name], tested) for device in measured]
+        metric = objective_of(job.dataset).metric.name
+        devices = [_device(device, by_name[device.budget.name], tested, metric) for device in measured]
         budgets = job.spec.budget.devices
-        devices += [_lost(device, job.lost[device.name]) for device in budgets if device.name in job.lost]
+        devices += [_lost(device, job.lost[device.name], metric) for device in budgets if device.name in job.lost]
         order = [device.name for device in budgets]
         result = JobResult(
             job={**_describe(job, trials), "seconds": job.seconds()},
@@ -69,9 +71,10 @@ def publish_job(
         return result
 
 
-def _device(device: MeasuredDevice, search: SearchedDevice, tested: Mapping[str, Tested]) -> DeviceResult:
+def _device(device: MeasuredDevice, search: SearchedDevice, tested: Mapping[str, Score], metric: str) -> DeviceResult:
     return DeviceResult(
         name=device.budget.name,
+        metric=metric,
         recommended=device.recommended,
         recommendation=device.recommendation,
         predictor_error=search.predictor_error,
@@ -82,15 +85,16 @@ def _device(device: MeasuredDevice, search: SearchedDevice, tested: Mapping[str,
         search_stopped=search.stopped,
         environment=device.environment,
         budget=device.budget.model_dump(mode="json"),
-        front=[_front_point(f, tested[f.id], device.budget.name) for f in device.front],
+        front=[_front_point(f, tested[f.id], device.budget.name, metric) for f in device.front],
         layers=device.layers,
     )
 
 
-def _lost(device: DeviceBudget, fault: str) -> DeviceResult:
+def _lost(device: DeviceBudget, fault: str, metric: str) -> DeviceResult:
     """What there is to say of a device that could not be measured."""
     return DeviceResult(
         name=device.name,
+        metric=metric,
         recommended=None,
         recommendation=f"Nothing can be recommended, for the device could not be measured: {fault}",
         predictor_error=None,
@@ -103,10 +107,10 @@ def _lost(device: DeviceBudget, fault: str) -> DeviceResult:
     )
 
 
-def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, Tested]:
-    """Test accuracy of front points. Kept, so that a job that is resumed does not touch the test split again."""
+def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, Score]:
+    """Quality of front points on the test split. Kept, so that a resumed job does not touch that split again."""
     path = job.folder / "measuring" / "test.json"
-    known: dict[str, list[int]] = read_json(path) if job.inherit("measuring/test.json") else {}
+    known: dict[str, dict[str, Any]] = read_json(path) if job.inherit("measuring/test.json") else {}
     missing = [f for f in finalists if f.id not in known]
     floats = [f for f in missing if f.is_as_searched]
     found = dict(
@@ -119,24 +123,27 @@ def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str
     for finalist in missing:
         if not finalist.is_as_searched:  # the file itself: rounding and tuning are part of it
             found[finalist.id] = evaluate_file(onnx_path(job, finalist.id), job.dataset, "test")
-    known.update({name: [e.num_correct, e.num_samples] for name, e in found.items()})
+    known.update({name: asdict(evaluation.score) for name, evaluation in found.items()})
     write_json(path, known)
-    return {name: Tested.counted(correct, total) for name, (correct, total) in known.items()}
+    return {
+        name: Score(one["quality"], tuple(one["interval"]), one["num_samples"], tuple(one["rmse"]))
+        for name, one in known.items()
+    }
 
 
 def bundle_path(finalist: Finalist) -> str:
     return f"bundles/{finalist.id}.zip"
 
 
-def _front_point(finalist: Finalist, tested: Tested, device: str) -> FrontPoint:
+def _front_point(finalist: Finalist, tested: Score, device: str, metric: str) -> FrontPoint:
     memory = finalist.memory[device]
     return FrontPoint(
         id=finalist.id,
         widths=finalist.widths,
         precision=finalist.precision,
-        accuracy=finalist.accuracy,
-        test_accuracy=tested.accuracy,
-        test_accuracy_ci=tested.interval,
+        **named_qualities(
+            metric, quality=finalist.quality, test_quality=tested.quality, test_quality_ci=tested.interval
+        ),
         latency_ms=finalist.latency[device],
         params=finalist.params,
         macs=finalist.macs,
@@ -148,7 +155,7 @@ def _front_point(finalist: Finalist, tested: Tested, device: str) -> FrontPoint:
     )
 
 
-def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Tested, measured: Sequence[MeasuredDevice]) -> Path:
+def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Score, measured: Sequence[MeasuredDevice]) -> Path:
     dataset, architecture = job.dataset, trained.architecture
     environments: Mapping[str, tuple[DeviceBudget, dict[str, Any]]] = {
         device.budget.name: (device.budget, device.environment) for device in measured
@@ -161,7 +168,7 @@ def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Tested, meas
         precision=finalist.precision,
         params=finalist.params,
         macs=finalist.macs,
-        validation=finalist.accuracy,
+        validation=finalist.quality,
         tested=tested,
         latency={
             name: LatencyEvidence(
@@ -191,6 +198,8 @@ def _describe(job: Job, trials: Sequence[Trained]) -> dict[str, Any]:
         "spec": job.spec.model_dump(mode="json"),
         "family": job.family,
         "dataset": job.dataset.facts(),
+        "task": job.dataset.task,
+        "metric": objective_of(job.dataset).metric.name,
         "architecture": trained.architecture.to_dict(),
         "recipe": trained.recipe.to_dict(),
         "training": [

@@ -1,4 +1,4 @@
-"""Searching: latency on each device is learned from measured widths, accuracy evaluated where it may extend a front.
+"""Searching: latency on each device is learned from measured widths, quality evaluated where it may extend a front.
 
 What the search finds is measured in a few rounds, and predictions follow. What is measured and evaluated is kept in
 `DIR/search/`, so that a search that was stopped goes on where it was.
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.export import OnnxTemplate
+from inn_automl.metric import Metric
+from inn_automl.objectives import objective_of
 from inn_automl.precision import split_point
-from inn_automl.result import Candidate, Granularity, PredictorError
+from inn_automl.result import Candidate, Granularity, PredictorError, named_qualities
 from inn_automl.search.run import DeviceOutcome, SearchProgress, run_search
 from inn_automl.search.study import DeviceSearch
 from inn_automl.spec import DeviceBudget
@@ -81,16 +83,17 @@ def _conclude(job: Job, latency: DeviceLatency) -> None:
 def _search(
     job: Job, trained: Trained, latencies: Sequence[DeviceLatency], predictions: dict[str, Predict]
 ) -> list[SearchedDevice]:
-    budget = job.spec.budget.search
+    budget, objective = job.spec.budget.search, objective_of(job.dataset)
+    metric = objective.metric
 
     def evaluate(batch: list[dict[str, int]]) -> list[float]:
-        return [e.accuracy for e in job.backend.evaluate(trained, job.dataset, batch, split="validation")]
+        return [e.quality for e in job.backend.evaluate(trained, job.dataset, batch, split="validation")]
 
     def show(progress: SearchProgress) -> None:
         found = [best[1] for best in progress.best.values() if best is not None]
         job.progress.update(
             progress.num_evaluations / progress.max_evaluations,
-            best=f"{max(found):.1%} within the bounds" if found else None,
+            best=f"{metric.brief(max(found))} within the bounds" if found else None,
             detail=f"{progress.num_evaluations} widths evaluated, {sum(progress.num_measured.values())} measured",
         )
 
@@ -109,15 +112,16 @@ def _search(
         budget,
         job.folder / "search" / "state",
         seed=job.spec.seed,
-        reference_accuracy=1 / job.dataset.num_classes,
+        reference_accuracy=objective.worst(job.dataset),
+        metric=metric,
         on_batch=show,
     )
     if outcome.stopped == "interrupted":
         raise KeyboardInterrupt
-    return [_searched(one, device) for one, device in zip(latencies, outcome.devices, strict=True)]
+    return [_searched(one, device, metric) for one, device in zip(latencies, outcome.devices, strict=True)]
 
 
-def _searched(latency: DeviceLatency, outcome: DeviceOutcome) -> SearchedDevice:
+def _searched(latency: DeviceLatency, outcome: DeviceOutcome, metric: Metric) -> SearchedDevice:
     offered = [candidate for candidate in outcome.candidates if candidate.prediction.offered]
     points = [split_point(candidate.widths) for candidate in offered]
     return SearchedDevice(
@@ -126,7 +130,7 @@ def _searched(latency: DeviceLatency, outcome: DeviceOutcome) -> SearchedDevice:
             Candidate(
                 widths=widths,
                 precision=precision,
-                accuracy=candidate.accuracy,
+                **named_qualities(metric.name, quality=candidate.accuracy),
                 params=candidate.prediction.params,
                 macs=candidate.prediction.macs,
                 predicted_latency_ms=candidate.prediction.latency_ms,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
 from inn_automl.backend import TrainingTask
+from inn_automl.objectives import objective_of
 from inn_automl.stages.job import Job
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.loop import EpochReport
@@ -55,7 +57,7 @@ class _Shown:
         self._job, self._seconds = job, seconds
         self._done = [0.0] * num_trials
         self._started_at = time.monotonic()
-        self._best = 0.0
+        self._best, self._metric = -math.inf, objective_of(job.dataset).metric
 
     def __call__(self, trial: int, epoch: EpochReport) -> None:
         self._done[trial] = epoch.epoch / epoch.epochs
@@ -63,9 +65,10 @@ class _Shown:
         by_time = (time.monotonic() - self._started_at) / self._seconds if self._seconds else 0.0
         # Trials that a scheduler stops early never reach their end: time says more than they do.
         fraction = min(0.99, max(by_time, sum(self._done) / len(self._done)))
-        by_width = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in epoch.accuracy.items())
+        text = self._metric.brief
+        by_width = ", ".join(f"{name} {text(quality)}" for name, quality in epoch.quality.items())
         self._job.progress.update(
             fraction,
-            best=f"{self._best:.1%} mean over widths",
+            best=f"{text(self._best)} mean over widths",
             detail=f"trial {trial + 1} of {len(self._done)}, epoch {epoch.epoch} of {epoch.epochs}: {by_width}",
         )

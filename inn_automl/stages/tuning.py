@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from inn_automl.export import OnnxTemplate
+from inn_automl.objectives import objective_of
 from inn_automl.progress import duration
 from inn_automl.stages.job import Job
 from inn_automl.stages.measuring import Finalist, MeasuredDevice, export_model, make_front, onnx_path, point_id
@@ -82,19 +83,20 @@ def _finalist(
     return replace(
         finalist,
         id=name,
-        accuracy=outcome.accuracy_after if model.accuracy is None else model.accuracy,
+        quality=outcome.quality_after if model.quality is None else model.quality,
         size_bytes=model.size_bytes,
         difference=model.difference,
         num_verified=model.num_verified,
         agreement=model.agreement,
-        tuning=outcome.told(finalist.accuracy),
+        tuning=outcome.told(objective_of(job.dataset).metric, finalist.quality),
     )
 
 
 def _device(job: Job, device: MeasuredDevice, tuned: Mapping[str, Finalist]) -> MeasuredDevice:
-    # What was not on the front stays off it: its accuracy, which nothing has tested anew, flatters it.
+    # What was not on the front stays off it: its quality, which nothing has tested anew, flatters it.
     finalists = [tuned[f.id] for f in device.front]
-    made = replace(make_front(device.budget, finalists, device.environment), finalists=device.finalists)
+    metric = objective_of(job.dataset).metric
+    made = replace(make_front(device.budget, finalists, device.environment, metric), finalists=device.finalists)
     before = {f.id: (f.widths, f.precision) for f in device.finalists}.get(device.recommended or "")
     after = next(((f.widths, f.precision) for f in finalists if f.id == made.recommended), None)
     if made.recommended is None or after == before:  # layers of the same shapes take the same time
@@ -103,11 +105,14 @@ def _device(job: Job, device: MeasuredDevice, tuned: Mapping[str, Finalist]) -> 
 
 
 def _tell(job: Job, points: Sequence[Finalist]) -> None:
-    gains = [f.accuracy - f.tuning.accuracy_before for f in points if f.tuning]
+    gains = [f.quality - f.tuning.quality_before for f in points if f.tuning]
     if not gains:
         job.progress.note(f"tuning lowered the validation loss of none of {len(points)} points: they stay as found")
         return
+    metric = objective_of(job.dataset).metric
+    unit = "percentage points" if metric.unit == "%" else metric.unit
+    gain = f"{metric.shown(sum(gains) / len(gains)):+.{metric.decimals}f} {unit}".rstrip()
     job.progress.note(
-        f"tuning lowered the validation loss of {len(gains)} of {len(points)} points, whose accuracy there went by "
-        f"{100 * sum(gains) / len(gains):+.2f} percentage points on average"
+        f"tuning lowered the validation loss of {len(gains)} of {len(points)} points, whose {metric.label} there went "
+        f"by {gain} on average"
     )

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult
+from inn_automl.metric import ACCURACY
+from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult, metric_of
 from inn_automl.storage import write_atomically
 from inn_automl.tracking import images
 from inn_automl.tracking.evidence import layer_series, parity_series
 from inn_automl.tracking.evidence_images import write_layers, write_parity
 from inn_automl.tracking.page import write_page
-from inn_automl.tracking.series import COLORS, FrontSeries, accuracy_range, front_series, latency_range, short_count
+from inn_automl.tracking.series import COLORS, FrontSeries, front_series, latency_range, quality_range, short_count
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -49,15 +50,15 @@ def write_figures(
             write_layers(layers, folder / device.name / "layers.png")
     write_page(result, fronts, candidates, folder / "devices.html")
     if history:
-        images.write_learning_curves(history, folder / "learning_curves.png")
+        images.write_learning_curves(history, folder / "learning_curves.png", metric_of(result.devices))
     return folder
 
 
 def front_figure(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> Figure:
-    """One device's front: accuracy in percent against measured latency in milliseconds.
+    """One device's front: quality (accuracy in percent) against measured latency in milliseconds.
 
     The step line is what can be had at each latency. Whiskers are 95 % confidence intervals; of the latency on the
-    front itself, of the test accuracy on its hollow markers. Dots are the other candidates of the search.
+    front itself, of the test quality on its hollow markers. Dots are the other candidates of the search.
     """
     series = front_series(device, candidates)
     figure = _empty_figure(f"{series.device}: {series.setting}" if series.setting else series.device, [series])
@@ -68,7 +69,8 @@ def front_figure(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> 
 def fronts_figure(result: JobResult, candidates: Mapping[str, Sequence[Candidate]] | None = None) -> Figure:
     """All devices' fronts in one figure; `candidates` by the device's name. A click in the legend hides a device."""
     all_series = [front_series(device, (candidates or {}).get(device.name, ())) for device in result.devices]
-    figure = _empty_figure("Accuracy against latency", all_series)
+    label = metric_of(result.devices).label
+    figure = _empty_figure(f"{label[0].upper()}{label[1:]} against latency", all_series)
     for index, series in enumerate(all_series):
         _add_front(figure, series, COLORS[index % len(COLORS)], alone=len(all_series) == 1)
     return figure
@@ -96,7 +98,11 @@ def _empty_figure(title: str, all_series: Sequence[FrontSeries]) -> Figure:
         legend={"groupclick": "toggleitem", "bgcolor": "rgba(255,255,255,0.8)"},
         margin={"l": 70, "r": 30, "t": 60, "b": 60},
         xaxis={**axis, "title": f"latency, {' / '.join(percentiles)} (ms)", "range": latency_range(all_series)},
-        yaxis={**axis, "title": "accuracy (%)", "range": accuracy_range(all_series)},
+        yaxis={
+            **axis,
+            "title": (all_series[0].metric if all_series else ACCURACY).axis,
+            "range": quality_range(all_series),
+        },
     )
     if not any(series.points for series in all_series):
         figure.add_annotation(
@@ -115,27 +121,29 @@ def _add_front(figure: Figure, series: FrontSeries, color: str, *, alone: bool) 
     from plotly.graph_objects import Scatter
 
     group = {"legendgroup": series.device, "legendgrouptitle": None if alone else {"text": series.device}}
+    metric = series.metric
     hover = [_hover(point, series) for point in series.points]
     figure.add_trace(
         Scatter(
             x=series.other_latency_ms,
-            y=series.other_accuracy,
+            y=series.other_quality,
             mode="markers",
             name="other candidates",
             **group,
             marker={"color": color, "opacity": 0.22, "size": 6},
-            hovertemplate="%{y:.2f} % at %{x:.3g} ms (predicted where not measured)<extra></extra>",
+            hovertemplate=f"%{{y:.{metric.decimals}f}} {metric.unit} at %{{x:.3g}} ms "
+            "(predicted where not measured)<extra></extra>",
         )
     )
     figure.add_trace(
         Scatter(
             x=series.latency_ms,
-            y=series.test_accuracy,
+            y=series.test_quality,
             mode="markers",
-            name="test accuracy",
+            name=f"test {metric.label}",
             **group,
             marker={"color": "white", "size": 8, "symbol": "diamond", "line": {"color": color, "width": 1.5}},
-            error_y=_whiskers(series.test_accuracy, series.test_accuracy_ci, color, 0.35),
+            error_y=_whiskers(series.test_quality, series.test_quality_ci, color, 0.35),
             opacity=0.75,
             hovertext=hover,
             hoverinfo="text",
@@ -145,9 +153,9 @@ def _add_front(figure: Figure, series: FrontSeries, color: str, *, alone: bool) 
     figure.add_trace(
         Scatter(
             x=series.latency_ms,
-            y=series.accuracy,
+            y=series.quality,
             mode="lines+markers",
-            name="front (validation accuracy)",
+            name=f"front (validation {metric.label})",
             **group,
             line={"color": color, "width": 2.5, "shape": "hv"},
             marker={"color": color, "size": 9},
@@ -161,7 +169,7 @@ def _add_front(figure: Figure, series: FrontSeries, color: str, *, alone: bool) 
         figure.add_trace(
             Scatter(
                 x=[series.latency_ms[point]],
-                y=[series.accuracy[point]],
+                y=[series.quality[point]],
                 mode="markers",
                 name="recommended",
                 **group,
@@ -196,8 +204,8 @@ def _whiskers(
 
 
 def _hover(point: FrontPoint, series: FrontSeries) -> str:
-    latency = point.latency_ms
-    low, high = (100 * bound for bound in point.test_accuracy_ci)
+    latency, metric = point.latency_ms, series.metric
+    low, high = (metric.number(bound) for bound in point.test_quality_ci)
     widths = [f"{name} {size}" for name, size in point.widths.items()]
     rows = [", ".join(widths[i : i + 4]) for i in range(0, min(len(widths), MAX_WIDTHS_SHOWN), 4)]
     if len(widths) > MAX_WIDTHS_SHOWN:
@@ -207,8 +215,8 @@ def _hover(point: FrontPoint, series: FrontSeries) -> str:
         f"latency {series.percentile} <b>{latency.at_percentile:.4g} ms</b> "
         f"(95 % CI {latency.ci[0]:.4g} to {latency.ci[1]:.4g})",
         f"p50 {latency.p50:.4g}, p95 {latency.p95:.4g}, p99 {latency.p99:.4g} ms, {latency.num_samples} runs",
-        f"validation accuracy <b>{100 * point.accuracy:.2f} %</b>",
-        f"test accuracy {100 * point.test_accuracy:.2f} % (95 % CI {low:.2f} to {high:.2f})",
+        f"validation {metric.label} <b>{metric.text(point.quality)}</b>",
+        f"test {metric.label} {metric.text(point.test_quality)} (95 % CI {low} to {high})",
         f"{point.precision}, {short_count(point.params)} parameters, {short_count(point.macs)} MACs, "
         f"{short_count(point.size_bytes)}B",
         "widths: " + "<br>".join(rows),

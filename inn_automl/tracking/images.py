@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inn_automl.metric import ACCURACY, Metric
 from inn_automl.result import Candidate, DeviceResult, JobResult
 from inn_automl.storage import write_atomically
 from inn_automl.tracking.placement import along_steps, free_spot
@@ -17,9 +18,9 @@ from inn_automl.tracking.series import (
     COLORS,
     FrontSeries,
     Range,
-    accuracy_range,
     front_series,
     latency_range,
+    quality_range,
     short_count,
 )
 
@@ -34,30 +35,31 @@ LABEL_SIZE = (0.34, 0.22)
 
 
 def write_front(device: DeviceResult, path: Path, candidates: Sequence[Candidate] = ()) -> Path:
-    """Writes one device's front as PNG: accuracy in percent against measured latency in ms; returns `path`."""
+    """Writes one device's front as PNG: quality (accuracy in %) against measured latency in ms; returns `path`."""
     return _write_fronts([front_series(device, candidates)], path)
 
 
 def write_fronts(result: JobResult, path: Path, candidates: Mapping[str, Sequence[Candidate]] | None = None) -> Path:
-    """Writes all devices' fronts side by side on one accuracy axis; `candidates` by the device's name."""
+    """Writes all devices' fronts side by side on one axis of quality; `candidates` by the device's name."""
     return _write_fronts([front_series(d, (candidates or {}).get(d.name, ())) for d in result.devices], path)
 
 
-def write_learning_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Writes validation accuracy and training loss by epoch as PNG; returns `path`.
+def write_learning_curves(history: Sequence[Mapping[str, Any]], path: Path, metric: Metric = ACCURACY) -> Path:
+    """Writes validation quality and training loss by epoch as PNG; returns `path`.
 
     Args:
-        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `accuracy` (share by name of widths).
+        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `quality` (by name of widths).
+        metric: what qualities are in.
     """
     figure = new_figure(8.0, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [entry["epoch"] for entry in history]
-    names = list(history[0]["accuracy"]) if history else []
+    names = list(history[0]["quality"]) if history else []
     for name, color in zip(names, COLORS, strict=False):
-        values = [100 * entry["accuracy"][name] for entry in history]
+        values = [metric.shown(entry["quality"][name]) for entry in history]
         left.plot(epochs, values, color=color, linewidth=2, marker="o" if len(epochs) == 1 else None)
     if epochs:
-        _label_ends(left, epochs[-1], [(name, 100 * history[-1]["accuracy"][name]) for name in names])
+        _label_ends(left, epochs[-1], [(name, metric.shown(history[-1]["quality"][name])) for name in names])
     right.plot(
         epochs,
         [entry["train_loss"] for entry in history],
@@ -65,7 +67,7 @@ def write_learning_curves(history: Sequence[Mapping[str, Any]], path: Path) -> P
         linewidth=2,
         marker="o" if len(epochs) == 1 else None,
     )
-    for axes, title in ((left, "validation accuracy (%)"), (right, "training loss")):
+    for axes, title in ((left, f"validation {metric.axis}"), (right, "training loss")):
         style_axes(axes)
         axes.set_title(title, loc="left", fontsize=10.5, color=INK)
         axes.set_xlabel("epoch", color=INK)
@@ -78,22 +80,23 @@ def _write_fronts(all_series: Sequence[FrontSeries], path: Path) -> Path:
     rows = -(-len(all_series) // columns)
     figure = new_figure(6.6 if columns == 1 else 4.9 * columns, 4.4 * rows)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    accuracies = accuracy_range(all_series)
+    qualities = quality_range(all_series)
     for index, axes in enumerate(grid.flat):
         if index >= len(all_series):
             axes.set_axis_off()
             continue
         style_axes(axes)
-        axes.set_ylim(*accuracies)
+        axes.set_ylim(*qualities)
         if index % columns == 0:
-            axes.set_ylabel("accuracy (%)", color=INK)
+            axes.set_ylabel(all_series[0].metric.axis, color=INK)
         series = all_series[index]
-        _draw_front(axes, series, COLORS[index % len(COLORS)], accuracies, latency_range([series]))
-    _add_legend(figure, with_others=any(series.other_accuracy for series in all_series))
+        _draw_front(axes, series, COLORS[index % len(COLORS)], qualities, latency_range([series]))
+    label = (all_series[0].metric if all_series else ACCURACY).label
+    _add_legend(figure, label, with_others=any(series.other_quality for series in all_series))
     return save_image(figure, path)
 
 
-def _draw_front(axes: Axes, series: FrontSeries, color: str, accuracies: Range, latencies: Range) -> None:
+def _draw_front(axes: Axes, series: FrontSeries, color: str, qualities: Range, latencies: Range) -> None:
     axes.set_title(series.device, loc="left", fontsize=12, fontweight="bold", color=INK, pad=20)
     axes.text(0, 1.02, series.setting, transform=axes.transAxes, fontsize=8.5, color=FAINT, va="bottom")
     axes.set_xlabel(f"latency, {series.percentile} (ms)", color=INK)
@@ -104,12 +107,12 @@ def _draw_front(axes: Axes, series: FrontSeries, color: str, accuracies: Range, 
     bound = series.bound_ms
     axes.set_xlim(start, end)
 
-    seen = [(x, y) for x, y in zip(series.other_latency_ms, series.other_accuracy, strict=True) if x <= end]
+    seen = [(x, y) for x, y in zip(series.other_latency_ms, series.other_quality, strict=True) if x <= end]
     axes.scatter([x for x, _ in seen], [y for _, y in seen], s=11, color=color, alpha=0.2, linewidths=0, zorder=2)
     axes.errorbar(
         series.latency_ms,
-        series.test_accuracy,
-        yerr=_distances(series.test_accuracy, series.test_accuracy_ci),
+        series.test_quality,
+        yerr=_distances(series.test_quality, series.test_quality_ci),
         fmt="D",
         markersize=3.6,
         markerfacecolor="white",
@@ -121,7 +124,7 @@ def _draw_front(axes: Axes, series: FrontSeries, color: str, accuracies: Range, 
     )
     axes.step(
         [*series.latency_ms, end],
-        [*series.accuracy, series.accuracy[-1]],
+        [*series.quality, series.quality[-1]],
         where="post",
         color=color,
         linewidth=2.0,
@@ -129,7 +132,7 @@ def _draw_front(axes: Axes, series: FrontSeries, color: str, accuracies: Range, 
     )
     axes.errorbar(
         series.latency_ms,
-        series.accuracy,
+        series.quality,
         xerr=_distances(series.latency_ms, series.latency_ci_ms),
         fmt="o",
         markersize=5.5,
@@ -143,10 +146,10 @@ def _draw_front(axes: Axes, series: FrontSeries, color: str, accuracies: Range, 
     if bound is not None:
         _draw_bound(axes, bound, latencies, series.percentile)
     if series.recommended is not None:
-        _label_recommended(axes, series, color, accuracies, latencies)
+        _label_recommended(axes, series, color, qualities, latencies)
 
 
-def _add_legend(figure: Figure, *, with_others: bool) -> None:
+def _add_legend(figure: Figure, quality: str, *, with_others: bool) -> None:
     from matplotlib.lines import Line2D
 
     entries = [
@@ -158,7 +161,7 @@ def _add_legend(figure: Figure, *, with_others: bool) -> None:
             marker="o",
             markersize=5.5,
             markeredgecolor="white",
-            label="front: validation accuracy (whiskers: 95 % CI of the latency)",
+            label=f"front: validation {quality} (whiskers: 95 % CI of the latency)",
         ),
         Line2D(
             [],
@@ -169,7 +172,7 @@ def _add_legend(figure: Figure, *, with_others: bool) -> None:
             markersize=3.8,
             markerfacecolor="white",
             markeredgecolor=FAINT,
-            label="test accuracy, 95 % CI",
+            label=f"test {quality}, 95 % CI",
         ),
     ]
     if with_others:
@@ -206,27 +209,27 @@ def _draw_bound(axes: Axes, bound: float, latencies: Range, percentile: str) -> 
     axes.text(x, 0.015, text, transform=place, fontsize=8.5, color=INK, va="bottom", ha=side, zorder=6)
 
 
-def _label_recommended(axes: Axes, series: FrontSeries, color: str, accuracies: Range, latencies: Range) -> None:
-    index = series.recommended or 0
-    point, x, y = series.points[index], series.latency_ms[index], series.accuracy[index]
+def _label_recommended(axes: Axes, series: FrontSeries, color: str, qualities: Range, latencies: Range) -> None:
+    index, metric = series.recommended or 0, series.metric
+    point, x, y = series.points[index], series.latency_ms[index], series.quality[index]
     axes.plot(
         [x], [y], marker="*", markersize=17, color="#facc15", markeredgecolor=color, markeredgewidth=1.3, zorder=7
     )
 
-    def shares(latencies_ms: Sequence[float], percents: Sequence[float]) -> list[tuple[float, float]]:
-        (left, right), (floor, ceiling) = latencies, accuracies
+    def shares(latencies_ms: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
+        (left, right), (floor, ceiling) = latencies, qualities
         return [
             ((a - left) / (right - left), (b - floor) / (ceiling - floor))
-            for a, b in zip(latencies_ms, percents, strict=True)
+            for a, b in zip(latencies_ms, values, strict=True)
         ]
 
-    front = shares(series.latency_ms, series.accuracy)
+    front = shares(series.latency_ms, series.quality)
     obstacles = [(*spot, 3.0) for spot in along_steps([*front, (1.0, front[-1][1])])]
-    obstacles += [(*spot, 2.0) for spot in shares(series.latency_ms, series.test_accuracy)]
-    obstacles += [(*spot, 0.3) for spot in shares(series.other_latency_ms, series.other_accuracy)]
+    obstacles += [(*spot, 2.0) for spot in shares(series.latency_ms, series.test_quality)]
+    obstacles += [(*spot, 0.3) for spot in shares(series.other_latency_ms, series.other_quality)]
     obstacles += [(share / 20, 0.03, 2.0) for share in range(21)]
     axes.annotate(
-        f"recommended\n{y:.1f} % · {x:.3g} ms\n{short_count(point.params)} parameters",
+        f"recommended\n{metric.brief(point.quality)} · {x:.3g} ms\n{short_count(point.params)} parameters",
         xy=(x, y),
         xytext=free_spot(LABEL_SIZE, front[index], obstacles),
         textcoords="axes fraction",

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inn_automl.result import Candidate, DeviceResult, JobResult
+from inn_automl.result import Candidate, DeviceResult, JobResult, metric_of
 from inn_automl.storage import write_atomically
 from inn_automl.tracking.evidence import LayerSeries, ParitySeries, layer_series, parity_series
 from inn_automl.tracking.series import COLORS
@@ -122,7 +122,8 @@ def _section(device: DeviceResult, front: Figure, candidates: Sequence[Candidate
     from plotly.graph_objects import Figure
 
     parity = parity_series(device, candidates)
-    front = Figure(front).update_layout(**_layout("Accuracy against measured latency"))
+    label = metric_of([device]).label
+    front = Figure(front).update_layout(**_layout(f"{label[0].upper()}{label[1:]} against measured latency"))
     figures = [front, *([parity_figure(parity)] if parity else [])]
     layers = layer_series(device)
     if layers is not None:

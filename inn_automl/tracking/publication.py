@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inn_automl.result import Candidate, DeviceResult, JobResult
+from inn_automl.metric import METRICS
+from inn_automl.result import Candidate, DeviceResult, JobResult, metric_of
 from inn_automl.tracking import registry, tables, views
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ALL_VIEW, JOB_VIEW = "inn_automl-all", "inn_automl-job-"
+METRICS_SEEN = "inn_automl.metrics"
+"""Tag of an experiment: names of the metrics of all its fronts, for the view of all jobs."""
 MAX_VIEWS = 20
 """Saved views of jobs that an experiment keeps: its page loads them all."""
 JOB_ID, JOB_RUN, KIND, DEVICE = "inn_automl.job_id", "inn_automl.job_run_id", "inn_automl.kind", "inn_automl.device"
@@ -99,7 +102,7 @@ class Publication:
 
     def _log_job(self, run: Run, history: Sequence[Mapping[str, Any]], figures: Path) -> None:
         run_id, job = run.info.run_id, self._result.job
-        self._log_numbers(run, tables.training_metrics(history), tables.flat(job))
+        self._log_numbers(run, tables.training_metrics(history, metric_of(self._result.devices).name), tables.flat(job))
         self._log_dataset(run_id)
         for path in sorted(figures.iterdir()):
             if path.is_file():
@@ -151,10 +154,16 @@ class Publication:
     def _set_views(self) -> None:
         """A view of this job's fronts and one of all jobs'; views of the oldest jobs make room."""
         now_ms = int(time.time() * 1000)
+        title, all_devices = f"Fronts: {self._title}", f"tags.`{KIND}` = 'device'"
+        metric = metric_of(self._result.devices)
+        seen = set(self._client.get_experiment(self._experiment_id).tags.get(METRICS_SEEN, metric.name).split(","))
+        seen.add(metric.name)
+        self._client.set_experiment_tag(self._experiment_id, METRICS_SEEN, ",".join(sorted(seen)))
+        every = [one for name, one in METRICS.items() if name in seen]
         mine = f"tags.`{JOB_ID}` = '{self._job_id}' AND tags.`{KIND}` = 'device'"
         for key, value in (
-            (ALL_VIEW, views.front_view("Fronts: all jobs", f"tags.`{KIND}` = 'device'", created_at_ms=now_ms)),
-            (JOB_VIEW + self._job_id, views.front_view(f"Fronts: {self._title}", mine, created_at_ms=now_ms + 1)),
+            (ALL_VIEW, views.front_view("Fronts: all jobs", all_devices, created_at_ms=now_ms, metrics=every)),
+            (JOB_VIEW + self._job_id, views.front_view(title, mine, created_at_ms=now_ms + 1, metrics=[metric])),
         ):
             self._client.set_experiment_tag(self._experiment_id, views.TAG_PREFIX + key, value)
         tags = self._client.get_experiment(self._experiment_id).tags

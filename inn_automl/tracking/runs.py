@@ -73,7 +73,7 @@ def publish(
         result: what `result.json` holds.
         out: the folder of `result.json`; bundles are read from it, figures are written to `figures/` in it.
         candidates: all that was evaluated for each device, by its name.
-        history: the training epochs, as mappings or dataclasses with `epoch`, `train_loss` and `accuracy`.
+        history: the training epochs, as mappings or dataclasses with `epoch`, `train_loss` and `quality`.
         store: where to; `store.locate()` by default.
         experiment: one for each project.
         job_name: what people call the job; dataset and family by default.

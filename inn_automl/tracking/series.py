@@ -1,10 +1,11 @@
-"""A device's front as the numbers that figures, images and tables show: percent, milliseconds, bounds."""
+"""A device's front as the numbers that figures, images and tables show: percent (or decibels), milliseconds, bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inn_automl.metric import Metric, get_metric
 from inn_automl.result import Candidate, DeviceResult, FrontPoint
 
 COLORS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#db2777", "#0891b2", "#65a30d", "#dc2626")
@@ -25,17 +26,17 @@ class FrontSeries:
     points: tuple[FrontPoint, ...]
     latency_ms: tuple[float, ...]
     latency_ci_ms: tuple[tuple[float, float], ...]
-    accuracy: tuple[float, ...]
-    """Percent of the validation split."""
-    test_accuracy: tuple[float, ...]
-    """Percent of the test split."""
-    test_accuracy_ci: tuple[tuple[float, float], ...]
+    metric: Metric
+    quality: tuple[float, ...]
+    """On the validation split, as the metric is shown: accuracy in percent."""
+    test_quality: tuple[float, ...]
+    test_quality_ci: tuple[tuple[float, float], ...]
     recommended: int | None
     """Index of the recommended point."""
     bound_ms: float | None
     other_latency_ms: tuple[float, ...]
     """Latency of the candidates that are not on the front: measured where they were, else predicted."""
-    other_accuracy: tuple[float, ...]
+    other_quality: tuple[float, ...]
 
 
 def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> FrontSeries:
@@ -44,6 +45,7 @@ def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> 
     on_front = {point_key(point) for point in front}
     others = [candidate for candidate in candidates if point_key(candidate) not in on_front]
     ids = [point.id for point in front]
+    metric = get_metric(device.metric)
     percentile = device.budget.get("percentile", front[0].latency_ms.percentile if front else 95.0)
     return FrontSeries(
         device=device.name,
@@ -52,13 +54,16 @@ def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> 
         points=tuple(front),
         latency_ms=tuple(point.latency_ms.at_percentile for point in front),
         latency_ci_ms=tuple(point.latency_ms.ci for point in front),
-        accuracy=tuple(100 * point.accuracy for point in front),
-        test_accuracy=tuple(100 * point.test_accuracy for point in front),
-        test_accuracy_ci=tuple((100 * point.test_accuracy_ci[0], 100 * point.test_accuracy_ci[1]) for point in front),
+        metric=metric,
+        quality=tuple(metric.shown(point.quality) for point in front),
+        test_quality=tuple(metric.shown(point.test_quality) for point in front),
+        test_quality_ci=tuple(
+            (metric.shown(point.test_quality_ci[0]), metric.shown(point.test_quality_ci[1])) for point in front
+        ),
         recommended=ids.index(device.recommended) if device.recommended in ids else None,
         bound_ms=device.budget.get("max_latency_ms"),
         other_latency_ms=tuple(c.measured.at_percentile if c.measured else c.predicted_latency_ms for c in others),
-        other_accuracy=tuple(100 * c.accuracy for c in others),
+        other_quality=tuple(metric.shown(c.quality) for c in others),
     )
 
 
@@ -78,13 +83,14 @@ def latency_range(all_series: Sequence[FrontSeries]) -> Range:
     return low - 0.15 * (high - low), high + 0.1 * (high - low)
 
 
-def accuracy_range(all_series: Sequence[FrontSeries]) -> Range:
-    """Percent that an accuracy axis spans: the fronts with their test intervals; worse candidates may fall below."""
-    values = [value for series in all_series for value in (*series.accuracy, *series.test_accuracy)]
-    values += [end for series in all_series for interval in series.test_accuracy_ci for end in interval]
+def quality_range(all_series: Sequence[FrontSeries]) -> Range:
+    """What an axis of quality spans: the fronts with their test intervals; worse candidates may fall below."""
+    values = [value for series in all_series for value in (*series.quality, *series.test_quality)]
+    values += [end for series in all_series for interval in series.test_quality_ci for end in interval]
     if not values:
         return 0.0, 100.0
-    margin = 0.07 * max(max(values) - min(values), 1.0)
+    least = 100 * 10.0 ** -all_series[0].metric.decimals  # a point of percent: less would show noise
+    margin = 0.07 * max(max(values) - min(values), least)
     return min(values) - margin, max(values) + margin
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from inn_automl.metric import ACCURACY
 from inn_automl.result import Candidate, DeviceResult, FrontPoint
 from inn_automl.tracking.series import front_series, point_key, short_count
 
@@ -23,7 +24,7 @@ def front_metrics(device: DeviceResult) -> list[tuple[str, float, int]]:
     metrics = [
         (f"front/{name}", float(value), step)
         for step, point in enumerate(front_series(device).points)
-        for name, value in _numbers(point).items()
+        for name, value in _numbers(point, device.metric).items()
     ]
     metrics += [("search/hypervolume", value, step) for step, value in enumerate(device.hypervolume, start=1)]
     if error := device.predictor_error:
@@ -36,17 +37,19 @@ def front_metrics(device: DeviceResult) -> list[tuple[str, float, int]]:
             metrics += [("predictor/measured_ms", measured, step), ("predictor/predicted_ms", predicted, step)]
     for point in device.front:
         if point.id == device.recommended:
-            metrics += [(f"recommended/{name}", float(value), 0) for name, value in _numbers(point).items()]
+            metrics += [
+                (f"recommended/{name}", float(value), 0) for name, value in _numbers(point, device.metric).items()
+            ]
     return metrics
 
 
-def training_metrics(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, int]]:
+def training_metrics(history: Sequence[Mapping[str, Any]], metric: str = ACCURACY.name) -> list[tuple[str, float, int]]:
     """(name, value, step) of the learning curves; the step is the epoch."""
-    metrics = []
+    metrics: list[tuple[str, float, int]] = []
     for entry in history:
         epoch = int(entry["epoch"])
         metrics += [("training/loss", float(entry["train_loss"]), epoch)]
-        metrics += [(f"training/accuracy_{name}", float(share), epoch) for name, share in entry["accuracy"].items()]
+        metrics += [(f"training/{metric}_{name}", float(value), epoch) for name, value in entry["quality"].items()]
     return metrics
 
 
@@ -58,7 +61,7 @@ def front_table(device: DeviceResult) -> Columns:
                 "id": p.id,
                 "recommended": p.id == device.recommended,
                 "precision": p.precision,
-                **_numbers(p),
+                **_numbers(p, device.metric),
                 "num_samples": p.latency_ms.num_samples,
                 "bundle": p.bundle,
                 **_widths(p.widths),
@@ -69,12 +72,12 @@ def front_table(device: DeviceResult) -> Columns:
 
 
 def candidates_table(candidates: Sequence[Candidate], device: DeviceResult) -> Columns:
-    """All that the job evaluated for a device, a row a candidate, the most accurate first."""
+    """All that the job evaluated for a device, a row a candidate, the best first."""
     on_front = {point_key(point) for point in device.front}
     return _columns(
         [
             {
-                "accuracy": c.accuracy,
+                device.metric: c.quality,
                 "predicted_latency_ms": c.predicted_latency_ms,
                 "measured_latency_ms": c.measured.at_percentile if c.measured else None,
                 "params": c.params,
@@ -83,7 +86,7 @@ def candidates_table(candidates: Sequence[Candidate], device: DeviceResult) -> C
                 "on_front": point_key(c) in on_front,
                 **_widths(c.widths),
             }
-            for c in sorted(candidates, key=lambda c: -c.accuracy)
+            for c in sorted(candidates, key=lambda c: -c.quality)
         ]
     )
 
@@ -92,15 +95,18 @@ def front_markdown(device: DeviceResult) -> str:
     """The front as a Markdown table under its recommendation."""
     series = front_series(device)
     lines = [device.recommendation, "", series.setting, ""]
-    head = ("point", "accuracy", "test accuracy (95 % CI)", f"{series.percentile} latency, ms (95 % CI)", "parameters")
+    metric = series.metric
+    label = metric.label if metric == ACCURACY else metric.axis
+    latency = f"{series.percentile} latency, ms (95 % CI)"
+    head = ("point", label, f"test {label} (95 % CI)", latency, "parameters")
     lines.append(f"| {' | '.join(head)} |")
     lines.append("|---|---|---|---|---|")
     for point in series.points[:MAX_ROWS]:
-        low, high = (100 * bound for bound in point.test_accuracy_ci)
+        low, high = (metric.number(bound) for bound in point.test_quality_ci)
         mark = "**" if point.id == device.recommended else ""
         lines.append(
-            f"| {mark}{point.id}{mark} | {100 * point.accuracy:.2f} % "
-            f"| {100 * point.test_accuracy:.2f} % ({low:.2f} to {high:.2f}) | {point.latency_ms.at_percentile:.4g} "
+            f"| {mark}{point.id}{mark} | {metric.text(point.quality)} "
+            f"| {metric.text(point.test_quality)} ({low} to {high}) | {point.latency_ms.at_percentile:.4g} "
             f"({point.latency_ms.ci[0]:.4g} to {point.latency_ms.ci[1]:.4g}) | {short_count(point.params)} |"
         )
     if len(series.points) > MAX_ROWS:
@@ -123,13 +129,13 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return result
 
 
-def _numbers(point: FrontPoint) -> dict[str, float]:
+def _numbers(point: FrontPoint, metric: str) -> dict[str, float]:
     latency = point.latency_ms
     return {
-        "accuracy": point.accuracy,
-        "test_accuracy": point.test_accuracy,
-        "test_accuracy_ci_low": point.test_accuracy_ci[0],
-        "test_accuracy_ci_high": point.test_accuracy_ci[1],
+        metric: point.quality,
+        f"test_{metric}": point.test_quality,
+        f"test_{metric}_ci_low": point.test_quality_ci[0],
+        f"test_{metric}_ci_high": point.test_quality_ci[1],
         "latency_ms": latency.at_percentile,
         "latency_ci_low_ms": latency.ci[0],
         "latency_ci_high_ms": latency.ci[1],

@@ -10,20 +10,24 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 from uuid import NAMESPACE_URL, uuid5
 
+from inn_automl.metric import ACCURACY, Metric
+
 TAG_PREFIX = "mlflow.sharedViewState."
 
 
-def front_view(name: str, run_filter: str, *, created_at_ms: int) -> str:
+def front_view(name: str, run_filter: str, *, created_at_ms: int, metrics: Sequence[Metric] = (ACCURACY,)) -> str:
     """The value of the tag: a view that draws the fronts of all runs that `run_filter` matches.
 
     Args:
         name: what the page's list of saved views shows.
         run_filter: a filter in MLflow's search syntax.
         created_at_ms: milliseconds since the epoch.
+        metrics: what the qualities of the fronts are in.
     """
     fronts, search = _uuid("Pareto fronts"), _uuid("Progress of the search")
     state = {
@@ -32,8 +36,7 @@ def front_view(name: str, run_filter: str, *, created_at_ms: int) -> str:
         "runsHiddenMode": "FIRST_20_RUNS",
         "isAccordionReordered": True,
         "compareRunCharts": [
-            _line(fronts, "Validation accuracy by latency (ms)", "front/accuracy", "front/latency_ms"),
-            _line(fronts, "Test accuracy by latency (ms)", "front/test_accuracy", "front/latency_ms"),
+            *(chart for metric in metrics for chart in _fronts(fronts, metric)),
             _line(search, "Dominated hypervolume by batch", "search/hypervolume", None),
             _line(
                 search,
@@ -74,6 +77,13 @@ def charts_fragment(experiment_id: str, key: str) -> str:
 def run_fragment(experiment_id: str, run_id: str) -> str:
     """The part of a link after the server's address that opens one run."""
     return f"/#/experiments/{experiment_id}/runs/{run_id}?{urlencode({'workflowType': 'machine_learning'})}"
+
+
+def _fronts(section: str, metric: Metric) -> list[dict[str, Any]]:
+    return [
+        _line(section, f"Validation {metric.label} by latency (ms)", f"front/{metric.name}", "front/latency_ms"),
+        _line(section, f"Test {metric.label} by latency (ms)", f"front/test_{metric.name}", "front/latency_ms"),
+    ]
 
 
 def _line(section: str, title: str, metric: str, x_metric: str | None) -> dict[str, Any]:

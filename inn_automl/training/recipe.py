@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from inn_automl.errors import SpecError, UnknownNameError
+from inn_automl.metric import Task
 from inn_automl.models import get_family
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -46,6 +47,8 @@ class Recipe:
     every new shape, which took 15 to 50 % of a step when each step drew anew."""
     soft_target_label_share: float = 0.3
     """Share of the labels in the targets of reduced widths; the rest is the full width's output."""
+    teacher_window: float = 1 / 15
+    """Share of all steps over which the full width is averaged to teach the reduced widths; 0 for its present state."""
     max_gradient_norm: float | None = 5.0
     """Gradients are clipped to this norm; None for no clipping."""
     mixed_precision: bool = True
@@ -69,6 +72,7 @@ class Recipe:
         self._require("num_random_widths", self.num_random_widths >= 0, "0 or more")
         self._require("num_width_uses", self.num_width_uses >= 1, "at least 1")
         self._require("soft_target_label_share", 0 <= self.soft_target_label_share <= 1, "a number from 0 to 1")
+        self._require("teacher_window", 0 <= self.teacher_window <= 1, "a number from 0 to 1")
         self._require(
             "max_gradient_norm", self.max_gradient_norm is None or self.max_gradient_norm > 0, "above 0, or None"
         )
@@ -125,7 +129,7 @@ class RecipeSpace:
         return TrainingCandidate(recipe, float(rng.choice(self.widths)), int(rng.choice(self.depths)))
 
 
-def default_recipe(family: str, num_train: int) -> Recipe:
+def default_recipe(family: str, num_train: int, task: Task = "classification") -> Recipe:
     """What serves a family well without any search.
 
     Args:
@@ -136,6 +140,11 @@ def default_recipe(family: str, num_train: int) -> Recipe:
     """
     get_family(family)
     batch_size = 64 if num_train < 20_000 else 128
+    if task == "super-resolution":
+        # Every pixel is a target, so few images make a batch; without normalization SGD would need a tiny rate.
+        return Recipe(
+            optimizer="adamw", learning_rate=1e-3, weight_decay=1e-5, batch_size=16, soft_target_label_share=0.5
+        )
     if family == "vit":  # learns in more steps than convolutions do, and not from plain SGD
         return Recipe(
             optimizer="adamw",
@@ -145,17 +154,19 @@ def default_recipe(family: str, num_train: int) -> Recipe:
             batch_size=batch_size // 2,
             epochs=40,
         )
+    if task == "regression":
+        return Recipe(batch_size=batch_size, learning_rate=0.05)
     return Recipe(batch_size=batch_size, learning_rate=0.05 if family == "mlp" else 0.2)
 
 
-def recipe_space(family: str, num_train: int) -> RecipeSpace:
+def recipe_space(family: str, num_train: int, task: Task = "classification") -> RecipeSpace:
     """The candidates worth training for a family: around its defaults, in widths and depths that it lists.
 
     Raises:
         UnknownNameError: no such family.
     """
     chosen = get_family(family)
-    base = default_recipe(family, num_train)
+    base = default_recipe(family, num_train, task)
     position = chosen.depths.index(chosen.default_depth)
     return RecipeSpace(
         base,
@@ -166,13 +177,15 @@ def recipe_space(family: str, num_train: int) -> RecipeSpace:
     )
 
 
-def training_candidates(family: str, num_train: int, num_candidates: int, *, seed: int) -> list[TrainingCandidate]:
+def training_candidates(
+    family: str, num_train: int, num_candidates: int, *, seed: int, task: Task = "classification"
+) -> list[TrainingCandidate]:
     """The family's default first, then random ones from its space; the same for the same seed.
 
     Raises:
         UnknownNameError: no such family.
     """
-    space = recipe_space(family, num_train)
+    space = recipe_space(family, num_train, task)
     rng = np.random.default_rng(seed)
     default = TrainingCandidate(space.base, 1.0, get_family(family).default_depth)
     return [default, *(space.sample(rng) for _ in range(num_candidates - 1))][:num_candidates]

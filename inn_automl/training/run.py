@@ -7,6 +7,7 @@ very steps that an uninterrupted one takes, and on the CPU ends in the same bits
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -20,8 +21,8 @@ import torch
 from torch import Tensor
 
 from inn_automl.errors import TrainingError
-from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, count_correct, use_channels_last
-from inn_automl.training.augment import augment
+from inn_automl.objectives import objective_of
+from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, score_of, use_channels_last
 from inn_automl.training.checkpoint import (
     load_checkpoint,
     load_optimizer_tensors,
@@ -40,6 +41,7 @@ from inn_automl.training.distributed import (
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.sandwich import Widths, reused_widths, sandwich_gradients
 from inn_automl.training.schedule import learning_rate_at
+from inn_automl.training.teacher import AveragedTeacher
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 _NUM_CALIBRATION = 512
 _MAX_VALIDATION = 2_000
 _STEPS_BETWEEN_CHECKS = 50
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,11 @@ class EpochReport:
     epochs: int
     train_loss: float
     """Mean loss of the full width."""
-    accuracy: dict[str, float]
-    """Validation accuracy of the "smallest", "middle" and "full" widths, with re-estimated normalization."""
+    quality: dict[str, float]
+    """Validation quality (accuracy, or the task's other metric) of the "smallest", "middle" and "full" widths, with
+    re-estimated normalization."""
     score: float
-    """Mean of these accuracies: what the best state is chosen by."""
+    """Mean of these: what the best state is chosen by."""
     seconds: float
     """Wall-clock time of this epoch with its validation."""
 
@@ -76,7 +79,7 @@ class Run:
         self, network: IntegralNetwork, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
     ) -> None:
         self.network, self.recipe, self.seed, self.device = network, recipe, seed, device
-        self.fingerprint = dataset.fingerprint
+        self.fingerprint, self.objective = dataset.fingerprint, objective_of(dataset)
         self.samples = Samples(dataset, dataset.train, device)
         validation = np.random.default_rng(0).permutation(dataset.validation)[:_MAX_VALIDATION]
         self.validation = Samples(dataset, validation, device)
@@ -87,6 +90,7 @@ class Run:
         use_channels_last(network, self.samples.standardized(slice(0, 2)))
         self.optimizer, self.parameters = make_optimizer(network, recipe)
         self.autocast, self.scaler = _precision(recipe, device)
+        self.teacher = AveragedTeacher(network, recipe.teacher_window * recipe.epochs * self.steps_per_epoch)
         self.validated_widths: dict[str, Widths] = {
             "smallest": network.smallest_widths,
             "middle": {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups},
@@ -102,13 +106,13 @@ class Run:
         """Trains and validates one epoch; whether it was a whole one."""
         started_at = time.monotonic()
         train_loss, is_whole = self.steps(epoch, self.steps_per_epoch, deadline_s)
-        accuracy = self.validate()
-        score = sum(accuracy.values()) / len(accuracy)
+        quality = self.validate()
+        score = sum(quality.values()) / len(quality)
         if score >= self.best_score:  # of equals the later, which has seen lower learning rates
             self.best_score = score
             self.best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         seconds = time.monotonic() - started_at
-        self.history.append(EpochReport(epoch, self.recipe.epochs, train_loss, accuracy, score, seconds))
+        self.history.append(EpochReport(epoch, self.recipe.epochs, train_loss, quality, score, seconds))
         self.epochs_done += is_whole
         return is_whole
 
@@ -140,22 +144,24 @@ class Run:
         return float(total) / num_steps, True
 
     def _step(self, chosen: Tensor, learning_rate: float, reduced: list[Widths], generator: torch.Generator) -> Tensor:
-        x, y = self.samples.standardized(chosen), self.samples.y[chosen]
+        x, y = self.samples.standardized(chosen), self.objective.targets(self.samples.y[chosen])
         if self.recipe.augment:
-            x = augment(x, generator)
+            x, y = self.objective.augment(x, y, generator)
         mine = share_of(len(chosen))
         x, y, weight = x[mine], y[mine], len(y[mine]) / len(y)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        with whole_batch_statistics(self.network):
+        with whole_batch_statistics(self.network), whole_batch_statistics(self.teacher.module):
             loss = sandwich_gradients(
                 self.network,
                 x,
                 y,
                 [self.network.smallest_widths, *reduced],
+                objective=self.objective,
                 label_smoothing=self.recipe.label_smoothing,
                 label_share=self.recipe.soft_target_label_share,
+                teacher=self._taught(x),
                 autocast=self.autocast,
                 backward=lambda loss: self.scaler.scale(weight * loss).backward(),
             )
@@ -165,7 +171,12 @@ class Run:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.max_gradient_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.teacher.update(self.network)
         return loss
+
+    def _taught(self, x: Tensor) -> Tensor:
+        with self.autocast or contextlib.nullcontext():
+            return self.teacher.outputs(x).float()
 
     def is_over(self, deadline_s: float | None) -> bool:
         """Whether no time is left for another step, by the clock of the first process."""
@@ -174,14 +185,14 @@ class Run:
         return bool(agreed(time.monotonic() + self.validation_s >= deadline_s, self.device))
 
     def validate(self) -> dict[str, float]:
-        """Accuracy at the three validated widths."""
+        """Quality at the three validated widths."""
         started_at = time.monotonic()
-        accuracy = {}
+        quality = {}
         for name, widths in self.validated_widths.items():
             module, _ = calibrate(self.network, widths, self.calibration)
-            accuracy[name] = count_correct(module, self.validation) / len(self.validation)
+            quality[name] = score_of(module, self.validation).quality
         self.validation_s = time.monotonic() - started_at
-        return accuracy
+        return quality
 
     def finish(self) -> None:
         """Puts the best state into the network."""
@@ -203,11 +214,13 @@ class Run:
         tensors = {
             **prefixed("network", self.network.state_dict()),
             **prefixed("best", self.best),
+            **prefixed("teacher", self.teacher.module.state_dict()),
             **prefixed("optimizer", optimizer_tensors(self.optimizer, self.parameters)),
         }
         state = {
             "identity": self.identity(),
             "best_score": self.best_score,
+            "teacher_updates": self.teacher.num_updates,
             "validation_s": self.validation_s,
             "scaler": self.scaler.state_dict(),
             "history": [dataclasses.asdict(report) for report in self.history],
@@ -225,6 +238,8 @@ class Run:
             )
         self.network.load_state_dict(under("network", tensors))
         self.best = {name: tensor.to(self.device) for name, tensor in under("best", tensors).items()}
+        self.teacher.module.load_state_dict(under("teacher", tensors))
+        self.teacher.num_updates = state["teacher_updates"]
         load_optimizer_tensors(self.optimizer, self.parameters, under("optimizer", tensors))
         self.scaler.load_state_dict(state["scaler"])
         self.best_score, self.validation_s = state["best_score"], state["validation_s"]

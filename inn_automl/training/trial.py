@@ -19,6 +19,7 @@ from torch import nn
 
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.coupling import Coupling
+from inn_automl.metric import Task
 from inn_automl.models import build
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.distributed import agreed, rank
@@ -38,12 +39,30 @@ class Architecture:
     family: str
     input_shape: tuple[int, ...]
     num_classes: int
+    """Logits; of a regression, targets; 0 of super-resolution."""
     width: float
     depth: int
+    task: Task = "classification"
+    scale: int | None = None
+    """Of super-resolution."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, family: str, width: float, depth: int) -> Architecture:
+        """The architecture of a family that serves a dataset."""
+        num_outputs = 0 if dataset.task == "super-resolution" else dataset.output_shape[0]
+        return cls(family, dataset.input_shape, num_outputs, width, depth, dataset.task, dataset.scale)
 
     def module(self) -> nn.Module:
         """A freshly initialized module, by torch's global random state."""
-        return build(self.family, self.input_shape, self.num_classes, width=self.width, depth=self.depth)
+        return build(
+            self.family,
+            self.input_shape,
+            self.num_classes,
+            width=self.width,
+            depth=self.depth,
+            task=self.task,
+            scale=self.scale,
+        )
 
     def network(self, *, seed: int = 0) -> IntegralNetwork:
         """The integral network of a freshly initialized module; the same for the same seed."""
@@ -141,7 +160,7 @@ def run_trial(
     if agreed(outcome.exists(), torch.device(device)):
         return load_trial(folder)
     deadline_s = time.monotonic() + seconds
-    architecture = Architecture(family, dataset.input_shape, dataset.num_classes, candidate.width, candidate.depth)
+    architecture = Architecture.of(dataset, family, candidate.width, candidate.depth)
     network = architecture.network(seed=seed)
     plan = folder / "plan.json"
     if agreed(plan.exists(), torch.device(device)):
@@ -197,7 +216,7 @@ def salvage_trial(
         return load_trial(folder)
     if not (folder / CHECKPOINT).exists():
         return None
-    architecture = Architecture(family, dataset.input_shape, dataset.num_classes, candidate.width, candidate.depth)
+    architecture = Architecture.of(dataset, family, candidate.width, candidate.depth)
     network = architecture.network(seed=seed)
     history, best_score = load_best(network, folder / CHECKPOINT)
     network.save(folder / "network")

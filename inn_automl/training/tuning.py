@@ -5,10 +5,11 @@ is affine in it: scales and shifts of normalization, and biases. The model's own
 that was fitted to data can be tuned as one that was sampled can, tuning begins at the very model, and its shapes, and
 with them its size and latency, stay. INN paper, section 4.2.
 
-Targets are the full width's outputs mixed with the labels, as in the sandwich rule. Normalization statistics are those
-of the batch while tuning and are re-estimated afterwards. Which model is kept, the loss on the validation samples
-decides: their number of errors cannot. What tuning gains is less than its noise on a few hundred samples, and models
-that were chosen by it, out of many, look better in it than they are.
+Targets are the full width's outputs mixed with the dataset's targets, as in the sandwich rule; what losses are, the
+task's objective says. Normalization statistics are those of the batch while tuning and are re-estimated afterwards.
+Which model is kept, the loss on the validation samples decides: a number of errors cannot. What tuning gains is less
+than its noise on a few hundred samples, and models that were chosen by it, out of many, look better in it than they
+are.
 """
 
 from __future__ import annotations
@@ -21,15 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from inn_automl.errors import InputError
 from inn_automl.integral import IntegralNetwork, Partition, Trainable, Widths
-from inn_automl.result import Tuning
+from inn_automl.metric import Metric
+from inn_automl.result import Tuning, named_qualities
 from inn_automl.search.evaluation import Candidate, Candidates, Samples, split_samples, use_channels_last
-from inn_automl.training.augment import augment
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
@@ -41,7 +41,7 @@ BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
 """Of Adam: about how far a scale, a shift or a factor moves in a step; and a point, in distances of the points."""
 LABEL_SHARE = 0.3
-"""Share of the labels in the targets, as in training."""
+"""Share of the dataset's targets in those of tuning, as in training."""
 
 NUM_BATCHES = 256
 """Different batches, at most."""
@@ -52,10 +52,10 @@ SPARE_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What tuning brought: shares of the validation samples that are classified correctly, and mean losses on them."""
+    """What tuning brought: the quality on the validation samples, in the task's metric, and mean losses on them."""
 
-    accuracy_before: float
-    accuracy_after: float
+    quality_before: float
+    quality_after: float
     loss_before: float
     loss_after: float
     steps: int
@@ -67,14 +67,15 @@ class Outcome:
         """Whether the tuned model takes the place of the one that it was made from."""
         return self.steps > 0 and self.loss_after < self.loss_before  # a NaN is not
 
-    def told(self, accuracy_before: float) -> Tuning:
+    def told(self, metric: Metric, quality_before: float) -> Tuning:
         """What a result says of a tuned model.
 
         Args:
-            accuracy_before: that of the model without it, in the precision that it is published in.
+            metric: of the task.
+            quality_before: that of the model without it, in the precision that it is published in.
         """
         return Tuning(
-            accuracy_before=accuracy_before,
+            **named_qualities(metric.name, quality_before=quality_before),
             loss_before=self.loss_before,
             loss_after=self.loss_after,
             steps=self.steps,
@@ -138,8 +139,8 @@ def tune(
         taken = run.steps(run.fitting_steps(end_s), end_s) if steps is None else run.steps(steps, math.inf)
     after = candidates.settle(began.plain(), is_fitted=before.is_fitted)
     outcome = Outcome(
-        before.num_correct / len(validation),
-        after.num_correct / len(validation),
+        before.score.quality,
+        after.score.quality,
         _loss(before.module, validation),
         _loss(after.module, validation),
         taken,
@@ -243,7 +244,7 @@ class _Run:
         num_epochs = -(-NUM_BATCHES * size // len(samples))
         order = torch.cat([torch.randperm(len(samples), generator=generator) for _ in range(num_epochs)])
         self._batches = order[: NUM_BATCHES * size].split(size)
-        self._wanted: dict[int, Tensor] = {}
+        self._targets: dict[int, Tensor] = {}
 
     def fitting_steps(self, end_s: float) -> int:
         """Steps that fit until `time.monotonic()` is `end_s`, by a few real ones; the model is left as it was."""
@@ -276,31 +277,27 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = group["highest"] * 0.5 * (1 + math.cos(math.pi * step / num_steps))
             optimizer.zero_grad(set_to_none=True)
-            x, y, wanted = self._batch(step % len(self._batches))
-            _distance(network(x), wanted, y).backward()
+            x, targets = self._batch(step % len(self._batches))
+            self._samples.objective.soft_loss(network(x), targets).backward()
             optimizer.step()
         return num_steps
 
-    def _batch(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Augmented samples, their labels, and what the full width makes of them."""
+    def _batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Augmented samples, and what the full width makes of them mixed with their targets."""
+        objective = self._samples.objective
         chosen = self._batches[number].to(self._samples.x.device)
         (seed,) = np.random.SeedSequence((self._seed, number)).generate_state(1).tolist()
-        x = augment(self._samples.standardized(chosen), torch.Generator().manual_seed(seed))
-        if number not in self._wanted:
+        x, y = self._samples.standardized(chosen), objective.targets(self._samples.y[chosen])
+        x, y = objective.augment(x, y, torch.Generator().manual_seed(seed))
+        if number not in self._targets:
             with torch.no_grad():
-                self._wanted[number] = self._full(x)
-        return x, self._samples.y[chosen], self._wanted[number]
-
-
-def _distance(out: Tensor, wanted: Tensor, y: Tensor) -> Tensor:
-    """How far a model's logits (N, classes) are from the full width's and from the labels (N,)."""
-    soft = wanted.softmax(1)
-    labels = F.one_hot(y, soft.shape[1]).to(soft.dtype)
-    return F.cross_entropy(out, torch.lerp(soft, labels, LABEL_SHARE))
+                self._targets[number] = objective.soft_targets(self._full(x), y, label_share=LABEL_SHARE)
+        return x, self._targets[number]
 
 
 def _loss(module: nn.Module, samples: Samples) -> float:
-    """Mean cross-entropy of the labels."""
+    """Mean loss of the samples' targets."""
+    objective = samples.objective
     with torch.inference_mode():
-        total = sum(float(F.cross_entropy(module(x), y, reduction="sum")) for x, y in samples.batches())
+        total = sum(len(y) * float(objective.loss(module(x), objective.targets(y))) for x, y in samples.batches())
     return total / len(samples)

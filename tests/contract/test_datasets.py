@@ -77,6 +77,25 @@ def test_an_upload_is_shown_with_its_facts_and_thumbnails(access: Any, storage: 
     assert files(storage) == {f"{stored}/waves.npz", *(f"{stored}/thumbnails/{n}.png" for n in range(8))}
 
 
+def test_datasets_of_other_tasks_are_checked_and_shown(access: Any, check_problem: Any) -> None:
+    random = np.random.default_rng(0)
+    numbers = npz(y=random.normal(size=(60, 2)))
+    facts = put(access, numbers, "numbers").json()["facts"]
+    assert (facts["task"], facts["output_shape"], facts["classes"], facts["class_counts"]) == (
+        "regression",
+        [2],
+        [],
+        [],
+    )
+    small = random.integers(256, size=(20, 3, 8, 8)).astype(np.uint8)
+    pairs = npz(x=small, y=small.repeat(2, axis=2).repeat(2, axis=3))
+    facts = put(access, pairs, "pairs").json()["facts"]
+    assert (facts["task"], facts["input_shape"], facts["output_shape"]) == ("super-resolution", [3, 8, 8], [3, 16, 16])
+    assert (facts["num_samples"], facts["num_thumbnails"]) == (20, 8)
+    detail = check_problem(put(access, npz(y=np.full(60, 0.5)), "constant"), 422, "dataset_format")
+    assert "is 0.5 for all samples" in detail
+
+
 def test_the_same_content_again_needs_no_body(access: Any) -> None:
     content = npz()
     first = put(access, content).json()

@@ -61,13 +61,13 @@ def put(database: Database, job_id: str, state: JobState, **more: Any) -> None:
             setattr(job, name, value)
 
 
-def add_dataset(database: Database, project_id: str, name: str, kind: str = "signal") -> str:
+def add_dataset(database: Database, project_id: str, name: str, kind: str = "signal", **facts: str) -> str:
     dataset_id = new_id("ds")
     with database.write() as session:
         session.add(
             Dataset(
                 id=dataset_id, project_id=project_id, name=name, filename=f"{name}.npz", sha256="0" * 64, size_bytes=1,
-                path="datasets/x", source_url=None, facts={"kind": kind}, created_at=now(),
+                path="datasets/x", source_url=None, facts={"kind": kind, **facts}, created_at=now(),
             )
         )  # fmt: skip
     return dataset_id
@@ -134,6 +134,14 @@ def test_a_dataset_of_the_project_is_found(user: Any, access: Any, database: Dat
     assert made["spec"]["dataset"] == "sounds"
     with database.read() as session:
         assert session.get_one(Job, made["id"]).dataset_id == dataset_id
+
+
+def test_a_family_must_serve_the_task(user: Any, access: Any, database: Database, check_problem: CheckProblem) -> None:
+    add_dataset(database, access.project_id, "photographs", kind="image", task="super-resolution")
+    detail = check_problem(submit(user, spec(dataset="photographs", family="convnet")), 422, "invalid_spec")
+    assert "does not serve super-resolution, as 'photographs' asks for: use edsr." in detail
+    assert submit(user, spec(dataset="photographs", family="edsr")).status_code == 201
+    assert "use convnet or mlp" in check_problem(submit(user, spec(family="edsr")), 422, "invalid_spec")
 
 
 def test_the_same_key_makes_one_job(user: Any, access: Any, check_problem: CheckProblem) -> None:

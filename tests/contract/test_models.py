@@ -234,6 +234,9 @@ def test_two_jobs_are_compared_at_one_reference(access: Any, made: Made, check_p
     assert found.only_in == {first: ["phone"], second: ["watch"]}
     same = access.user.get("/v1/compare", params=[("jobs", first), ("jobs", made.job(BOARD))]).json()
     assert same["devices"][0]["better"] is None
+    images = made.job({**device_result("board", [(1.0, 31.0)]), "metric": "psnr_db"})
+    detail = check_problem(access.user.get("/v1/compare", params=[("jobs", first), ("jobs", images)]), 409, "conflict")
+    assert "accuracy" in detail and "PSNR" in detail
     check_problem(access.user.get("/v1/compare", params=[("jobs", first), ("jobs", first)]), 422, "invalid")
     check_problem(access.user.get("/v1/compare", params={"jobs": first}), 422, "invalid_request")
     check_problem(access.user.get("/v1/compare", params=[("jobs", first), ("jobs", "job_x")]), 404, "not_found")

@@ -130,7 +130,7 @@ def test_tunes_as_in_process(backend: ray_backend.RayBackend, dataset: Dataset, 
     local = LocalBackend().tune(trained, dataset, tasks(tmp_path / "local"), on_progress=lambda _: None)
     for one, other in zip(remote, local, strict=True):
         assert one.loss_after == pytest.approx(other.loss_after, abs=1e-6)
-        assert (one.accuracy_before, one.steps) == (other.accuracy_before, 20)
+        assert (one.quality_before, one.steps) == (other.quality_before, 20)
     assert shares == pytest.approx([1 / 3, 2 / 3, 1])
     assert backend.tuning_seconds(asked) == 0.0
     assert backend.tune(trained, dataset, asked, on_progress=lambda _: None) == remote  # read, not tuned again

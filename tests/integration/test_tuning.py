@@ -106,7 +106,7 @@ def test_the_bundle_holds_the_tuned_model(job: dict[str, Any], tmp_path: Path) -
         for split, told in (("validation", point.accuracy), ("test", point.test_accuracy)):
             found = evaluate_file(tmp_path / "model.onnx", dataset, split)
             # A tie between logits may fall either way in another batch.
-            assert found.accuracy == pytest.approx(told, abs=1.5 / found.num_samples)
+            assert found.quality == pytest.approx(told, abs=1.5 / found.score.num_samples)
 
 
 def test_the_latency_is_that_of_the_same_shapes(job: dict[str, Any]) -> None:
@@ -138,7 +138,8 @@ def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Pat
     path = discretize_job(finished_job.folder, 0.5, tmp_path, tune_seconds=SECONDS)
     tuned = read_bundle(path)
     assert path == tmp_path / f"{point_id(plain.widths, tune_seconds=SECONDS)}.zip"
-    assert tuned.tuning and tuned.tuning.accuracy_before == plain.accuracy.validation
+    assert tuned.tuning
+    assert tuned.tuning.accuracy_before == tuned.tuning.quality_before == plain.accuracy.validation
     assert tuned.files["weights.safetensors"] != plain.files["weights.safetensors"]
     same = {"widths", "params", "macs", "classes", "build", "preprocessing"}
     assert tuned.model_dump(include=same) == plain.model_dump(include=same)

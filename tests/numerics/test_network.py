@@ -28,7 +28,9 @@ NODE_PARTITIONS = [
 def small(family: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     shape = (1, 8, 8) if "image" in FAMILIES[family].kinds else (1, 32)
-    module = build(family, shape, 3, width=0.25, depth=FAMILIES[family].depths[0])
+    about = FAMILIES[family]
+    scale = 2 if "super-resolution" in about.tasks else None
+    module = build(family, shape, 3, width=0.25, depth=about.depths[0], task=about.tasks[0], scale=scale)
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -37,6 +37,7 @@ LIGHT = [
     "inn_automl.devices.latency",
     "inn_automl.elastic",
     "inn_automl.errors",
+    "inn_automl.metric",
     "inn_automl.progress",
     "inn_automl.result",
     "inn_automl.search.pareto",

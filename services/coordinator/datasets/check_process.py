@@ -54,10 +54,12 @@ def check(path: Path) -> dict[str, object]:
         num_thumbnails += 1
     return {
         "kind": dataset.kind,
+        "task": dataset.task,
         "input_shape": dataset.input_shape,
+        "output_shape": dataset.output_shape,
         "classes": dataset.classes,
         "num_samples": len(dataset.y),
-        "class_counts": np.bincount(dataset.y, minlength=dataset.num_classes).tolist(),
+        "class_counts": np.bincount(dataset.y, minlength=dataset.num_classes).tolist() if dataset.classes else [],
         "split_sizes": {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
         "notes": dataset.notes,
         "num_thumbnails": num_thumbnails,

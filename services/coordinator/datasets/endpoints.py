@@ -48,7 +48,7 @@ Filename = Annotated[
     str,
     Query(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,123}\.([nN][pP][zZ]|[zZ][iI][pP])$",
-        description="An .npz file, or a .zip of class folders.",
+        description="An .npz file, or a .zip of class folders or of pairs of images.",
         examples=["gestures.zip"],
     ),
 ]

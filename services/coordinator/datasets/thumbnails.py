@@ -17,12 +17,13 @@ COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c")
 
 
 def thumbnails(dataset: Dataset) -> Iterator[bytes]:
-    """PNG files of up to 8 training samples, of as many classes as there are."""
-    labels = dataset.y[dataset.train]
+    """PNG files of up to 8 training samples, of as many classes as there are; of pairs, the targets."""
+    labels = dataset.y[dataset.train] if dataset.classes else np.zeros(len(dataset.train))
     first = np.unique(labels, return_index=True)[1]
     others = np.setdiff1d(np.arange(min(len(labels), MAX_THUMBNAILS)), first)
     for position in np.concatenate([first, others])[:MAX_THUMBNAILS]:
-        sample = dataset.x[dataset.train[position]]
+        shown = dataset.y if dataset.task == "super-resolution" else dataset.x
+        sample = shown[dataset.train[position]]
         picture = _image(sample) if dataset.kind == "image" else _plot(sample)
         file = io.BytesIO()
         picture.save(file, "PNG")

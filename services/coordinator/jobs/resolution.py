@@ -7,7 +7,7 @@ import re
 from sqlalchemy.orm import Session
 
 from inn_automl.errors import SpecError, UnknownNameError, WidthsError
-from inn_automl.spec import BUILTIN_KINDS, FAMILY_KINDS, DeviceBudget, JobSpec
+from inn_automl.spec import BUILTIN_KINDS, FAMILY_KINDS, IMAGE_TO_IMAGE, DeviceBudget, JobSpec
 from services.coordinator.db.tables import Device, Job
 from services.coordinator.devices.service import check_budget
 from services.coordinator.jobs import repository
@@ -15,6 +15,8 @@ from services.coordinator.jobs import repository
 NUM_LISTED = 20
 """Names that a message lists at most."""
 
+_CLASSIFICATION = "classification"
+"""The task of built-in datasets."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -25,9 +27,9 @@ def resolve(session: Session, project_id: str, spec: JobSpec) -> tuple[JobSpec, 
         UnknownNameError: there is no such dataset, family or agent; the message says which there are.
         SpecError: the family does not take the data, or a device asks for more than its agent has.
     """
-    name, kind, dataset_id = _dataset(session, project_id, spec.dataset)
+    name, kind, dataset_id, task = _dataset(session, project_id, spec.dataset)
     if spec.family is not None:
-        _check_family(spec.family, kind, spec.dataset)
+        _check_family(spec.family, kind, task, spec.dataset)
     devices = resolve_devices(session, project_id, spec.budget.devices)
     budget = spec.budget.model_copy(update={"devices": devices})
     return spec.model_copy(update={"dataset": name, "budget": budget}), dataset_id
@@ -62,10 +64,10 @@ def resolve_devices(session: Session, project_id: str, budgets: tuple[DeviceBudg
     return tuple(resolved)
 
 
-def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, str | None]:
-    """Name, kind of data, and id."""
+def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, str | None, str]:
+    """Name, kind of data, id, and task."""
     if source in BUILTIN_KINDS:
-        return source, BUILTIN_KINDS[source], None
+        return source, BUILTIN_KINDS[source], None, _CLASSIFICATION
     if not _NAME.fullmatch(source):
         raise SpecError(
             f"dataset = {source!r:.200}: the service reads no files by path; upload it first "
@@ -75,14 +77,23 @@ def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, 
     if found is None:
         names = repository.dataset_names(session, project_id, NUM_LISTED)
         raise UnknownNameError("dataset", source, {*BUILTIN_KINDS, *names})
-    return found.name, str(found.facts["kind"]), found.id
+    # Datasets that were checked before there were other tasks do not name theirs.
+    return found.name, str(found.facts["kind"]), found.id, str(found.facts.get("task", _CLASSIFICATION))
 
 
-def _check_family(family: str, kind: str, dataset: str) -> None:
+def _check_family(family: str, kind: str, task: str, dataset: str) -> None:
     if family not in FAMILY_KINDS:
         raise UnknownNameError("family", family, FAMILY_KINDS)
-    if kind not in FAMILY_KINDS[family]:
-        fitting = [name for name, kinds in FAMILY_KINDS.items() if kind in kinds]
+    fitting = [
+        name
+        for name, kinds in FAMILY_KINDS.items()
+        if kind in kinds and (name in IMAGE_TO_IMAGE) == (task == "super-resolution")
+    ]
+    if family not in fitting and kind in FAMILY_KINDS[family]:
+        raise SpecError(
+            f"family {family!r} does not serve {task}, as {dataset!r} asks for: use {' or '.join(fitting)}."
+        )
+    if family not in fitting:
         raise SpecError(
             f"family {family!r} does not take {kind}s such as those of {dataset!r}: use {' or '.join(fitting)}."
         )

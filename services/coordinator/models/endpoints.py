@@ -47,7 +47,7 @@ def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
     responses=problems.responses(*FOUND),
 )
 def fronts(job_id: JobId, caller: User, session: Reading) -> Response:
-    """Measured accuracy and latency, one front a device, sorted by latency."""
+    """Measured quality (accuracy, or the task's own) and latency, one front a device, sorted by latency."""
     return _json(service.fronts_json(session, caller, job_id))
 
 

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from inn_automl.api.jobs import Comparison, DeviceComparison, JobKind, JobState
 from inn_automl.errors import InputError
+from inn_automl.metric import get_metric
 from inn_automl.result import DeviceResult, FrontPoint
 from inn_automl.search.pareto import hypervolume
 from services.coordinator.db.tables import Artifact, Job
@@ -106,7 +107,7 @@ def compare(session: Session, caller: Caller, first: str, second: str) -> Compar
     Raises:
         InputError: it is one and the same job.
         NotFoundError: there is no such job.
-        ConflictError: a job has no fronts, or none yet.
+        ConflictError: a job has no fronts, or none yet; or their qualities are in different metrics.
     """
     if first == second:
         raise InputError(f"the job {first} was named twice: give two different ones.")
@@ -126,18 +127,22 @@ def compare(session: Session, caller: Caller, first: str, second: str) -> Compar
 
 def _compare_device(name: str, fronts: dict[str, DeviceResult]) -> DeviceComparison:
     """One reference point for both, so far out that every point of both fronts counts."""
+    metrics = {front.metric for front in fronts.values()}
+    if len(metrics) > 1:
+        named = " and ".join(f"{get_metric(front.metric).label} in {job}" for job, front in fronts.items())
+        raise ConflictError(f"the fronts on {name!r} show {named}, which do not compare: give two jobs of one task.")
     percentiles = {point.latency_ms.percentile for front in fronts.values() for point in front.front}
     shared = len(percentiles) < 2
 
     def latency_ms(point: FrontPoint) -> float:
         return point.latency_ms.at_percentile if shared else point.latency_ms.p95
 
-    points = {job: [(latency_ms(point), point.accuracy) for point in front.front] for job, front in fronts.items()}
+    points = {job: [(latency_ms(point), point.quality) for point in front.front] for job, front in fronts.items()}
     corners = [point for found in points.values() for point in found]
     corners += [front.hypervolume_reference for front in fronts.values()]
-    reference = max(latency for latency, _ in corners), min(accuracy for _, accuracy in corners)
+    reference = max(latency for latency, _ in corners), min(quality for _, quality in corners)
     volumes = {
-        job: hypervolume([latency for latency, _ in found], [accuracy for _, accuracy in found], reference)
+        job: hypervolume([latency for latency, _ in found], [quality for _, quality in found], reference)
         for job, found in points.items()
     }
     best = max(volumes, key=lambda job: volumes[job])

@@ -87,7 +87,7 @@ def test_types_of_x(npz: Npz, dtype: Any, expected: type, monkeypatch: pytest.Mo
     ("y", "classes"),
     [
         (np.array([1, 2, 10] * 4), ("1", "2", "10")),
-        (np.array([-1.0, 1.0] * 6), ("-1", "1")),
+        (np.array([-1, 1] * 6), ("-1", "1")),
         (np.array([True, False] * 6), ("False", "True")),
         (np.array(["café", "日本"] * 6), ("café", "日本")),
         (np.array([b"b", "ü".encode()] * 6), ("b", "ü")),
@@ -98,7 +98,7 @@ def test_labels_keep_their_names(npz: Npz, y: np.ndarray, classes: tuple[str, ..
     dataset = load_dataset(npz(x=values(12, 5), y=y))
     assert dataset.classes == classes
     flat = [label.decode() if isinstance(label, bytes) else label for label in y.ravel().tolist()]
-    assert [dataset.classes[i] for i in dataset.y] == [str(int(v)) if isinstance(v, float) else str(v) for v in flat]
+    assert [dataset.classes[i] for i in dataset.y] == [str(v) for v in flat]
 
 
 @pytest.mark.parametrize("validation", ["validation", "val"])
@@ -147,13 +147,9 @@ NAN[7, 2], INF[3, 0], HUGE[5, 1] = np.nan, -np.inf, 1e300
         ({"x": X.astype(str), "y": Y}, r"values: store real numbers"),
         ({"x": np.zeros(12, "M8[s]").reshape(12, 1), "y": Y}, r"datetime64\[s\] values"),
         ({"x": np.zeros((12, 2), [("a", "f4")]), "y": Y}, r"values: store real numbers"),
-        (
-            {"x": X, "y": Y + 0.5},
-            r"y of 'user.npz' holds 0.5 for sample 0, which is no class: store labels as integers",
-        ),
-        ({"x": X, "y": np.where(Y, np.nan, 1.0)}, r"holds nan for sample 1"),
+        ({"x": X, "y": np.where(Y, np.nan, 1.0)}, r"holds NaN or infinite values, first nan in sample 1"),
         ({"x": X, "y": Y + 1j}, r"complex128 values: store labels as integers or strings"),
-        ({"x": X, "y": np.eye(2)[Y]}, r"y of 'user.npz' has shape 12 x 2: .*argmax\(1\)"),
+        ({"x": X, "y": np.eye(2, dtype=int)[Y]}, r"y of 'user.npz' has shape 12 x 2: .*argmax\(1\)"),
         ({"x": X, "y": np.array(3)}, r"y of 'user.npz' has shape \(\): store one label"),
         ({"x": X, "y": np.array(["a", "b", ""] * 4)}, r"empty label for sample 2"),
         ({"x": X, "y": np.array([b"a", b"\xff"] * 6)}, r"bytes that are not UTF-8"),

@@ -124,6 +124,7 @@ def test_facts_are_json() -> None:
         "sample_rate_hz": None,
         "notes": ["Something."],
         "fingerprint": dataset.fingerprint,
+        "task": "classification",
     }
 
 

@@ -84,11 +84,17 @@ class Enlarging(nn.Module):
 def test_exported_models_compute_the_same(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     shape = (1, 16, 16) if name not in FAMILIES or "image" in FAMILIES[name].kinds else (1, 64)
-    module = (
-        {"attention": Attention, "enlarging": Enlarging}[name]() if name not in FAMILIES else build(name, shape, 10)
-    )
+    is_enlarging = "super-resolution" in FAMILIES[name].tasks if name in FAMILIES else False
+    if name not in FAMILIES:
+        module = {"attention": Attention, "enlarging": Enlarging}[name]()
+    elif is_enlarging:
+        module = build(name, shape, 0, task="super-resolution", scale=3)
+    else:
+        module = build(name, shape, 10)
+    targets = (np.full(1, 120.0), np.full(1, 60.0)) if is_enlarging else None
     path = tmp_path / "model.onnx"
-    export_onnx(module.eval(), path, input_shape=shape, mean=np.full(1, 0.2), std=np.full(1, 2.0))
+    statistics = {"mean": np.full(1, 0.2), "std": np.full(1, 2.0), "target_statistics": targets}
+    export_onnx(module.eval(), path, input_shape=shape, **statistics)
     for batch_size in (1, 3):
         agree(path, batch_size)
 

@@ -263,6 +263,14 @@ def test_the_documented_code_makes_a_torch_module_of_it(
     assert torch.equal(names["module"](x), module(x))
 
 
+def test_a_bundle_of_a_release_that_knew_one_task_has_a_quality() -> None:
+    old = make_config().model_dump(exclude={"quality", "task", "targets"})
+    read = BundleConfig.model_validate(old)
+    assert read == make_config()
+    assert (read.task, read.quality.metric, read.quality.unit) == ("classification", "accuracy", "")
+    assert read.accuracy is not None and read.quality.validation == read.accuracy.validation == 0.9
+
+
 def test_every_key_is_documented(bundle: Path) -> None:
     def keys(value: Any) -> Iterator[str]:
         for key, inner in value.items():

@@ -16,7 +16,7 @@ from inn_automl.devices.runtimes.torch_model import TorchModel
 from inn_automl.errors import ExportError, StorageError, VerificationError
 from inn_automl.export import export_onnx, halve_onnx, verify_onnx
 from inn_automl.export.half import as_computed
-from inn_automl.export.quantization import predictions
+from inn_automl.export.quantization import outputs
 from inn_automl.export.sharing import SharedWeights
 from inn_automl.export.verification import HALF_TOLERANCE, TOLERANCE
 from inn_automl.models import FAMILIES, build
@@ -67,7 +67,10 @@ class Overflowing(nn.Module):
         return self.head((x * 1e6 / 1e6).mean((2, 3)))
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "attention"])
+CLASSIFIERS = [name for name, family in FAMILIES.items() if "classification" in family.tasks]
+
+
+@pytest.mark.parametrize("name", [*CLASSIFIERS, "attention"])
 def test_what_is_run_is_what_half_precision_computes(name: str, tmp_path: Path) -> None:
     """Against torch, whose CPU kernels do compute the float16 file in float16."""
     torch.manual_seed(0)
@@ -118,7 +121,7 @@ def test_what_overflows_on_a_gpu_is_not_taken_for_right(tmp_path: Path) -> None:
     assert verify_onnx(source, module, samples, **statistics) < TOLERANCE
     with pytest.raises(VerificationError, match=r"differs from torch by (nan|inf)"):
         verify_onnx(target, module, samples, **statistics, tolerance=HALF_TOLERANCE)
-    assert predictions(target, samples).tolist() == [0] * len(samples)  # of no numbers, the first
+    assert not np.isfinite(np.concatenate(list(outputs(target, samples)))).all()
 
 
 def test_verification_allows_rounding_and_nothing_more(tmp_path: Path) -> None:

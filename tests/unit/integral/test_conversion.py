@@ -284,6 +284,7 @@ def test_samples_of_one_class_are_warned_of() -> None:
     x, other = one + 0.1 * torch.randn(256, 2, 6, 6), torch.randn(256, 2, 6, 6)
     with pytest.warns(UserWarning, match="puts all 128 calibration samples into one class"):
         converted = convert(module, x[:2], calibration=x[:128])
+    convert(module, x[:2], calibration=x[:128], gives_logits=False)  # warns of nothing: there are no classes
     small = converted.discretize(converted.network.uniform_widths(0.5))
     with torch.no_grad():
         held_out = (small(x[128:]) - module(x[128:])).square().mean() / module(x[128:]).var()

@@ -9,13 +9,14 @@ from inn_automl.errors import SpecError, UnknownNameError
 from inn_automl.models import FAMILIES, build, default_family, get_family
 from inn_automl.models.resnet import resnet18_cifar
 from inn_automl.models.signal import reductions
-from inn_automl.spec import FAMILY_KINDS
+from inn_automl.spec import FAMILY_KINDS, IMAGE_TO_IMAGE
 
 IMAGE_SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 48), (2, 1, 1), (1, 3, 40)]
 SIGNAL_SHAPES = [(1, 40), (2, 9), (1, 1), (1, 16_000)]
 CASES = [
     (name, shape)
     for name, family in FAMILIES.items()
+    if "classification" in family.tasks
     for kind, shapes in (("image", IMAGE_SHAPES), ("signal", SIGNAL_SHAPES))
     if kind in family.kinds
     for shape in shapes
@@ -40,7 +41,9 @@ def test_every_listed_depth_and_width_builds_and_grows(name: str) -> None:
     assert family.default_depth in family.depths
 
     def count(width: float, depth: int) -> int:
-        return sum(p.numel() for p in build(name, shape, 3, width=width, depth=depth).parameters())
+        scale = 2 if family.tasks == ("super-resolution",) else None
+        made = build(name, shape, 3, width=width, depth=depth, task=family.tasks[0], scale=scale)
+        return sum(p.numel() for p in made.parameters())
 
     by_width = [count(width, family.depths[0]) for width in family.width_multipliers]
     by_depth = [count(0.25, depth) for depth in family.depths]
@@ -105,3 +108,23 @@ def test_bad_arguments_are_refused_with_the_remedy() -> None:
 
 def test_a_spec_is_checked_against_what_there_is() -> None:
     assert {name: family.kinds for name, family in FAMILIES.items()} == FAMILY_KINDS
+    assert {name for name, family in FAMILIES.items() if "super-resolution" in family.tasks} == IMAGE_TO_IMAGE
+
+
+def test_families_serve_regression_of_any_number_of_targets() -> None:
+    for name, shape in (("mlp", (1, 8, 8)), ("convnet", (1, 8, 8)), ("signal", (1, 40))):
+        assert build(name, shape, 1, task="regression")(torch.zeros(2, *shape)).shape == (2, 1)
+    with pytest.raises(SpecError, match="give at least 1"):
+        build("mlp", (1, 8, 8), 0, task="regression")
+
+
+def test_a_family_that_does_not_serve_the_task_names_those_that_do() -> None:
+    with pytest.raises(SpecError, match=r"'convnet' does not serve super-resolution: use edsr"):
+        build("convnet", (1, 8, 8), 0, task="super-resolution", scale=2)
+    with pytest.raises(SpecError, match=r"'edsr' does not serve classification: use mlp or convnet"):
+        build("edsr", (1, 8, 8), 10)
+    with pytest.raises(SpecError, match=r"'signal' does not serve super-resolution: give images"):
+        build("signal", (1, 40), 0, task="super-resolution", scale=2)
+    with pytest.raises(SpecError, match=r"scale 1 enlarges nothing"):
+        build("edsr", (1, 8, 8), 0, task="super-resolution", scale=1)
+    assert default_family("image", (1, 64, 64), "super-resolution") == "edsr"

@@ -16,7 +16,7 @@ from inn_automl.spec import DeviceBudget
 
 @dataclass(frozen=True)
 class Point:
-    accuracy: float
+    quality: float
     latency_ms: LatencySummary
     params: int = 1000
     macs: int = 5000
@@ -80,7 +80,7 @@ measured = st.lists(st.tuples(st.integers(0, 10), st.integers(10, 40), st.intege
 def test_the_recommended_point_is_on_the_front_and_the_front_is_strictly_increasing(raw, bound):
     points = [point(a / 10, latency / 10, half / 10) for a, latency, half in raw]
     front, recommended, _ = front_and_recommendation(points, budget(max_latency_ms=bound / 10))
-    accuracy = [points[i].accuracy for i in front]
+    accuracy = [points[i].quality for i in front]
     latency = [points[i].latency_ms.at_percentile for i in front]
     assert front and accuracy == sorted(set(accuracy)) and latency == sorted(set(latency))
     keeping = [p for p in points if p.latency_ms.ci[1] <= bound / 10]
@@ -88,7 +88,7 @@ def test_the_recommended_point_is_on_the_front_and_the_front_is_strictly_increas
     if recommended is not None:
         assert recommended in front
         assert points[recommended] in keeping
-        assert points[recommended].accuracy == max(p.accuracy for p in keeping)
+        assert points[recommended].quality == max(p.quality for p in keeping)
 
 
 def test_a_tied_neighbour_beyond_the_bound_does_not_take_the_recommended_point_off_the_front():
@@ -106,7 +106,7 @@ def test_ties_are_judged_by_the_interval_for_comparison():
     points = [point(0.90, 1.0, 0.5), point(0.91, 1.1, 0.5)]
     assert front_and_recommendation(points, budget())[0] == [1]
     sharp = [
-        Point(p.accuracy, p.latency_ms.model_copy(update={"comparison_ci": (latency - 0.01, latency + 0.01)}))
+        Point(p.quality, p.latency_ms.model_copy(update={"comparison_ci": (latency - 0.01, latency + 0.01)}))
         for p, latency in zip(points, [1.0, 1.1], strict=True)
     ]
     assert front_and_recommendation(sharp, budget())[0] == [0, 1]

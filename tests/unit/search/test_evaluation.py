@@ -13,13 +13,16 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.compensation import RULES, Compensator
 from inn_automl.integral.normalization import reestimate_normalization
 from inn_automl.models import build
+from inn_automl.objectives import Score
+from inn_automl.objectives.classification import wilson
 from inn_automl.search.evaluation import (
     Candidates,
     Evaluation,
     Samples,
     calibration_samples,
     count_correct,
-    evaluate_accuracy,
+    evaluate_widths,
+    score_of,
     split_samples,
     use_channels_last,
 )
@@ -55,6 +58,10 @@ def network() -> IntegralNetwork:
     return IntegralNetwork(build("convnet", (2, 8, 8), 3, width=0.5, depth=2), torch.zeros(2, 2, 8, 8)).eval()
 
 
+def share(num_correct: int, num_samples: int) -> Score:
+    return Score(num_correct / num_samples, wilson(num_correct, num_samples), num_samples)
+
+
 def reference_accuracy(network: IntegralNetwork, widths: dict[str, int], dataset: Dataset, split: str) -> int:
     """The same by hand: batch statistics of the training samples, then the split with those."""
     module = network.discretize(widths)
@@ -80,15 +87,15 @@ def test_accuracy_is_that_of_the_discretized_network_on_the_split(
     images: Dataset, network: IntegralNetwork, split: str
 ) -> None:
     for widths in (network.smallest_widths, network.uniform_widths(0.6), network.full_widths):
-        evaluation = evaluate_accuracy(network, widths, images, split=split)
+        evaluation = evaluate_widths(network, widths, images, split=split)
         expected = reference_accuracy(network, widths, images, split)
-        assert evaluation == Evaluation(expected, len(getattr(images, split)), num_calibration=60)
-        assert evaluation.accuracy == expected / len(getattr(images, split))
+        assert evaluation == Evaluation(share(expected, len(getattr(images, split))), num_calibration=60)
+        assert evaluation.quality == expected / len(getattr(images, split))
 
 
 def test_the_network_itself_is_left_alone(images: Dataset, network: IntegralNetwork) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    evaluate_accuracy(network, network.smallest_widths, images)
+    evaluate_widths(network, network.smallest_widths, images)
     assert not network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -97,7 +104,7 @@ def test_a_candidate_is_a_plain_module_ready_for_export(images: Dataset, network
     made = Candidates(network.train(), images).make(network.uniform_widths(0.5))
     assert not any(m.training for m in made.module.modules())
     assert not any(type(m).__module__.startswith("inn_automl.integral") for m in made.module.modules())
-    assert made.num_correct == count_correct(made.module, split_samples(images, "validation"))
+    assert made.score == score_of(made.module, split_samples(images, "validation"))
     assert made.num_calibration == 60
 
 
@@ -111,15 +118,16 @@ def test_a_candidate_is_what_serves_the_validation_split_best(images: Dataset, n
             reestimate_normalization(module, (x for x, _ in calibration_samples(images).batches()))
             correct.append(count_correct(module.eval(), validation))
         made, again = candidates.make(widths), candidates.make(widths)
-        assert made.num_correct == max(correct)
+        assert made.score.quality == max(correct) / len(validation)
         assert made.is_fitted == (max(correct) > correct[0])
-        assert (again.num_correct, again.is_fitted) == (made.num_correct, made.is_fitted)
+        assert (again.score, again.is_fitted) == (made.score, made.is_fitted)
 
 
 def test_the_full_width_is_the_network_itself(images: Dataset, network: IntegralNetwork) -> None:
     made = Candidates(network, images).make(network.full_widths)
     assert not made.is_fitted
-    assert made.num_correct == reference_accuracy(network, network.full_widths, images, "validation")
+    correct = reference_accuracy(network, network.full_widths, images, "validation")
+    assert made.score.quality == correct / len(images.validation)
 
 
 def test_too_few_samples_to_fit_leave_weights_as_they_are(images: Dataset, network: IntegralNetwork) -> None:
@@ -131,21 +139,21 @@ def test_calibration_takes_the_same_samples_for_every_width(images: Dataset, net
     drawn = {one.tobytes() for one in calibration_samples(images, 20).x.numpy()}
     assert len(drawn) == 20
     assert drawn < {one.tobytes() for one in images.x[images.train]}
-    evaluation = evaluate_accuracy(network, network.full_widths, images, num_calibration=20)
+    evaluation = evaluate_widths(network, network.full_widths, images, num_calibration=20)
     assert evaluation.num_calibration == 20
 
 
 def test_a_network_without_statistics_uses_no_calibration(images: Dataset) -> None:
     module = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 3))
     network = IntegralNetwork(module, torch.zeros(2, 2, 8, 8))
-    assert evaluate_accuracy(network, network.smallest_widths, images).num_calibration == 0
+    assert evaluate_widths(network, network.smallest_widths, images).num_calibration == 0
 
 
 def test_wrong_splits_and_widths_are_refused(images: Dataset, network: IntegralNetwork) -> None:
     with pytest.raises(InputError, match=r"'val'.*validation"):
-        evaluate_accuracy(network, network.full_widths, images, split="val")
+        evaluate_widths(network, network.full_widths, images, split="val")
     with pytest.raises(WidthsError):
-        evaluate_accuracy(network, {**network.full_widths, network.groups[0].name: 10_000}, images)
+        evaluate_widths(network, {**network.full_widths, network.groups[0].name: 10_000}, images)
 
 
 def test_samples_keep_their_type_and_are_standardized_by_the_training_split(images: Dataset) -> None:
@@ -213,4 +221,4 @@ def test_image_networks_run_in_channels_last_layout_unless_their_forward_cannot(
 
 def test_a_network_that_cannot_run_in_channels_last_layout_is_evaluated_all_the_same(images: Dataset) -> None:
     network = IntegralNetwork(Viewing(), torch.zeros(2, 2, 8, 8))
-    assert evaluate_accuracy(network, network.full_widths, images).num_samples == 20
+    assert evaluate_widths(network, network.full_widths, images).score.num_samples == 20

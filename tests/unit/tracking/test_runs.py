@@ -21,7 +21,7 @@ from tests.unit.tracking.job_samples import make_job
 class Epoch:
     epoch: int
     train_loss: float
-    accuracy: dict[str, float]
+    quality: dict[str, float]
 
 
 def small_job(out: Path, **options: Any) -> tuple[JobResult, dict[str, list[Any]], list[dict[str, Any]]]:

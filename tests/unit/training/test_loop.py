@@ -11,7 +11,7 @@ from inn_automl.data import Dataset
 from inn_automl.errors import TrainingError
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
-from inn_automl.search.evaluation import evaluate_accuracy
+from inn_automl.search.evaluation import evaluate_widths
 from inn_automl.training import loop, run
 from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
 from inn_automl.training.recipe import Recipe
@@ -180,7 +180,7 @@ def test_every_width_learns(kind: str, family: str, changes: dict, request: pyte
     assert reports[-1].train_loss < reports[0].train_loss / 1.5
     assert result.best_score == max(r.score for r in reports)
     for widths in (network.smallest_widths, network.uniform_widths(0.5), network.full_widths):
-        assert evaluate_accuracy(network, widths, dataset, split="test").accuracy >= 0.75
+        assert evaluate_widths(network, widths, dataset, split="test").quality >= 0.75
     assert not network.training
     assert all(p.grad is None and p.is_contiguous() for p in network.parameters())
 

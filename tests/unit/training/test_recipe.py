@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from inn_automl.errors import SpecError, UnknownNameError
+from inn_automl.metric import Task
 from inn_automl.models import FAMILIES, build
 from inn_automl.training.recipe import Recipe, default_recipe, recipe_space, training_candidates
 
@@ -45,24 +46,25 @@ def test_values_that_do_not_fit_are_refused_by_name(key: str, value: Any) -> Non
         Recipe(**{key: value})
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_candidates_start_with_the_default_and_stay_in_the_space(family: str) -> None:
-    candidates = training_candidates(family, 4_000, 6, seed=3)
-    assert candidates == training_candidates(family, 4_000, 6, seed=3)
-    assert candidates != training_candidates(family, 4_000, 6, seed=4)
+@pytest.mark.parametrize(("family", "task"), [(name, task) for name, of in FAMILIES.items() for task in of.tasks])
+def test_candidates_start_with_the_default_and_stay_in_the_space(family: str, task: Task) -> None:
+    candidates = training_candidates(family, 4_000, 6, seed=3, task=task)
+    assert candidates == training_candidates(family, 4_000, 6, seed=3, task=task)
+    assert candidates != training_candidates(family, 4_000, 6, seed=4, task=task)
     first = candidates[0]
     assert (first.recipe, first.width, first.depth) == (
-        default_recipe(family, 4_000),
+        default_recipe(family, 4_000, task),
         1.0,
         FAMILIES[family].default_depth,
     )
-    space = recipe_space(family, 4_000)
+    space = recipe_space(family, 4_000, task)
     assert len(candidates) == 6
     for candidate in candidates:
         assert space.learning_rates[0] <= candidate.recipe.learning_rate <= space.learning_rates[1]
         assert space.weight_decays[0] <= candidate.recipe.weight_decay <= space.weight_decays[1]
         shape = (1, 32) if FAMILIES[family].kinds == ("signal",) else (1, 8, 8)
-        build(family, shape, 2, width=candidate.width, depth=candidate.depth)
+        scale = 2 if task == "super-resolution" else None
+        build(family, shape, 2, width=candidate.width, depth=candidate.depth, task=task, scale=scale)
 
 
 def test_fewer_candidates_than_one_wave_are_the_first_of_more() -> None:

@@ -52,6 +52,22 @@ def test_gradients_are_the_sum_over_full_and_reduced_widths(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_a_teacher_teaches_reduced_widths_only(
+    network: IntegralNetwork, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    x, y = batch
+    reduced, teacher = [network.smallest_widths], torch.tensor([[3.0, 0.0, -1.0]]).expand(6, 3)
+    network.train()
+    sandwich_gradients(network, x, y, reduced, label_share=0.3, teacher=teacher)
+    found = gradients(network)
+    logits = network(x)
+    targets = 0.7 * teacher.softmax(1) + 0.3 * F.one_hot(y, 3)
+    total = F.cross_entropy(logits, y) - (targets * network(x, reduced[0]).log_softmax(1)).sum(1).mean()
+    total.backward()
+    for one, other in zip(found, gradients(network), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_no_gradient_reaches_the_full_width_through_the_soft_targets(
     network: IntegralNetwork, batch: tuple[torch.Tensor, torch.Tensor]
 ) -> None:

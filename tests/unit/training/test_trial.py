@@ -10,7 +10,7 @@ import torch
 
 from inn_automl.data import Dataset
 from inn_automl.errors import CorruptFileError
-from inn_automl.search.evaluation import evaluate_accuracy
+from inn_automl.search.evaluation import evaluate_widths
 from inn_automl.training import trial
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import Recipe, TrainingCandidate
@@ -56,8 +56,8 @@ def test_a_trial_leaves_the_network_that_reached_its_score(signals: Dataset, tmp
     assert trained.best_score == max(report.score for report in trained.history)
     network = trained.network()
     best = max(trained.history, key=lambda report: (report.score, report.epoch))
-    full = evaluate_accuracy(network, network.full_widths, signals, num_calibration=512)
-    assert full.accuracy == pytest.approx(best.accuracy["full"])
+    full = evaluate_widths(network, network.full_widths, signals, num_calibration=512)
+    assert full.quality == pytest.approx(best.quality["full"])
     assert load_trial(tmp_path) == trained
 
 
@@ -90,8 +90,8 @@ def test_a_stopped_trial_is_salvaged_from_its_checkpoint(signals: Dataset, tmp_p
     assert (salvaged.stopped, [report.epoch for report in salvaged.history]) == ("rival", [1, 2])
     network = salvaged.network()
     best = max(salvaged.history, key=lambda report: (report.score, report.epoch))
-    full = evaluate_accuracy(network, network.full_widths, signals, num_calibration=512)
-    assert full.accuracy == pytest.approx(best.accuracy["full"])
+    full = evaluate_widths(network, network.full_widths, signals, num_calibration=512)
+    assert full.quality == pytest.approx(best.quality["full"])
     assert salvage_trial(CANDIDATE, "signal", signals, tmp_path, seed=3) == salvaged
     assert run(signals, tmp_path) == salvaged
 

@@ -11,6 +11,8 @@ from inn_automl.data import Dataset
 from inn_automl.errors import InputError, WidthsError
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.compensation import Compensator
+from inn_automl.metric import ACCURACY
+from inn_automl.objectives import objective_of
 from inn_automl.search.evaluation import Candidates, split_samples
 from inn_automl.storage import read_json
 from inn_automl.training.recipe import Recipe
@@ -48,7 +50,7 @@ def test_the_same_steps_give_the_same_bits(candidates: Candidates, signals: Data
     assert first.outcome.steps == 30
     one, other = values(first.candidate.module), values(second.candidate.module)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert first.outcome.accuracy_after == second.outcome.accuracy_after
+    assert first.outcome.quality_after == second.outcome.quality_after
 
 
 @pytest.mark.usefixtures("learns_quickly")
@@ -57,8 +59,8 @@ def test_a_tuned_model_is_kept_and_of_the_same_shapes(candidates: Candidates, si
     before = candidates.make(widths)
     tuned = tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0)
     assert tuned.outcome.is_kept
-    assert tuned.candidate.num_correct == round(tuned.outcome.accuracy_after * len(signals.validation))
-    assert before.num_correct == round(tuned.outcome.accuracy_before * len(signals.validation))
+    assert tuned.candidate.score.quality == tuned.outcome.quality_after
+    assert before.score.quality == tuned.outcome.quality_before
     module, plain = tuned.candidate.module, candidates.network.discretize(widths)
     assert {n: t.shape for n, t in module.state_dict().items()} == {n: t.shape for n, t in plain.state_dict().items()}
     assert not module.training and all(p.requires_grad for p in module.parameters())
@@ -147,6 +149,27 @@ def test_the_time_that_was_given_is_kept(candidates: Candidates, signals: Datase
 
 
 @pytest.mark.usefixtures("learns_quickly")
+@pytest.mark.parametrize(("name", "family"), [("numbers", "mlp"), ("pairs", "edsr")])
+def test_other_tasks_are_tuned_by_their_own_loss(name: str, family: str, request: pytest.FixtureRequest) -> None:
+    dataset: Dataset = request.getfixturevalue(name)
+    network = Architecture.of(dataset, family, 0.5, 1).network(seed=1).eval()
+    candidates, widths = Candidates(network, dataset), network.uniform_widths(0.5)
+    tuned = tune(candidates, widths, dataset, seconds=1.0, steps=150, seed=0)
+    outcome, validation = tuned.outcome, split_samples(dataset, "validation")
+    assert outcome.is_kept and outcome.quality_after > outcome.quality_before
+    assert tuned.candidate.score.quality == outcome.quality_after
+    objective = objective_of(dataset)
+    with torch.no_grad():
+        output = tuned.candidate.module(validation.standardized(slice(None)))
+    loss = (torch.nn.functional.mse_loss if name == "numbers" else torch.nn.functional.l1_loss)(
+        output, objective.targets(validation.y)
+    )
+    assert outcome.loss_after == pytest.approx(float(loss), rel=1e-4)
+    told = outcome.told(objective.metric, 0.5)
+    assert (told.quality_before, told.accuracy_before) == (0.5, None)
+
+
+@pytest.mark.usefixtures("learns_quickly")
 def test_a_task_is_done_once(signals: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of(signals)
     network.save(tmp_path / "network")
@@ -157,9 +180,11 @@ def test_a_task_is_done_once(signals: Dataset, tmp_path: Path, monkeypatch: pyte
     outcome = Tuner(trained, signals)(task)
     assert task.is_done and outcome.is_kept
     assert Outcome(**read_json(tmp_path / "tuning" / "point.json")) == outcome
+    told = outcome.told(ACCURACY, outcome.quality_before)
+    assert told.accuracy_before == told.quality_before == outcome.quality_before
     module, test = load_tuned(trained, task), split_samples(signals, "validation")
     with torch.no_grad():
         right = int((module(test.standardized(slice(None))).argmax(1) == test.y).sum())
-    assert right == round(outcome.accuracy_after * len(test))
+    assert right == round(outcome.quality_after * len(test))
     monkeypatch.setattr("inn_automl.training.tuning_task.tune", lambda *_, **__: pytest.fail("it was tuned twice"))
     assert Tuner(trained, signals)(task) == outcome

@@ -1,0 +1,63 @@
+"""Training for other tasks than classification, with the recipe that they get."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from inn_automl.data import Dataset
+from inn_automl.objectives import objective_of
+from inn_automl.search.evaluation import Candidates, evaluate_widths
+from inn_automl.training.loop import train
+from inn_automl.training.recipe import default_recipe, recipe_space, training_candidates
+from inn_automl.training.sandwich import sandwich_gradients
+from inn_automl.training.trial import Architecture
+
+
+def test_a_regression_is_learned_at_all_widths(numbers: Dataset) -> None:
+    network = Architecture.of(numbers, "mlp", 0.25, 2).network(seed=0)
+    recipe = dataclasses.replace(default_recipe("mlp", 280, "regression"), epochs=15, batch_size=32)
+    result = train(network, numbers, recipe, seed=0)
+    assert result.history[-1].quality["full"] > 0.9
+    assert result.best_score == max(report.score for report in result.history)
+    assert evaluate_widths(network, network.smallest_widths, numbers, split="test").quality > 0.7
+    made = Candidates(network, numbers).make(network.smallest_widths)
+    assert made.score.quality >= evaluate_widths(network, network.smallest_widths, numbers).quality
+
+
+def test_super_resolution_is_learned_at_all_widths(pairs: Dataset) -> None:
+    network = Architecture.of(pairs, "edsr", 0.5, 1).network(seed=0)
+    recipe = dataclasses.replace(default_recipe("edsr", 56, "super-resolution"), epochs=40)
+    result = train(network, pairs, recipe, seed=0)
+    bicubic = objective_of(pairs).worst(pairs)
+    assert all(quality > bicubic for quality in result.history[-1].quality.values())
+    assert evaluate_widths(network, network.full_widths, pairs, split="test").quality > 20
+
+
+def test_reduced_widths_add_the_gradients_of_the_objective(numbers: Dataset) -> None:
+    network = Architecture.of(numbers, "mlp", 0.25, 1).network(seed=0).train()
+    objective = objective_of(numbers)
+    torch.manual_seed(0)
+    x, targets, reduced = torch.randn(8, 1, 24), torch.randn(8, 2), network.smallest_widths
+    loss = sandwich_gradients(network, x, targets, [reduced], objective=objective, label_share=0.25)
+    found = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+    network.zero_grad()
+    output = network(x)
+    full = (output - targets).square().mean()
+    (full + (network(x, reduced) - (0.75 * output.detach() + 0.25 * targets)).square().mean()).backward()
+    assert float(loss) == pytest.approx(float(full.detach()))
+    for one, p in zip(found, network.parameters(), strict=True):
+        assert p.grad is not None
+        torch.testing.assert_close(one, p.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_recipes_know_the_task() -> None:
+    assert default_recipe("edsr", 100, "super-resolution").optimizer == "adamw"
+    assert default_recipe("convnet", 100, "regression").learning_rate < default_recipe("convnet", 100).learning_rate
+    low, high = recipe_space("edsr", 100, "super-resolution").weight_decays
+    assert 0 < low < high
+    made = training_candidates("edsr", 100, 4, seed=0, task="super-resolution")
+    assert made[0].recipe == default_recipe("edsr", 100, "super-resolution")
+    assert len({one.recipe.learning_rate for one in made}) == 4

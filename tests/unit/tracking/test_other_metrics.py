@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zlib
 from base64 import b64decode
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from inn_automl.metric import PSNR, R2, Metric
 from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult, named_qualities
@@ -59,11 +57,12 @@ def made(request: pytest.FixtureRequest) -> tuple[JobResult, Metric, Sequence[Ca
     return in_metric(job, metric, low, high), metric, others
 
 
-def test_a_terminal_and_a_description(made: tuple[JobResult, Metric, Sequence[Candidate]], tmp_path: Path) -> None:
+def test_a_terminal_and_a_description(
+    made: tuple[JobResult, Metric, Sequence[Candidate]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     job, metric, _ = made
-    text = io.StringIO()
-    print_summary(job, tmp_path, "browse", Console(file=text, width=200))
-    shown = text.getvalue()
+    print_summary(job, tmp_path, "browse")
+    shown = capsys.readouterr().out
     assert metric.label in shown and metric.number(job.devices[0].front[0].quality) in shown
     assert "accuracy" not in shown.casefold() and "Accuracy" not in shown
     assert ("PSNR in dB" in shown) == (metric == PSNR)

@@ -32,7 +32,7 @@ def spec(dataset: Path, family: str | None, **training: object) -> JobSpec:
     budget = {
         "devices": [{"name": "here", "max_latency_ms": 50.0, "precisions": ["fp32", "int8"]}],
         "training": {"max_minutes": 5, "trials": 1, **training},
-        "search": {"max_evaluations": 8, "batch_size": 4, "max_measurements": 12, "tune_seconds": 1.0},
+        "search": {"max_evaluations": 6, "batch_size": 3, "max_measurements": 8, "tune_seconds": 1.0},
     }
     return parse(JobSpec, {"dataset": str(dataset), "family": family, "budget": budget}, where="the test's job")
 
@@ -158,7 +158,6 @@ def test_super_resolution_from_a_folder_of_pairs_to_bundles(tmp_path: Path) -> N
     assert f"PSNR {front[-1].quality:.2f} dB" in result.devices[0].recommendation
     check_elastic(folder, dataset, front)
     check_tuned(result, folder, progress.notes, " dB")
-    check_half(folder, tmp_path / "half16.zip")
     assert not [note for note in progress.notes if "MLflow" in note]
     written = json.loads((folder / "result.json").read_text())
     assert JobResult.model_validate(written) == result

@@ -23,9 +23,10 @@ from inn_automl.result import JobResult
 from inn_automl.spec import JobSpec
 from inn_automl.stages.checking import fitting_candidates
 from inn_automl.stages.discretizing import discretize_trained
+from inn_automl.stages.exporting import make_template
 from inn_automl.stages.extending import FinishedJob, adopt_training
 from inn_automl.stages.job import Job, Tracking, claim_folder
-from inn_automl.stages.measuring import make_template, measure_finalists
+from inn_automl.stages.measuring import measure_finalists
 from inn_automl.stages.pretrained import Pretrained, adopt_pretrained
 from inn_automl.stages.publishing import publish_job
 from inn_automl.stages.searching import search_widths

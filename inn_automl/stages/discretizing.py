@@ -20,7 +20,7 @@ from inn_automl.result import Tuning
 from inn_automl.search.evaluation import Candidates, Evaluation, score_of, split_samples
 from inn_automl.search.quantized import NUM_VERIFIED, agreement, convert_file, evaluate_file, verified_difference
 from inn_automl.stages.bundling import bundle_config
-from inn_automl.stages.measuring import point_id
+from inn_automl.stages.exporting import point_id
 from inn_automl.training.trial import Trained
 from inn_automl.training.tuning import check_seconds, tune
 

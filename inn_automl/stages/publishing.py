@@ -21,8 +21,9 @@ from inn_automl.result import Candidate, DeviceResult, FrontPoint, JobResult, na
 from inn_automl.search.quantized import evaluate_file
 from inn_automl.spec import DeviceBudget
 from inn_automl.stages.bundling import bundle_config, bundle_network
+from inn_automl.stages.exporting import onnx_path, point_id, weights_path
 from inn_automl.stages.job import Job
-from inn_automl.stages.measuring import Finalist, MeasuredDevice, added_bytes, onnx_path, point_id, weights_path
+from inn_automl.stages.measuring import Finalist, MeasuredDevice, added_bytes
 from inn_automl.stages.searching import SearchedDevice
 from inn_automl.storage import read_json, write_json
 from inn_automl.training.trial import Trained

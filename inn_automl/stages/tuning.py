@@ -13,8 +13,9 @@ from dataclasses import replace
 from inn_automl.export import OnnxTemplate
 from inn_automl.objectives import objective_of
 from inn_automl.progress import duration
+from inn_automl.stages.exporting import export_model, onnx_path, point_id
 from inn_automl.stages.job import Job
-from inn_automl.stages.measuring import Finalist, MeasuredDevice, export_model, make_front, onnx_path, point_id
+from inn_automl.stages.measuring import Finalist, MeasuredDevice, make_front
 from inn_automl.stages.profiling import profile_layers
 from inn_automl.training.trial import Trained
 from inn_automl.training.tuning import Outcome

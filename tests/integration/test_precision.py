@@ -22,7 +22,7 @@ from inn_automl.export.verification import HALF_TOLERANCE
 from inn_automl.pipeline import discretize_job, extend_job
 from inn_automl.result import DeviceResult, JobResult
 from inn_automl.stages import calibrating
-from inn_automl.stages.measuring import point_id
+from inn_automl.stages.exporting import point_id
 from tests.integration.conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size
 
 BOTH: dict[str, Any] = {"name": "both", "precisions": ["fp32", "int8"]}

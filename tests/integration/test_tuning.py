@@ -17,7 +17,7 @@ from inn_automl.export.archive import unpack
 from inn_automl.pipeline import discretize_job, extend_job
 from inn_automl.search.quantized import evaluate_file
 from inn_automl.stages import calibrating
-from inn_automl.stages.measuring import point_id
+from inn_automl.stages.exporting import point_id
 from inn_automl.training.trial import Trained
 from inn_automl.training.tuning import Outcome
 from inn_automl.training.tuning_task import TuningTask

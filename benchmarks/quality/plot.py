@@ -62,9 +62,10 @@ def _draw_task(axes: Axes, task: str, curves: Curves) -> None:
         width = 2.6 if arm == "ours" else 1.5
         draw_curve(axes, RATIOS, bounds, label=arm, color=color, linestyle=linestyle, linewidth=width)
         lowest = min(lowest, *(middle for _, middle, _ in bounds))
-        highest = max(highest, *(high for _, _, high in bounds))
+        highest = max(highest, *(middle for _, middle, _ in bounds))
     axes.set_yscale("function", functions=(_from_accuracy, _to_accuracy))
-    axes.set_ylim(max(0.0, 100 - 1.2 * (100 - lowest)), min(HIGHEST, 100 - 0.85 * (100 - highest)))
+    # By the means: the interval of two seeds would leave no room for anything else.
+    axes.set_ylim(max(0.0, 100 - 1.2 * (100 - lowest)), min(HIGHEST, 100 - 0.6 * (100 - highest)))
     low, high = axes.get_ylim()
     ticks = [tick for tick in TICKS if low <= tick <= high]
     if len(ticks) < 4:

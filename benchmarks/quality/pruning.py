@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
 
 from inn_automl.integral import IntegralNetwork
@@ -34,6 +33,8 @@ def by_package(network: IntegralNetwork, example: Tensor, ratio: float) -> tuple
     By its group norm (G. Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023, section 3.3), each layer
     by itself, in one step. Its own tracer finds what goes together; the last layer keeps its classes.
     """
+    import torch_pruning  # of the dev extra, which no other benchmark that prunes needs
+
     module = copy.deepcopy(network.module).eval()
     last = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
     importance = torch_pruning.importance.GroupMagnitudeImportance()

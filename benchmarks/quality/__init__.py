@@ -61,7 +61,7 @@ def summarize(outcomes: Outcomes, settings: dict[str, Any]) -> Report:
     for one in outcomes:
         for name, version in one["versions"].items():
             report.versions.setdefault(name, version)
-    gains = [statistics.fmean(one["test"]) - statistics.fmean(one["sampled"]) for one in outcomes if one["sampled"]]
+    gains = [statistics.fmean(one["test"]) - statistics.fmean(one["sampled"]) for one in outcomes if one["arm"] == OURS]
     by_package = [pair for task in _tasks(outcomes) for pair in _pairs(outcomes, "pruned", task, "torch-pruning")]
     if by_package:
         apart = max(abs(a / b - 1) for x, y in by_package for a, b in zip(x["macs"], y["macs"], strict=True))

@@ -15,13 +15,12 @@ from typing import Any
 
 from benchmarks.intervals import Interval, mean_interval
 from benchmarks.quality import plot
-from benchmarks.quality.arms import ARMS, PEER, RATIOS, Setting
+from benchmarks.quality.arms import ARMS, OURS, PEER, RATIOS, Setting
 from benchmarks.quality.runs import NUM_SEARCHED, Run, area, execute_all, finished, recipe_of, searched_volume
 from benchmarks.quality.tasks import TASKS, find_task, load_task
 from benchmarks.quality.torchintegral import why_not
 from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude, folder_of
 
-OURS = "ours"
 AHEAD = {"usnet": 0.5, "separate": 0.0, "paper-x4": 5.0}
 """Points that the mean over widths should be ahead by, on the mean of tasks."""
 

@@ -30,6 +30,7 @@ PASSES = 4
 NUM_FITTED = 512
 TUNING_RATE = 0.1
 """Learning rate of fine-tuning, as a share of the training's."""
+OURS = "ours"
 PEER = "torchintegral"
 """The arm that takes a checkout of TorchIntegral."""
 
@@ -235,7 +236,7 @@ def _peer(what: str, gradients: Gradients, partition: Partition, epochs_factor: 
 
 
 ARMS: dict[str, Arm] = {
-    "ours": Arm("`inn-automl run`: sandwich with a share of the labels; weights fitted where validation gains", ours),
+    OURS: Arm("`inn-automl run`: sandwich with a share of the labels; weights fitted where validation gains", ours),
     "usnet": _peer("US-Net as published: one share for all layers, soft targets alone", us_net, Nested()),
     "usnet-by-layer": _peer("US-Net with a width for each layer", us_net_by_layer, Nested()),
     "separate": Arm("a network for each width, each trained for as many steps", separate),

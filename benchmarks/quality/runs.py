@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.quality.arms import ARMS, RATIOS, Made, Setting
+from benchmarks.quality.arms import ARMS, OURS, RATIOS, Made, Setting
 from benchmarks.quality.tasks import Task, load_task
 from benchmarks.report import hardware_name, installed_versions
 from inn_automl.devices.environment import describe_machine
@@ -157,9 +157,15 @@ def execute_all(runs: Sequence[Run], folder: Path, workers: int, checkout: Path 
 
 
 def finished(run: Run, folder: Path) -> dict[str, Any] | None:
-    """The outcome of a run that was done before, with the same settings."""
+    """The outcome of a run that was done before, with the same settings.
+
+    A field that recipes got since then changes the package's own training; peers do not read it.
+    """
     path = run.path(folder)
     if not path.exists():
         return None
     outcome: dict[str, Any] = read_json(path)
-    return outcome if {key: outcome.get(key) for key in run.identity()} == run.identity() else None
+    found = {key: outcome.get(key) for key in run.identity()}
+    if run.arm != OURS:
+        found["recipe"] = {**run.recipe.to_dict(), **found["recipe"]}
+    return outcome if found == run.identity() else None

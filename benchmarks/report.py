@@ -56,6 +56,7 @@ class Report:
         settings: what was asked for, JSON-ready.
         notes: how the figures came about and what they do not say.
         raw: every single sample, JSON-ready; only in the JSON file.
+        image: file of a figure that lies beside the report, and what it shows; none where empty.
     """
 
     theme: str
@@ -65,6 +66,7 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    image: tuple[str, str] | tuple[()] = ()
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=describe_machine)
     measured_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -94,6 +96,9 @@ class Report:
         if self.goals:
             rows = [(goal.what, goal.to_reach, goal.found, verdict[goal.met]) for goal in self.goals]
             parts.append(_markdown_table(("what", "to reach", "found", "reached"), rows))
+        if self.image:
+            name, shown = self.image
+            parts.append(f"![{shown}]({name})")
         for table in self.tables:
             parts += [f"## {table.title}", _markdown_table(table.columns, table.rows)]
         if self.notes:
@@ -122,9 +127,14 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
 
+def folder_of(options: argparse.Namespace) -> Path:
+    """Where a report is written, and what lies beside it."""
+    return KEPT if options.keep else SCRATCH
+
+
 def conclude(report: Report, options: argparse.Namespace) -> int:
     """Writes and prints a report; the exit code: 1 if a goal was missed."""
-    path = report.write(KEPT if options.keep else SCRATCH)
+    path = report.write(folder_of(options))
     print(json.dumps(report.to_dict()) if options.json else report.to_markdown())
     print(f"written to {path.relative_to(ROOT)}", file=sys.stderr)
     return 0 if report.all_met else 1

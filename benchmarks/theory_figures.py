@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.curves import draw_curve, style_widths
 from inn_automl.tracking.images import FAINT, INK, new_figure, save_image, style_axes
 from inn_automl.tracking.series import COLORS
 
@@ -104,15 +105,8 @@ def draw_accuracy(runs: Sequence[Mapping[str, Any]], ratios: Sequence[float], pa
     axes = figure.subplots()
     for name, color in zip(dict.fromkeys(run["partition"] for run in runs), COLORS, strict=False):
         by_seed = [run["accuracy"] for run in runs if run["partition"] == name]
-        columns = list(zip(*by_seed, strict=True))
-        axes.fill_between(
-            ratios, [min(one) for one in columns], [max(one) for one in columns], color=color, alpha=0.15, linewidth=0
-        )
-        means = [statistics.fmean(one) for one in columns]
-        axes.plot(ratios, means, color=color, marker="o", markersize=4, linewidth=1.8, label=name)
-    style_axes(axes)
-    axes.set_title("test accuracy (%), one network a partition", loc="left", fontsize=10.5, color=INK)
-    axes.set_xlabel("share of all channels", color=INK)
-    axes.set_xticks(list(ratios), [f"{ratio:g}" for ratio in ratios])
+        bounds = [(min(one), statistics.fmean(one), max(one)) for one in zip(*by_seed, strict=True)]
+        draw_curve(axes, ratios, bounds, label=name, color=color)
+    style_widths(axes, ratios, "test accuracy (%), one network a partition")
     axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, loc="lower right")
     save_image(figure, path)

@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.intervals import Interval, mean_interval
-from benchmarks.quality.arms import ARMS, RATIOS
-from benchmarks.quality.runs import NUM_SEARCHED, Run, area, execute_all, recipe_of, searched_volume
+from benchmarks.quality import plot
+from benchmarks.quality.arms import ARMS, OURS, PEER, RATIOS, Setting
+from benchmarks.quality.runs import NUM_SEARCHED, Run, area, execute_all, finished, recipe_of, searched_volume
 from benchmarks.quality.tasks import TASKS, find_task, load_task
-from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude
+from benchmarks.quality.torchintegral import why_not
+from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude, folder_of
 
-OURS = "ours"
 AHEAD = {"usnet": 0.5, "separate": 0.0, "paper-x4": 5.0}
 """Points that the mean over widths should be ahead by, on the mean of tasks."""
+
+FRONT_FROM = 0.5
+"""Smallest share of channels at which one plain training, converted, is to serve as well as a sandwich."""
 
 Outcomes = Sequence[dict[str, Any]]
 
@@ -34,7 +38,7 @@ def summarize(outcomes: Outcomes, settings: dict[str, Any]) -> Report:
         {**settings, "trained_on": sorted({one["machine"] for one in outcomes})},
         raw={"runs": list(outcomes), "figures": figures(outcomes)},
     )
-    for task in dict.fromkeys(_task(one) for one in outcomes):
+    for task in _tasks(outcomes):
         rows: list[tuple[Any, ...]] = []
         for arm, runs in _by_arm([one for one in outcomes if _task(one) == task]).items():
             by_width = (f"{statistics.fmean(run['test'][i] for run in runs):.2f}" for i in range(len(RATIOS)))
@@ -52,7 +56,19 @@ def summarize(outcomes: Outcomes, settings: dict[str, Any]) -> Report:
     for arm in dict.fromkeys(one["arm"] for one in outcomes):
         if arm != OURS and any(one["arm"] == OURS for one in outcomes):
             _compare(report, outcomes, arm)
-    gains = [statistics.fmean(one["test"]) - statistics.fmean(one["sampled"]) for one in outcomes if one["sampled"]]
+    _judge_conversion(report, outcomes)
+    for one in outcomes:
+        for name, version in one["versions"].items():
+            report.versions.setdefault(name, version)
+    gains = [statistics.fmean(one["test"]) - statistics.fmean(one["sampled"]) for one in outcomes if one["arm"] == OURS]
+    by_package = [pair for task in _tasks(outcomes) for pair in _pairs(outcomes, "pruned", task, "torch-pruning")]
+    if by_package:
+        apart = max(abs(a / b - 1) for x, y in by_package for a, b in zip(x["macs"], y["macs"], strict=True))
+        report.notes.append(
+            "torch-pruning finds by itself which channels go together; its networks have "
+            + (f"up to {100 * apart:.1f} % more or fewer MACs than" if apart else "the very widths of")
+            + " those of the other arms."
+        )
     if gains:
         report.notes.append(
             f"Of what {OURS!r} reaches, {mean_interval(gains)} points (mean of tasks and seeds) come from weights that "
@@ -75,7 +91,7 @@ def _compare(report: Report, outcomes: Outcomes, arm: str) -> None:
     columns = ("task", "mean over widths", *(f"{ratio:g}" for ratio in RATIOS))
     rows: list[tuple[Any, ...]] = []
     means: list[Interval] = []
-    for task in dict.fromkeys(_task(one) for one in outcomes):
+    for task in _tasks(outcomes):
         pairs = _pairs(outcomes, arm, task)
         if pairs:
             means.append(mean_interval([statistics.fmean(a["test"]) - statistics.fmean(b["test"]) for a, b in pairs]))
@@ -107,6 +123,26 @@ def _compare(report: Report, outcomes: Outcomes, arm: str) -> None:
         report.goals.append(Goal("training time beside separate training", "at most 1/3", found_text, seconds <= 1 / 3))
 
 
+def _judge_conversion(report: Report, outcomes: Outcomes) -> None:
+    """A whole front from one plain training, beside the sandwich-trained model."""
+    kept = [i for i, ratio in enumerate(RATIOS) if ratio >= FRONT_FROM]
+    pairs = {task: _pairs(outcomes, "usnet", task, "converted") for task in _tasks(outcomes)}
+    ahead = [statistics.fmean(_ahead(of, i) for i in kept) for of in pairs.values() if of]
+    if not ahead:
+        return
+    mean = statistics.fmean(ahead)
+    both = [pair for of in pairs.values() for pair in of]
+    seconds = sum(a["train_s"] for a, _ in both) / sum(b["train_s"] for _, b in both)
+    report.goals.append(
+        Goal(
+            f"a whole front from one plain training: converted ahead of usnet, mean of widths from {FRONT_FROM:g}",
+            "at least 0 points ahead",
+            f"{mean:+.2f} ({min(ahead):+.2f} to {max(ahead):+.2f} by task) in {seconds:.2f} of its training time",
+            mean >= 0,
+        )
+    )
+
+
 def figures(outcomes: Outcomes) -> dict[str, Any]:
     """By task, arm and seed: accuracy by width, their mean, seconds of training."""
     found: dict[str, Any] = {}
@@ -126,6 +162,10 @@ def _task(outcome: dict[str, Any]) -> str:
     return f"{outcome['task']['dataset']}, {outcome['task']['family']}"
 
 
+def _tasks(outcomes: Outcomes) -> list[str]:
+    return list(dict.fromkeys(map(_task, outcomes)))
+
+
 def _by_arm(outcomes: Outcomes) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for one in sorted(outcomes, key=lambda one: int(one["seed"])):
@@ -133,9 +173,9 @@ def _by_arm(outcomes: Outcomes) -> dict[str, list[dict[str, Any]]]:
     return {arm: found[arm] for arm in ARMS if arm in found}
 
 
-def _pairs(outcomes: Outcomes, arm: str, task: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _pairs(outcomes: Outcomes, arm: str, task: str, of: str = OURS) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     runs = {(one["arm"], one["seed"]): one for one in outcomes if _task(one) == task}
-    return [(run, runs[arm, seed]) for (own, seed), run in runs.items() if own == OURS and (arm, seed) in runs]
+    return [(run, runs[arm, seed]) for (own, seed), run in runs.items() if own == of and (arm, seed) in runs]
 
 
 def _ahead(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], index: int) -> float:
@@ -144,6 +184,36 @@ def _ahead(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], index: int) -
 
 def _seconds(outcomes: Outcomes, arm: str) -> float:
     return sum(one["train_s"] for one in outcomes if one["arm"] == arm)
+
+
+def _curves(outcomes: Outcomes) -> dict[str, plot.Curves]:
+    return {
+        task: {
+            arm: [run["test"] for run in runs]
+            for arm, runs in _by_arm([one for one in outcomes if _task(one) == task]).items()
+        }
+        for task in _tasks(outcomes)
+    }
+
+
+def _without_peer(runs: Sequence[Run], folder: Path, checkout: Path | None) -> tuple[list[Run], list[str]]:
+    """The runs but those of TorchIntegral that cannot be done, and why.
+
+    Raises:
+        SystemExit: the checkout is none, or is not compiled.
+    """
+    missing = dict.fromkeys(run.task for run in runs if run.arm == PEER and finished(run, folder) is None)
+    reasons = {}
+    for task in missing:
+        if checkout is None:
+            reasons[task] = "give a checkout of its repository with --torchintegral"
+            continue
+        dataset = load_task(task.dataset)
+        setting = Setting(dataset, task.family, recipe_of(task, len(dataset.train)), 0)
+        if failed := why_not(checkout, setting.network(), setting.example):
+            reasons[task] = f"it cannot run this family ({failed})"
+    left = [run for run in runs if run.arm != PEER or run.task not in reasons]
+    return left, [f"The arm {PEER!r} is left out on {task.name}: {why}." for task, why in reasons.items()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,6 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     parser.add_argument(
         "--runs", type=Path, default=SCRATCH / "quality", metavar="DIR", help="where each run's outcome is kept"
+    )
+    parser.add_argument(
+        "--torchintegral", type=Path, metavar="CHECKOUT", help=f"of its repository, compiled, for the arm {PEER!r}"
     )
     add_report_options(parser)
     options = parser.parse_args(arguments)
@@ -174,6 +247,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for task in chosen:
         recipe = recipe_of(task, len(load_task(task.dataset).train))
         runs += [Run(task, arm, seed, recipe) for seed in range(options.seeds) for arm in arms]
+    runs, left_out = _without_peer(runs, options.runs, options.torchintegral)
+    if not runs:
+        parser.error(" ".join(left_out))
     settings = {"tasks": [task.name for task in chosen], "epochs": [task.epochs for task in chosen], "arms": arms}
-    outcomes = execute_all(runs, options.runs, options.workers)
-    return conclude(summarize(outcomes, {**settings, "seeds": options.seeds}), options)
+    outcomes = execute_all(runs, options.runs, options.workers, options.torchintegral)
+    report = summarize(outcomes, {**settings, "seeds": options.seeds})
+    report.notes += left_out
+    shown = "Test accuracy by width, means of seeds with 95 % intervals; the axis is logarithmic in errors"
+    report.image = (f"{report.name}.png", shown)
+    plot.draw(_curves(outcomes), folder_of(options) / report.image[0])
+    return conclude(report, options)

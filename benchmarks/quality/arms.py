@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from benchmarks.quality.gradients import Gradients, inn_paper, plain, train_peer, us_net, us_net_by_layer
-from benchmarks.quality.pruning import by_magnitude
+from benchmarks.quality.pruning import by_magnitude, by_package
+from benchmarks.quality.torchintegral import ConvertedPeer
 from inn_automl.data import Dataset
 from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform, convert
 from inn_automl.integral.ordering import permute
@@ -27,6 +30,9 @@ PASSES = 4
 NUM_FITTED = 512
 TUNING_RATE = 0.1
 """Learning rate of fine-tuning, as a share of the training's."""
+OURS = "ours"
+PEER = "torchintegral"
+"""The arm that takes a checkout of TorchIntegral."""
 
 
 @dataclass
@@ -37,6 +43,7 @@ class Made:
         train_s: seconds of processor time of all training, on one thread: what else the machine does is not in it.
         sampled: of an arm whose modules are fitted where that helps, what they would be otherwise.
         at: makes the module at any widths; None where each width was trained for itself.
+        versions: of what else it was made with.
     """
 
     modules: list[nn.Module]
@@ -44,6 +51,7 @@ class Made:
     train_s: float
     sampled: list[nn.Module] = field(default_factory=list)
     at: Callable[[Mapping[str, int]], nn.Module] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 class _Clock:
@@ -58,12 +66,17 @@ class _Clock:
 
 @dataclass(frozen=True)
 class Setting:
-    """What every arm is given."""
+    """What every arm is given.
+
+    Attributes:
+        checkout: of TorchIntegral, for its arm.
+    """
 
     dataset: Dataset
     family: str
     recipe: Recipe
     seed: int
+    checkout: Path | None = None
 
     def network(self, partition: Partition | None = None) -> IntegralNetwork:
         """With the initial weights of the seed."""
@@ -98,13 +111,15 @@ class Setting:
             at=lambda one: candidates.make(one).module,
         )
 
+    def recipe_for(self, *, epochs: int = 0, rate: float = 1.0) -> Recipe:
+        """The recipe with other epochs, and a share of its learning rate."""
+        return dataclasses.replace(
+            self.recipe, epochs=epochs or self.recipe.epochs, learning_rate=rate * self.recipe.learning_rate
+        )
+
     def train(self, network: IntegralNetwork, gradients: Gradients, *, epochs: int = 0, rate: float = 1.0) -> None:
         """Chooses the best epoch at full width where gradients are plain, else at three widths."""
-        recipe = dataclasses.replace(
-            self.recipe,
-            epochs=epochs or self.recipe.epochs,
-            learning_rate=rate * self.recipe.learning_rate,
-        )
+        recipe = self.recipe_for(epochs=epochs, rate=rate)
         validated = [network.full_widths] if gradients is plain else None
         train_peer(network, self.dataset, recipe, self.seed, gradients, validated=validated)
 
@@ -189,12 +204,39 @@ def pruned_tuned(setting: Setting) -> Made:
     return Made(modules, widths, clock.seconds)
 
 
+def torch_pruning(setting: Setting) -> Made:
+    clock = _Clock()
+    network = _plainly_trained(setting, clock)
+    found = [by_package(network, setting.example, ratio) for ratio in RATIOS]
+    modules: list[nn.Module] = []
+    for module, _ in found:
+        alone = IntegralNetwork(module, setting.example, min_ratio=1.0)
+        modules += setting.sampled(alone, [alone.full_widths])
+    versions = {"torch-pruning": metadata.version("torch-pruning")}
+    return Made(modules, [widths for _, widths in found], clock.seconds, versions=versions)
+
+
+def torchintegral(setting: Setting) -> Made:
+    """As many passes as a sandwich: a quarter plainly, the rest after conversion."""
+    if setting.checkout is None:
+        raise SystemExit(f"the arm {PEER!r} needs a checkout: give its folder with --torchintegral.")
+    clock = _Clock()
+    network = _plainly_trained(setting, clock)
+    peer = ConvertedPeer(setting.checkout, network, setting.dataset.input_shape)
+    recipe = setting.recipe_for(epochs=(PASSES - 1) * setting.recipe.epochs, rate=TUNING_RATE)
+    with clock.running():
+        peer.train(setting.dataset, recipe, setting.seed)
+    widths = _widths(network)
+    versions = {"TorchIntegral": peer.version}
+    return Made([peer.at(one) for one in widths], widths, clock.seconds, at=peer.at, versions=versions)
+
+
 def _peer(what: str, gradients: Gradients, partition: Partition, epochs_factor: int = 1) -> Arm:
     return Arm(what, lambda setting: _one_model(gradients, partition, epochs_factor, setting))
 
 
 ARMS: dict[str, Arm] = {
-    "ours": Arm("`inn-automl run`: sandwich with a share of the labels; weights fitted where validation gains", ours),
+    OURS: Arm("`inn-automl run`: sandwich with a share of the labels; weights fitted where validation gains", ours),
     "usnet": _peer("US-Net as published: one share for all layers, soft targets alone", us_net, Nested()),
     "usnet-by-layer": _peer("US-Net with a width for each layer", us_net_by_layer, Nested()),
     "separate": Arm("a network for each width, each trained for as many steps", separate),
@@ -203,4 +245,11 @@ ARMS: dict[str, Arm] = {
     "converted": Arm("one plain training, then converted; a quarter of a US-Net's passes", converted),
     "pruned": Arm("the same plain training, the largest weights kept", pruned),
     "pruned-tuned": Arm("the same, each width fine-tuned; as many passes as a US-Net in all", pruned_tuned),
+    "torch-pruning": Arm("the same plain training, pruned by torch-pruning's group norm", torch_pruning),
+    PEER: Arm(
+        "the peer itself: the same plain training, converted by TorchIntegral (channels ordered; batch norm folded "
+        "away, so no statistics are re-estimated), then trained at a random size of every group a step by labels "
+        f"alone, at {TUNING_RATE:g} of the learning rate; as many passes as a US-Net in all",
+        torchintegral,
+    ),
 }

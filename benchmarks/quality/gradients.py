@@ -2,6 +2,7 @@
 
 A peer differs from `inn_automl.training.loop.train` in how a step makes its gradients, and in the partition; initial
 weights, order, augmentation, optimizer, schedule, clipping, number of steps and choice of the best epoch are the same.
+`fit` is the loop of all of them, whatever kind of network a peer's package makes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from inn_automl.data import Dataset
 from inn_automl.integral import IntegralNetwork
@@ -42,14 +43,43 @@ def train_peer(
     Args:
         validated: the widths by whose accuracy the best epoch is chosen; by default smallest, full, and one between.
     """
-    samples, validation = Samples(dataset, dataset.train), Samples(dataset, dataset.validation)
+    validation = Samples(dataset, dataset.validation)
     calibration = calibration_samples(dataset, NUM_CALIBRATION_WHILE_TRAINING)
-    validated = validated or [
-        network.smallest_widths,
-        {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups},
-        network.full_widths,
-    ]
-    optimizer, parameters = make_optimizer(network, recipe)
+    chosen = validated or validated_widths(network)
+
+    def score() -> int:
+        return sum(count_correct(calibrate(network, widths, calibration)[0], validation) for widths in chosen)
+
+    def step(x: Tensor, y: Tensor, rng: np.random.Generator) -> None:
+        gradients(network, x, y, recipe, rng)
+
+    optimizer, _ = make_optimizer(network, recipe)
+    fit(network, optimizer, dataset, recipe, seed, step, score)
+
+
+def validated_widths(network: IntegralNetwork) -> list[dict[str, int]]:
+    """Smallest, middle and full: those by which the best epoch of a network of many widths is chosen."""
+    middle = {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups}
+    return [network.smallest_widths, middle, network.full_widths]
+
+
+def fit(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int,
+    step: Callable[[Tensor, Tensor, np.random.Generator], None],
+    score: Callable[[], int],
+) -> None:
+    """Trains in place on the CPU; on return the network holds its best epoch and is in eval mode.
+
+    Args:
+        step: makes the gradients of a batch (N, *input_shape) with classes (N,).
+        score: of an epoch; the more the better, and the last of equals is kept.
+    """
+    samples = Samples(dataset, dataset.train)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     steps_per_epoch = len(samples) // recipe.batch_size
     best: dict[str, Tensor] = {}
     best_score = -math.inf
@@ -58,22 +88,21 @@ def train_peer(
         generator, rng = torch.Generator().manual_seed(order_seed), np.random.default_rng(width_seed)
         order = torch.randperm(len(samples), generator=generator)
         network.train()
-        for step in range(steps_per_epoch):
-            chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+        for index in range(steps_per_epoch):
+            chosen = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
             x, y = samples.standardized(chosen), samples.y[chosen]
             if recipe.augment:
                 x = augment(x, generator)
-            now = (epoch - 1) * steps_per_epoch + step
+            now = (epoch - 1) * steps_per_epoch + index
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(recipe, now, recipe.epochs * steps_per_epoch)
             optimizer.zero_grad(set_to_none=True)
-            gradients(network, x, y, recipe, rng)
+            step(x, y, rng)
             if recipe.max_gradient_norm is not None:
-                torch.nn.utils.clip_grad_norm_(list(parameters.values()), recipe.max_gradient_norm)
+                torch.nn.utils.clip_grad_norm_(parameters, recipe.max_gradient_norm)
             optimizer.step()
-        num_correct = [count_correct(calibrate(network, widths, calibration)[0], validation) for widths in validated]
-        if sum(num_correct) >= best_score:
-            best_score = sum(num_correct)
+        if (reached := score()) >= best_score:
+            best_score = reached
             best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     network.load_state_dict(best)
     network.eval()

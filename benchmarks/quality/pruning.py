@@ -1,12 +1,13 @@
-"""Magnitude pruning: the channels with the largest weights are kept."""
+"""Magnitude pruning: the channels with the largest weights are kept, by our coupling or by that of torch-pruning."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inn_automl.integral import IntegralNetwork
 
@@ -24,6 +25,28 @@ def by_magnitude(network: IntegralNetwork) -> dict[str, Tensor]:
                 if part.group >= 0:
                     energy[part.group] += values.reshape(part.outer, sizes[part.group], part.inner).sum((0, 2))
     return {group.name: e.argsort(descending=True) for group, e in zip(network.groups, energy, strict=True)}
+
+
+def by_package(network: IntegralNetwork, example: Tensor, ratio: float) -> tuple[nn.Module, dict[str, int]]:
+    """What torch-pruning leaves of the network's module at a share of the channels of every layer, and its widths.
+
+    By its group norm (G. Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023, section 3.3), each layer
+    by itself, in one step. Its own tracer finds what goes together; the last layer keeps its classes.
+    """
+    import torch_pruning  # of the dev extra, which no other benchmark that prunes needs
+
+    module = copy.deepcopy(network.module).eval()
+    last = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
+    importance = torch_pruning.importance.GroupMagnitudeImportance()
+    torch_pruning.pruner.BasePruner(
+        module, example, importance=importance, pruning_ratio=1 - ratio, ignored_layers=[last]
+    ).step()
+    widths = {}
+    for name, parameter in module.named_parameters():
+        for dim, parts in enumerate(network.coupling.axes[name]):
+            if len(parts) == 1 and parts[0].group >= 0:
+                widths[network.groups[parts[0].group].name] = parameter.shape[dim] // (parts[0].outer * parts[0].inner)
+    return module, widths
 
 
 def _size(part: Any, sizes: Sequence[int]) -> int:

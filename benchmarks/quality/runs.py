@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.quality.arms import ARMS, RATIOS, Made, Setting
+from benchmarks.quality.arms import ARMS, OURS, RATIOS, Made, Setting
 from benchmarks.quality.tasks import Task, load_task
 from benchmarks.report import hardware_name, installed_versions
 from inn_automl.devices.environment import describe_machine
@@ -58,12 +58,16 @@ def recipe_of(task: Task, num_train: int) -> Recipe:
     return dataclasses.replace(default_recipe(task.family, num_train), epochs=task.epochs)
 
 
-def execute(run: Run, folder: Path) -> dict[str, Any]:
-    """Trains and evaluates on one thread; the outcome, also written to the run's file. Accuracies are in %."""
+def execute(run: Run, folder: Path, checkout: Path | None = None) -> dict[str, Any]:
+    """Trains and evaluates on one thread; the outcome, also written to the run's file. Accuracies are in %.
+
+    Args:
+        checkout: of TorchIntegral, for its arm.
+    """
     torch.set_num_threads(1)
     started_at = time.monotonic()
     dataset = load_task(run.task.dataset)
-    setting = Setting(dataset, run.task.family, run.recipe, run.seed)
+    setting = Setting(dataset, run.task.family, run.recipe, run.seed, checkout)
     made = ARMS[run.arm].make(setting)
     network = setting.network()
     splits = {name: split_samples(dataset, name) for name in ("validation", "test")}
@@ -78,7 +82,7 @@ def execute(run: Run, folder: Path) -> dict[str, Any]:
         "train_s": round(made.train_s, 1),
         "seconds": round(time.monotonic() - started_at, 1),
         "machine": hardware_name(describe_machine()),
-        "versions": installed_versions(),
+        "versions": {**installed_versions(), **made.versions},
     }
     write_json(run.path(folder), outcome)
     return outcome
@@ -121,7 +125,7 @@ def area(outcome: dict[str, Any]) -> float:
     return float(np.trapezoid(accuracy, macs) / (macs[-1] - macs[0]))
 
 
-def execute_all(runs: Sequence[Run], folder: Path, workers: int) -> list[dict[str, Any]]:
+def execute_all(runs: Sequence[Run], folder: Path, workers: int, checkout: Path | None = None) -> list[dict[str, Any]]:
     """Outcomes in the order of the runs; what is not finished is trained, `workers` at a time.
 
     Raises:
@@ -136,7 +140,7 @@ def execute_all(runs: Sequence[Run], folder: Path, workers: int) -> list[dict[st
         # A fork would copy the parent's thread pools in an unusable state.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(left)), mp_context=context) as pool:
-            futures = {pool.submit(execute, run, folder): run for run in left}
+            futures = {pool.submit(execute, run, folder, checkout): run for run in left}
             for number, future in enumerate(as_completed(futures), 1):
                 outcomes[futures[future]] = outcome = future.result()
                 name = futures[future].path(folder).stem
@@ -153,9 +157,15 @@ def execute_all(runs: Sequence[Run], folder: Path, workers: int) -> list[dict[st
 
 
 def finished(run: Run, folder: Path) -> dict[str, Any] | None:
-    """The outcome of a run that was done before, with the same settings."""
+    """The outcome of a run that was done before, with the same settings.
+
+    A field that recipes got since then changes the package's own training; peers do not read it.
+    """
     path = run.path(folder)
     if not path.exists():
         return None
     outcome: dict[str, Any] = read_json(path)
-    return outcome if {key: outcome.get(key) for key in run.identity()} == run.identity() else None
+    found = {key: outcome.get(key) for key in run.identity()}
+    if run.arm != OURS:
+        found["recipe"] = {**run.recipe.to_dict(), **found["recipe"]}
+    return outcome if found == run.identity() else None

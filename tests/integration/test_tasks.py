@@ -32,7 +32,7 @@ def spec(dataset: Path, family: str | None, **training: object) -> JobSpec:
     budget = {
         "devices": [{"name": "here", "max_latency_ms": 50.0, "precisions": ["fp32", "int8"]}],
         "training": {"max_minutes": 5, "trials": 1, **training},
-        "search": {"max_evaluations": 6, "batch_size": 3, "max_measurements": 8, "tune_seconds": 1.0},
+        "search": {"max_evaluations": 6, "batch_size": 3, "max_measurements": 12, "tune_seconds": 1.0},
     }
     return parse(JobSpec, {"dataset": str(dataset), "family": family, "budget": budget}, where="the test's job")
 

@@ -134,8 +134,8 @@ def test_an_extension_takes_over_what_was_tuned(job: dict[str, Any], tmp_path: P
 
 
 def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Path) -> None:
-    plain = read_bundle(discretize_job(finished_job.folder, 0.5, tmp_path))
-    path = discretize_job(finished_job.folder, 0.5, tmp_path, tune_seconds=SECONDS)
+    plain = read_bundle(discretize_job(finished_job.folder, 0.25, tmp_path))
+    path = discretize_job(finished_job.folder, 0.25, tmp_path, tune_seconds=SECONDS)
     tuned = read_bundle(path)
     assert path == tmp_path / f"{point_id(plain.widths, tune_seconds=SECONDS)}.zip"
     assert tuned.tuning
@@ -145,7 +145,7 @@ def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Pat
     assert tuned.model_dump(include=same) == plain.model_dump(include=same)
     for seconds in (-1.0, 3601.0, float("nan")):
         with pytest.raises(InputError, match="more than 0, at most 3600 s"):
-            discretize_job(finished_job.folder, 0.5, tmp_path, tune_seconds=seconds)
+            discretize_job(finished_job.folder, 0.25, tmp_path, tune_seconds=seconds)
 
 
 def test_nothing_is_tuned_unless_it_is_asked_for(finished_job: FinishedJob) -> None:

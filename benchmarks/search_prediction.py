@@ -23,11 +23,11 @@ from inn_automl.devices.latency import QUICK, THOROUGH, measure
 from inn_automl.devices.predictor import LatencyPredictor
 from inn_automl.search.space import SearchSpace, Widths
 from inn_automl.stages.calibrating import NUM_CALIBRATION_WIDTHS
+from inn_automl.stages.measuring import MAX_FINALISTS
 from inn_automl.storage import read_json, write_json
 
 NUM_HELD_OUT = 60
-_THOROUGH = replace(THOROUGH, max_s=300.0, num_memory_runs=0)
-"""A front holds 20 models at most, for which 90 s are enough; here are three times as many."""
+_THOROUGH = replace(THOROUGH, num_memory_runs=0)
 
 
 def predictions(folder: Path, truth: Truth, dataset: Dataset) -> dict[str, dict[str, Any]]:
@@ -52,12 +52,20 @@ def _errors(path: Path, truth: Truth, dataset: Dataset, device: int) -> dict[str
         print(f"{DEVICES[device].name}: calibrating, and measuring {NUM_HELD_OUT} other widths", file=sys.stderr)
         template = template_for(network, dataset)
         record = {}
-        for name, widths, protocol in (("fitted", fitted, QUICK), ("held_out", held_out, _THOROUGH)):
+        # As in a job: the calibration's models together, of others no more than a front's finalists.
+        for name, widths, protocol, size in (
+            ("fitted", fitted, QUICK, len(fitted)),
+            ("held_out", held_out, _THOROUGH, MAX_FINALISTS),
+        ):
             models = {}
             for i, one in enumerate(widths):
                 models[str(i)] = path.parent / "onnx" / f"prediction-{name}-{i}.onnx"
                 template.export(network.discretize(one).eval(), models[str(i)], widths=one)
-            measured = measure(models, DEVICES[device], protocol=protocol)
+            measured = {}
+            names = list(models)
+            for first in range(0, len(names), size):
+                together = {one: models[one] for one in names[first : first + size]}
+                measured.update(measure(together, DEVICES[device], protocol=protocol))
             record[name] = {
                 "ms": [measured[str(i)].summary.at_percentile for i in range(len(widths))],
                 "ci_ms": [list(measured[str(i)].summary.comparison_ci) for i in range(len(widths))],

@@ -121,7 +121,7 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
     report.notes += [
         f"Median seconds on one thread: training {seconds['train']:.1f}, converting {seconds['convert']:.2f}, and "
         f"{seconds['discretize']:.2f} for each width.",
-        "All families at their defaults. The test split is seen once for each width; which of two fits a width gets "
+        "All families at their defaults. The test split is seen once for each width; which of three fits a width gets "
         "was decided by the outputs on the training samples that it was fitted to, without labels.",
     ]
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -15,9 +16,12 @@ from inn_automl.errors import CorruptFileError, StorageError
 Download = Callable[[str], Iterable[bytes]]
 """The bytes of the model with a hash."""
 
+_ABANDONED_S = 3600.0
+"""A download that has not grown for so long has no agent any more."""
+
 
 class ModelCache:
-    """A folder of ONNX files named by their hash.
+    """A folder of ONNX files named by their hash; several agents may share it.
 
     Args:
         max_bytes: what was used longest ago goes when there is more; what is measured now always has room.
@@ -73,18 +77,25 @@ class ModelCache:
             Path(temporary).unlink(missing_ok=True)
 
     def _make_room(self, models: Mapping[str, ModelFile]) -> None:
-        """Drops what is left of downloads, and what was used longest ago."""
-        for partial in self._folder.glob(".*.part"):
-            partial.unlink(missing_ok=True)
+        """Drops what was left of downloads, and what was used longest ago. Another agent may do so at the same time."""
+        for partial, stat in self._found(".*.part").items():
+            if time.time() - stat.st_mtime > _ABANDONED_S:
+                partial.unlink(missing_ok=True)
         wanted = {model.sha256: model.size_bytes for model in models.values()}
-        others = [path for path in self._folder.glob("*.onnx") if path.stem not in wanted]
-        sizes = {path: path.stat() for path in others}
-        total = sum(wanted.values()) + sum(stat.st_size for stat in sizes.values())
-        for path in sorted(others, key=lambda path: sizes[path].st_mtime_ns):
+        others = {path: stat for path, stat in self._found("*.onnx").items() if path.stem not in wanted}
+        total = sum(wanted.values()) + sum(stat.st_size for stat in others.values())
+        for path in sorted(others, key=lambda path: others[path].st_mtime_ns):
             if total <= self._max_bytes:
                 break
             path.unlink(missing_ok=True)
-            total -= sizes[path].st_size
+            total -= others[path].st_size
+
+    def _found(self, pattern: str) -> dict[Path, os.stat_result]:
+        found = {}
+        for path in self._folder.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = path.stat()
+        return found
 
 
 def _hash(path: Path) -> str | None:

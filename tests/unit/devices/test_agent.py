@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 import time
@@ -304,6 +305,20 @@ def test_cache_drops_what_was_used_longest_ago(tmp_path: Path) -> None:
 
 def test_cache_has_room_for_what_is_measured_now(tmp_path: Path) -> None:
     assert ModelCache(tmp_path, 0).collect(MODELS, lambda sha256: [CONTENT])["m"].read_bytes() == CONTENT
+
+
+def test_cache_leaves_the_download_of_another_agent_alone(tmp_path: Path) -> None:
+    other = {"m": ModelFile(sha256=hashlib.sha256(b"other").hexdigest(), size_bytes=5)}
+    abandoned = tmp_path / ".abandoned.part"
+    abandoned.write_bytes(b"a mod")
+    os.utime(abandoned, (0, 0))
+
+    def fetch(sha256: str) -> Iterator[bytes]:
+        ModelCache(tmp_path, 100).collect(other, lambda sha256: [b"other"])
+        yield CONTENT
+
+    assert ModelCache(tmp_path, 100).collect(MODELS, fetch)["m"].read_bytes() == CONTENT
+    assert not abandoned.exists()
 
 
 @pytest.mark.parametrize("content", [b"another", b"a model and more", b""])

@@ -4,8 +4,9 @@ All models of one call are measured together, in several fresh processes one aft
 inside of one, `confidence` what is made of the samples. Fresh ones, because the caller's own threads (torch, Ray) must
 not disturb a measurement, and because how a process happens to lie in memory stays with it as long as it lives.
 
-A process in which the machine ran at another speed than in the others, by the reference model, does not count and is
-repeated, as `timing` does with the batches of one process.
+A process in which the machine ran at another speed than in the others, or than in an earlier measurement that this one
+is to be compared with, by the reference model, does not count and is repeated, as `timing` does with the batches of one
+process.
 
 The processes are not pinned to cores. Pinned, a model was no steadier on a quiet machine, and on a shared one slower:
 it must share that core with whoever else is put there, where the scheduler would have moved it to an idle one.
@@ -151,8 +152,18 @@ class _Campaign:
 
     def _drift(self, process: _Process) -> float:
         """By what share the reference model was off in a process."""
+        if process.reference_ns is None:
+            return 0.0
+        return abs(process.reference_ns / (1e6 * self._protocol.reference_ms or self._usual_ns()) - 1)
+
+    def _usual_ns(self) -> float:
+        """What the reference model took in the process that most others agree with; of two such the slower one.
+
+        A machine that switches between two speeds has a median where it never is.
+        """
         levels = [one.reference_ns for one in self._processes if one.reference_ns is not None]
-        return 0.0 if process.reference_ns is None else abs(process.reference_ns / statistics.median(levels) - 1)
+        share = self._protocol.max_process_drift
+        return max(levels, key=lambda level: (sum(abs(one / level - 1) <= share for one in levels), level))
 
     def _calm(self) -> list[_Process]:
         return [one for one in self._processes if self._drift(one) <= self._protocol.max_process_drift]
@@ -255,6 +266,8 @@ class _Campaign:
         if waited > MAX_WAITED:
             return f"other programs had the cores for {waited:.0%} of the time"
         if (drift := max(map(self._drift, kept))) > protocol.max_process_drift:
+            if protocol.reference_ms:
+                return f"the machine was not as fast as before: the reference model was off by {drift:.0%}"
             return f"the machine's speed changed by {drift:.0%} from process to process, by the reference model"
         if drifted > 0:
             return (

@@ -52,10 +52,13 @@ class Protocol:
     """A batch is timed again where the reference model beside it was off by more than this share of its median in the
     process. Alone on a machine, one batch in a hundred is: see docs/measuring.md."""
     max_process_drift: float = 0.1
-    """Another process is started for one in which the reference model's median was off by more than this share of that
-    in the others; alone on a machine it is off by 2 %."""
-    max_repeated: int = 4
-    """Processes that may be started for drifted ones."""
+    """Another process is started for one in which the reference model's median was off by more than this share of what
+    it is in most (or of `reference_ms`); alone on a machine it is off by 2 %."""
+    reference_ms: float = 0.0
+    """What the reference model took in the measurements that this one is to be compared with. A virtual machine whose
+    two cores are at times two threads of one core has two speeds, for many seconds each. 0: it is not known."""
+    max_repeated: int = 10
+    """Processes that may be started for drifted ones: the wrong speed may last for half a minute."""
     num_memory_runs: int = 3
     """Runs after which a model's peak memory is read, in a process of its own; 0: memory is not measured."""
     seed: int = 0

@@ -8,6 +8,7 @@ normalization belong to one width only, so each discretized network gets its own
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from inn_automl.errors import InputError
-from inn_automl.integral.compensation import RULES, Compensator
+from inn_automl.integral.compensation import RULES, Compensator, Rule
 from inn_automl.integral.normalization import reestimate_normalization
 from inn_automl.objectives import Score, objective_of
 
@@ -35,6 +36,9 @@ NUM_FITTED = 512
 FITTED_VALUES = 2**23
 """Input values that weights are fitted on at most, for all of them are in memory at once, with what layers make of
 them: 512 images of 64 x 64, 55 of 224 x 224."""
+
+_PROBES = (0.0, 1 / 3, 2 / 3)
+"""Widths, from the smallest to the full ones, at which it is seen what fits are good for."""
 
 BATCH_VALUES = {"cpu": 2**16, "cuda": 2**21}
 """Input values per batch without gradients. On a CPU, activations (some 50 times the input) should stay near its cache:
@@ -158,8 +162,8 @@ class Candidate:
 class Candidates:
     """The one way any candidate of a network is made.
 
-    At the full width its weights are the network's; at others they are sampled, or fitted by one of
-    `compensation.RULES`: the first of these that is best on the validation samples.
+    At the full width its weights are the network's; at others they are sampled, or fitted by one of `rules`: the first
+    of these that is best on the validation samples.
 
     Attributes:
         network: as given.
@@ -188,12 +192,12 @@ class Candidates:
         Raises:
             WidthsError: widths that the network does not allow.
         """
-        best: Candidate | None = None
-        for is_fitted, module in self._discretized(widths):
-            found = self.settle(module, is_fitted=is_fitted)
-            if best is None or found.score.quality > best.score.quality:
-                best = found
-        assert best is not None
+        best = self.settle(self.network.discretize(widths), is_fitted=False)
+        if dict(widths) != self.network.full_widths:
+            for rule in self.rules:
+                found = self._fitted(widths, rule)
+                if found.score.quality > best.score.quality:
+                    best = found
         return best
 
     def settle(self, module: nn.Module, *, is_fitted: bool) -> Candidate:
@@ -201,11 +205,23 @@ class Candidates:
         num_samples = _settle(module, self._calibration)
         return Candidate(module, is_fitted, score_of(module, self._validation), num_samples)
 
-    def _discretized(self, widths: Mapping[str, int]) -> Iterator[tuple[bool, nn.Module]]:
-        yield False, self.network.discretize(widths)
-        if self._compensator is not None and dict(widths) != self.network.full_widths:
-            for rule in RULES:
-                yield True, self._compensator.discretize(widths, rule)
+    @functools.cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """Those of `compensation.RULES` that are tried at every width: better than samples at the mean of a few.
+
+        A network that was trained at reduced widths computes well with samples, and each rule that is tried costs as
+        much as the samples do.
+        """
+        if self._compensator is None:
+            return ()
+        least = self.network.min_ratio
+        probes = [self.network.uniform_widths(least + (1 - least) * share) for share in _PROBES]
+        sampled = sum(self.settle(self.network.discretize(one), is_fitted=False).score.quality for one in probes)
+        return tuple(rule for rule in RULES if sum(self._fitted(one, rule).score.quality for one in probes) > sampled)
+
+    def _fitted(self, widths: Mapping[str, int], rule: Rule) -> Candidate:
+        assert self._compensator is not None
+        return self.settle(self._compensator.discretize(widths, rule), is_fitted=True)
 
 
 def _compensator(network: IntegralNetwork, calibration: Samples) -> Compensator | None:

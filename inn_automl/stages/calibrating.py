@@ -13,7 +13,9 @@ Everything is written before it is used, so that a job that was stopped goes on 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,10 @@ from inn_automl.storage import read_json, write_json
 
 NUM_CALIBRATION_WIDTHS, CALIBRATION_SHARE = 36, 0.6
 """Widths measured before the search, and the share of all allowed measurements that they may take."""
+CALIBRATION = replace(QUICK, min_processes=6, max_processes=6, max_s=40.0)
+"""Everything after it is told by it: it takes longer than a busy neighbour or another clock rate often lasts."""
+NUM_ANCHORS = 3
+"""Calibration widths (the narrowest, the widest and one between) that later ones are measured beside."""
 NUM_CHECKED, MIN_KEPT = 8, 20
 """Fresh widths that measurements of earlier jobs are compared with, and how many of these make it worth it."""
 DISTRUST_FACTOR = 2
@@ -111,6 +117,12 @@ class PrecisionLatency:
         return limit - self._num_planned() - self.num_made
 
     @property
+    def reference_ms(self) -> float:
+        """What the reference model took in the median of these measurements (of two, the slower); 0: not known."""
+        taken = [rows[0].get("reference_ms") for rows in (self._calibration, *(one["rows"] for one in self._rounds))]
+        return statistics.median_high([one for one in taken if one] or [0.0])
+
+    @property
     def last_batch(self) -> int:
         """Number of finished batches at the latest round; -1 before the first."""
         return int(self._rounds[-1]["batch"]) if self._rounds else -1
@@ -140,8 +152,8 @@ class PrecisionLatency:
 
     def measure(self, batch: int, widths: Sequence[Widths]) -> None:
         """Measures widths together after a number of finished batches, keeps what was found, and fits anew."""
-        rows, _ = self._measure(widths, ROUND)
-        self._rounds.append({"batch": batch, "rows": rows})
+        rows, level = self._measure_beside(self._calibration, widths, ROUND)
+        self._rounds.append({"batch": batch, "rows": rows, "level": level})
         write_json(self._path("-rounds"), self._rounds)
         self._fit()
 
@@ -175,7 +187,7 @@ class PrecisionLatency:
         return self._job.folder / "search" / f"calibration-{self._key}{ending}.json"
 
     def _rows(self) -> list[dict[str, Any]]:
-        return [*self._calibration, *(row for one in self._rounds for row in one["rows"])]
+        return _at_usual_level(self._calibration, self._rounds)
 
     def _num_planned(self) -> int:
         limit = self._job.spec.budget.search.max_measurements
@@ -209,9 +221,9 @@ class PrecisionLatency:
         if not any(all(getattr(one, key) == getattr(self.budget, key) for key in _SETTINGS) for one in known):
             return False
         rounds = parent / "search" / self._path("-rounds").name
-        later = [row for one in read_json(rounds) for row in one["rows"]] if rounds.exists() else []
+        later = read_json(rounds) if rounds.exists() else []
         self._job.inherit(f"search/{self._path('-kept').name}")
-        write_json(self._path(), [*read_json(parent / "search" / name), *later])
+        write_json(self._path(), _at_usual_level(read_json(parent / "search" / name), later))
         return True
 
     def _calibrate(self) -> None:
@@ -221,13 +233,13 @@ class PrecisionLatency:
         first = chosen
         if self._is_known() and len(chosen) > NUM_CHECKED:
             first = [*chosen[:2], *chosen[-(NUM_CHECKED - 2) :]]
-        rows, environment = self._measure(first, QUICK)
+        rows, environment = self._measure(first, CALIBRATION)
         self._place = describe_place(self.budget, environment)
         if len(first) < len(chosen):
             self._kept = self._verified(rows, self._place)
             if not self._kept:
                 rest = [widths for widths in chosen if widths not in first]
-                rows += self._measure(rest, QUICK)[0]
+                rows += self._measure_beside(rows, rest, CALIBRATION)[0]
         kept = {"place": self._place, "rows": [[one.latency_ms, one.layers] for one in self._kept]}
         write_json(self._path("-kept"), kept)
         write_json(self._path(), rows)
@@ -255,6 +267,22 @@ class PrecisionLatency:
             return []
         return [KnownLatency(one.layers, one.latency_ms * verdict.scale) for one in kept]
 
+    def _measure_beside(
+        self, known: Sequence[Mapping[str, Any]], widths: Sequence[Widths], protocol: Protocol
+    ) -> tuple[list[dict[str, Any]], float]:
+        """Rows of widths, measured together with some that are known: as if measured when these were.
+
+        Returns:
+            And by what factor everything took longer now than then.
+        """
+        anchors = known[:NUM_ANCHORS]
+        rows, _ = self._measure([*(row["widths"] for row in anchors), *widths], protocol)
+        again, new = rows[: len(anchors)], rows[len(anchors) :]
+        level = statistics.median(
+            now["latency_ms"] / then["latency_ms"] for now, then in zip(again, anchors, strict=True)
+        )
+        return [{**row, "latency_ms": row["latency_ms"] / level} for row in new], level
+
     def _measure(self, widths: Sequence[Widths], protocol: Protocol) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Rows of widths, measured together, and what they were measured on."""
         name, progress = self._called, self._job.progress
@@ -272,15 +300,17 @@ class PrecisionLatency:
             if is_round
             else lambda share: progress.update(0.5 + 0.5 * share, detail=f"{name}: measuring"),
         )
+        environment = next(iter(found.values())).environment
         rows = [
             {
                 "widths": dict(one),
                 "latency_ms": found[key].summary.at_percentile,
                 "size_bytes": models[key].stat().st_size,
+                "reference_ms": environment.get("reference_ms"),
             }
             for key, one in zip(models, widths, strict=True)
         ]
-        return rows, next(iter(found.values())).environment
+        return rows, environment
 
     def _export(self, widths: Widths) -> Path:
         """The ONNX file of widths, for timing: its statistics are not re-estimated, which changes no operation."""
@@ -293,6 +323,15 @@ class PrecisionLatency:
             if not self._job.inherit(f"{name}.{self.precision}.onnx"):
                 convert_file(source, path, self.precision, self._job.dataset)
         return path
+
+
+def _at_usual_level(
+    calibration: Sequence[Mapping[str, Any]], rounds: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """All rows, as if measured when the device was as fast as it was in most of the measurements."""
+    level = statistics.median_high([1.0, *(one.get("level", 1.0) for one in rounds)])
+    rows = [*calibration, *(row for one in rounds for row in one["rows"])]
+    return [{**row, "latency_ms": level * row["latency_ms"]} for row in rows]
 
 
 def _fitted(rows: Sequence[KnownLatency]) -> LatencyPredictor:

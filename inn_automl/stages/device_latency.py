@@ -74,6 +74,11 @@ class DeviceLatency:
         )
 
     @property
+    def reference_ms(self) -> float:
+        """What the reference model took in the median of the measurements; 0 where it is not known."""
+        return next(iter(self._by_precision.values())).reference_ms
+
+    @property
     def num_made(self) -> int:
         return sum(one.num_made for one in self._by_precision.values())
 

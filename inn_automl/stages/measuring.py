@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from inn_automl.devices.measurement import LatencyMeasurement, PeakMemory
+from inn_automl.devices.measurement import THOROUGH, LatencyMeasurement, PeakMemory
 from inn_automl.errors import MeasurementError, SpecError
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import Widths
@@ -121,7 +121,7 @@ def measure_finalists(
             low = 0.4 + 0.6 * position / len(searched)
             names = [point_id(c.widths, c.precision) for c in finalists]
             with job.attempt(device.budget, MeasurementError, SpecError):
-                found.append((device, names, _measure(job, device.budget, names, low, 0.6 / len(searched))))
+                found.append((device, names, _measure(job, device, names, low, 0.6 / len(searched))))
         known = {
             name: Finalist(
                 **_facts(models[name], candidate.quality),
@@ -170,12 +170,14 @@ def _facts(model: Model, quality: float) -> dict[str, Any]:
     return facts if model.quality is not None else {**facts, "quality": quality}
 
 
-def _measure(job: Job, device: DeviceBudget, names: Sequence[str], low: float, share: float) -> _Measured:
+def _measure(job: Job, searched: SearchedDevice, names: Sequence[str], low: float, share: float) -> _Measured:
+    device = searched.budget
     path = job.folder / "measuring" / f"{device.name}.json"
     if not path.exists():
         found = job.measure(
             {name: onnx_path(job, name) for name in names},
             device,
+            protocol=replace(THOROUGH, reference_ms=searched.reference_ms),
             on_progress=lambda done: job.progress.update(
                 low + share * done, detail=f"{device.name}: {len(names)} models"
             ),

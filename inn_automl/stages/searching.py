@@ -34,6 +34,8 @@ class SearchedDevice:
     feasible: list[bool]
     """Whether each candidate is predicted to keep this device's bounds."""
     predictor_error: PredictorError
+    reference_ms: float
+    """What the reference model took while predictions were learned; 0 where it is not known."""
     num_measured: int
     granularity: Granularity | None
     hypervolume: list[float]
@@ -139,6 +141,7 @@ def _searched(latency: DeviceLatency, outcome: DeviceOutcome, metric: Metric) ->
         ],
         feasible=[candidate.feasible for candidate in offered],
         predictor_error=latency.error,
+        reference_ms=latency.reference_ms,
         num_measured=latency.num_measured,
         granularity=latency.granularity(),
         hypervolume=list(outcome.hypervolume),

@@ -20,7 +20,7 @@ from inn_automl.errors import StorageError
 from inn_automl.object_store import ObjectStore
 from inn_automl.precision import DEFAULT
 from inn_automl.spec import DeviceBudget
-from inn_automl.stages.calibrating import NUM_CALIBRATION_WIDTHS, NUM_CHECKED, PrecisionLatency
+from inn_automl.stages.calibrating import NUM_ANCHORS, NUM_CALIBRATION_WIDTHS, NUM_CHECKED, PrecisionLatency
 from inn_automl.stages.job import Job
 from inn_automl.training.trial import Architecture
 
@@ -97,16 +97,34 @@ def test_rounds_are_kept_counted_and_followed(tmp_path: Path) -> None:
     latency, _ = calibrated(tmp_path, measure)
     assert measure.calls == [NUM_CALIBRATION_WIDTHS] and (latency.num_left, latency.last_batch) == (24, -1)
     widths = some_widths(latency, 5)
-    measure.factor = 1.5
     latency.measure(3, widths)
+    assert measure.calls == [NUM_CALIBRATION_WIDTHS, 5 + NUM_ANCHORS]
     assert (latency.num_made, latency.num_left, latency.last_batch) == (5, 19, 3)
     rows = json.loads((tmp_path / "search" / "calibration-one-thread-rounds.json").read_text())[0]["rows"]
     assert [one["widths"] for one in rows] == list(widths)
     assert [one.latency_ms for one in latency.predict(widths)] == [one["latency_ms"] for one in rows]
     again, _ = calibrated(tmp_path, measure)
     assert len(measure.calls) == 2
+    assert again.reference_ms == latency.reference_ms > 0
     more = some_widths(latency, 9)
     assert again.predict(more) == latency.predict(more) and again.num_made == 5
+
+
+def test_rounds_are_told_at_the_speed_that_the_machine_mostly_has(tmp_path: Path) -> None:
+    measure = BySize(factor=1.5)
+    latency, _ = calibrated(tmp_path, measure)
+    widths, *others = (some_widths(latency, 20)[i : i + 5] for i in range(0, 20, 5))
+    slow = [one.latency_ms for one in latency.predict(others[-1])]
+    expected = [one.latency_ms / 1.5 for one in latency.predict(widths)]
+    measure.factor = 1.0
+    latency.measure(0, widths)
+    assert [one.latency_ms for one in latency.predict(widths)] == pytest.approx([1.5 * ms for ms in expected], rel=0.05)
+    latency.measure(1, others[0])  # the calibration is in the minority now
+    assert [one.latency_ms for one in latency.predict(widths)] == pytest.approx(expected, rel=0.05)
+    measure.factor = 3.0
+    latency.measure(2, others[1])
+    # Levels are 1.0, 0.67, 0.67 and 2.0 of the calibration's: of the two in the middle the slower one.
+    assert [one.latency_ms for one in latency.predict(others[-1])] == pytest.approx(slow, rel=0.05)
 
 
 def test_a_later_job_starts_from_what_an_earlier_one_measured(tmp_path: Path, store: CalibrationStore) -> None:
@@ -114,7 +132,7 @@ def test_a_later_job_starts_from_what_an_earlier_one_measured(tmp_path: Path, st
     latency, _ = calibrated(tmp_path / "first", first, store)
     latency.measure(0, some_widths(latency, 8))
     latency.keep()
-    assert first.calls == [NUM_CALIBRATION_WIDTHS, 8]
+    assert first.calls == [NUM_CALIBRATION_WIDTHS, 8 + NUM_ANCHORS]
     one, notes = calibrated(tmp_path / "later", later, store)
     assert later.calls == [NUM_CHECKED] and "measurements of earlier jobs are used (8 fresh" in notes[0]
     assert "of earlier jobs" in one.describe()
@@ -133,7 +151,7 @@ def test_a_machine_that_has_changed_is_calibrated_anew(tmp_path: Path, store: Ca
     calibrated(tmp_path / "first", BySize(), store)
     changed = BySize(factor=5.0)
     latency, notes = calibrated(tmp_path / "changed", changed, store)
-    assert changed.calls == [NUM_CHECKED, NUM_CALIBRATION_WIDTHS - NUM_CHECKED] and "dropped" in notes[0]
+    assert changed.calls == [NUM_CHECKED, NUM_CALIBRATION_WIDTHS - NUM_CHECKED + NUM_ANCHORS] and "dropped" in notes[0]
     assert "of earlier jobs" not in latency.describe()
     third = BySize(factor=5.0)
     assert "are used (" in calibrated(tmp_path / "third", third, store)[1][0]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -173,6 +174,33 @@ def test_says_that_the_speed_never_settled(monkeypatch, path):
     assert num_started == 5
     assert len(found.samples_ms) == 2
     assert "the machine's speed changed by" in found.remark
+
+
+@pytest.mark.parametrize(("reference_ms", "expected"), [(0.0, 1.25), (1e-4, 1.0), (1.25e-4, 1.25)])
+def test_one_of_two_speeds_counts(monkeypatch, path, reference_ms, expected):
+    """That of most processes, or the one that was asked for."""
+    speeds = itertools.cycle([1.25, 1.0])
+
+    def answer(request, *, stalled_s, on_event):
+        speed = next(speeds)
+        return answer_of({"m": [round(1_000_000 * speed)] * 5}, reference_ns=100.0 * speed)
+
+    monkeypatch.setattr(latency, "run_timing", answer)
+    protocol = dataclasses.replace(
+        NO_MEMORY, min_processes=4, max_processes=4, max_repeated=6, reference_ms=reference_ms
+    )
+    found = measure({"m": path}, DeviceBudget(name="d"), protocol=protocol)["m"]
+    assert [process[0][0] for process in found.samples_ms] == [expected] * 4
+    assert found.settled
+    assert found.environment["reference_ms"] == pytest.approx(expected * 1e-4)
+
+
+def test_says_that_the_machine_is_not_as_fast_as_before(monkeypatch, path):
+    monkeypatch.setattr(latency, "run_timing", lambda *_, **__: answer_of({"m": [10**6]}, reference_ns=100.0))
+    protocol = dataclasses.replace(TINY, reference_ms=2e-4)
+    assert "was not as fast as before: the reference model was off by 50%" in (
+        measure({"m": path}, DeviceBudget(name="d"), protocol=protocol)["m"].remark
+    )
 
 
 def test_says_that_batches_drifted(monkeypatch, path):

@@ -57,6 +57,8 @@ class Recorded:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
+        self.expected: dict[str, float] = {}
+        """By device, what the reference model was expected to take, by the last measurement that was told."""
 
     def __call__(
         self,
@@ -67,6 +69,8 @@ class Recorded:
         on_progress: Callable[[float], None] | None = None,
     ) -> dict[str, LatencyMeasurement]:
         self.calls.append((device.name, len(models)))
+        if protocol.reference_ms:
+            self.expected[device.name] = protocol.reference_ms
         return measure_quickly(models, device, on_progress=on_progress)
 
 
@@ -101,7 +105,14 @@ def extended(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory
     backend = Counting()
     result = extend_job(spec, finished_job.folder, folder, backend=backend, measure=recorded)
     assert contents(finished_job.folder) == before
-    return {"spec": spec, "folder": folder, "result": result, "backend": backend, "calls": recorded.calls}
+    return {
+        "spec": spec,
+        "folder": folder,
+        "result": result,
+        "backend": backend,
+        "calls": recorded.calls,
+        "expected": recorded.expected,
+    }
 
 
 def test_extension_measures_fronts_of_the_same_network(finished_job: FinishedJob, extended: dict[str, Any]) -> None:
@@ -150,6 +161,14 @@ def test_known_device_is_not_calibrated_again(finished_job: FinishedJob, extende
     assert [device for device, _ in calls[-4:]] == ["one-thread", "new"] * 2
     assert all(num <= 8 + 3 for _, num in calls[2:-4])  # beside three of the calibration
     assert all(num == 1 for _, num in calls[-2:])
+
+
+def test_finalists_are_measured_at_the_speed_of_before(extended: dict[str, Any]) -> None:
+    for device in ("one-thread", "new"):
+        calibration = json.loads((extended["folder"] / "search" / f"calibration-{device}.json").read_text())
+        rounds = measured_in_search(extended["folder"], device)
+        levels = [row["reference_ms"] for row in (*calibration, *rounds)]
+        assert min(levels) <= extended["expected"][device] <= max(levels)
 
 
 def test_what_was_measured_is_not_measured_again(extended: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from inn_automl.devices.confidence import _T95, half_width, relative_width, summarize
+from inn_automl.devices.confidence import _T95, SESSION, half_width, relative_width, summarize
 
 LATENCY = st.floats(1e-3, 1e3)
 
@@ -50,6 +50,12 @@ def test_interval_holds_for_another_process(num_processes):
         held += found.ci[0] <= np.exp(another) <= found.ci[1]
     # The pooled percentile is put into the interval, which makes it a little too wide.
     assert 0.94 <= held / num_trials <= 0.975
+
+
+def test_processes_that_agree_say_nothing_of_another_hour():
+    found = summarize({"m": samples([0.0, 0.0, 0.0])}, 95)["m"]
+    assert found.ci == pytest.approx((np.exp(-SESSION), np.exp(SESSION)))
+    assert found.comparison_ci == (1.0, 1.0)
 
 
 def test_mean_interval_covers_the_mean():

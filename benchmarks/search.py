@@ -102,6 +102,9 @@ def summarize(
         "Blocks that other programs disturbed, as a share of all: "
         + "; ".join(f"{name}: {np.mean(shares):.0%}" for name, shares in truth.disturbed.items()),
     ]
+    for name, one in predictions.items():
+        said = [*one["notes"], *dict.fromkeys(remark for remarks in one["remarks"] for remark in remarks)]
+        report.notes += [f"While {name} was calibrated and measured: {sentence}." for sentence in said]
     report.raw = {
         "figures": {"hypervolume_share_percent": shares, "prediction": predictions},
         "runs": {arm: [one.to_dict() for one in runs] for arm, runs in found.items()},

@@ -54,6 +54,8 @@ CALIBRATION = replace(QUICK, min_processes=6, max_processes=6, max_s=40.0)
 """Everything after it is told by it: it takes longer than a busy neighbour or another clock rate often lasts."""
 NUM_ANCHORS = 3
 """Calibration widths (the narrowest, the widest and one between) that later ones are measured beside."""
+FEWEST_ROUNDS = 2
+"""Rounds that tell whether a device is at another speed than when it was calibrated."""
 NUM_CHECKED, MIN_KEPT = 8, 20
 """Fresh widths that measurements of earlier jobs are compared with, and how many of these make it worth it."""
 DISTRUST_FACTOR = 2
@@ -119,7 +121,8 @@ class PrecisionLatency:
     @property
     def reference_ms(self) -> float:
         """What the reference model took in the median of these measurements (of two, the slower); 0: not known."""
-        taken = [rows[0].get("reference_ms") for rows in (self._calibration, *(one["rows"] for one in self._rounds))]
+        calls = [self._calibration, *(one[key] for one in self._rounds for key in ("rows", "again") if key in one)]
+        taken = [rows[0].get("reference_ms") for rows in calls]
         return statistics.median_high([one for one in taken if one] or [0.0])
 
     @property
@@ -154,8 +157,23 @@ class PrecisionLatency:
         """Measures widths together after a number of finished batches, keeps what was found, and fits anew."""
         rows, level = self._measure_beside(self._calibration, widths, ROUND)
         self._rounds.append({"batch": batch, "rows": rows, "level": level})
+        if self._is_at_another_speed():
+            self._job.progress.note(
+                f"{self._called}: calibrated again, for it is mostly at another speed than when it was calibrated"
+            )
+            chosen = calibration_widths(self.space, self._num_planned(), seed=self._job.spec.seed)
+            again, _ = self._measure(chosen, replace(CALIBRATION, reference_ms=self.reference_ms))
+            self._rounds[-1]["again"] = again
         write_json(self._path("-rounds"), self._rounds)
         self._fit()
+
+    def _is_at_another_speed(self) -> bool:
+        """Whether the reference model was another in most rounds: not all widths take as much longer then."""
+        before = self._calibration[0].get("reference_ms")
+        if not before or len(self._rounds) < FEWEST_ROUNDS or any("again" in one for one in self._rounds):
+            return False
+        taken = [one["rows"][0].get("reference_ms") or before for one in self._rounds]
+        return sum(abs(one / before - 1) > CALIBRATION.max_process_drift for one in taken) > len(taken) / 2
 
     def granularity(self) -> Granularity | None:
         """What the measured widths say of the steps that the device computes in."""
@@ -165,7 +183,7 @@ class PrecisionLatency:
         """The predictor's error and interval as a note."""
         error = self.error
         low, high = error.interval or (1.0, 1.0)
-        num_kept = f" and {len(self._kept)} of earlier jobs" if self._kept else ""
+        num_kept = f" and {len(kept)} of earlier jobs" if (kept := self._kept_now()) else ""
         return (
             f"{self._called}: latency is predicted within {error.median_relative:.1%} (median over "
             f"{error.num_held_out} held-out widths{num_kept and ', those'}{num_kept}), in 90 % of cases within "
@@ -179,7 +197,7 @@ class PrecisionLatency:
             return
         rows = [known_latency(self._network.costs(row["widths"]), row["latency_ms"]) for row in self._rows()]
         try:
-            store.save(self._architecture, self._place, rows, kept=self._kept)
+            store.save(self._architecture, self._place, rows, kept=self._kept_now())
         except StorageError as error:
             self._job.progress.note(f"{self._called}: measurements could not be kept for later jobs ({error})")
 
@@ -188,6 +206,13 @@ class PrecisionLatency:
 
     def _rows(self) -> list[dict[str, Any]]:
         return _at_usual_level(self._calibration, self._rounds)
+
+    def _kept_now(self) -> list[KnownLatency]:
+        """Measurements of earlier jobs at the usual speed; none once all was calibrated again."""
+        if any("again" in one for one in self._rounds):
+            return []
+        level = _usual_level(self._rounds)
+        return [KnownLatency(one.layers, level * one.latency_ms) for one in self._kept]
 
     def _num_planned(self) -> int:
         limit = self._job.spec.budget.search.max_measurements
@@ -198,10 +223,11 @@ class PrecisionLatency:
         rows = self._rows()
         costs = [self._network.costs(row["widths"]) for row in rows]
         self._measured = {self.space.key(row["widths"]): float(row["latency_ms"]) for row in rows}
-        known = [*self._kept, *map(known_latency, costs, [row["latency_ms"] for row in rows])]
+        known = [*self._kept_now(), *map(known_latency, costs, [row["latency_ms"] for row in rows])]
         if self._first is None:
             # The kind is chosen by what was measured before the search, so that it is the same after an interrupt.
-            self._first = _fitted(known[: len(known) - self.num_made])
+            before = [known_latency(self._network.costs(row["widths"]), row["latency_ms"]) for row in self._calibration]
+            self._first = _fitted([*self._kept, *before])
         self._predictor = self._first.with_more(*_samples(known)) if self._rounds else self._first
         slope, intercept = np.polyfit([cost.params for cost in costs], [row["size_bytes"] for row in rows], 1)
         self._bytes_per_parameter, self._overhead_bytes = float(slope), float(intercept)
@@ -286,10 +312,10 @@ class PrecisionLatency:
     def _measure(self, widths: Sequence[Widths], protocol: Protocol) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Rows of widths, measured together, and what they were measured on."""
         name, progress = self._called, self._job.progress
-        is_round = protocol is ROUND
+        in_search = protocol is not CALIBRATION
         models = {}
         for position, one in enumerate(widths):
-            if not is_round:
+            if not in_search:
                 progress.update(0.5 * position / len(widths), detail=f"{name}: exporting")
             models[str(position)] = self._export(one)
         found = self._job.measure(
@@ -297,7 +323,7 @@ class PrecisionLatency:
             self.budget,
             protocol=protocol,
             on_progress=None
-            if is_round
+            if in_search
             else lambda share: progress.update(0.5 + 0.5 * share, detail=f"{name}: measuring"),
         )
         environment = next(iter(found.values())).environment
@@ -325,13 +351,27 @@ class PrecisionLatency:
         return path
 
 
+def _usual_level(rounds: Sequence[Mapping[str, Any]]) -> float:
+    """By what factor everything took longer in most of the measurements than in the calibration; of two, the larger."""
+    return statistics.median_high([1.0, *(one.get("level", 1.0) for one in rounds)])
+
+
 def _at_usual_level(
     calibration: Sequence[Mapping[str, Any]], rounds: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """All rows, as if measured when the device was as fast as it was in most of the measurements."""
-    level = statistics.median_high([1.0, *(one.get("level", 1.0) for one in rounds)])
-    rows = [*calibration, *(row for one in rounds for row in one["rows"])]
-    return [{**row, "latency_ms": level * row["latency_ms"]} for row in rows]
+    """All rows, as if measured when the device was as fast as it was in most of the measurements.
+
+    Where the calibration was made again its rows stand for the first ones.
+    """
+    measured = [row for one in rounds for row in one["rows"]]
+    again = next((one["again"] for one in rounds if "again" in one), None)
+    if again is None:
+        level = _usual_level(rounds)
+        return [{**row, "latency_ms": level * row["latency_ms"]} for row in [*calibration, *measured]]
+    now = {tuple(row["widths"].values()): row["latency_ms"] for row in again}
+    ratios = [now[key] / row["latency_ms"] for row in calibration if (key := tuple(row["widths"].values())) in now]
+    level = statistics.median(ratios)
+    return [*again, *({**row, "latency_ms": level * row["latency_ms"]} for row in measured)]
 
 
 def _fitted(rows: Sequence[KnownLatency]) -> LatencyPredictor:

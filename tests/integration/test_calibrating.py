@@ -43,6 +43,7 @@ class BySize:
 
     def __init__(self, factor: float = 1.0, noise: float = 0.0) -> None:
         self.factor, self.noise, self.calls = factor, noise, list[int]()
+        self.reference_ms = 0.1
 
     def __call__(
         self,
@@ -58,7 +59,8 @@ class BySize:
         for name, one in found.items():
             scale = self.factor * float(np.exp(rng.normal(0, self.noise)))
             summary = one.summary.model_copy(update={"at_percentile": one.summary.at_percentile * scale})
-            found[name] = LatencyMeasurement(summary, one.samples_ms, "", one.environment)
+            environment = {**one.environment, "reference_ms": self.reference_ms}
+            found[name] = LatencyMeasurement(summary, one.samples_ms, "", environment)
         return found
 
 
@@ -125,6 +127,25 @@ def test_rounds_are_told_at_the_speed_that_the_machine_mostly_has(tmp_path: Path
     latency.measure(2, others[1])
     # Levels are 1.0, 0.67, 0.67 and 2.0 of the calibration's: of the two in the middle the slower one.
     assert [one.latency_ms for one in latency.predict(others[-1])] == pytest.approx(slow, rel=0.05)
+
+
+def test_a_device_that_is_mostly_at_another_speed_is_calibrated_again(tmp_path: Path) -> None:
+    measure = BySize()
+    latency, notes = calibrated(tmp_path, measure)
+    first, second, third, others = (some_widths(latency, 20)[i : i + 5] for i in range(0, 20, 5))
+    expected = [1.5 * one.latency_ms for one in latency.predict(others)]
+    latency.measure(0, first)
+    measure.factor, measure.reference_ms = 1.5, 0.13
+    latency.measure(1, second)
+    assert measure.calls == [NUM_CALIBRATION_WIDTHS, 8, 8] and not notes  # one of two rounds may be an exception
+    latency.measure(2, third)
+    assert measure.calls[3:] == [8, NUM_CALIBRATION_WIDTHS] and "calibrated again" in notes[0]
+    assert [one.latency_ms for one in latency.predict(others)] == pytest.approx(expected, rel=0.05)
+    assert latency.reference_ms == 0.13 and (latency.num_made, latency.num_left) == (15, 9)
+    again, _ = calibrated(tmp_path, measure)
+    assert again.predict(others) == latency.predict(others)
+    latency.measure(3, others)
+    assert len(measure.calls) == 6 and len(notes) == 1  # once is enough
 
 
 def test_a_later_job_starts_from_what_an_earlier_one_measured(tmp_path: Path, store: CalibrationStore) -> None:

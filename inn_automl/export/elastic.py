@@ -53,6 +53,10 @@ class Part(_Record):
     tensor: str
     shape: tuple[int, ...]
     """The weight is the leading block of this shape: `tensor[:shape[0], :shape[1], ...]`."""
+    slope: str | None = None
+    """Tensor whose leading block, times `narrowness`, is added first: the weight's slope along the width."""
+    narrowness: float = 0.0
+    """Rounded to the tensor's type before it is multiplied."""
     scale: str | None = None
     """Tensor with a factor for each index of the first dimension: batch norm that was folded into the weight."""
     transposed: bool = False
@@ -136,7 +140,10 @@ class ElasticFile:
         return {name: self._weight(part) for name, part in self.parts[point].items()}
 
     def _weight(self, part: Part) -> np.ndarray:
-        block = self.tensors[part.tensor][tuple(slice(size) for size in part.shape)]
+        leading = tuple(slice(size) for size in part.shape)
+        block = self.tensors[part.tensor][leading]
+        if part.slope is not None:
+            block = block + block.dtype.type(part.narrowness) * self.tensors[part.slope][leading]
         if part.scale is not None:
             block = block * self.tensors[part.scale].reshape(-1, *[1] * (block.ndim - 1))
         return np.ascontiguousarray(block.T if part.transposed else block)
@@ -208,5 +215,8 @@ def _check_parts(
             fits = whole is not None and len(part.shape) == whole.ndim
             if whole is None or not fits or any(not 0 <= n <= m for n, m in zip(part.shape, whole.shape, strict=True)):
                 raise ValueError(f"{name} is no part of {part.tensor!r} in {WEIGHTS}")
+            slope = whole if part.slope is None else tensors.get(part.slope)
+            if slope is None or (slope.dtype, slope.shape) != (whole.dtype, whole.shape):
+                raise ValueError(f"{part.slope!r} in {WEIGHTS} is no slope of {part.tensor!r}")
             if part.scale is not None and (scale is None or scale.shape != part.shape[:1] or not prod(part.shape)):
                 raise ValueError(f"{part.scale!r} in {WEIGHTS} does not scale {name}")

@@ -41,7 +41,7 @@ def write_elastic(
     points = []
     for config, members in opened:
         point = _point(config)
-        contents[point.graph], parts[point.id] = shared.take(point.id, members[ONNX])
+        contents[point.graph], parts[point.id] = shared.take(point.id, members[ONNX], config.widths)
         points.append(point)
     dumped = {
         name: {key: part.model_dump(exclude_defaults=True) for key, part in of.items()} for name, of in parts.items()

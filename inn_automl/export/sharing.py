@@ -1,13 +1,14 @@
 """Which weights of exported models are blocks of one network's weights: what several models of it share.
 
-With nested partitions a discretized weight is the leading block of the trained one. An exported model holds it with
-batch normalization folded in, whose statistics belong to one point only: each output channel is multiplied with a
-factor of its own. Block and factors give the exported weight back bit by bit, or else it is kept as it is.
+With nested partitions a discretized weight is the leading block of the trained one, and where the network has slopes,
+that of its slope times the weight's narrowness is added. An exported model holds it with batch normalization folded in,
+whose statistics belong to one point only: each output channel is multiplied with a factor of its own. Blocks and
+factors give the exported weight back bit by bit, or else it is kept as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ from inn_automl.export.bundle import WEIGHTS
 from inn_automl.export.elastic import DTYPES, Part
 from inn_automl.export.inn import NODES
 from inn_automl.export.onnx import TRANSPOSED
+from inn_automl.integral import state
 
 SMALLEST_BYTES = 256
 """Smaller tensors stay in the graph: saying where they are would take as many bytes."""
 
-_IN_NETWORK, _IN_MODEL = "module.", "body."
-"""What stands before a parameter's name in nodes.safetensors and in exported graphs."""
+_IN_NETWORK, _IN_MODEL, _SLOPE = "module.", "body.", "slope."
+"""What stands before a parameter's name in nodes.safetensors and in exported graphs; and before its slope's."""
 
 _TYPES = frozenset(np.dtype(dtype) for dtype in DTYPES.values())
 
@@ -35,10 +37,18 @@ class SharedWeights:
 
     Args:
         nodes: the network's tensors by their names in exported graphs.
+        slopes: those of them along the width, by the same names.
+        narrowness: of a tensor at widths.
     """
 
-    def __init__(self, nodes: Mapping[str, np.ndarray]) -> None:
-        self._nodes = nodes
+    def __init__(
+        self,
+        nodes: Mapping[str, np.ndarray],
+        slopes: Mapping[str, np.ndarray] | None = None,
+        narrowness: Callable[[str, Mapping[str, int]], float] = lambda name, widths: 0.0,
+    ) -> None:
+        self._nodes, self._slopes, self._narrowness = nodes, slopes or {}, narrowness
+        self._sloping: set[str] = set()  # nodes whose slope is in use
         self._blocks: dict[str, tuple[int, ...]] = {}  # the widest block of a node that is in use
         self._own: dict[str, np.ndarray] = {}
         self._known: dict[tuple[object, ...], str] = {}  # content of a tensor of `_own` -> its name
@@ -49,18 +59,28 @@ class SharedWeights:
 
         Raises:
             StorageError: it could not be read.
+            CorruptFileError: it is none.
         """
         try:
             nodes = load_file(Path(network) / NODES)
         except Exception as error:  # safetensors' own error has no public base class
             raise StorageError(f"the network in {str(network)!r} cannot be read ({error}): save it.") from error
-        return cls({_IN_MODEL + k.removeprefix(_IN_NETWORK): v for k, v in nodes.items() if k.startswith(_IN_NETWORK)})
+        slopes = _by_graph_name(nodes, _SLOPE)
+        if not slopes:
+            return cls(_by_graph_name(nodes, _IN_NETWORK))
+        _, coupling, _, _ = state.read(Path(network))
 
-    def take(self, point: str, model: bytes) -> tuple[bytes, dict[str, Part]]:
+        def narrowness(name: str, widths: Mapping[str, int]) -> float:
+            return coupling.narrowness(_short(name), coupling.samples(widths))
+
+        return cls(_by_graph_name(nodes, _IN_NETWORK), slopes, narrowness)
+
+    def take(self, point: str, model: bytes, widths: Mapping[str, int] | None = None) -> tuple[bytes, dict[str, Part]]:
         """An ONNX model without the data of its larger initializers, and what these are parts of.
 
         Args:
             point: what tensors that are this model's alone are named after.
+            widths: of the model; needed where the network has slopes.
         """
         proto = onnx.load_from_string(model)
         parts = {}
@@ -69,10 +89,10 @@ class SharedWeights:
             if values.nbytes < SMALLEST_BYTES or values.dtype not in _TYPES:
                 continue
             if initializer.name.endswith(TRANSPOSED):
-                part = self._part(point, initializer.name.removesuffix(TRANSPOSED), values.T)
+                part = self._part(point, initializer.name.removesuffix(TRANSPOSED), values.T, widths or {})
                 parts[initializer.name] = part.model_copy(update={"transposed": True})
             else:
-                parts[initializer.name] = self._part(point, initializer.name, values)
+                parts[initializer.name] = self._part(point, initializer.name, values, widths or {})
             bare = TensorProto(
                 name=initializer.name,
                 dims=initializer.dims,
@@ -88,21 +108,31 @@ class SharedWeights:
         blocks = {
             _short(name): np.ascontiguousarray(_block(self._nodes[name], shape)) for name, shape in self._blocks.items()
         }
-        return save(blocks | self._own)
+        slopes = {
+            _SLOPE + _short(name): np.ascontiguousarray(_block(self._slopes[name], self._blocks[name]))
+            for name in sorted(self._sloping)
+        }
+        return save(blocks | slopes | self._own)
 
-    def _part(self, point: str, name: str, values: np.ndarray) -> Part:
+    def _part(self, point: str, name: str, values: np.ndarray, widths: Mapping[str, int]) -> Part:
         # A tied weight may have another of its names in the network than in the graph.
         for node in [name] if name in self._nodes else self._nodes:
             if not _holds(self._nodes[node], values):
                 continue
-            block = _block(self._nodes[node], values.shape)
+            block, narrowness = _block(self._nodes[node], values.shape), 0.0
+            if node in self._slopes and (narrowness := self._narrowness(node, widths)) > 0:
+                block = block + block.dtype.type(narrowness) * _block(self._slopes[node], values.shape)
             is_equal = np.array_equal(block, values)
             factors = None if is_equal else _factors(block, values)
             if is_equal or factors is not None:
                 widest = self._blocks.get(node, values.shape)
                 self._blocks[node] = tuple(max(pair) for pair in zip(widest, values.shape, strict=True))
                 scale = None if factors is None else self._keep(f"{point}/{_short(name)}.scale", factors)
-                return Part(tensor=_short(node), shape=values.shape, scale=scale)
+                if narrowness == 0:
+                    return Part(tensor=_short(node), shape=values.shape, scale=scale)
+                self._sloping.add(node)
+                slope = _SLOPE + _short(node)
+                return Part(tensor=_short(node), shape=values.shape, slope=slope, narrowness=narrowness, scale=scale)
         return Part(tensor=self._keep(f"{point}/{_short(name)}", values), shape=values.shape)
 
     def _keep(self, name: str, values: np.ndarray) -> str:
@@ -112,6 +142,10 @@ class SharedWeights:
             self._known[content] = name
             self._own[name] = np.ascontiguousarray(values)
         return self._known[content]
+
+
+def _by_graph_name(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {_IN_MODEL + name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
 
 
 def _short(name: str) -> str:

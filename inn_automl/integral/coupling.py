@@ -117,6 +117,18 @@ class Coupling:
     def full_samples(self) -> tuple[int, ...]:
         return tuple(group.size // group.unit for group in self.groups)
 
+    def narrowness(self, name: str, samples: Sequence[int]) -> float:
+        """How far a parameter is on its way from full width, 0, to the smallest, 1: the mean over its resized axes."""
+        return self._narrowness[name](samples)
+
+    @functools.cached_property
+    def _narrowness(self) -> dict[str, _Local[float]]:
+        return {
+            name: _Local(_groups(axes), functools.partial(_narrowness, self.groups, axes))
+            for name, axes in self.axes.items()
+            if name not in self.buffers
+        }
+
     def at(self, widths: Mapping[str, int]) -> Coupling:
         """That of the plain module at the widths, whose channels are all that there is: they are its full width."""
         groups = (
@@ -260,6 +272,15 @@ class _Local(Generic[T]):
 def _groups(axes: Iterable[Parts]) -> list[int]:
     """The groups that axes belong to."""
     return sorted({part.group for parts in axes for part in parts if part.group >= 0})
+
+
+def _narrowness(groups: Sequence[Group], axes: Sequence[Parts], samples: Sequence[int]) -> float:
+    def of(group: Group, num: int) -> float:
+        return (group.size - num * group.unit) / max(1, group.size - group.allowed.start)
+
+    resized = [{part.group for part in parts if part.group >= 0} for parts in axes]
+    of_axes = [sum(of(groups[i], samples[i]) for i in sorted(found)) / len(found) for found in resized if found]
+    return sum(of_axes) / len(of_axes) if of_axes else 0.0
 
 
 def _volume(axes: Sequence[Parts], samples: Sequence[int]) -> int:

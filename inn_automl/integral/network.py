@@ -24,6 +24,9 @@ from inn_automl.integral.verification import find_coupling
 
 Widths = Mapping[str, int]
 
+_SLOPE = "slope."
+"""Before the names of slopes in `nodes.safetensors`."""
+
 
 class IntegralNetwork(nn.Module):
     """A module whose channel dimensions are continuous.
@@ -39,6 +42,7 @@ class IntegralNetwork(nn.Module):
         module: the copy; its parameters are the nodes.
         coupling: which channels are resized together.
         min_ratio: as given.
+        slopes: of the weights along the width, see `add_slopes`; empty at first.
 
     Raises:
         ModuleError: the module cannot be traced, has no channels that can be resized, or is not that of the coupling.
@@ -72,6 +76,7 @@ class IntegralNetwork(nn.Module):
         self.trainable_partitions = nn.ModuleList(p for p in partitions if isinstance(p, Trainable))
         first = next(self.module.parameters())
         self.trainable_partitions.to(first.device, torch.promote_types(first.dtype, torch.float32))
+        self.slopes = nn.ParameterList()
         self._resizer = Resizer(self.module, coupling, partitions)
         self._resizer.absorb_full_width_weights()
 
@@ -84,6 +89,25 @@ class IntegralNetwork(nn.Module):
     def unfollowed(self) -> tuple[Unfollowed, ...]:
         """Channels that stay at full width, with the operation that could not be followed."""
         return self.coupling.unfollowed
+
+    def add_slopes(self) -> None:
+        """Makes the weights functions of the width, too: W(x, s) = nodes(x) + s * slope(x), linear in the narrowness s.
+
+        s is 0 at full width and 1 at the smallest, for each parameter by its own axes (`Coupling.narrowness`). Slopes
+        begin as zeros, so that the network computes what it did until they are trained. They let a narrow network
+        differ from the leading part of the wide one where what is best for one is bad for the other, at the price of as
+        many parameters again while training and in what `save` writes; a discretized network has none of them.
+        """
+        if len(self.slopes) == 0:
+            parameters = dict(self.module.named_parameters())
+            for name in self._resizer.resized_parameters:
+                like = parameters[name]
+                self.slopes.append(nn.Parameter(torch.zeros_like(like), requires_grad=like.requires_grad))
+            self._resizer.add_slopes(self.slopes)
+
+    def named_slopes(self) -> dict[str, nn.Parameter]:
+        """Slopes by the name that their parameter has in `module`; none before `add_slopes`."""
+        return dict(zip(self._resizer.resized_parameters, self.slopes, strict=True)) if len(self.slopes) else {}
 
     @property
     def full_widths(self) -> dict[str, int]:
@@ -191,6 +215,8 @@ class IntegralNetwork(nn.Module):
         tensors, coupling, partitions, min_ratio = state.read(Path(folder))
         by_group = {group.name: partition for group, partition in zip(coupling.groups, partitions, strict=True)}
         network = cls(module, torch.empty(0), partition=by_group, min_ratio=min_ratio, coupling=coupling)
+        if any(name.startswith(_SLOPE) for name in tensors):
+            network.add_slopes()
         expected = network._saved_tensors()
         with torch.no_grad():
             for name in sorted({*expected, *tensors}):
@@ -203,10 +229,11 @@ class IntegralNetwork(nn.Module):
         return network
 
     def _saved_tensors(self) -> dict[str, Tensor]:
-        """Parameters and persistent buffers of the module, tied ones once, and learned partitions by group."""
+        """Parameters and persistent buffers of the module, tied ones once, slopes, and learned partitions by group."""
         persistent = self.module.state_dict(keep_vars=True)
         named = [*self.module.named_parameters(), *self.module.named_buffers()]
         tensors = {f"module.{name}": tensor for name, tensor in named if name in persistent}
+        tensors |= {f"{_SLOPE}{name}": slope for name, slope in self.named_slopes().items()}
         for group, partition in zip(self.groups, self._resizer.partitions, strict=True):
             if isinstance(partition, Trainable):
                 tensors[f"partition.{group.name}"] = partition.delta

@@ -84,6 +84,7 @@ def permute(network: IntegralNetwork, order: dict[str, Tensor]) -> None:
     by_index = {i: order[group.name] for i, group in enumerate(network.groups) if group.name in order}
     sizes = network.coupling.full_samples()
     tensors = {**dict(network.module.named_parameters()), **dict(network.module.named_buffers())}
+    slopes = network.named_slopes()
     with torch.no_grad():
         for name, axes in network.coupling.axes.items():
             for dim, parts in enumerate(axes):
@@ -96,8 +97,8 @@ def permute(network: IntegralNetwork, order: dict[str, Tensor]) -> None:
                             features = features[:, by_index[part.group]]
                         index.append(features.flatten() + start)
                         start += features.numel()
-                    tensor = tensors[name]
-                    tensor.copy_(tensor.index_select(dim, torch.cat(index).to(tensor.device)))
+                    for tensor in [tensors[name], *([slopes[name]] if name in slopes else [])]:
+                        tensor.copy_(tensor.index_select(dim, torch.cat(index).to(tensor.device)))
 
 
 def _weighted_grams(network: IntegralNetwork, consumer: Consumer, seen: Seen) -> dict[int, Tensor]:

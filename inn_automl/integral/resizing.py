@@ -27,13 +27,16 @@ _Samplings = Callable[[int, Tensor], Sampling]
 class _Tensor(NamedTuple):
     """A parameter or buffer, every place that a module keeps it in, and the axes that are resized.
 
-    `axes` holds (dimension, what it is made of, whether a layer sums over it).
+    `axes` holds (dimension, what it is made of, whether a layer sums over it); `slope` where its slope along the width
+    is kept.
     """
 
+    name: str
     places: tuple[tuple[dict[str, Any], str], ...]
     axes: tuple[tuple[int, Parts, bool], ...]
     is_buffer: bool
     is_statistic: bool
+    slope: tuple[dict[str, Any], str] | None = None
 
     @property
     def value(self) -> Tensor:
@@ -90,7 +93,24 @@ class Resizer:
                 if any(part.group >= 0 for part in parts)
             )
             is_buffer = name in self.coupling.buffers
-            yield _Tensor(tuple(places[id(tensor)]), axes, is_buffer, id(tensor) in statistics)
+            yield _Tensor(name, tuple(places[id(tensor)]), axes, is_buffer, id(tensor) in statistics)
+
+    @property
+    def resized_parameters(self) -> list[str]:
+        """Names of the parameters that widths change."""
+        return [tensor.name for tensor in self._tensors if tensor.axes and not tensor.is_buffer]
+
+    def add_slopes(self, slopes: nn.ParameterList) -> None:
+        """From now on a parameter's samples are its own plus its narrowness times those of its slope.
+
+        Args:
+            slopes: of `resized_parameters`, in their order.
+        """
+        positions = {name: str(i) for i, name in enumerate(self.resized_parameters)}
+        self._tensors = [
+            tensor._replace(slope=(slopes._parameters, positions[tensor.name])) if tensor.name in positions else tensor
+            for tensor in self._tensors
+        ]
 
     def is_identity(self, samples: Samples) -> bool:
         """Whether sampling changes nothing."""
@@ -190,16 +210,25 @@ class Resizer:
         value = tensor.value
         if tensor.is_statistic and samples == self.full_samples:
             return value  # they are those of the network at full width, not functions with nodes
+        sampled = self._sampled_along_axes(value, tensor.axes, samples, sampling)
+        if tensor.slope is not None and (narrowness := self.coupling.narrowness(tensor.name, samples)) > 0:
+            owner, key = tensor.slope
+            # Two operations: a fused one rounds otherwise than readers of exported weights do.
+            sampled = sampled + narrowness * self._sampled_along_axes(owner[key], tensor.axes, samples, sampling)
+        return sampled.detach() if tensor.is_statistic else sampled
+
+    def _sampled_along_axes(
+        self, value: Tensor, axes: Sequence[tuple[int, Parts, bool]], samples: Samples, sampling: _Samplings
+    ) -> Tensor:
         leading = list(value.shape)
-        for dim, parts, integrates in tensor.axes:
+        for dim, parts, integrates in axes:
             part, *others = parts
             if not others and part.outer == 1 and sampling(part.group, value).is_leading:
                 leading[dim] = samples[part.group] * part.inner
             else:
                 value = self._sample_axis(value, dim, parts, sampling, integrates=integrates)
                 leading[dim] = value.shape[dim]
-        value = _leading(value, leading)
-        return value.detach() if tensor.is_statistic else value
+        return _leading(value, leading)
 
     def _sample_axis(self, value: Tensor, dim: int, parts: Parts, sampling: _Samplings, *, integrates: bool) -> Tensor:
         if len(parts) > 1:

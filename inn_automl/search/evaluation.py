@@ -224,10 +224,15 @@ class Candidates:
         return self.settle(self._compensator.discretize(widths, rule), is_fitted=True)
 
 
-def _compensator(network: IntegralNetwork, calibration: Samples) -> Compensator | None:
+def fitted_samples(calibration: Samples) -> Tensor:
+    """Those that weights are fitted on and channels are ordered by, standardized: as many as memory is meant for."""
     num = max(1, min(NUM_FITTED, FITTED_VALUES // calibration.x[0].numel()))
+    return calibration.standardized(slice(0, num))
+
+
+def _compensator(network: IntegralNetwork, calibration: Samples) -> Compensator | None:
     try:
-        return Compensator(network, calibration.standardized(slice(0, num)))
+        return Compensator(network, fitted_samples(calibration))
     except InputError:  # too few samples, or all alike: nothing can be fitted
         return None
 

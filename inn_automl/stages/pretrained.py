@@ -18,7 +18,7 @@ from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.ordering import permute, rank_channels
 from inn_automl.models import get_family
-from inn_automl.search.evaluation import NUM_FITTED, Candidates, calibration_samples
+from inn_automl.search.evaluation import Candidates, calibration_samples, fitted_samples
 from inn_automl.stages.checking import check_trained
 from inn_automl.stages.job import Job
 from inn_automl.stages.training import DONE
@@ -69,8 +69,7 @@ class Pretrained:
         module = self.architecture.module()
         module.load_state_dict(self.tensors)
         network = IntegralNetwork(module.eval(), torch.zeros(2, *self.architecture.input_shape)).eval()
-        samples = calibration_samples(dataset).standardized(slice(0, NUM_FITTED))
-        permute(network, rank_channels(network, samples))
+        permute(network, rank_channels(network, fitted_samples(calibration_samples(dataset))))
         return network
 
 

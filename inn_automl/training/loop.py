@@ -98,8 +98,8 @@ def fit_to_budget(
 ) -> Recipe:
     """The recipe with as many epochs as fit into `seconds`, so that its schedule ends before a deadline does.
 
-    Takes a few real steps and one validation on the clock; the network is left as it was. Where less than one epoch
-    fits, the recipe gets one epoch of fewer samples.
+    Takes a few real steps and one validation on the clock; the network is left as it was, but for slopes of zero
+    where the recipe has slopes. Where less than one epoch fits, the recipe gets one epoch of fewer samples.
 
     Args:
         seconds: from this call on.
@@ -143,6 +143,8 @@ def load_best(network: IntegralNetwork, checkpoint: Path) -> tuple[list[EpochRep
         CorruptFileError, StorageError: the checkpoint cannot be read.
     """
     tensors, state = load_checkpoint(checkpoint)
+    if Recipe.from_dict(state["identity"]["recipe"]).width_slopes:
+        network.add_slopes()
     network.load_state_dict(under("best", tensors))
     network.eval()
     return [EpochReport(**report) for report in state["history"]], state["best_score"]

@@ -40,6 +40,8 @@ class Recipe:
     epoch_samples: int | None = None
     """Training samples in an epoch; None for all. Less where not even one whole epoch fits into the budget."""
     augment: bool = True
+    width_slopes: bool = True
+    """Whether weights are functions of the width, too (`IntegralNetwork.add_slopes`)."""
     num_random_widths: int = 2
     """Random widths in each step, besides the full and the smallest."""
     num_width_uses: int = 4

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 _NUM_CALIBRATION = 512
 _MAX_VALIDATION = 2_000
 _STEPS_BETWEEN_CHECKS = 50
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ class Run:
         self.batch_size = min(recipe.batch_size, len(self.samples))
         num_samples = min(recipe.epoch_samples or len(self.samples), len(self.samples))
         self.steps_per_epoch = max(1, num_samples // self.batch_size)
+        if recipe.width_slopes:
+            network.add_slopes()
         use_channels_last(network, self.samples.standardized(slice(0, 2)))
         self.optimizer, self.parameters = make_optimizer(network, recipe)
         self.autocast, self.scaler = _precision(recipe, device)

@@ -50,9 +50,26 @@ POINTS = {"a" * 12: (0.25, 0.80, 1.0), "b" * 12: (0.6, 0.90, 2.0), "c" * 12: (1.
 
 @pytest.fixture(scope="session")
 def front(mixed_template: OnnxTemplate, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Front:
-    """Measured on two devices: all points on the laptop, the fastest on the phone."""
-    folder = tmp_path_factory.mktemp("front")
+    return _front(
+        IntegralNetwork(Mixed(16, 12, 10, seed=1), torch.zeros(2, *SHAPE)).eval(),
+        mixed_template,
+        samples,
+        tmp_path_factory.mktemp("front"),
+    )
+
+
+@pytest.fixture(scope="session")
+def sloped_front(mixed_template: OnnxTemplate, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Front:
+    """The same of a network whose weights depend on the width."""
     network = IntegralNetwork(Mixed(16, 12, 10, seed=1), torch.zeros(2, *SHAPE)).eval()
+    network.add_slopes()
+    for seed, slope in enumerate(network.slopes):
+        slope.data = 0.1 * torch.randn(slope.shape, generator=torch.Generator().manual_seed(seed))
+    return _front(network, mixed_template, samples, tmp_path_factory.mktemp("sloped"))
+
+
+def _front(network: IntegralNetwork, mixed_template: OnnxTemplate, samples: np.ndarray, folder: Path) -> Front:
+    """Measured on two devices: all points on the laptop, the fastest on the phone."""
     network.save(folder / "network")
     bundles = {}
     for name, (share, accuracy, latency_ms) in POINTS.items():

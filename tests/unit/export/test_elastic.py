@@ -35,7 +35,9 @@ def repack(path: Path, changes: dict[str, bytes | None], source: Path) -> Path:
     return path
 
 
-def test_every_weight_comes_back_bit_by_bit(front: Front) -> None:
+@pytest.mark.parametrize("name", ["front", "sloped_front"])
+def test_every_weight_comes_back_bit_by_bit(name: str, request: pytest.FixtureRequest) -> None:
+    front: Front = request.getfixturevalue(name)
     file = read_elastic(front.elastic)
     assert list(file.graphs) == list(POINTS)
     for name, bundle in front.bundles.items():
@@ -62,6 +64,18 @@ def test_the_points_share_one_copy_of_the_weights(front: Front) -> None:
         query.transposed and query.tensor == "query.weight" and query.shape[0] < file.tensors["query.weight"].shape[0]
     )
     assert front.elastic.stat().st_size < 0.75 * sum(path.stat().st_size for path in front.bundles.values())
+
+
+def test_the_points_share_one_copy_of_weights_and_slopes(front: Front, sloped_front: Front) -> None:
+    file, plain = read_elastic(sloped_front.elastic), read_elastic(front.elastic)
+    for in_graph, name in {"again.weight": "shared.weight", "hidden.1.weight": "hidden.1.weight"}.items():
+        parts = [file.parts[point][f"body.{in_graph}"] for point in POINTS]
+        assert {part.tensor for part in parts} == {name}
+        assert [part.slope for part in parts] == [f"slope.{name}", f"slope.{name}", None]
+        assert 1 >= parts[0].narrowness > parts[1].narrowness > parts[2].narrowness == 0
+        assert file.tensors[name].shape == file.tensors[f"slope.{name}"].shape == parts[2].shape
+    own = {part.tensor for point in file.parts.values() for part in point.values() if "/" in part.tensor}
+    assert own == {part.tensor for point in plain.parts.values() for part in point.values() if "/" in part.tensor}
 
 
 def test_what_is_no_block_of_the_network_is_kept_as_it_is(front: Front) -> None:

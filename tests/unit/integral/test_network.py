@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inn_automl.errors import CorruptFileError, ModuleError, StorageError, WidthsError
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Trainable, Uniform
 from inn_automl.integral.coupling import Coupling
+from inn_automl.integral.ordering import permute
 from inn_automl.integral.verification import widths_between
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import Net, conv, head
@@ -335,6 +336,88 @@ def test_widths_between_are_those_of_no_other_group(coupling: Coupling) -> None:
     widths = widths_between(coupling)
     assert len(set(widths.values())) == len(widths)
     assert all(2 <= widths[group.name] < group.size for group in coupling.groups)
+
+
+# Slopes along the width.
+
+
+@pytest.fixture
+def sloped(network: IntegralNetwork) -> IntegralNetwork:
+    network.add_slopes()
+    torch.manual_seed(1)
+    for slope in network.slopes:
+        slope.data.normal_()
+    return network.eval()
+
+
+def test_slopes_change_nothing_until_they_are_trained(network: IntegralNetwork) -> None:
+    before = network.eval()(X, SMALL)
+    network.add_slopes()
+    network.add_slopes()  # there already
+    assert network.named_slopes().keys() == {f"{layer}.weight" for layer in "abc"} | {
+        *(f"{layer}.bias" for layer in "abc"), "norm.weight", "norm.bias", "head.2.weight"
+    }  # fmt: skip
+    assert torch.equal(network(X, SMALL), before)
+
+
+@pytest.mark.parametrize(
+    ("widths", "narrowness"),
+    [
+        ({"a": 8, "c": 12}, {"a.weight": 0, "c.weight": 0, "head.2.weight": 0}),
+        ({"a": 2, "c": 3}, {"a.weight": 1, "b.weight": 1, "c.weight": 1, "norm.bias": 1, "head.2.weight": 1}),
+        ({"a": 5, "c": 12}, {"a.weight": 1 / 2, "b.bias": 1 / 2, "c.weight": 1 / 4, "c.bias": 0}),
+        ({"a": 8, "c": 9}, {"a.weight": 0, "c.weight": 1 / 6, "norm.weight": 1 / 3, "head.2.weight": 1 / 3}),
+    ],
+)
+def test_a_weight_is_its_nodes_and_its_narrowness_times_its_slope(
+    sloped: IntegralNetwork, widths: dict[str, int], narrowness: dict[str, float]
+) -> None:
+    module = sloped.discretize(widths).eval()
+    for name, share in narrowness.items():
+        expected = sloped.module.get_parameter(name) + share * sloped.named_slopes()[name]
+        found = module.get_parameter(name)
+        torch.testing.assert_close(found, expected[tuple(slice(size) for size in found.shape)])
+    assert torch.equal(sloped(X, widths), module(X))
+
+
+def test_slopes_of_the_narrow_are_trained_by_the_narrow(sloped: IntegralNetwork) -> None:
+    sloped.train()(X).sum().backward()
+    assert all(slope.grad is None for slope in sloped.slopes)
+    sloped(X, SMALL).square().sum().backward()
+    assert all(slope.grad is not None and slope.grad.count_nonzero() for slope in sloped.slopes)
+
+
+def test_slopes_of_tied_and_of_frozen_parameters() -> None:
+    tied = nn.Sequential(conv(3, 8), conv(8, 8), nn.ReLU(), conv(8, 8), head(8))
+    tied[3].weight = tied[1].weight
+    tied[0].weight.requires_grad_(False)
+    network = IntegralNetwork(tied, X)
+    network.add_slopes()
+    assert "3.weight" not in network.named_slopes()
+    assert not network.named_slopes()["0.weight"].requires_grad
+    network.named_slopes()["1.weight"].data.fill_(1)
+    narrow: Any = network.discretize({"0": 2})
+    assert narrow[3].weight is narrow[1].weight
+    torch.testing.assert_close(narrow[3].weight, tied[1].weight[:2, :2] + 1)
+
+
+def test_slopes_are_put_in_order_with_their_weights(sloped: IntegralNetwork) -> None:
+    for name, slope in sloped.named_slopes().items():
+        slope.data = 2 * sloped.module.get_parameter(name).detach()
+    full = sloped(X)
+    permute(sloped, {"a": torch.randperm(8), "c": torch.randperm(12)})
+    torch.testing.assert_close(sloped(X), full)
+    assert all(torch.equal(s, 2 * sloped.module.get_parameter(name)) for name, s in sloped.named_slopes().items())
+
+
+def test_slopes_are_saved_copied_and_loaded(sloped: IntegralNetwork, tmp_path: Path) -> None:
+    sloped.save(tmp_path)
+    again = IntegralNetwork.load(tmp_path, randomized(make())).eval()
+    copied = copy.deepcopy(sloped)
+    for other in (again, copied):
+        assert torch.equal(other(X, SMALL), sloped(X, SMALL))
+    copied.slopes[0].data.zero_()
+    assert not torch.equal(copied(X, SMALL), sloped(X, SMALL))
 
 
 # On disk.

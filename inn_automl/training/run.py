@@ -124,7 +124,8 @@ class Run:
         generator = torch.Generator().manual_seed(order_seed)
         rng = np.random.default_rng(width_seed)
         torch.manual_seed(torch_seed + rank())  # for dropout and the like, which differ from sample to sample
-        order = torch.randperm(len(self.samples), generator=generator)
+        # Two orders: what the reduced widths learn from in a step are other samples than those of the full width.
+        orders = [torch.randperm(len(self.samples), generator=generator) for _ in range(2)]
         total = torch.zeros((), device=self.device)
         first = (epoch - 1) * self.steps_per_epoch
         drawn = reused_widths(self.network, rng, self.recipe.num_width_uses)
@@ -133,10 +134,10 @@ class Run:
             if self.is_over(deadline_s):
                 return float(total) / max(1, step), False
             start = (step % self.steps_per_epoch) * self.batch_size
-            chosen = order[start : start + self.batch_size].to(self.device)
+            full, narrow = (order[start : start + self.batch_size].to(self.device) for order in orders)
             learning_rate = learning_rate_at(self.recipe, first + step, self.recipe.epochs * self.steps_per_epoch)
             reduced = list(itertools.islice(drawn, self.recipe.num_random_widths))
-            total += self._step(chosen, learning_rate, reduced, generator)
+            total += self._step(full, narrow, learning_rate, reduced, generator)
             is_checked = self.device.type == "cpu" or step % _STEPS_BETWEEN_CHECKS == 0 or step == num_steps - 1
             if is_checked and not math.isfinite(float(total)):
                 raise TrainingError(
@@ -145,12 +146,17 @@ class Run:
                 )
         return float(total) / num_steps, True
 
-    def _step(self, chosen: Tensor, learning_rate: float, reduced: list[Widths], generator: torch.Generator) -> Tensor:
-        x, y = self.samples.standardized(chosen), self.objective.targets(self.samples.y[chosen])
-        if self.recipe.augment:
-            x, y = self.objective.augment(x, y, generator)
-        mine = share_of(len(chosen))
-        x, y, weight = x[mine], y[mine], len(y[mine]) / len(y)
+    def _step(
+        self,
+        full: Tensor,
+        narrow: Tensor,
+        learning_rate: float,
+        reduced: list[Widths],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Steps on the samples `full` at full width, and on the samples `narrow` at the reduced widths."""
+        (x, y), (other_x, other_y) = self._batch(full, generator), self._batch(narrow, generator)
+        weight = len(y) / len(full)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -163,7 +169,7 @@ class Run:
                 objective=self.objective,
                 label_smoothing=self.recipe.label_smoothing,
                 label_share=self.recipe.soft_target_label_share,
-                teacher=self._taught(x),
+                lesson=(other_x, other_y, self._taught(other_x)),
                 autocast=self.autocast,
                 backward=lambda loss: self.scaler.scale(weight * loss).backward(),
             )
@@ -175,6 +181,14 @@ class Run:
         self.scaler.update()
         self.teacher.update(self.network)
         return loss
+
+    def _batch(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """This process's share of a batch of samples, standardized and augmented, and their targets."""
+        x, y = self.samples.standardized(chosen), self.objective.targets(self.samples.y[chosen])
+        if self.recipe.augment:
+            x, y = self.objective.augment(x, y, generator)
+        mine = share_of(len(chosen))
+        return x[mine], y[mine]
 
     def _taught(self, x: Tensor) -> Tensor:
         with self.autocast or contextlib.nullcontext():

@@ -2,8 +2,8 @@
 
 The full width learns from the targets; the smallest and a few random widths learn from the full width's output (Yu and
 Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019): here from that of an average over
-the latest steps (`training.teacher`), mixed with a share of the targets. What losses and targets are, the task's
-objective says.
+the latest steps (`training.teacher`), mixed with a share of the targets, and on other samples than the full width has
+in this step. What losses and targets are, the task's objective says.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def sandwich_gradients(
     objective: Objective = CLASSIFICATION,
     label_smoothing: float = 0.0,
     label_share: float = 0.3,
-    teacher: Tensor | None = None,
+    lesson: tuple[Tensor, Tensor, Tensor] | None = None,
     autocast: torch.autocast | None = None,
     backward: Callable[[Tensor], None] = torch.Tensor.backward,
 ) -> Tensor:
@@ -69,7 +69,8 @@ def sandwich_gradients(
         widths: the reduced widths of this step.
         objective: the task's losses.
         label_share: share of the targets in the targets of the reduced widths.
-        teacher: what teaches the reduced widths: outputs for `x` of an averaged full width; None for its own.
+        lesson: what the reduced widths learn from: x, y, and a teacher's outputs for x; None for `x`, `y` and the full
+            width's own.
         autocast: the mixed-precision context of forward passes; None for the network's own precision.
         backward: how a loss is propagated, e.g. after scaling it.
 
@@ -81,8 +82,8 @@ def sandwich_gradients(
         output = network(x).float()
     loss = objective.loss(output, y, label_smoothing=label_smoothing)
     backward(loss)
+    x, y, taught = lesson or (x, y, output)
     with torch.no_grad():
-        taught = output if teacher is None else teacher
         targets = objective.soft_targets(taught, y, label_share=label_share, label_smoothing=label_smoothing)
     for reduced in widths:
         with context:

@@ -58,7 +58,7 @@ def test_a_teacher_teaches_reduced_widths_only(
     x, y = batch
     reduced, teacher = [network.smallest_widths], torch.tensor([[3.0, 0.0, -1.0]]).expand(6, 3)
     network.train()
-    sandwich_gradients(network, x, y, reduced, label_share=0.3, teacher=teacher)
+    sandwich_gradients(network, x, y, reduced, label_share=0.3, lesson=(x, y, teacher))
     found = gradients(network)
     logits = network(x)
     targets = 0.7 * teacher.softmax(1) + 0.3 * F.one_hot(y, 3)

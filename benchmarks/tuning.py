@@ -31,7 +31,7 @@ from inn_automl.training.recipe import default_recipe
 from inn_automl.training.trial import Architecture
 from inn_automl.training.tuning import PARTS, tune
 
-RATIOS = (0.25, 0.375, 0.5)
+RATIOS = (0.25, 0.375)
 ARMS = {"affine": ("affine",), "partition": ("partition",), "both": PARTS}
 GOAL, BELOW = 0.5, 0.5
 """Points to gain at widths below this share."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from inn_automl.search.evaluation import evaluate_widths
 from inn_automl.training import loop, run
 from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
 from inn_automl.training.recipe import Recipe
+from inn_automl.training.sandwich import sandwich_gradients
 
 TINY = Recipe(epochs=4, batch_size=16, learning_rate=0.05)
 
@@ -247,6 +249,24 @@ def test_frozen_parameters_stay(signals: Dataset) -> None:
     before = frozen.clone()
     train(network, signals, dataclasses.replace(TINY, epochs=1), seed=0)
     assert torch.equal(dict(network.named_parameters())[name], before)
+
+
+def test_every_width_sees_each_sample_once_an_epoch_and_reduced_ones_others_in_a_step(
+    signals: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def record(network: IntegralNetwork, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        batches.append((x, kwargs["lesson"][0]))
+        return sandwich_gradients(network, x, *args, **kwargs)
+
+    monkeypatch.setattr(run, "sandwich_gradients", record)
+    train(make(signals, "signal"), signals, dataclasses.replace(TINY, epochs=1, augment=False), seed=0)
+    for seen in zip(*batches, strict=True):
+        rows = torch.cat(seen).flatten(1)
+        assert len(rows) == len(batches) * TINY.batch_size == len(rows.unique(dim=0))
+    for full, narrow in batches:
+        assert not torch.equal(full, narrow)
 
 
 def test_weights_decay_and_normalization_does_not(signals: Dataset) -> None:

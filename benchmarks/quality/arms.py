@@ -236,7 +236,11 @@ def _peer(what: str, gradients: Gradients, partition: Partition, epochs_factor: 
 
 
 ARMS: dict[str, Arm] = {
-    OURS: Arm("`inn-automl run`: sandwich with a share of the labels; weights fitted where validation gains", ours),
+    OURS: Arm(
+        "`inn-automl run`: weights that depend on the width, sandwich with a share of the labels; weights fitted where "
+        "validation gains",
+        ours,
+    ),
     "usnet": _peer("US-Net as published: one share for all layers, soft targets alone", us_net, Nested()),
     "usnet-by-layer": _peer("US-Net with a width for each layer", us_net_by_layer, Nested()),
     "separate": Arm("a network for each width, each trained for as many steps", separate),

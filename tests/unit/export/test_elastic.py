@@ -35,9 +35,9 @@ def repack(path: Path, changes: dict[str, bytes | None], source: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["front", "sloped_front"])
-def test_every_weight_comes_back_bit_by_bit(name: str, request: pytest.FixtureRequest) -> None:
-    front: Front = request.getfixturevalue(name)
+@pytest.mark.parametrize("fixture", ["front", "sloped_front"])
+def test_every_weight_comes_back_bit_by_bit(fixture: str, request: pytest.FixtureRequest) -> None:
+    front: Front = request.getfixturevalue(fixture)
     file = read_elastic(front.elastic)
     assert list(file.graphs) == list(POINTS)
     for name, bundle in front.bundles.items():

@@ -58,12 +58,12 @@ def test_a_lesson_is_for_the_reduced_widths_only(
     x, y = batch
     reduced, teacher = [network.smallest_widths], torch.tensor([[3.0, 0.0, -1.0]]).expand(6, 3)
     network.train()
-    other, labels = 2 * x.flip(0) + 1, (y + 1) % 3
-    sandwich_gradients(network, x, y, reduced, label_share=0.3, lesson=(other, labels, teacher))
+    lesson_x, labels = 2 * x.flip(0) + 1, (y + 1) % 3
+    sandwich_gradients(network, x, y, reduced, label_share=0.3, lesson=(lesson_x, labels, teacher))
     found = gradients(network)
     logits = network(x)
     targets = 0.7 * teacher.softmax(1) + 0.3 * F.one_hot(labels, 3)
-    total = F.cross_entropy(logits, y) - (targets * network(other, reduced[0]).log_softmax(1)).sum(1).mean()
+    total = F.cross_entropy(logits, y) - (targets * network(lesson_x, reduced[0]).log_softmax(1)).sum(1).mean()
     total.backward()
     for one, other in zip(found, gradients(network), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

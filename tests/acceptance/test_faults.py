@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -47,8 +48,9 @@ def kill(stack: Stack, part: str) -> None:
     """Kills a part of the stack and waits until the supervisor has started it again."""
     before = stack.processes()[part]
     for process in (psutil.Process(before), *psutil.Process(before).children(recursive=True)):
-        if part != "ray" or process.pid == before or process.name() == "gcs_server":
-            process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end with its parent
+            if part != "ray" or process.pid == before or process.name() == "gcs_server":
+                process.kill()
     eventually(lambda: stack.processes().get(part, before) != before, f"{part} stays dead")
 
 

@@ -29,10 +29,16 @@ from inn_automl.storage import read_json, write_json
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
 from inn_automl.training.trial import Architecture
-from inn_automl.training.tuning import PARTS, tune
+from inn_automl.training.tuning import TUNED, tune
 
 RATIOS = (0.25, 0.375)
-ARMS = {"affine": ("affine",), "partition": ("partition",), "both": PARTS}
+DEFAULT = "affine and weights"
+ARMS = {
+    "affine": ("affine",),
+    "partition": ("partition",),
+    "partition and affine": ("partition", "affine"),
+    DEFAULT: TUNED,
+}
 GOAL, BELOW = 0.5, 0.5
 """Points to gain at widths below this share."""
 DEFAULT_TASKS = tuple(task for task in TASKS if task.family != "mobilenet")

@@ -114,6 +114,29 @@ class Compensator:
         return before
 
 
+def fit_slopes(network: IntegralNetwork, samples: Tensor) -> None:
+    """Gives slopes the values with which the smallest widths are what is fitted to the full one there.
+
+    Args:
+        network: with slopes, and partitions that take nodes as they are (`Nested`): of others this is a step that way.
+        samples: as `Compensator` takes them.
+
+    Raises:
+        InputError: there are too few samples, or all of them are alike.
+    """
+    widths, slopes = network.smallest_widths, network.named_slopes()
+    narrowness = {name: network.coupling.narrowness(name, network.coupling.samples(widths)) for name in slopes}
+    names = [name for name, slope in slopes.items() if slope.requires_grad and narrowness[name] > 0]
+    fitted = dict(Compensator(network, samples).discretize(widths).named_parameters())
+    sampled = network.sample_parameters(widths)
+    missing = [(fitted[name] - sampled[name]).detach() for name in names]
+    # What is taken as it is goes back to where it was taken from, times its narrowness.
+    steps = torch.autograd.grad([sampled[name] for name in names], [slopes[name] for name in names], missing)
+    with torch.no_grad():
+        for name, step in zip(names, steps, strict=True):
+            slopes[name].add_(step, alpha=narrowness[name] ** -2)
+
+
 @contextlib.contextmanager
 def _batch_statistics(module: nn.Module) -> Iterator[None]:
     """Normalization layers normalize with the statistics of the batch, and keep their own as they are."""

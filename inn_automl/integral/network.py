@@ -183,6 +183,14 @@ class IntegralNetwork(nn.Module):
         """
         return self._resizer.discretized(self.coupling.samples(self.check_widths(widths)))
 
+    def sample_parameters(self, widths: Widths) -> dict[str, Tensor]:
+        """The module's parameters at the widths by name, as functions of the network's: differentiable.
+
+        Raises:
+            WidthsError: see `check_widths`.
+        """
+        return self._resizer.parameters(self.coupling.samples(self.check_widths(widths)))
+
     def sample_channels(self, outputs: Tensor, parameter: str, samples: tuple[int, ...]) -> Tensor:
         """Outputs of a layer at full width, sampled as the layer's own output channels are.
 

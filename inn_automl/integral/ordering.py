@@ -9,9 +9,12 @@ rank-revealing factorisations", SIAM J. Matrix Anal. Appl. 15 (1994).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from inn_automl.integral.coupling import Coupling
 from inn_automl.integral.network import IntegralNetwork
 from inn_automl.integral.observation import Consumer, Seen, consumers, observe, part_columns, unit_of
 
@@ -81,13 +84,23 @@ def permute(network: IntegralNetwork, order: dict[str, Tensor]) -> None:
     Args:
         order: by group, a permutation of its samples; groups that are missing stay as they are.
     """
-    by_index = {i: order[group.name] for i, group in enumerate(network.groups) if group.name in order}
-    sizes = network.coupling.full_samples()
     tensors = {**dict(network.module.named_parameters()), **dict(network.module.named_buffers())}
-    slopes = network.named_slopes()
+    permute_tensors(network.coupling, tensors, order)
+    permute_tensors(network.coupling, network.named_slopes(), order)
+
+
+def permute_tensors(coupling: Coupling, tensors: Mapping[str, Tensor], order: Mapping[str, Tensor]) -> None:
+    """Does so with tensors of the shapes that the module's have.
+
+    Args:
+        tensors: by the names that the module has for them; not all need to be there.
+        order: as `permute` takes it.
+    """
+    by_index = {i: order[group.name] for i, group in enumerate(coupling.groups) if group.name in order}
+    sizes = coupling.full_samples()
     with torch.no_grad():
-        for name, axes in network.coupling.axes.items():
-            for dim, parts in enumerate(axes):
+        for name, tensor in tensors.items():
+            for dim, parts in enumerate(coupling.axes[name]):
                 if any(part.group in by_index for part in parts):
                     index, start = [], 0
                     for part in parts:
@@ -97,8 +110,7 @@ def permute(network: IntegralNetwork, order: dict[str, Tensor]) -> None:
                             features = features[:, by_index[part.group]]
                         index.append(features.flatten() + start)
                         start += features.numel()
-                    for tensor in [tensors[name], *([slopes[name]] if name in slopes else [])]:
-                        tensor.copy_(tensor.index_select(dim, torch.cat(index).to(tensor.device)))
+                    tensor.copy_(tensor.index_select(dim, torch.cat(index).to(tensor.device)))
 
 
 def _weighted_grams(network: IntegralNetwork, consumer: Consumer, seen: Seen) -> dict[int, Tensor]:

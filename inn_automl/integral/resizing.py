@@ -6,15 +6,16 @@ import contextlib
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from inn_automl.integral.coupling import CONSTANT, Coupling, Part, Parts, length
+from inn_automl.integral.leading import leading_blocks
 from inn_automl.integral.partition import Partition, Sampling, Trainable
 
 Samples = tuple[int, ...]
@@ -22,6 +23,9 @@ Samples = tuple[int, ...]
 
 _Samplings = Callable[[int, Tensor], Sampling]
 """How a group (by its number) is sampled, for tensors of the device and type of a given one."""
+
+_MAX_PLANS = 256
+"""Widths whose plans are kept: training comes back to the same ones again and again."""
 
 
 class _Tensor(NamedTuple):
@@ -42,6 +46,23 @@ class _Tensor(NamedTuple):
     def value(self) -> Tensor:
         owner, key = self.places[0]
         return owner[key]
+
+    @property
+    def slope_value(self) -> Tensor:
+        assert self.slope is not None
+        owner, key = self.slope
+        return owner[key]
+
+
+class _Planned(NamedTuple):
+    """What becomes of a tensor at some widths.
+
+    `leading` is its size there if its samples are its first elements along each axis, None if they are not;
+    `narrowness` is what its slope counts.
+    """
+
+    leading: tuple[int, ...] | None
+    narrowness: float
 
 
 class _SizeAttribute(NamedTuple):
@@ -74,6 +95,8 @@ class Resizer:
         self.full_samples = coupling.full_samples()
         self._tensors = list(self._find_tensors())
         self._attributes = list(_size_attributes(module, coupling))
+        self._norms = [m for m in module.modules() if type(m).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)]
+        self._plans: dict[Samples, list[_Planned]] = {}
 
     def _find_tensors(self) -> Iterator[_Tensor]:
         places: dict[int, list[tuple[dict[str, Any], str]]] = {}
@@ -111,6 +134,7 @@ class Resizer:
             tensor._replace(slope=(slopes._parameters, positions[tensor.name])) if tensor.name in positions else tensor
             for tensor in self._tensors
         ]
+        self._plans.clear()
 
     def is_identity(self, samples: Samples) -> bool:
         """Whether sampling changes nothing."""
@@ -124,23 +148,27 @@ class Resizer:
     def resized(self, samples: Samples) -> Iterator[None]:
         """The module at other widths, inside of the context.
 
-        In training mode buffers are copies, so that the running statistics of the full width stay as they are.
+        In training mode buffers are copies, and running statistics of batch normalization are set aside, so that those
+        of the full width stay as they are.
         """
         swapped: list[tuple[dict[str, Any], str, Any]] = []
-        sampling = self._samplings(samples)
+
+        def swap(owner: dict[str, Any], key: str, value: Any) -> None:
+            swapped.append((owner, key, owner[key]))
+            owner[key] = value
+
+        unread = {id(norm._buffers): norm for norm in self._norms if norm.training and samples != self.full_samples}
         try:
-            for tensor in self._tensors:
-                value = self._sampled(tensor, samples, sampling)
+            for norm in unread.values():
+                swap(vars(norm), "track_running_stats", False)
+            for tensor, value in self._sampled(samples, without=unread.keys()):
                 if tensor.is_buffer and self.module.training and samples != self.full_samples:
                     value = value.clone()
                 if value is not tensor.value:
                     for owner, key in tensor.places:
-                        swapped.append((owner, key, owner[key]))
-                        owner[key] = value
+                        swap(owner, key, value)
             for attribute in self._attributes:
-                attributes = vars(attribute.layer)
-                swapped.append((attributes, attribute.name, attributes[attribute.name]))
-                attributes[attribute.name] = attribute.value(samples)
+                swap(vars(attribute.layer), attribute.name, attribute.value(samples))
             yield
         finally:
             for owner, key, old in reversed(swapped):
@@ -150,9 +178,8 @@ class Resizer:
         """A plain module at the widths, with tensors of its own."""
         memo: dict[int, Any] = {}
         with torch.no_grad():
-            sampling = self._samplings(samples)
-            for tensor in self._tensors:
-                original, value = tensor.value, self._sampled(tensor, samples, sampling).detach()
+            for tensor, value in self._sampled(samples):
+                original, value = tensor.value, value.detach()
                 if value.untyped_storage().data_ptr() == original.untyped_storage().data_ptr():
                     value = value.clone(memory_format=torch.contiguous_format)
                 value = value.contiguous()
@@ -165,6 +192,10 @@ class Resizer:
         for attribute in self._attributes:
             setattr(plain.get_submodule(attribute.path), attribute.name, attribute.value(samples))
         return plain
+
+    def parameters(self, samples: Samples) -> dict[str, Tensor]:
+        """Every parameter's samples by its name, differentiable."""
+        return {tensor.name: value for tensor, value in self._sampled(samples) if not tensor.is_buffer}
 
     def sample_axis(self, value: Tensor, dim: int, parts: Parts, samples: Samples) -> Tensor:
         """Samples of a tensor along an axis of the full width; no layer sums over it."""
@@ -206,29 +237,66 @@ class Resizer:
 
         return sampling
 
-    def _sampled(self, tensor: _Tensor, samples: Samples, sampling: _Samplings) -> Tensor:
-        value = tensor.value
-        if tensor.is_statistic and samples == self.full_samples:
-            return value  # they are those of the network at full width, not functions with nodes
-        sampled = self._sampled_along_axes(value, tensor.axes, samples, sampling)
-        if tensor.slope is not None and (narrowness := self.coupling.narrowness(tensor.name, samples)) > 0:
-            owner, key = tensor.slope
-            # Two operations: a fused one rounds otherwise than readers of exported weights do.
-            sampled = sampled + narrowness * self._sampled_along_axes(owner[key], tensor.axes, samples, sampling)
-        return sampled.detach() if tensor.is_statistic else sampled
+    def _sampled(self, samples: Samples, without: Container[int] = ()) -> list[tuple[_Tensor, Tensor]]:
+        """Every tensor's samples.
 
-    def _sampled_along_axes(
-        self, value: Tensor, axes: Sequence[tuple[int, Parts, bool]], samples: Samples, sampling: _Samplings
-    ) -> Tensor:
-        leading = list(value.shape)
-        for dim, parts, integrates in axes:
-            part, *others = parts
-            if not others and part.outer == 1 and sampling(part.group, value).is_leading:
-                leading[dim] = samples[part.group] * part.inner
+        Args:
+            without: ids of modules' dictionaries whose tensors are left out.
+        """
+        sampling = self._samplings(samples)
+        sampled: list[tuple[_Tensor, Tensor]] = []
+        together: list[tuple[_Tensor, tuple[int, ...], float]] = []
+        for tensor, (leading, narrowness) in zip(self._tensors, self._plan(samples, sampling), strict=True):
+            if id(tensor.places[0][0]) in without:
+                continue
+            value = tensor.value
+            if leading == value.shape and narrowness == 0:
+                sampled.append((tensor, value))
+            elif leading is None or tensor.is_buffer:
+                sampled.append((tensor, self._sampled_by_axis(tensor, narrowness, sampling)))
             else:
+                together.append((tensor, leading, narrowness))
+        blocks = leading_blocks(
+            [
+                (tensor.value, tensor.slope_value if narrowness > 0 else None, sizes, narrowness)
+                for tensor, sizes, narrowness in together
+            ]
+        )
+        return sampled + [(tensor, block) for (tensor, _, _), block in zip(together, blocks, strict=True)]
+
+    def _plan(self, samples: Samples, sampling: _Samplings) -> list[_Planned]:
+        """What becomes of each tensor."""
+        plan = self._plans.get(samples)
+        if plan is None:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[samples] = [self._planned(tensor, samples, sampling) for tensor in self._tensors]
+        return plan
+
+    def _planned(self, tensor: _Tensor, samples: Samples, sampling: _Samplings) -> _Planned:
+        if tensor.is_statistic and samples == self.full_samples:
+            # They are those of the network at full width, not functions with nodes.
+            return _Planned(tuple(tensor.value.shape), 0.0)
+        narrowness = 0.0 if tensor.slope is None else self.coupling.narrowness(tensor.name, samples)
+        sizes = list(tensor.value.shape)
+        for dim, parts, _ in tensor.axes:
+            part, *others = parts
+            if others or part.outer != 1 or not sampling(part.group, tensor.value).is_leading:
+                return _Planned(None, narrowness)
+            sizes[dim] = samples[part.group] * part.inner
+        return _Planned(tuple(sizes), narrowness)
+
+    def _sampled_by_axis(self, tensor: _Tensor, narrowness: float, sampling: _Samplings) -> Tensor:
+        def along_axes(value: Tensor) -> Tensor:
+            for dim, parts, integrates in tensor.axes:
                 value = self._sample_axis(value, dim, parts, sampling, integrates=integrates)
-                leading[dim] = value.shape[dim]
-        return _leading(value, leading)
+            return value
+
+        sampled = along_axes(tensor.value)
+        if narrowness > 0:
+            # Two operations: a fused one rounds otherwise than readers of exported weights do.
+            sampled = sampled + narrowness * along_axes(tensor.slope_value)
+        return sampled.detach() if tensor.is_statistic else sampled
 
     def _sample_axis(self, value: Tensor, dim: int, parts: Parts, sampling: _Samplings, *, integrates: bool) -> Tensor:
         if len(parts) > 1:
@@ -248,15 +316,6 @@ class Resizer:
             return rule.apply(value, dim, integrate=integrates)
         split = value.unflatten(dim, (part.outer, rule.num_nodes, part.inner))
         return rule.apply(split, dim + 1, integrate=integrates).flatten(dim, dim + 2)
-
-
-def _leading(value: Tensor, sizes: list[int]) -> Tensor:
-    """The first elements along each dimension.
-
-    As one padding by negative amounts, whose gradient is written once: each slice would write one of its own.
-    """
-    padding = [amount for size, full in zip(sizes, value.shape, strict=True) for amount in (size - full, 0)]
-    return torch.constant_pad_nd(value, padding[::-1]) if any(padding) else value
 
 
 @functools.lru_cache(maxsize=1024)

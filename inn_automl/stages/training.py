@@ -16,6 +16,8 @@ from inn_automl.training.trial import Trained, load_trial
 
 DONE = "training/done.json"
 """The names of the finished trials, best first."""
+_ALL_WIDTHS, _FULL_WIDTH = "mean over widths", "full width"
+"""What scores of epochs are of."""
 
 
 def train_network(job: Job, candidates: Sequence[TrainingCandidate]) -> list[Trained]:
@@ -57,11 +59,14 @@ class _Shown:
         self._job, self._seconds = job, seconds
         self._done = [0.0] * num_trials
         self._started_at = time.monotonic()
-        self._best, self._metric = -math.inf, objective_of(job.dataset).metric
+        self._best: dict[str, float] = {}
+        self._metric = objective_of(job.dataset).metric
 
     def __call__(self, trial: int, epoch: EpochReport) -> None:
         self._done[trial] = epoch.epoch / epoch.epochs
-        self._best = max(self._best, epoch.score)
+        of = _FULL_WIDTH if epoch.is_plain else _ALL_WIDTHS
+        self._best[of] = max(self._best.get(of, -math.inf), epoch.score)
+        shown = _ALL_WIDTHS if _ALL_WIDTHS in self._best else _FULL_WIDTH
         by_time = (time.monotonic() - self._started_at) / self._seconds if self._seconds else 0.0
         # Trials that a scheduler stops early never reach their end: time says more than they do.
         fraction = min(0.99, max(by_time, sum(self._done) / len(self._done)))
@@ -69,6 +74,6 @@ class _Shown:
         by_width = ", ".join(f"{name} {text(quality)}" for name, quality in epoch.quality.items())
         self._job.progress.update(
             fraction,
-            best=f"{text(self._best)} mean over widths",
+            best=f"{text(self._best[shown])} {shown}",
             detail=f"trial {trial + 1} of {len(self._done)}, epoch {epoch.epoch} of {epoch.epochs}: {by_width}",
         )

@@ -48,16 +48,19 @@ def write_learning_curves(history: Sequence[Mapping[str, Any]], path: Path, metr
     """Writes validation quality and training loss by epoch as PNG; returns `path`.
 
     Args:
-        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `quality` (by name of widths).
+        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `quality` (by name of widths; an epoch
+            may lack some).
         metric: what qualities are in.
     """
     figure = new_figure(8.0, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [entry["epoch"] for entry in history]
-    names = list(history[0]["quality"]) if history else []
+    names = list(history[-1]["quality"]) if history else []
     for name, color in zip(names, COLORS, strict=False):
-        values = [metric.shown(entry["quality"][name]) for entry in history]
-        left.plot(epochs, values, color=color, linewidth=2, marker="o" if len(epochs) == 1 else None)
+        with_name = [entry for entry in history if name in entry["quality"]]
+        values = [metric.shown(entry["quality"][name]) for entry in with_name]
+        marker = "o" if len(values) == 1 else None
+        left.plot([entry["epoch"] for entry in with_name], values, color=color, linewidth=2, marker=marker)
     if epochs:
         _label_ends(left, epochs[-1], [(name, metric.shown(history[-1]["quality"][name])) for name in names])
     right.plot(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -40,6 +40,13 @@ def agreed(value: float, device: torch.device) -> float:
     shared = torch.tensor(value, dtype=torch.float64, device=device)
     dist.broadcast(shared, 0)
     return float(shared)
+
+
+def agree_on(tensors: Iterable[Tensor]) -> None:
+    """Gives tensors on the processes' devices the values that they have in the first process, in place."""
+    if num_workers() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def share_of(num_samples: int) -> slice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -110,14 +111,14 @@ def fit_to_budget(
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     was_training = network.training
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        run.num_plain_epochs = 0
         run.steps(1, 1)  # the very first step also loads libraries
-        step_at = time.monotonic()
-        run.steps(2, 1)
-        affordable = int(_TIMED_SHARE * seconds / max(1e-6, time.monotonic() - step_at))
+        affordable = int(_TIMED_SHARE * seconds / max(1e-6, _step_s(run, 2, 1)))
         num_steps = int(agreed(min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable)), run.device))
-        steps_at = time.monotonic()
-        run.steps(3, num_steps)
-        step_s = (time.monotonic() - steps_at) / num_steps
+        step_s = plain_step_s = agreed(_step_s(run, 3, num_steps), run.device)
+        if recipe.plain_share > 0:
+            run.num_plain_epochs = sys.maxsize
+            plain_step_s = agreed(_step_s(run, 4, _MIN_TIMED_STEPS), run.device)
         run.validate()
     network.load_state_dict(before)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -125,12 +126,27 @@ def fit_to_budget(
     network.train(was_training)
     # A tenth is kept back, because a short measurement cannot know what else the machine will do.
     available_s = agreed(0.9 * (seconds - (time.monotonic() - started_at)), run.device)
-    step_s, validation_s = agreed(step_s, run.device), agreed(run.validation_s, run.device)
-    epochs = int(available_s / (run.steps_per_epoch * step_s + validation_s))
+    validation_s = agreed(run.validation_s, run.device)
+
+    def needed_s(epochs: int) -> float:
+        num_plain = dataclasses.replace(recipe, epochs=epochs).num_plain_epochs
+        steps_s = (epochs - num_plain) * step_s + num_plain * plain_step_s
+        return run.steps_per_epoch * steps_s + epochs * validation_s
+
+    epochs = int(available_s / (run.steps_per_epoch * min(step_s, plain_step_s) + validation_s))
+    while epochs >= 1 and needed_s(epochs) > available_s:
+        epochs -= 1
     if epochs < 1:
         fitting = min(max(1, int((available_s - validation_s) / step_s)), run.steps_per_epoch)
         return dataclasses.replace(recipe, epochs=1, epoch_samples=fitting * run.batch_size)
     return dataclasses.replace(recipe, epochs=epochs if max_epochs is None else min(epochs, max_epochs))
+
+
+def _step_s(run: Run, epoch: int, num_steps: int) -> float:
+    """Seconds a step."""
+    started_at = time.monotonic()
+    run.steps(epoch, num_steps)
+    return (time.monotonic() - started_at) / num_steps
 
 
 def load_best(network: IntegralNetwork, checkpoint: Path) -> tuple[list[EpochReport], float]:

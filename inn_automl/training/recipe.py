@@ -42,8 +42,11 @@ class Recipe:
     augment: bool = True
     width_slopes: bool = True
     """Whether weights are functions of the width, too (`IntegralNetwork.add_slopes`)."""
+    plain_share: float = 0.5
+    """Share of the epochs, the first ones, in which the full width learns alone; then its channels are put in order,
+    and slopes fitted to it."""
     num_random_widths: int = 2
-    """Random widths in each step, besides the full and the smallest."""
+    """Random widths in each step after that, besides the full and the smallest."""
     num_width_uses: int = 4
     """How often random widths are used, in turn with others, before new ones are drawn. A CPU compiles kernels for
     every new shape, which took 15 to 50 % of a step when each step drew anew."""
@@ -71,6 +74,7 @@ class Recipe:
         self._require("batch_size", self.batch_size >= 2, "at least 2")
         self._require("epochs", self.epochs >= 1, "at least 1")
         self._require("epoch_samples", self.epoch_samples is None or self.epoch_samples >= 1, "at least 1, or None")
+        self._require("plain_share", 0 <= self.plain_share < 1, "a number from 0 to below 1")
         self._require("num_random_widths", self.num_random_widths >= 0, "0 or more")
         self._require("num_width_uses", self.num_width_uses >= 1, "at least 1")
         self._require("soft_target_label_share", 0 <= self.soft_target_label_share <= 1, "a number from 0 to 1")
@@ -82,6 +86,11 @@ class Recipe:
     def _require(self, name: str, fits: bool, allowed: str) -> None:
         if not fits:
             raise SpecError(f"recipe, {name} = {getattr(self, name)!r}: give {allowed}.")
+
+    @property
+    def num_plain_epochs(self) -> int:
+        """Epochs in which the full width learns alone."""
+        return int(self.plain_share * self.epochs)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""

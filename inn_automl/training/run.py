@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import math
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inn_automl.errors import TrainingError
+from inn_automl.errors import InputError, TrainingError
+from inn_automl.integral.compensation import fit_slopes
+from inn_automl.integral.ordering import permute, permute_tensors, rank_channels
 from inn_automl.objectives import objective_of
-from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, score_of, use_channels_last
+from inn_automl.search.evaluation import (
+    Samples,
+    calibrate,
+    calibration_samples,
+    fitted_samples,
+    score_of,
+    use_channels_last,
+)
 from inn_automl.training.checkpoint import (
     load_checkpoint,
     load_optimizer_tensors,
@@ -32,6 +42,7 @@ from inn_automl.training.checkpoint import (
     under,
 )
 from inn_automl.training.distributed import (
+    agree_on,
     agreed,
     rank,
     share_of,
@@ -51,7 +62,8 @@ if TYPE_CHECKING:
 _NUM_CALIBRATION = 512
 _MAX_VALIDATION = 2_000
 _STEPS_BETWEEN_CHECKS = 50
-_FORMAT = 3
+_FORMAT = 4
+_FULL = "full"
 
 
 @dataclass(frozen=True)
@@ -65,11 +77,16 @@ class EpochReport:
     """Mean loss of the full width."""
     quality: dict[str, float]
     """Validation quality (accuracy, or the task's other metric) of the "smallest", "middle" and "full" widths, with
-    re-estimated normalization."""
+    re-estimated normalization; of the "full" one alone while it learns alone."""
     score: float
-    """Mean of these: what the best state is chosen by."""
+    """Mean of these: what the best state is chosen by, among those of all three widths where there are any."""
     seconds: float
     """Wall-clock time of this epoch with its validation."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the full width learned alone."""
+        return list(self.quality) == [_FULL]
 
 
 class Run:
@@ -96,8 +113,9 @@ class Run:
         self.validated_widths: dict[str, Widths] = {
             "smallest": network.smallest_widths,
             "middle": {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups},
-            "full": network.full_widths,
+            _FULL: network.full_widths,
         }
+        self.num_plain_epochs = recipe.num_plain_epochs
         self.history: list[EpochReport] = []
         self.best: dict[str, Tensor] | None = None
         self.best_score = -math.inf
@@ -107,8 +125,11 @@ class Run:
     def epoch(self, epoch: int, deadline_s: float | None) -> bool:
         """Trains and validates one epoch; whether it was a whole one."""
         started_at = time.monotonic()
+        if 1 < epoch == self.num_plain_epochs + 1:
+            self.begin_widths()
+            self.best_score = -math.inf  # the best state is one of those to come
         train_loss, is_whole = self.steps(epoch, self.steps_per_epoch, deadline_s)
-        quality = self.validate()
+        quality = self.validate([_FULL] if epoch <= self.num_plain_epochs else None)
         score = sum(quality.values()) / len(quality)
         if score >= self.best_score:  # of equals the later, which has seen lower learning rates
             self.best_score = score
@@ -136,7 +157,9 @@ class Run:
             start = (step % self.steps_per_epoch) * self.batch_size
             full, narrow = (order[start : start + self.batch_size].to(self.device) for order in orders)
             learning_rate = learning_rate_at(self.recipe, first + step, self.recipe.epochs * self.steps_per_epoch)
-            reduced = list(itertools.islice(drawn, self.recipe.num_random_widths))
+            reduced: list[Widths] = []
+            if epoch > self.num_plain_epochs:
+                reduced = [self.network.smallest_widths, *itertools.islice(drawn, self.recipe.num_random_widths)]
             total += self._step(full, narrow, learning_rate, reduced, generator)
             is_checked = self.device.type == "cpu" or step % _STEPS_BETWEEN_CHECKS == 0 or step == num_steps - 1
             if is_checked and not math.isfinite(float(total)):
@@ -154,8 +177,9 @@ class Run:
         reduced: list[Widths],
         generator: torch.Generator,
     ) -> Tensor:
-        """Steps on the samples `full` at full width, and on the samples `narrow` at the reduced widths."""
-        (x, y), (other_x, other_y) = self._batch(full, generator), self._batch(narrow, generator)
+        """Steps on the samples `full` at full width, and on the samples `narrow` at the reduced widths, if any."""
+        x, y = self._batch(full, generator)
+        other = self._batch(narrow, generator) if reduced else None
         weight = len(y) / len(full)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -165,11 +189,11 @@ class Run:
                 self.network,
                 x,
                 y,
-                [self.network.smallest_widths, *reduced],
+                reduced,
                 objective=self.objective,
                 label_smoothing=self.recipe.label_smoothing,
                 label_share=self.recipe.soft_target_label_share,
-                lesson=(other_x, other_y, self._taught(other_x)),
+                lesson=None if other is None else (*other, self._taught(other[0])),
                 autocast=self.autocast,
                 backward=lambda loss: self.scaler.scale(weight * loss).backward(),
             )
@@ -200,20 +224,52 @@ class Run:
             return False
         return bool(agreed(time.monotonic() + self.validation_s >= deadline_s, self.device))
 
-    def validate(self) -> dict[str, float]:
-        """Quality at the three validated widths."""
+    def validate(self, names: Collection[str] | None = None) -> dict[str, float]:
+        """Quality at the three validated widths, or at those of them that are named."""
         started_at = time.monotonic()
         quality = {}
-        for name, widths in self.validated_widths.items():
-            module, _ = calibrate(self.network, widths, self.calibration)
+        for name in names or self.validated_widths:
+            module, _ = calibrate(self.network, self.validated_widths[name], self.calibration)
             quality[name] = score_of(module, self.validation).quality
         self.validation_s = time.monotonic() - started_at
         return quality
+
+    def begin_widths(self) -> None:
+        """Prepares a network that was trained at full width alone for learning to be narrow.
+
+        The channels that tell most come first, and slopes are those with which the smallest widths compute what is
+        nearest to the full one; the teacher and the optimizer's state follow. Where there are too few samples to tell,
+        all stays as it is.
+        """
+        self.network.eval()
+        samples = fitted_samples(self.calibration)
+        try:
+            order = rank_channels(self.network, samples)
+        except InputError:
+            return
+        order = {name: found.to(self.device) for name, found in order.items()}
+        agree_on(order.values())  # rounding may put equals into another order elsewhere
+        permute(self.network, order)
+        permute_tensors(self.network.coupling, dict(self.teacher.module.named_parameters()), order)
+        self._permute_optimizer(order)
+        if self.recipe.width_slopes:
+            fit_slopes(self.network, samples)
+            agree_on(slope.data for slope in self.network.slopes)
+
+    def _permute_optimizer(self, order: dict[str, Tensor]) -> None:
+        prefix = "module."
+        named = {name.removeprefix(prefix): p for name, p in self.parameters.items() if name.startswith(prefix)}
+        for key in {key for state in self.optimizer.state.values() for key in state}:
+            states = {name: self.optimizer.state[p].get(key) for name, p in named.items() if p in self.optimizer.state}
+            shaped = {name: state for name, state in states.items() if isinstance(state, Tensor) and state.ndim > 0}
+            permute_tensors(self.network.coupling, shaped, order)
 
     def finish(self) -> None:
         """Puts the best state into the network."""
         if self.best is not None:
             self.network.load_state_dict(self.best)
+        if self.history and self.history[-1].is_plain:
+            self.begin_widths()  # there was no time to learn them
         self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.network.zero_grad(set_to_none=True)
         self.network.eval()

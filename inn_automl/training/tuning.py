@@ -1,9 +1,9 @@
-"""Tuning a discretized model before its export: few of its parameters, for a stated time; all others stay as they are.
+"""Tuning a discretized model before its export, at its own widths alone, for a stated time; its shapes stay.
 
-What is tuned is the model's partition (where each coupled group is sampled, and with which quadrature weights) and what
-is affine in it: scales and shifts of normalization, and biases. The model's own channels are the nodes, so that a model
-that was fitted to data can be tuned as one that was sampled can, tuning begins at the very model, and its shapes, and
-with them its size and latency, stay. INN paper, section 4.2.
+What can be tuned is the model's partition (where each coupled group is sampled, and with which quadrature weights; INN
+paper, section 4.2), what is affine in it (scales and shifts of normalization, and biases), and its weights. The model's
+own channels are the nodes, so that a model that was fitted to data can be tuned as one that was sampled can, tuning
+begins at the very model, and its shapes, and with them its size and latency, stay.
 
 Targets are the full width's outputs mixed with the dataset's targets, as in the sandwich rule; what losses are, the
 task's objective says. Normalization statistics are those of the batch while tuning and are re-estimated afterwards.
@@ -34,12 +34,16 @@ from inn_automl.search.evaluation import Candidate, Candidates, Samples, split_s
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
 
-PARTS = ("partition", "affine")
+PARTS = ("partition", "affine", "weights")
+TUNED = ("affine", "weights")
+"""The parts that gain most: weights of a model's own leave nothing for its partition to do."""
 MOST_SECONDS = 3600.0
 
 BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
 """Of Adam: about how far a scale, a shift or a factor moves in a step; and a point, in distances of the points."""
+WEIGHTS_RATE = 1e-3
+"""Of Adam, for weights."""
 LABEL_SHARE = 0.3
 """Share of the dataset's targets in those of tuning, as in training."""
 
@@ -99,7 +103,7 @@ def tune(
     seconds: float,
     seed: int,
     steps: int | None = None,
-    parts: Collection[str] = PARTS,
+    parts: Collection[str] = TUNED,
 ) -> Tuned:
     """Tunes the candidate at the widths.
 
@@ -170,8 +174,9 @@ class Tunable:
     def optimizer(self) -> torch.optim.Adam:
         """With the highest learning rate of each group of parameters as its `highest`."""
         deltas = {id(p.delta): p.delta for p in self.network.trainable_partitions if isinstance(p, Trainable)}
-        others = [p for part in PARTS for p in self.parameters[part] if id(p) not in deltas]
-        groups: list[dict[str, Any]] = [{"params": others, "highest": LEARNING_RATE}] if others else []
+        others = [p for part in ("partition", "affine") for p in self.parameters[part] if id(p) not in deltas]
+        rates = ((others, LEARNING_RATE), (self.parameters["weights"], WEIGHTS_RATE))
+        groups: list[dict[str, Any]] = [{"params": params, "highest": rate} for params, rate in rates if params]
         for delta in deltas.values():
             # The last of n points moves by the sum of n distances, each of which is the square of its delta.
             distance = float(delta.detach().mean()) / len(delta)
@@ -202,9 +207,12 @@ def tunable(network: IntegralNetwork, module: nn.Module, widths: Widths, parts: 
     coupling = network.coupling.at(widths)
     own = IntegralNetwork(module, torch.empty(0), coupling=coupling, partition=partitions, min_ratio=1.0)
     own.requires_grad_(False)
+    affine = _affine(own.module)
+    weights: list[Tensor] = [p for p in own.module.parameters() if all(p is not other for other in affine)]
     parameters: dict[str, list[Tensor]] = {
         "partition": list(own.trainable_partitions.parameters()),
-        "affine": _affine(own.module) if "affine" in parts else [],
+        "affine": affine if "affine" in parts else [],
+        "weights": weights if "weights" in parts else [],
     }
     chosen = [parameter for part in parameters.values() for parameter in part]
     if not chosen:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from inn_automl.errors import InputError
 from inn_automl.integral import IntegralNetwork, convert, reestimate_normalization
-from inn_automl.integral.compensation import RULES, Compensator
+from inn_automl.integral.compensation import RULES, Compensator, fit_slopes
 from inn_automl.integral.fitting import fit, fit_clipped
 from inn_automl.integral.observation import choose_places, consumers, observe, rows_at, windows_at
 from inn_automl.integral.ordering import permute, pivots, rank_channels
@@ -152,6 +152,24 @@ def test_every_coupled_structure_is_fitted(name: str) -> None:
         small, sampled = fitted.discretize(widths, RULES[-1]).eval(), network.discretize(widths).eval()
         if isinstance(expected, Tensor):
             assert (small(x) - expected).square().mean() <= 1.05 * (sampled(x) - expected).square().mean() + 1e-9
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.input is None and case.groups])
+def test_with_fitted_slopes_the_smallest_widths_are_what_is_fitted(name: str) -> None:
+    case = CASES[name]
+    torch.manual_seed(0)
+    x = torch.randn(64, *case.shape[1:])
+    network = IntegralNetwork(randomized(case.make()), x[:2]).eval()
+    expected = dict(Compensator(network, x).discretize(network.smallest_widths).named_parameters())
+    with torch.no_grad():
+        full = network(x)
+    network.add_slopes()
+    fit_slopes(network, x)
+    found = dict(network.discretize(network.smallest_widths).named_parameters())
+    for name in network.named_slopes():
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert_same(network(x), full)
 
 
 def clipped_error(made: Tensor, wanted: Tensor, low: float, high: float) -> float:

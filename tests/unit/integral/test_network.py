@@ -380,6 +380,27 @@ def test_a_weight_is_its_nodes_and_its_narrowness_times_its_slope(
     assert torch.equal(sloped(X, widths), module(X))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_are_those_of_slices(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 1))
+    network = IntegralNetwork(module.to(memory_format=layout), torch.zeros(2, 3, 8, 8))
+    network.add_slopes()
+    found = network.sample_parameters({"0": 3})
+    nodes, slopes = dict(network.module.named_parameters()), network.named_slopes()
+    narrowness = 5 / 6
+    expected = {name: (nodes[name] + narrowness * slopes[name])[:3] for name in ("0.weight", "0.bias", "1.weight")}
+    expected["3.weight"] = (nodes["3.weight"] + narrowness * slopes["3.weight"])[:, :3]
+    trained = [tensor for name in expected for tensor in (nodes[name], slopes[name])]
+    weights = [torch.randn_like(value) for value in expected.values()]
+    gradients = [
+        torch.autograd.grad([values[name] for name in expected], trained, weights) for values in (found, expected)
+    ]
+    for one, other, tensor in zip(*gradients, trained, strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.stride() == tensor.stride()
+
+
 def test_slopes_of_the_narrow_are_trained_by_the_narrow(sloped: IntegralNetwork) -> None:
     sloped.train()(X).sum().backward()
     assert all(slope.grad is None for slope in sloped.slopes)

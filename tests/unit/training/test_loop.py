@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ from inn_automl.training.recipe import Recipe
 from inn_automl.training.sandwich import sandwich_gradients
 
 TINY = Recipe(epochs=4, batch_size=16, learning_rate=0.05)
+"""The full width learns alone in epochs 1 and 2."""
+SANDWICH = dataclasses.replace(TINY, plain_share=0.0)
+
+
+CPU = torch.device("cpu")
 
 
 def make(dataset: Dataset, family: str, seed: int = 0) -> IntegralNetwork:
@@ -92,9 +97,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[dict[str, 
     """Gives epochs these scores; returns the states that got them."""
     remaining, states = iter(scores), []
 
-    def validate(self: run.Run) -> dict[str, float]:
+    def validate(self: run.Run, names: Collection[str] | None = None) -> dict[str, float]:
         states.append(state_of(self.network))
-        return dict.fromkeys(("smallest", "middle", "full"), next(remaining))
+        return dict.fromkeys(names or self.validated_widths, next(remaining))
 
     monkeypatch.setattr(run.Run, "validate", validate)
     return states
@@ -105,12 +110,12 @@ def test_a_resumed_training_goes_on_from_its_last_state_and_keeps_its_best(
 ) -> None:
     path = tmp_path / "checkpoint.safetensors"
     whole = scripted(monkeypatch, 0.9, 0.1, 0.2, 0.3)
-    train(make(signals, "signal"), signals, TINY, seed=0)
+    train(make(signals, "signal"), signals, SANDWICH, seed=0)
     parts = scripted(monkeypatch, 0.9, 0.1, 0.2, 0.3)
     with pytest.raises(Interrupt):
-        train(make(signals, "signal"), signals, TINY, seed=0, checkpoint=path, on_epoch=interrupt_after(2))
+        train(make(signals, "signal"), signals, SANDWICH, seed=0, checkpoint=path, on_epoch=interrupt_after(2))
     network = make(signals, "signal")
-    assert train(network, signals, TINY, seed=0, checkpoint=path).best_score == pytest.approx(0.9)
+    assert train(network, signals, SANDWICH, seed=0, checkpoint=path).best_score == pytest.approx(0.9)
     assert_same(parts[3], whole[3])
     assert_same(state_of(network), whole[0])
 
@@ -127,7 +132,7 @@ def test_every_epoch_takes_every_sample_in_an_order_and_variant_of_its_own(
 
     monkeypatch.setattr(run, "sandwich_gradients", gradients)
     recipe = dataclasses.replace(TINY, augment=is_augmented)
-    one = run.Run(make(signals, "signal"), signals, recipe, 0, torch.device("cpu"))
+    one = run.Run(make(signals, "signal"), signals, recipe, 0, CPU)
     for epoch in (1, 2, 1):
         one.steps(epoch, 5)
     first, second, again = (torch.cat(seen[start : start + 5]) for start in (0, 5, 10))
@@ -180,7 +185,8 @@ def test_every_width_learns(kind: str, family: str, changes: dict, request: pyte
     assert reports == result.history
     assert [r.epoch for r in reports] == list(range(1, 13))
     assert reports[-1].train_loss < reports[0].train_loss / 1.5
-    assert result.best_score == max(r.score for r in reports)
+    assert [r.is_plain for r in reports] == [True] * 6 + [False] * 6
+    assert result.best_score == max(r.score for r in reports if not r.is_plain)
     for widths in (network.smallest_widths, network.uniform_widths(0.5), network.full_widths):
         assert evaluate_widths(network, widths, dataset, split="test").quality >= 0.75
     assert not network.training
@@ -190,9 +196,78 @@ def test_every_width_learns(kind: str, family: str, changes: dict, request: pyte
 def test_the_best_state_is_kept(signals: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     states = scripted(monkeypatch, 0.2, 0.9, 0.9, 0.4)
     network = make(signals, "signal")
-    result = train(network, signals, TINY, seed=0)
+    result = train(network, signals, SANDWICH, seed=0)
     assert result.best_score == pytest.approx(0.9)
     assert_same(state_of(network), states[2])  # of equals the later
+
+
+def test_the_best_state_is_one_that_all_widths_were_trained_for(
+    signals: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = scripted(monkeypatch, 0.9, 0.8, 0.3, 0.2)
+    network = make(signals, "signal")
+    assert train(network, signals, TINY, seed=0).best_score == pytest.approx(0.3)
+    assert_same(state_of(network), states[2])
+
+
+def test_the_full_width_learns_alone_at_first(signals: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    reduced: list[tuple[int, bool]] = []
+
+    def record(network: IntegralNetwork, x: torch.Tensor, y: torch.Tensor, widths: Any, **more: Any) -> torch.Tensor:
+        reduced.append((len(widths), more["lesson"] is None))
+        return sandwich_gradients(network, x, y, widths, **more)
+
+    monkeypatch.setattr(run, "sandwich_gradients", record)
+    result = train(make(signals, "signal"), signals, TINY, seed=0)
+    assert reduced == [(0, True)] * 10 + [(1 + TINY.num_random_widths, False)] * 10
+    assert [list(r.quality) for r in result.history] == [["full"]] * 2 + [["smallest", "middle", "full"]] * 2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_full_width_goes_on_as_it_would_in_another_order_of_its_channels(signals: Dataset, optimizer: str) -> None:
+    x, outputs, orders = torch.randn(8, *signals.input_shape), [], []
+    for is_prepared in (False, True):
+        one = run.Run(make(signals, "signal"), signals, dataclasses.replace(TINY, optimizer=optimizer), 0, CPU)
+        one.steps(1, 5)
+        if is_prepared:
+            before = state_of(one.network)
+            one.begin_widths()
+            orders = [name for name, value in state_of(one.network).items() if not torch.equal(value, before[name])]
+        one.steps(2, 5)
+        with torch.no_grad():
+            outputs.append((one.network.eval()(x), one.teacher.outputs(x)))
+    assert orders and any(name.startswith("slopes.") for name in orders)
+    for found, expected in zip(outputs[1], outputs[0], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_widths_are_prepared_where_time_ends_before_they_are_learned(
+    signals: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(TINY, epochs=16)
+    monkeypatch.setattr(run.time, "monotonic", Clock(1.0))
+    network = make(signals, "signal")
+    result = train(network, signals, recipe, seed=0, deadline_s=60.0)
+    assert result.stopped == "deadline" and all(r.is_plain for r in result.history)
+    assert any(bool(slope.count_nonzero()) for slope in network.slopes)
+    monkeypatch.setattr(run.Run, "begin_widths", lambda self: None)
+    monkeypatch.setattr(run.time, "monotonic", Clock(1.0))
+    unprepared = make(signals, "signal")
+    train(unprepared, signals, recipe, seed=0, deadline_s=60.0)
+    assert any(not torch.equal(p, q) for p, q in zip(network.parameters(), unprepared.parameters(), strict=True))
+    x = torch.randn(8, *signals.input_shape)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), unprepared(x), rtol=1e-4, atol=1e-4)
+
+
+def test_too_few_samples_to_tell_channels_apart_leave_them_as_they_are(
+    signals: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = run.Run(make(signals, "signal"), signals, TINY, 0, CPU)
+    monkeypatch.setattr(run, "fitted_samples", lambda calibration: calibration.standardized(slice(0, 1)))
+    before = state_of(one.network)
+    one.begin_widths()
+    assert_same(state_of(one.network), before)
 
 
 def test_the_best_state_can_be_taken_from_a_checkpoint(signals: Dataset, tmp_path: Path) -> None:
@@ -261,7 +336,7 @@ def test_every_width_sees_each_sample_once_an_epoch_and_reduced_ones_others_in_a
         return sandwich_gradients(network, x, *args, **kwargs)
 
     monkeypatch.setattr(run, "sandwich_gradients", record)
-    train(make(signals, "signal"), signals, dataclasses.replace(TINY, epochs=1, augment=False), seed=0)
+    train(make(signals, "signal"), signals, dataclasses.replace(SANDWICH, epochs=1, augment=False), seed=0)
     for seen in zip(*batches, strict=True):
         rows = torch.cat(seen).flatten(1)
         assert len(rows) == len(batches) * TINY.batch_size == len(rows.unique(dim=0))
@@ -289,15 +364,15 @@ def test_a_batch_larger_than_the_data_is_all_of_it(signals: Dataset) -> None:
 class TestFitToBudget:
     @pytest.fixture
     def _costs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A step costs 0.1 s, a validation 0.5 s, and nothing else takes any time."""
+        """A step costs 0.1 s, of the full width alone 0.05 s, a validation 0.5 s, and nothing else takes any time."""
         clock = Clock(0.0)
         monkeypatch.setattr(loop.time, "monotonic", clock)
 
         def steps(self: run.Run, epoch: int, num_steps: int, deadline_s: float | None = None) -> tuple[float, bool]:
-            clock.now += 0.1 * num_steps
+            clock.now += (0.05 if epoch <= self.num_plain_epochs else 0.1) * num_steps
             return 0.0, True
 
-        def validate(self: run.Run) -> dict[str, float]:
+        def validate(self: run.Run, names: Collection[str] | None = None) -> dict[str, float]:
             clock.now += 0.5
             self.validation_s = 0.5
             return {}
@@ -308,8 +383,17 @@ class TestFitToBudget:
     @pytest.mark.usefixtures("_costs")
     def test_epochs_fill_the_seconds(self, signals: Dataset) -> None:
         # An epoch is 5 steps and a validation: 1 s. Timing takes 2 + 30 steps and a validation: 3.7 s.
-        recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=103.8)
-        assert recipe == dataclasses.replace(TINY, epochs=90)
+        recipe = fit_to_budget(make(signals, "signal"), signals, SANDWICH, seconds=103.8)
+        assert recipe == dataclasses.replace(SANDWICH, epochs=90)
+
+    @pytest.mark.usefixtures("_costs")
+    @pytest.mark.parametrize(("seconds", "epochs"), [(43.9, 42), (3.2, 2), (3.05, 1)])
+    def test_epochs_of_the_full_width_alone_are_counted_as_what_they_cost(
+        self, signals: Dataset, seconds: float, epochs: int
+    ) -> None:
+        # Half of the epochs take 0.75 s. Timing takes 2 + 13 (3 of a short time) steps, 3 plain ones, a validation.
+        recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=seconds)
+        assert recipe == dataclasses.replace(TINY, epochs=epochs)
 
     @pytest.mark.usefixtures("_costs")
     def test_an_upper_bound_holds(self, signals: Dataset) -> None:
@@ -318,7 +402,7 @@ class TestFitToBudget:
     @pytest.mark.usefixtures("_costs")
     def test_where_no_epoch_fits_a_part_of_one_is_planned(self, signals: Dataset) -> None:
         # Timing takes no more than it must: 5 steps and a validation, 1 s. Of what is left, 0.81 s can be used.
-        recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=1.9)
+        recipe = fit_to_budget(make(signals, "signal"), signals, SANDWICH, seconds=1.9)
         assert (recipe.epochs, recipe.epoch_samples) == (1, 3 * TINY.batch_size)
         assert fit_to_budget(make(signals, "signal"), signals, TINY, seconds=0.01).epoch_samples == TINY.batch_size
 

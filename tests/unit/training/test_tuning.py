@@ -17,7 +17,7 @@ from inn_automl.search.evaluation import Candidates, split_samples
 from inn_automl.storage import read_json
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.trial import Architecture, Trained
-from inn_automl.training.tuning import PARTS, Outcome, tunable, tune
+from inn_automl.training.tuning import PARTS, TUNED, Outcome, tunable, tune
 from inn_automl.training.tuning_task import Tuner, TuningTask, load_tuned
 
 
@@ -43,7 +43,11 @@ def values(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-@pytest.mark.parametrize("parts", [("affine",), ("partition",), PARTS], ids="+".join)
+FEW = ("partition", "affine")
+"""The parts of few parameters."""
+
+
+@pytest.mark.parametrize("parts", [("affine",), ("partition",), ("weights",), TUNED, PARTS], ids="+".join)
 def test_the_same_steps_give_the_same_bits(candidates: Candidates, signals: Dataset, parts: Collection[str]) -> None:
     widths = candidates.network.uniform_widths(0.5)
     first, second = (tune(candidates, widths, signals, seconds=1.0, steps=30, seed=3, parts=parts) for _ in range(2))
@@ -68,14 +72,17 @@ def test_a_tuned_model_is_kept_and_of_the_same_shapes(candidates: Candidates, si
 
 
 @pytest.mark.usefixtures("learns_quickly")
-def test_only_what_was_named_is_tuned(candidates: Candidates, signals: Dataset) -> None:
+@pytest.mark.parametrize(("parts", "dims"), [(("affine",), {1}), (("weights",), {2, 3}), (TUNED, {1, 2, 3})])
+def test_only_what_was_named_is_tuned(
+    candidates: Candidates, signals: Dataset, parts: Collection[str], dims: Collection[int]
+) -> None:
     widths = candidates.network.uniform_widths(0.5)
     before = candidates.make(widths).module
-    after = tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0, parts=("affine",)).candidate.module
+    after = tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0, parts=parts).candidate.module
     changed = {
         name for name, parameter in after.named_parameters() if not torch.equal(parameter, before.get_parameter(name))
     }
-    assert changed == {name for name, parameter in before.named_parameters() if parameter.ndim == 1}
+    assert changed == {name for name, parameter in before.named_parameters() if parameter.ndim in dims}
 
 
 def test_a_model_that_does_not_gain_stays_as_it_was(
@@ -101,9 +108,11 @@ def test_tuning_begins_at_the_very_model(images: Dataset, family: str, ratio: fl
         with torch.no_grad():
             torch.testing.assert_close(began.network.eval()(x), module(x), rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(began.plain().eval()(x), module(x), rtol=1e-4, atol=1e-4)
-    assert {parameter.ndim for part in PARTS for parameter in began.parameters[part]} == {1}
-    num_tuned = sum(parameter.numel() for part in PARTS for parameter in began.parameters[part])
-    assert 0 < num_tuned < 0.5 * sum(parameter.numel() for parameter in module.parameters())
+    assert {parameter.ndim for part in FEW for parameter in began.parameters[part]} == {1}
+    num_few = sum(parameter.numel() for part in FEW for parameter in began.parameters[part])
+    assert 0 < num_few < 0.5 * sum(parameter.numel() for parameter in module.parameters())
+    num_own = sum(parameter.numel() for part in TUNED for parameter in began.parameters[part])
+    assert num_own == sum(parameter.numel() for parameter in module.parameters())
 
 
 def test_a_group_of_one_channel_has_no_partition_to_tune(images: Dataset) -> None:
@@ -116,7 +125,7 @@ def test_a_group_of_one_channel_has_no_partition_to_tune(images: Dataset) -> Non
         nn.Linear(4, 3),
     )
     network = IntegralNetwork(module, torch.zeros(2, 2, 8, 8)).eval()
-    began = tunable(network, network.discretize({"0": 1}), {"0": 1}, PARTS)
+    began = tunable(network, network.discretize({"0": 1}), {"0": 1}, FEW)
     assert not began.parameters["partition"] and len(began.parameters["affine"]) == 3
     with pytest.raises(InputError, match="a partition of one point has none"):
         tunable(network, network.discretize({"0": 1}), {"0": 1}, ["partition"])
@@ -133,8 +142,8 @@ def test_bad_input_is_refused_before_anything_is_spent(
     for steps in (0, -1):
         with pytest.raises(InputError, match="steps"):
             tune(candidates, widths, signals, seconds=1.0, steps=steps, seed=0)
-    for parts in ((), ("weights",), ("affine", "weights")):
-        with pytest.raises(InputError, match="partition, affine"):
+    for parts in ((), ("nodes",), ("affine", "nodes")):
+        with pytest.raises(InputError, match="partition, affine, weights"):
             tune(candidates, widths, signals, seconds=1.0, seed=0, parts=parts)
     name = next(iter(widths))
     for wrong in (10_000, 0, -3):

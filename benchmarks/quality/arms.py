@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from inn_automl.training.recipe import Recipe
 RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 PASSES = 4
 """Forward and backward passes of one step of the sandwich: full, smallest and two random widths."""
+PLAIN_FACTOR = 1.6
+"""Steps for as many passes, where half of the epochs take one."""
 NUM_FITTED = 512
 TUNING_RATE = 0.1
 """Learning rate of fine-tuning, as a share of the training's."""
@@ -134,10 +137,11 @@ def _widths(network: IntegralNetwork) -> list[dict[str, int]]:
     return [network.uniform_widths(ratio) for ratio in RATIOS]
 
 
-def ours(setting: Setting) -> Made:
+def ours(setting: Setting, *, epochs_factor: float = 1.0) -> Made:
     clock, network = _Clock(), setting.network()
+    recipe = setting.recipe_for(epochs=round(epochs_factor * setting.recipe.epochs))
     with clock.running():
-        train(network, setting.dataset, setting.recipe, seed=setting.seed)
+        train(network, setting.dataset, recipe, seed=setting.seed)
     return setting.fitted(network, clock)
 
 
@@ -237,9 +241,12 @@ def _peer(what: str, gradients: Gradients, partition: Partition, epochs_factor: 
 
 ARMS: dict[str, Arm] = {
     OURS: Arm(
-        "`inn-automl run`: weights that depend on the width, sandwich with a share of the labels; weights fitted where "
-        "validation gains",
+        "`inn-automl run`: weights that depend on the width; half of the epochs at full width alone, then a sandwich "
+        "with a share of the labels; weights fitted where validation gains",
         ours,
+    ),
+    "ours-x1.6": Arm(
+        "the same with 1.6 times the steps, so as many passes as a US-Net", partial(ours, epochs_factor=PLAIN_FACTOR)
     ),
     "usnet": _peer("US-Net as published: one share for all layers, soft targets alone", us_net, Nested()),
     "usnet-by-layer": _peer("US-Net with a width for each layer", us_net_by_layer, Nested()),

@@ -41,14 +41,12 @@ MOST_SECONDS = 3600.0
 
 BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
-"""Of Adam: about how far a scale, a shift or a factor moves in a step; and a point, in distances of the points."""
-WEIGHTS_RATE = 1e-3
-"""Of Adam, for weights."""
+"""Of Adam: about how far what is tuned moves in a step; and a point, in distances of the points."""
 LABEL_SHARE = 0.3
 """Share of the dataset's targets in those of tuning, as in training."""
 
-NUM_BATCHES = 256
-"""Different batches, at most."""
+NUM_BATCHES = 1_024
+"""Different batches, at most: weights learn the few of them by heart."""
 TIMED_STEPS = 8
 SPARE_SHARE = 0.1
 """Of the time, kept back: a short measurement cannot know what else the machine will do."""
@@ -174,9 +172,8 @@ class Tunable:
     def optimizer(self) -> torch.optim.Adam:
         """With the highest learning rate of each group of parameters as its `highest`."""
         deltas = {id(p.delta): p.delta for p in self.network.trainable_partitions if isinstance(p, Trainable)}
-        others = [p for part in ("partition", "affine") for p in self.parameters[part] if id(p) not in deltas]
-        rates = ((others, LEARNING_RATE), (self.parameters["weights"], WEIGHTS_RATE))
-        groups: list[dict[str, Any]] = [{"params": params, "highest": rate} for params, rate in rates if params]
+        others = [p for part in PARTS for p in self.parameters[part] if id(p) not in deltas]
+        groups: list[dict[str, Any]] = [{"params": others, "highest": LEARNING_RATE}] if others else []
         for delta in deltas.values():
             # The last of n points moves by the sum of n distances, each of which is the square of its delta.
             distance = float(delta.detach().mean()) / len(delta)

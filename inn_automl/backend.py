@@ -145,7 +145,7 @@ def best_first(results: Sequence[Trained | None], failures: Sequence[str]) -> li
     if not done:
         reasons = "; ".join(dict.fromkeys(failures)) or "no trial finished an epoch: give training.max_minutes more"
         raise TrainingError(f"none of {len(results)} training candidates succeeded: {reasons}.")
-    return sorted(done, key=lambda trained: -trained.best_score)
+    return sorted(done, key=lambda trained: (-trained.score, -trained.best_score))
 
 
 class LocalBackend(Backend):

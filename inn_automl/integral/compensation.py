@@ -134,7 +134,8 @@ def fit_slopes(network: IntegralNetwork, samples: Tensor) -> None:
     steps = torch.autograd.grad([sampled[name] for name in names], [slopes[name] for name in names], missing)
     with torch.no_grad():
         for name, step in zip(names, steps, strict=True):
-            slopes[name].add_(step, alpha=narrowness[name] ** -2)
+            if step.isfinite().all():
+                slopes[name].add_(step, alpha=narrowness[name] ** -2)
 
 
 @contextlib.contextmanager

@@ -212,7 +212,7 @@ def _describe(job: Job, trials: Sequence[Trained]) -> dict[str, Any]:
                 "epochs_planned": trial.recipe.epochs,
                 "epochs_done": len(trial.history),
                 "stopped": trial.stopped,
-                "score": trial.best_score if math.isfinite(trial.best_score) else None,
+                "score": trial.score if math.isfinite(trial.score) else None,
             }
             for trial in trials
         ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ class Trained:
     """ "epochs", "deadline", or "rival" where the scheduler stopped it for a better trial."""
     best_score: float
     history: list[EpochReport]
+
+    @property
+    def score(self) -> float:
+        """Best mean quality over widths, by which trials compare; -inf where reduced widths were never trained."""
+        return -math.inf if self.history and self.history[-1].is_plain else self.best_score
 
     def network(self) -> IntegralNetwork:
         return self.architecture.load(self.folder)

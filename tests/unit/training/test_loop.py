@@ -26,10 +26,10 @@ SANDWICH = dataclasses.replace(TINY, plain_share=0.0)
 CPU = torch.device("cpu")
 
 
-def make(dataset: Dataset, family: str, seed: int = 0) -> IntegralNetwork:
+def make(dataset: Dataset, family: str, seed: int = 0, width: float = 0.25) -> IntegralNetwork:
     torch.manual_seed(seed)
     depth = {"signal": 2, "convnet": 2, "mlp": 1}[family]
-    module = build(family, dataset.input_shape, dataset.num_classes, width=0.25, depth=depth)
+    module = build(family, dataset.input_shape, dataset.num_classes, width=width, depth=depth)
     return IntegralNetwork(module, torch.zeros(2, *dataset.input_shape))
 
 
@@ -178,14 +178,14 @@ def test_seeds_decide_on_a_training_and_leave_the_global_random_state_alone(sign
 )
 def test_every_width_learns(kind: str, family: str, changes: dict, request: pytest.FixtureRequest) -> None:
     dataset: Dataset = request.getfixturevalue(kind)
-    network = make(dataset, family)
+    network = make(dataset, family, width=1.0)
     reports: list[EpochReport] = []
-    recipe = dataclasses.replace(TINY, epochs=12, **changes)
+    recipe = dataclasses.replace(TINY, epochs=20, **changes)
     result = train(network, dataset, recipe, seed=0, on_epoch=reports.append)
     assert reports == result.history
-    assert [r.epoch for r in reports] == list(range(1, 13))
+    assert [r.epoch for r in reports] == list(range(1, 21))
     assert reports[-1].train_loss < reports[0].train_loss / 1.5
-    assert [r.is_plain for r in reports] == [True] * 6 + [False] * 6
+    assert [r.is_plain for r in reports] == [True] * 10 + [False] * 10
     assert result.best_score == max(r.score for r in reports if not r.is_plain)
     for widths in (network.smallest_widths, network.uniform_widths(0.5), network.full_widths):
         assert evaluate_widths(network, widths, dataset, split="test").quality >= 0.75

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from inn_automl.backend import best_first
 from inn_automl.data import Dataset
 from inn_automl.errors import CorruptFileError
 from inn_automl.search.evaluation import evaluate_widths
@@ -53,9 +55,10 @@ def nodes(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_trial_leaves_the_network_that_reached_its_score(signals: Dataset, tmp_path: Path) -> None:
     trained = run(signals, tmp_path)
     assert (trained.stopped, trained.recipe.epochs, len(trained.history)) == ("epochs", EPOCHS, EPOCHS)
-    assert trained.best_score == max(report.score for report in trained.history)
+    learned = [report for report in trained.history if not report.is_plain]
+    assert trained.score == trained.best_score == max(report.score for report in learned)
     network = trained.network()
-    best = max(trained.history, key=lambda report: (report.score, report.epoch))
+    best = max(learned, key=lambda report: (report.score, report.epoch))
     full = evaluate_widths(network, network.full_widths, signals, num_calibration=512)
     assert full.quality == pytest.approx(best.quality["full"])
     assert load_trial(tmp_path) == trained
@@ -81,6 +84,20 @@ def test_a_finished_trial_is_not_repeated(signals: Dataset, tmp_path: Path, plan
     assert len(plans) == 1
 
 
+def test_a_trial_that_never_learned_reduced_widths_is_behind_those_that_did(signals: Dataset, tmp_path: Path) -> None:
+    def interrupt_first(report: EpochReport) -> None:
+        raise Interrupt
+
+    with pytest.raises(Interrupt):
+        run(signals, tmp_path / "plain", on_epoch=interrupt_first)
+    plain = salvage_trial(CANDIDATE, "signal", signals, tmp_path / "plain", seed=3)
+    assert plain is not None and plain.history[-1].is_plain
+    plain = dataclasses.replace(plain, best_score=1.0)
+    assert plain.score == -math.inf
+    learned = run(signals, tmp_path / "learned")
+    assert best_first([plain, None, learned], []) == [learned, plain]
+
+
 def test_a_stopped_trial_is_salvaged_from_its_checkpoint(signals: Dataset, tmp_path: Path) -> None:
     assert salvage_trial(CANDIDATE, "signal", signals, tmp_path, seed=3) is None
     with pytest.raises(Interrupt):
@@ -89,7 +106,8 @@ def test_a_stopped_trial_is_salvaged_from_its_checkpoint(signals: Dataset, tmp_p
     assert salvaged is not None
     assert (salvaged.stopped, [report.epoch for report in salvaged.history]) == ("rival", [1, 2])
     network = salvaged.network()
-    best = max(salvaged.history, key=lambda report: (report.score, report.epoch))
+    learned = [report for report in salvaged.history if not report.is_plain]
+    best = max(learned, key=lambda report: (report.score, report.epoch))
     full = evaluate_widths(network, network.full_widths, signals, num_calibration=512)
     assert full.quality == pytest.approx(best.quality["full"])
     assert salvage_trial(CANDIDATE, "signal", signals, tmp_path, seed=3) == salvaged

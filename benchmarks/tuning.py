@@ -32,12 +32,11 @@ from inn_automl.training.trial import Architecture
 from inn_automl.training.tuning import TUNED, tune
 
 RATIOS = (0.25, 0.375)
-DEFAULT = "affine and weights"
 ARMS = {
     "affine": ("affine",),
     "partition": ("partition",),
     "partition and affine": ("partition", "affine"),
-    DEFAULT: TUNED,
+    "affine and weights": TUNED,
 }
 GOAL, BELOW = 0.5, 0.5
 """Points to gain at widths below this share."""

@@ -28,8 +28,8 @@ from inn_automl.training.recipe import Recipe
 RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 PASSES = 4
 """Forward and backward passes of one step of the sandwich: full, smallest and two random widths."""
-PLAIN_FACTOR = 1.6
-"""Steps for as many passes, where half of the epochs take one."""
+PLAIN_FACTOR = 2 * PASSES / (1 + PASSES)
+"""Steps for as many passes, where half of the epochs take one: 1.6."""
 NUM_FITTED = 512
 TUNING_RATE = 0.1
 """Learning rate of fine-tuning, as a share of the training's."""

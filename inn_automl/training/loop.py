@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ __all__ = ["EpochReport", "TrainingResult", "fit_to_budget", "load_best", "train
 # Timing takes about this share of the time that is planned. The first steps with new random widths are slow ones.
 _TIMED_SHARE = 0.03
 _MIN_TIMED_STEPS, _MAX_TIMED_STEPS = 3, 40
+_TIMED_EPOCHS = 100
 
 
 @dataclass(frozen=True)
@@ -107,18 +107,18 @@ def fit_to_budget(
         max_epochs: upper bound; the recipe's own epochs are not one.
     """
     started_at = time.monotonic()
-    run = Run(network.to(device), dataset, recipe, 0, torch.device(device))
+    # Of so many epochs the first is a plain one where the recipe has any, and the last is not.
+    timed = dataclasses.replace(recipe, epochs=_TIMED_EPOCHS)
+    run = Run(network.to(device), dataset, timed, 0, torch.device(device))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     was_training = network.training
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
-        run.num_plain_epochs = 0
-        run.steps(1, 1)  # the very first step also loads libraries
-        affordable = int(_TIMED_SHARE * seconds / max(1e-6, _step_s(run, 2, 1)))
+        run.steps(_TIMED_EPOCHS, 1)  # the very first step also loads libraries
+        affordable = int(_TIMED_SHARE * seconds / max(1e-6, _step_s(run, _TIMED_EPOCHS, 1)))
         num_steps = int(agreed(min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable)), run.device))
-        step_s = plain_step_s = agreed(_step_s(run, 3, num_steps), run.device)
-        if recipe.plain_share > 0:
-            run.num_plain_epochs = sys.maxsize
-            plain_step_s = agreed(_step_s(run, 4, _MIN_TIMED_STEPS), run.device)
+        step_s = plain_step_s = agreed(_step_s(run, _TIMED_EPOCHS, num_steps), run.device)
+        if timed.num_plain_epochs > 0:
+            plain_step_s = agreed(_step_s(run, 1, _MIN_TIMED_STEPS), run.device)
         run.validate()
     network.load_state_dict(before)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

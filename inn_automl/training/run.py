@@ -115,7 +115,6 @@ class Run:
             "middle": {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups},
             _FULL: network.full_widths,
         }
-        self.num_plain_epochs = recipe.num_plain_epochs
         self.history: list[EpochReport] = []
         self.best: dict[str, Tensor] | None = None
         self.best_score = -math.inf
@@ -125,11 +124,11 @@ class Run:
     def epoch(self, epoch: int, deadline_s: float | None) -> bool:
         """Trains and validates one epoch; whether it was a whole one."""
         started_at = time.monotonic()
-        if 1 < epoch == self.num_plain_epochs + 1:
+        if 1 < epoch == self.recipe.num_plain_epochs + 1:
             self.begin_widths()
             self.best_score = -math.inf  # the best state is one of those to come
         train_loss, is_whole = self.steps(epoch, self.steps_per_epoch, deadline_s)
-        quality = self.validate([_FULL] if epoch <= self.num_plain_epochs else None)
+        quality = self.validate([_FULL] if epoch <= self.recipe.num_plain_epochs else None)
         score = sum(quality.values()) / len(quality)
         if score >= self.best_score:  # of equals the later, which has seen lower learning rates
             self.best_score = score
@@ -158,7 +157,7 @@ class Run:
             full, narrow = (order[start : start + self.batch_size].to(self.device) for order in orders)
             learning_rate = learning_rate_at(self.recipe, first + step, self.recipe.epochs * self.steps_per_epoch)
             reduced: list[Widths] = []
-            if epoch > self.num_plain_epochs:
+            if epoch > self.recipe.num_plain_epochs:
                 reduced = [self.network.smallest_widths, *itertools.islice(drawn, self.recipe.num_random_widths)]
             total += self._step(full, narrow, learning_rate, reduced, generator)
             is_checked = self.device.type == "cpu" or step % _STEPS_BETWEEN_CHECKS == 0 or step == num_steps - 1

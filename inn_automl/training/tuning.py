@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PARTS = ("partition", "affine", "weights")
 TUNED = ("affine", "weights")
-"""The parts that gain most: weights of a model's own leave nothing for its partition to do."""
+"""The parts that gain most. What another partition would make of a model's weights, tuned weights can be."""
 MOST_SECONDS = 3600.0
 
 BATCH_SIZE = 64

@@ -59,8 +59,8 @@ def dataset() -> Dataset:
 
 
 def task(dataset: Dataset, folder: Path, *, workers: int, epochs: int, trials: int = 1) -> TrainingTask:
-    # At the default rate rounding alone, of sums of gradients, grows to percents of the loss in eight epochs; and it may
-    # put channels that tell the same into another order.
+    # At the default rate rounding alone, of sums of gradients, grows to percents of the loss in eight epochs; and it
+    # may put channels that tell the same into another order.
     candidates = tuple(
         dataclasses.replace(one, recipe=dataclasses.replace(one.recipe, learning_rate=0.003, plain_share=0.0))
         for one in training_candidates("mlp", len(dataset.train), trials, seed=0)

@@ -369,7 +369,7 @@ class TestFitToBudget:
         monkeypatch.setattr(loop.time, "monotonic", clock)
 
         def steps(self: run.Run, epoch: int, num_steps: int, deadline_s: float | None = None) -> tuple[float, bool]:
-            clock.now += (0.05 if epoch <= self.num_plain_epochs else 0.1) * num_steps
+            clock.now += (0.05 if epoch <= self.recipe.num_plain_epochs else 0.1) * num_steps
             return 0.0, True
 
         def validate(self: run.Run, names: Collection[str] | None = None) -> dict[str, float]:

@@ -154,7 +154,7 @@ def accuracy(task: Task, seeds: int) -> list[dict[str, Any]]:
 
 def _setting(task: Task, seed: int) -> Setting:
     dataset = load_task(task.dataset)
-    return Setting(dataset, task.family, recipe_of(task, len(dataset.train)), seed)
+    return Setting(dataset, task, recipe_of(task, len(dataset.train)), seed)
 
 
 def summarize(found: dict[str, Any], settings: dict[str, Any]) -> Report:

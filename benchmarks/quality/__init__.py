@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.intervals import Interval, mean_interval
 from benchmarks.quality import plot
 from benchmarks.quality.arms import ARMS, OURS, PEER, RATIOS, Setting
 from benchmarks.quality.runs import NUM_SEARCHED, Run, area, execute_all, finished, recipe_of, searched_volume
-from benchmarks.quality.tasks import TASKS, find_task, load_task
+from benchmarks.quality.tasks import LARGE_TASKS, TASKS, find_task, load_task
 from benchmarks.quality.torchintegral import why_not
 from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude, folder_of
 
@@ -82,7 +84,8 @@ def summarize(outcomes: Outcomes, settings: dict[str, Any]) -> Report:
         "order and widths, not the split.",
         f"The search that all arms with one model are put through: the seven widths and the same {NUM_SEARCHED} with a "
         "width for each layer by itself; its front is chosen on validation, its hypervolume is that of test accuracy "
-        "in % over the share of all MACs, from (1, 0 %). Seconds are processor time of one thread.",
+        "in % over the share of all MACs, from (1, 0 %). Seconds are processor time of one thread, or on a GPU those "
+        "that passed.",
     ]
     return report
 
@@ -206,11 +209,14 @@ def _without_peer(runs: Sequence[Run], folder: Path, checkout: Path | None) -> t
     missing = dict.fromkeys(run.task for run in runs if run.arm == PEER and finished(run, folder) is None)
     reasons = {}
     for task in missing:
+        if any(run.device != "cpu" for run in runs):
+            reasons[task] = "it is trained on a CPU only"
+            continue
         if checkout is None:
             reasons[task] = "give a checkout of its repository with --torchintegral"
             continue
         dataset = load_task(task.dataset)
-        setting = Setting(dataset, task.family, recipe_of(task, len(dataset.train)), 0)
+        setting = Setting(dataset, task, recipe_of(task, len(dataset.train)), 0)
         if failed := why_not(checkout, setting.network(), setting.example):
             reasons[task] = f"it cannot run this family ({failed})"
     left = [run for run in runs if run.arm != PEER or run.task not in reasons]
@@ -220,7 +226,10 @@ def _without_peer(runs: Sequence[Run], folder: Path, checkout: Path | None) -> t
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     tasks = ", ".join(task.name.replace(", ", "/") for task in TASKS)
+    large = ", ".join(task.name.replace(", ", "/") for task in LARGE_TASKS)
     parser.add_argument("--task", help=f"a dataset; by default all of {tasks}")
+    parser.add_argument("--large", action="store_true", help=f"on a GPU, instead of those: {large}")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="by default the CPU; a GPU for --large")
     parser.add_argument("--family", help="of the task; by default that of those tasks")
     parser.add_argument("--arms", default=",".join(ARMS), metavar="ARM,...", help="of " + ", ".join(ARMS))
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
@@ -237,7 +246,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arms = [arm.strip() for arm in options.arms.split(",")]
     if unknown := [arm for arm in arms if arm not in ARMS]:
         parser.error(f"there is no arm {unknown[0]!r}: give some of {', '.join(ARMS)}")
-    chosen = [task for task in TASKS if options.task in (None, task.dataset) and options.family in (None, task.family)]
+    device = options.device or ("cuda" if options.large else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no GPU that torch can use: leave --large out, or give --device cpu, and hours to days")
+    known = LARGE_TASKS if options.large else TASKS
+    chosen = [task for task in known if options.task in (None, task.dataset) and options.family in (None, task.family)]
     if not chosen:
         if options.task is None or options.family is None:
             parser.error("give both --task and --family, or those of one of the tasks")
@@ -247,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = []
     for task in chosen:
         recipe = recipe_of(task, len(load_task(task.dataset).train))
-        runs += [Run(task, arm, seed, recipe) for seed in range(options.seeds) for arm in arms]
+        runs += [Run(task, arm, seed, recipe, device) for seed in range(options.seeds) for arm in arms]
     runs, left_out = _without_peer(runs, options.runs, options.torchintegral)
     if not runs:
         parser.error(" ".join(left_out))

@@ -16,11 +16,11 @@ from torch import nn
 
 from benchmarks.quality.gradients import Gradients, inn_paper, plain, train_peer, us_net, us_net_by_layer
 from benchmarks.quality.pruning import by_magnitude, by_package
+from benchmarks.quality.tasks import Task
 from benchmarks.quality.torchintegral import ConvertedPeer
 from inn_automl.data import Dataset
 from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform, convert
 from inn_automl.integral.ordering import permute
-from inn_automl.models import build
 from inn_automl.search.evaluation import Candidates, calibrate, calibration_samples
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import Recipe
@@ -43,7 +43,8 @@ class Made:
     """Modules in eval mode, one for each of `RATIOS`, and the widths they have.
 
     Attributes:
-        train_s: seconds of processor time of all training, on one thread: what else the machine does is not in it.
+        train_s: seconds of all training: of the processor on one thread, so what else the machine does is not in
+            it; on a GPU of the wall.
         sampled: of an arm whose modules are fitted where that helps, what they would be otherwise.
         at: makes the module at any widths; None where each width was trained for itself.
         versions: of what else it was made with.
@@ -58,13 +59,23 @@ class Made:
 
 
 class _Clock:
-    seconds = 0.0
+    """Counts seconds: of the processor on a CPU, of the wall on a GPU."""
+
+    def __init__(self, device: str) -> None:
+        self.seconds = 0.0
+        self._is_gpu = device != "cpu"
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        started_at = time.process_time()
+        started_at = self._now()
         yield
-        self.seconds += time.process_time() - started_at
+        self.seconds += self._now() - started_at
+
+    def _now(self) -> float:
+        if not self._is_gpu:
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -76,24 +87,28 @@ class Setting:
     """
 
     dataset: Dataset
-    family: str
+    task: Task
     recipe: Recipe
     seed: int
     checkout: Path | None = None
+    device: str = "cpu"
+
+    def clock(self) -> _Clock:
+        return _Clock(self.device)
 
     def network(self, partition: Partition | None = None) -> IntegralNetwork:
         """With the initial weights of the seed."""
         torch.manual_seed(self.seed)
-        module = build(self.family, self.dataset.input_shape, self.dataset.num_classes)
+        module = self.task.build(self.dataset).to(self.device)
         return IntegralNetwork(module, self.example, partition=partition or Nested())
 
     @property
     def example(self) -> torch.Tensor:
-        return torch.zeros(2, *self.dataset.input_shape)
+        return torch.zeros(2, *self.dataset.input_shape, device=self.device)
 
     def sampled(self, network: IntegralNetwork, widths: Sequence[Mapping[str, int]]) -> list[nn.Module]:
         """With re-estimated normalization statistics."""
-        calibration = calibration_samples(self.dataset)
+        calibration = calibration_samples(self.dataset, device=self.device)
         return [calibrate(network, one, calibration)[0] for one in widths]
 
     def made(self, network: IntegralNetwork, clock: _Clock) -> Made:
@@ -105,7 +120,7 @@ class Setting:
 
     def fitted(self, network: IntegralNetwork, clock: _Clock) -> Made:
         """All widths, each sampled from one network or fitted, as a job does."""
-        widths, candidates = _widths(network), Candidates(network, self.dataset)
+        widths, candidates = _widths(network), Candidates(network, self.dataset, device=self.device)
         return Made(
             [candidates.make(one).module for one in widths],
             widths,
@@ -115,9 +130,12 @@ class Setting:
         )
 
     def recipe_for(self, *, epochs: int = 0, rate: float = 1.0) -> Recipe:
-        """The recipe with other epochs, and a share of its learning rate."""
+        """The recipe with other epochs, and a share of its learning rate; in float32 on every device, as peers are."""
         return dataclasses.replace(
-            self.recipe, epochs=epochs or self.recipe.epochs, learning_rate=rate * self.recipe.learning_rate
+            self.recipe,
+            epochs=epochs or self.recipe.epochs,
+            learning_rate=rate * self.recipe.learning_rate,
+            mixed_precision=False,
         )
 
     def train(self, network: IntegralNetwork, gradients: Gradients, *, epochs: int = 0, rate: float = 1.0) -> None:
@@ -138,15 +156,15 @@ def _widths(network: IntegralNetwork) -> list[dict[str, int]]:
 
 
 def ours(setting: Setting, *, epochs_factor: float = 1.0) -> Made:
-    clock, network = _Clock(), setting.network()
+    clock, network = setting.clock(), setting.network()
     recipe = setting.recipe_for(epochs=round(epochs_factor * setting.recipe.epochs))
     with clock.running():
-        train(network, setting.dataset, recipe, seed=setting.seed)
+        train(network, setting.dataset, recipe, seed=setting.seed, device=setting.device)
     return setting.fitted(network, clock)
 
 
 def _one_model(gradients: Gradients, partition: Partition, epochs_factor: int, setting: Setting) -> Made:
-    clock, network = _Clock(), setting.network(partition)
+    clock, network = setting.clock(), setting.network(partition)
     with clock.running():
         setting.train(network, gradients, epochs=epochs_factor * setting.recipe.epochs)
     return setting.made(network, clock)
@@ -154,7 +172,7 @@ def _one_model(gradients: Gradients, partition: Partition, epochs_factor: int, s
 
 def separate(setting: Setting) -> Made:
     """Each network starts from weights of its own, scaled for its widths."""
-    clock, full = _Clock(), setting.network()
+    clock, full = setting.clock(), setting.network()
     widths, modules = _widths(full), []
     for one in widths:
         module = full.discretize(one)
@@ -178,15 +196,15 @@ def _plainly_trained(setting: Setting, clock: _Clock) -> IntegralNetwork:
 
 
 def converted(setting: Setting) -> Made:
-    clock = _Clock()
+    clock = setting.clock()
     network = _plainly_trained(setting, clock)
-    samples = calibration_samples(setting.dataset).standardized(slice(0, NUM_FITTED))
+    samples = calibration_samples(setting.dataset, device=setting.device).standardized(slice(0, NUM_FITTED))
     module = network.discretize(network.full_widths).eval()
     return setting.fitted(convert(module, setting.example, calibration=samples).network, clock)
 
 
 def pruned(setting: Setting) -> Made:
-    clock = _Clock()
+    clock = setting.clock()
     network = _plainly_trained(setting, clock)
     permute(network, by_magnitude(network))
     return setting.made(network, clock)
@@ -194,7 +212,7 @@ def pruned(setting: Setting) -> Made:
 
 def pruned_tuned(setting: Setting) -> Made:
     """As many passes as a sandwich: a quarter plainly, the rest shared among the widths."""
-    clock = _Clock()
+    clock = setting.clock()
     network = _plainly_trained(setting, clock)
     permute(network, by_magnitude(network))
     widths, modules = _widths(network), []
@@ -209,7 +227,7 @@ def pruned_tuned(setting: Setting) -> Made:
 
 
 def torch_pruning(setting: Setting) -> Made:
-    clock = _Clock()
+    clock = setting.clock()
     network = _plainly_trained(setting, clock)
     found = [by_package(network, setting.example, ratio) for ratio in RATIOS]
     modules: list[nn.Module] = []
@@ -224,7 +242,7 @@ def torchintegral(setting: Setting) -> Made:
     """As many passes as a sandwich: a quarter plainly, the rest after conversion."""
     if setting.checkout is None:
         raise SystemExit(f"the arm {PEER!r} needs a checkout: give its folder with --torchintegral.")
-    clock = _Clock()
+    clock = setting.clock()
     network = _plainly_trained(setting, clock)
     peer = ConvertedPeer(setting.checkout, network, setting.dataset.input_shape)
     recipe = setting.recipe_for(epochs=(PASSES - 1) * setting.recipe.epochs, rate=TUNING_RATE)

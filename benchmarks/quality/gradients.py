@@ -38,13 +38,14 @@ def train_peer(
     *,
     validated: list[dict[str, int]] | None = None,
 ) -> None:
-    """Trains in place on the CPU; on return the network holds its best epoch and is in eval mode.
+    """Trains in place on the network's device; on return the network holds its best epoch and is in eval mode.
 
     Args:
         validated: the widths by whose accuracy the best epoch is chosen; by default smallest, full, and one between.
     """
-    validation = Samples(dataset, dataset.validation)
-    calibration = calibration_samples(dataset, NUM_CALIBRATION_WHILE_TRAINING)
+    device = _device_of(network)
+    validation = Samples(dataset, dataset.validation, device)
+    calibration = calibration_samples(dataset, NUM_CALIBRATION_WHILE_TRAINING, device=device)
     chosen = validated or validated_widths(network)
 
     def score() -> int:
@@ -72,13 +73,13 @@ def fit(
     step: Callable[[Tensor, Tensor, np.random.Generator], None],
     score: Callable[[], int],
 ) -> None:
-    """Trains in place on the CPU; on return the network holds its best epoch and is in eval mode.
+    """Trains in place on the network's device; on return the network holds its best epoch and is in eval mode.
 
     Args:
         step: makes the gradients of a batch (N, *input_shape) with classes (N,).
         score: of an epoch; the more the better, and the last of equals is kept.
     """
-    samples = Samples(dataset, dataset.train)
+    samples = Samples(dataset, dataset.train, _device_of(network))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     steps_per_epoch = len(samples) // recipe.batch_size
     best: dict[str, Tensor] = {}
@@ -106,6 +107,10 @@ def fit(
             best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     network.load_state_dict(best)
     network.eval()
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
 
 
 def us_net(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator) -> None:

@@ -37,11 +37,12 @@ class Run:
     arm: str
     seed: int
     recipe: Recipe
+    device: str = "cpu"
 
     def path(self, folder: Path) -> Path:
         name = (
             f"{self.task.dataset}_{self.task.family}_{self.arm}_lr{self.recipe.learning_rate:g}"
-            f"_epochs{self.recipe.epochs}_seed{self.seed}"
+            f"_epochs{self.recipe.epochs}_seed{self.seed}" + ("" if self.device == "cpu" else f"_{self.device}")
         )
         return folder / f"{name}.json"
 
@@ -50,16 +51,17 @@ class Run:
         return {
             "task": dataclasses.asdict(self.task), "arm": self.arm, "seed": self.seed,
             "recipe": self.recipe.to_dict(), "ratios": list(RATIOS),
+            **({} if self.device == "cpu" else {"device": self.device}),
         }  # fmt: skip
 
 
 def recipe_of(task: Task, num_train: int) -> Recipe:
     """The family's own, for the task's epochs."""
-    return dataclasses.replace(default_recipe(task.family, num_train), epochs=task.epochs)
+    return dataclasses.replace(default_recipe(task.trained_as, num_train), epochs=task.epochs)
 
 
 def execute(run: Run, folder: Path, checkout: Path | None = None) -> dict[str, Any]:
-    """Trains and evaluates on one thread; the outcome, also written to the run's file. Accuracies are in %.
+    """Trains and evaluates, on a CPU with one thread; the outcome, also written to the run's file. Accuracies are in %.
 
     Args:
         checkout: of TorchIntegral, for its arm.
@@ -67,10 +69,10 @@ def execute(run: Run, folder: Path, checkout: Path | None = None) -> dict[str, A
     torch.set_num_threads(1)
     started_at = time.monotonic()
     dataset = load_task(run.task.dataset)
-    setting = Setting(dataset, run.task.family, run.recipe, run.seed, checkout)
+    setting = Setting(dataset, run.task, run.recipe, run.seed, checkout, run.device)
     made = ARMS[run.arm].make(setting)
     network = setting.network()
-    splits = {name: split_samples(dataset, name) for name in ("validation", "test")}
+    splits = {name: split_samples(dataset, name, device=run.device) for name in ("validation", "test")}
     outcome = {
         **run.identity(),
         **{name: [_accuracy(module, samples) for module in made.modules] for name, samples in splits.items()},
@@ -81,11 +83,15 @@ def execute(run: Run, folder: Path, checkout: Path | None = None) -> dict[str, A
         "samples": {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
         "train_s": round(made.train_s, 1),
         "seconds": round(time.monotonic() - started_at, 1),
-        "machine": hardware_name(describe_machine()),
+        "machine": _machine(run.device),
         "versions": {**installed_versions(), **made.versions},
     }
     write_json(run.path(folder), outcome)
     return outcome
+
+
+def _machine(device: str) -> str:
+    return hardware_name(describe_machine()) if device == "cpu" else torch.cuda.get_device_name()
 
 
 def _searched(made: Made, network: IntegralNetwork, splits: dict[str, Samples]) -> list[dict[str, Any]]:

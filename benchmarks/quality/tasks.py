@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_sample_images
+from torch import nn
 
 from benchmarks.report import SCRATCH
 from inn_automl.data import Dataset, load_dataset
+from inn_automl.models import build
+from inn_automl.models.resnet import resnet18_cifar
 
 COLOUR = "colour"
 """Handwritten digits over photographs, as in MNIST-M."""
 _SIZE = 32
 
 
+NAMED_NETWORKS: dict[str, tuple[str, Callable[[tuple[int, ...], int], nn.Module]]] = {
+    "resnet20": ("resnet", lambda shape, num_classes: build("resnet", shape, num_classes, depth=20)),
+    "resnet18": ("resnet", lambda shape, num_classes: resnet18_cifar(num_classes, in_channels=shape[0])),
+}
+"""Networks besides the default ones of families: the family that each is of, and how it is built."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """A dataset and a family, with the epochs in which a US-Net of the family's default size comes to rest on it."""
+    """A dataset and a network, with the epochs in which a US-Net of it comes to rest on the data.
+
+    Attributes:
+        family: whose default network it is; or one of `NAMED_NETWORKS`.
+    """
 
     dataset: str
     family: str
@@ -28,6 +43,17 @@ class Task:
     def name(self) -> str:
         return f"{self.dataset}, {self.family}"
 
+    @property
+    def trained_as(self) -> str:
+        """The family whose recipe the network is trained by."""
+        return NAMED_NETWORKS[self.family][0] if self.family in NAMED_NETWORKS else self.family
+
+    def build(self, dataset: Dataset) -> nn.Module:
+        """The network, freshly initialized from torch's global random state."""
+        if self.family in NAMED_NETWORKS:
+            return NAMED_NETWORKS[self.family][1](dataset.input_shape, dataset.num_classes)
+        return build(self.family, dataset.input_shape, dataset.num_classes)
+
 
 TASKS = (
     Task("mnist1d", "signal", 20),
@@ -36,11 +62,15 @@ TASKS = (
     Task("digits", "mobilenet", 24),
     Task(COLOUR, "convnet", 12),
 )
+LARGE_TASKS = (Task(COLOUR, "resnet20", 16), Task(COLOUR, "resnet18", 16))
+"""For a GPU; a CPU takes half an hour for a US-Net of the first, and a day for one of the second."""
 
 
 def find_task(dataset: str, family: str) -> Task:
     """The task with the settled number of epochs, where there is one; else 12."""
-    return next((t for t in TASKS if (t.dataset, t.family) == (dataset, family)), Task(dataset, family, 12))
+    known = {task.name: task for task in (*TASKS, *LARGE_TASKS)}
+    wanted = Task(dataset, family, 12)
+    return known.get(wanted.name, wanted)
 
 
 def load_task(dataset: str) -> Dataset:

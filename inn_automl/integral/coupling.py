@@ -99,6 +99,8 @@ class Coupling:
         normalized_shapes: layer norms, with the axes that they average over.
         layers: weighted layers in the order in which they run.
         unfollowed: channels that stay at full width, and why.
+        takes_zeros: whether channels of zeros may stand beside those of a group: what the module makes of them, layers
+            with weights of zeros leave out.
     """
 
     groups: tuple[Group, ...]
@@ -109,6 +111,7 @@ class Coupling:
     normalized_shapes: Mapping[str, tuple[Parts, ...]]
     layers: tuple[Layer, ...]
     unfollowed: tuple[Unfollowed, ...]
+    takes_zeros: bool = False
 
     def samples(self, widths: Mapping[str, int]) -> tuple[int, ...]:
         """Number of samples of each group's variable at the widths (channels)."""
@@ -204,6 +207,7 @@ class Coupling:
                 for layer in self.layers
             ],
             "unfollowed": [asdict(one) for one in self.unfollowed],
+            "takes_zeros": self.takes_zeros,
         }
 
     @classmethod
@@ -246,6 +250,7 @@ class Coupling:
                 for layer in value["layers"]
             ),
             unfollowed=tuple(Unfollowed(**one) for one in value["unfollowed"]),
+            takes_zeros=bool(value.get("takes_zeros", False)),
         )
 
 

@@ -153,7 +153,12 @@ class IntegralNetwork(nn.Module):
             checked[group.name] = int(width)
         return checked
 
-    def forward(self, x: Tensor, widths: Widths | None = None) -> Tensor:
+    @property
+    def fills_up(self) -> bool:
+        """Whether `forward` with `fill_up` may do anything: the network convolves, and channels meet in weights only."""
+        return self._resizer.fills_up
+
+    def forward(self, x: Tensor, widths: Widths | None = None, *, fill_up: bool = False) -> Tensor:
         """The network's output at the widths; at full width if none are given.
 
         Differentiable in the nodes and in trainable partitions; only the running statistics that batch normalization
@@ -162,6 +167,8 @@ class IntegralNetwork(nn.Module):
 
         Args:
             x: (N, ...) as the module takes it.
+            fill_up: compute with channels of zeros up to one of a few numbers of them. The output is the same, give or
+                take rounding; a CPU, which compiles kernels for every new number, is done sooner where widths change.
 
         Raises:
             WidthsError: see `check_widths`.
@@ -169,7 +176,7 @@ class IntegralNetwork(nn.Module):
         samples = self.coupling.samples(self.full_widths if widths is None else self.check_widths(widths))
         if self._resizer.is_identity(samples):
             return self.module(x)
-        with self._resizer.resized(samples):
+        with self._resizer.resized(samples, fill_up=fill_up):
             return self.module(x)
 
     def discretize(self, widths: Widths) -> nn.Module:

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from inn_automl.integral.coupling import CONSTANT, Coupling, Part, Parts, length
-from inn_automl.integral.leading import leading_blocks
+from inn_automl.integral.leading import Leading, filled_up, leading_blocks
 from inn_automl.integral.partition import Partition, Sampling, Trainable
 
 Samples = tuple[int, ...]
@@ -26,6 +26,12 @@ _Samplings = Callable[[int, Tensor], Sampling]
 
 _MAX_PLANS = 256
 """Widths whose plans are kept: training comes back to the same ones again and again."""
+
+_GRAIN = 16
+_MAX_GRAINS = 8
+"""Channels are filled up to multiples of 16, a vector of a CPU's registers; to larger ones where a group would have
+more than eight of them."""
+_MATRIX_DIMS = 2
 
 
 class _Tensor(NamedTuple):
@@ -57,11 +63,12 @@ class _Tensor(NamedTuple):
 class _Planned(NamedTuple):
     """What becomes of a tensor at some widths.
 
-    `leading` is its size there if its samples are its first elements along each axis, None if they are not;
-    `narrowness` is what its slope counts.
+    `leading` is its size there if its samples are its first elements along each axis, None if they are not; `filled`
+    is that with channels of zeros, `narrowness` what its slope counts.
     """
 
     leading: tuple[int, ...] | None
+    filled: tuple[int, ...] | None
     narrowness: float
 
 
@@ -96,7 +103,7 @@ class Resizer:
         self._tensors = list(self._find_tensors())
         self._attributes = list(_size_attributes(module, coupling))
         self._norms = [m for m in module.modules() if type(m).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)]
-        self._plans: dict[Samples, list[_Planned]] = {}
+        self._plans: dict[tuple[Samples, Samples], list[_Planned]] = {}
 
     def _find_tensors(self) -> Iterator[_Tensor]:
         places: dict[int, list[tuple[dict[str, Any], str]]] = {}
@@ -144,13 +151,48 @@ class Resizer:
         like = next(self.module.parameters())
         return all(sampling(group, like).is_identity for group in range(len(samples)))
 
+    @functools.cached_property
+    def _grains(self) -> tuple[int, ...]:
+        """What the samples of each group may be filled up to multiples of; 1 where there is nothing to gain."""
+        smallest = self.coupling.samples({group.name: group.allowed.start for group in self.coupling.groups})
+        sampling = self._samplings(smallest)
+        convolved: set[int] = set()
+        others: set[int] = set()
+        for tensor in self._tensors:
+            groups = {part.group for _, parts, _ in tensor.axes for part in parts if part.group >= 0}
+            if self._planned(tensor, smallest, smallest, sampling).leading is None:
+                others |= groups
+            elif tensor.value.dim() > _MATRIX_DIMS:
+                convolved |= groups
+        filled = convolved - others if self.coupling.takes_zeros else set()
+        return tuple(
+            _GRAIN * math.ceil(num / (_GRAIN * _MAX_GRAINS)) if group in filled else 1
+            for group, num in enumerate(self.full_samples)
+        )
+
+    @property
+    def fills_up(self) -> bool:
+        """Whether `resized` with `fill_up` does anything."""
+        return any(grain > 1 for grain in self._grains)
+
+    def _filled(self, samples: Samples) -> Samples:
+        return tuple(
+            min(full, grain * math.ceil(num / grain))
+            for num, full, grain in zip(samples, self.full_samples, self._grains, strict=True)
+        )
+
     @contextlib.contextmanager
-    def resized(self, samples: Samples) -> Iterator[None]:
+    def resized(self, samples: Samples, *, fill_up: bool = False) -> Iterator[None]:
         """The module at other widths, inside of the context.
 
         In training mode buffers are copies, and running statistics of batch normalization are set aside, so that those
         of the full width stay as they are.
+
+        Args:
+            fill_up: with channels of zeros up to a few numbers of them, where that changes nothing: a CPU compiles
+                kernels for every new number, which takes as long as to run them several times.
         """
+        filled = self._filled(samples) if fill_up else samples
         swapped: list[tuple[dict[str, Any], str, Any]] = []
 
         def swap(owner: dict[str, Any], key: str, value: Any) -> None:
@@ -161,14 +203,14 @@ class Resizer:
         try:
             for norm in unread.values():
                 swap(vars(norm), "track_running_stats", False)
-            for tensor, value in self._sampled(samples, without=unread.keys()):
+            for tensor, value in self._sampled(samples, filled, without=unread.keys()):
                 if tensor.is_buffer and self.module.training and samples != self.full_samples:
                     value = value.clone()
                 if value is not tensor.value:
                     for owner, key in tensor.places:
                         swap(owner, key, value)
             for attribute in self._attributes:
-                swap(vars(attribute.layer), attribute.name, attribute.value(samples))
+                swap(vars(attribute.layer), attribute.name, attribute.value(filled))
             yield
         finally:
             for owner, key, old in reversed(swapped):
@@ -178,7 +220,7 @@ class Resizer:
         """A plain module at the widths, with tensors of its own."""
         memo: dict[int, Any] = {}
         with torch.no_grad():
-            for tensor, value in self._sampled(samples):
+            for tensor, value in self._sampled(samples, samples):
                 original, value = tensor.value, value.detach()
                 if value.untyped_storage().data_ptr() == original.untyped_storage().data_ptr():
                     value = value.clone(memory_format=torch.contiguous_format)
@@ -195,7 +237,7 @@ class Resizer:
 
     def parameters(self, samples: Samples) -> dict[str, Tensor]:
         """Every parameter's samples by its name, differentiable."""
-        return {tensor.name: value for tensor, value in self._sampled(samples) if not tensor.is_buffer}
+        return {tensor.name: value for tensor, value in self._sampled(samples, samples) if not tensor.is_buffer}
 
     def sample_axis(self, value: Tensor, dim: int, parts: Parts, samples: Samples) -> Tensor:
         """Samples of a tensor along an axis of the full width; no layer sums over it."""
@@ -237,54 +279,56 @@ class Resizer:
 
         return sampling
 
-    def _sampled(self, samples: Samples, without: Container[int] = ()) -> list[tuple[_Tensor, Tensor]]:
+    def _sampled(self, samples: Samples, filled: Samples, without: Container[int] = ()) -> list[tuple[_Tensor, Tensor]]:
         """Every tensor's samples.
 
         Args:
+            filled: `samples`, or more, with zeros.
             without: ids of modules' dictionaries whose tensors are left out.
         """
         sampling = self._samplings(samples)
         sampled: list[tuple[_Tensor, Tensor]] = []
-        together: list[tuple[_Tensor, tuple[int, ...], float]] = []
-        for tensor, (leading, narrowness) in zip(self._tensors, self._plan(samples, sampling), strict=True):
+        together: list[tuple[_Tensor, Leading]] = []
+        for tensor, planned in zip(self._tensors, self._plan(samples, filled, sampling), strict=True):
             if id(tensor.places[0][0]) in without:
                 continue
-            value = tensor.value
+            value, (leading, room, narrowness) = tensor.value, planned
             if leading == value.shape and narrowness == 0:
                 sampled.append((tensor, value))
-            elif leading is None or tensor.is_buffer:
-                sampled.append((tensor, self._sampled_by_axis(tensor, narrowness, sampling)))
+            elif leading is None or room is None or tensor.is_buffer:
+                value = self._sampled_by_axis(tensor, narrowness, sampling)
+                if room not in (None, leading):
+                    value = filled_up(value, value.new_zeros(room))
+                sampled.append((tensor, value))
             else:
-                together.append((tensor, leading, narrowness))
-        blocks = leading_blocks(
-            [
-                (tensor.value, tensor.slope_value if narrowness > 0 else None, sizes, narrowness)
-                for tensor, sizes, narrowness in together
-            ]
-        )
-        return sampled + [(tensor, block) for (tensor, _, _), block in zip(together, blocks, strict=True)]
+                slope = tensor.slope_value if narrowness > 0 else None
+                together.append((tensor, (value, slope, leading, room, narrowness)))
+        blocks = leading_blocks([wanted for _, wanted in together])
+        return sampled + [(tensor, block) for (tensor, _), block in zip(together, blocks, strict=True)]
 
-    def _plan(self, samples: Samples, sampling: _Samplings) -> list[_Planned]:
+    def _plan(self, samples: Samples, filled: Samples, sampling: _Samplings) -> list[_Planned]:
         """What becomes of each tensor."""
-        plan = self._plans.get(samples)
+        plan = self._plans.get((samples, filled))
         if plan is None:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
-            plan = self._plans[samples] = [self._planned(tensor, samples, sampling) for tensor in self._tensors]
+            plan = [self._planned(tensor, samples, filled, sampling) for tensor in self._tensors]
+            self._plans[samples, filled] = plan
         return plan
 
-    def _planned(self, tensor: _Tensor, samples: Samples, sampling: _Samplings) -> _Planned:
+    def _planned(self, tensor: _Tensor, samples: Samples, filled: Samples, sampling: _Samplings) -> _Planned:
+        shape = tuple(tensor.value.shape)
         if tensor.is_statistic and samples == self.full_samples:
             # They are those of the network at full width, not functions with nodes.
-            return _Planned(tuple(tensor.value.shape), 0.0)
+            return _Planned(shape, shape, 0.0)
         narrowness = 0.0 if tensor.slope is None else self.coupling.narrowness(tensor.name, samples)
-        sizes = list(tensor.value.shape)
+        sizes, room = list(shape), list(shape)
         for dim, parts, _ in tensor.axes:
             part, *others = parts
             if others or part.outer != 1 or not sampling(part.group, tensor.value).is_leading:
-                return _Planned(None, narrowness)
-            sizes[dim] = samples[part.group] * part.inner
-        return _Planned(tuple(sizes), narrowness)
+                return _Planned(None, None, narrowness)
+            sizes[dim], room[dim] = samples[part.group] * part.inner, filled[part.group] * part.inner
+        return _Planned(tuple(sizes), tuple(room), narrowness)
 
     def _sampled_by_axis(self, tensor: _Tensor, narrowness: float, sampling: _Samplings) -> Tensor:
         def along_axes(value: Tensor) -> Tensor:

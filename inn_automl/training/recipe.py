@@ -49,7 +49,8 @@ class Recipe:
     """Random widths in each step after that, besides the full and the smallest."""
     num_width_uses: int = 4
     """How often random widths are used, in turn with others, before new ones are drawn. A CPU compiles kernels for
-    every new shape, which took 15 to 50 % of a step when each step drew anew."""
+    every new shape, which took 15 to 50 % of a step when each step drew anew. A network that can be filled up with
+    channels of zeros instead (`IntegralNetwork.fills_up`) draws anew in each step."""
     soft_target_label_share: float = 0.3
     """Share of the labels in the targets of reduced widths; the rest is the full width's output."""
     teacher_window: float = 1 / 15

@@ -107,6 +107,7 @@ class Run:
         if recipe.width_slopes:
             network.add_slopes()
         use_channels_last(network, self.samples.standardized(slice(0, 2)))
+        self.fills_up = device.type == "cpu" and network.fills_up
         self.optimizer, self.parameters = make_optimizer(network, recipe)
         self.autocast, self.scaler = _precision(recipe, device)
         self.teacher = AveragedTeacher(network, recipe.teacher_window * recipe.epochs * self.steps_per_epoch)
@@ -148,7 +149,7 @@ class Run:
         orders = [torch.randperm(len(self.samples), generator=generator) for _ in range(2)]
         total = torch.zeros((), device=self.device)
         first = (epoch - 1) * self.steps_per_epoch
-        drawn = reused_widths(self.network, rng, self.recipe.num_width_uses)
+        drawn = reused_widths(self.network, rng, 1 if self.fills_up else self.recipe.num_width_uses)
         self.network.train()
         for step in range(num_steps):
             if self.is_over(deadline_s):
@@ -194,6 +195,7 @@ class Run:
                 label_share=self.recipe.soft_target_label_share,
                 lesson=None if other is None else (*other, self._taught(other[0])),
                 autocast=self.autocast,
+                fill_up=self.fills_up,
                 backward=lambda loss: self.scaler.scale(weight * loss).backward(),
             )
         loss = sum_gradients(list(self.parameters.values()), weight * loss)

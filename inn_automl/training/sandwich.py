@@ -58,6 +58,7 @@ def sandwich_gradients(
     label_share: float = 0.3,
     lesson: tuple[Tensor, Tensor, Tensor] | None = None,
     autocast: torch.autocast | None = None,
+    fill_up: bool = False,
     backward: Callable[[Tensor], None] = torch.Tensor.backward,
 ) -> Tensor:
     """Adds the summed gradients of the full width and of all `widths` to the network's parameters.
@@ -72,6 +73,7 @@ def sandwich_gradients(
         lesson: what the reduced widths learn from: x, y, and a teacher's outputs for x; None for `x`, `y` and the full
             width's own.
         autocast: the mixed-precision context of forward passes; None for the network's own precision.
+        fill_up: see `IntegralNetwork.forward`.
         backward: how a loss is propagated, e.g. after scaling it.
 
     Returns:
@@ -89,6 +91,6 @@ def sandwich_gradients(
         targets = objective.soft_targets(taught, y, label_share=label_share, label_smoothing=label_smoothing)
     for reduced in widths:
         with context:
-            output = network(x, reduced).float()
+            output = network(x, reduced, fill_up=fill_up).float()
         backward(objective.soft_loss(output, targets))
     return loss.detach()

@@ -24,17 +24,20 @@ from inn_automl.integral.axis import Axis
 from inn_automl.integral.coupling import CONSTANT, Coupling, Group, Layer, Part, Parts, Unfollowed, length
 from inn_automl.integral.tracker import Shape, Tracker, Weight, WeightedLayer, flatten_shapes, follow, operation
 
-# No channel of zeros changes another one here, nor becomes infinite, in outputs or gradients.
-_LEAVES_OTHERS_ALONE = frozenset(
-    "conv1d conv2d conv3d linear batch_norm dropout dropout_ feature_dropout feature_dropout_ add add_ sub sub_ mul mul_ "
-    "neg relu relu_ relu6 relu6_ hardtanh hardtanh_ clamp clamp_ leaky_relu leaky_relu_ elu elu_ prelu gelu silu silu_ "
-    "mish mish_ sigmoid sigmoid_ hardsigmoid hardsigmoid_ hardswish hardswish_ tanh tanh_ softplus alias clone "
-    "contiguous detach to _to_copy max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d "
-    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
-    "adaptive_max_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d "
-    "upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d flatten reshape squeeze unsqueeze view cat "
-    "_assert_tensor_metadata".split()
-)
+# No channel of zeros changes another one here, nor becomes infinite, in outputs or gradients. In place or not.
+_LEAVES_OTHERS_ALONE = frozenset({
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear",
+    "batch_norm", "dropout", "feature_dropout",
+    "add", "sub", "mul", "neg", "relu", "relu6", "hardtanh", "clamp", "leaky_relu", "elu", "prelu", "gelu", "silu",
+    "mish", "sigmoid", "hardsigmoid", "hardswish", "tanh", "softplus",
+    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+    "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d",
+    "alias", "clone", "contiguous", "detach", "to", "_to_copy",
+    "cat", "flatten", "reshape", "squeeze", "unsqueeze", "view",
+})  # fmt: skip
 
 _IS_INPUT, _IS_OUTPUT = "it is an input of the network", "it is an output of the network"
 
@@ -188,7 +191,7 @@ class FollowedModule:
         num_given = sum(map(num_free, node.all_input_nodes))
         if operation(node) == "mean":  # over channels it divides by their number
             return num_free(node) == num_given
-        return num_given == 0 or operation(node) in _LEAVES_OTHERS_ALONE
+        return num_given == 0 or operation(node).rstrip("_") in _LEAVES_OTHERS_ALONE
 
     def difference(self, coupling: Coupling, widths: Mapping[str, int], resized: torch.export.ExportedProgram) -> Any:
         """Where a resized module does something else than what was followed.

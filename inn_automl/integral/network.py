@@ -155,7 +155,7 @@ class IntegralNetwork(nn.Module):
 
     @property
     def fills_up(self) -> bool:
-        """Whether `forward` with `fill_up` may do anything: the network convolves, and channels meet in weights only."""
+        """Whether `fill_up` of `forward` does anything: the network convolves, and channels meet in weights alone."""
         return self._resizer.fills_up
 
     def forward(self, x: Tensor, widths: Widths | None = None, *, fill_up: bool = False) -> Tensor:

@@ -73,6 +73,19 @@ def assert_same(
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
+def check_filled(network: IntegralNetwork, x: Tensor) -> None:
+    """Checks that channels of zeros change no output and no gradient in training."""
+    network.train()
+    for widths in some_widths(network):
+        found = []
+        for fill_up in (False, True):
+            network.zero_grad()
+            given = outputs(network(x, widths, fill_up=fill_up))
+            torch.stack([one.square().mean() for one in given]).sum().backward()
+            found.append((*given, *(p.grad for p in network.parameters() if p.grad is not None)))
+        assert_same(*found, 1e-3)
+
+
 @torch.no_grad()
 def check_network(network: IntegralNetwork, module: nn.Module, x: Tensor, *, is_maskable: bool = True) -> None:
     """Checks everything that must hold for any module with the nested partition."""

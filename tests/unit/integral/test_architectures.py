@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from inn_automl.errors import ModuleError
-from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
-from tests.unit.integral.oracle import assert_same, check_network, randomized, some_widths
+from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform, resizing
+from tests.unit.integral.oracle import assert_same, check_filled, check_network, randomized, some_widths
 from tests.unit.integral.zoo import HeadAttention, Net, conv
 
 NUM_EXAMPLES = 12
@@ -122,6 +122,16 @@ def test_reduced_widths_compute_what_is_left_of_the_full_network(blocks: list[Bl
     module, x, network = followed(blocks, head)
     if network is not None:
         check_network(network, module, x)
+
+
+@given(blocks=BLOCKS, head=HEADS)
+@settings(max_examples=NUM_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
+def test_channels_of_zeros_change_nothing(blocks: list[Block], head: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resizing, "_GRAIN", 2)
+        _, x, network = followed(blocks, head)
+        if network is not None:
+            check_filled(network, x)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inn_automl.integral import IntegralNetwork
-from tests.unit.integral.oracle import check_network, randomized
+from inn_automl.integral import IntegralNetwork, resizing
+from tests.unit.integral.oracle import check_filled, check_network, randomized
 from tests.unit.integral.zoo import CASES
 
 
@@ -21,3 +21,14 @@ def test_groups_are_found_and_mean_what_they_say(name: str) -> None:
     for layer, word in case.unfollowed.items():
         assert word in reasons[layer]
     check_network(network, module, x, is_maskable=case.is_maskable)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_channels_of_zeros_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resizing, "_GRAIN", 3)
+    case = CASES[name]
+    torch.manual_seed(0)
+    network, x = IntegralNetwork(randomized(case.make()), case.example()), case.example()
+    assert case.is_maskable or not network.fills_up
+    if network.fills_up:
+        check_filled(network, x)

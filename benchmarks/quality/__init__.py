@@ -34,8 +34,9 @@ Outcomes = Sequence[dict[str, Any]]
 
 def summarize(outcomes: Outcomes, settings: dict[str, Any]) -> Report:
     """Accuracy by task, arm and width; means, areas, seconds; and how far ours is ahead, paired by task and seed."""
+    is_large = {task.name for task in LARGE_TASKS}.issuperset(_tasks(outcomes))
     report = Report(
-        "quality",
+        "quality-large" if is_large else "quality",
         f"Test accuracy in % of models at {', '.join(f'{ratio:g}' for ratio in RATIOS)} of all channels.",
         {**settings, "trained_on": sorted({one["machine"] for one in outcomes})},
         raw={"runs": list(outcomes), "figures": figures(outcomes)},

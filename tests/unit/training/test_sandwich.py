@@ -112,6 +112,25 @@ def test_half_precision_comes_close(network: IntegralNetwork, batch: tuple[torch
     assert not torch.equal(exact, coarse)
 
 
+def test_channels_of_zeros_run_and_change_nothing(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, y = batch
+    torch.manual_seed(0)
+    network = IntegralNetwork(build("signal", (1, 24), 3, depth=3), torch.zeros(2, 1, 24))
+    assert network.fills_up
+    sizes: list[int] = []
+    last = [layer for layer in network.module.modules() if isinstance(layer, torch.nn.Conv1d)][-1]
+    last.register_forward_hook(lambda layer, given, output: sizes.append(output.shape[1]))
+    network.train()
+    widths = network.uniform_widths(0.6)
+    found = []
+    for fill_up in (False, True):
+        sandwich_gradients(network, x, y, [widths], fill_up=fill_up)
+        found.append(gradients(network))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    assert sizes == [64, 38, 64, 48]
+
+
 def test_losses_go_through_the_given_backward(
     network: IntegralNetwork, batch: tuple[torch.Tensor, torch.Tensor]
 ) -> None:

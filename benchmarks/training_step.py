@@ -12,20 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.quality.tasks import NAMED_NETWORKS
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from benchmarks.timing import COLUMNS, ratio, take_turns
 from benchmarks.torchintegral import TorchIntegralNetwork
 from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform
-from inn_automl.models import build
-from inn_automl.models.resnet import resnet18_cifar
 
 INPUT_SHAPE = (3, 32, 32)
 NUM_CLASSES = 10
 FIXED = {"stem.0.weight": [1], "classifier.weight": [0], "classifier.bias": [0]}
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "resnet18": lambda: resnet18_cifar(NUM_CLASSES),
-    "resnet20": lambda: build("resnet", INPUT_SHAPE, NUM_CLASSES, depth=20),
-}
 PARTITIONS: dict[str, Partition] = {"nested, first n": Nested(), "uniform, cubic": Uniform()}
 PLAIN = "plain module"
 PLAIN_FOLDED = "plain module, batch norm folded"
@@ -67,7 +62,7 @@ def measure(
     """Each partition beside its plain module, and TorchIntegral beside its own where a checkout is given."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    module = MODELS[model]().train()
+    module = NAMED_NETWORKS[model][1](INPUT_SHAPE, NUM_CLASSES).train()
     report = Report(
         f"training_step-{model}",
         f"One training step of a {model} for 32x32 images at {ratio_of_channels} of the channels of every coupled "
@@ -144,7 +139,7 @@ def compare(module: nn.Module, ratio_of_channels: float) -> dict[str, Compared]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks training_step", description=__doc__)
-    parser.add_argument("--model", choices=MODELS, default="resnet18")
+    parser.add_argument("--model", choices=NAMED_NETWORKS, default="resnet18")
     parser.add_argument("--ratio", type=float, default=0.6, help="share of the channels (default: 0.6)")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[JUDGED_BATCH], metavar="N", help="(default: 32)")
     parser.add_argument(

@@ -86,6 +86,7 @@ class Setting:
 
     Attributes:
         checkout: of TorchIntegral, for its arm.
+        device: that networks are trained and evaluated on.
     """
 
     dataset: Dataset

@@ -68,7 +68,7 @@ class _Planned(NamedTuple):
     """
 
     leading: tuple[int, ...] | None
-    filled: tuple[int, ...] | None
+    filled: tuple[int, ...]
     narrowness: float
 
 
@@ -289,17 +289,17 @@ class Resizer:
         sampling = self._samplings(samples)
         sampled: list[tuple[_Tensor, Tensor]] = []
         together: list[tuple[_Tensor, Leading]] = []
-        for tensor, planned in zip(self._tensors, self._plan(samples, filled, sampling), strict=True):
+        plan = self._plan(samples, filled, sampling)
+        for tensor, (leading, room, narrowness) in zip(self._tensors, plan, strict=True):
             if id(tensor.places[0][0]) in without:
                 continue
-            value, (leading, room, narrowness) = tensor.value, planned
+            value = tensor.value
             if leading == value.shape and narrowness == 0:
                 sampled.append((tensor, value))
-            elif leading is None or room is None or tensor.is_buffer:
+            elif leading is None or tensor.is_buffer:
                 value = self._sampled_by_axis(tensor, narrowness, sampling)
-                if room not in (None, leading):
-                    value = filled_up(value, value.new_zeros(room))
-                sampled.append((tensor, value))
+                is_filled = leading is None or leading == room
+                sampled.append((tensor, value if is_filled else filled_up(value, value.new_zeros(room))))
             else:
                 slope = tensor.slope_value if narrowness > 0 else None
                 together.append((tensor, (value, slope, leading, room, narrowness)))
@@ -326,7 +326,7 @@ class Resizer:
         for dim, parts, _ in tensor.axes:
             part, *others = parts
             if others or part.outer != 1 or not sampling(part.group, tensor.value).is_leading:
-                return _Planned(None, None, narrowness)
+                return _Planned(None, (), narrowness)
             sizes[dim], room[dim] = samples[part.group] * part.inner, filled[part.group] * part.inner
         return _Planned(tuple(sizes), tuple(room), narrowness)
 

@@ -18,6 +18,7 @@ from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition
 from inn_automl.integral.coupling import Coupling
 from inn_automl.integral.ordering import permute
 from inn_automl.integral.verification import widths_between
+from inn_automl.models import build
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import Net, conv, head
 
@@ -553,8 +554,6 @@ def test_a_coupling_of_groups_that_do_not_exist(coupling: Coupling) -> None:
 
 @pytest.mark.parametrize("family", ["mlp", "convnet", "mobilenet", "resnet", "vit"])
 def test_remembered_costs_are_those_of_the_module(family: str) -> None:
-    from inn_automl.models import build
-
     shape = (3, 32, 32)
     network = IntegralNetwork(build(family, shape, 10), torch.zeros(2, *shape))
     generator = np.random.default_rng(0)
@@ -564,3 +563,11 @@ def test_remembered_costs_are_those_of_the_module(family: str) -> None:
         fresh = Coupling.from_json(network.coupling.to_json()).costs(widths)  # remembers nothing
         assert found == fresh == network.costs(widths)
         assert found.params == sum(p.numel() for p in network.discretize(widths).parameters())
+
+
+@pytest.mark.parametrize(
+    ("family", "fills_up"), [("convnet", True), ("resnet", True), ("mobilenet", True), ("mlp", False), ("vit", False)]
+)
+def test_families_that_channels_of_zeros_serve(family: str, fills_up: bool) -> None:
+    network = IntegralNetwork(build(family, (3, 16, 16), 4), torch.zeros(2, 3, 16, 16))
+    assert network.fills_up == fills_up

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inn_automl.backend import LocalBackend
-from inn_automl.pipeline import extend_job, run_job
-from inn_automl.result import FrontPoint
-from inn_automl.spec import JobSpec, parse
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.run import extend_job, run_job
+
+from inn_automl.core.result import FrontPoint
+from inn_automl.core.spec import JobSpec, parse
 
 NETWORKS = (
     ("mnist1d", "signal"),

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from benchmarks.budgets_jobs import make_jobs
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
-from inn_automl.devices.latency import measure
+from inn_automl.core.result import DeviceResult, FrontPoint, JobResult, LatencySummary
+from inn_automl.core.spec import DeviceBudget, parse
+from inn_automl.core.storage import read_json
 from inn_automl.export.bundle import ONNX, BundleConfig, extract_bundle
-from inn_automl.result import DeviceResult, FrontPoint, JobResult, LatencySummary
-from inn_automl.spec import DeviceBudget, parse
-from inn_automl.storage import read_json
+from inn_automl.latency.benchmark import measure
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.migrate import upgrade
+from inn_automl_services.coordinator.db.session import Database, make_engine, now
+from inn_automl_services.coordinator.db.tables import Job, Project
+from inn_automl_services.coordinator.dispatch.repository import claim_next
 from sqlalchemy import insert, text, update
 
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from benchmarks.stack import percentile, postgres
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.migrate import upgrade
-from services.coordinator.db.session import Database, make_engine, now
-from services.coordinator.db.tables import Job, Project
-from services.coordinator.dispatch.repository import claim_next
 
 MAX_P99_MS, MAX_RATIO = 20.0, 2.0
 FEW, MANY = 100, 10_000

@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
+from inn_automl.integral.conversion.channel_ranking import permute
 from torch import nn
 
 from benchmarks.intervals import mean_interval
@@ -25,10 +26,9 @@ from benchmarks.quality.gradients import plain, train_peer
 from benchmarks.quality.pruning import by_magnitude
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from inn_automl.data import load_dataset
+from inn_automl.evaluation.candidates import calibration_samples, count_correct, split_samples
 from inn_automl.integral import IntegralNetwork, convert, reestimate_normalization
-from inn_automl.integral.ordering import permute
 from inn_automl.models import build
-from inn_automl.search.evaluation import calibration_samples, count_correct, split_samples
 from inn_automl.training.recipe import default_recipe
 
 RATIOS = (0.25, 0.375, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from inn_automl.tracking.images import INK, style_axes
+from inn_automl.reporting.images import INK, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,10 +19,10 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
-from inn_automl.elastic import ElasticModel, sessions
 from inn_automl.export import BundleConfig, OnnxTemplate, write_bundle, write_elastic
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
+from inn_automl.serving import ElasticModel, sessions
 
 MAX_SWITCH_MS = 20.0
 PAUSE_S = 0.01  # between switches, so that each one meets requests on its point

@@ -10,16 +10,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.session import Database, make_engine, now
+from inn_automl_services.coordinator.db.tables import Job, JobDevice, Project
 from sqlalchemy import insert, select
 
 from benchmarks.claim import job
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from benchmarks.stack import Asked, Coordinator, coordinator, percentile, postgres, steady_load
-from inn_automl.result import JobResult
-from inn_automl.storage import read_json
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.session import Database, make_engine, now
-from services.coordinator.db.tables import Job, JobDevice, Project
+from inn_automl.core.result import JobResult
+from inn_automl.core.storage import read_json
 
 MAX_P99_MS = 100.0
 

@@ -21,25 +21,25 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.migrate import upgrade
+from inn_automl_services.coordinator.db.session import Database, make_engine, now
+from inn_automl_services.coordinator.db.tables import Job, JobEvent, Project
+from inn_automl_services.coordinator.dispatch.dispatcher import Dispatcher
+from inn_automl_services.coordinator.dispatch.runner import Order, Run, Runner, RunState
+from inn_automl_services.coordinator.faults import StaleLeaseError
+from inn_automl_services.coordinator.keys import KeyRing
+from inn_automl_services.coordinator.runs.service import succeed
+from inn_automl_services.coordinator.settings import Settings
 from sqlalchemy import func, insert, select
 
 from benchmarks.claim import job
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from benchmarks.stack import postgres
 from inn_automl.api.runs import RunResult
-from inn_automl.object_store import ObjectStore
-from inn_automl.result import JobResult
-from services.coordinator.context import Context
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.migrate import upgrade
-from services.coordinator.db.session import Database, make_engine, now
-from services.coordinator.db.tables import Job, JobEvent, Project
-from services.coordinator.dispatch.dispatcher import Dispatcher
-from services.coordinator.dispatch.runner import Order, Run, Runner, RunState
-from services.coordinator.faults import StaleLeaseError
-from services.coordinator.keys import KeyRing
-from services.coordinator.runs.service import succeed
-from services.coordinator.settings import Settings
+from inn_automl.core.object_store import ObjectStore
+from inn_automl.core.result import JobResult
 
 MIN_RATE = 50.0
 SILENT_LEASE_S = 20.0

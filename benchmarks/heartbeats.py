@@ -13,15 +13,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from inn_automl_services.coordinator.db.session import Database, make_engine, now
+from inn_automl_services.coordinator.db.tables import Job, Project
+from inn_automl_services.coordinator.keys import hash_secret
+from inn_automl_services.coordinator.settings import Settings
 from sqlalchemy import insert, select
 
 from benchmarks.claim import job
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from benchmarks.stack import Asked, Coordinator, coordinator, percentile, postgres, steady_load
-from services.coordinator.db.session import Database, make_engine, now
-from services.coordinator.db.tables import Job, Project
-from services.coordinator.keys import hash_secret
-from services.coordinator.settings import Settings
 
 NUM_JOBS = 500
 MAX_P99_MS = 1000.0

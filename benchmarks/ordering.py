@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from inn_automl.integral.conversion.tsp_ordering import channel_rows, path_length, shortest_path
 from torch import Tensor
 
 from benchmarks import ordering_arms
@@ -27,7 +28,6 @@ from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from benchmarks.torchintegral import order_channels
 from inn_automl.data import load_dataset
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.path import channel_rows, path_length, shortest_path
 from inn_automl.models import build
 from inn_automl.training.recipe import default_recipe
 

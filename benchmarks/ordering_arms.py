@@ -13,12 +13,12 @@ from benchmarks.conversion import NUM_FITTED, Task
 from benchmarks.quality.gradients import plain, train_peer
 from benchmarks.report import Table
 from inn_automl.data import load_dataset
+from inn_automl.evaluation.candidates import calibration_samples, count_correct, split_samples
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform, convert
-from inn_automl.integral.interpolation import Linear
-from inn_automl.integral.normalization import reestimate_normalization
-from inn_automl.integral.quadrature import Riemann
+from inn_automl.integral.batch_norm import reestimate_normalization
+from inn_automl.integral.sampling.interpolation import Linear
+from inn_automl.integral.sampling.quadrature import Riemann
 from inn_automl.models import build
-from inn_automl.search.evaluation import calibration_samples, count_correct, split_samples
 from inn_automl.training.recipe import default_recipe
 
 RATIOS = (0.25, 0.5, 0.7, 0.9)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude
+from inn_automl.core.spec import DeviceBudget
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.devices.latency import QUICK, measure
+from inn_automl.evaluation.candidates import Candidates
+from inn_automl.evaluation.onnx_precision import agreement, evaluate_file, range_samples, template_of
 from inn_automl.export import quantize_onnx
-from inn_automl.search.evaluation import Candidates
-from inn_automl.search.quantized import agreement, evaluate_file, range_samples, template_of
-from inn_automl.spec import DeviceBudget
+from inn_automl.latency.benchmark import QUICK, measure
 from inn_automl.training.recipe import training_candidates
 from inn_automl.training.trial import Trained, run_trial
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from inn_automl import __version__
-from inn_automl.devices.environment import describe_machine
-from inn_automl.storage import write_atomically
+from inn_automl.core.storage import write_atomically
+from inn_automl.runtimes.environment import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "reports"

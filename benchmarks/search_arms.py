@@ -12,20 +12,20 @@ from typing import Any
 
 import numpy as np
 import optuna
+from inn_automl.pipeline.calibrating import NUM_CALIBRATION_WIDTHS
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from benchmarks.search_truth import DEVICES, Truth
-from inn_automl.devices.calibration import calibration_widths
-from inn_automl.devices.features import latency_features
-from inn_automl.devices.predictor import LatencyPredictor
+from inn_automl.core.spec import SearchBudget
+from inn_automl.latency.cost_model import LatencyPredictor
+from inn_automl.latency.design import calibration_widths
+from inn_automl.latency.features import latency_features
 from inn_automl.search.choice import rank_finalists
 from inn_automl.search.pareto import hypervolume, pareto_front
 from inn_automl.search.run import run_search
 from inn_automl.search.space import Key, Widths
 from inn_automl.search.study import NUM_WARM, REFERENCE_FACTOR, DeviceSearch, Prediction
-from inn_automl.spec import SearchBudget
-from inn_automl.stages.calibrating import NUM_CALIBRATION_WIDTHS
 
 MAX_EVALUATIONS, MAX_MEASUREMENTS, BATCH_SIZE = 100, 60, 10
 MAX_PROPOSALS = 1000

@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.calibrating import PrecisionLatency
+from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.measuring import MAX_FINALISTS
 from scipy.stats import spearmanr
 
 from benchmarks.search_truth import DATASET, DEVICES, FAMILY, Truth, template_for
-from inn_automl.backend import LocalBackend
+from inn_automl.core.precision import DEFAULT
+from inn_automl.core.progress import SilentProgress
+from inn_automl.core.spec import DeviceBudget, JobSpec, parse
+from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
-from inn_automl.devices.latency import THOROUGH, measure
 from inn_automl.integral import IntegralNetwork
-from inn_automl.precision import DEFAULT
-from inn_automl.progress import SilentProgress
+from inn_automl.latency.benchmark import THOROUGH, measure
 from inn_automl.search.refinement import SMALLEST_ROUND
 from inn_automl.search.space import Widths
-from inn_automl.spec import DeviceBudget, JobSpec, parse
-from inn_automl.stages.calibrating import PrecisionLatency
-from inn_automl.stages.job import Job
-from inn_automl.stages.measuring import MAX_FINALISTS
-from inn_automl.storage import read_json, write_json
 
 NUM_HELD_OUT, NUM_ROUNDS = 60, 5
 

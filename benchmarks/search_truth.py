@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from inn_automl.pipeline.calibrating import NUM_CALIBRATION_WIDTHS
 from numpy.typing import NDArray
 
+from inn_automl.core.spec import DeviceBudget
+from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.devices.calibration import calibration_widths
-from inn_automl.devices.latency import Protocol, measure
+from inn_automl.evaluation.candidates import calibrate, calibration_samples, count_correct, split_samples
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork
-from inn_automl.search.evaluation import calibrate, calibration_samples, count_correct, split_samples
+from inn_automl.latency.benchmark import Protocol, measure
+from inn_automl.latency.design import calibration_widths
 from inn_automl.search.space import Key, SearchSpace
-from inn_automl.spec import DeviceBudget
-from inn_automl.stages.calibrating import NUM_CALIBRATION_WIDTHS
-from inn_automl.storage import read_json, write_json
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
 from inn_automl.training.trial import Architecture

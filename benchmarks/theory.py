@@ -16,6 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from inn_automl.integral.conversion.activations import consumers, observe, windows_at
+from inn_automl.integral.conversion.channel_ranking import permute
+from inn_automl.integral.conversion.tsp_ordering import path_order
 from torch import Tensor
 
 from benchmarks import theory_figures
@@ -24,13 +27,10 @@ from benchmarks.quality.gradients import plain, us_net
 from benchmarks.quality.runs import recipe_of
 from benchmarks.quality.tasks import Task, load_task
 from benchmarks.report import ROOT, SCRATCH, Report, Table, add_report_options, conclude
+from inn_automl.evaluation.candidates import calibration_samples, count_correct, split_samples
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
-from inn_automl.integral.interpolation import CubicConvolution, Interpolation, Linear, Nearest
-from inn_automl.integral.observation import consumers, observe, windows_at
-from inn_automl.integral.ordering import permute
-from inn_automl.integral.path import path_order
-from inn_automl.integral.quadrature import GaussLegendre, Quadrature, Riemann, Simpson, Trapezoid
-from inn_automl.search.evaluation import calibration_samples, count_correct, split_samples
+from inn_automl.integral.sampling.interpolation import CubicConvolution, Interpolation, Linear, Nearest
+from inn_automl.integral.sampling.quadrature import GaussLegendre, Quadrature, Riemann, Simpson, Trapezoid
 
 QUADRATURES: dict[str, tuple[Quadrature, int]] = {
     "equal weights, both ends": (Riemann(), 1),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.curves import draw_curve, style_widths
-from inn_automl.tracking.images import FAINT, INK, new_figure, save_image, style_axes
-from inn_automl.tracking.series import COLORS
+from inn_automl.reporting.images import FAINT, INK, new_figure, save_image, style_axes
+from inn_automl.reporting.series import COLORS
 
 ORDERS = ("as trained", "along a path")
 SMALLEST = 8

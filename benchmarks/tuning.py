@@ -1,7 +1,7 @@
 """What tuning gains before export: points of test accuracy in a stated time, by what is tuned.
 
 Networks are trained as jobs train them (the sandwich rule, the family's default recipe), and candidates made at shares
-of all channels as a search makes them. Each is tuned (`inn_automl.training.tuning`) as long as `--seconds` says; the
+of all channels as a search makes them. Each is tuned (`inn_automl.training.fine_tuning`) as long as `--seconds` says; the
 loss on the validation split chooses between it and what it was before, and both are tested: gains are paired. A network
 and every tuned arm of it leave files in `--runs`, so that an interrupted benchmark goes on where it was.
 """
@@ -21,15 +21,15 @@ import torch
 from benchmarks.intervals import mean_interval
 from benchmarks.quality.tasks import TASKS, Task, load_task
 from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude
+from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
+from inn_automl.evaluation.candidates import Candidates, count_correct, split_samples
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import get_family
-from inn_automl.search.evaluation import Candidates, count_correct, split_samples
-from inn_automl.storage import read_json, write_json
+from inn_automl.training.fine_tuning import TUNED, tune
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
 from inn_automl.training.trial import Architecture
-from inn_automl.training.tuning import TUNED, tune
 
 RATIOS = (0.25, 0.375)
 ARMS = {

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from inn_automl.integral.conversion.channel_ranking import permute
 from torch import nn
 
 from benchmarks.quality.gradients import Gradients, inn_paper, plain, train_peer, us_net, us_net_by_layer
@@ -19,9 +20,8 @@ from benchmarks.quality.pruning import by_magnitude, by_package
 from benchmarks.quality.tasks import Task
 from benchmarks.quality.torchintegral import ConvertedPeer
 from inn_automl.data import Dataset
+from inn_automl.evaluation.candidates import Candidates, calibrate, calibration_samples
 from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform, convert
-from inn_automl.integral.ordering import permute
-from inn_automl.search.evaluation import Candidates, calibrate, calibration_samples
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import Recipe
 

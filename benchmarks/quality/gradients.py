@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inn_automl.data import Dataset
+from inn_automl.data.augmentation import augment
+from inn_automl.evaluation.candidates import Samples, calibrate, calibration_samples, count_correct
 from inn_automl.integral import IntegralNetwork
-from inn_automl.search.evaluation import Samples, calibrate, calibration_samples, count_correct
-from inn_automl.training.augment import augment
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.run import make_optimizer
 from inn_automl.training.sandwich import Widths, random_widths, sandwich_gradients

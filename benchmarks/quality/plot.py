@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.curves import draw_curve, style_widths
 from benchmarks.intervals import mean_interval
 from benchmarks.quality.arms import ARMS, RATIOS
-from inn_automl.tracking.images import FAINT, INK, new_figure, save_image
-from inn_automl.tracking.series import COLORS
+from inn_automl.reporting.images import FAINT, INK, new_figure, save_image
+from inn_automl.reporting.series import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

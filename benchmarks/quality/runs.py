@@ -19,11 +19,11 @@ from torch import nn
 from benchmarks.quality.arms import ARMS, OURS, RATIOS, Made, Setting
 from benchmarks.quality.tasks import Task, load_task
 from benchmarks.report import hardware_name, installed_versions
-from inn_automl.devices.environment import describe_machine
+from inn_automl.core.storage import read_json, write_json
+from inn_automl.evaluation.candidates import Samples, count_correct, split_samples
 from inn_automl.integral import IntegralNetwork
-from inn_automl.search.evaluation import Samples, count_correct, split_samples
+from inn_automl.runtimes.environment import describe_machine
 from inn_automl.search.pareto import hypervolume, pareto_front
-from inn_automl.storage import read_json, write_json
 from inn_automl.training.recipe import Recipe, default_recipe
 from inn_automl.training.sandwich import random_widths
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from benchmarks.quality.gradients import fit, validated_widths
 from benchmarks.torchintegral import TorchIntegralNetwork, permutation_solver
 from inn_automl.data import Dataset
+from inn_automl.evaluation.candidates import Samples, count_correct
 from inn_automl.integral import IntegralNetwork
-from inn_automl.search.evaluation import Samples, count_correct
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.run import make_optimizer
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from inn_automl.elastic import ElasticModel
-from inn_automl.errors import InnAutomlError, InputError
+from inn_automl.core.errors import InnAutomlError, InputError
+from inn_automl.serving import ElasticModel
 
 NUM_PARTS = 5
 """Looking, and four budgets: all of the same length."""

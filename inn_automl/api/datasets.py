@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from inn_automl.api.base import Name, Sha256, UtcTime, WireModel
-from inn_automl.metric import Task
+from inn_automl.core.metric import Task
 
 
 class RegisterDataset(WireModel):

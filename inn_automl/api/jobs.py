@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from inn_automl.api.base import Name, UtcTime, WireModel
-from inn_automl.precision import DEFAULT
-from inn_automl.result import DeviceResult
-from inn_automl.spec import DeviceBudget, JobSpec, Precision, SearchBudget, TuneSeconds
+from inn_automl.core.precision import DEFAULT
+from inn_automl.core.result import DeviceResult
+from inn_automl.core.spec import DeviceBudget, JobSpec, Precision, SearchBudget, TuneSeconds
 
 
 class JobState(StrEnum):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from inn_automl.api.base import Sha256, Text, WireModel
 from inn_automl.api.jobs import JobError
-from inn_automl.spec import DeviceBudget
+from inn_automl.core.spec import DeviceBudget
 
 
 class MeasurementState(StrEnum):
@@ -33,7 +33,7 @@ class NewMeasurement(WireModel):
     device: DeviceBudget
     models: Annotated[dict[str, ModelFile], Field(min_length=1, max_length=10_000)]
     protocol: dict[str, Any]
-    """`inn_automl.devices.latency.Protocol.to_dict()`."""
+    """`inn_automl.latency.benchmark.Protocol.to_dict()`."""
 
 
 class Measurement(WireModel):

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from inn_automl.api.base import Sha256, Text, WireModel
 from inn_automl.api.jobs import DiscretizeJob, JobCost, JobKind, JobProgress
-from inn_automl.result import JobResult
-from inn_automl.spec import JobSpec
+from inn_automl.core.result import JobResult
+from inn_automl.core.spec import JobSpec
 
 
 class RunOrder(WireModel):

@@ -35,9 +35,9 @@ from inn_automl.client.faults import JobEndedError, ServiceError
 from inn_automl.client.location import Location
 from inn_automl.client.transfers import DownloadedFile, OnProgress
 from inn_automl.client.transport import Transport
-from inn_automl.precision import DEFAULT
-from inn_automl.result import DeviceResult
-from inn_automl.spec import DeviceBudget, JobSpec, SearchBudget, parse
+from inn_automl.core.precision import DEFAULT
+from inn_automl.core.result import DeviceResult
+from inn_automl.core.spec import DeviceBudget, JobSpec, SearchBudget, parse
 
 PAGE_SIZE = 200
 RECOMMENDED = "recommended"
@@ -261,7 +261,7 @@ class Client:
         return transfers.download(self._http, f"/jobs/{_part(job_id)}/inn", path, on_progress=on_progress)
 
     def download_elastic(self, job_id: str, path: Path, on_progress: OnProgress = _silent) -> DownloadedFile:
-        """Writes all front points of the job as one file, for `inn_automl.elastic.ElasticModel`."""
+        """Writes all front points of the job as one file, for `inn_automl.serving.ElasticModel`."""
         return transfers.download(self._http, f"/jobs/{_part(job_id)}/elastic", path, on_progress=on_progress)
 
     # Devices

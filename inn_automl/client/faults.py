@@ -12,7 +12,7 @@ from __future__ import annotations
 import httpx
 
 from inn_automl.api.problems import Problem
-from inn_automl.errors import InnAutomlError, InputError
+from inn_automl.core.errors import InnAutomlError, InputError
 
 _REFUSALS = range(400, 500)
 _NOT_THE_CALLERS_FAULT = {408, 425, 429}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inn_automl.client.faults import RefusedError
-from inn_automl.storage import read_json
+from inn_automl.core.storage import read_json
 
 ADDRESS_FILE, SECRETS_FILE = "address.json", "secrets.json"
 URL_VARIABLE, KEY_VARIABLE = "INN_AUTOML_URL", "INN_AUTOML_KEY"

@@ -16,7 +16,7 @@ import httpx
 
 from inn_automl.client.faults import RefusedError, ServiceError
 from inn_automl.client.transport import Backoff, Transport
-from inn_automl.errors import CorruptFileError, DatasetFormatError, DatasetNotFoundError, StorageError
+from inn_automl.core.errors import CorruptFileError, DatasetFormatError, DatasetNotFoundError, StorageError
 
 CHUNK_BYTES = 1 << 20
 NO_SUCH_RANGE = 416

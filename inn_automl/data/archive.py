@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from inn_automl.core.errors import DatasetError, DatasetFormatError, UnsafeArchiveError
 from inn_automl.data import limits
 from inn_automl.data.entries import Entry, Listing, check_file_size
 from inn_automl.data.samples import bytes_text, composed
-from inn_automl.errors import DatasetError, DatasetFormatError, UnsafeArchiveError
 
 CHUNK_BYTES = 2**20
 UTF8_NAME_FLAG = 0x800

@@ -13,10 +13,10 @@ from typing import IO
 
 import numpy as np
 
+from inn_automl.core.errors import DatasetError, DatasetFormatError, UnknownNameError
+from inn_automl.core.metric import Task
 from inn_automl.data.samples import Samples, Split, check_size, class_labels, plain_values, shape_text
 from inn_automl.data.targets import looks_like_classes, number_targets
-from inn_automl.errors import DatasetError, DatasetFormatError, UnknownNameError
-from inn_automl.metric import Task
 
 SPLIT_OF_SUFFIX: dict[str, Split] = {
     "": "train",

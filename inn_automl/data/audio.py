@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data.entries import Entry
 from inn_automl.data.samples import check_size, plain_values
-from inn_automl.errors import DatasetFormatError
 
 FORMATS = frozenset({"WAV", "WAVEX", "RF64"})
 UNKNOWN_RIFF_BYTES = 0x7FFF0000

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
+from inn_automl.core.metric import Task
 from inn_automl.data.samples import SPLITS, Samples, Split, blocks, ordered, shape_text
 from inn_automl.data.splits import complete_splits
-from inn_automl.errors import DatasetFormatError, DatasetTooSmallError
-from inn_automl.metric import Task
 
 
 @dataclass(frozen=True, eq=False)

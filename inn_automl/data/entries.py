@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits
 from inn_automl.data.samples import bytes_text, composed
-from inn_automl.errors import DatasetFormatError
 
 Parts = tuple[str, ...]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data.archive import open_archive
 from inn_automl.data.audio import read_wavs
 from inn_automl.data.entries import Entry, Listing, Parts, list_folder
 from inn_automl.data.images import read_images
 from inn_automl.data.pairs import are_pairs, load_pairs
 from inn_automl.data.samples import SPLITS, Samples, Split
-from inn_automl.errors import DatasetFormatError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 AUDIO_SUFFIXES = frozenset({".wav"})

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits
 from inn_automl.data.entries import Entry
 from inn_automl.data.samples import check_size
-from inn_automl.errors import DatasetFormatError
 
 if TYPE_CHECKING:
     from PIL import Image

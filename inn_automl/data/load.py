@@ -7,11 +7,11 @@ import os
 import stat
 from pathlib import Path
 
+from inn_automl.core.errors import DatasetFormatError, DatasetNotFoundError
 from inn_automl.data.arrays import load_npz
 from inn_automl.data.builtin import BUILTINS
 from inn_automl.data.dataset import Dataset, assemble
 from inn_automl.data.folders import load_archive, load_folder
-from inn_automl.errors import DatasetFormatError, DatasetNotFoundError
 
 
 def load_dataset(source: str | os.PathLike[str], *, seed: int = 0) -> Dataset:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data.dataset import scale_of
 from inn_automl.data.entries import Entry
 from inn_automl.data.images import image_size, read_images
 from inn_automl.data.samples import Samples, Split
-from inn_automl.errors import DatasetFormatError
 
 INPUT, TARGET = "input", "target"
 

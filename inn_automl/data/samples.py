@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits
-from inn_automl.errors import DatasetFormatError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from inn_automl.core.errors import DatasetTooSmallError
 from inn_automl.data.samples import SPLITS, Split
-from inn_automl.errors import DatasetTooSmallError
 
 HELD_OUT_PERCENT = 15
 """Percent of each class that a made validation or test split takes; 70 are left for training when both are made."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data.samples import plain_values, shape_text
-from inn_automl.errors import DatasetFormatError
 
 MOST_CLASSES = 100
 """Whole numbers of more kinds than this do not look like classes."""

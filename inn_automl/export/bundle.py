@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inn_automl import __version__
-from inn_automl.errors import CorruptFileError, StorageError
+from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.core.metric import ACCURACY, Metric, Task
+from inn_automl.core.result import LatencySummary, Tuning
+from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256, unpack
-from inn_automl.metric import ACCURACY, Metric, Task
-from inn_automl.result import LatencySummary, Tuning
-from inn_automl.storage import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +98,7 @@ class Quality(_Record):
     """How good the model is."""
 
     metric: str
-    """Its name: one of `inn_automl.metric.METRICS`; accuracy is a share."""
+    """Its name: one of `inn_automl.core.metric.METRICS`; accuracy is a share."""
     unit: str
     """Of the values here; empty for none."""
     validation: float

@@ -17,7 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from inn_automl.errors import CorruptFileError, StorageError
+from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.core.metric import Task
+from inn_automl.core.precision import DEFAULT
+from inn_automl.core.result import LatencySummary
 from inn_automl.export.archive import sha256, unpack
 from inn_automl.export.bundle import (
     CONFIG,
@@ -33,9 +36,6 @@ from inn_automl.export.bundle import (
     TargetStatistics,
     Verification,
 )
-from inn_automl.metric import Task
-from inn_automl.precision import DEFAULT
-from inn_automl.result import LatencySummary
 
 PARTS = "parts.json"
 

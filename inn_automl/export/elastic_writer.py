@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from inn_automl.errors import InputError
+from inn_automl.core.errors import InputError
+from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256
 from inn_automl.export.bundle import CONFIG, ONNX, WEIGHTS, BundleConfig, File, installed_versions, open_bundle
+from inn_automl.export.deduplication import SharedWeights
 from inn_automl.export.elastic import PARTS, ElasticConfig, ElasticDevice, ElasticPoint, Part
-from inn_automl.export.sharing import SharedWeights
-from inn_automl.storage import write_atomically
 
 
 def write_elastic(

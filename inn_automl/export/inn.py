@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from inn_automl.errors import CorruptFileError, StorageError
+from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.core.metric import Task
+from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256, unpack
 from inn_automl.export.bundle import CONFIG, Build, DatasetFacts, File, TargetStatistics, installed_versions
-from inn_automl.metric import Task
-from inn_automl.storage import write_atomically
 
 if TYPE_CHECKING:
     from inn_automl.integral import IntegralNetwork

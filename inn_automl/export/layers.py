@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx
 
-from inn_automl.devices.runtimes import NodeTime
-from inn_automl.result import LayerTime
+from inn_automl.core.result import LayerTime
+from inn_automl.runtimes import NodeTime
 
 INPUT = "input"
 """What runs before the first layer: standardizing the input."""

@@ -30,9 +30,9 @@ from onnxscript.rewriter.rules.common import (
 from torch import Tensor, nn
 
 from inn_automl import __version__
-from inn_automl.errors import ExportError
+from inn_automl.core.errors import ExportError
+from inn_automl.core.storage import write_atomically
 from inn_automl.export.attention import TRANSLATIONS
-from inn_automl.storage import write_atomically
 
 INPUT, LOGITS, OUTPUT = "input", "logits", "output"
 """Names of the ports; the output is called logits where it is one number a class."""

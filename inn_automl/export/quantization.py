@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
 from inn_automl import __version__
-from inn_automl.errors import ExportError, StorageError
-from inn_automl.export.half import as_computed
+from inn_automl.core.errors import ExportError, StorageError
+from inn_automl.core.precision import METADATA_KEY
+from inn_automl.core.storage import write_atomically
+from inn_automl.export.denormalization import restoring
+from inn_automl.export.fp16 import as_computed
 from inn_automl.export.onnx import CONVOLUTIONS, INPUT
-from inn_automl.export.targets import restoring
-from inn_automl.precision import METADATA_KEY
-from inn_automl.storage import write_atomically
 
 NUM_CALIBRATION = 256
 """Training samples that the ranges of activations are found on."""

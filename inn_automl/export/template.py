@@ -18,7 +18,8 @@ import numpy as np
 import onnx_ir as ir
 from torch import nn
 
-from inn_automl.errors import ExportError
+from inn_automl.core.errors import ExportError
+from inn_automl.core.storage import write_atomically
 from inn_automl.export.onnx import (
     CONVOLUTIONS,
     RawInput,
@@ -30,7 +31,6 @@ from inn_automl.export.onnx import (
     translate,
 )
 from inn_automl.export.verification import TOLERANCE, compare
-from inn_automl.storage import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import onnxruntime
 import torch
 from torch import nn
 
-from inn_automl.errors import StorageError, VerificationError
-from inn_automl.export.half import as_computed
+from inn_automl.core.errors import StorageError, VerificationError
+from inn_automl.export.fp16 import as_computed
 from inn_automl.export.onnx import INPUT, RawInput, Statistics
 
 TOLERANCE = 1e-4

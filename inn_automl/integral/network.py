@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from inn_automl.errors import CorruptFileError, ModuleError, WidthsError
-from inn_automl.integral import state
-from inn_automl.integral.costs import Costs
-from inn_automl.integral.coupling import Coupling, Group, Unfollowed
-from inn_automl.integral.partition import Nested, Partition, Trainable
-from inn_automl.integral.resizing import Resizer
-from inn_automl.integral.verification import find_coupling
+from inn_automl.core.errors import CorruptFileError, ModuleError, WidthsError
+from inn_automl.integral import checkpoint as state
+from inn_automl.integral.graph.costs import Costs
+from inn_automl.integral.graph.groups import Coupling, Group, Unfollowed
+from inn_automl.integral.sampling.parametrization import Resizer
+from inn_automl.integral.sampling.partition import Nested, Partition, Trainable
+from inn_automl.integral.validation import find_coupling
 
 Widths = Mapping[str, int]
 

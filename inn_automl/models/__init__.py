@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 from torch import nn
 
-from inn_automl.errors import SpecError, UnknownNameError
-from inn_automl.metric import Task
+from inn_automl.core.errors import SpecError, UnknownNameError
+from inn_automl.core.metric import Task
 from inn_automl.models import convnet, edsr, mlp, mobilenet, resnet, signal, vit
 from inn_automl.models.family import Family, kind_of
 

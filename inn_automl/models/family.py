@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from inn_automl.metric import Task
+from inn_automl.core.metric import Task
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from inn_automl.metric import ACCURACY, Metric
+from inn_automl.core.metric import ACCURACY, Metric
 from inn_automl.search.bounds import Bounds, excess
 from inn_automl.search.pareto import Floats, Indices, distinct_front, pareto_front
 

@@ -16,8 +16,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from inn_automl.errors import BackendError, SpecError
-from inn_automl.metric import ACCURACY, Metric
+from inn_automl.core.errors import BackendError, SpecError
+from inn_automl.core.metric import ACCURACY, Metric
 from inn_automl.search.pareto import hypervolume_history, pareto_front
 from inn_automl.search.refinement import SMALLEST_ROUND, choose_to_measure, size_of_round
 from inn_automl.search.state import AccuracyTable, Evaluation, exclusive, open_journal

@@ -20,8 +20,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from inn_automl.metric import ACCURACY, Metric
-from inn_automl.precision import COORDINATE
+from inn_automl.core.metric import ACCURACY, Metric
+from inn_automl.core.precision import COORDINATE
 from inn_automl.search.pareto import Floats, pareto_front
 from inn_automl.search.space import Key, Points, SearchSpace
 from inn_automl.search.surrogate import AccuracySurrogate

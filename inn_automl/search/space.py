@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inn_automl.errors import WidthsError
-from inn_automl.precision import BITS, COORDINATE, DEFAULT, is_a_choice
+from inn_automl.core.errors import WidthsError
+from inn_automl.core.precision import BITS, COORDINATE, DEFAULT, is_a_choice
 
 Widths = Mapping[str, int]
 """Widths by coupled group; where precision is a choice, its bits under `precision`, too."""

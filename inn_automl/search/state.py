@@ -20,9 +20,9 @@ from typing import Any
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from inn_automl.errors import CorruptFileError, JobDirectoryError, StorageError
-from inn_automl.precision import BITS, COORDINATE, DEFAULT, is_a_choice, join_point, split_point
-from inn_automl.storage import write_atomically
+from inn_automl.core.errors import CorruptFileError, JobDirectoryError, StorageError
+from inn_automl.core.precision import BITS, COORDINATE, DEFAULT, is_a_choice, join_point, split_point
+from inn_automl.core.storage import write_atomically
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from inn_automl.metric import ACCURACY, Metric
-from inn_automl.precision import COORDINATE
+from inn_automl.core.metric import ACCURACY, Metric
+from inn_automl.core.precision import COORDINATE
 from inn_automl.search.bounds import Bounds, excess
 from inn_automl.search.pareto import Floats
 from inn_automl.search.refinement import Refinement

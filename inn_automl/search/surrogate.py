@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
-from inn_automl.metric import ACCURACY, Metric
+from inn_automl.core.metric import ACCURACY, Metric
 from inn_automl.search.pareto import Floats
 from inn_automl.search.space import Points
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from inn_automl.errors import CorruptFileError, StorageError
+from inn_automl.core.errors import CorruptFileError, StorageError
 
 _HEADER_KEY = "state"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from inn_automl.errors import SpecError, UnknownNameError
-from inn_automl.metric import Task
+from inn_automl.core.errors import SpecError, UnknownNameError
+from inn_automl.core.metric import Task
 from inn_automl.models import get_family
 
 OPTIMIZERS = ("sgd", "adamw")

@@ -21,11 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inn_automl.errors import InputError, TrainingError
-from inn_automl.integral.compensation import fit_slopes
-from inn_automl.integral.ordering import permute, permute_tensors, rank_channels
-from inn_automl.objectives import objective_of
-from inn_automl.search.evaluation import (
+from inn_automl.core.errors import InputError, TrainingError
+from inn_automl.evaluation.candidates import (
     Samples,
     calibrate,
     calibration_samples,
@@ -33,6 +30,9 @@ from inn_automl.search.evaluation import (
     score_of,
     use_channels_last,
 )
+from inn_automl.integral.conversion.channel_ranking import permute, permute_tensors, rank_channels
+from inn_automl.integral.conversion.reconstruction import fit_slopes
+from inn_automl.tasks import objective_of
 from inn_automl.training.checkpoint import (
     load_checkpoint,
     load_optimizer_tensors,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inn_automl.objectives import Classification, Objective
+from inn_automl.tasks import Classification, Objective
 
 if TYPE_CHECKING:
     from inn_automl.integral import IntegralNetwork

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from inn_automl.core.metric import Task
+from inn_automl.core.storage import read_json, write_json
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.coupling import Coupling
-from inn_automl.metric import Task
+from inn_automl.integral.graph.groups import Coupling
 from inn_automl.models import build
-from inn_automl.storage import read_json, write_json
 from inn_automl.training.distributed import agreed, rank
 from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
 from inn_automl.training.recipe import Recipe, TrainingCandidate

@@ -91,7 +91,7 @@ class Stack:
             for process in psutil.process_iter():
                 with contextlib.suppress(psutil.Error):
                     words = process.cmdline()
-                    if "workers.run_job" in words and process.environ().get("INN_AUTOML_JOB_ID") == job_id:
+                    if "inn_automl_workers.run_job" in words and process.environ().get("INN_AUTOML_JOB_ID") == job_id:
                         found.append(process)
             return bool(found)
 

@@ -20,21 +20,21 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.migrate import upgrade
+from inn_automl_services.coordinator.db.session import Database, make_engine, now
+from inn_automl_services.coordinator.db.tables import ApiKey, Device, Job, Project
+from inn_automl_services.coordinator.keys import create_key, hash_secret
+from inn_automl_workers.remote_measure import FOLDER, RemoteMeasure
 from onnx import TensorProto, helper, numpy_helper
 from sqlalchemy import update
 
 from inn_automl.api.access import Role
 from inn_automl.api.jobs import JobKind, JobState
-from inn_automl.devices.measurement import LatencyMeasurement, Protocol
-from inn_automl.errors import MeasurementError
-from inn_automl.object_store import ObjectStore
-from inn_automl.spec import DeviceBudget
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.migrate import upgrade
-from services.coordinator.db.session import Database, make_engine, now
-from services.coordinator.db.tables import ApiKey, Device, Job, Project
-from services.coordinator.keys import create_key, hash_secret
-from workers.remote_measure import FOLDER, RemoteMeasure
+from inn_automl.core.errors import MeasurementError
+from inn_automl.core.object_store import ObjectStore
+from inn_automl.core.spec import DeviceBudget
+from inn_automl.latency.measurement import LatencyMeasurement, Protocol
 
 TOKEN = "token-of-a-run"
 # Long enough to be killed in its middle, on a busy machine too.
@@ -42,10 +42,10 @@ PROTOCOL = Protocol(min_processes=3, max_processes=3, num_blocks=2, min_s=1.0, m
 BROKEN = """
 import os
 from pathlib import Path
-from inn_automl.devices.agent import Agent
-from inn_automl.devices.link import Link
-from inn_automl.devices.measurement import LatencyMeasurement
-from inn_automl.devices.model_cache import ModelCache
+from inn_automl.agent.agent import Agent
+from inn_automl.agent.link import Link
+from inn_automl.latency.measurement import LatencyMeasurement
+from inn_automl.agent.model_cache import ModelCache
 import logging
 
 def measure(models, *_, **__):
@@ -60,8 +60,8 @@ Agent(Link("{url}", os.environ["INN_KEY"]), "board", ModelCache(Path("{cache}"),
 """
 """An agent whose clock says what is no number."""
 SERVE = (
-    "import uvicorn; from services.coordinator.app import create_app; "
-    "from services.coordinator.settings import Settings; "
+    "import uvicorn; from inn_automl_services.coordinator.app import create_app; "
+    "from inn_automl_services.coordinator.settings import Settings; "
     "uvicorn.run(create_app(Settings()), host='127.0.0.1', port={port}, log_level='warning')"
 )
 

@@ -77,7 +77,7 @@ def check(stack: Stack, job_id: str, tmp_path: Path) -> None:
 
 def runs_in_mlflow(stack: Stack, job_id: str) -> list[str]:
     """Kinds of the runs that MLflow has of the job."""
-    from inn_automl.tracking.store import connect, locate
+    from inn_automl.reporting.store import connect, locate
 
     client = connect(locate(stack.home))
     experiments = [one.experiment_id for one in client.search_experiments()]

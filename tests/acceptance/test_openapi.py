@@ -10,6 +10,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from inn_automl_services.coordinator.app import create_app
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.migrate import upgrade
+from inn_automl_services.coordinator.db.session import Database, make_engine, now
+from inn_automl_services.coordinator.db.tables import Project
+from inn_automl_services.coordinator.keys import create_key
+from inn_automl_services.coordinator.settings import Settings
 from schemathesis import checks
 from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
 from schemathesis.core.failures import FailureGroup
@@ -22,13 +29,6 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from inn_automl.api.access import Role
-from services.coordinator.app import create_app
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.migrate import upgrade
-from services.coordinator.db.session import Database, make_engine, now
-from services.coordinator.db.tables import Project
-from services.coordinator.keys import create_key
-from services.coordinator.settings import Settings
 
 CHECKS = [
     checks.not_a_server_error,

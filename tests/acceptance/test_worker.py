@@ -14,26 +14,26 @@ from pathlib import Path
 
 import httpx
 import pytest
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.migrate import upgrade
+from inn_automl_services.coordinator.db.session import Database, make_engine, now
+from inn_automl_services.coordinator.db.tables import Artifact, Job, JobDevice, JobEvent, Project
+from inn_automl_services.coordinator.jobs import changes
+from inn_automl_services.coordinator.jobs.lifecycle import CancelRequested
+from inn_automl_services.coordinator.keys import create_key
 from sqlalchemy import select
 
+from inn_automl.agent.agent import Agent
+from inn_automl.agent.link import Link
+from inn_automl.agent.model_cache import ModelCache
 from inn_automl.api.access import Role
-from inn_automl.devices.agent import Agent
-from inn_automl.devices.latency import measure
-from inn_automl.devices.link import Link
-from inn_automl.devices.measurement import Protocol
-from inn_automl.devices.model_cache import ModelCache
-from inn_automl.object_store import ObjectStore
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.migrate import upgrade
-from services.coordinator.db.session import Database, make_engine, now
-from services.coordinator.db.tables import Artifact, Job, JobDevice, JobEvent, Project
-from services.coordinator.jobs import changes
-from services.coordinator.jobs.lifecycle import CancelRequested
-from services.coordinator.keys import create_key
+from inn_automl.core.object_store import ObjectStore
+from inn_automl.latency.benchmark import measure
+from inn_automl.latency.measurement import Protocol
 
 RAY_TOKEN = "a-token-of-this-test-alone-0123456789"
 READY_S, JOB_S = 60.0, 90.0
-SERVE = "import sys, uvicorn; from services.coordinator.app import create_app; from services.coordinator.settings "
+SERVE = "import sys, uvicorn; from inn_automl_services.coordinator.app import create_app; from inn_automl_services.coordinator.settings "
 SERVE += "import Settings; uvicorn.run(create_app(Settings()), host='127.0.0.1', port=int(sys.argv[1]))"
 SPEC = {
     "dataset": "digits",

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from inn_automl.tracking.figures import front_figure, fronts_figure, write_html
-from tests.unit.tracking.job_samples import make_job
+from inn_automl.reporting.figures import front_figure, fronts_figure, write_html
+from tests.unit.reporting.job_samples import make_job
 
 pytestmark = pytest.mark.browser
 

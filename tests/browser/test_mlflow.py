@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import FrameLocator, Page
 
-from inn_automl.result import JobResult
-from inn_automl.tracking.runs import Published, publish
-from inn_automl.tracking.server import serve
-from inn_automl.tracking.store import locate
-from inn_automl.tracking.views import run_fragment
-from tests.unit.tracking.job_samples import make_job
+from inn_automl.core.result import JobResult
+from inn_automl.reporting.runs import Published, publish
+from inn_automl.reporting.server import serve
+from inn_automl.reporting.store import locate
+from inn_automl.reporting.views import run_fragment
+from tests.unit.reporting.job_samples import make_job
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -16,15 +16,15 @@ import psycopg
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.migrate import upgrade
+from inn_automl_services.coordinator.db.session import Database, make_engine, now
+from inn_automl_services.coordinator.db.tables import Project
+from inn_automl_services.coordinator.keys import create_key
+from inn_automl_services.coordinator.settings import Settings
 
 from inn_automl.api.access import Role
-from services.coordinator.context import Context
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.migrate import upgrade
-from services.coordinator.db.session import Database, make_engine, now
-from services.coordinator.db.tables import Project
-from services.coordinator.keys import create_key
-from services.coordinator.settings import Settings
 
 _numbers = itertools.count()
 
@@ -136,7 +136,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
-    from services.coordinator.app import create_app
+    from inn_automl_services.coordinator.app import create_app
 
     return create_app(settings)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi.testclient import TestClient
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.session import Database
+from inn_automl_services.coordinator.db.tables import ApiKey
+from inn_automl_services.coordinator.projects.service import bootstrap, ensure_project_and_keys
 from sqlalchemy import select
 
 from inn_automl.api.access import Role
-from services.coordinator.context import Context
-from services.coordinator.db.session import Database
-from services.coordinator.db.tables import ApiKey
-from services.coordinator.projects.service import bootstrap, ensure_project_and_keys
 
 
 def bearer(secret: str) -> dict[str, str]:

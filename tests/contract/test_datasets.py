@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.datasets.incoming import clean_abandoned, incoming_folder, receiving
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.session import Database, now
+from inn_automl_services.coordinator.db.tables import Job
+from inn_automl_services.coordinator.settings import Settings
 from PIL import Image
 
 from inn_automl.api.jobs import JobKind, JobState
-from services.coordinator.context import Context
-from services.coordinator.datasets.incoming import clean_abandoned, incoming_folder, receiving
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.session import Database, now
-from services.coordinator.db.tables import Job
-from services.coordinator.settings import Settings
 
 
 def npz(num_samples: int = 60, seed: int = 0, **more: Any) -> bytes:

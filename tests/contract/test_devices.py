@@ -13,16 +13,16 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.session import Database, now
+from inn_automl_services.coordinator.db.tables import ApiKey, Device, Job, Measurement
+from inn_automl_services.coordinator.keys import hash_secret
 from sqlalchemy import update
 
 from inn_automl.api.jobs import JobKind, JobState
-from inn_automl.devices.measurement import Protocol
-from inn_automl.object_store import ObjectStore
-from services.coordinator.context import Context
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.session import Database, now
-from services.coordinator.db.tables import ApiKey, Device, Job, Measurement
-from services.coordinator.keys import hash_secret
+from inn_automl.core.object_store import ObjectStore
+from inn_automl.latency.measurement import Protocol
 
 TOKEN = "token-of-a-run"
 DESCRIPTION = {

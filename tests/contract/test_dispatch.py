@@ -9,24 +9,24 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.session import Database, now
+from inn_automl_services.coordinator.db.tables import Job, Project
+from inn_automl_services.coordinator.dispatch import dispatcher as dispatching
+from inn_automl_services.coordinator.dispatch import repository
+from inn_automl_services.coordinator.dispatch.dispatcher import Dispatcher
+from inn_automl_services.coordinator.dispatch.logs import log_path
+from inn_automl_services.coordinator.dispatch.runner import Order, Run, Runner, RunnerAwayError, RunState
+from inn_automl_services.coordinator.jobs import changes
+from inn_automl_services.coordinator.jobs.lifecycle import CancelRequested, RunFailed, RunSucceeded
+from inn_automl_services.coordinator.keys import KeyRing
+from inn_automl_services.coordinator.settings import Settings
 from sqlalchemy import select
 
 from inn_automl.api.jobs import JobState
-from inn_automl.errors import BackendError
-from inn_automl.object_store import ObjectStore
-from services.coordinator.context import Context
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.session import Database, now
-from services.coordinator.db.tables import Job, Project
-from services.coordinator.dispatch import dispatcher as dispatching
-from services.coordinator.dispatch import repository
-from services.coordinator.dispatch.dispatcher import Dispatcher
-from services.coordinator.dispatch.logs import log_path
-from services.coordinator.dispatch.runner import Order, Run, Runner, RunnerAwayError, RunState
-from services.coordinator.jobs import changes
-from services.coordinator.jobs.lifecycle import CancelRequested, RunFailed, RunSucceeded
-from services.coordinator.keys import KeyRing
-from services.coordinator.settings import Settings
+from inn_automl.core.errors import BackendError
+from inn_automl.core.object_store import ObjectStore
 
 SPEC = {"dataset": "digits", "budget": {"devices": [{"name": "here"}]}}
 COST = {"wall_s": 0.0, "cpu_s": 0.0, "gpu_s": 0.0}

@@ -10,13 +10,13 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.session import Database, now
+from inn_automl_services.coordinator.db.tables import Job, JobEvent
+from inn_automl_services.coordinator.jobs import events
 
 from inn_automl.api.jobs import JobState
-from services.coordinator.context import Context
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.session import Database, now
-from services.coordinator.db.tables import Job, JobEvent
-from services.coordinator.jobs import events
 
 CheckProblem = Callable[[httpx.Response, int, str], str]
 SPEC = {"dataset": "digits", "budget": {"devices": [{"name": "board"}]}}

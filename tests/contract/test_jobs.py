@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.session import Database, now
+from inn_automl_services.coordinator.db.tables import Dataset, Job, JobDevice, JobEvent
 from sqlalchemy import func, select
 
 from inn_automl.api.jobs import JobState
-from services.coordinator.context import Context
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.session import Database, now
-from services.coordinator.db.tables import Dataset, Job, JobDevice, JobEvent
 
 CheckProblem = Callable[[httpx.Response, int, str], str]
 

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from inn_automl_services.coordinator.db.migrate import VERSION_TABLE, downgrade, upgrade
+from inn_automl_services.coordinator.db.session import make_engine
+from inn_automl_services.coordinator.db.tables import Table
 from sqlalchemy import MetaData, inspect
-
-from services.coordinator.db.migrate import VERSION_TABLE, downgrade, upgrade
-from services.coordinator.db.session import make_engine
-from services.coordinator.db.tables import Table
 
 
 def test_migrations_make_the_tables_that_the_code_expects(empty_database_url: str) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.session import Database, now
+from inn_automl_services.coordinator.db.tables import Artifact, Job, JobDevice
+from inn_automl_services.coordinator.faults import RangeError
+from inn_automl_services.coordinator.models.downloads import parse_range
 
 from inn_automl.api.jobs import Comparison, Fronts, JobState
-from inn_automl.result import DeviceResult
-from services.coordinator.context import Context
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.session import Database, now
-from services.coordinator.db.tables import Artifact, Job, JobDevice
-from services.coordinator.faults import RangeError
-from services.coordinator.models.downloads import parse_range
+from inn_automl.core.result import DeviceResult
 
 CheckProblem = Callable[[httpx.Response, int, str], str]
 CONTENT = bytes(range(256)) * 8

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from inn_automl_services.coordinator import problems
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.session import Database, now
+from inn_automl_services.coordinator.db.tables import Artifact, Job, JobDevice, JobEvent, Project
+from inn_automl_services.coordinator.jobs import changes
+from inn_automl_services.coordinator.jobs.lifecycle import CancelRequested, RunLost
+from inn_automl_services.coordinator.keys import KeyRing
+from inn_automl_services.coordinator.runs.endpoints import router
+from inn_automl_services.coordinator.settings import Settings
 from sqlalchemy import select
 
-from inn_automl.object_store import ObjectStore
-from services.coordinator import problems
-from services.coordinator.context import Context
-from services.coordinator.db.ids import new_id
-from services.coordinator.db.session import Database, now
-from services.coordinator.db.tables import Artifact, Job, JobDevice, JobEvent, Project
-from services.coordinator.jobs import changes
-from services.coordinator.jobs.lifecycle import CancelRequested, RunLost
-from services.coordinator.keys import KeyRing
-from services.coordinator.runs.endpoints import router
-from services.coordinator.settings import Settings
+from inn_automl.core.object_store import ObjectStore
 
 SPEC = {"dataset": "digits", "budget": {"devices": [{"name": "here"}]}}
 COST = {"wall_s": 0.0, "cpu_s": 0.0, "gpu_s": 0.0}

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-
-from services.coordinator.context import Context
-from services.coordinator.requests import JsonFormatter
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.requests import JsonFormatter
 
 
 def test_health_ready_and_version(client: TestClient) -> None:
@@ -53,10 +52,10 @@ def test_request_ids(client: TestClient, given: str, kept: bool) -> None:
 
 
 def test_one_log_line_a_request_without_the_key(access: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="services.coordinator.requests"):
+    with caplog.at_level(logging.INFO, logger="inn_automl_services.coordinator.requests"):
         answer = access.user.get("/v1/datasets?limit=1", headers={"X-Request-ID": "one"})
     assert answer.status_code == 200
-    records = [record for record in caplog.records if record.name == "services.coordinator.requests"]
+    records = [record for record in caplog.records if record.name == "inn_automl_services.coordinator.requests"]
     lines = [JsonFormatter().format(record) for record in records]
     assert len(lines) == 1
     line = json.loads(lines[0])

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.run import run_job
 
-from inn_automl.backend import LocalBackend
-from inn_automl.devices.latency import THOROUGH, LatencyMeasurement, Protocol, measure
-from inn_automl.devices.measurement import read_measurements
-from inn_automl.pipeline import run_job
-from inn_automl.progress import SilentProgress
-from inn_automl.result import JobResult
-from inn_automl.spec import DeviceBudget, JobSpec, parse
+from inn_automl.core.progress import SilentProgress
+from inn_automl.core.result import JobResult
+from inn_automl.core.spec import DeviceBudget, JobSpec, parse
+from inn_automl.latency.benchmark import THOROUGH, LatencyMeasurement, Protocol, measure
+from inn_automl.latency.measurement import read_measurements
 
 BUDGET = {
     "devices": [

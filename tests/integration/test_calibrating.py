@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.calibrating import NUM_ANCHORS, NUM_CALIBRATION_WIDTHS, NUM_CHECKED, PrecisionLatency
+from inn_automl.pipeline.context import Job
 from torch import nn
 
-from inn_automl.backend import LocalBackend
+from inn_automl.core.errors import StorageError
+from inn_automl.core.object_store import ObjectStore
+from inn_automl.core.precision import DEFAULT
+from inn_automl.core.spec import DeviceBudget
 from inn_automl.data import load_dataset
-from inn_automl.devices import predictor
-from inn_automl.devices.calibration_store import CalibrationStore
-from inn_automl.devices.latency import THOROUGH, LatencyMeasurement, Protocol
-from inn_automl.errors import StorageError
-from inn_automl.object_store import ObjectStore
-from inn_automl.precision import DEFAULT
-from inn_automl.spec import DeviceBudget
-from inn_automl.stages.calibrating import NUM_ANCHORS, NUM_CALIBRATION_WIDTHS, NUM_CHECKED, PrecisionLatency
-from inn_automl.stages.job import Job
+from inn_automl.latency import cost_model as predictor
+from inn_automl.latency.benchmark import THOROUGH, LatencyMeasurement, Protocol
+from inn_automl.latency.store import CalibrationStore
 from inn_automl.training.trial import Architecture
 
 from .conftest import RecordingProgress, job_spec, measure_by_size

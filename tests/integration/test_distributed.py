@@ -14,15 +14,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from inn_automl.pipeline.backend import LocalBackend, TrainingTask
 
-from inn_automl.backend import LocalBackend, TrainingTask
+from inn_automl.core.errors import BackendError
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.errors import BackendError
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import training_candidates
 from inn_automl.training.trial import Trained
 
-ray_backend = pytest.importorskip("workers.ray_backend")
+ray_backend = pytest.importorskip("inn_automl_workers.ray_backend")
 
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -133,7 +133,7 @@ import sys
 from pathlib import Path
 from inn_automl.data import load_dataset
 from tests.integration.test_distributed import task
-from workers.ray_backend import RayBackend
+from inn_automl_workers.ray_backend import RayBackend
 
 address, folder = sys.argv[1:]
 backend = RayBackend(cpus=2, address=address)

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 
 from inn_automl.data import load_dataset
-from inn_automl.elastic import ElasticModel
 from inn_automl.export import extract_bundle
+from inn_automl.serving import ElasticModel
 
 from .conftest import FinishedJob
 

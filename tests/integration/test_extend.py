@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
+from inn_automl.pipeline.run import discretize_job, extend_job, run_job
 
-from inn_automl.backend import LocalBackend, Report, TrainingTask
-from inn_automl.devices.latency import THOROUGH, LatencyMeasurement, Protocol
-from inn_automl.errors import ImpossibleBudgetError, InputError, JobDirectoryError, WidthsError
+from inn_automl.core.errors import ImpossibleBudgetError, InputError, JobDirectoryError, WidthsError
+from inn_automl.core.result import JobResult
+from inn_automl.core.spec import DeviceBudget
 from inn_automl.export import load_inn, read_bundle
 from inn_automl.export.inn import InnConfig
-from inn_automl.pipeline import discretize_job, extend_job, run_job
-from inn_automl.result import JobResult
-from inn_automl.spec import DeviceBudget
+from inn_automl.latency.benchmark import THOROUGH, LatencyMeasurement, Protocol
 from inn_automl.training.trial import Trained
 
 from .conftest import BUDGET, FinishedJob, job_spec, measure_quickly

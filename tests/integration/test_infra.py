@@ -17,10 +17,9 @@ from typing import Any
 import click
 import kubernetes_validate
 import pytest
+from inn_automl.cli.main import commands
+from inn_automl_services.coordinator.settings import Settings
 from ruamel.yaml import YAML
-
-from inn_automl.cli import commands
-from services.coordinator.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "infra" / "kubernetes"

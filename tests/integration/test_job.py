@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
+from inn_automl.pipeline.run import run_job
 
-from inn_automl.backend import LocalBackend, Report, TrainingTask
+from inn_automl.core.errors import ImpossibleBudgetError, JobDirectoryError, MeasurementError, SpecError
+from inn_automl.core.result import JobResult
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.errors import ImpossibleBudgetError, JobDirectoryError, MeasurementError, SpecError
+from inn_automl.evaluation.candidates import Evaluation
 from inn_automl.export import read_bundle
-from inn_automl.pipeline import run_job
-from inn_automl.result import JobResult
-from inn_automl.search.evaluation import Evaluation
 from inn_automl.training.trial import Trained
 
 from .conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size, measure_quickly

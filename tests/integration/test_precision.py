@@ -11,18 +11,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.exporting import point_id
+from inn_automl.pipeline.run import discretize_job, extend_job
 
-from inn_automl.backend import LocalBackend
+from inn_automl.core.errors import ImpossibleBudgetError, SpecError, UnknownNameError
+from inn_automl.core.result import DeviceResult, JobResult
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.elastic import ElasticModel
-from inn_automl.errors import ImpossibleBudgetError, SpecError, UnknownNameError
 from inn_automl.export import extract_bundle, read_bundle
-from inn_automl.export.half import as_computed
+from inn_automl.export.fp16 import as_computed
 from inn_automl.export.verification import HALF_TOLERANCE
-from inn_automl.pipeline import discretize_job, extend_job
-from inn_automl.result import DeviceResult, JobResult
-from inn_automl.stages import calibrating
-from inn_automl.stages.exporting import point_id
+from inn_automl.pipeline.run import calibrating
+from inn_automl.serving import ElasticModel
 from tests.integration.conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size
 
 BOTH: dict[str, Any] = {"name": "both", "precisions": ["fp32", "int8"]}

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
+from inn_automl.pipeline.run import extend_job, run_job
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inn_automl.backend import LocalBackend, Report, TrainingTask
+from inn_automl.core.errors import ImpossibleBudgetError, InputError, JobDirectoryError
 from inn_automl.data import load_dataset
-from inn_automl.errors import ImpossibleBudgetError, InputError, JobDirectoryError
+from inn_automl.evaluation.candidates import count_correct, split_samples
 from inn_automl.models import build
-from inn_automl.pipeline import extend_job, run_job
-from inn_automl.search.evaluation import count_correct, split_samples
 from inn_automl.training.trial import Trained
 
 from .conftest import BUDGET, RecordingProgress, job_spec, measure_by_size

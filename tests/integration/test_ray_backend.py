@@ -13,15 +13,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from inn_automl.pipeline.backend import LocalBackend, TrainingTask
 
-from inn_automl.backend import LocalBackend, TrainingTask
+from inn_automl.core.precision import join_point
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.precision import join_point
+from inn_automl.training.fine_tuning_task import TuningTask
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import training_candidates
-from inn_automl.training.tuning_task import TuningTask
 
-ray_backend = pytest.importorskip("workers.ray_backend")
+ray_backend = pytest.importorskip("inn_automl_workers.ray_backend")
 
 pytestmark = pytest.mark.slow
 
@@ -149,8 +149,8 @@ def worker(*names: str) -> int:
 
 
 JOIN = """
-from inn_automl.errors import BackendError
-from workers.ray_backend import RayBackend
+from inn_automl.core.errors import BackendError
+from inn_automl_workers.ray_backend import RayBackend
 
 try:
     RayBackend(address="127.0.0.1:1").evaluate(None, None, [{}], split="validation")

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.run import discretize_job, run_job
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 from sklearn.metrics import r2_score
 
-from inn_automl.backend import LocalBackend
+from inn_automl.core.errors import SpecError
+from inn_automl.core.result import FrontPoint, JobResult
+from inn_automl.core.spec import JobSpec, parse
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.elastic import ElasticModel
-from inn_automl.errors import SpecError
 from inn_automl.export import load_inn, read_bundle
 from inn_automl.export.verification import HALF_TOLERANCE
-from inn_automl.pipeline import discretize_job, run_job
-from inn_automl.result import FrontPoint, JobResult
-from inn_automl.spec import JobSpec, parse
+from inn_automl.serving import ElasticModel
 
 from .conftest import RecordingProgress, measure_by_size
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.context import Tracking
+from inn_automl.pipeline.run import run_job
 
-from inn_automl.backend import LocalBackend
-from inn_automl.pipeline import run_job
-from inn_automl.stages import publishing
-from inn_automl.stages.job import Tracking
-from inn_automl.tracking import registry
-from inn_automl.tracking.store import connect, locate
+from inn_automl.pipeline.run import publishing
+from inn_automl.reporting import registry
+from inn_automl.reporting.store import connect, locate
 
 from .conftest import FinishedJob, RecordingProgress
 

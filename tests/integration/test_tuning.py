@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.exporting import point_id
+from inn_automl.pipeline.run import discretize_job, extend_job
 
-from inn_automl.backend import LocalBackend
+from inn_automl.core.errors import InputError
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.errors import InputError
+from inn_automl.evaluation.onnx_precision import evaluate_file
 from inn_automl.export import read_bundle
 from inn_automl.export.archive import unpack
-from inn_automl.pipeline import discretize_job, extend_job
-from inn_automl.search.quantized import evaluate_file
-from inn_automl.stages import calibrating
-from inn_automl.stages.exporting import point_id
+from inn_automl.pipeline.run import calibrating
+from inn_automl.training.fine_tuning import Outcome
+from inn_automl.training.fine_tuning_task import TuningTask
 from inn_automl.training.trial import Trained
-from inn_automl.training.tuning import Outcome
-from inn_automl.training.tuning_task import TuningTask
 
 from .conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size
 
@@ -58,7 +58,7 @@ class Tuning(LocalBackend):
 def _few_widths(finished_job: FinishedJob) -> Iterator[None]:
     """And few steps. Of this module's jobs only: the one that they extend is made before."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inn_automl.training.tuning._Run.fitting_steps", lambda run, end_s: 60)
+        patch.setattr("inn_automl.training.fine_tuning._Run.fitting_steps", lambda run, end_s: 60)
         patch.setattr(calibrating, "NUM_CALIBRATION_WIDTHS", 8)
         yield
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.run import run_job
 from safetensors.torch import load_file, save_file
 
-from inn_automl.backend import LocalBackend
+from inn_automl.core.result import JobResult
 from inn_automl.data import load_dataset
-from inn_automl.elastic import ElasticModel
 from inn_automl.export import extract_bundle, read_bundle
-from inn_automl.pipeline import run_job
-from inn_automl.result import JobResult
+from inn_automl.serving import ElasticModel
 
 from .conftest import RecordingProgress, job_spec, measure_by_size
 

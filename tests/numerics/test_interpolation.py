@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inn_automl.integral.interpolation import CubicConvolution, Interpolation, Linear, Nearest, matrix
+from inn_automl.integral.sampling.interpolation import CubicConvolution, Interpolation, Linear, Nearest, matrix
 
 RULES = [Nearest(), Linear(), CubicConvolution()]
 DTYPE = torch.float64

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Trainable, Uniform
-from inn_automl.integral.coupling import Coupling
-from inn_automl.integral.interpolation import CubicConvolution, Linear
-from inn_automl.integral.quadrature import GaussLegendre, Riemann, Simpson, Trapezoid
+from inn_automl.integral.graph.groups import Coupling
+from inn_automl.integral.sampling.interpolation import CubicConvolution, Linear
+from inn_automl.integral.sampling.quadrature import GaussLegendre, Riemann, Simpson, Trapezoid
 from inn_automl.models import FAMILIES, build
 
 NODE_PARTITIONS = [

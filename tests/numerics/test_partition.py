@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inn_automl.errors import CorruptFileError, WidthsError
+from inn_automl.core.errors import CorruptFileError, WidthsError
 from inn_automl.integral import CellAverages, Nested, Partition, Trainable, Uniform
-from inn_automl.integral.interpolation import CubicConvolution, Linear, Nearest
-from inn_automl.integral.partition import Sampling, partition_from_json, van_der_corput
-from inn_automl.integral.quadrature import GaussLegendre, Riemann, Simpson, Trapezoid
+from inn_automl.integral.sampling.interpolation import CubicConvolution, Linear, Nearest
+from inn_automl.integral.sampling.partition import Sampling, partition_from_json, van_der_corput
+from inn_automl.integral.sampling.quadrature import GaussLegendre, Riemann, Simpson, Trapezoid
 
 DTYPE = torch.float64
 SIZES = st.integers(1, 30).flatmap(lambda m: st.tuples(st.just(m), st.integers(1, m)))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inn_automl.integral.quadrature import (
+from inn_automl.integral.sampling.quadrature import (
     GaussLegendre,
     PointwiseQuadrature,
     Quadrature,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inn_automl.spec import load_budget
+from inn_automl.core.spec import load_budget
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_key_of_a_budget_is_explained() -> None:
-    from inn_automl.spec import DeviceBudget, SearchBudget, TrainingBudget
+    from inn_automl.core.spec import DeviceBudget, SearchBudget, TrainingBudget
 
     reference = README.split("## The hardware budget")[1].split("## ")[0]
     named = set(re.findall(r"`[\w\[\]]*\.(\w+)`", reference))

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inn_automl.core.errors import DatasetError, DatasetFormatError, UnsafeArchiveError
 from inn_automl.data import limits, load_dataset
 from inn_automl.data.archive import open_archive
-from inn_automl.errors import DatasetError, DatasetFormatError, UnsafeArchiveError
 
 Zipped = Callable[..., Path]
 

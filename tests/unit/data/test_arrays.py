@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inn_automl.core.errors import DatasetError, DatasetFormatError, DatasetTooSmallError
 from inn_automl.data import limits, load_dataset
-from inn_automl.errors import DatasetError, DatasetFormatError, DatasetTooSmallError
 
 Npz = Callable[..., Path]
 Y = np.array([0, 1] * 6)

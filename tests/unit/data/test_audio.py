@@ -14,10 +14,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits, load_dataset
 from inn_automl.data.audio import read_wavs
 from inn_automl.data.entries import Entry
-from inn_automl.errors import DatasetFormatError
 
 Tree = Callable[[dict[str, bytes]], Path]
 

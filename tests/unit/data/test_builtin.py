@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from inn_automl.core.spec import BUILTIN_KINDS
 from inn_automl.data import BUILTINS, Dataset, load_dataset
-from inn_automl.spec import BUILTIN_KINDS
 
 
 @pytest.fixture(scope="module")

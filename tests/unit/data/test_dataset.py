@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
 from inn_automl.data.dataset import assemble
 from inn_automl.data.samples import Samples, ordered
-from inn_automl.errors import DatasetFormatError, DatasetTooSmallError
 
 
 def samples(x: np.ndarray | None = None, labels: list[str] | None = None, **options: object) -> Samples:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
 from inn_automl.data import limits, load_dataset
 from inn_automl.data.entries import list_folder
-from inn_automl.errors import DatasetFormatError, DatasetTooSmallError
 
 Tree = Callable[[dict[str, bytes]], Path]
 Zipped = Callable[..., Path]

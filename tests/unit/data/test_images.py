@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits, load_dataset
 from inn_automl.data.entries import Entry
 from inn_automl.data.images import read_images
-from inn_automl.errors import DatasetFormatError
 
 Tree = Callable[[dict[str, bytes]], Path]
 

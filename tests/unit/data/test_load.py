@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from inn_automl.core.errors import DatasetFormatError, DatasetNotFoundError
 from inn_automl.data import load_dataset
-from inn_automl.errors import DatasetFormatError, DatasetNotFoundError
 
 
 def test_unknown_name_says_both_facts_and_the_nearest_builtin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
 from inn_automl.data import load_dataset
-from inn_automl.errors import DatasetFormatError, DatasetTooSmallError
 
 RNG = np.random.default_rng(0)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inn_automl.core.errors import DatasetTooSmallError
 from inn_automl.data.splits import complete_splits
-from inn_automl.errors import DatasetTooSmallError
 
 class_counts = st.lists(st.integers(3, 60), min_size=2, max_size=6)
 

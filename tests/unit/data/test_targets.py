@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.errors import DatasetFormatError, DatasetTooSmallError
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(256, size=(40, 1, 6, 6), dtype=np.uint8)

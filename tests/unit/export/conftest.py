@@ -12,7 +12,7 @@ from torch import nn
 
 from inn_automl.export import BundleConfig, OnnxTemplate, write_bundle, write_elastic
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.normalization import reestimate_normalization
+from inn_automl.integral.batch_norm import reestimate_normalization
 from tests.unit.export.networks import MEAN, SHAPE, STD, Mixed, Small
 
 

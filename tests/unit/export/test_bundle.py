@@ -21,7 +21,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inn_automl.errors import CorruptFileError, StorageError
+from inn_automl.core.errors import CorruptFileError, StorageError
 from inn_automl.export import BundleConfig, OnnxTemplate, extract_bundle, read_bundle, write_bundle
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build

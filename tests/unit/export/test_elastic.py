@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from inn_automl.errors import CorruptFileError, InputError, StorageError
+from inn_automl.core.errors import CorruptFileError, InputError, StorageError
 from inn_automl.export import read_bundle, read_elastic, write_elastic
-from inn_automl.export.sharing import SMALLEST_BYTES, SharedWeights
+from inn_automl.export.deduplication import SMALLEST_BYTES, SharedWeights
 
 from .conftest import POINTS, Front
 

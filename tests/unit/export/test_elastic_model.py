@@ -12,11 +12,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from inn_automl.elastic import ElasticModel, model, sessions
-from inn_automl.elastic.choice import STEP_UP_SHARE
-from inn_automl.elastic.observations import FEWEST, NUM_RECENT
-from inn_automl.errors import CorruptFileError, InputError, UnknownNameError
+from inn_automl.core.errors import CorruptFileError, InputError, UnknownNameError
 from inn_automl.export import extract_bundle
+from inn_automl.serving import ElasticModel, model, sessions
+from inn_automl.serving.choice import STEP_UP_SHARE
+from inn_automl.serving.observations import FEWEST, NUM_RECENT
 
 from .conftest import POINTS, Front
 from .networks import SHAPE
@@ -267,7 +267,7 @@ import sys
 for name in ("torch", "onnx", "onnx_ir", "safetensors", "scipy"):
     sys.modules[name] = None
 import numpy as np
-from inn_automl.elastic import ElasticModel
+from inn_automl.serving import ElasticModel
 model = ElasticModel({str(front.elastic)!r}, device="laptop")
 model.set_latency(2.5)
 print(model.point.id, model.run(np.zeros((1, *{SHAPE}), np.float32)).shape)

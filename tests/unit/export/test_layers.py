@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from inn_automl.devices import runtimes
-from inn_automl.devices.runtimes import NodeTime
-from inn_automl.errors import MeasurementError
+from inn_automl import runtimes
+from inn_automl.core.errors import MeasurementError
 from inn_automl.export.layers import INPUT, layer_times
+from inn_automl.runtimes import NodeTime
 
 
 @pytest.fixture

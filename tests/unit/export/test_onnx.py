@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inn_automl.errors import ExportError, StorageError
+from inn_automl.core.errors import ExportError, StorageError
 from inn_automl.export import OnnxTemplate, export_onnx
 from tests.unit.export.networks import MEAN, SHAPE, STD, Small
 

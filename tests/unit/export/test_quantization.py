@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from inn_automl.errors import ExportError, StorageError
+from inn_automl.core.errors import ExportError, StorageError
+from inn_automl.core.precision import METADATA_KEY
 from inn_automl.export import OnnxTemplate, export_onnx
 from inn_automl.export.onnx import RawInput
 from inn_automl.export.quantization import outputs, quantize_onnx
-from inn_automl.precision import METADATA_KEY
 from tests.unit.export.networks import MEAN, SHAPE, STD, Mixed, Small, randomize
 
 

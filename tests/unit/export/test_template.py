@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from inn_automl.errors import VerificationError
+from inn_automl.core.errors import VerificationError
 from inn_automl.export import TOLERANCE, OnnxTemplate
 from inn_automl.export.onnx import RawInput
 from inn_automl.export.template import NotUnderstoodError, reconcile

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from inn_automl.errors import StorageError, VerificationError
+from inn_automl.core.errors import StorageError, VerificationError
 from inn_automl.export import TOLERANCE, OnnxTemplate, verify_onnx
 from tests.unit.export.networks import MEAN, STD, Small
 

@@ -15,8 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.coupling import Coupling, Parts
-from inn_automl.integral.verification import widths_between
+from inn_automl.integral.graph.groups import Coupling, Parts
+from inn_automl.integral.validation import widths_between
 
 
 def kept(coupling: Coupling, parts: Parts, samples: tuple[int, ...]) -> Tensor:

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from inn_automl.errors import ModuleError
-from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform, resizing
+from inn_automl.core.errors import ModuleError
+from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
+from inn_automl.integral.sampling import parametrization as resizing
 from tests.unit.integral.oracle import assert_same, check_filled, check_network, randomized, some_widths
 from tests.unit.integral.zoo import HeadAttention, Net, conv
 

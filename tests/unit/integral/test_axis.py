@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inn_automl.integral.axis import Axis, Segment, Variables, merge_reshape
+from inn_automl.integral.graph.axis import Axis, Segment, Variables, merge_reshape
 
 
 def elements(variables: Variables, axis: Axis, samples: dict[int, int] | None = None) -> list[tuple[int, int]]:

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from inn_automl.integral.conversion.activations import choose_places, consumers, observe, rows_at, windows_at
+from inn_automl.integral.conversion.channel_ranking import permute, pivots, rank_channels
+from inn_automl.integral.conversion.least_squares import fit, fit_clipped
+from inn_automl.integral.conversion.reconstruction import RULES, Compensator, fit_slopes
 from torch import Tensor, nn
 
-from inn_automl.errors import InputError
+from inn_automl.core.errors import InputError
 from inn_automl.integral import IntegralNetwork, convert, reestimate_normalization
-from inn_automl.integral.compensation import RULES, Compensator, fit_slopes
-from inn_automl.integral.fitting import fit, fit_clipped
-from inn_automl.integral.observation import choose_places, consumers, observe, rows_at, windows_at
-from inn_automl.integral.ordering import permute, pivots, rank_channels
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import CASES, Net
 

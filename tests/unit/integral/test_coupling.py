@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inn_automl.integral import IntegralNetwork, resizing
+from inn_automl.integral import IntegralNetwork
+from inn_automl.integral.sampling import parametrization as resizing
 from tests.unit.integral.oracle import check_filled, check_network, randomized
 from tests.unit.integral.zoo import CASES
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from inn_automl.integral.conversion.channel_ranking import permute
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from inn_automl.errors import CorruptFileError, ModuleError, StorageError, WidthsError
+from inn_automl.core.errors import CorruptFileError, ModuleError, StorageError, WidthsError
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Trainable, Uniform
-from inn_automl.integral.coupling import Coupling
-from inn_automl.integral.ordering import permute
-from inn_automl.integral.verification import widths_between
+from inn_automl.integral.graph.groups import Coupling
+from inn_automl.integral.validation import widths_between
 from inn_automl.models import build
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import Net, conv, head

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from inn_automl.errors import InputError
+from inn_automl.core.errors import InputError
 from inn_automl.integral import IntegralNetwork, reestimate_normalization
 
 

@@ -4,12 +4,17 @@ import itertools
 
 import pytest
 import torch
+from inn_automl.integral.conversion.channel_ranking import permute
+from inn_automl.integral.conversion.tsp_ordering import (
+    channel_distances,
+    path_length,
+    path_order,
+    shortest_path,
+)
 from torch import Tensor, nn
 
-from inn_automl.errors import ModuleError, UnknownNameError
+from inn_automl.core.errors import ModuleError, UnknownNameError
 from inn_automl.integral import CellAverages, IntegralNetwork, Partition, Uniform, convert, reestimate_normalization
-from inn_automl.integral.ordering import permute
-from inn_automl.integral.path import channel_distances, path_length, path_order, shortest_path
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import CASES
 

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inn_automl.errors import SpecError, UnknownNameError
+from inn_automl.core.errors import SpecError, UnknownNameError
+from inn_automl.core.spec import FAMILY_KINDS, IMAGE_TO_IMAGE
 from inn_automl.models import FAMILIES, build, default_family, get_family
 from inn_automl.models.resnet import resnet18_cifar
 from inn_automl.models.signal import reductions
-from inn_automl.spec import FAMILY_KINDS, IMAGE_TO_IMAGE
 
 IMAGE_SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 48), (2, 1, 1), (1, 3, 40)]
 SIGNAL_SHAPES = [(1, 40), (2, 9), (1, 1), (1, 16_000)]

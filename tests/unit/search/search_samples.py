@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inn_automl.core.spec import DeviceBudget
 from inn_automl.search.space import SearchSpace, Widths
 from inn_automl.search.study import DeviceSearch, Prediction
-from inn_automl.spec import DeviceBudget
 
 
 @dataclass(frozen=True)

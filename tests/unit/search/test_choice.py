@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inn_automl.result import LatencySummary
+from inn_automl.core.result import LatencySummary
+from inn_automl.core.spec import DeviceBudget
 from inn_automl.search.bounds import excess
 from inn_automl.search.choice import choose_finalists, front_and_recommendation, recommend
 from inn_automl.search.pareto import pareto_front
-from inn_automl.spec import DeviceBudget
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inn_automl.metric import ACCURACY, PSNR, R2
+from inn_automl.core.metric import ACCURACY, PSNR, R2
+from inn_automl.core.spec import SearchBudget
 from inn_automl.search.run import run_search
 from inn_automl.search.space import SearchSpace
 from inn_automl.search.surrogate import AccuracySurrogate
-from inn_automl.spec import SearchBudget
 from tests.unit.search.search_samples import GROUPS, accuracy_of, device
 
 SPACE = SearchSpace(GROUPS)

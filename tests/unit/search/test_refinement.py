@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from inn_automl.errors import MeasurementError
+from inn_automl.core.errors import MeasurementError
+from inn_automl.core.spec import SearchBudget
 from inn_automl.search.refinement import SMALLEST_ROUND
 from inn_automl.search.run import run_search
 from inn_automl.search.state import AccuracyTable, _Journal
-from inn_automl.spec import SearchBudget
 from tests.unit.search.search_samples import accuracy_of, device, predict
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import optuna
 import pytest
 
-from inn_automl.errors import BackendError, JobDirectoryError, SpecError
+from inn_automl.core.errors import BackendError, JobDirectoryError, SpecError
+from inn_automl.core.spec import SearchBudget
 from inn_automl.search.pareto import pareto_front
 from inn_automl.search.run import run_search
 from inn_automl.search.state import AccuracyTable, _Journal, open_journal
 from inn_automl.search.study import NUM_WARM
-from inn_automl.spec import SearchBudget
 from tests.unit.search.search_samples import GROUPS, TINY, accuracy_of, device
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inn_automl.errors import WidthsError
+from inn_automl.core.errors import WidthsError
 from inn_automl.search.space import SearchSpace
 
 

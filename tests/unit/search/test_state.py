@@ -8,7 +8,7 @@ import pytest
 from optuna import create_study
 from optuna.trial import TrialState
 
-from inn_automl.errors import CorruptFileError, JobDirectoryError, StorageError
+from inn_automl.core.errors import CorruptFileError, JobDirectoryError, StorageError
 from inn_automl.search.state import AccuracyTable, Evaluation, drop_torn_line, exclusive, open_journal
 
 GROUPS = {"a": 8, "b": 4}

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from inn_automl_services.standalone import home as home_module
+from inn_automl_services.standalone.home import MAX_LOG_BYTES, NUM_RAY_SESSIONS, Home
 
-from inn_automl.errors import InputError
-from services.standalone import home as home_module
-from services.standalone.home import MAX_LOG_BYTES, NUM_RAY_SESSIONS, Home
+from inn_automl.core.errors import InputError
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-
-from inn_automl.api.jobs import ENDED, RUNNING, JobKind, JobState
-from services.coordinator.faults import ConflictError
-from services.coordinator.jobs.lifecycle import (
+from inn_automl_services.coordinator.faults import ConflictError
+from inn_automl_services.coordinator.jobs.lifecycle import (
     MOVES,
     STATE_OF_STAGE,
     CancelRequested,
@@ -24,6 +22,8 @@ from services.coordinator.jobs.lifecycle import (
     StageReached,
     move,
 )
+
+from inn_automl.api.jobs import ENDED, RUNNING, JobKind, JobState
 
 EVENTS: list[Event] = [
     *(Claimed(kind) for kind in JobKind),

@@ -10,8 +10,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from inn_automl.errors import CorruptFileError, StorageError
-from inn_automl.object_store import ObjectStore
+from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.core.object_store import ObjectStore
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from inn_automl_services.coordinator import faults
+from inn_automl_services.coordinator.problems import CATALOG, entry_of
 
-from inn_automl import errors
-from services.coordinator import faults
-from services.coordinator.problems import CATALOG, entry_of
+from inn_automl.core import errors
 
 OURS = sorted(
     {kind for module in (errors, faults) for _, kind in inspect.getmembers(module, inspect.isclass)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inn_automl.training.augment import augment, shift_images, shift_signals
+from inn_automl.data.augmentation import augment, shift_images, shift_signals
 
 
 def seeded(seed: int = 0) -> torch.Generator:

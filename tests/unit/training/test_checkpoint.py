@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from inn_automl.errors import CorruptFileError, StorageError
+from inn_automl.core.errors import CorruptFileError, StorageError
 from inn_automl.training import checkpoint as module
 from inn_automl.training.checkpoint import (
     load_checkpoint,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from inn_automl.pipeline.backend import Evaluator
 
-from inn_automl.backend import Evaluator
 from inn_automl.data import load_dataset
-from inn_automl.search.evaluation import evaluate_widths
+from inn_automl.evaluation.candidates import evaluate_widths
 from inn_automl.training.recipe import training_candidates
 from inn_automl.training.trial import run_trial
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from inn_automl.core.errors import TrainingError
 from inn_automl.data import Dataset
-from inn_automl.errors import TrainingError
+from inn_automl.evaluation.candidates import evaluate_widths
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
-from inn_automl.search.evaluation import evaluate_widths
 from inn_automl.training import loop, run
 from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
 from inn_automl.training.recipe import Recipe

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from inn_automl.errors import SpecError, UnknownNameError
-from inn_automl.metric import Task
+from inn_automl.core.errors import SpecError, UnknownNameError
+from inn_automl.core.metric import Task
 from inn_automl.models import FAMILIES, build
 from inn_automl.training.recipe import Recipe, default_recipe, recipe_space, training_candidates
 

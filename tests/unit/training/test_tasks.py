@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from inn_automl.data import Dataset
-from inn_automl.objectives import objective_of
-from inn_automl.search.evaluation import Candidates, evaluate_widths
+from inn_automl.evaluation.candidates import Candidates, evaluate_widths
+from inn_automl.tasks import objective_of
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe, recipe_space, training_candidates
 from inn_automl.training.sandwich import sandwich_gradients

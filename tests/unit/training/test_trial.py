@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from inn_automl.pipeline.backend import best_first
 
-from inn_automl.backend import best_first
+from inn_automl.core.errors import CorruptFileError
 from inn_automl.data import Dataset
-from inn_automl.errors import CorruptFileError
-from inn_automl.search.evaluation import evaluate_widths
+from inn_automl.evaluation.candidates import evaluate_widths
 from inn_automl.training import trial
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import Recipe, TrainingCandidate

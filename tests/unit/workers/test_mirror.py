@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from inn_automl_workers.mirror import Mirror
 
-from inn_automl.errors import StorageError
-from inn_automl.object_store import ObjectStore
-from workers.mirror import Mirror
+from inn_automl.core.errors import StorageError
+from inn_automl.core.object_store import ObjectStore
 
 
 @pytest.fixture

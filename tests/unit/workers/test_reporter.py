@@ -7,10 +7,10 @@ from typing import NoReturn
 
 import httpx
 import pytest
+from inn_automl_workers import reporter as reporting
+from inn_automl_workers.reporter import RefusedError, Reporter, RunProgress, printable
 
 from inn_automl.api.jobs import JobProgress
-from workers import reporter as reporting
-from workers.reporter import RefusedError, Reporter, RunProgress, printable
 
 
 class LeftError(Exception):

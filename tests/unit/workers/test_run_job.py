@@ -10,18 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from inn_automl_workers import run_job
+from inn_automl_workers.dataset_cache import fetch_dataset
+from inn_automl_workers.reporter import Reporter
+from inn_automl_workers.run_job import describe, failure_of, wait_for_folder
 
-from inn_automl.errors import (
-    BackendError,
-    CorruptFileError,
-    ImpossibleBudgetError,
-    StorageError,
-    TrainingError,
-)
-from workers import run_job
-from workers.dataset_cache import fetch_dataset
-from workers.reporter import Reporter
-from workers.run_job import describe, failure_of, wait_for_folder
+from inn_automl.core.errors import BackendError, CorruptFileError, ImpossibleBudgetError, StorageError, TrainingError
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""Options that all client commands share, and how they print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import BaseModel
+from tqdm import tqdm
+
+from inn_automl.cli.text_table import text_table
+from inn_automl.client import Client, find_server
+from inn_automl.client.transfers import OnProgress
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def server_options(function: Function) -> Function:
+    """`--home`, `--url`, `--key` and `--json`, as arguments `home`, `url`, `key` and `as_json`."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Machine-readable output."),
+        click.option("--key", metavar="KEY", help="API key.  [default: INN_AUTOML_KEY]"),
+        click.option("--url", metavar="URL", help="Of the server.  [default: INN_AUTOML_URL]"),
+        click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help="Folder of a running stack."),
+    ):
+        function = option(function)
+    return function
+
+
+def connect(home: Path | None, url: str | None, key: str | None) -> Client:
+    """A client of the server that the options mean.
+
+    Raises:
+        RefusedError: they and the environment name none.
+    """
+    return Client.at(find_server(home, url, key))
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on a line of standard output."""
+    click.echo(json.dumps(plain(value)))
+
+
+def plain(value: Any) -> Any:
+    """The JSON value of a model, or of a list of them."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    click.echo(text_table(columns, rows))
+
+
+@contextmanager
+def transfer_bar(title: str) -> Iterator[OnProgress]:
+    """A bar on standard error for bytes that move; nothing where that is no terminal."""
+    with tqdm(desc=title, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, disable=None) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

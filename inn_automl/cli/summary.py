@@ -1,0 +1,83 @@
+"""What a finished job shows on a terminal: a table for each front, and where to find the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from inn_automl.cli.text_table import text_table
+from inn_automl.core.metric import Metric
+from inn_automl.core.precision import DEFAULT
+from inn_automl.core.result import DeviceResult, FrontPoint, JobResult
+from inn_automl.reporting.series import front_series, short_count
+
+
+def print_summary(result: JobResult, out: Path, browse_command: str) -> None:
+    """Prints the fronts of `result`, where the bundles under `out` are, and how to browse them."""
+    for device in result.devices:
+        click.echo(front_table(device))
+        click.echo(device.recommendation)
+        recommended = next((point for point in device.front if point.id == device.recommended), None)
+        if recommended:
+            click.echo(f"Its bundle: {out / recommended.bundle}")
+        click.echo()
+    folders = sorted({str((out / point.bundle).parent) for device in result.devices for point in device.front})
+    if folders:
+        click.echo(f"All bundles: {', '.join(folders)}")
+    click.echo(f"All numbers: {out / 'result.json'}")
+    click.echo(f"Browse the fronts in MLflow: {browse_command}")
+
+
+def front_table(device: DeviceResult) -> str:
+    """One device's front, fastest first, for `click.echo`; the recommended point is marked with `*`, and in colour."""
+    series = front_series(device)
+    percentiles, metric = _percentiles(device), series.metric
+    numbers = [metric.label, f"test {metric.label}", *(f"p{percentile:g} ms" for percentile in percentiles)]
+    numbers += ["params", "MACs", "size"]
+    columns = ["", "id", *numbers]
+    has_precisions = any(point.precision != DEFAULT for point in series.points)
+    if has_precisions:
+        columns.append("in")
+    rows = [
+        [
+            "*" if index == series.recommended else "",
+            *_cells(point, percentiles, metric),
+            *([point.precision] if has_precisions else []),
+        ]
+        for index, point in enumerate(series.points)
+    ]
+    lines = [
+        click.style(line, fg="green", bold=True) if line.startswith("*") else line
+        for line in text_table(columns, rows, right=numbers).splitlines()
+    ]
+    title = f"{device.name} ({series.setting})" if series.setting else device.name
+    caption = "* recommended. " if series.recommended is not None else ""
+    label = f"{metric.label[0].upper()}{metric.label[1:]}"
+    caption += f"{label} in {metric.unit}; in" if metric.unit else "In"
+    caption += " brackets 95 % confidence intervals."
+    return "\n".join([click.style(title, bold=True), *lines, click.style(caption, dim=True)])
+
+
+def _percentiles(device: DeviceResult) -> list[float]:
+    """Those that every table shows, and the one that the device's bound is about."""
+    return sorted({50.0, 95.0} | {point.latency_ms.percentile for point in device.front})
+
+
+def _cells(point: FrontPoint, percentiles: list[float], metric: Metric) -> list[str]:
+    latency = point.latency_ms
+    values = {50.0: latency.p50, 95.0: latency.p95, latency.percentile: latency.at_percentile}
+    low, high = (metric.number(end, decimals=max(1, metric.decimals - 1)) for end in point.test_quality_ci)
+    return [
+        point.id,
+        metric.number(point.quality),
+        f"{metric.number(point.test_quality)} ({low}-{high})",
+        *(
+            f"{values[percentile]:.3g}"
+            + (f" ({latency.ci[0]:.3g}-{latency.ci[1]:.3g})" if percentile == latency.percentile else "")
+            for percentile in percentiles
+        ),
+        short_count(point.params),
+        short_count(point.macs),
+        f"{short_count(point.size_bytes)}B",
+    ]

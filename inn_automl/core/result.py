@@ -1,0 +1,206 @@
+"""The result of a job: what `result.json` holds and what the API, the trackers and the figures read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from inn_automl.core.metric import ACCURACY, Metric, get_metric
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LatencySummary(_Record):
+    """Measured latency of one model on one device, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+    ci: tuple[float, float]
+    """95 % confidence interval of the latency at `percentile` in a process that is started another time."""
+    comparison_ci: tuple[float, float] | None = None
+    """95 % interval for comparison with models measured together with this one: without what slowed them all alike."""
+    percentile: float
+    """The percentile that the device's budget names, and that the front's latency axis shows."""
+    at_percentile: float
+    """Latency at `percentile`."""
+    num_samples: int
+
+
+class _Rated(_Record):
+    """A record whose qualities are accuracies where the task is classification, and called so, too.
+
+    Results of releases that knew no other task have the accuracies alone.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        pairs = [(name, name.replace("accuracy", "quality")) for name in cls.model_fields if "accuracy" in name]
+        return {**{quality: values[name] for name, quality in pairs if values.get(name) is not None}, **values}
+
+
+class Tuning(_Rated):
+    """What tuning a model before its export brought. One whose validation loss it did not lower was left as it was."""
+
+    quality_before: float
+    """On the validation split without it, in the metric of the model's own quality."""
+    accuracy_before: float | None = None
+    """The same of classification."""
+    loss_before: float
+    """The task's loss on the validation split, of the float model: what chose between the tuned model and the other."""
+    loss_after: float
+    steps: int
+    seconds: float
+
+
+class FrontPoint(_Rated):
+    """One discretized model on a device's front."""
+
+    id: str
+    widths: dict[str, int]
+    precision: str = "fp32"
+    """What the model computes in."""
+    quality: float
+    """On the validation split, in the device's `metric`; accuracy as a share."""
+    test_quality: float
+    test_quality_ci: tuple[float, float]
+    """95 % confidence interval; of accuracy Wilson's."""
+    accuracy: float | None = None
+    """The same of classification: share of the validation split that is classified correctly. None for other tasks."""
+    test_accuracy: float | None = None
+    test_accuracy_ci: tuple[float, float] | None = None
+    latency_ms: LatencySummary
+    params: int
+    macs: int
+    size_bytes: int
+    """Size of the ONNX file."""
+    peak_memory_bytes: int | None = None
+    """Resident memory that loading and running the model added to a process that had the runtime, at its peak; None
+    where the device does not tell."""
+    process_memory_bytes: int | None = None
+    """Resident memory of that whole process at its peak."""
+    tuning: Tuning | None = None
+    """How the model was tuned, where it was; its qualities are those after it."""
+    bundle: str
+    """Path of the bundle, relative to result.json."""
+
+
+class PredictorError(_Record):
+    """How far a latency predictor is off on measured widths that it was not fitted on."""
+
+    median_relative: float
+    p90_relative: float
+    spearman: float
+    num_fitted: int
+    num_held_out: int
+    held_out_ms: tuple[tuple[float, float], ...] = ()
+    """Measured and predicted latency in milliseconds of each held-out width."""
+    interval: tuple[float, float] | None = None
+    """Between these ratios to its prediction a measured latency falls in 90 % of cases."""
+
+
+class LayerTime(_Record):
+    """What a layer of a model takes, as the runtime accounts for it."""
+
+    name: str
+    share: float
+    """Of the whole model's time. Accounting costs time itself, so shares can be trusted more than milliseconds."""
+
+
+class Granularity(_Record):
+    """Whether a device computes widths in steps, found from measured widths."""
+
+    suggested: int
+    """Multiples of this many channels are no slower than the widths below them; what was searched if none is."""
+    step: int
+    """The step that was judged."""
+    median_ratio: float
+    """Latency of widths rounded up to multiples of `step`, relative to the widths as they were."""
+    ratio_bound: float
+    """The median ratio of all widths is below this with 90 % confidence."""
+    num_pairs: int
+    evidence: str
+    """What was measured, as a part of a sentence."""
+
+    @property
+    def sentence(self) -> str:
+        """Suggestion and evidence for people."""
+        if self.suggested == self.step:
+            return f"granularity {self.step} is suggested: {self.evidence}"
+        return f"no granularity of {self.step} is suggested: {self.evidence}"
+
+
+class Candidate(_Rated):
+    """Widths with what a job knows of them on one device; measured latency only where they were a finalist."""
+
+    widths: dict[str, int]
+    precision: str = "fp32"
+    quality: float
+    """On the validation split, in the job's metric."""
+    accuracy: float | None = None
+    """The same of classification."""
+    params: int
+    macs: int
+    predicted_latency_ms: float
+    measured: LatencySummary | None = None
+
+
+class DeviceResult(_Record):
+    """One device's front, sorted by latency."""
+
+    name: str
+    metric: str = "accuracy"
+    """What qualities are: the name of one of `inn_automl.core.metric.METRICS`."""
+    recommended: str | None
+    """Id of the best front point that meets the bounds by its confidence interval; None if none does."""
+    recommendation: str
+    """One sentence: why this point, or how far the best is from the bound."""
+    predictor_error: PredictorError | None
+    """None for a device that could not be measured."""
+    num_measured: int | None = None
+    """Widths that were measured to predict latency, in this job."""
+    granularity: Granularity | None = None
+    """None where too few widths were measured to say."""
+    hypervolume: list[float]
+    """Dominated hypervolume (quality times milliseconds, predicted latency) after each batch of evaluations."""
+    hypervolume_reference: tuple[float, float]
+    """Latency in milliseconds and quality of the reference point; zeros where nothing was searched."""
+    search_stopped: str
+    """Why the search ended: its budget, stalled hypervolume, an exhausted space or an interrupt."""
+    environment: dict[str, Any]
+    """What was measured on: runtime and version, CPU model, cores, threads."""
+    budget: dict[str, Any]
+    front: list[FrontPoint]
+    layers: list[LayerTime] = []
+    """Of the recommended point, in the order in which they run; empty where there is none or nobody can tell."""
+
+
+class JobResult(_Record):
+    """All that a finished job found."""
+
+    job: dict[str, Any]
+    """The spec, the family and recipe chosen, dataset facts, training curve, seconds by stage, versions."""
+    devices: list[DeviceResult]
+
+
+def named_qualities(metric: str, **values: Any) -> dict[str, Any]:
+    """Fields of a FrontPoint or a Candidate: values called `quality`, and accuracies too where that is the metric.
+
+    Args:
+        values: `quality`, `test_quality`, `test_quality_ci`.
+    """
+    if metric != ACCURACY.name:
+        return values
+    return {**values, **{name.replace("quality", "accuracy"): value for name, value in values.items()}}
+
+
+def metric_of(devices: Sequence[DeviceResult]) -> Metric:
+    """What the qualities of a job's devices are in."""
+    return get_metric(devices[0].metric) if devices else ACCURACY

@@ -1,9 +1,0 @@
-"""Front points of one job in one process, switched while they serve: `ElasticModel`. Needs NumPy and ONNX Runtime."""
-
-from __future__ import annotations
-
-from inn_automl.elastic.choice import Choice
-from inn_automl.elastic.model import ElasticModel
-from inn_automl.elastic.observations import Observed
-
-__all__ = ["Choice", "ElasticModel", "Observed"]

@@ -1,0 +1,138 @@
+"""Quality of models in another precision: the very file is made and run, for nothing about it follows from the float
+one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from inn_automl.evaluation.candidates import Evaluation
+from inn_automl.export.fp16 import halve_onnx
+from inn_automl.export.quantization import NUM_CALIBRATION, outputs, quantize_onnx
+from inn_automl.export.template import Export, OnnxTemplate
+from inn_automl.export.verification import HALF_TOLERANCE, verify_onnx
+from inn_automl.tasks import objective_of
+
+if TYPE_CHECKING:
+    from inn_automl.data import Dataset
+    from inn_automl.training.trial import Architecture
+
+NUM_VERIFIED = 16
+"""Validation samples that every float ONNX file is compared with torch on."""
+
+
+_last: dict[tuple[Architecture, str], OnnxTemplate] = {}
+
+
+def template_of(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
+    """The exporter of a job's network; the last one is kept, for it takes seconds to make."""
+    key = architecture, dataset.fingerprint
+    if key not in _last:
+        _last.clear()
+        _last[key] = _template(architecture, dataset)
+    return _last[key]
+
+
+def _template(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
+    network = architecture.network()
+    return OnnxTemplate(
+        network.discretize(network.full_widths).eval(),
+        network.discretize(network.smallest_widths).eval(),
+        input_shape=dataset.input_shape,
+        mean=dataset.mean,
+        std=dataset.std,
+        target_statistics=dataset.target_statistics,
+        samples=np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
+    )
+
+
+def range_samples(dataset: Dataset) -> NDArray[np.generic]:
+    """The raw training samples that activations' ranges are found on: the same for every model of a job."""
+    return dataset.x[dataset.train[:NUM_CALIBRATION]]
+
+
+def convert_file(source: Path, target: Path, precision: str, dataset: Dataset) -> int:
+    """Writes a float file in another precision, and returns its size in bytes.
+
+    Raises:
+        ExportError, StorageError: it could not be made.
+    """
+    return halve_onnx(source, target) if precision == "fp16" else quantize_onnx(source, target, range_samples(dataset))
+
+
+@contextmanager
+def converted_file(
+    template: OnnxTemplate, module: nn.Module, dataset: Dataset, precision: str, *, widths: Mapping[str, int]
+) -> Iterator[tuple[Export, Path]]:
+    """A discretized module in eval mode as a float file that was verified, and the file of another precision made from
+    it.
+
+    Both are gone afterwards.
+
+    Raises:
+        ExportError, StorageError: they could not be made.
+    """
+    module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    with tempfile.TemporaryDirectory() as folder:
+        exported = template.export(module, Path(folder) / "fp32.onnx", widths=widths)
+        path = Path(folder) / f"{precision}.onnx"
+        convert_file(exported.path, path, precision, dataset)
+        yield exported, path
+
+
+def verified_difference(
+    path: Path, precision: str, module: nn.Module, dataset: Dataset, difference: float = 0.0
+) -> float:
+    """The largest difference between a file and torch, as a share of the largest output.
+
+    An int8 file's is as large as its calibration makes it; of that, the float file's is told, and `agreement`.
+
+    Args:
+        difference: of the float file that it was made from.
+
+    Raises:
+        VerificationError: it is more than the precision explains.
+    """
+    if precision != "fp16":
+        return difference
+    return verify_onnx(
+        path,
+        module,
+        np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
+        mean=dataset.mean,
+        std=dataset.std,
+        target_statistics=dataset.target_statistics,
+        tolerance=HALF_TOLERANCE,
+    )
+
+
+def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:
+    """The share of the validation samples that two ONNX files give the same class; None where there are no classes."""
+    if dataset.task != "classification":
+        return None
+    samples = dataset.x[dataset.validation]
+    pairs = zip(outputs(one, samples), outputs(other, samples), strict=True)
+    return float(np.mean(np.concatenate([a.argmax(axis=1) == b.argmax(axis=1) for a, b in pairs])))
+
+
+def evaluate_file(path: Path, dataset: Dataset, split: str, *, num_calibration: int = 0) -> Evaluation:
+    """Quality of an ONNX file on a split, in ONNX Runtime on as many threads as torch may use.
+
+    Args:
+        num_calibration: training samples that its normalization statistics were re-estimated on.
+    """
+    indices, objective = getattr(dataset, split), objective_of(dataset)
+    x, y = dataset.x[indices], torch.as_tensor(dataset.y[indices])
+    found, start = [], 0
+    for output in outputs(path, x, threads=torch.get_num_threads()):
+        found.append(objective.scores(torch.from_numpy(output), y[start : start + len(output)]).numpy())
+        start += len(output)
+    return Evaluation(objective.score(np.concatenate(found)), num_calibration)

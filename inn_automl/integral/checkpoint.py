@@ -1,0 +1,72 @@
+"""An integral network on disk: nodes as safetensors, what they mean as JSON. Nothing is pickled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.integral.graph.groups import Coupling
+from inn_automl.integral.sampling.partition import Partition, partition_from_json
+
+FORMAT_VERSION = 1
+TENSORS, DESCRIPTION = "nodes.safetensors", "network.json"
+
+
+def write(
+    folder: Path, tensors: Mapping[str, Tensor], coupling: Coupling, partitions: list[Partition], min_ratio: float
+) -> None:
+    """Writes both files into a folder, each moved into place when it is complete.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    description = {
+        "format_version": FORMAT_VERSION,
+        "min_ratio": min_ratio,
+        "coupling": coupling.to_json(),
+        "partitions": [partition.to_json() for partition in partitions],
+    }
+    temporary = [folder / f".{name}.{os.getpid()}.tmp" for name in (TENSORS, DESCRIPTION)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary[0])
+        temporary[1].write_text(json.dumps(description), encoding="utf-8")
+        os.replace(temporary[0], folder / TENSORS)
+        os.replace(temporary[1], folder / DESCRIPTION)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"the network cannot be written to {str(folder)!r} ({error}): free or choose space."
+        ) from error
+    finally:
+        for path in temporary:
+            with contextlib.suppress(OSError):  # never made, or moved into place
+                path.unlink()
+
+
+def read(folder: Path) -> tuple[dict[str, Tensor], Coupling, list[Partition], float]:
+    """Tensors, coupling, partitions by group, and the smallest allowed share of a group's channels.
+
+    Raises:
+        CorruptFileError: a file is missing, unreadable or of another version.
+    """
+    try:
+        description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if description["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format version {description['format_version']}, this release reads {FORMAT_VERSION}")
+        coupling = Coupling.from_json(description["coupling"])
+        partitions = [partition_from_json(value) for value in description["partitions"]]
+        if len(partitions) != len(coupling.groups):
+            raise ValueError(f"{len(partitions)} partitions of {len(coupling.groups)} groups")
+        return load_file(folder / TENSORS), coupling, partitions, float(description["min_ratio"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        fault = f"{type(error).__name__}: {error}"
+        raise CorruptFileError(f"{str(folder)!r} holds no integral network ({fault}): save it again.") from error

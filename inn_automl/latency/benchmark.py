@@ -1,0 +1,304 @@
+"""Measures how long ONNX files take on a device, so that the figure still holds when somebody measures again.
+
+All models of one call are measured together, in several fresh processes one after another: `timing` says what happens
+inside of one, `confidence` what is made of the samples. Fresh ones, because the caller's own threads (torch, Ray) must
+not disturb a measurement, and because how a process happens to lie in memory stays with it as long as it lives.
+
+A process in which the machine ran at another speed than in the others, or than in an earlier measurement that this one
+is to be compared with, by the reference model, does not count and is repeated, as `timing` does with the batches of one
+process.
+
+The processes are not pinned to cores. Pinned, a model was no steadier on a quiet machine, and on a shared one slower:
+it must share that core with whoever else is put there, where the scheduler would have moved it to an idle one.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from inn_automl import runtimes
+from inn_automl.core.errors import MeasurementError, SpecError
+from inn_automl.core.spec import DeviceBudget
+from inn_automl.latency.isolation import Event, run_memory, run_timing
+from inn_automl.latency.measurement import MEMORY, QUICK, THOROUGH, LatencyMeasurement, Measure, PeakMemory, Protocol
+from inn_automl.latency.reference import REFERENCE
+from inn_automl.latency.statistics import relative_width, summarize
+from inn_automl.latency.timing import MAX_WAITED
+from inn_automl.runtimes.environment import num_usable_cores
+
+__all__ = ["MEMORY", "QUICK", "THOROUGH", "LatencyMeasurement", "Measure", "Protocol", "check_device", "measure"]
+
+# A loaded model takes about its file's size for the graph, again for weights laid out as the kernels want them, and
+# its activations; to that comes what an empty session takes.
+_SESSION_FACTOR, _SESSION_BYTES = 4, 8 * 2**20
+
+
+def check_device(device: DeviceBudget) -> None:
+    """Refuses a device that this machine cannot be.
+
+    Raises:
+        SpecError: it has more threads than this process may use cores, or its runtime is not installed; says what adds
+            it.
+    """
+    cores = num_usable_cores()
+    if device.threads > cores:
+        raise SpecError(
+            f"device {device.name!r} has threads = {device.threads}, but only {cores} cores can be used here: "
+            f"give at most {cores}, or measure on a machine with more."
+        )
+    try:
+        runtimes.create(device.runtime, device.threads)
+    except MeasurementError as error:
+        raise SpecError(f"device {device.name!r}: {error}") from None
+
+
+def measure(
+    models: Mapping[str, Path],
+    device: DeviceBudget,
+    *,
+    protocol: Protocol = THOROUGH,
+    on_progress: Callable[[float], None] | None = None,
+) -> dict[str, LatencyMeasurement]:
+    """Measures ONNX files (name -> path) on a device, interleaved.
+
+    Args:
+        on_progress: called now and then with the share done, 0 to 1, which never falls.
+
+    Raises:
+        SpecError: the device has more threads than there are cores, or a runtime that is not installed.
+        MeasurementError: a file is missing, cannot be loaded or run, or its process died or hung; names the model.
+    """
+    check_device(device)
+    for name, path in models.items():
+        if not Path(path).is_file():
+            raise MeasurementError(
+                f"model {name!r} cannot be measured: there is no file {str(path)!r}, export it first."
+            )
+    if not models:
+        return {}
+    campaign = _Campaign(models, device, protocol, on_progress)
+    campaign.run()
+    return campaign.measurements()
+
+
+@dataclass
+class _Process:
+    """What one process, or several where the models do not fit into one, found of all models."""
+
+    answers: list[Event] = field(default_factory=list)
+
+    @property
+    def blocks(self) -> dict[str, list[dict[str, Any]]]:
+        return {name: blocks for answer in self.answers for name, blocks in answer["blocks"].items()}
+
+    @property
+    def reference_ns(self) -> float | None:
+        known = [answer["reference_ns"] for answer in self.answers if answer["reference_ns"] is not None]
+        return statistics.median(known) if known else None
+
+    def samples_ms(self, name: str) -> list[list[float]]:
+        return [[ns / 1e6 for ns in block["ns"]] for block in self.blocks[name]]
+
+
+class _Campaign:
+    """One call of `measure`."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Path],
+        device: DeviceBudget,
+        protocol: Protocol,
+        on_progress: Callable[[float], None] | None,
+    ) -> None:
+        self._models, self._device, self._protocol = models, device, protocol
+        self._on_progress = on_progress
+        self._chance = random.Random(protocol.seed)
+        self._processes: list[_Process] = []
+        self._memory: dict[str, PeakMemory | None] = {}
+        self._share = 0.0
+        self._started_at, self._start = datetime.now(UTC), time.monotonic()
+
+    def run(self) -> None:
+        if self._protocol.num_memory_runs:
+            for name in self._models:
+                self._memory[name] = self._measure_memory(name)
+                self._report(0.0)
+        while self._needs_another():
+            chunks, process = self._chunks(), _Process()
+            for position, chunk in enumerate(chunks):
+                process.answers.append(self._time(chunk, len(self._processes) + position / len(chunks), len(chunks)))
+            self._processes.append(process)
+        self._report(1.0)
+
+    def _needs_another(self) -> bool:
+        protocol = self._protocol
+        num_started, num_kept = len(self._processes), len(self._calm())
+        is_late = time.monotonic() - self._start > protocol.max_s
+        if num_started < protocol.min_processes:
+            return True
+        if is_late or num_kept >= protocol.max_processes or num_started >= self._max_processes():
+            return False
+        return num_kept < protocol.min_processes or not self._all_settled()
+
+    def _max_processes(self) -> int:
+        return self._protocol.max_processes + self._protocol.max_repeated
+
+    def _drift(self, process: _Process) -> float:
+        """By what share the reference model was off in a process."""
+        if process.reference_ns is None:
+            return 0.0
+        return abs(process.reference_ns / (1e6 * self._protocol.reference_ms or self._usual_ns()) - 1)
+
+    def _usual_ns(self) -> float:
+        """What the reference model took in the process that most others agree with; of two such the slower one.
+
+        A machine that switches between two speeds has a median where it never is.
+        """
+        levels = [one.reference_ns for one in self._processes if one.reference_ns is not None]
+        share = self._protocol.max_process_drift
+        return max(levels, key=lambda level: (sum(abs(one / level - 1) <= share for one in levels), level))
+
+    def _calm(self) -> list[_Process]:
+        return [one for one in self._processes if self._drift(one) <= self._protocol.max_process_drift]
+
+    def _kept(self) -> list[_Process]:
+        """The processes that count: the calm ones; if those are too few, the least drifted."""
+        calm, least = self._calm(), self._protocol.min_processes
+        return calm if len(calm) >= least else sorted(self._processes, key=self._drift)[:least]
+
+    def _report(self, share: float) -> None:
+        self._share = max(self._share, min(share, 1.0))
+        if self._on_progress is not None:
+            self._on_progress(self._share)
+
+    def _chunks(self) -> list[list[str]]:
+        """The models in parts that fit into memory together, drawn anew for each process: one part for most jobs."""
+        names = list(self._models)
+        self._chance.shuffle(names)
+        chunks: list[list[str]] = [[]]
+        free = self._protocol.max_bytes
+        for name in names:
+            need = _SESSION_FACTOR * self._models[name].stat().st_size + _SESSION_BYTES
+            if need > free and chunks[-1]:
+                chunks.append([])
+                free = self._protocol.max_bytes
+            chunks[-1].append(name)
+            free -= need
+        return chunks
+
+    def _request(self, names: list[str]) -> dict[str, Any]:
+        return {
+            "runtime": self._device.runtime,
+            "threads": self._device.threads,
+            "batch_size": self._device.batch_size,
+            "models": {name: str(self._models[name].absolute()) for name in names},
+        }
+
+    def _time(self, chunk: list[str], num_before: float, num_chunks: int) -> Event:
+        protocol = self._protocol
+        request = {
+            **self._request(chunk),
+            "reference": str(REFERENCE),
+            "block_s": protocol.block_s,
+            "max_runs": protocol.max_runs,
+            "num_blocks": protocol.num_blocks,
+            "min_s": protocol.min_s / num_chunks,
+            "max_s": protocol.max_s / protocol.min_processes / num_chunks,
+            "max_drift": protocol.max_drift,
+            "seed": self._chance.getrandbits(32),
+            "num_profiled_runs": protocol.num_profiled_runs,
+        }
+
+        def on_event(event: Event) -> None:
+            self._report((num_before + event.get("share", 0.0) / num_chunks) / protocol.max_processes)
+
+        return run_timing(request, stalled_s=protocol.stalled_s, on_event=on_event)
+
+    def _measure_memory(self, name: str) -> PeakMemory | None:
+        protocol = self._protocol
+        request = {**self._request([name]), "num_runs": protocol.num_memory_runs}
+        answer = run_memory(request, stalled_s=protocol.stalled_s, on_event=lambda event: self._report(0.0))
+        if answer["idle_bytes"] is None or answer["peak_bytes"] <= answer["idle_bytes"]:
+            return None
+        return PeakMemory(answer["idle_bytes"], answer["peak_bytes"])
+
+    def _samples(self, name: str) -> list[list[list[float]]]:
+        return [process.samples_ms(name) for process in self._kept()]
+
+    def _width(self, name: str) -> float:
+        return relative_width(self._samples(name), self._device.percentile)
+
+    def _all_settled(self) -> bool:
+        return all(self._width(name) <= self._protocol.settled_share for name in self._models)
+
+    def measurements(self) -> dict[str, LatencyMeasurement]:
+        environment = self._environment()
+        samples = {name: self._samples(name) for name in self._models}
+        return {
+            name: LatencyMeasurement(
+                summary=summary,
+                samples_ms=samples[name],
+                remark=self._remark(name),
+                environment={**environment, **self._node_times(name)},
+                memory=self._memory.get(name),
+            )
+            for name, summary in summarize(samples, self._device.percentile).items()
+        }
+
+    def _node_times(self, name: str) -> dict[str, Any]:
+        # Of the last process: accounting is the same in all of them.
+        answers = [answer for process in self._kept() for answer in process.answers]
+        found = [times for answer in answers if (times := answer.get("node_times", {}).get(name))]
+        return {"node_times": found[-1]} if found else {}
+
+    def _remark(self, name: str) -> str:
+        protocol, kept = self._protocol, self._kept()
+        blocks = [block for process in kept for block in process.blocks[name]]
+        waited = sum(block["waited"] for block in blocks) / len(blocks)
+        drifted = sum(block["drift"] > protocol.max_drift for block in blocks) / len(blocks)
+        if waited > MAX_WAITED:
+            return f"other programs had the cores for {waited:.0%} of the time"
+        if (drift := max(map(self._drift, kept))) > protocol.max_process_drift:
+            if protocol.reference_ms:
+                return f"the machine was not as fast as before: the reference model was off by {drift:.0%}"
+            return f"the machine's speed changed by {drift:.0%} from process to process, by the reference model"
+        if drifted > 0:
+            return (
+                f"the reference model drifted by more than {protocol.max_drift:.0%} in {drifted:.0%} of the batches, "
+                "and there was no time to repeat them"
+            )
+        if any(name in answer["not_warm"] for process in kept for answer in process.answers):
+            return "its median had not settled when warming up ended"
+        if (width := self._width(name)) > protocol.settled_share:
+            return (
+                f"p{self._device.percentile:g} differs between processes: after {len(kept)} of them "
+                f"it is known to {width:.0%}, not to {protocol.settled_share:.0%}"
+            )
+        return ""
+
+    def _environment(self) -> dict[str, Any]:
+        answers = [answer for process in self._processes for answer in process.answers]
+        kept = self._kept()
+        levels = [process.reference_ns for process in kept if process.reference_ns is not None]
+        return {
+            **answers[0]["environment"],
+            "threads": self._device.threads,
+            "batch_size": self._device.batch_size,
+            "protocol": asdict(self._protocol),
+            "num_processes": len(kept),
+            "num_drifted_processes": len(self._processes) - len(self._calm()),
+            "num_batches": sum(answer["num_batches"] for answer in answers),
+            "num_drifted_batches": sum(answer["num_drifted"] for answer in answers),
+            "reference_ms": statistics.median(levels) / 1e6 if levels else None,
+            "disturbed_share": sum(answer["num_disturbed"] for answer in answers)
+            / sum(answer["num_blocks"] for answer in answers),
+            "started_at": self._started_at.isoformat(timespec="seconds"),
+            "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }

@@ -1,0 +1,281 @@
+"""Times models in a process of its own: `python -m inn_automl.latency.timing`.
+
+Reads one JSON request from standard input and writes JSON lines to standard output (see `child`); the last one is
+
+    {"event": "done", "environment": {...}, "not_warm": [model, ...], "num_blocks": ..., "num_disturbed": ...,
+     "num_batches": ..., "num_drifted": ..., "reference_ns": ..., "blocks": {model: [{"ns": [...], "waited": share,
+     "drift": share}, ...]},
+     "node_times": {model: [{"name": ..., "kind": ..., "ms": ...}, ...]}}
+
+A *block* is a few milliseconds of one model's runs, one after another. The models take turns, block by block, in an
+order that is drawn anew each round, so that whatever drifts (clocks, heat, neighbours) drifts under all of them alike.
+
+**Disturbed blocks.** While other programs want the cores too, a run may be put aside in its middle for several
+milliseconds. That time is a property of the load and not of the model and the device, and one such pause in twenty runs
+is enough to become the 95th percentile. The operating system's own account of it (`schedstat`: nanoseconds that a
+thread was ready and had no core) tells, without looking at the latencies, which blocks were hit: those are thrown away
+whole and repeated. Within the blocks that count every run counts, however slow. After a disturbed block the process
+sleeps for a moment, since a thread that just woke up is seldom put aside at once.
+
+**Drifted batches.** A core can also be slower without any waiting: at another clock rate, with a busy sibling, with
+neighbours at the same memory, or on a virtual machine whose host is shared. A *batch* is one round, a block of every
+model; a block of the reference model (`reference`) is timed before the first one, between any two, and after the last
+one. Where one of the two beside a batch differs from the median of all by more than the request's `max_drift`, the
+blocks of that batch are thrown away and repeated. Which ones follows from the reference model alone.
+
+Where the machine is never calm the least disturbed blocks are taken, and what disturbed them is part of the result.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from inn_automl import runtimes
+from inn_automl.core.errors import MeasurementError
+from inn_automl.latency import child
+from inn_automl.runtimes import RunOnce
+from inn_automl.runtimes.environment import describe_machine
+
+MAX_WAITED = 0.1
+"""A block is disturbed when its threads were ready and had no core for more than this share of its time. A pause by
+another program takes a millisecond or more, which is above this in any block; waking a thread takes microseconds."""
+
+_PAUSE_S = 0.001
+_SETTLED_SHARE = 0.05
+_MAX_WARMUP_BLOCKS = 20
+
+
+class Block(NamedTuple):
+    """Nanoseconds of each run; the share of the block's time that its threads spent waiting for a core; by what share
+    the reference model beside it was off."""
+
+    ns: list[int]
+    waited: float
+    drift: float = 0.0
+
+    def disturbance(self, max_drift: float) -> float:
+        """Up to 1 for a calm block."""
+        return max(self.waited / MAX_WAITED, self.drift / max_drift)
+
+
+class WaitClock:
+    """Time that this process's threads spent ready to run while other programs had the cores.
+
+    Linux only; elsewhere, and where the kernel does not account for it, it stands still.
+    """
+
+    def __init__(self) -> None:
+        self._files: list[int] = []
+        try:
+            for thread in os.listdir("/proc/self/task"):
+                self._files.append(os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY))
+            self.ns()
+            self.available = True
+        except (OSError, IndexError, ValueError):
+            self.close()
+            self.available = False
+
+    def ns(self) -> int:
+        """Nanoseconds since the threads began, summed over them."""
+        return sum(int(os.pread(file, 96, 0).split()[1]) for file in self._files)
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
+
+
+def time_block(run: RunOnce, block_ns: int, max_runs: int, waiting: WaitClock) -> Block:
+    """Runs as often as fits into `block_ns`: at least once, at most `max_runs` times.
+
+    A tenth of that time (at least one run) goes before it untimed: the model before has left its own data in the
+    caches, and an application that runs one model does not see that.
+    """
+    clock = time.perf_counter_ns
+    samples: list[int] = []
+    end = clock() + block_ns // 10
+    run()
+    while clock() < end:
+        run()
+    waited = waiting.ns()
+    begin = clock()
+    end = begin + block_ns
+    while True:
+        start = clock()
+        run()
+        stop = clock()
+        samples.append(stop - start)
+        if stop + samples[-1] > end or len(samples) >= max_runs:
+            break
+    return Block(samples, (waiting.ns() - waited) / (stop - begin))
+
+
+def warm_up(run: RunOnce, block_ns: int, waiting: WaitClock) -> bool:
+    """Runs until the medians of two blocks in a row differ by less than 5 %; False if 20 blocks were not enough."""
+    before = 0.0
+    for _ in range(_MAX_WARMUP_BLOCKS):
+        median = statistics.median(time_block(run, block_ns, 50, waiting).ns)
+        if abs(median - before) < _SETTLED_SHARE * median:
+            return True
+        before = median
+    return False
+
+
+class Turns(NamedTuple):
+    """All blocks of every model, and the reference model's median nanoseconds before, between and after the batches;
+    None where that block was itself disturbed."""
+
+    blocks: dict[str, list[Block]]
+    reference_ns: list[float | None]
+
+
+def take_turns(
+    models: dict[str, RunOnce],
+    reference: RunOnce,
+    *,
+    num_blocks: int,
+    min_s: float,
+    max_s: float,
+    max_drift: float,
+    block_ns: int,
+    max_runs: int,
+    seed: int,
+    waiting: WaitClock,
+    on_block: Callable[[str, float], None],
+) -> Turns:
+    """Times batches for `min_s`, and then until each model has `num_blocks` calm blocks or `max_s` is over.
+
+    Args:
+        on_block: called before each block with the model and the share done.
+    """
+    generator = random.Random(seed)
+    taken: dict[str, list[tuple[int, Block]]] = {name: [] for name in models}
+    reference_ns: list[float | None] = []
+
+    def time_one(run: RunOnce) -> Block:
+        block = time_block(run, block_ns, max_runs, waiting)
+        if block.waited > MAX_WAITED:
+            time.sleep(_PAUSE_S)
+        return block
+
+    def time_reference() -> None:
+        block = time_one(reference)
+        reference_ns.append(statistics.median(block.ns) if block.waited <= MAX_WAITED else None)
+
+    time_reference()
+    start = time.monotonic()
+    while True:
+        elapsed = time.monotonic() - start
+        drifts = batch_drifts(reference_ns)
+        blocks = {name: [block._replace(drift=drifts[batch]) for batch, block in ones] for name, ones in taken.items()}
+        num_calm = {name: sum(block.disturbance(max_drift) <= 1 for block in found) for name, found in blocks.items()}
+        wanted = num_blocks if elapsed >= min_s else sys.maxsize
+        turn = [name for name in models if num_calm[name] < wanted]
+        if not turn or (elapsed > max_s and all(blocks.values())):
+            return Turns(blocks, reference_ns)
+        share = min(1.0, elapsed / min_s if min_s else 1.0, min(num_calm.values()) / num_blocks)
+        generator.shuffle(turn)
+        for name in turn:
+            on_block(name, share)
+            taken[name].append((len(reference_ns) - 1, time_one(models[name])))
+        time_reference()
+
+
+def batch_drifts(reference_ns: Sequence[float | None]) -> list[float]:
+    """By what share the reference model was off at each batch: the larger of before and after it.
+
+    Args:
+        reference_ns: before, between and after the batches; None where it is not known, and then taken as not off.
+    """
+    level = reference_level(reference_ns)
+    off = [0.0 if ns is None or level is None else abs(ns / level - 1) for ns in reference_ns]
+    return [max(pair) for pair in itertools.pairwise(off)]
+
+
+def reference_level(reference_ns: Sequence[float | None]) -> float | None:
+    """The median of what is known."""
+    known = [ns for ns in reference_ns if ns is not None]
+    return statistics.median(known) if known else None
+
+
+def choose(blocks: list[Block], num_blocks: int, max_drift: float) -> list[Block]:
+    """The blocks that count: the calm ones; if those are fewer than `num_blocks`, the least disturbed."""
+    calm = [block for block in blocks if block.disturbance(max_drift) <= 1]
+    if len(calm) >= num_blocks:
+        return calm
+    return sorted(blocks, key=lambda block: block.disturbance(max_drift))[:num_blocks]
+
+
+def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
+    """Does what a request asks for.
+
+    Raises:
+        MeasurementError: a model cannot be loaded or run.
+    """
+    runtime = runtimes.create(request["runtime"], request["threads"])
+    block_ns, max_drift = round(request["block_s"] * 1e9), request["max_drift"]
+    emit({"event": "loading", "model": "the reference model"})
+    reference = runtime.load(Path(request["reference"]), 1)
+    models: dict[str, RunOnce] = {}
+    for name, path in request["models"].items():
+        emit({"event": "loading", "model": name})
+        models[name] = runtime.load(Path(path), request["batch_size"])
+    waiting = WaitClock()  # after the sessions have started their threads
+    gc.disable()
+    not_warm = []
+    for name, run in {"the reference model": reference, **models}.items():
+        emit({"event": "warming up", "model": name})
+        try:
+            if not warm_up(run, block_ns, waiting):
+                not_warm.append(name)
+        except Exception as error:  # whatever the runtime raises, it is this model that it cannot run
+            reason = " ".join(str(error).split())
+            raise MeasurementError(f"the runtime cannot run the model ({reason}): export it again.") from None
+    blocks, reference_ns = take_turns(
+        models,
+        reference,
+        num_blocks=request["num_blocks"],
+        min_s=request["min_s"],
+        max_s=request["max_s"],
+        max_drift=max_drift,
+        block_ns=block_ns,
+        max_runs=request["max_runs"],
+        seed=request["seed"],
+        waiting=waiting,
+        on_block=lambda name, share: emit({"event": "timing", "model": name, "share": share}),
+    )
+    node_times = {}
+    if request["num_profiled_runs"]:
+        for name, path in request["models"].items():
+            emit({"event": "profiling", "model": name})
+            nodes = runtime.profile(Path(path), request["batch_size"], request["num_profiled_runs"])
+            node_times[name] = [asdict(node) for node in nodes]
+    drifts = batch_drifts(reference_ns)
+    chosen = {name: choose(taken, request["num_blocks"], max_drift) for name, taken in blocks.items()}
+    emit(
+        {
+            "event": "done",
+            "environment": {**runtime.describe(), **describe_machine(), "waiting_accounted": waiting.available},
+            "not_warm": not_warm,
+            "num_blocks": sum(map(len, blocks.values())),
+            "num_disturbed": sum(block.waited > MAX_WAITED for taken in blocks.values() for block in taken),
+            "num_batches": len(drifts),
+            "num_drifted": sum(drift > max_drift for drift in drifts),
+            "reference_ns": reference_level(reference_ns),
+            "blocks": {name: [block._asdict() for block in taken] for name, taken in chosen.items()},
+            "node_times": node_times,
+        }
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(child.main(serve))

@@ -1,0 +1,126 @@
+"""Discretizing: a finished job's network at any widths, as a bundle; latency is not measured."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inn_automl.core.errors import UnknownNameError, WidthsError
+from inn_automl.core.precision import DEFAULT, PRECISIONS
+from inn_automl.core.result import Tuning
+from inn_automl.data import Dataset
+from inn_automl.evaluation.candidates import Candidates, Evaluation, score_of, split_samples
+from inn_automl.evaluation.onnx_precision import (
+    NUM_VERIFIED,
+    agreement,
+    convert_file,
+    evaluate_file,
+    verified_difference,
+)
+from inn_automl.export import export_onnx, verify_onnx, write_bundle
+from inn_automl.integral import IntegralNetwork
+from inn_automl.pipeline.bundling import bundle_config
+from inn_automl.pipeline.exporting import point_id
+from inn_automl.tasks import objective_of
+from inn_automl.training.fine_tuning import check_seconds, tune
+from inn_automl.training.trial import Trained
+
+
+def discretize_trained(
+    dataset: Dataset,
+    trained: Trained,
+    widths: Mapping[str, int] | float,
+    out: Path,
+    *,
+    precision: str = DEFAULT,
+    tune_seconds: float = 0.0,
+) -> Path:
+    """Writes a verified bundle of the network at the widths, and returns its path.
+
+    Args:
+        out: a path that ends in .zip, or the folder that ID.zip is written to.
+        precision: what the model computes in; its quality is that of the very file.
+        tune_seconds: for how long the model is tuned on the training samples first (`training.tuning`); 0: it is not.
+
+    Raises:
+        UnknownNameError: there is no such precision.
+        InputError: `tune_seconds` is below 0 or above 3600.
+        WidthsError: widths that the network does not allow; says which are.
+        ExportError, StorageError: the bundle could not be made.
+    """
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
+    if tune_seconds != 0:
+        check_seconds(tune_seconds)
+    network = trained.network()
+    chosen = _chosen(network, widths)
+    name, costs = point_id(chosen, precision, tune_seconds=tune_seconds), network.costs(chosen)
+    module, tuning = _make(Candidates(network, dataset), chosen, dataset, tune_seconds)
+    path = out if out.suffix == ".zip" else out / f"{name}.zip"
+    with tempfile.TemporaryDirectory() as folder:
+        found = {split: _evaluate(module, dataset, split) for split in ("validation", "test")}
+        module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        exported = onnx = Path(folder) / "model.onnx"
+        statistics: dict[str, Any] = {
+            "mean": dataset.mean,
+            "std": dataset.std,
+            "target_statistics": dataset.target_statistics,
+        }
+        export_onnx(module, exported, input_shape=dataset.input_shape, widths=chosen, **statistics)
+        verified = np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32)
+        if precision != DEFAULT:
+            onnx = Path(folder) / f"{precision}.onnx"
+            convert_file(exported, onnx, precision, dataset)
+            found = {split: evaluate_file(onnx, dataset, split) for split in found}
+        difference = verify_onnx(exported, module, verified, **statistics)
+        config = bundle_config(
+            dataset,
+            trained.architecture,
+            id=name,
+            widths=chosen,
+            precision=precision,
+            params=costs.params,
+            macs=costs.macs,
+            validation=found["validation"].quality,
+            tested=found["test"].score,
+            latency={},
+            difference=verified_difference(onnx, precision, module, dataset, difference),
+            num_verified=len(verified),
+            agreement=None if onnx is exported else agreement(exported, onnx, dataset),
+            tuning=tuning,
+        )
+        write_bundle(path, config, onnx=onnx, weights=module.state_dict())
+    return path
+
+
+def _make(
+    candidates: Candidates, widths: Mapping[str, int], dataset: Dataset, tune_seconds: float
+) -> tuple[torch.nn.Module, Tuning | None]:
+    """The candidate at the widths, tuned where that is asked for and helps."""
+    if not tune_seconds:
+        return candidates.make(widths).module, None
+    made = tune(candidates, widths, dataset, seconds=tune_seconds, seed=0)
+    outcome = made.outcome
+    metric = objective_of(dataset).metric
+    return made.candidate.module, outcome.told(metric, outcome.quality_before) if outcome.is_kept else None
+
+
+def _evaluate(module: torch.nn.Module, dataset: Dataset, split: str) -> Evaluation:
+    return Evaluation(score_of(module, split_samples(dataset, split)), 0)
+
+
+def _chosen(network: IntegralNetwork, widths: Mapping[str, int] | float) -> dict[str, int]:
+    if isinstance(widths, Mapping):
+        return network.check_widths(widths)
+    is_number = isinstance(widths, int | float) and not isinstance(widths, bool)
+    if not is_number or not network.min_ratio <= widths <= 1:
+        raise WidthsError(
+            f"ratio {widths!r} of all widths is out of range: give {network.min_ratio:g} to 1, or a width for each of "
+            f"{', '.join(network.full_widths)}."
+        )
+    return network.uniform_widths(widths)

@@ -1,0 +1,112 @@
+"""Extending: a finished job's network, its accuracies, calibrations and models serve other devices and bounds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from inn_automl.core.errors import CorruptFileError, InputError
+from inn_automl.core.spec import JobSpec
+from inn_automl.core.storage import read_json
+from inn_automl.export import OnnxTemplate
+from inn_automl.integral.checkpoint import TENSORS
+from inn_automl.pipeline.checking import check_trained
+from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.training import DONE
+from inn_automl.search.state import inherit_evaluations
+from inn_automl.training.trial import Trained, load_trial
+
+EVALUATIONS = "search/state/evaluations.jsonl"
+
+
+class FinishedJob:
+    """The folder of a finished job; it is only read.
+
+    Attributes:
+        spec: what it was asked for.
+        family: the family that it trained.
+        fingerprint: of its dataset.
+
+    Raises:
+        InputError: there is no finished job in the folder.
+        CorruptFileError: its description cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        if not (self.folder / "job.json").exists():
+            raise InputError(f"there is no job in {str(folder)!r}: give the folder of a finished one.")
+        if not (self.folder / "result.json").exists():
+            raise InputError(f"the job in {str(folder)!r} is not finished: run it to its end first.")
+        record: dict[str, Any] = read_json(self.folder / "job.json")
+        try:
+            self.spec = JobSpec.model_validate(record["spec"])
+            self.family, self.fingerprint = str(record["family"]), str(record["dataset_fingerprint"])
+        except (ValidationError, KeyError) as error:
+            raise CorruptFileError(f"{str(folder)!r} holds no job of this release ({error}).") from error
+
+    def trials(self) -> list[Trained]:
+        """Its training candidates, best first; only the best one's network is sure to be there."""
+        return [load_trial(self.folder / "training" / name) for name in read_json(self.folder / DONE)]
+
+    def network_hash(self) -> str:
+        """SHA-256 of the trained weights."""
+        return hashlib.sha256((self.trials()[0].folder / TENSORS).read_bytes()).hexdigest()
+
+    def check_dataset(self, name: str, fingerprint: str) -> None:
+        """
+        Raises:
+            InputError: a dataset is not the one that the job was trained on.
+        """
+        if fingerprint != self.fingerprint:
+            raise InputError(
+                f"dataset {name!r} is not what the job in {str(self.folder)!r} was trained on: its fingerprint is "
+                f"{fingerprint[:12]}, not {self.fingerprint[:12]}; give the same data."
+            )
+
+    def check_extension(self, spec: JobSpec) -> None:
+        """
+        Raises:
+            InputError: a spec asks for another training; says what differs.
+        """
+        mine, theirs = self.spec, spec
+        pairs: dict[str, tuple[Any, Any]] = {
+            "seed": (mine.seed, theirs.seed),
+            "family": (self.family, theirs.family or self.family),
+        }
+        for key, before in mine.budget.training:
+            pairs[f"training.{key}"] = (before, getattr(theirs.budget.training, key))
+        for key, (before, now) in pairs.items():
+            if before != now:
+                raise InputError(
+                    f"{key} was {before!r} in the job in {str(self.folder)!r} and is {now!r}: an extension trains "
+                    "nothing, so leave it as it was, or run a new job."
+                )
+
+
+def adopt_training(job: Job, parent: FinishedJob, template: Callable[[], OnnxTemplate]) -> list[Trained]:
+    """The parent's training candidates, best first, in the job's own folder; its accuracies are known to the search.
+
+    Raises:
+        ImpossibleBudgetError: the trained network misses a bound at its narrowest widths; nothing was copied.
+        StorageError: a file could not be read or written; what was copied is kept.
+    """
+    if not (job.folder / DONE).exists():
+        trials = parent.trials()
+        with job.stage("checking"):
+            check_trained(job, trials[0], template)
+        evaluations = job.folder / EVALUATIONS
+        if not evaluations.exists():
+            inherit_evaluations(parent.folder / EVALUATIONS, evaluations, job.spec.budget.precisions)
+        for trained in trials:
+            folder = trained.folder.relative_to(parent.folder)
+            if trained is trials[0]:
+                for path in sorted(trained.folder.iterdir()):
+                    job.inherit(str(folder / path.name))
+            job.inherit(str(folder.parent / "outcome.json"))
+        job.inherit(DONE)
+    return [load_trial(job.folder / "training" / name) for name in read_json(job.folder / DONE)]

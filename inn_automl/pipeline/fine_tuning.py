@@ -1,0 +1,119 @@
+"""Tuning: the points of the final fronts are tuned for a stated time each, and the fronts are made anew of them.
+
+A tuned model has the shapes of the one it was made from, so that its latency is the one that was measured. What became
+of each is kept in `DIR/tuning/`: a job that was stopped tunes only what is left.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from inn_automl.core.progress import duration
+from inn_automl.export import OnnxTemplate
+from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.exporting import export_model, onnx_path, point_id
+from inn_automl.pipeline.measuring import Finalist, MeasuredDevice, make_front
+from inn_automl.pipeline.profiling import profile_layers
+from inn_automl.tasks import objective_of
+from inn_automl.training.fine_tuning import Outcome
+from inn_automl.training.fine_tuning_task import TuningTask, load_tuned
+from inn_automl.training.trial import Trained
+
+
+def tune_fronts(
+    job: Job, trained: Trained, measured: list[MeasuredDevice], template: Callable[[], OnnxTemplate]
+) -> list[MeasuredDevice]:
+    """The devices with their fronts made of tuned models, where these gained; as they are if nothing is to be tuned.
+
+    Raises:
+        BackendError: the workers could not do it; what was tuned so far is kept.
+        ExportError, StorageError: a tuned model could not be exported.
+    """
+    if not job.spec.budget.search.tune_seconds:
+        return measured
+    with job.stage("tuning"):
+        points = {f.id: f for device in measured for f in device.front}
+        tasks, outcomes = _tune(job, trained, list(points.values()))
+        tuned = {
+            name: _finalist(job, trained, finalist, tasks[key], outcomes[key], template)
+            for name, finalist in points.items()
+            for key in [point_id(finalist.widths)]
+        }
+        _tell(job, list(tuned.values()))
+        return [_device(job, device, tuned) for device in measured]
+
+
+def _tune(job: Job, trained: Trained, points: Sequence[Finalist]) -> tuple[dict[str, TuningTask], dict[str, Outcome]]:
+    """What was tuned and what came of it, by widths: a model in two precisions is tuned once."""
+    seconds = job.spec.budget.search.tune_seconds
+    tasks: dict[str, TuningTask] = {}
+    for finalist in points:
+        name = f"{point_id(finalist.widths)}-{seconds:g}s"
+        job.inherit(f"tuning/{name}.safetensors")  # only where the parent kept the tuned model
+        job.inherit(f"tuning/{name}.json")
+        tasks[point_id(finalist.widths)] = TuningTask(
+            finalist.widths, job.folder / "tuning" / name, seconds=seconds, seed=job.spec.seed
+        )
+    most_s = job.backend.tuning_seconds(list(tasks.values()))
+    job.progress.note(f"tuning {len(tasks)} points for {seconds:g} s each: {duration(most_s)}, and a few to begin")
+    outcomes = job.backend.tune(
+        trained,
+        job.dataset,
+        list(tasks.values()),
+        on_progress=lambda done: job.progress.update(0.9 * done, detail=f"{len(tasks)} points"),
+    )
+    return tasks, dict(zip(tasks, outcomes, strict=True))
+
+
+def _finalist(
+    job: Job,
+    trained: Trained,
+    finalist: Finalist,
+    task: TuningTask,
+    outcome: Outcome,
+    template: Callable[[], OnnxTemplate],
+) -> Finalist:
+    """The tuned model in the place of a finalist, where tuning kept it; else the finalist."""
+    if not outcome.is_kept:
+        return finalist
+    name = point_id(finalist.widths, finalist.precision, tune_seconds=task.seconds)
+    make = functools.partial(load_tuned, trained, task)
+    model = export_model(job, name, make, finalist.widths, finalist.precision, template)
+    return replace(
+        finalist,
+        id=name,
+        quality=outcome.quality_after if model.quality is None else model.quality,
+        size_bytes=model.size_bytes,
+        difference=model.difference,
+        num_verified=model.num_verified,
+        agreement=model.agreement,
+        tuning=outcome.told(objective_of(job.dataset).metric, finalist.quality),
+    )
+
+
+def _device(job: Job, device: MeasuredDevice, tuned: Mapping[str, Finalist]) -> MeasuredDevice:
+    # What was not on the front stays off it: its quality, which nothing has tested anew, flatters it.
+    finalists = [tuned[f.id] for f in device.front]
+    metric = objective_of(job.dataset).metric
+    made = replace(make_front(device.budget, finalists, device.environment, metric), finalists=device.finalists)
+    before = {f.id: (f.widths, f.precision) for f in device.finalists}.get(device.recommended or "")
+    after = next(((f.widths, f.precision) for f in finalists if f.id == made.recommended), None)
+    if made.recommended is None or after == before:  # layers of the same shapes take the same time
+        return replace(made, layers=device.layers)
+    return replace(made, layers=profile_layers(job, made.budget, made.recommended, onnx_path(job, made.recommended)))
+
+
+def _tell(job: Job, points: Sequence[Finalist]) -> None:
+    gains = [f.quality - f.tuning.quality_before for f in points if f.tuning]
+    if not gains:
+        job.progress.note(f"tuning lowered the validation loss of none of {len(points)} points: they stay as found")
+        return
+    metric = objective_of(job.dataset).metric
+    unit = "percentage points" if metric.unit == "%" else metric.unit
+    gain = f"{metric.shown(sum(gains) / len(gains)):+.{metric.decimals}f} {unit}".rstrip()
+    job.progress.note(
+        f"tuning lowered the validation loss of {len(gains)} of {len(points)} points, whose {metric.label} there went "
+        f"by {gain} on average"
+    )

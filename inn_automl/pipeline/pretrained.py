@@ -1,0 +1,139 @@
+"""A network that was trained elsewhere in place of training: its channels are put in order, and nothing is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from inn_automl.core.errors import InputError
+from inn_automl.core.storage import read_json, write_json
+from inn_automl.data import Dataset
+from inn_automl.evaluation.candidates import Candidates, calibration_samples, fitted_samples
+from inn_automl.export import OnnxTemplate
+from inn_automl.integral import IntegralNetwork
+from inn_automl.integral.conversion.channel_ranking import permute, rank_channels
+from inn_automl.models import get_family
+from inn_automl.pipeline.checking import check_trained
+from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.training import DONE
+from inn_automl.training.recipe import default_recipe
+from inn_automl.training.trial import Architecture, Trained, load_trial
+
+STOPPED = "pretrained"
+"""What such a network says of how its training ended."""
+_TRIAL = "pretrained"
+
+
+class Pretrained:
+    """The tensors of a .safetensors file, and the architecture of a family that they fit.
+
+    Args:
+        path: the `state_dict` of a module that `inn_automl.models.build` makes, at any of the family's widths and
+            depths, trained on data that is standardized with the dataset's mean and std.
+
+    Attributes:
+        sha256: of the file.
+
+    Raises:
+        InputError: the file cannot be read, or its tensors fit no architecture of the family; names the first that
+            does not fit the nearest one.
+    """
+
+    def __init__(self, path: Path, family: str, dataset: Dataset) -> None:
+        try:
+            data = path.read_bytes()
+            tensors = load(data)
+        except OSError as error:
+            raise InputError(f"the weights {str(path)!r} cannot be read ({error.strerror}): give a file.") from None
+        except SafetensorError as error:
+            raise InputError(
+                f"{str(path)!r} is no .safetensors file ({error}): write it with "
+                "safetensors.torch.save_file(module.state_dict(), path)."
+            ) from None
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        self.tensors = tensors
+        self.architecture = _fitting(tensors, family, dataset, path)
+        broken = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+        if broken:
+            raise InputError(f"{broken!r} in {str(path)!r} holds numbers that are not finite: train it anew.")
+
+    def network(self, dataset: Dataset) -> IntegralNetwork:
+        """The network with its channels in order."""
+        module = self.architecture.module()
+        module.load_state_dict(self.tensors)
+        network = IntegralNetwork(module.eval(), torch.zeros(2, *self.architecture.input_shape)).eval()
+        permute(network, rank_channels(network, fitted_samples(calibration_samples(dataset))))
+        return network
+
+
+def adopt_pretrained(job: Job, pretrained: Pretrained, template: Callable[[Trained], OnnxTemplate]) -> list[Trained]:
+    """The network in the job's own folder, as if it had been trained there.
+
+    Raises:
+        InputError: there are too few samples to order channels by.
+        ImpossibleBudgetError: its narrowest widths miss a bound.
+        StorageError: a file could not be written.
+    """
+    folder = job.folder / "training" / _TRIAL
+    if not (job.folder / DONE).exists():
+        network = pretrained.network(job.dataset)
+        network.save(folder / "network")
+        recipe = default_recipe(job.family, len(job.dataset.train), job.dataset.task)
+        score = _score(network, job.dataset)
+        trained = Trained(pretrained.architecture, folder / "network", recipe, STOPPED, score, [])
+        with job.stage("checking"):
+            check_trained(job, trained, lambda: template(trained))
+        write_json(folder / "outcome.json", trained.to_dict())
+        write_json(job.folder / DONE, [_TRIAL])
+    return [load_trial(job.folder / "training" / name) for name in read_json(job.folder / DONE)]
+
+
+def _score(network: IntegralNetwork, dataset: Dataset) -> float:
+    """What trainings are ranked by: mean validation quality of the smallest, a middle and the full width."""
+    candidates, middle = Candidates(network, dataset), network.uniform_widths((network.min_ratio + 1) / 2)
+    made = [candidates.make(widths) for widths in (network.smallest_widths, middle, network.full_widths)]
+    return sum(one.score.quality for one in made) / len(made)
+
+
+def _fitting(tensors: Mapping[str, Tensor], family: str, dataset: Dataset, path: Path) -> Architecture:
+    found: list[tuple[int, str, Architecture]] = []
+    for architecture in _architectures(family, dataset):
+        with torch.random.fork_rng(devices=[]):
+            wanted = architecture.module().state_dict()
+        faults = _faults(tensors, wanted)
+        if not faults:
+            return architecture
+        found.append((len(faults), faults[0], architecture))
+    _, fault, nearest = min(found, key=lambda one: one[0])
+    raise InputError(
+        f"the tensors of {str(path)!r} fit no network of family {family!r} for this dataset (the nearest has width "
+        f"{nearest.width:g} and depth {nearest.depth}): {fault}. Give the state_dict of a module that "
+        "inn_automl.models.build makes, or another --family."
+    )
+
+
+def _architectures(family: str, dataset: Dataset) -> Iterator[Architecture]:
+    """The default first."""
+    of = get_family(family)
+    depths = sorted(of.depths, key=lambda depth: abs(depth - of.default_depth))
+    widths = sorted({1.0, *of.width_multipliers}, key=lambda width: abs(width - 1.0))
+    for depth, width in itertools.product(depths, widths):
+        yield Architecture.of(dataset, family, width, depth)
+
+
+def _faults(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """What does not fit, a clause each."""
+    faults = []
+    for name, tensor in wanted.items():
+        if name not in tensors:
+            faults.append(f"{name!r} is missing")
+        elif tensors[name].shape != tensor.shape:
+            faults.append(f"{name!r} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
+    return faults + [f"{name!r} is unknown to it" for name in tensors if name not in wanted]

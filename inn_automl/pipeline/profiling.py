@@ -1,0 +1,45 @@
+"""Where a recommended model's time goes: its layers, as the device's runtime accounts for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from inn_automl.core.errors import MeasurementError, SpecError
+from inn_automl.core.result import LayerTime
+from inn_automl.core.spec import DeviceBudget
+from inn_automl.core.storage import read_json, write_json
+from inn_automl.export.layers import layer_times
+from inn_automl.latency.benchmark import Protocol
+from inn_automl.pipeline.context import Job
+from inn_automl.runtimes import NodeTime
+
+PROFILE = Protocol(
+    min_processes=2, max_processes=2, num_blocks=1, min_s=0.0, max_s=20.0, num_memory_runs=0, num_profiled_runs=60
+)
+"""Hardly any timing, which was done before, and enough accounted runs for shares of a percent."""
+
+_NODE_TIMES = TypeAdapter(list[NodeTime])
+
+
+def profile_layers(job: Job, device: DeviceBudget, name: str, model: Path) -> list[LayerTime]:
+    """Shares of a model's layers on a device; kept, and empty where its runtime cannot tell.
+
+    A figure that explains is not worth a job: a device that fails here is noted, and the job goes on.
+
+    Args:
+        name: of the model.
+        model: its ONNX file.
+    """
+    path = job.folder / "measuring" / f"{device.name}-layers.json"
+    if not path.exists() or read_json(path)["model"] != name:
+        try:
+            found = job.measure({name: model}, device, protocol=PROFILE)
+            nodes = _NODE_TIMES.validate_python(found[name].environment.get("node_times", []))
+        except (MeasurementError, SpecError, ValidationError) as error:
+            job.progress.note(f"{device.name}: the latency of layers is not known ({str(error).splitlines()[0]})")
+            nodes = []
+        layers = layer_times(model, nodes)
+        write_json(path, {"model": name, "layers": [layer.model_dump(mode="json") for layer in layers]})
+    return [LayerTime(**layer) for layer in read_json(path)["layers"]]

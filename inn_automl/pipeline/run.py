@@ -1,0 +1,222 @@
+"""The main job: a dataset and a hardware budget in, measured Pareto fronts and downloadable models out.
+
+Checking, training, calibrating, searching, measuring, tuning where it is asked for, publishing. Each stage leaves its
+result in the job's folder, so that a job that was stopped at any moment goes on with the same call. A finished job can
+be extended to other devices and bounds, and its network discretized to any widths: neither trains again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inn_automl.core.errors import InputError
+from inn_automl.core.precision import DEFAULT
+from inn_automl.core.progress import Progress, SilentProgress
+from inn_automl.core.result import JobResult
+from inn_automl.core.spec import JobSpec
+from inn_automl.core.storage import read_json
+from inn_automl.data import Dataset, load_dataset
+from inn_automl.export import OnnxTemplate
+from inn_automl.latency import benchmark as latency
+from inn_automl.models import default_family, get_family
+from inn_automl.pipeline.checking import fitting_candidates
+from inn_automl.pipeline.context import Job, Tracking, claim_folder
+from inn_automl.pipeline.discretizing import discretize_trained
+from inn_automl.pipeline.exporting import make_template
+from inn_automl.pipeline.extending import FinishedJob, adopt_training
+from inn_automl.pipeline.fine_tuning import tune_fronts
+from inn_automl.pipeline.measuring import measure_finalists
+from inn_automl.pipeline.pretrained import Pretrained, adopt_pretrained
+from inn_automl.pipeline.publishing import publish_job
+from inn_automl.pipeline.searching import search_widths
+from inn_automl.pipeline.training import train_network
+from inn_automl.reporting.store import locate, prepare_early
+from inn_automl.training.trial import Architecture
+
+if TYPE_CHECKING:
+    from inn_automl.latency.benchmark import Measure
+    from inn_automl.latency.store import CalibrationStore
+    from inn_automl.pipeline.backend import Backend
+    from inn_automl.training.trial import Trained
+
+
+def run_job(
+    spec: JobSpec,
+    out: Path,
+    *,
+    backend: Backend,
+    measure: Measure = latency.measure,
+    progress: Progress | None = None,
+    tracking: Tracking | None = None,
+    calibrations: CalibrationStore | None = None,
+    pretrained: Path | None = None,
+) -> JobResult:
+    """Runs a job to its end, from wherever an earlier call left it.
+
+    Args:
+        out: folder that everything is written to. New, empty, or of the same job.
+        backend: who trains and evaluates.
+        measure: who measures latency; this machine by default.
+        tracking: how the job is published to MLflow.
+        calibrations: measurements of earlier jobs on the same devices, to start from and to add to; None: none.
+        pretrained: .safetensors of a network of the family that takes the place of training (`stages.pretrained`).
+
+    Raises:
+        InputError: the dataset, the budget, the weights or the folder cannot be used; nothing was spent.
+        TrainingError, MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found so far
+            is kept.
+    """
+    progress = progress or SilentProgress()
+    _check_devices(spec, measure)
+    dataset = load_dataset(spec.dataset, seed=spec.seed)
+    family = spec.family or default_family(dataset.kind, dataset.input_shape, dataset.task)
+    Architecture.of(
+        dataset, family, 1.0, get_family(family).default_depth
+    ).module()  # refuses what does not fit the data
+    out = out.absolute()  # workers have working directories of their own
+    weights = None if pretrained is None else Pretrained(pretrained, family, dataset)
+    facts = {
+        "dataset_fingerprint": dataset.fingerprint,
+        "family": family,
+        "extends": None,
+        "pretrained": weights.sha256 if weights else None,
+    }
+    with claim_folder(out, spec, facts):
+        job = Job(spec, out, dataset, family, backend, measure, progress, tracking or Tracking(), calibrations)
+        if result := _finished(job):
+            return result
+        if weights is None:
+            trials = train_network(job, fitting_candidates(job))
+        else:
+            trials = adopt_pretrained(job, weights, lambda trained: make_template(job, trained))
+        return _search_and_publish(job, trials, functools.cache(lambda: make_template(job, trials[0])))
+
+
+def extend_job(
+    spec: JobSpec,
+    parent: Path,
+    out: Path,
+    *,
+    backend: Backend,
+    measure: Measure = latency.measure,
+    progress: Progress | None = None,
+    tracking: Tracking | None = None,
+    calibrations: CalibrationStore | None = None,
+) -> JobResult:
+    """Runs another job on the network of a finished one: other devices, bounds or search budget, no training.
+
+    Accuracies that the parent evaluated cost nothing again, a device that it calibrated is not calibrated again, and
+    models that it exported are taken over. A call after an interrupt goes on where the earlier one was.
+
+    Args:
+        spec: as the parent's but for devices and search; its dataset may lie elsewhere, its family may be left out.
+        parent: folder of the finished job. It is only read, and not needed any more afterwards.
+        out: folder that everything is written to. New, empty, or of the same extension.
+        backend, measure, progress, tracking, calibrations: as for `run_job`.
+
+    Raises:
+        InputError: the parent is not finished or was trained on something else, or the budget or the folder cannot be
+            used; nothing was spent.
+        MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found so far is kept.
+    """
+    progress = progress or SilentProgress()
+    _check_devices(spec, measure)
+    finished = FinishedJob(parent)
+    finished.check_extension(spec)
+    dataset = _dataset_of(finished, spec.dataset)
+    out = out.absolute()
+    facts = {
+        "dataset_fingerprint": dataset.fingerprint,
+        "family": finished.family,
+        "extends": finished.network_hash(),
+    }
+    with claim_folder(out, spec, facts):
+        job = Job(
+            spec,
+            out,
+            dataset,
+            finished.family,
+            backend,
+            measure,
+            progress,
+            tracking or Tracking(),
+            calibrations,
+            parent=finished.folder,
+        )
+        if result := _finished(job):
+            return result
+        template = functools.cache(lambda: make_template(job, finished.trials()[0]))
+        return _search_and_publish(job, adopt_training(job, finished, template), template)
+
+
+def discretize_job(
+    folder: Path,
+    widths: Mapping[str, int] | float,
+    out: Path,
+    *,
+    dataset: str | None = None,
+    precision: str = DEFAULT,
+    tune_seconds: float = 0.0,
+) -> Path:
+    """A finished job's network at any widths, as a verified bundle without latency; the job's folder is only read.
+
+    Args:
+        widths: channels of each coupled group, or one share of all of them.
+        out: a path that ends in .zip, or the folder that ID.zip is written to.
+        dataset: where the dataset lies now, if it is not where the job found it.
+        precision: what the model computes in.
+        tune_seconds: for how long the model is tuned on the training samples first (`training.tuning`); 0: it is not.
+
+    Returns:
+        The path of the bundle.
+
+    Raises:
+        WidthsError: widths that the network does not allow; says which are.
+        UnknownNameError: there is no such precision.
+        InputError: the job is not finished, the dataset is not the one that it was trained on, or `tune_seconds` is
+            out of range.
+        ExportError, StorageError: the bundle could not be made.
+    """
+    finished = FinishedJob(folder)
+    found = _dataset_of(finished, dataset or finished.spec.dataset)
+    return discretize_trained(found, finished.trials()[0], widths, out, precision=precision, tune_seconds=tune_seconds)
+
+
+def _dataset_of(finished: FinishedJob, source: str) -> Dataset:
+    """The dataset at `source`, if it is the one that the job was trained on."""
+    dataset = load_dataset(source, seed=finished.spec.seed)
+    finished.check_dataset(source, dataset.fingerprint)
+    return dataset
+
+
+def _finished(job: Job) -> JobResult | None:
+    """The result, where the job is finished; otherwise prepares for the work ahead."""
+    path = job.folder / "result.json"
+    if path.exists():
+        return JobResult.model_validate(read_json(path))
+    for note in job.dataset.notes:
+        job.progress.note(note)
+    prepare_early(locate())  # MLflow's database takes seconds to create
+    return None
+
+
+def _search_and_publish(job: Job, trials: list[Trained], template: Callable[[], OnnxTemplate]) -> JobResult:
+    searched = search_widths(job, trials[0], template)
+    measured = tune_fronts(job, trials[0], measure_finalists(job, trials[0], searched, template), template)
+    return publish_job(job, trials, searched, measured)
+
+
+def _check_devices(spec: JobSpec, measure: Measure) -> None:
+    """Where this machine is the one that measures: refuses device agents, and devices that it cannot be."""
+    if measure is not latency.measure:
+        return
+    agent = next((device.agent for device in spec.budget.devices if device.agent), None)
+    if agent:
+        raise InputError(
+            f"agent {agent!r} is reached through the service: use inn-automl submit, or leave `agent` out."
+        )
+    for device in spec.budget.devices:
+        latency.check_device(device)

@@ -1,0 +1,150 @@
+"""Searching: latency on each device is learned from measured widths, quality evaluated where it may extend a front.
+
+What the search finds is measured in a few rounds, and predictions follow. What is measured and evaluated is kept in
+`DIR/search/`, so that a search that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inn_automl.core.errors import MeasurementError, SpecError
+from inn_automl.core.metric import Metric
+from inn_automl.core.precision import split_point
+from inn_automl.core.result import Candidate, Granularity, PredictorError, named_qualities
+from inn_automl.core.spec import DeviceBudget
+from inn_automl.export import OnnxTemplate
+from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.device_latency import DeviceLatency
+from inn_automl.pipeline.memory import Predict, with_memory
+from inn_automl.search.run import DeviceOutcome, SearchProgress, run_search
+from inn_automl.search.study import DeviceSearch
+from inn_automl.tasks import objective_of
+from inn_automl.training.trial import Trained
+
+
+@dataclass(frozen=True)
+class SearchedDevice:
+    """What the search found for one device; latencies are predicted."""
+
+    budget: DeviceBudget
+    candidates: list[Candidate]
+    """All widths that were evaluated for any device, with this device's predicted latency."""
+    feasible: list[bool]
+    """Whether each candidate is predicted to keep this device's bounds."""
+    predictor_error: PredictorError
+    reference_ms: float
+    """What the reference model took while predictions were learned; 0 where it is not known."""
+    num_measured: int
+    granularity: Granularity | None
+    hypervolume: list[float]
+    reference: tuple[float, float]
+    stopped: str
+
+
+def search_widths(job: Job, trained: Trained, template: Callable[[], OnnxTemplate]) -> list[SearchedDevice]:
+    """Searches widths for all devices of the budget that can be measured.
+
+    Args:
+        template: makes the exporter, when it is needed.
+
+    Raises:
+        MeasurementError, SpecError: no device could be measured.
+        BackendError, StorageError: the workers or the folder failed; what was found so far is kept.
+    """
+    network = trained.network()
+    latencies: list[DeviceLatency] = []
+    predictions: dict[str, Predict] = {}
+    with job.stage("calibrating"):
+        for device in job.spec.budget.devices:
+            with job.attempt(device, MeasurementError, SpecError):
+                one = DeviceLatency(job, network, device, template)
+                predictions[device.name] = with_memory(job, network, device, template, one.predict)
+                latencies.append(one)
+                for note in one.describe():
+                    job.progress.note(note)
+    with job.stage("searching"):
+        found = _search(job, trained, latencies, predictions)
+        for one in latencies:
+            _conclude(job, one)
+        return found
+
+
+def _conclude(job: Job, latency: DeviceLatency) -> None:
+    """Says what the search's own measurements have told of a device, and keeps them for later jobs."""
+    if latency.num_made:
+        for note in latency.describe():
+            job.progress.note(note)
+        job.progress.note(f"{latency.budget.name}: {latency.num_made} widths were measured in the search")
+    if granularity := latency.granularity():
+        job.progress.note(f"{latency.budget.name}: {granularity.sentence}")
+    latency.keep()
+
+
+def _search(
+    job: Job, trained: Trained, latencies: Sequence[DeviceLatency], predictions: dict[str, Predict]
+) -> list[SearchedDevice]:
+    budget, objective = job.spec.budget.search, objective_of(job.dataset)
+    metric = objective.metric
+
+    def evaluate(batch: list[dict[str, int]]) -> list[float]:
+        return [e.quality for e in job.backend.evaluate(trained, job.dataset, batch, split="validation")]
+
+    def show(progress: SearchProgress) -> None:
+        found = [best[1] for best in progress.best.values() if best is not None]
+        job.progress.update(
+            progress.num_evaluations / progress.max_evaluations,
+            best=f"{metric.brief(max(found))} within the bounds" if found else None,
+            detail=f"{progress.num_evaluations} widths evaluated, {sum(progress.num_measured.values())} measured",
+        )
+
+    outcome = run_search(
+        [
+            DeviceSearch(
+                name=one.budget.name,
+                space=one.space,
+                bounds=one.budget,
+                predict=predictions[one.budget.name],
+                refinement=one,
+            )
+            for one in latencies
+        ],
+        evaluate,
+        budget,
+        job.folder / "search" / "state",
+        seed=job.spec.seed,
+        reference_accuracy=objective.worst(job.dataset),
+        metric=metric,
+        on_batch=show,
+    )
+    if outcome.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return [_searched(one, device, metric) for one, device in zip(latencies, outcome.devices, strict=True)]
+
+
+def _searched(latency: DeviceLatency, outcome: DeviceOutcome, metric: Metric) -> SearchedDevice:
+    offered = [candidate for candidate in outcome.candidates if candidate.prediction.offered]
+    points = [split_point(candidate.widths) for candidate in offered]
+    return SearchedDevice(
+        budget=latency.budget,
+        candidates=[
+            Candidate(
+                widths=widths,
+                precision=precision,
+                **named_qualities(metric.name, quality=candidate.accuracy),
+                params=candidate.prediction.params,
+                macs=candidate.prediction.macs,
+                predicted_latency_ms=candidate.prediction.latency_ms,
+            )
+            for candidate, (widths, precision) in zip(offered, points, strict=True)
+        ],
+        feasible=[candidate.feasible for candidate in offered],
+        predictor_error=latency.error,
+        reference_ms=latency.reference_ms,
+        num_measured=latency.num_measured,
+        granularity=latency.granularity(),
+        hypervolume=list(outcome.hypervolume),
+        reference=outcome.reference,
+        stopped=outcome.reason,
+    )

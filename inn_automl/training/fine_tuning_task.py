@@ -1,0 +1,85 @@
+"""The models of a job that are tuned: each leaves what came of it in files, so that it is tuned once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from inn_automl.core.storage import read_json, write_atomically, write_json
+from inn_automl.evaluation.candidates import Candidates
+from inn_automl.training.fine_tuning import Outcome, Tuned, tune
+from inn_automl.training.trial import Trained
+
+if TYPE_CHECKING:
+    from inn_automl.data import Dataset
+
+
+@dataclass(frozen=True)
+class TuningTask:
+    """One model of a job that is to be tuned."""
+
+    widths: dict[str, int]
+    path: Path
+    """Without an ending: the outcome is in .json, the weights of a tuned model that is kept in .safetensors."""
+    seconds: float
+    seed: int
+    steps: int | None = None
+    """How many to take, however long they take; None for as many as fit."""
+
+    @property
+    def is_done(self) -> bool:
+        return self._outcome.exists()
+
+    @property
+    def weights(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.safetensors")
+
+    @property
+    def _outcome(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.json")
+
+    def read(self) -> Outcome:
+        return Outcome(**read_json(self._outcome))
+
+    def write(self, tuned: Tuned) -> None:
+        """Keeps what came of it, the outcome last."""
+        if tuned.outcome.is_kept:
+            module = tuned.candidate.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+            write_atomically(self.weights, save(tensors))
+        write_json(self._outcome, asdict(tuned.outcome))
+
+
+class Tuner:
+    """Tunes models of one network; what is shared between them is made once, when it is needed."""
+
+    def __init__(self, trained: Trained, dataset: Dataset, *, device: str = "cpu") -> None:
+        self._trained, self._dataset, self._device = trained, dataset, device
+        self._candidates: Candidates | None = None
+
+    def __call__(self, task: TuningTask) -> Outcome:
+        """What came of a task, now or earlier.
+
+        Raises:
+            WidthsError: widths that the network does not allow.
+            StorageError: the outcome cannot be written, or read.
+        """
+        if not task.is_done:
+            if self._candidates is None:
+                network = self._trained.network().to(self._device)
+                self._candidates = Candidates(network, self._dataset, device=self._device)
+            candidates, seconds = self._candidates, task.seconds
+            task.write(tune(candidates, task.widths, self._dataset, seconds=seconds, seed=task.seed, steps=task.steps))
+        return task.read()
+
+
+def load_tuned(trained: Trained, task: TuningTask) -> nn.Module:
+    """The plain module in eval mode that a task kept."""
+    module = trained.network().discretize(task.widths)
+    module.load_state_dict(load_file(task.weights))
+    return module.eval()

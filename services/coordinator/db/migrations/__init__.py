@@ -1,1 +1,0 @@
-"""Migrations, one a file in `versions/`, run by `services.coordinator.db.migrate`."""

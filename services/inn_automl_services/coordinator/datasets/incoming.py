@@ -1,0 +1,114 @@
+"""Bytes on their way in: a folder for each upload, hashed while written, gone with the process that wrote it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from inn_automl.core.errors import DatasetError, StorageError
+from inn_automl.core.object_store import ObjectStore
+from inn_automl_services.coordinator.faults import TooLargeError
+from inn_automl_services.coordinator.settings import Settings
+
+_PREFIX = "incoming-"
+
+
+def incoming_folder(settings: Settings, store: ObjectStore) -> Path:
+    """Where uploads are written: on the disk of a local store, so that a checked one is moved and not copied."""
+    return store.local_path("incoming") or (settings.scratch or Path(tempfile.gettempdir())) / "inn-automl-incoming"
+
+
+class Incoming:
+    """A file that is being received."""
+
+    def __init__(self, folder: Path, filename: str, *, limit_bytes: int) -> None:
+        self.path, self._limit = folder / filename, limit_bytes
+        self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Raises:
+        TooLargeError: more bytes than the limit.
+        StorageError: the disk is full.
+        """
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._limit:
+            raise TooLargeError(f"the dataset is larger than the limit of {self._limit:,} bytes: use fewer samples.")
+        try:
+            left = memoryview(chunk)
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            raise StorageError(f"the upload could not be written ({error.strerror}): try again later.") from error
+        self._digest.update(chunk)
+
+    def finish(self, sha256: str | None) -> str:
+        """Closes the file; returns its hash.
+
+        Raises:
+            DatasetError: it is not the expected one.
+        """
+        os.fsync(self._file.fileno())
+        self._file.close()
+        found = self._digest.hexdigest()
+        if sha256 is not None and found != sha256:
+            raise DatasetError(
+                f"the {self.size_bytes:,} bytes received hash to {found}, not {sha256}: send the file again."
+            )
+        return found
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def receiving(root: Path, filename: str, *, limit_bytes: int) -> Iterator[Incoming]:
+    """A file in a folder of its own, which is deleted at the end.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        clean_abandoned(root)
+        folder, lock = _locked_folder(root)
+    except OSError as error:
+        raise StorageError(f"uploads cannot be written ({error.strerror}): try again later.") from error
+    try:
+        with lock:
+            incoming = Incoming(folder, filename, limit_bytes=limit_bytes)
+            try:
+                yield incoming
+            finally:
+                incoming.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked_folder(root: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        lock = open(folder / ".lock", "wb")  # noqa: SIM115
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / ".lock").exists():
+            return folder, lock
+        lock.close()  # somebody found it before it was locked, and cleaned it
+
+
+def clean_abandoned(root: Path) -> int:
+    """Deletes what processes left that are gone: a lock ends with its process. Returns how many uploads."""
+    num_deleted = 0
+    for folder in root.glob(f"{_PREFIX}*"):
+        with suppress(OSError), open(folder / ".lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+            num_deleted += 1
+    return num_deleted

@@ -1,0 +1,17 @@
+"""What Alembic runs: migrations over the connection that `migrate` has locked."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from inn_automl_services.coordinator.db.migrate import VERSION_TABLE
+from inn_automl_services.coordinator.db.tables import Table
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Table.metadata,
+    version_table=VERSION_TABLE,
+    render_as_batch=True,  # SQLite changes a table by making it anew
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,306 @@
+"""Measurements: a worker asks for one, an agent leases it, times the models and answers.
+
+A measurement belongs to whoever holds its lease token. A lease that is not renewed runs out, and the measurement goes
+to whoever asks next on that device; what the former holder still sends is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from inn_automl.api import measurements as wire
+from inn_automl.api.jobs import JobError
+from inn_automl.api.measurements import MeasurementState
+from inn_automl.core.errors import MeasurementError, SpecError
+from inn_automl.core.spec import DeviceBudget
+from inn_automl.latency.measurement import Protocol, read_measurements
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.db.session import now
+from inn_automl_services.coordinator.db.storable import check_storable
+from inn_automl_services.coordinator.db.tables import Device, Job, Measurement
+from inn_automl_services.coordinator.devices import repository, service
+from inn_automl_services.coordinator.faults import NotFoundError, StaleLeaseError
+from inn_automl_services.coordinator.keys import Caller, hash_secret
+from inn_automl_services.coordinator.runs.lease import holding
+from inn_automl_services.coordinator.settings import Settings
+
+
+def model_path(job_id: str, sha256: str) -> str:
+    """Where a worker puts a model for agents, in the coordinator's storage."""
+    return f"jobs/{job_id}/measuring-models/{sha256}.onnx"
+
+
+# What a worker asks
+
+
+def ask(session: Session, settings: Settings, job_id: str, token: str, asked: wire.NewMeasurement) -> wire.Measurement:
+    """Queues a measurement, or finds the same one that was asked for before; one that failed is queued anew.
+
+    Raises:
+        StaleLeaseError: the worker does not hold the job any more.
+        SpecError: no device, or not a single one, or one that cannot do it.
+        MeasurementError: the protocol cannot be followed.
+    """
+    job = holding(session, job_id, token, lock=True)
+    check_storable(list(asked.models), "models")
+    protocol = Protocol.from_dict(asked.protocol)
+    device = _device_for(session, job, asked.device)
+    budget = asked.device.model_copy(update={"agent": device.name})
+    request: dict[str, Any] = {
+        "device": budget.model_dump(mode="json"),
+        "models": {name: model.model_dump(mode="json") for name, model in asked.models.items()},
+        "protocol": protocol.to_dict(),
+    }
+    canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
+    request_hash = hashlib.sha256(canonical.encode()).hexdigest()
+    measurement = repository.asked_before(session, job.id, request_hash)
+    if measurement is None:
+        measurement = Measurement(
+            id=new_id("msr"),
+            job_id=job.id,
+            request_hash=request_hash,
+            device_budget=request["device"],
+            models=request["models"],
+            protocol=request["protocol"],
+            created_at=now(),
+        )
+        session.add(measurement)
+        _queue(measurement, device)
+    elif measurement.state in (MeasurementState.FAILED.value, MeasurementState.CANCELLED.value):
+        _queue(measurement, device)
+    session.flush()
+    return _show(measurement, device, settings)
+
+
+def progress(session: Session, settings: Settings, job_id: str, token: str, measurement_id: str) -> wire.Measurement:
+    """How a measurement stands; with its results once it is done.
+
+    Raises:
+        StaleLeaseError: the worker does not hold the job any more.
+        NotFoundError: the job has no such measurement.
+    """
+    holding(session, job_id, token)
+    found = repository.measurement_of_job(session, job_id, measurement_id)
+    if found is None:
+        raise NotFoundError(f"the job {job_id} has no measurement {measurement_id}: POST it to get its id.")
+    return _show(*found, settings)
+
+
+def _device_for(session: Session, job: Job, budget: DeviceBudget) -> Device:
+    if budget.agent is not None:
+        device = repository.find_device(session, job.project_id, budget.agent)
+        if device is None:
+            raise SpecError(
+                f"device {budget.name!r} is to be measured by the agent {budget.agent!r}, which is not registered: "
+                f"start it with `inn-automl agent --name {budget.agent}`."
+            )
+    else:
+        devices = repository.devices_of(session, job.project_id, before=None, limit=20)
+        if len(devices) != 1:
+            names = ", ".join(device.name for device in devices)
+            raise SpecError(
+                f"device {budget.name!r} names no agent, and there are several ({names}): set `agent` to one of them."
+                if devices
+                else f"device {budget.name!r} cannot be measured, for no agent is registered: start `inn-automl agent`."
+            )
+        device = devices[0]
+    service.check_budget(device, budget)
+    return device
+
+
+def _queue(measurement: Measurement, device: Device) -> None:
+    measurement.device_id = device.id
+    measurement.state = MeasurementState.QUEUED.value
+    measurement.attempt, measurement.fraction = 0, 0.0
+    measurement.lease_token_hash = measurement.lease_expires_at = None
+    measurement.results = measurement.error = None
+
+
+def _show(measurement: Measurement, device: Device | None, settings: Settings) -> wire.Measurement:
+    state = MeasurementState(measurement.state)
+    return wire.Measurement(
+        id=measurement.id,
+        state=state,
+        fraction=measurement.fraction,
+        agent=measurement.device_budget["agent"],
+        agent_is_away=device is None or service.is_away(device, settings),
+        results=measurement.results if state is MeasurementState.DONE else None,
+        error=JobError(code="measurement_failed", detail=measurement.error) if measurement.error else None,
+    )
+
+
+# What an agent leases and answers
+
+
+def lease(context: Context, caller: Caller, name: str) -> wire.MeasurementLease | None:
+    """The next measurement for a device, or None while there is none. Takes its own transactions: most find nothing.
+
+    Raises:
+        NotFoundError: there is no such device.
+        ForbiddenError: another key registered it.
+    """
+    with context.database.read() as session:
+        device = service.find_own(session, caller, name)
+        waits = repository.anything_waits(session, device.id, now())
+        if not waits and not service.is_stale(device):
+            return None
+    with context.database.write() as session:
+        device = service.find_own(session, caller, name, lock=True)
+        service.touch(device)
+        if repository.in_hand(session, [device.id], now()):
+            return None
+        while (measurement := repository.next_measurement(session, device.id, now())) is not None:
+            if measurement.state == MeasurementState.LEASED.value:
+                service.lose(measurement)
+                session.flush()
+            if measurement.state == MeasurementState.QUEUED.value:
+                return _leased(measurement, context.settings)
+    return None
+
+
+def model(session: Session, caller: Caller, measurement_id: str, token: str, sha256: str) -> tuple[str, int]:
+    """Path and size in bytes of a model's file.
+
+    Raises:
+        NotFoundError: there is no such measurement, or it has no such model.
+        StaleLeaseError: the agent does not hold the measurement any more.
+    """
+    measurement = _held(session, caller, measurement_id, token)
+    for one in measurement.models.values():
+        if one["sha256"] == sha256:
+            return model_path(measurement.job_id, sha256), one["size_bytes"]
+    raise NotFoundError(f"the measurement {measurement_id} has no model {sha256}: its lease lists those it has.")
+
+
+def heartbeat(
+    session: Session, settings: Settings, caller: Caller, measurement_id: str, token: str, fraction: float
+) -> None:
+    """Renews the lease.
+
+    Raises:
+        NotFoundError: there is no such measurement.
+        StaleLeaseError: the agent does not hold it any more, or nobody wants it any more.
+    """
+    measurement = _held(session, caller, measurement_id, token, lock=True)
+    measurement.fraction = max(measurement.fraction, fraction)
+    measurement.lease_expires_at = now() + timedelta(seconds=settings.measurement_lease_s)
+    _touch(session, measurement)
+
+
+def finish(context: Context, caller: Caller, measurement_id: str, token: str, results: dict[str, Any]) -> None:
+    """Takes the results. They are checked outside of the transaction that keeps them, for there may be megabytes.
+
+    Raises:
+        NotFoundError: there is no such measurement.
+        StaleLeaseError: the agent does not hold it any more.
+        MeasurementError: they are not measurements of just the models that were asked for.
+    """
+    with context.database.read() as session:
+        if _is_done(session, caller, measurement_id, token):
+            return
+        measurement = _held(session, caller, measurement_id, token)
+        names, percentile = set(measurement.models), measurement.device_budget["percentile"]
+    checked = _checked(results, names, percentile)
+    with context.database.write() as session:
+        measurement = _held(session, caller, measurement_id, token, lock=True)
+        measurement.results = checked
+        measurement.state = MeasurementState.DONE.value
+        measurement.fraction, measurement.lease_expires_at = 1.0, None
+        _touch(session, measurement)
+
+
+def give_up(session: Session, caller: Caller, measurement_id: str, token: str, detail: str) -> None:
+    """The agent cannot measure this.
+
+    Raises:
+        NotFoundError: there is no such measurement.
+        StaleLeaseError: the agent does not hold it any more.
+    """
+    check_storable(detail, "detail")
+    measurement = _held(session, caller, measurement_id, token, lock=True)
+    service.fail(measurement, detail)
+    _touch(session, measurement)
+
+
+def release(session: Session, caller: Caller, measurement_id: str, token: str) -> None:
+    """The agent gives the lease back: it stops, and the measurement is as if it had not been leased.
+
+    Raises:
+        NotFoundError: there is no such measurement.
+        StaleLeaseError: the agent does not hold it any more.
+    """
+    measurement = _held(session, caller, measurement_id, token, lock=True)
+    measurement.attempt -= 1
+    measurement.state = MeasurementState.QUEUED.value
+    measurement.lease_token_hash = measurement.lease_expires_at = None
+    measurement.fraction = 0.0
+
+
+def _leased(measurement: Measurement, settings: Settings) -> wire.MeasurementLease:
+    token = secrets.token_urlsafe(32)
+    measurement.state = MeasurementState.LEASED.value
+    measurement.attempt += 1
+    measurement.fraction = 0.0
+    measurement.lease_token_hash = hash_secret(token)
+    measurement.lease_expires_at = now() + timedelta(seconds=settings.measurement_lease_s)
+    return wire.MeasurementLease(
+        id=measurement.id,
+        token=token,
+        lease_s=settings.measurement_lease_s,
+        device=DeviceBudget.model_validate(measurement.device_budget),
+        models={name: wire.ModelFile.model_validate(one) for name, one in measurement.models.items()},
+        protocol=measurement.protocol,
+    )
+
+
+def _find(
+    session: Session, caller: Caller, measurement_id: str, token: str, *, lock: bool = False
+) -> tuple[Measurement, Job, bool]:
+    found = repository.find_measurement(session, measurement_id, project_id=caller.project_id, lock=lock)
+    if found is None:
+        raise NotFoundError(f"the project {caller.project!r} has no measurement {measurement_id}: lease one.")
+    measurement, job = found
+    return measurement, job, secrets.compare_digest(measurement.lease_token_hash or "", hash_secret(token))
+
+
+def _held(session: Session, caller: Caller, measurement_id: str, token: str, *, lock: bool = False) -> Measurement:
+    measurement, job, is_holder = _find(session, caller, measurement_id, token, lock=lock)
+    if repository.is_worthless(job):
+        raise StaleLeaseError(f"nobody wants the measurement {measurement_id} any more: its job is {job.state}.")
+    if not is_holder or measurement.state != MeasurementState.LEASED.value:
+        raise StaleLeaseError(f"the lease of the measurement {measurement_id} has ended: lease another one.")
+    return measurement
+
+
+def _is_done(session: Session, caller: Caller, measurement_id: str, token: str) -> bool:
+    # An agent that did not hear our answer sends its results again.
+    measurement, _, is_holder = _find(session, caller, measurement_id, token)
+    return is_holder and measurement.state == MeasurementState.DONE.value
+
+
+def _checked(results: dict[str, Any], names: set[str], percentile: float) -> dict[str, Any]:
+    if set(results) != names:
+        missing, unknown = sorted(names - set(results)), sorted(set(results) - names)
+        faults = [
+            f"{what} {', '.join(map(repr, some))}"
+            for what, some in (("missing", missing), ("unknown", unknown))
+            if some
+        ]
+        raise MeasurementError(f"the results are not those of the models that were leased: {'; '.join(faults)}.")
+    found = read_measurements(results, percentile)
+    for name, one in found.items():
+        check_storable([one.remark, one.environment], f"results.{name}")
+    return {name: one.to_dict() for name, one in found.items()}
+
+
+def _touch(session: Session, measurement: Measurement) -> None:
+    device = repository.device_unless_locked(session, measurement.device_id)
+    if device is not None:
+        service.touch(device)

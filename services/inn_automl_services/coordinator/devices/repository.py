@@ -1,0 +1,127 @@
+"""Queries of devices and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy.orm import Session, defer
+from sqlalchemy.sql.base import ExecutableOption
+
+from inn_automl.api.jobs import ENDED, JobState
+from inn_automl.api.measurements import MeasurementState
+from inn_automl_services.coordinator.db.tables import ApiKey, Device, Job, Measurement
+
+_WORTHLESS = [state.value for state in (*ENDED, JobState.CANCELLING)]
+_OPEN = [MeasurementState.QUEUED.value, MeasurementState.LEASED.value]
+
+
+def find_device(session: Session, project_id: str, name: str, *, lock: bool = False) -> Device | None:
+    query = select(Device).where(Device.project_id == project_id, Device.name == name)
+    return session.scalars(query.with_for_update() if lock else query).one_or_none()
+
+
+def device_unless_locked(session: Session, device_id: str | None) -> Device | None:
+    """A device, locked; None while somebody else holds it, for who has locked a measurement must not wait."""
+    query = select(Device).where(Device.id == device_id).with_for_update(skip_locked=True)
+    return session.scalars(query).one_or_none()
+
+
+def devices_of(session: Session, project_id: str, *, before: str | None, limit: int) -> Sequence[Device]:
+    """Newest first; those older than the id `before`."""
+    query = select(Device).where(Device.project_id == project_id)
+    if before is not None:
+        query = query.where(Device.id < before)
+    return session.scalars(query.order_by(Device.id.desc()).limit(limit)).all()
+
+
+def find_key(session: Session, key_id: str) -> ApiKey | None:
+    return session.get(ApiKey, key_id)
+
+
+def in_hand(session: Session, device_ids: Sequence[str], at: datetime) -> dict[str, str]:
+    """The measurement that each device holds an unexpired lease of, for a job that wants it."""
+    query = (
+        select(Measurement.device_id, Measurement.id)
+        .join(Job, Job.id == Measurement.job_id)
+        .where(Measurement.device_id.in_(device_ids), _leased_at(at), Job.state.not_in(_WORTHLESS))
+    )
+    return {device_id: found for device_id, found in session.execute(query) if device_id is not None}
+
+
+def next_measurement(session: Session, device_id: str, at: datetime) -> Measurement | None:
+    """The oldest one that waits for the device, or whose lease ran out; locked."""
+    query = _waiting(device_id, at).options(_without_results())
+    return session.scalars(query.with_for_update(of=Measurement, skip_locked=True)).one_or_none()
+
+
+def anything_waits(session: Session, device_id: str, at: datetime) -> bool:
+    return session.execute(_waiting(device_id, at).with_only_columns(Measurement.id)).first() is not None
+
+
+def open_measurements(session: Session, device_id: str) -> Sequence[Measurement]:
+    """What is queued or leased; locked."""
+    query = select(Measurement).where(Measurement.device_id == device_id, Measurement.state.in_(_OPEN))
+    return session.scalars(query.with_for_update()).all()
+
+
+def find_measurement(
+    session: Session, measurement_id: str, *, project_id: str, lock: bool = False
+) -> tuple[Measurement, Job] | None:
+    """A measurement without its results, and its job."""
+    query = (
+        select(Measurement, Job)
+        .join(Job, Job.id == Measurement.job_id)
+        .where(Measurement.id == measurement_id, Job.project_id == project_id)
+        .options(_without_results())
+    )
+    found = session.execute(query.with_for_update(of=Measurement) if lock else query).one_or_none()
+    return None if found is None else (found[0], found[1])
+
+
+def measurement_of_job(session: Session, job_id: str, measurement_id: str) -> tuple[Measurement, Device | None] | None:
+    """A measurement without its results, and its device where that was not removed."""
+    query = (
+        select(Measurement, Device)
+        .outerjoin(Device, Device.id == Measurement.device_id)
+        .where(Measurement.id == measurement_id, Measurement.job_id == job_id)
+        .options(_without_results())
+    )
+    found = session.execute(query).one_or_none()
+    return None if found is None else (found[0], found[1])
+
+
+def asked_before(session: Session, job_id: str, request_hash: str) -> Measurement | None:
+    query = select(Measurement).where(Measurement.job_id == job_id, Measurement.request_hash == request_hash)
+    return session.scalars(query.options(_without_results())).one_or_none()
+
+
+def is_worthless(job: Job) -> bool:
+    """Whether nobody wants the job's measurements any more."""
+    return job.state in _WORTHLESS
+
+
+def _without_results() -> ExecutableOption:
+    # They may be megabytes, and are wanted once.
+    return defer(Measurement.results)
+
+
+def _waiting(device_id: str, at: datetime) -> Select[Measurement]:
+    expired = and_(Measurement.state == MeasurementState.LEASED.value, Measurement.lease_expires_at <= at)
+    return (
+        select(Measurement)
+        .join(Job, Job.id == Measurement.job_id)
+        .where(
+            Measurement.device_id == device_id,
+            Measurement.state.in_(_OPEN),  # what the index is over
+            or_(Measurement.state == MeasurementState.QUEUED.value, expired),
+            Job.state.not_in(_WORTHLESS),
+        )
+        .order_by(Measurement.id)
+        .limit(1)
+    )
+
+
+def _leased_at(at: datetime) -> ColumnElement[bool]:
+    return and_(Measurement.state == MeasurementState.LEASED.value, Measurement.lease_expires_at > at)

@@ -1,0 +1,86 @@
+"""What runs the attempts at jobs: a Ray cluster, or whatever stands in for it."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from inn_automl.core.errors import BackendError
+
+
+class RunnerAwayError(BackendError):
+    """The cluster does not answer right now; the same call may succeed later."""
+
+
+class RunState(StrEnum):
+    """As the runner sees it; what the job made of it is the coordinator's to know."""
+
+    PENDING = "pending"
+    """Waits for resources; its process was not started yet."""
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Order:
+    """An attempt at a job that is to be started."""
+
+    job_id: str
+    attempt: int
+    submission_id: str
+    """Starting the same one again does nothing."""
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An attempt, as the runner sees it."""
+
+    submission_id: str
+    job_id: str
+    state: RunState
+    message: str = ""
+    """How it ended, in the runner's words."""
+    began: bool = True
+    """False for one that ended before its process was started: the cluster had no room for it."""
+    ended_at: datetime | None = None
+
+
+class Runner(abc.ABC):
+    """Starts, watches and stops runs. Every method may raise `RunnerAwayError`; all may be called again."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """
+        Raises:
+            RunnerAwayError: nothing can be started now.
+        """
+
+    @abc.abstractmethod
+    def submit(self, order: Order) -> None:
+        """Hands a run over; returns before it begins.
+
+        Raises:
+            BackendError: the runner refuses it.
+        """
+
+    @abc.abstractmethod
+    def runs(self) -> dict[str, Run]:
+        """Every run of this coordinator's installation that the runner knows, by submission id."""
+
+    @abc.abstractmethod
+    def stop(self, submission_id: str) -> None:
+        """Ends a run and its children; returns before they are gone. One that is not there is as good as stopped."""
+
+    @abc.abstractmethod
+    def log(self, submission_id: str) -> str:
+        """What a run has printed so far; empty for one that is not there."""
+
+    @abc.abstractmethod
+    def forget(self, submission_id: str) -> None:
+        """Drops the runner's record of a run that has ended."""
+
+    def close(self) -> None:  # noqa: B027 - most runners hold nothing
+        """Frees what the runner holds."""

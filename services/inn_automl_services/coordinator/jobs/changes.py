@@ -1,0 +1,114 @@
+"""The one way in which a job changes its state: `lifecycle` decides, the row and its events follow."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from inn_automl.api.jobs import JobError, JobKind, JobState
+from inn_automl.api.measurements import MeasurementState
+from inn_automl_services.coordinator.db.session import now
+from inn_automl_services.coordinator.db.tables import Job, JobEvent, Measurement
+from inn_automl_services.coordinator.jobs.lifecycle import Claimed, Do, Event, move
+from inn_automl_services.coordinator.keys import hash_secret
+
+FIRST_DELAY_S, MAX_DELAY_S = 2.0, 120.0
+"""Before an attempt after a lost one; doubled each time."""
+
+
+def apply(session: Session, job: Job, event: Event, *, error: JobError | None = None) -> None:
+    """Moves a job that this session has locked, and writes the event that watchers see.
+
+    Args:
+        error: why the run failed or was lost; kept on the job if that ends it, else told as a note.
+
+    Raises:
+        ConflictError: the event is impossible in the job's state; nothing is changed.
+    """
+    before = JobState(job.state)
+    done = move(before, event, attempts_left=job.attempt < job.max_attempts)
+    match done.do:
+        case Do.NOTHING:
+            pass
+        case Do.LEASE:
+            raise ValueError("a claim goes through `claim`, which makes the lease")
+        case Do.RELEASE:
+            _release(session, job)
+            delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** max(0, job.attempt - 1))
+            job.available_at = now() + timedelta(seconds=delay_s)
+            if error is not None:
+                note(session, job, f"attempt {job.attempt} of {job.max_attempts}: {error.detail} It is started again.")
+        case Do.FINISH:
+            _release(session, job)
+            _cancel_measurements(session, job)
+            job.finished_at = now()
+            if done.state is JobState.FAILED:
+                job.error = (error or _lost(job)).model_dump()
+                tell(session, job, "error", job.error)
+        case Do.RESET:
+            job.attempt, job.error, job.finished_at, job.available_at = 0, None, None, now()
+            job.progress = None
+    if done.state is not before:
+        job.state = done.state.value
+        tell(session, job, "state", {"state": done.state.value, "attempt": job.attempt})
+
+
+def claim(session: Session, job: Job, *, lease_s: float) -> str:
+    """Begins an attempt at a queued job that this session has locked; returns the lease token, which is not kept.
+
+    Raises:
+        ConflictError: the job is not queued.
+    """
+    done = move(JobState(job.state), Claimed(JobKind(job.kind)), attempts_left=True)
+    token = secrets.token_urlsafe(32)
+    job.state = done.state.value
+    job.attempt += 1
+    job.lease_token_hash = hash_secret(token)
+    job.lease_expires_at = now() + timedelta(seconds=lease_s)
+    job.submission_id = f"{job.id}-{job.attempt}-{secrets.token_hex(4)}"
+    job.started_at = job.started_at or now()
+    job.progress = {"stage": "starting", "fraction": 0.0}
+    tell(session, job, "state", {"state": done.state.value, "attempt": job.attempt})
+    return token
+
+
+def tell(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
+    """Writes an event for those who watch the job."""
+    session.add(JobEvent(job_id=job.id, kind=kind, data=data, at=now()))
+
+
+def note(session: Session, job: Job, message: str) -> None:
+    """Keeps a remark on the job, once, and tells it."""
+    if message not in job.notes:
+        job.notes = [*job.notes, message]
+        tell(session, job, "note", {"message": message})
+
+
+def _release(session: Session, job: Job) -> None:
+    """The attempt is over: its costs are kept, its token is worth nothing. What it asked to have measured goes on."""
+    job.lease_token_hash = job.lease_expires_at = None
+    job.cost_before = {key: job.cost_before.get(key, 0.0) + value for key, value in job.cost.items()}
+    job.cost = dict.fromkeys(job.cost, 0.0)
+
+
+def _cancel_measurements(session: Session, job: Job) -> None:
+    session.execute(
+        update(Measurement)
+        .where(Measurement.job_id == job.id)
+        .where(Measurement.state.in_([MeasurementState.QUEUED.value, MeasurementState.LEASED.value]))
+        .values(state=MeasurementState.CANCELLED.value, lease_token_hash=None, lease_expires_at=None)
+    )
+
+
+def _lost(job: Job) -> JobError:
+    return JobError(
+        code="run_lost",
+        detail=(
+            f"its worker stopped {job.attempt} times without a word, the last time in stage "
+            f"{(job.progress or {}).get('stage', 'starting')}: look at the logs, free memory on the workers, and retry."
+        ),
+    )

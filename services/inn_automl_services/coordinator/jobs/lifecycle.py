@@ -1,0 +1,171 @@
+"""How a job moves: the legal moves, and a pure function from (state, event) to (state, what to do).
+
+queued -> training -> searching -> measuring -> publishing -> succeeded
+   running -> queued            its run was lost, or failed in a way that another attempt may not
+   any that has not ended -> failed
+   queued -> cancelled;  running -> cancelling -> cancelled
+   failed, cancelled -> queued  when a user retries it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from inn_automl.api.jobs import ENDED, RUNNING, JobKind, JobState
+from inn_automl_services.coordinator.faults import ConflictError
+
+_Q, _F, _C = JobState.QUEUED, JobState.FAILED, JobState.CANCELLED
+
+MOVES: frozenset[tuple[JobState, JobState]] = frozenset(
+    {(_Q, state) for state in RUNNING}
+    | {(before, after) for i, before in enumerate(RUNNING) for after in RUNNING[i + 1 :]}
+    | {(state, after) for state in RUNNING for after in (_Q, _F, JobState.CANCELLING, JobState.SUCCEEDED)}
+    | {(_Q, _F), (_Q, _C), (JobState.CANCELLING, _C)}
+    | {(_F, _Q), (_C, _Q)}
+)
+"""Every pair of states that a job may go from and to."""
+
+FIRST_STATE = {
+    JobKind.SEARCH: JobState.TRAINING,
+    JobKind.EXTEND: JobState.SEARCHING,
+    JobKind.DISCRETIZE: JobState.PUBLISHING,
+}
+"""Where a run of each kind begins."""
+
+STATE_OF_STAGE = {
+    "starting": None,
+    "checking": None,
+    "training": JobState.TRAINING,
+    "calibrating": JobState.SEARCHING,
+    "searching": JobState.SEARCHING,
+    "measuring": JobState.MEASURING,
+    "tuning": JobState.MEASURING,
+    "publishing": JobState.PUBLISHING,
+}
+"""The state that a run's stage puts its job into; None for those that leave it as it is."""
+
+
+class Do(Enum):
+    """What a move asks for beyond the state."""
+
+    NOTHING = auto()
+    LEASE = auto()
+    """Begin a new attempt under a new lease."""
+    RELEASE = auto()
+    """End the attempt's lease: whatever it still sends is refused, and its run is stopped."""
+    FINISH = auto()
+    """As RELEASE, and the job has ended."""
+    RESET = auto()
+    """Queue it as if it were new: attempts are counted from 0 again."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The dispatcher takes it."""
+
+    kind: JobKind
+
+
+@dataclass(frozen=True)
+class StageReached:
+    """Its run says which stage it is in."""
+
+    stage: str
+
+
+@dataclass(frozen=True)
+class RunSucceeded:
+    """Its run delivered the result."""
+
+
+@dataclass(frozen=True)
+class RunFailed:
+    """Its run ended without a result."""
+
+    retryable: bool
+
+
+@dataclass(frozen=True)
+class RunLost:
+    """Its run was not heard of until the lease ended, or Ray says that it is gone."""
+
+
+@dataclass(frozen=True)
+class CancelRequested:
+    """A user cancels it."""
+
+
+@dataclass(frozen=True)
+class RunStopped:
+    """The run of a job that was to be cancelled is gone."""
+
+
+@dataclass(frozen=True)
+class RetryRequested:
+    """A user wants another try."""
+
+
+Event = (
+    Claimed | StageReached | RunSucceeded | RunFailed | RunLost | CancelRequested | RunStopped | RetryRequested
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where a job goes, and what that asks for."""
+
+    state: JobState
+    do: Do = Do.NOTHING
+
+
+def move(state: JobState, event: Event, *, attempts_left: bool) -> Move:
+    """What an event does to a job.
+
+    Args:
+        attempts_left: whether the job may be started once more.
+
+    Raises:
+        ConflictError: the event is impossible in this state.
+    """
+    running = state in RUNNING
+    match event:
+        case Claimed(kind) if state is _Q:
+            return Move(FIRST_STATE[kind], Do.LEASE)
+        case StageReached(stage) if running:
+            reached = STATE_OF_STAGE[stage]
+            # Stages that were finished before are passed again in a moment: a job never seems to go back.
+            forward = reached is not None and RUNNING.index(reached) > RUNNING.index(state)
+            return Move(reached if forward and reached else state)
+        case StageReached() if state is JobState.CANCELLING:
+            return Move(state)
+        case RunSucceeded() if running:
+            return Move(JobState.SUCCEEDED, Do.FINISH)
+        case RunFailed(retryable) if running:
+            return Move(_Q, Do.RELEASE) if retryable and attempts_left else Move(_F, Do.FINISH)
+        case RunLost() if running:
+            return Move(_Q, Do.RELEASE) if attempts_left else Move(_F, Do.FINISH)
+        case RunSucceeded() | RunFailed() | RunLost() | RunStopped() if state is JobState.CANCELLING:
+            return Move(_C, Do.FINISH)
+        case CancelRequested() if state is _Q:
+            return Move(_C, Do.FINISH)
+        case CancelRequested() if running:
+            return Move(JobState.CANCELLING)
+        case CancelRequested() if state in (JobState.CANCELLING, _C):
+            return Move(state)
+        case RetryRequested() if state in (_F, _C):
+            return Move(_Q, Do.RESET)
+    ended = " and has ended" if state in ENDED else ""
+    raise ConflictError(f"the job is {state}{ended}: {_WANTS[type(event)]}.")
+
+
+_WANTS = {
+    Claimed: "only a queued job can be started",
+    StageReached: "only a running job has stages",
+    RunSucceeded: "only a running job can succeed",
+    RunFailed: "only a running job can fail",
+    RunLost: "only a running job can be lost",
+    RunStopped: "only a job that is being cancelled waits for its run to stop",
+    CancelRequested: "only a job that has not ended can be cancelled",
+    RetryRequested: "only a failed or cancelled job can be retried",
+}

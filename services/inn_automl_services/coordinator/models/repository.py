@@ -1,0 +1,53 @@
+"""Queries of what succeeded jobs found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Text, and_, cast, select
+from sqlalchemy.orm import Session
+
+from inn_automl_services.coordinator.db.tables import Artifact, Job, JobDevice
+
+
+def fronts_as_text(
+    session: Session, project_id: str, job_id: str, device: str | None = None
+) -> tuple[str | None, list[str]]:
+    """The job's kind and state, and the stored JSON of its devices' results in order (of one device, if it is named).
+
+    Returns:
+        None and nothing where there is no such job.
+    """
+    wanted = JobDevice.job_id == Job.id
+    query = (
+        select(Job.state, cast(JobDevice.result, Text))
+        .outerjoin(JobDevice, wanted if device is None else and_(wanted, JobDevice.name == device))
+        .where(Job.id == job_id, Job.project_id == project_id)
+        .order_by(JobDevice.position)
+    )
+    rows = session.execute(query).all()
+    return (rows[0][0] if rows else None), [text for _, text in rows if text is not None]
+
+
+def device_names(session: Session, job_id: str) -> Sequence[str]:
+    return session.scalars(select(JobDevice.name).where(JobDevice.job_id == job_id).order_by(JobDevice.position)).all()
+
+
+def device_results(session: Session, job_id: str) -> dict[str, dict[str, Any]]:
+    query = select(JobDevice.name, JobDevice.result).where(JobDevice.job_id == job_id).order_by(JobDevice.position)
+    return {row.name: row.result for row in session.execute(query)}
+
+
+def device_result(session: Session, job_id: str, device: str) -> dict[str, Any] | None:
+    query = select(JobDevice.result).where(JobDevice.job_id == job_id, JobDevice.name == device)
+    return session.scalars(query).one_or_none()
+
+
+def find_artifact(session: Session, job_id: str, path: str) -> Artifact | None:
+    return session.scalars(select(Artifact).where(Artifact.job_id == job_id, Artifact.path == path)).one_or_none()
+
+
+def bundles(session: Session, job_id: str) -> Sequence[Artifact]:
+    query = select(Artifact).where(Artifact.job_id == job_id, Artifact.path.like("bundles/%.zip"))
+    return session.scalars(query.order_by(Artifact.path)).all()

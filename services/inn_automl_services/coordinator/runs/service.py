@@ -1,0 +1,164 @@
+"""What a run is told, and what becomes of its reports. Everything is guarded by the lease token on the locked job."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from inn_automl.api.jobs import DiscretizeJob, JobCost, JobError, JobKind, JobState
+from inn_automl.api.runs import Artifact, RunAnswer, RunFailure, RunHeartbeat, RunOrder, RunResult
+from inn_automl.core.errors import InputError
+from inn_automl.core.object_store import ObjectStore
+from inn_automl.core.spec import JobSpec
+from inn_automl_services.coordinator.context import Context
+from inn_automl_services.coordinator.db.session import now
+from inn_automl_services.coordinator.db.storable import check_storable
+from inn_automl_services.coordinator.db.tables import Job
+from inn_automl_services.coordinator.jobs import changes
+from inn_automl_services.coordinator.jobs.lifecycle import STATE_OF_STAGE, RunFailed, RunSucceeded, StageReached
+from inn_automl_services.coordinator.keys import hash_secret
+from inn_automl_services.coordinator.runs import repository
+from inn_automl_services.coordinator.runs.lease import holding
+from inn_automl_services.coordinator.settings import Settings
+
+SECONDS_BETWEEN_EVENTS_S = 2.0
+"""Progress is kept with every heartbeat and told to watchers this often, and at every change of the stage."""
+MAX_NOTES = 200
+"""Of one job: what a run says beyond that is in its log."""
+
+
+def job_folder(job_id: str) -> str:
+    """Where a job's files lie in the storage."""
+    return f"jobs/{job_id}"
+
+
+def order(session: Session, context: Context, job_id: str, token: str) -> RunOrder:
+    """All that the run needs to know."""
+    job = holding(session, job_id, token)
+    settings, dataset = context.settings, repository.dataset_of(session, job)
+    return RunOrder(
+        job_id=job.id,
+        attempt=job.attempt,
+        kind=JobKind(job.kind),
+        spec=JobSpec.model_validate(job.spec),
+        widths=DiscretizeJob.model_validate(job.widths) if job.widths else None,
+        storage_url=context.store.child(job_folder(job.id)).url,
+        parent_storage_url=context.store.child(job_folder(job.parent_id)).url if job.parent_id else None,
+        dataset_url=context.store.child(dataset.path).url if dataset else None,
+        dataset_sha256=dataset.sha256 if dataset else None,
+        dataset_filename=dataset.filename if dataset else None,
+        project=repository.project_name(session, job),
+        mlflow_uri=settings.mlflow_url,
+        heartbeat_s=settings.heartbeat_s,
+    )
+
+
+def heartbeat(session: Session, settings: Settings, job_id: str, token: str, beat: RunHeartbeat) -> RunAnswer:
+    """Keeps what the run reports, and its lease for as long again.
+
+    The lease of a run that is to stop is not made longer: one that hangs loses it.
+
+    Raises:
+        StaleLeaseError: another attempt holds the job, or it has ended.
+        InputError: an unknown stage, or text that cannot be stored.
+    """
+    check_storable(beat.model_dump(mode="json"), "body")
+    if beat.progress and beat.progress.stage not in STATE_OF_STAGE:
+        known = ", ".join(STATE_OF_STAGE)
+        raise InputError(f"body.progress.stage {beat.progress.stage!r:.80} is no stage: give one of {known}.")
+    job = holding(session, job_id, token, lock=True)
+    _charge(session, job, beat.cost)
+    if job.state == JobState.CANCELLING:
+        return RunAnswer(cancel=True)
+    job.lease_expires_at = now() + timedelta(seconds=settings.lease_s)
+    for message in beat.notes:
+        if len(job.notes) < MAX_NOTES:
+            changes.note(session, job, message)
+    if beat.progress:
+        before = (job.progress or {}).get("stage")
+        changes.apply(session, job, StageReached(beat.progress.stage))
+        job.progress = beat.progress.model_dump(mode="json")
+        told_at = repository.last_told_at(session, job.id)
+        due = told_at is None or now() - told_at >= timedelta(seconds=SECONDS_BETWEEN_EVENTS_S)
+        if due or beat.progress.stage != before:
+            changes.tell(session, job, "progress", job.progress)
+    return RunAnswer(cancel=False)
+
+
+def check_files(session: Session, store: ObjectStore, job_id: str, token: str, artifacts: list[Artifact]) -> None:
+    """Makes sure that what a result promises is in the storage.
+
+    Raises:
+        StaleLeaseError: the run does not hold the job, nor has it delivered its result.
+        InputError: a file is missing or has another size.
+        StorageError: the storage is away.
+    """
+    if not _delivered(session, job_id, token):
+        holding(session, job_id, token)
+    present = store.files(job_folder(job_id))
+    for artifact in artifacts:
+        size_bytes = present.get(f"{job_folder(job_id)}/{artifact.path}")
+        if size_bytes != artifact.size_bytes:
+            found = "is missing" if size_bytes is None else f"has {size_bytes} bytes"
+            raise InputError(
+                f"the artifact {artifact.path!r:.200} {found} in the storage, it should have "
+                f"{artifact.size_bytes} bytes: write it again."
+            )
+
+
+def succeed(session: Session, job_id: str, token: str, outcome: RunResult) -> None:
+    """Keeps the result and ends the job. A result that comes a second time, its answer having been lost, is welcome.
+
+    Raises:
+        StaleLeaseError: another attempt holds the job, or it has ended otherwise.
+        InputError: there is no result, or it cannot be stored.
+    """
+    check_storable(outcome.model_dump(mode="json"), "body")
+    if (locked := repository.find_locked(session, job_id)) and _delivered(session, locked.id, token):
+        return
+    job = holding(session, job_id, token, lock=True)
+    if outcome.result is None and job.kind != JobKind.DISCRETIZE:
+        raise InputError(f"body.result is null: a job of the kind {job.kind} has a result, send it.")
+    _charge(session, job, outcome.cost)
+    if job.state != JobState.CANCELLING:
+        devices = outcome.result.devices if outcome.result else []
+        repository.replace_outcome(session, job.id, devices, outcome.artifacts)
+        job.mlflow_page = outcome.mlflow_page
+        job.progress = {"stage": "publishing", "fraction": 1.0}
+        told = {"devices": [device.name for device in devices], "run": _mark(token)}
+        changes.tell(session, job, "result", told)
+    changes.apply(session, job, RunSucceeded())
+
+
+def fail(session: Session, job_id: str, token: str, failure: RunFailure) -> None:
+    """Ends the run, and the job with it unless another attempt may do better.
+
+    Raises:
+        StaleLeaseError: another attempt holds the job, or it has ended.
+        InputError: text that cannot be stored.
+    """
+    check_storable(failure.model_dump(mode="json"), "body")
+    job = holding(session, job_id, token, lock=True)
+    _charge(session, job, failure.cost)
+    error = JobError(code=failure.code, detail=failure.detail)
+    changes.apply(session, job, RunFailed(failure.retryable), error=error)
+
+
+def _charge(session: Session, job: Job, cost: JobCost) -> None:
+    """Keeps the attempt's cost so far; what it grew by counts against the project's hours of GPUs."""
+    grown_s = cost.gpu_s - job.cost.get("gpu_s", 0.0)
+    if grown_s > 0:
+        repository.add_gpu_seconds(session, job.project_id, grown_s)
+    job.cost = {key: max(value, job.cost.get(key, 0.0)) for key, value in cost.model_dump().items()}
+
+
+def _mark(token: str) -> str:
+    """Tells the run that delivered a result from all others; worth nothing as a token."""
+    return hash_secret(token)[:16]
+
+
+def _delivered(session: Session, job_id: str, token: str) -> bool:
+    """Whether this very run has delivered the job's result."""
+    event = repository.last_event(session, job_id, "result")
+    return event is not None and event.data.get("run") == _mark(token)

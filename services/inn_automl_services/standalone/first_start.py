@@ -1,0 +1,56 @@
+"""The secrets of a home, the database's schema and the keys in it, made where they are missing. Run as a process of its
+own, so that the supervisor stays small: `python -m inn_automl_services.standalone.first_start HOME`."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from inn_automl.api.access import NewProject, Role
+from inn_automl_services.coordinator.db.migrate import upgrade
+from inn_automl_services.coordinator.db.session import Database, make_engine
+from inn_automl_services.coordinator.keys import SECRET_PREFIX
+from inn_automl_services.coordinator.projects import repository
+from inn_automl_services.coordinator.projects.service import create_project, ensure_project_and_keys
+from inn_automl_services.standalone.home import Home, Secrets
+
+PROJECT = "default"
+MAX_RUNNING_JOBS = 1000
+"""Of the project; the stack's own limit is smaller."""
+
+
+def prepare(home: Home) -> Secrets:
+    """Makes the secrets, migrates the database and sees to it that the secrets' keys are in it."""
+    known = home.read_secrets() or _write(home)
+    upgrade(home.database_url)
+    database = Database(make_engine(home.database_url))
+    try:
+        with database.write() as session:
+            if repository.find_project(session, PROJECT) is None:
+                create_project(session, NewProject(name=PROJECT, max_running_jobs=MAX_RUNNING_JOBS))
+        ensure_project_and_keys(database, PROJECT, {Role.ADMIN: known.user_key, Role.AGENT: known.agent_key})
+    finally:
+        database.engine.dispose()
+    return known
+
+
+def _write(home: Home) -> Secrets:
+    """New secrets, in a file that only its owner may read from the start."""
+    user_key, agent_key = (SECRET_PREFIX + secrets.token_urlsafe(32) for _ in range(2))
+    made = Secrets(user_key, agent_key, ray_token=secrets.token_hex(32))
+    partial = home.secrets.with_name(f".{home.secrets.name}.part")
+    partial.unlink(missing_ok=True)
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump(asdict(made), file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, home.secrets)
+    return made
+
+
+if __name__ == "__main__":
+    prepare(Home(Path(sys.argv[1])))

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from inn_automl.integral.conversion.reconstruction import RULES, Compensator
+from torch import Tensor, nn
+
+from inn_automl.core.errors import InputError, WidthsError
+from inn_automl.data import Dataset
+from inn_automl.evaluation.candidates import (
+    Candidates,
+    Evaluation,
+    Samples,
+    calibration_samples,
+    count_correct,
+    evaluate_widths,
+    score_of,
+    split_samples,
+    use_channels_last,
+)
+from inn_automl.integral import IntegralNetwork
+from inn_automl.integral.batch_norm import reestimate_normalization
+from inn_automl.models import build
+from inn_automl.tasks import Score
+from inn_automl.tasks.classification import wilson
+
+
+def dataset_of(x: np.ndarray, num_train: int = 60) -> Dataset:
+    axes = (0, *range(2, x.ndim))
+    order = np.random.default_rng(1).permutation(len(x))
+    train, validation, test = np.split(order, [num_train, num_train + (len(x) - num_train) // 2])
+    raw = x[train].astype(np.float32)
+    return Dataset(
+        name="made",
+        x=x,
+        y=np.arange(len(x), dtype=np.int64) % 3,
+        classes=("a", "b", "c"),
+        train=train,
+        validation=validation,
+        test=test,
+        mean=raw.mean(axes),
+        std=raw.std(axes),
+        fingerprint="made",
+    )
+
+
+@pytest.fixture(scope="module")
+def images() -> Dataset:
+    return dataset_of(np.random.default_rng(0).integers(0, 256, (100, 2, 8, 8)).astype(np.uint8))
+
+
+@pytest.fixture
+def network() -> IntegralNetwork:
+    torch.manual_seed(0)
+    return IntegralNetwork(build("convnet", (2, 8, 8), 3, width=0.5, depth=2), torch.zeros(2, 2, 8, 8)).eval()
+
+
+def share(num_correct: int, num_samples: int) -> Score:
+    return Score(num_correct / num_samples, wilson(num_correct, num_samples), num_samples)
+
+
+def reference_accuracy(network: IntegralNetwork, widths: dict[str, int], dataset: Dataset, split: str) -> int:
+    """The same by hand: batch statistics of the training samples, then the split with those."""
+    module = network.discretize(widths)
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = 1.0
+        norm.train()
+
+    def standardized(indices: np.ndarray) -> Tensor:
+        raw = dataset.x[indices].astype(np.float32)
+        return torch.tensor((raw - dataset.mean[:, None, None]) / dataset.std[:, None, None])
+
+    with torch.no_grad():
+        module(standardized(dataset.train))
+        module.eval()
+        predicted = module(standardized(getattr(dataset, split))).argmax(1).numpy()
+    return int((predicted == dataset.y[getattr(dataset, split)]).sum())
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_accuracy_is_that_of_the_discretized_network_on_the_split(
+    images: Dataset, network: IntegralNetwork, split: str
+) -> None:
+    for widths in (network.smallest_widths, network.uniform_widths(0.6), network.full_widths):
+        evaluation = evaluate_widths(network, widths, images, split=split)
+        expected = reference_accuracy(network, widths, images, split)
+        assert evaluation == Evaluation(share(expected, len(getattr(images, split))), num_calibration=60)
+        assert evaluation.quality == expected / len(getattr(images, split))
+
+
+def test_the_network_itself_is_left_alone(images: Dataset, network: IntegralNetwork) -> None:
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    evaluate_widths(network, network.smallest_widths, images)
+    assert not network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_candidate_is_a_plain_module_ready_for_export(images: Dataset, network: IntegralNetwork) -> None:
+    made = Candidates(network.train(), images).make(network.uniform_widths(0.5))
+    assert not any(m.training for m in made.module.modules())
+    assert not any(type(m).__module__.startswith("inn_automl.integral") for m in made.module.modules())
+    assert made.score == score_of(made.module, split_samples(images, "validation"))
+    assert made.num_calibration == 60
+
+
+def test_a_candidate_is_what_serves_the_validation_split_best(images: Dataset, network: IntegralNetwork) -> None:
+    candidates, validation = Candidates(network, images), split_samples(images, "validation")
+    compensator = Compensator(network, calibration_samples(images).standardized(slice(None)))
+    for widths in (network.smallest_widths, network.uniform_widths(0.6)):
+        correct = [reference_accuracy(network, widths, images, "validation")]
+        for rule in RULES:
+            module = compensator.discretize(widths, rule)
+            reestimate_normalization(module, (x for x, _ in calibration_samples(images).batches()))
+            correct.append(count_correct(module.eval(), validation))
+        made, again = candidates.make(widths), candidates.make(widths)
+        assert made.score.quality == max(correct) / len(validation)
+        assert made.is_fitted == (max(correct) > correct[0])
+        assert (again.score, again.is_fitted) == (made.score, made.is_fitted)
+
+
+def test_the_full_width_is_the_network_itself(images: Dataset, network: IntegralNetwork) -> None:
+    made = Candidates(network, images).make(network.full_widths)
+    assert not made.is_fitted
+    correct = reference_accuracy(network, network.full_widths, images, "validation")
+    assert made.score.quality == correct / len(images.validation)
+
+
+def test_too_few_samples_to_fit_leave_weights_as_they_are(images: Dataset, network: IntegralNetwork) -> None:
+    assert not Candidates(network, images, num_calibration=12).make(network.smallest_widths).is_fitted
+
+
+def test_calibration_takes_the_same_samples_for_every_width(images: Dataset, network: IntegralNetwork) -> None:
+    assert torch.equal(calibration_samples(images, 20).x, calibration_samples(images, 20).x)
+    drawn = {one.tobytes() for one in calibration_samples(images, 20).x.numpy()}
+    assert len(drawn) == 20
+    assert drawn < {one.tobytes() for one in images.x[images.train]}
+    evaluation = evaluate_widths(network, network.full_widths, images, num_calibration=20)
+    assert evaluation.num_calibration == 20
+
+
+def test_a_network_without_statistics_uses_no_calibration(images: Dataset) -> None:
+    module = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    network = IntegralNetwork(module, torch.zeros(2, 2, 8, 8))
+    assert evaluate_widths(network, network.smallest_widths, images).num_calibration == 0
+
+
+def test_wrong_splits_and_widths_are_refused(images: Dataset, network: IntegralNetwork) -> None:
+    with pytest.raises(InputError, match=r"'val'.*validation"):
+        evaluate_widths(network, network.full_widths, images, split="val")
+    with pytest.raises(WidthsError):
+        evaluate_widths(network, {**network.full_widths, network.groups[0].name: 10_000}, images)
+
+
+def test_samples_keep_their_type_and_are_standardized_by_the_training_split(images: Dataset) -> None:
+    samples = split_samples(images, "train")
+    assert samples.x.dtype == torch.uint8
+    x = samples.standardized(slice(None))
+    assert x.dtype == torch.float32
+    torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x.std((0, 2, 3), correction=0), torch.ones(2), atol=1e-4, rtol=0)
+    assert torch.equal(samples.standardized(torch.tensor([3, 1])), x[[3, 1]])
+
+
+@given(num=st.integers(2, 70), batch_size=st.integers(1, 80))
+def test_batches_cover_all_samples_in_order_and_differ_by_at_most_one(num: int, batch_size: int) -> None:
+    dataset = dataset_of(np.arange(100, dtype=np.float32).reshape(100, 1, 1).repeat(3, 2), num_train=num)
+    samples = Samples(dataset, dataset.train)
+    batches = list(samples.batches(batch_size))
+    sizes = [len(x) for x, _ in batches]
+    assert torch.equal(torch.cat([x for x, _ in batches]), samples.standardized(slice(None)))
+    assert torch.equal(torch.cat([y for _, y in batches]), samples.y)
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_long_samples_come_in_smaller_batches() -> None:
+    dataset = dataset_of(np.random.default_rng(0).normal(size=(100, 1, 1024)).astype(np.float32), num_train=90)
+    assert [len(x) for x, _ in Samples(dataset, dataset.train).batches()] == [45, 45]
+
+
+class Viewing(nn.Module):
+    """Needs the usual memory layout after its convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.classifier = nn.Linear(8 * 36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norm(self.conv(x)))
+        return self.classifier(y.view(x.shape[0], -1))
+
+
+def is_channels_last(module: nn.Module) -> bool:
+    weight = next(m.weight for m in module.modules() if isinstance(m, nn.Conv2d))
+    return weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_image_networks_run_in_channels_last_layout_unless_their_forward_cannot(network: IntegralNetwork) -> None:
+    x = torch.randn(3, 2, 8, 8)
+    expected = network(x)
+    network.train()
+    use_channels_last(network, x)
+    assert network.training
+    assert is_channels_last(network)
+    torch.testing.assert_close(network.eval()(x), expected, atol=1e-5, rtol=1e-5)
+
+    viewing = Viewing()
+    before = {name: value.clone() for name, value in viewing.state_dict().items()}
+    use_channels_last(viewing, x)
+    assert not is_channels_last(viewing)
+    assert all(torch.equal(value, before[name]) for name, value in viewing.state_dict().items())
+    viewing(x)
+
+
+def test_a_network_that_cannot_run_in_channels_last_layout_is_evaluated_all_the_same(images: Dataset) -> None:
+    network = IntegralNetwork(Viewing(), torch.zeros(2, 2, 8, 8))
+    assert evaluate_widths(network, network.full_widths, images).score.num_samples == 20

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from inn_automl.core.object_store import ObjectStore
+from inn_automl.core.spec import DeviceBudget
+from inn_automl.latency import store as calibration_store
+from inn_automl.latency.features import latency_features
+from inn_automl.latency.store import CalibrationStore, describe_architecture, describe_place, known_latency, verify
+
+LAPTOP = DeviceBudget(name="laptop")
+HERE = {"cpu_model": "x", "runtime_version": "1", "agent": None}
+
+
+def costs(*channels, macs=10):
+    layers = [
+        SimpleNamespace(
+            kind="conv", macs=macs * a * b, params=a * b, in_channels=a, out_channels=b,
+            input_elements=4 * a, output_elements=4 * b,
+        )
+        for a, b in pairwise(channels)
+    ]  # fmt: skip
+    return SimpleNamespace(layers=layers, params=sum(layer.params for layer in layers))
+
+
+def rows(num, latency_ms=1.0):
+    return [known_latency(costs(3, 8 + i, 16), latency_ms + i / 100) for i in range(num)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return CalibrationStore(ObjectStore(str(tmp_path / "calibrations")))
+
+
+ARCHITECTURE = describe_architecture(LAPTOP, "convnet", (3, 8, 8), costs(3, 8, 16))
+
+
+def test_what_is_saved_is_loaded_on_the_same_machine_only(store):
+    assert not store.knows(ARCHITECTURE) and store.load(ARCHITECTURE, HERE) == []
+    store.save(ARCHITECTURE, HERE, rows(5))
+    elsewhere = {**HERE, "cpu_model": "y"}
+    store.save(ARCHITECTURE, elsewhere, rows(2, 7.0))
+    assert store.knows(ARCHITECTURE)
+    assert store.load(ARCHITECTURE, HERE) == rows(5) and store.load(ARCHITECTURE, elsewhere) == rows(2, 7.0)
+    assert store.load(ARCHITECTURE, {**HERE, "cpu_model": "z"}) == []
+    known = store.load(ARCHITECTURE, HERE)[3]
+    assert (latency_features(known) == latency_features(costs(3, 11, 16))).all()
+
+
+def test_architectures_differ_by_settings_and_layers_but_not_by_channels():
+    wide = describe_architecture(LAPTOP, "convnet", (3, 8, 8), costs(3, 64, 128))
+    assert wide == ARCHITECTURE
+    for other in (
+        describe_architecture(replace_device(threads=2), "convnet", (3, 8, 8), costs(3, 8, 16)),
+        describe_architecture(replace_device(percentile=50), "convnet", (3, 8, 8), costs(3, 8, 16)),
+        describe_architecture(LAPTOP, "resnet", (3, 8, 8), costs(3, 8, 16)),
+        describe_architecture(LAPTOP, "convnet", (3, 8, 8), costs(3, 8, 16, 16)),
+    ):
+        assert other != ARCHITECTURE
+
+
+def replace_device(**settings):
+    return LAPTOP.model_copy(update=settings)
+
+
+def test_a_place_is_told_by_what_changes_latency():
+    environment = {"cpu_model": "x", "runtime_version": "1.2", "started_at": "now", "disturbed_share": 0.1}
+    assert describe_place(LAPTOP, environment) == {"agent": None, "cpu_model": "x", "runtime_version": "1.2"}
+
+
+def test_newer_rows_replace_those_of_the_same_layers(store):
+    store.save(ARCHITECTURE, HERE, rows(5))
+    store.save(ARCHITECTURE, HERE, rows(3, 2.0), kept=store.load(ARCHITECTURE, HERE))
+    assert sorted(one.latency_ms for one in store.load(ARCHITECTURE, HERE)) == [1.03, 1.04, 2.0, 2.01, 2.02]
+    store.save(ARCHITECTURE, HERE, rows(1, 3.0))  # the earlier ones were dropped
+    assert [one.latency_ms for one in store.load(ARCHITECTURE, HERE)] == [3.0]
+
+
+def test_it_stays_small_and_spread(store, monkeypatch):
+    monkeypatch.setattr(calibration_store, "MAX_ROWS", 10)
+    monkeypatch.setattr(calibration_store, "MAX_MACHINES", 2)
+    monkeypatch.setattr(calibration_store, "MAX_FILES", 3)
+    store.save(ARCHITECTURE, HERE, rows(100))
+    widths = [one.layers[0].out_channels for one in store.load(ARCHITECTURE, HERE)]
+    assert len(widths) == 10 and min(widths) < 20 and max(widths) == 107
+    assert max(np.diff(sorted(widths)) / sorted(widths)[:-1]) < 1.0
+    for name in "abc":
+        store.save(ARCHITECTURE, {"cpu_model": name}, rows(1))
+    assert store.load(ARCHITECTURE, HERE) == [] and store.load(ARCHITECTURE, {"cpu_model": "c"})
+    for depth in range(3, 10):
+        store.save(describe_architecture(LAPTOP, "mlp", (3,), costs(*[4] * depth)), HERE, rows(1))
+    assert len(store._files.files()) == 3
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"machines": [{"machine": {}, "rows": [[-1, []]]}]}', '{"machines": 3}'])
+def test_a_file_that_cannot_be_understood_counts_as_missing(store, text):
+    store.save(ARCHITECTURE, HERE, rows(5))
+    (name,) = store._files.files()
+    store._files.write(name, text.encode())
+    assert store.load(ARCHITECTURE, HERE) == []
+    store.save(ARCHITECTURE, HERE, rows(5))
+    assert json.loads(store._files.read(name))["architecture"]["family"] == "convnet"
+
+
+def test_fresh_measurements_confirm_rescale_or_drop():
+    predicted = np.linspace(1, 3, 8)
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.02, 8))
+    same, slower = verify(predicted * noise, predicted), verify(1.3 * predicted * noise, predicted)
+    assert same.scale == 1.0 and "are used (" in same.sentence
+    assert slower.scale == pytest.approx(1.3, abs=0.03) and "rescaled" in slower.sentence
+    assert "1.3" in slower.sentence
+    for fresh in (3 * predicted, predicted[::-1], predicted / 3):
+        dropped = verify(fresh, predicted)
+        assert dropped.scale is None and "dropped" in dropped.sentence
+
+
+def test_known_rows_are_values():
+    one = known_latency(costs(3, 8), 1.0)
+    assert replace(one, latency_ms=2.0).layers is one.layers

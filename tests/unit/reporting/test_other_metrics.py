@@ -1,0 +1,123 @@
+"""Fronts of other tasks: no value that is no share is ever shown as a percentage, nor called an accuracy."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from base64 import b64decode
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from inn_automl.cli.summary import print_summary
+
+from inn_automl.core.metric import PSNR, R2, Metric
+from inn_automl.core.result import Candidate, DeviceResult, FrontPoint, JobResult, named_qualities
+from inn_automl.reporting import tables, views
+from inn_automl.reporting.figures import front_figure, fronts_figure
+from inn_automl.reporting.images import write_front, write_learning_curves
+from inn_automl.reporting.series import front_series, quality_range
+from tests.unit.reporting.job_samples import make_job
+
+
+def in_metric(job: JobResult, metric: Metric, low: float, high: float) -> JobResult:
+    """The same job with qualities between two values of another metric."""
+
+    def convert(accuracy: float) -> float:
+        return low + (high - low) * accuracy
+
+    def point(one: FrontPoint) -> FrontPoint:
+        values = named_qualities(
+            metric.name,
+            quality=convert(one.quality),
+            test_quality=convert(one.test_quality),
+            test_quality_ci=tuple(map(convert, one.test_quality_ci)),
+        )
+        plain = {"accuracy": None, "test_accuracy": None, "test_accuracy_ci": None}
+        return FrontPoint.model_validate({**one.model_dump(), **plain, **values})
+
+    devices = [
+        device.model_copy(
+            update={"metric": metric.name, "front": [point(p) for p in device.front], "recommendation": "The best."}
+        )
+        for device in job.devices
+    ]
+    return job.model_copy(update={"devices": devices})
+
+
+@pytest.fixture(params=[(PSNR, 20.0, 35.0), (R2, 0.0, 1.0)], ids=["psnr", "r2"])
+def made(request: pytest.FixtureRequest) -> tuple[JobResult, Metric, Sequence[Candidate]]:
+    metric, low, high = request.param
+    job, candidates, _ = make_job()
+    device = job.devices[0].name
+    others = [
+        Candidate.model_validate({**c.model_dump(), "accuracy": None, "quality": low + (high - low) * c.quality})
+        for c in candidates[device]
+    ]
+    return in_metric(job, metric, low, high), metric, others
+
+
+def test_a_terminal_and_a_description(
+    made: tuple[JobResult, Metric, Sequence[Candidate]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, metric, _ = made
+    print_summary(job, tmp_path, "browse")
+    shown = capsys.readouterr().out
+    assert metric.label in shown and metric.number(job.devices[0].front[0].quality) in shown
+    assert "accuracy" not in shown.casefold() and "Accuracy" not in shown
+    assert ("PSNR in dB" in shown) == (metric == PSNR)
+    markdown = tables.front_markdown(job.devices[0])
+    assert metric.text(job.devices[0].front[0].quality) in markdown
+    for page in (shown, markdown):
+        assert page.count("%") == page.count("95 %")
+
+
+def test_rows_and_metrics_have_the_metric_in_their_names(
+    made: tuple[JobResult, Metric, Sequence[Candidate]],
+) -> None:
+    job, metric, candidates = made
+    device = job.devices[0]
+    found = {(name, step): value for name, value, step in tables.front_metrics(device)}
+    assert found[f"front/{metric.name}", 0] == device.front[0].quality
+    assert found[f"front/test_{metric.name}", 0] == device.front[0].test_quality
+    rows = tables.candidates_table(candidates, device)
+    assert rows[metric.name] == sorted((c.quality for c in candidates), reverse=True)
+    curves = tables.training_metrics([{"epoch": 1, "train_loss": 0.5, "quality": {"full": 3.0}}], metric.name)
+    assert curves == [("training/loss", 0.5, 1), (f"training/{metric.name}_full", 3.0, 1)]
+    names = {name for name, _ in found} | set(rows) | {name for name, _, _ in curves}
+    assert not [name for name in names if "accuracy" in name]
+
+
+def test_figures(made: tuple[JobResult, Metric, Sequence[Candidate]], tmp_path: Path) -> None:
+    job, metric, candidates = made
+    device = job.devices[0]
+    figure = front_figure(device, candidates)
+    assert figure.layout.yaxis.title.text == metric.axis
+    line = next(trace for trace in figure.data if trace.name == f"front (validation {metric.label})")
+    assert list(line.y) == [p.quality for p in front_series(device).points]
+    text = figure.to_json() + fronts_figure(job).to_json()
+    assert "accuracy" not in text.casefold()
+    low, high = quality_range([front_series(device)])
+    assert low < min(p.test_quality_ci[0] for p in device.front) <= device.front[-1].quality < high
+    assert write_front(device, tmp_path / "front.png", candidates).stat().st_size > 1000
+    history = [{"epoch": 1, "train_loss": 0.5, "quality": {"full": device.front[0].quality}}]
+    assert write_learning_curves(history, tmp_path / "curves.png", metric).stat().st_size > 1000
+
+
+def test_views_draw_each_metric_once() -> None:
+    envelope = json.loads(views.front_view("Fronts", "", created_at_ms=1, metrics=[PSNR, R2]))
+    state = json.loads(zlib.decompress(b64decode(envelope["state"].split(";", 1)[1])))
+    drawn = [chart["metricKey"] for chart in state["compareRunCharts"]]
+    assert drawn[:4] == ["front/psnr_db", "front/test_psnr_db", "front/r2", "front/test_r2"]
+    assert not [name for name in drawn if "accuracy" in name]
+
+
+def test_results_of_releases_that_knew_one_task_are_read() -> None:
+    job, candidates, _ = make_job()
+    point = job.devices[0].front[0]
+    old = point.model_dump(exclude={"quality", "test_quality", "test_quality_ci"})
+    assert FrontPoint.model_validate(old) == point
+    assert point.quality == point.accuracy and point.test_quality_ci == point.test_accuracy_ci
+    device = job.devices[0].model_dump(exclude={"metric"})
+    assert DeviceResult.model_validate(device).metric == "accuracy"
+    assert next(iter(candidates.values()))[0].quality == next(iter(candidates.values()))[0].accuracy

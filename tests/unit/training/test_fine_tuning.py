@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+import torch
+from inn_automl.integral.conversion.reconstruction import Compensator
+from torch import Tensor, nn
+
+from inn_automl.core.errors import InputError, WidthsError
+from inn_automl.core.metric import ACCURACY
+from inn_automl.core.storage import read_json
+from inn_automl.data import Dataset
+from inn_automl.evaluation.candidates import Candidates, split_samples
+from inn_automl.integral import IntegralNetwork
+from inn_automl.tasks import objective_of
+from inn_automl.training.fine_tuning import PARTS, TUNED, Outcome, tunable, tune
+from inn_automl.training.fine_tuning_task import Tuner, TuningTask, load_tuned
+from inn_automl.training.recipe import Recipe
+from inn_automl.training.trial import Architecture, Trained
+
+
+def network_of(dataset: Dataset, family: str = "signal") -> IntegralNetwork:
+    architecture = Architecture(family, dataset.input_shape, dataset.num_classes, 0.5, 8 if family == "resnet" else 2)
+    return architecture.network(seed=1).eval()
+
+
+@pytest.fixture
+def learns_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From labels alone, for the full width of an untrained network teaches nothing; however slow the machine is."""
+    monkeypatch.setattr("inn_automl.training.fine_tuning._Run.fitting_steps", lambda run, end_s: 150)
+    monkeypatch.setattr("inn_automl.training.fine_tuning.LABEL_SHARE", 1.0)
+    monkeypatch.setattr("inn_automl.training.fine_tuning.LEARNING_RATE", 0.03)
+
+
+@pytest.fixture
+def candidates(signals: Dataset) -> Candidates:
+    return Candidates(network_of(signals), signals)
+
+
+def values(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+FEW = ("partition", "affine")
+"""The parts of few parameters."""
+
+
+@pytest.mark.parametrize("parts", [("affine",), ("partition",), ("weights",), TUNED, PARTS], ids="+".join)
+def test_the_same_steps_give_the_same_bits(candidates: Candidates, signals: Dataset, parts: Collection[str]) -> None:
+    widths = candidates.network.uniform_widths(0.5)
+    first, second = (tune(candidates, widths, signals, seconds=1.0, steps=30, seed=3, parts=parts) for _ in range(2))
+    assert first.outcome.steps == 30
+    one, other = values(first.candidate.module), values(second.candidate.module)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert first.outcome.quality_after == second.outcome.quality_after
+
+
+@pytest.mark.usefixtures("learns_quickly")
+def test_a_tuned_model_is_kept_and_of_the_same_shapes(candidates: Candidates, signals: Dataset) -> None:
+    widths = candidates.network.uniform_widths(0.5)
+    before = candidates.make(widths)
+    tuned = tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0)
+    assert tuned.outcome.is_kept
+    assert tuned.candidate.score.quality == tuned.outcome.quality_after
+    assert before.score.quality == tuned.outcome.quality_before
+    module, plain = tuned.candidate.module, candidates.network.discretize(widths)
+    assert {n: t.shape for n, t in module.state_dict().items()} == {n: t.shape for n, t in plain.state_dict().items()}
+    assert not module.training and all(p.requires_grad for p in module.parameters())
+    assert type(module) is type(plain)
+
+
+@pytest.mark.usefixtures("learns_quickly")
+@pytest.mark.parametrize(("parts", "dims"), [(("affine",), {1}), (("weights",), {2, 3}), (TUNED, {1, 2, 3})])
+def test_only_what_was_named_is_tuned(
+    candidates: Candidates, signals: Dataset, parts: Collection[str], dims: Collection[int]
+) -> None:
+    widths = candidates.network.uniform_widths(0.5)
+    before = candidates.make(widths).module
+    after = tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0, parts=parts).candidate.module
+    changed = {
+        name for name, parameter in after.named_parameters() if not torch.equal(parameter, before.get_parameter(name))
+    }
+    assert changed == {name for name, parameter in before.named_parameters() if parameter.ndim in dims}
+
+
+def test_a_model_that_does_not_gain_stays_as_it_was(
+    candidates: Candidates, signals: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inn_automl.training.fine_tuning.LEARNING_RATE", float("inf"))
+    widths = candidates.network.uniform_widths(0.5)
+    before = values(candidates.make(widths).module)
+    tuned = tune(candidates, widths, signals, seconds=1.0, steps=5, seed=0)
+    assert not tuned.outcome.is_kept
+    after = values(tuned.candidate.module)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("family", ["convnet", "resnet", "mobilenet", "mlp"])
+@pytest.mark.parametrize("ratio", [0.3, 0.6, 1.0])
+def test_tuning_begins_at_the_very_model(images: Dataset, family: str, ratio: float) -> None:
+    network, x = network_of(images, family), split_samples(images, "test").standardized(slice(0, 8))
+    widths = network.uniform_widths(ratio)
+    fitted = Compensator(network, split_samples(images, "train").standardized(slice(0, 64))).discretize(widths)
+    for module in (network.discretize(widths).eval(), fitted.eval()):
+        began = tunable(network, module, widths, PARTS)
+        with torch.no_grad():
+            torch.testing.assert_close(began.network.eval()(x), module(x), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(began.plain().eval()(x), module(x), rtol=1e-4, atol=1e-4)
+    assert {parameter.ndim for part in FEW for parameter in began.parameters[part]} == {1}
+    num_few = sum(parameter.numel() for part in FEW for parameter in began.parameters[part])
+    assert 0 < num_few < 0.5 * sum(parameter.numel() for parameter in module.parameters())
+    num_own = sum(parameter.numel() for part in TUNED for parameter in began.parameters[part])
+    assert num_own == sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_a_group_of_one_channel_has_no_partition_to_tune(images: Dataset) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(2, 4, 3, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+    network = IntegralNetwork(module, torch.zeros(2, 2, 8, 8)).eval()
+    began = tunable(network, network.discretize({"0": 1}), {"0": 1}, FEW)
+    assert not began.parameters["partition"] and len(began.parameters["affine"]) == 3
+    with pytest.raises(InputError, match="a partition of one point has none"):
+        tunable(network, network.discretize({"0": 1}), {"0": 1}, ["partition"])
+
+
+def test_bad_input_is_refused_before_anything_is_spent(
+    candidates: Candidates, signals: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths = candidates.network.uniform_widths(0.5)
+    monkeypatch.setattr(Candidates, "make", lambda self, widths: pytest.fail("something was spent"))
+    for seconds in (0.0, -1.0, float("nan"), float("inf"), 1e9):
+        with pytest.raises(InputError, match="more than 0, at most 3600 s"):
+            tune(candidates, widths, signals, seconds=seconds, seed=0)
+    for steps in (0, -1):
+        with pytest.raises(InputError, match="steps"):
+            tune(candidates, widths, signals, seconds=1.0, steps=steps, seed=0)
+    for parts in ((), ("nodes",), ("affine", "nodes")):
+        with pytest.raises(InputError, match="partition, affine, weights"):
+            tune(candidates, widths, signals, seconds=1.0, seed=0, parts=parts)
+    name = next(iter(widths))
+    for wrong in (10_000, 0, -3):
+        with pytest.raises(WidthsError, match=r"give \d+ to \d+"):
+            tune(candidates, {**widths, name: wrong}, signals, seconds=1.0, seed=0)
+
+
+def test_the_time_that_was_given_is_kept(candidates: Candidates, signals: Dataset) -> None:
+    outcome = tune(candidates, candidates.network.uniform_widths(0.5), signals, seconds=1.0, seed=0).outcome
+    assert outcome.steps >= 1
+    assert outcome.seconds < 3.0  # what the machine does besides is not known
+
+
+@pytest.mark.usefixtures("learns_quickly")
+@pytest.mark.parametrize(("name", "family"), [("numbers", "mlp"), ("pairs", "edsr")])
+def test_other_tasks_are_tuned_by_their_own_loss(name: str, family: str, request: pytest.FixtureRequest) -> None:
+    dataset: Dataset = request.getfixturevalue(name)
+    network = Architecture.of(dataset, family, 0.5, 1).network(seed=1).eval()
+    candidates, widths = Candidates(network, dataset), network.uniform_widths(0.5)
+    tuned = tune(candidates, widths, dataset, seconds=1.0, steps=150, seed=0)
+    outcome, validation = tuned.outcome, split_samples(dataset, "validation")
+    assert outcome.is_kept and outcome.quality_after > outcome.quality_before
+    assert tuned.candidate.score.quality == outcome.quality_after
+    objective = objective_of(dataset)
+    with torch.no_grad():
+        output = tuned.candidate.module(validation.standardized(slice(None)))
+    loss = (torch.nn.functional.mse_loss if name == "numbers" else torch.nn.functional.l1_loss)(
+        output, objective.targets(validation.y)
+    )
+    assert outcome.loss_after == pytest.approx(float(loss), rel=1e-4)
+    told = outcome.told(objective.metric, 0.5)
+    assert (told.quality_before, told.accuracy_before) == (0.5, None)
+
+
+@pytest.mark.usefixtures("learns_quickly")
+def test_a_task_is_done_once(signals: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of(signals)
+    network.save(tmp_path / "network")
+    architecture = Architecture("signal", signals.input_shape, signals.num_classes, 0.5, 2)
+    trained = Trained(architecture, tmp_path / "network", Recipe(), "epochs", 0.5, [])
+    task = TuningTask(network.uniform_widths(0.5), tmp_path / "tuning" / "point", seconds=600.0, seed=0)
+    assert not task.is_done
+    outcome = Tuner(trained, signals)(task)
+    assert task.is_done and outcome.is_kept
+    assert Outcome(**read_json(tmp_path / "tuning" / "point.json")) == outcome
+    told = outcome.told(ACCURACY, outcome.quality_before)
+    assert told.accuracy_before == told.quality_before == outcome.quality_before
+    module, test = load_tuned(trained, task), split_samples(signals, "validation")
+    with torch.no_grad():
+        right = int((module(test.standardized(slice(None))).argmax(1) == test.y).sum())
+    assert right == round(outcome.quality_after * len(test))
+    monkeypatch.setattr("inn_automl.training.fine_tuning_task.tune", lambda *_, **__: pytest.fail("it was tuned twice"))
+    assert Tuner(trained, signals)(task) == outcome

@@ -1,0 +1,94 @@
+"""One Ray Tune trial on several workers: Ray Train starts them, on one node or several, and they train together.
+
+The trial's own process only watches and holds no processor, so that the workers of all concurrent trials fit. A worker
+or node that dies makes all of the trial's workers start again from its last checkpoint. Workers speak gloo on CPUs and
+NCCL on GPUs (the latter is untested).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+# Read by Ray Train in the trial's process. A worker's report waits until it is asked for; every 2 s is too seldom for
+# epochs that take less.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+import ray.train
+from inn_automl.pipeline.backend import TrainingTask
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from inn_automl.core.errors import TrainingError
+from inn_automl.training.loop import EpochReport
+from inn_automl.training.trial import run_trial
+
+MAX_FAILURES = 3
+"""How often a trial is started again after a worker of it died."""
+
+
+def train_on_workers(
+    config: dict[str, Any], *, task: TrainingTask, end_at: float, num_parallel: int, cpus: int, gpus: int
+) -> None:
+    """A Tune trial: starts the trial's workers and hands the first one's reports to Tune.
+
+    Args:
+        cpus: of each worker.
+        gpus: likewise.
+    """
+    index = config["trial"]
+    if time.time() >= end_at and not task.trial_folder(index).exists():
+        return
+    trainer = TorchTrainer(
+        _train_share,
+        train_loop_config={"trial": index, "task": task, "end_at": end_at, "num_parallel": num_parallel},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=task.workers_per_trial,
+            use_gpu=bool(gpus),
+            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+            placement_strategy="SPREAD",  # workers of one machine share its memory bandwidth
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"trial-{index}",
+            storage_path=str((task.folder / "train").resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]
+        ),
+    )
+    trainer.fit()
+
+
+def _train_share(config: dict[str, Any]) -> None:
+    """What each of the trial's workers does."""
+    index, task = config["trial"], config["task"]
+
+    def report(epoch: EpochReport) -> None:
+        ray.train.report(metrics(index, epoch))
+
+    try:
+        run_trial(
+            task.candidates[index],
+            task.family,
+            task.dataset,
+            task.trial_folder(index),
+            seed=task.seed,
+            seconds=task.planned_seconds(max(0.0, config["end_at"] - time.time()), config["num_parallel"]),
+            max_epochs=task.max_epochs,
+            device="cuda" if task.gpus else "cpu",
+            on_epoch=report,
+        )
+    except TrainingError as error:
+        ray.train.report(failure(index, error))
+
+
+def metrics(index: int, epoch: EpochReport) -> dict[str, Any]:
+    """What a trial tells Tune after an epoch."""
+    percent = int(100 * epoch.epoch / epoch.epochs)
+    return {"trial": index, "score": epoch.score, "percent": percent, "epoch_report": vars(epoch)}
+
+
+def failure(index: int, error: TrainingError) -> dict[str, Any]:
+    """What a trial that diverged tells Tune: it would diverge again, so it is a result, not a fault to retry."""
+    return {"trial": index, "score": float("-inf"), "percent": 100, "failed": str(error)}

@@ -1,4 +1,6 @@
-"""`python -m benchmarks NAME ...` runs one benchmark; without a name, the quick ones with their defaults."""
+"""`python -m benchmarks NAME ...` runs one benchmark; without a name, the quick ones with their
+defaults.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,21 @@ from collections.abc import Sequence
 
 BENCHMARKS = {
     "discretize": "time to discretize a CIFAR ResNet-18, beside TorchIntegral",
-    "training_step": "time of a training step at reduced widths, beside the plain discretized module",
-    "quality": "accuracy at seven widths, beside US-Nets, separate networks, the paper's recipe, pruning (hours)",
-    "conversion": "points lost by trained networks that are made narrower without training (10 minutes)",
-    "ordering": "a path through 256 channels, beside TorchIntegral; what orders are worth (10 minutes)",
-    "theory": "orders of convergence, aliasing, accuracy by partition; draws docs/theory-*.png (10 minutes)",
+    "training_step": "time of a training step at reduced widths, beside the plain discretized "
+    "module",
+    "quality": "accuracy at seven widths, beside US-Nets, separate networks, the paper's recipe, "
+    "pruning (hours)",
+    "conversion": "points lost by trained networks that are made narrower without training (10 "
+    "minutes)",
+    "ordering": "a path through 256 channels, beside TorchIntegral; what orders are worth (10 "
+    "minutes)",
+    "theory": "orders of convergence, aliasing, accuracy by partition; draws docs/theory-*.png (10 "
+    "minutes)",
     "tuning": "points that models gain by tuning before export, by what is tuned (hours)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
     "elastic": "time of an ElasticModel's switch, and requests lost meanwhile (a minute)",
-    "search": "share of a known front that a search finds, beside Optuna; predicted latency (a quarter of an hour)",
+    "search": "share of a known front that a search finds, beside Optuna; predicted latency (a "
+    "quarter of an hour)",
     "precision": "int8 files beside fp32 ones at several widths: latency, accuracy, size (minutes)",
     "retest": "the same models measured again and again, alone and beside other work (minutes)",
     "demo": "time and memory of the demo (minutes)",
@@ -46,10 +54,13 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     name = arguments[0] if arguments else None
     if name is not None and name not in BENCHMARKS:
-        print(f"there is no benchmark {name!r}: give one of {', '.join(BENCHMARKS)}.", file=sys.stderr)
+        print(
+            f"there is no benchmark {name!r}: give one of {', '.join(BENCHMARKS)}.", file=sys.stderr
+        )
         return 2
     codes = [
-        importlib.import_module(f"benchmarks.{one}").main(list(arguments[1:])) for one in ([name] if name else QUICK)
+        importlib.import_module(f"benchmarks.{one}").main(list(arguments[1:]))
+        for one in ([name] if name else QUICK)
     ]
     return max(codes)
 

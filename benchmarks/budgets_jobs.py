@@ -1,8 +1,9 @@
-"""Jobs whose recommendations `benchmarks.budgets_kept` measures again: five networks, eight budgets each.
+"""Jobs whose recommendations `benchmarks.budgets_kept` measures again: five networks, eight
+budgets each.
 
-One job trains each network and finds the front without any bound; each of its extensions has a bound somewhere on that
-front, so that a recommendation has to be found and to hold: on p50, p95 or p99, on latency alone or with size, memory
-or MACs beside it.
+One job trains each network and finds the front without any bound; each of its extensions has a
+bound somewhere on that front, so that a recommendation has to be found and to hold: on p50, p95 or
+p99, on latency alone or with size, memory or MACs beside it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.run import extend_job, run_job
-
 from inn_automl.core.result import FrontPoint
 from inn_automl.core.spec import JobSpec, parse
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.run import extend_job, run_job
 
 NETWORKS = (
     ("mnist1d", "signal"),
@@ -53,7 +53,9 @@ def make_jobs(folder: Path) -> list[Path]:
             index = len(found)
             bounded = {**device, **_bounds(front, share, index)}
             out = folder / f"{dataset}-{family}-{number}"
-            extended = extend_job(_spec(dataset, family, bounded), base, out, backend=LocalBackend(cpus=1))
+            extended = extend_job(
+                _spec(dataset, family, bounded), base, out, backend=LocalBackend(cpus=1)
+            )
             print(f"{out.name}: {extended.devices[0].recommendation}", file=sys.stderr, flush=True)
             found.append(out)
     return found
@@ -61,7 +63,11 @@ def make_jobs(folder: Path) -> list[Path]:
 
 def _spec(dataset: str, family: str, device: dict[str, Any]) -> JobSpec:
     budget = {"devices": [device], "training": TRAINING, "search": SEARCH}
-    return parse(JobSpec, {"dataset": dataset, "family": family, "budget": budget}, where="a job of the benchmark")
+    return parse(
+        JobSpec,
+        {"dataset": dataset, "family": family, "budget": budget},
+        where="a job of the benchmark",
+    )
 
 
 def _bounds(front: Sequence[FrontPoint], share: float, index: int) -> dict[str, Any]:
@@ -69,10 +75,12 @@ def _bounds(front: Sequence[FrontPoint], share: float, index: int) -> dict[str, 
     percentile = PERCENTILES[index % len(PERCENTILES)]
     key = f"p{percentile}"
     fastest, slowest = (float(getattr(point.latency_ms, key)) for point in (front[0], front[-1]))
-    # A bound below the interval of the fastest point cannot be kept by anything, and a job says so.
+    # A bound below the interval of the fastest point cannot be kept by anything, and a job says
+    # so.
     bound_ms = max(fastest + share * (slowest - fastest), 1.1 * fastest)
     nearest = max(
-        (point for point in front if getattr(point.latency_ms, key) <= bound_ms), key=lambda point: point.quality
+        (point for point in front if getattr(point.latency_ms, key) <= bound_ms),
+        key=lambda point: point.quality,
     )
     figures = {
         "max_size_bytes": nearest.size_bytes,
@@ -80,6 +88,8 @@ def _bounds(front: Sequence[FrontPoint], share: float, index: int) -> dict[str, 
         "max_memory_bytes": nearest.peak_memory_bytes or 0,
     }
     beside = {
-        name: int(factor * figures[name]) for name, factor in BESIDES[index % len(BESIDES)].items() if figures[name] > 0
+        name: int(factor * figures[name])
+        for name, factor in BESIDES[index % len(BESIDES)].items()
+        if figures[name] > 0
     }
     return {"max_latency_ms": round(bound_ms, 5), "percentile": percentile, **beside}

@@ -1,7 +1,7 @@
 """Measures the recommended bundle of every device of finished jobs again: does it keep its bounds?
 
-Reads result.json and the bundles that it names, nothing else; the models run in fresh processes. Give it time to pass
-between the job and this: that is what it is about.
+Reads result.json and the bundles that it names, nothing else; the models run in fresh processes.
+Give it time to pass between the job and this: that is what it is about.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def recommendations(folder: Path) -> tuple[list[Recommendation], list[str]]:
     try:
         result = JobResult.model_validate(read_json(folder / "result.json"))
     except FileNotFoundError:
-        raise SystemExit(f"there is no result.json in {str(folder)!r}: give the folder of a finished job.") from None
+        raise SystemExit(
+            f"there is no result.json in {str(folder)!r}: give the folder of a finished job."
+        ) from None
     for device in result.devices:
         budget = parse(DeviceBudget, device.budget, where=f"budget of {device.name!r}")
         point = _recommended(device)
@@ -86,7 +88,9 @@ def measure_again(one: Recommendation) -> Again:
         "max_memory_bytes": measurement.memory.added_bytes if measurement.memory else math.inf,
     }
     bounds = {name: getattr(one.budget, name) for name in figures}
-    missed = tuple(name for name, bound in bounds.items() if bound is not None and figures[name] > bound)
+    missed = tuple(
+        name for name, bound in bounds.items() if bound is not None and figures[name] > bound
+    )
     return Again(config, measurement.summary, missed, measurement.remark)
 
 
@@ -112,7 +116,9 @@ def compare(folders: Sequence[Path], repeats: int) -> Report:
                 (
                     f"{one.folder.name}, {one.budget.name}",
                     one.point.id,
-                    "none" if one.budget.max_latency_ms is None else f"{one.budget.max_latency_ms:g}",
+                    "none"
+                    if one.budget.max_latency_ms is None
+                    else f"{one.budget.max_latency_ms:g}",
                     _cell(promised),
                     _cell(found_again),
                     f"{found_again.at_percentile / promised.at_percentile:.3f}",
@@ -134,7 +140,8 @@ def compare(folders: Sequence[Path], repeats: int) -> Report:
             print(f"{one.folder.name}, {one.budget.name}: {rows[-1][-1]}", file=sys.stderr)
     report = Report(
         "budgets_kept",
-        "Whether the models that finished jobs recommend keep their bounds when they are measured again.",
+        "Whether the models that finished jobs recommend keep their bounds when they are measured "
+        "again.",
         {"results": [folder.name for folder in folders], "repeats": repeats},
         raw={"measurements": raw},
     )
@@ -146,14 +153,28 @@ def compare(folders: Sequence[Path], repeats: int) -> Report:
             num_kept == num_measured if num_measured else None,
         )
     )
-    columns = ("job, device", "point", "bound, ms", "promised, ms", "again, ms", "ratio", "bundle made at", "kept")
+    columns = (
+        "job, device",
+        "point",
+        "bound, ms",
+        "promised, ms",
+        "again, ms",
+        "ratio",
+        "bundle made at",
+        "kept",
+    )
     report.tables.append(Table("Recommended bundles", columns, rows))
     report.notes.append(
-        "Latencies are at the percentile that the device's budget names, with their 95 % intervals; each model was "
+        "Latencies are at the percentile that the device's budget names, with their 95 % "
+        "intervals; each model was "
         "measured alone."
     )
     report.notes += [f"Nothing to measure: {sentence}" for sentence in without]
-    report.notes += [f"{entry['result']}, {entry['device']}: {entry['remark']}" for entry in raw if entry["remark"]]
+    report.notes += [
+        f"{entry['result']}, {entry['device']}: {entry['remark']}"
+        for entry in raw
+        if entry["remark"]
+    ]
     return report
 
 
@@ -161,8 +182,12 @@ def _verdict(one: Recommendation, again: Again) -> str:
     if not again.missed:
         return "yes"
     bound = one.budget.max_latency_ms
-    is_unclear = again.missed == ("max_latency_ms",) and bound is not None and again.latency.ci[0] <= bound
-    return f"no: {', '.join(again.missed)}" + (", which lies inside of the interval" if is_unclear else "")
+    is_unclear = (
+        again.missed == ("max_latency_ms",) and bound is not None and again.latency.ci[0] <= bound
+    )
+    return f"no: {', '.join(again.missed)}" + (
+        ", which lies inside of the interval" if is_unclear else ""
+    )
 
 
 def _cell(latency: LatencySummary) -> str:
@@ -171,11 +196,18 @@ def _cell(latency: LatencySummary) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks budgets_kept", description=__doc__)
-    parser.add_argument("--result", type=Path, nargs="+", default=[], metavar="DIR", help="folders of finished jobs")
     parser.add_argument(
-        "--make", type=Path, metavar="DIR", help="run the 40 jobs of `benchmarks.budgets_jobs` there first"
+        "--result", type=Path, nargs="+", default=[], metavar="DIR", help="folders of finished jobs"
     )
-    parser.add_argument("--repeats", type=int, default=1, help="times that every bundle is measured (default: 1)")
+    parser.add_argument(
+        "--make",
+        type=Path,
+        metavar="DIR",
+        help="run the 40 jobs of `benchmarks.budgets_jobs` there first",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="times that every bundle is measured (default: 1)"
+    )
     add_report_options(parser)
     options = parser.parse_args(arguments)
     if not options.result and options.make is None:

@@ -1,8 +1,10 @@
-"""What is lost when a trained network is made narrower without any training, beside magnitude pruning.
+"""What is lost when a trained network is made narrower without any training, beside magnitude
+pruning.
 
-Each network is trained plainly, at full width only, and then sampled at shares of all its channels: by the package's
-conversion (`inn_automl.integral.convert`: 512 training samples, no labels), and by keeping the channels of the largest
-weights. Normalization statistics are re-estimated on 2,048 training samples for every width of both.
+Each network is trained plainly, at full width only, and then sampled at shares of all its
+channels: by the package's conversion (`inn_automl.integral.convert`: 512 training samples, no
+labels), and by keeping the channels of the largest weights. Normalization statistics are
+re-estimated on 2,048 training samples for every width of both.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
-from inn_automl.integral.conversion.channel_ranking import permute
 from torch import nn
 
 from benchmarks.intervals import mean_interval
@@ -28,6 +29,7 @@ from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from inn_automl.data import load_dataset
 from inn_automl.evaluation.candidates import calibration_samples, count_correct, split_samples
 from inn_automl.integral import IntegralNetwork, convert, reestimate_normalization
+from inn_automl.integral.conversion.channel_ranking import permute
 from inn_automl.models import build
 from inn_automl.training.recipe import default_recipe
 
@@ -54,7 +56,9 @@ def execute(task: Task, seed: int) -> dict[str, Any]:
     """Trains one network, and evaluates it as it is and narrower."""
     torch.set_num_threads(1)
     dataset = load_dataset(task.dataset)
-    recipe = dataclasses.replace(default_recipe(task.family, len(dataset.train)), epochs=task.epochs)
+    recipe = dataclasses.replace(
+        default_recipe(task.family, len(dataset.train)), epochs=task.epochs
+    )
     torch.manual_seed(seed)
     example = torch.zeros(2, *dataset.input_shape)
     network = IntegralNetwork(build(task.family, dataset.input_shape, dataset.num_classes), example)
@@ -93,7 +97,8 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
     """Points lost by task and share, and the mean over tasks."""
     report = Report(
         "conversion",
-        "Points of test accuracy lost by plainly trained networks that are sampled narrower without any training.",
+        "Points of test accuracy lost by plainly trained networks that are sampled narrower "
+        "without any training.",
         settings,
         raw={"runs": outcomes},
     )
@@ -102,9 +107,20 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
         rows: list[tuple[Any, ...]] = []
         for task in tasks:
             runs = [one for one in outcomes if tuple(one["task"].values()) == task]
-            lost = [mean_interval([run["full"] - run[arm][i] for run in runs]) for i in range(len(RATIOS))]
-            rows.append((f"{task[0]}, {task[1]}", f"{statistics.fmean(run['full'] for run in runs):.2f}", *lost))
-        rows.append(("mean", "", *(f"{_mean_lost(outcomes, arm, i):.2f}" for i in range(len(RATIOS)))))
+            lost = [
+                mean_interval([run["full"] - run[arm][i] for run in runs])
+                for i in range(len(RATIOS))
+            ]
+            rows.append(
+                (
+                    f"{task[0]}, {task[1]}",
+                    f"{statistics.fmean(run['full'] for run in runs):.2f}",
+                    *lost,
+                )
+            )
+        rows.append(
+            ("mean", "", *(f"{_mean_lost(outcomes, arm, i):.2f}" for i in range(len(RATIOS))))
+        )
         columns = ("task, family", "full width, %", *(f"{ratio:g}" for ratio in RATIOS))
         report.tables.append(Table(f"Points lost, {what}, by share of all channels", columns, rows))
     for ratio, goal in GOALS.items():
@@ -117,11 +133,16 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
                 lost_points <= goal,
             )
         )
-    seconds = {name: statistics.median(one["seconds"][name] for one in outcomes) for name in outcomes[0]["seconds"]}
+    seconds = {
+        name: statistics.median(one["seconds"][name] for one in outcomes)
+        for name in outcomes[0]["seconds"]
+    }
     report.notes += [
-        f"Median seconds on one thread: training {seconds['train']:.1f}, converting {seconds['convert']:.2f}, and "
+        f"Median seconds on one thread: training {seconds['train']:.1f}, converting "
+        f"{seconds['convert']:.2f}, and "
         f"{seconds['discretize']:.2f} for each width.",
-        "All families at their defaults. The test split is seen once for each width; which of three fits a width gets "
+        "All families at their defaults. The test split is seen once for each width; which of "
+        "three fits a width gets "
         "was decided by the outputs on the training samples that it was fitted to, without labels.",
     ]
     return report
@@ -142,9 +163,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcomes = []
         for one in pool.map(execute, *zip(*runs, strict=True)):
             lost = ", ".join(f"{one['full'] - value:.1f}" for value in one["converted"])
-            print(f"{one['task']}, seed {one['seed']}: {one['full']:.1f} %, lost {lost}", file=sys.stderr)
+            print(
+                f"{one['task']}, seed {one['seed']}: {one['full']:.1f} %, lost {lost}",
+                file=sys.stderr,
+            )
             outcomes.append(one)
-    settings = {"tasks": [task._asdict() for task in TASKS], "seeds": options.seeds, "num_fitted": NUM_FITTED}
+    settings = {
+        "tasks": [task._asdict() for task in TASKS],
+        "seeds": options.seeds,
+        "num_fitted": NUM_FITTED,
+    }
     return conclude(summarize(outcomes, settings), options)
 
 

@@ -12,9 +12,15 @@ if TYPE_CHECKING:
 
 
 def draw_curve(
-    axes: Axes, ratios: Sequence[float], bounds: Sequence[tuple[float, float, float]], *, label: str, color: str,
-    linestyle: str = "-", linewidth: float = 1.8,
-) -> None:  # fmt: skip
+    axes: Axes,
+    ratios: Sequence[float],
+    bounds: Sequence[tuple[float, float, float]],
+    *,
+    label: str,
+    color: str,
+    linestyle: str = "-",
+    linewidth: float = 1.8,
+) -> None:
     """One line with its band.
 
     Args:
@@ -23,7 +29,14 @@ def draw_curve(
     lows, middles, highs = zip(*bounds, strict=True)
     axes.fill_between(ratios, lows, highs, color=color, alpha=0.12, linewidth=0)
     axes.plot(
-        ratios, middles, color=color, marker="o", markersize=4, linestyle=linestyle, linewidth=linewidth, label=label
+        ratios,
+        middles,
+        color=color,
+        marker="o",
+        markersize=4,
+        linestyle=linestyle,
+        linewidth=linewidth,
+        label=label,
     )
 
 

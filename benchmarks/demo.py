@@ -1,6 +1,7 @@
 """Time and memory of the demo: the command of `make demo`, with every process that it starts.
 
-Memory is the proportional set size, which counts a page that several processes share once in all. Linux only.
+Memory is the proportional set size, which counts a page that several processes share once in all.
+Linux only.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def run(command: Sequence[str], scratch: Path, interval_s: float) -> Report:
     Raises:
         SystemExit: the command failed; with the end of its output.
     """
-    # Daemons that outlive their parent become children of this process instead of leaving the tree.
+    # Daemons that outlive their parent become children of this process instead of leaving the
+    # tree.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     samples: list[tuple[float, float]] = []
     at_peak: dict[str, float] = {}
@@ -40,7 +42,9 @@ def run(command: Sequence[str], scratch: Path, interval_s: float) -> Report:
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     environment["INN_AUTOML_HOME"] = str(scratch / "home")
     with open(scratch / "output.txt", "wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             while process.poll() is None:
                 looked_at = time.monotonic()
@@ -59,21 +63,40 @@ def run(command: Sequence[str], scratch: Path, interval_s: float) -> Report:
     peak = max(gib for _, gib in samples)
     if process.returncode:
         tail = (scratch / "output.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
-        raise SystemExit(f"the demo ended with exit code {process.returncode}, having taken {peak:.2f} GiB:\n{tail}")
+        raise SystemExit(
+            f"the demo ended with exit code {process.returncode}, having taken {peak:.2f} "
+            f"GiB:\n{tail}"
+        )
     report = Report(
         "demo",
         "Wall-clock time and memory of the demo's job, all its processes together.",
         {"command": " ".join(("inn-automl", *JOB)), "sampled_every_s": interval_s},
-        raw={"seconds": [round(s, 1) for s, _ in samples], "gib": [round(gib, 3) for _, gib in samples]},
+        raw={
+            "seconds": [round(s, 1) for s, _ in samples],
+            "gib": [round(gib, 3) for _, gib in samples],
+        },
     )
     report.goals += [
-        Goal("memory of the demo", f"under {MAX_MEMORY_GIB:g} GiB in all", f"{peak:.2f} GiB", peak < MAX_MEMORY_GIB),
-        Goal("time of the demo", f"under {MAX_MINUTES:g} minutes", f"{minutes:.1f} minutes", minutes < MAX_MINUTES),
+        Goal(
+            "memory of the demo",
+            f"under {MAX_MEMORY_GIB:g} GiB in all",
+            f"{peak:.2f} GiB",
+            peak < MAX_MEMORY_GIB,
+        ),
+        Goal(
+            "time of the demo",
+            f"under {MAX_MINUTES:g} minutes",
+            f"{minutes:.1f} minutes",
+            minutes < MAX_MINUTES,
+        ),
     ]
     largest = sorted(at_peak.items(), key=lambda item: -item[1])
-    report.tables.append(Table("At the peak", ("processes", "GiB"), [(name, f"{gib:.2f}") for name, gib in largest]))
+    report.tables.append(
+        Table("At the peak", ("processes", "GiB"), [(name, f"{gib:.2f}") for name, gib in largest])
+    )
     report.notes.append(
-        f"Median over the run {statistics.median(gib for _, gib in samples):.2f} GiB. Installing is not included."
+        f"Median over the run {statistics.median(gib for _, gib in samples):.2f} GiB. Installing "
+        f"is not included."
     )
     return report
 
@@ -94,8 +117,15 @@ def memory_by_process() -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks demo", description=__doc__)
-    parser.add_argument("--interval-s", type=float, default=1.0, help="between two looks at the memory (default: 1)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the job's folder here (default: a scratch one)")
+    parser.add_argument(
+        "--interval-s", type=float, default=1.0, help="between two looks at the memory (default: 1)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="keep the job's folder here (default: a scratch one)",
+    )
     add_report_options(parser)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:

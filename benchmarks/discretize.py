@@ -1,4 +1,6 @@
-"""Time to discretize a CIFAR ResNet-18 (11 M parameters) with all coupled groups at a share of their channels."""
+"""Time to discretize a CIFAR ResNet-18 (11 M parameters) with all coupled groups at a share of
+their channels.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def measure(ratio_of_channels: float, num_rounds: int, checkout: Path | None) ->
     torch.manual_seed(0)
     module = resnet18_cifar().eval()
     example = torch.zeros(2, *INPUT_SHAPE)
-    networks = {name: IntegralNetwork(module, example, partition=p).eval() for name, p in PARTITIONS.items()}
+    networks = {
+        name: IntegralNetwork(module, example, partition=p).eval() for name, p in PARTITIONS.items()
+    }
     widths = next(iter(networks.values())).uniform_widths(ratio_of_channels)
     functions: dict[str, Callable[[], nn.Module]] = {
         name: (lambda network=network: network.discretize(widths))  # type: ignore[misc]
@@ -43,9 +47,14 @@ def measure(ratio_of_channels: float, num_rounds: int, checkout: Path | None) ->
     }
     report = Report(
         "discretize",
-        "How long it takes to turn a continuous ResNet-18 for 32x32 images into a plain module with "
+        "How long it takes to turn a continuous ResNet-18 for 32x32 images into a plain module "
+        "with "
         f"{ratio_of_channels} of the channels of every coupled group, one thread.",
-        {"ratio": ratio_of_channels, "rounds": num_rounds, "parameters": sum(p.numel() for p in module.parameters())},
+        {
+            "ratio": ratio_of_channels,
+            "rounds": num_rounds,
+            "parameters": sum(p.numel() for p in module.parameters()),
+        },
     )
     if checkout is not None:
         peer = TorchIntegralNetwork(checkout, module, INPUT_SHAPE, FIXED)
@@ -53,12 +62,18 @@ def measure(ratio_of_channels: float, num_rounds: int, checkout: Path | None) ->
         functions[PEER] = peer.discretize
         report.versions["TorchIntegral"] = peer.version
         report.notes.append(
-            "TorchIntegral's grids are set before, untimed: only `get_unparametrized_model` counts. It resamples the "
-            "convolutions and the classifier of the network with batch normalization folded away (it cannot resample "
-            "batch normalization); ours resamples the 20 batch normalization layers too. Channels are not ordered."
+            "TorchIntegral's grids are set before, untimed: only `get_unparametrized_model` "
+            "counts. It resamples the "
+            "convolutions and the classifier of the network with batch normalization folded away "
+            "(it cannot resample "
+            "batch normalization); ours resamples the 20 batch normalization layers too. Channels "
+            "are not ordered."
         )
     else:
-        report.notes.append("TorchIntegral was not measured: give a checkout of its repository with --torchintegral.")
+        report.notes.append(
+            "TorchIntegral was not measured: give a checkout of its repository with "
+            "--torchintegral."
+        )
     with torch.no_grad():
         _check_shapes({name: function() for name, function in functions.items()})
         timings = take_turns(functions, num_rounds=num_rounds)
@@ -68,9 +83,18 @@ def measure(ratio_of_channels: float, num_rounds: int, checkout: Path | None) ->
     rows: list[tuple[object, ...]]
     if PEER in timings:
         shares = {name: ratio(timing, timings[PEER]) for name, timing in timings.items()}
-        by_cpu = {name: ratio(timing, timings[PEER], by="cpu_ms") for name, timing in timings.items()}
-        columns = ("partition", *COLUMNS, "share of TorchIntegral's time (95 % interval)", "by processor time")
-        rows = [(name, *timing.cells(), shares[name], by_cpu[name]) for name, timing in timings.items()]
+        by_cpu = {
+            name: ratio(timing, timings[PEER], by="cpu_ms") for name, timing in timings.items()
+        }
+        columns = (
+            "partition",
+            *COLUMNS,
+            "share of TorchIntegral's time (95 % interval)",
+            "by processor time",
+        )
+        rows = [
+            (name, *timing.cells(), shares[name], by_cpu[name]) for name, timing in timings.items()
+        ]
     else:
         columns = ("partition", *COLUMNS)
         rows = [(name, *timing.cells()) for name, timing in timings.items()]
@@ -89,18 +113,27 @@ def measure(ratio_of_channels: float, num_rounds: int, checkout: Path | None) ->
 
 def _check_shapes(modules: dict[str, nn.Module]) -> None:
     """All arms must have made the same network, but for normalization."""
-    shapes = {name: [tuple(p.shape) for p in module.parameters() if p.ndim > 1] for name, module in modules.items()}
+    shapes = {
+        name: [tuple(p.shape) for p in module.parameters() if p.ndim > 1]
+        for name, module in modules.items()
+    }
     expected = next(iter(shapes.values()))
     different = [name for name, found in shapes.items() if found != expected]
     if different:
-        raise AssertionError(f"{different[0]!r} made weights of other shapes: {shapes[different[0]]}, not {expected}")
+        raise AssertionError(
+            f"{different[0]!r} made weights of other shapes: {shapes[different[0]]}, not {expected}"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks discretize", description=__doc__)
-    parser.add_argument("--ratio", type=float, default=0.6, help="share of the channels that is kept (default: 0.6)")
+    parser.add_argument(
+        "--ratio", type=float, default=0.6, help="share of the channels that is kept (default: 0.6)"
+    )
     parser.add_argument("--rounds", type=int, default=31, help="timed rounds (default: 31)")
-    parser.add_argument("--torchintegral", type=Path, metavar="PATH", help="checkout of TheStageAI/TorchIntegral")
+    parser.add_argument(
+        "--torchintegral", type=Path, metavar="PATH", help="checkout of TheStageAI/TorchIntegral"
+    )
     add_report_options(parser)
     options = parser.parse_args(arguments)
     return conclude(measure(options.ratio, options.rounds, options.torchintegral), options)

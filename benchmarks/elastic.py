@@ -41,18 +41,26 @@ class Served:
 
 
 def make_resnet(folder: Path) -> tuple[Path, int]:
-    """elastic.zip of the demo's data shape and the residual family at evenly spread widths; bytes of its bundles.
+    """elastic.zip of the demo's data shape and the residual family at evenly spread widths; bytes
+    of its bundles.
 
-    Untrained: what a switch takes does not depend on the weights' values. No latencies are measured for it.
+    Untrained: what a switch takes does not depend on the weights' values. No latencies are
+    measured for it.
     """
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    network = IntegralNetwork(build("resnet", DEMO_SHAPE, NUM_CLASSES).eval(), torch.zeros(2, *DEMO_SHAPE)).eval()
+    network = IntegralNetwork(
+        build("resnet", DEMO_SHAPE, NUM_CLASSES).eval(), torch.zeros(2, *DEMO_SHAPE)
+    ).eval()
     network.save(folder / "network")
     mean, std = np.zeros(1, np.float32), np.ones(1, np.float32)
     samples = np.random.default_rng(0).standard_normal((4, *DEMO_SHAPE), dtype=np.float32)
-    full, small = (network.discretize(w).eval() for w in (network.full_widths, network.smallest_widths))
-    template = OnnxTemplate(full, small, input_shape=DEMO_SHAPE, mean=mean, std=std, samples=samples)
+    full, small = (
+        network.discretize(w).eval() for w in (network.full_widths, network.smallest_widths)
+    )
+    template = OnnxTemplate(
+        full, small, input_shape=DEMO_SHAPE, mean=mean, std=std, samples=samples
+    )
     bundles = []
     for share in np.linspace(network.min_ratio, 1.0, NUM_POINTS):
         widths = network.uniform_widths(float(share))
@@ -60,31 +68,53 @@ def make_resnet(folder: Path) -> tuple[Path, int]:
         export = template.export(module, folder / "model.onnx", widths=widths)
         costs = network.costs(widths)
         # Latencies only order the points here, so multiply-accumulates stand for them.
-        latency = {"p50": costs.macs, "p95": costs.macs, "p99": costs.macs, "ci": (costs.macs, costs.macs)}
+        latency = {
+            "p50": costs.macs,
+            "p95": costs.macs,
+            "p99": costs.macs,
+            "ci": (costs.macs, costs.macs),
+        }
         latency |= {"percentile": 95.0, "at_percentile": costs.macs, "num_samples": 0}
         config = BundleConfig.model_validate(
             {
                 "id": f"share-{share:.2f}",
                 "family": "resnet",
-                "build": {"input_shape": DEMO_SHAPE, "num_classes": NUM_CLASSES, "width": 1.0, "depth": None},
+                "build": {
+                    "input_shape": DEMO_SHAPE,
+                    "num_classes": NUM_CLASSES,
+                    "width": 1.0,
+                    "depth": None,
+                },
                 "widths": widths,
                 "classes": tuple("0123456789"),
                 "input": {"name": "input", "shape": DEMO_SHAPE},
                 "output": {"name": "logits", "shape": (NUM_CLASSES,)},
                 "preprocessing": {"mean": (0.0,), "std": (1.0,)},
                 "dataset": {"name": "none", "fingerprint": "none"},
-                "accuracy": {"validation": 0.0, "test": 0.0, "test_ci": (0.0, 1.0), "num_test_samples": 0},
+                "accuracy": {
+                    "validation": 0.0,
+                    "test": 0.0,
+                    "test_ci": (0.0, 1.0),
+                    "num_test_samples": 0,
+                },
                 "params": costs.params,
                 "macs": costs.macs,
                 "latency": {
                     DEVICE: {
-                        "runtime": "onnxruntime-cpu", "threads": 1, "batch_size": 1, "latency_ms": latency,
+                        "runtime": "onnxruntime-cpu",
+                        "threads": 1,
+                        "batch_size": 1,
+                        "latency_ms": latency,
                         "environment": {},
                     }
                 },
-                "verification": {"max_difference": export.difference, "tolerance": 1e-4, "num_samples": 4},
+                "verification": {
+                    "max_difference": export.difference,
+                    "tolerance": 1e-4,
+                    "num_samples": 4,
+                },
             }
-        )  # fmt: skip
+        )
         bundles.append(folder / f"{config.id}.zip")
         write_bundle(bundles[-1], config, onnx=export.path, weights=module.state_dict())
     write_elastic(folder / "elastic.zip", bundles, folder / "network")
@@ -112,7 +142,9 @@ class Arm:
 
 
 def measure(path: Path, device: str | None, num_rounds: int, bundles_bytes: int | None) -> Report:
-    """Switches between all ordered pairs of points, first with nothing else at work, then under two serving threads."""
+    """Switches between all ordered pairs of points, first with nothing else at work, then under
+    two serving threads.
+    """
     model = ElasticModel(path, device=device)  # what any first session loads is not counted
     arms = {
         "made ahead (default)": run_arm(path, device, num_rounds, sessions.MAX_BYTES),
@@ -120,7 +152,8 @@ def measure(path: Path, device: str | None, num_rounds: int, bundles_bytes: int 
     }
     report = Report(
         "elastic",
-        "What it takes to switch an ElasticModel between all ordered pairs of its points, and what two threads that "
+        "What it takes to switch an ElasticModel between all ordered pairs of its points, and what "
+        "two threads that "
         "ask for logits without a pause see of it.",
         {
             "model": model.config.family,
@@ -130,13 +163,24 @@ def measure(path: Path, device: str | None, num_rounds: int, bundles_bytes: int 
         },
     )
     ahead = next(iter(arms.values()))
-    for name, found in (("nothing else at work", ahead.alone), ("two threads serving", ahead.serving)):
+    for name, found in (
+        ("nothing else at work", ahead.alone),
+        ("two threads serving", ahead.serving),
+    ):
         worst = max(one.done_ms for one in found)
         report.goals.append(
-            Goal(f"switch, {name}", f"under {MAX_SWITCH_MS:g} ms", f"at most {worst:.3g} ms", worst < MAX_SWITCH_MS)
+            Goal(
+                f"switch, {name}",
+                f"under {MAX_SWITCH_MS:g} ms",
+                f"at most {worst:.3g} ms",
+                worst < MAX_SWITCH_MS,
+            )
         )
     every = [one for arm in arms.values() for one in arm.served]
-    lost, asked = sum(one.num_asked - one.num_answered for one in every), sum(one.num_asked for one in every)
+    lost, asked = (
+        sum(one.num_asked - one.num_answered for one in every),
+        sum(one.num_asked for one in every),
+    )
     report.goals.append(Goal("requests lost", "none", f"{lost} of {asked}", lost == 0))
     columns = ("sessions", "", "number", "median ms", "p99 ms", "max ms")
     switches, answers = [], []
@@ -145,8 +189,13 @@ def measure(path: Path, device: str | None, num_rounds: int, bundles_bytes: int 
             done, answered = [one.done_ms for one in found], [one.answered_ms for one in found]
             switches.append((name, load, *cells(done)))
             answers.append((name, load, *cells(answered)))
-            report.raw[f"{name}, {load}"] = {"done_ms": rounded(done), "answered_ms": rounded(answered)}
-        report.notes.append(f"Sessions {name}: loaded in {arm.load_ms:.0f} ms, {arm.memory_mib:.1f} MiB of memory.")
+            report.raw[f"{name}, {load}"] = {
+                "done_ms": rounded(done),
+                "answered_ms": rounded(answered),
+            }
+        report.notes.append(
+            f"Sessions {name}: loaded in {arm.load_ms:.0f} ms, {arm.memory_mib:.1f} MiB of memory."
+        )
     report.tables.append(Table("A switch, from the call to a point that serves", columns, switches))
     report.tables.append(Table("A switch and the first answer of the new point", columns, answers))
     rows = [
@@ -160,7 +209,8 @@ def measure(path: Path, device: str | None, num_rounds: int, bundles_bytes: int 
         size += f", the bundles {bundles_bytes}: {path.stat().st_size / bundles_bytes:.2f} of them"
     report.notes.append(f"{size}.")
     report.notes.append(
-        "Pairs come in an order drawn anew each round. Beside two serving threads and whatever else is at work (see "
+        "Pairs come in an order drawn anew each round. Beside two serving threads and whatever "
+        "else is at work (see "
         "the load average) a switch waits for a core as they do."
     )
     report.notes += [f"Lost: {error}" for one in every for error in one.errors[:3]]
@@ -234,10 +284,15 @@ def serve(model: ElasticModel, served: Served, stop: threading.Event) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks elastic", description=__doc__)
     parser.add_argument(
-        "--elastic", type=Path, metavar="FILE", help="elastic.zip of a job (default: an untrained ResNet)"
+        "--elastic",
+        type=Path,
+        metavar="FILE",
+        help="elastic.zip of a job (default: an untrained ResNet)",
     )
     parser.add_argument("--device", help="of the job's devices, where it has several")
-    parser.add_argument("--rounds", type=int, default=5, help="of all ordered pairs of points (default: 5)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of all ordered pairs of points (default: 5)"
+    )
     add_report_options(parser)
     options = parser.parse_args(arguments)
     if options.elastic is not None:

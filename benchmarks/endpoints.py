@@ -1,4 +1,6 @@
-"""How quickly the coordinator answers: list, show and front endpoints at a steady rate, from another process."""
+"""How quickly the coordinator answers: list, show and front endpoints at a steady rate, from
+another process.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,14 @@ def run(result: Path, num_jobs: int, rate: float, seconds: float) -> Report:
     with tempfile.TemporaryDirectory() as scratch, postgres() as url:
         folder = Path(scratch)
         with coordinator(url, folder) as server:
-            jobs, device = fill(url, JobResult.model_validate(read_json(result / "result.json")), num_jobs)
+            jobs, device = fill(
+                url, JobResult.model_validate(read_json(result / "result.json")), num_jobs
+            )
             found = asyncio.run(load(server, jobs, device, rate, seconds))
     report = Report(
         "endpoints",
-        f"Latency of list, show and front endpoints over {num_jobs:,} jobs in PostgreSQL at a steady rate.",
+        f"Latency of list, show and front endpoints over {num_jobs:,} jobs in PostgreSQL at a "
+        f"steady rate.",
         {"num_jobs": num_jobs, "rate_per_s": rate, "seconds": seconds, "result": result.name},
     )
     everything = [one for latencies, _ in found.values() for one in latencies]
@@ -43,12 +48,22 @@ def run(result: Path, num_jobs: int, rate: float, seconds: float) -> Report:
         Goal("errors", "none", f"{errors} of {len(everything)}", errors == 0),
     ]
     rows = [
-        (name, len(latencies), *(f"{percentile(latencies, share):.1f}" for share in (0.5, 0.95, 0.99, 1.0)))
+        (
+            name,
+            len(latencies),
+            *(f"{percentile(latencies, share):.1f}" for share in (0.5, 0.95, 0.99, 1.0)),
+        )
         for name, (latencies, _) in found.items()
     ]
-    report.tables.append(Table("Milliseconds by endpoint", ("endpoint", "requests", "p50", "p95", "p99", "max"), rows))
+    report.tables.append(
+        Table(
+            "Milliseconds by endpoint", ("endpoint", "requests", "p50", "p95", "p99", "max"), rows
+        )
+    )
     report.notes.append("Client, coordinator and database share the machine's cores.")
-    report.raw.update({name: [round(one, 3) for one in latencies] for name, (latencies, _) in found.items()})
+    report.raw.update(
+        {name: [round(one, 3) for one in latencies] for name, (latencies, _) in found.items()}
+    )
     return report
 
 
@@ -66,7 +81,12 @@ def fill(url: str, result: JobResult, num_jobs: int) -> tuple[list[str], str]:
         session.execute(
             insert(JobDevice),
             [
-                {"job_id": one, "position": i, "name": device.name, "result": device.model_dump(mode="json")}
+                {
+                    "job_id": one,
+                    "position": i,
+                    "name": device.name,
+                    "result": device.model_dump(mode="json"),
+                }
                 for one in ids
                 for i, device in enumerate(result.devices)
             ],
@@ -87,7 +107,9 @@ async def load(
         ("front of a device", f"/jobs/{{job}}/fronts/{device}"),
     ]
     chosen = itertools.cycle(jobs[:: max(1, len(jobs) // 97)])
-    requests = (Asked(name, "GET", path.format(job=next(chosen))) for name, path in itertools.cycle(kinds))
+    requests = (
+        Asked(name, "GET", path.format(job=next(chosen))) for name, path in itertools.cycle(kinds)
+    )
     async with server.async_client() as client:
         for _ in range(20):
             await client.get("/jobs")
@@ -96,7 +118,13 @@ async def load(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks endpoints", description=__doc__)
-    parser.add_argument("--result", type=Path, required=True, metavar="DIR", help="folder of a finished job to serve")
+    parser.add_argument(
+        "--result",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of a finished job to serve",
+    )
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=60.0)

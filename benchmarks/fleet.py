@@ -1,8 +1,8 @@
 """A simulated fleet: real dispatchers and a real PostgreSQL, workers that only pretend.
 
-Each job takes a second or two of a worker and trains nothing. One in a hundred attempts fails: half of them end without
-a result, half fall silent. Counted: what the runner was asked, what the database says in the end, and how the projects
-fared beside each other.
+Each job takes a second or two of a worker and trains nothing. One in a hundred attempts fails:
+half of them end without a result, half fall silent. Counted: what the runner was asked, what the
+database says in the end, and how the projects fared beside each other.
 """
 
 from __future__ import annotations
@@ -46,14 +46,17 @@ SILENT_LEASE_S = 20.0
 
 
 class Fleet(Runner):
-    """Workers that end after a drawn time, report their result as a worker's request would, or do not.
+    """Workers that end after a drawn time, report their result as a worker's request would, or do
+    not.
 
     Args:
         seconds: least and largest time that a job takes.
         fault_share: of the attempts that fail.
     """
 
-    def __init__(self, database: Database, num_workers: int, seconds: tuple[float, float], fault_share: float) -> None:
+    def __init__(
+        self, database: Database, num_workers: int, seconds: tuple[float, float], fault_share: float
+    ) -> None:
         self._database, self._num_workers, self._seconds, self._fault_share = (
             database,
             num_workers,
@@ -70,7 +73,9 @@ class Fleet(Runner):
         """Instant and job of every submission."""
         self.num_faults = Counter[str]()
         self.overlaps = 0
-        """Attempts that began while another attempt at the same job was under way and not given up."""
+        """Attempts that began while another attempt at the same job was under way and not given
+        up.
+        """
         self._pool = ThreadPoolExecutor(4)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -83,7 +88,9 @@ class Fleet(Runner):
             self.submitted.append((time.monotonic(), order.job_id))
             self.overlaps += order.job_id in self._busy
             self._busy.add(order.job_id)
-            self._runs[order.submission_id] = Run(order.submission_id, order.job_id, RunState.PENDING)
+            self._runs[order.submission_id] = Run(
+                order.submission_id, order.job_id, RunState.PENDING
+            )
             self._waiting.append(order)
             self._fill()
 
@@ -114,7 +121,10 @@ class Fleet(Runner):
             order = self._waiting.pop(0)
             run = self._runs[order.submission_id]
             self._runs[order.submission_id] = Run(run.submission_id, run.job_id, RunState.RUNNING)
-            heapq.heappush(self._due, (time.monotonic() + self._chance.uniform(*self._seconds), new_id("x"), order))
+            heapq.heappush(
+                self._due,
+                (time.monotonic() + self._chance.uniform(*self._seconds), new_id("x"), order),
+            )
 
     def _work(self) -> None:
         while not self._stopping:
@@ -155,10 +165,14 @@ class Fleet(Runner):
 
     def _end(self, run: Run) -> None:
         self._busy.discard(run.job_id)
-        self._runs[run.submission_id] = Run(run.submission_id, run.job_id, RunState.ENDED, "", True, now())
+        self._runs[run.submission_id] = Run(
+            run.submission_id, run.job_id, RunState.ENDED, "", True, now()
+        )
 
 
-def run(num_jobs: int, num_projects: int, num_workers: int, num_dispatchers: int, limit_s: float) -> Report:
+def run(
+    num_jobs: int, num_projects: int, num_workers: int, num_dispatchers: int, limit_s: float
+) -> Report:
     with ExitStack() as stack:
         url = stack.enter_context(postgres())
         storage = stack.enter_context(tempfile.TemporaryDirectory())
@@ -167,9 +181,14 @@ def run(num_jobs: int, num_projects: int, num_workers: int, num_dispatchers: int
         stack.callback(database.engine.dispose)
         projects = fill(database, num_jobs, num_projects)
         settings = Settings(
-            database_url=url, storage_url=Path(storage).as_uri(), max_running_jobs=num_workers, lease_s=SILENT_LEASE_S,
-            start_lease_s=SILENT_LEASE_S, heartbeat_s=1.0, dispatch_interval_s=0.1,
-        )  # fmt: skip
+            database_url=url,
+            storage_url=Path(storage).as_uri(),
+            max_running_jobs=num_workers,
+            lease_s=SILENT_LEASE_S,
+            start_lease_s=SILENT_LEASE_S,
+            heartbeat_s=1.0,
+            dispatch_interval_s=0.1,
+        )
         context = Context(settings, database, ObjectStore(settings.storage_url), KeyRing(1))
         fleet = Fleet(database, num_workers, (1.0, 2.0), 0.01)
         dispatchers = [Dispatcher(context, fleet) for _ in range(num_dispatchers)]
@@ -185,13 +204,18 @@ def run(num_jobs: int, num_projects: int, num_workers: int, num_dispatchers: int
             thread.join()
         fleet.close()
         with database.read() as session:
-            states = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
+            states = dict(
+                session.execute(select(Job.state, func.count()).group_by(Job.state)).all()
+            )
             twice = session.execute(
                 select(func.count()).select_from(
-                    select(JobEvent.job_id).where(JobEvent.kind == "result").group_by(JobEvent.job_id)
-                    .having(func.count() > 1).subquery()
+                    select(JobEvent.job_id)
+                    .where(JobEvent.kind == "result")
+                    .group_by(JobEvent.job_id)
+                    .having(func.count() > 1)
+                    .subquery()
                 )
-            ).scalar_one()  # fmt: skip
+            ).scalar_one()
     settings_shown = {
         "num_jobs": num_jobs,
         "num_projects": num_projects,
@@ -202,29 +226,46 @@ def run(num_jobs: int, num_projects: int, num_workers: int, num_dispatchers: int
 
 
 def fill(database: Database, num_jobs: int, num_projects: int) -> list[str]:
-    """Queued jobs, all of the first project before all of the second: fairness must come from the dispatcher."""
+    """Queued jobs, all of the first project before all of the second: fairness must come from the
+    dispatcher.
+    """
     projects = [new_id("prj") for _ in range(num_projects)]
     with database.write() as session:
         session.execute(
             insert(Project),
-            [{"id": one, "name": one, "max_running_jobs": 100_000, "max_gpu_hours": None, "gpu_s": 0.0,
-              "created_at": now()} for one in projects],
-        )  # fmt: skip
-        rows: list[dict[str, Any]] = [job(projects[i * num_projects // num_jobs]) for i in range(num_jobs)]
+            [
+                {
+                    "id": one,
+                    "name": one,
+                    "max_running_jobs": 100_000,
+                    "max_gpu_hours": None,
+                    "gpu_s": 0.0,
+                    "created_at": now(),
+                }
+                for one in projects
+            ],
+        )
+        rows: list[dict[str, Any]] = [
+            job(projects[i * num_projects // num_jobs]) for i in range(num_jobs)
+        ]
         for start in range(0, num_jobs, 5000):
             session.execute(insert(Job), rows[start : start + 5000])
     return projects
 
 
 def watch(database: Database, num_jobs: int, projects: list[str], deadline_s: float) -> list[float]:
-    """Waits until all jobs have ended; returns the share of each project's jobs that had ended when half of all had."""
+    """Waits until all jobs have ended; returns the share of each project's jobs that had ended
+    when half of all had.
+    """
     shares: list[float] = []
     while time.monotonic() < deadline_s:
         time.sleep(1.0)
         with database.read() as session:
             ended = dict(
                 session.execute(
-                    select(Job.project_id, func.count()).where(Job.finished_at.is_not(None)).group_by(Job.project_id)
+                    select(Job.project_id, func.count())
+                    .where(Job.finished_at.is_not(None))
+                    .group_by(Job.project_id)
                 ).all()
             )
         total = sum(ended.values())
@@ -236,31 +277,62 @@ def watch(database: Database, num_jobs: int, projects: list[str], deadline_s: fl
 
 
 def describe(
-    fleet: Fleet, states: dict[str, int], twice: int, shares: list[float], seconds: float, settings: dict[str, int]
+    fleet: Fleet,
+    states: dict[str, int],
+    twice: int,
+    shares: list[float],
+    seconds: float,
+    settings: dict[str, int],
 ) -> Report:
-    report = Report("fleet", "Dispatching to a simulated fleet, PostgreSQL and dispatchers on one machine.", settings)
+    report = Report(
+        "fleet",
+        "Dispatching to a simulated fleet, PostgreSQL and dispatchers on one machine.",
+        settings,
+    )
     num_jobs = settings["num_jobs"]
     # The last jobs wait for nothing but the lease of a worker that fell silent.
     counted = fleet.submitted[: round(0.95 * num_jobs)]
     rate = len(counted) / (counted[-1][0] - counted[0][0])
     report.goals += [
-        Goal("jobs that succeeded", f"all {num_jobs:,}", f"{states.get('succeeded', 0):,}",
-             states == {"succeeded": num_jobs}),
-        Goal("jobs with two results, attempts side by side", "none", f"{twice}, {fleet.overlaps}",
-             twice == fleet.overlaps == 0),
-        Goal("a project's jobs done when half of all were", "at least 40 % of each", f"{min(shares):.0%} at least",
-             min(shares) >= 0.4),
-        Goal("dispatched", f"at least {MIN_RATE:g} a second", f"{rate:.0f} a second", rate >= MIN_RATE),
-    ]  # fmt: skip
+        Goal(
+            "jobs that succeeded",
+            f"all {num_jobs:,}",
+            f"{states.get('succeeded', 0):,}",
+            states == {"succeeded": num_jobs},
+        ),
+        Goal(
+            "jobs with two results, attempts side by side",
+            "none",
+            f"{twice}, {fleet.overlaps}",
+            twice == fleet.overlaps == 0,
+        ),
+        Goal(
+            "a project's jobs done when half of all were",
+            "at least 40 % of each",
+            f"{min(shares):.0%} at least",
+            min(shares) >= 0.4,
+        ),
+        Goal(
+            "dispatched",
+            f"at least {MIN_RATE:g} a second",
+            f"{rate:.0f} a second",
+            rate >= MIN_RATE,
+        ),
+    ]
     report.tables.append(
-        Table("Attempts", ("what", "number"), [("submitted", len(fleet.submitted)), *fleet.num_faults.most_common()])
+        Table(
+            "Attempts",
+            ("what", "number"),
+            [("submitted", len(fleet.submitted)), *fleet.num_faults.most_common()],
+        )
     )
     begin = fleet.submitted[0][0]
     by_minute = Counter(int((at - begin) // 60) for at, _ in fleet.submitted)
     rows = [(minute + 1, f"{count / 60:.0f}") for minute, count in sorted(by_minute.items())]
     report.tables.append(Table("Submissions a second, by minute", ("minute", "a second"), rows))
     report.notes.append(
-        f"The rate is that of the first 95 % of the submissions; from the first one to the last end {seconds:.0f} s."
+        f"The rate is that of the first 95 % of the submissions; from the first one to the last "
+        f"end {seconds:.0f} s."
     )
     return report
 
@@ -274,7 +346,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit-s", type=float, default=4 * 3600.0, help="give up after this time")
     add_report_options(parser)
     options = parser.parse_args(arguments)
-    report = run(options.jobs, options.projects, options.workers, options.dispatchers, options.limit_s)
+    report = run(
+        options.jobs, options.projects, options.workers, options.dispatchers, options.limit_s
+    )
     return conclude(report, options)
 
 

@@ -1,6 +1,8 @@
-"""How many running jobs one coordinator process can hear: heartbeats of 500 of them, at growing rates.
+"""How many running jobs one coordinator process can hear: heartbeats of 500 of them, at growing
+rates.
 
-A heartbeat is a transaction: it locks the job, keeps its progress and cost, and prolongs the lease.
+A heartbeat is a transaction: it locks the job, keeps its progress and cost, and prolongs the
+lease.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ TOKEN = "token-{}"
 
 
 def run(rates: Sequence[float], seconds: float) -> Report:
-    with tempfile.TemporaryDirectory() as scratch, postgres() as url, coordinator(url, Path(scratch)) as server:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        postgres() as url,
+        coordinator(url, Path(scratch)) as server,
+    ):
         ids = fill(url)
         rows, kept = [], 0.0
         for rate in rates:
@@ -41,14 +47,18 @@ def run(rates: Sequence[float], seconds: float) -> Report:
             kept = rate
     interval_s = Settings.model_fields["heartbeat_s"].default
     report = Report(
-        "heartbeats", f"Heartbeats of {NUM_JOBS} running jobs at one coordinator process, PostgreSQL.",
+        "heartbeats",
+        f"Heartbeats of {NUM_JOBS} running jobs at one coordinator process, PostgreSQL.",
         {"seconds_each": seconds, "heartbeat_s": interval_s},
-    )  # fmt: skip
+    )
     asked = f"p99 under {MAX_P99_MS / 1000:g} s and no error at the lowest rate"
-    report.goals.append(Goal("heartbeats a second", asked, f"up to {kept:g} a second", kept >= rates[0]))
+    report.goals.append(
+        Goal("heartbeats a second", asked, f"up to {kept:g} a second", kept >= rates[0])
+    )
     report.tables.append(Table("By rate", ("a second", "p50 ms", "p99 ms", "errors"), rows))
     report.notes.append(
-        f"{kept:g} a second are {kept * interval_s:,.0f} running jobs that report every {interval_s:g} s. "
+        f"{kept:g} a second are {kept * interval_s:,.0f} running jobs that report every "
+        f"{interval_s:g} s. "
         "Client, coordinator and database share the machine's cores."
     )
     return report
@@ -61,14 +71,21 @@ def fill(url: str) -> list[str]:
         project = session.execute(select(Project)).scalars().one()
         rows = [job(project.id) for _ in range(NUM_JOBS)]
         for row in rows:
-            row |= {"state": "training", "attempt": 1, "lease_expires_at": now(), "submission_id": row["id"]}
+            row |= {
+                "state": "training",
+                "attempt": 1,
+                "lease_expires_at": now(),
+                "submission_id": row["id"],
+            }
             row["lease_token_hash"] = hash_secret(TOKEN.format(row["id"]))
         session.execute(insert(Job), rows)
     database.engine.dispose()
     return [row["id"] for row in rows]
 
 
-async def beat(server: Coordinator, ids: list[str], rate: float, seconds: float) -> tuple[list[float], int]:
+async def beat(
+    server: Coordinator, ids: list[str], rate: float, seconds: float
+) -> tuple[list[float], int]:
     def requests() -> Iterator[Asked]:
         for number, one in enumerate(itertools.cycle(ids)):
             body = {
@@ -84,7 +101,9 @@ async def beat(server: Coordinator, ids: list[str], rate: float, seconds: float)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks heartbeats", description=__doc__)
-    parser.add_argument("--rates", type=float, nargs="+", default=[50, 100, 150, 200, 300, 400], help="a second")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[50, 100, 150, 200, 300, 400], help="a second"
+    )
     parser.add_argument("--seconds", type=float, default=15.0, help="of each rate")
     add_report_options(parser)
     options = parser.parse_args(arguments)

@@ -1,6 +1,7 @@
 """Other work, for benchmarks that are about it: `python -m benchmarks.hog cpu|memory`.
 
-It works and rests for random fractions of a second, as what else runs on a machine does, until it is killed.
+It works and rests for random fractions of a second, as what else runs on a machine does, until it
+is killed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""How short a path through 256 channels is found, and in what time, beside TorchIntegral's optimizer of permutations.
+"""How short a path through 256 channels is found, and in what time, beside TorchIntegral's
+optimizer of permutations.
 
-Two groups of channels: those of a trained convolution, with all that makes and reads them (batch normalization, the
-next convolution), and filters that are smooth functions of x, in shuffled order. Then what orders are worth: points
-that trained networks lose when they are sampled narrower along a path, or by pivots.
+Two groups of channels: those of a trained convolution, with all that makes and reads them (batch
+normalization, the next convolution), and filters that are smooth functions of x, in shuffled
+order. Then what orders are worth: points that trained networks lose when they are sampled narrower
+along a path, or by pivots.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from inn_automl.integral.conversion.tsp_ordering import channel_rows, path_length, shortest_path
 from torch import Tensor
 
 from benchmarks import ordering_arms
@@ -28,6 +29,7 @@ from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from benchmarks.torchintegral import order_channels
 from inn_automl.data import load_dataset
 from inn_automl.integral import IntegralNetwork
+from inn_automl.integral.conversion.tsp_ordering import channel_rows, path_length, shortest_path
 from inn_automl.models import build
 from inn_automl.training.recipe import default_recipe
 
@@ -40,14 +42,20 @@ NUM_RUNS = 5
 
 
 def trained(epochs: int, seed: int) -> list[Tensor]:
-    """Rows (256, f) of a trained network's widest group: its filters, its normalization, the weights that read it."""
+    """Rows (256, f) of a trained network's widest group: its filters, its normalization, the
+    weights that read it.
+    """
     dataset = load_dataset(DATASET)
     torch.manual_seed(seed)
     widest = IntegralNetwork(
-        build(FAMILY, dataset.input_shape, dataset.num_classes), torch.zeros(2, *dataset.input_shape)
+        build(FAMILY, dataset.input_shape, dataset.num_classes),
+        torch.zeros(2, *dataset.input_shape),
     )
     module = build(
-        FAMILY, dataset.input_shape, dataset.num_classes, width=NUM_CHANNELS / max(widest.full_widths.values())
+        FAMILY,
+        dataset.input_shape,
+        dataset.num_classes,
+        width=NUM_CHANNELS / max(widest.full_widths.values()),
     )
     network = IntegralNetwork(module, torch.zeros(2, *dataset.input_shape))
     recipe = dataclasses.replace(default_recipe(FAMILY, len(dataset.train)), epochs=epochs)
@@ -61,7 +69,11 @@ def smooth(seed: int) -> list[Tensor]:
     rng = np.random.default_rng(seed)
     x = np.arange(NUM_CHANNELS)[:, None, None] / NUM_CHANNELS
     waves = np.arange(1, 9)[None, None]
-    columns = np.sin(np.pi * waves * x + 2 * np.pi * rng.random((1, 288, 8))) * rng.standard_normal((1, 288, 8)) / waves
+    columns = (
+        np.sin(np.pi * waves * x + 2 * np.pi * rng.random((1, 288, 8)))
+        * rng.standard_normal((1, 288, 8))
+        / waves
+    )
     rows = torch.from_numpy(columns.sum(2))
     return [(rows / rows.abs().mean())[torch.from_numpy(rng.permutation(NUM_CHANNELS))]]
 
@@ -72,9 +84,14 @@ def distances(rows: Sequence[Tensor]) -> Tensor:
 
 
 def measure(rows: list[Tensor], checkout: Path | None, num_restarts: int) -> dict[str, Any]:
-    """Total variation and seconds of each way, from the rows on; ours several times, for its search is random."""
+    """Total variation and seconds of each way, from the rows on; ours several times, for its
+    search is random.
+    """
     apart = distances(rows)
-    found: dict[str, Any] = {"as it came": {"variation": path_length(apart, torch.arange(len(apart)))}, "ours": []}
+    found: dict[str, Any] = {
+        "as it came": {"variation": path_length(apart, torch.arange(len(apart)))},
+        "ours": [],
+    }
     for _ in range(NUM_RUNS):
         started_at = time.perf_counter()
         path = shortest_path(distances(rows))
@@ -83,7 +100,9 @@ def measure(rows: list[Tensor], checkout: Path | None, num_restarts: int) -> dic
     found["searches"] = [
         {
             "search_s": search_s,
-            "variation": [path_length(apart, shortest_path(apart, search_s)) for _ in range(NUM_RUNS)],
+            "variation": [
+                path_length(apart, shortest_path(apart, search_s)) for _ in range(NUM_RUNS)
+            ],
         }
         for search_s in SEARCHES_S
     ]
@@ -95,10 +114,13 @@ def measure(rows: list[Tensor], checkout: Path | None, num_restarts: int) -> dic
     return found
 
 
-def summarize(found: dict[str, dict[str, Any]], lost: list[dict[str, Any]], settings: dict[str, Any]) -> Report:
+def summarize(
+    found: dict[str, dict[str, Any]], lost: list[dict[str, Any]], settings: dict[str, Any]
+) -> Report:
     report = Report(
         "ordering",
-        f"Total variation of {NUM_CHANNELS} channels along the order that is found for them, and the seconds it takes, "
+        f"Total variation of {NUM_CHANNELS} channels along the order that is found for them, and "
+        f"the seconds it takes, "
         "one thread.",
         settings,
         raw={"paths": found, "lost": lost},
@@ -129,49 +151,75 @@ def summarize(found: dict[str, dict[str, Any]], lost: list[dict[str, Any]], sett
                 ours_s <= TO_REACH * peer["s"] if peer else None,
             )
         )
-    report.tables.append(Table("Total variation and time", ("channels", "order", "total variation", "seconds"), rows))
+    report.tables.append(
+        Table("Total variation and time", ("channels", "order", "total variation", "seconds"), rows)
+    )
     best = {name: min(min(s["variation"]) for s in one["searches"]) for name, one in found.items()}
     report.tables.append(
         Table(
             f"How long to search: % above the best of all, worst of {NUM_RUNS}",
             ("channels", *(f"{search_s:g} s" for search_s in SEARCHES_S)),
             [
-                (name, *(f"{100 * (max(s['variation']) / best[name] - 1):.3f}" for s in one["searches"]))
+                (
+                    name,
+                    *(
+                        f"{100 * (max(s['variation']) / best[name] - 1):.3f}"
+                        for s in one["searches"]
+                    ),
+                )
                 for name, one in found.items()
             ],
         )
     )
     report.tables += ordering_arms.tables(lost)
     report.notes.append(
-        "Both arms start from the same tensors and make their distances themselves; the variation of both orders is "
-        "computed by the same function, in float64. Each tensor counts as a share of its mean magnitude."
+        "Both arms start from the same tensors and make their distances themselves; the variation "
+        "of both orders is "
+        "computed by the same function, in float64. Each tensor counts as a share of its mean "
+        "magnitude."
     )
     revisions = {one["revision"] for one in found.values() if "revision" in one}
     if revisions:
         report.versions["TorchIntegral"] = ", ".join(sorted(revisions))
         report.notes.append(
-            "TorchIntegral's exchange compares the two new edges with twice the first old one instead of both old "
-            "ones: it makes exchanges that lengthen the path, and leaves out some that would shorten it."
+            "TorchIntegral's exchange compares the two new edges with twice the first old one "
+            "instead of both old "
+            "ones: it makes exchanges that lengthen the path, and leaves out some that would "
+            "shorten it."
         )
     else:
-        report.notes.append("TorchIntegral was not measured: give a compiled checkout with --torchintegral.")
+        report.notes.append(
+            "TorchIntegral was not measured: give a compiled checkout with --torchintegral."
+        )
     return report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks ordering", description=__doc__)
-    parser.add_argument("--epochs", type=int, default=10, help="of the network with 256 channels (default: 10)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--restarts", type=int, default=NUM_RESTARTS, help="of TorchIntegral's (default: 100)")
     parser.add_argument(
-        "--torchintegral", type=Path, metavar="PATH", help="compiled checkout of TheStageAI/TorchIntegral"
+        "--epochs", type=int, default=10, help="of the network with 256 channels (default: 10)"
     )
-    parser.add_argument("--tasks", type=int, default=2, help="that orders are compared on (default: 2)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--restarts", type=int, default=NUM_RESTARTS, help="of TorchIntegral's (default: 100)"
+    )
+    parser.add_argument(
+        "--torchintegral",
+        type=Path,
+        metavar="PATH",
+        help="compiled checkout of TheStageAI/TorchIntegral",
+    )
+    parser.add_argument(
+        "--tasks", type=int, default=2, help="that orders are compared on (default: 2)"
+    )
     parser.add_argument("--seeds", type=int, default=2, help="of each (default: 2)")
     add_report_options(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    kinds = {"trained": trained(options.epochs, options.seed), "smooth, shuffled": smooth(options.seed)}
+    kinds = {
+        "trained": trained(options.epochs, options.seed),
+        "smooth, shuffled": smooth(options.seed),
+    }
     found = {}
     for name, rows in kinds.items():
         found[name] = measure(rows, options.torchintegral, options.restarts)
@@ -179,10 +227,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [task for task in TASKS if task.family != "convnet"][: options.tasks]
     lost = [ordering_arms.execute(task, seed) for task in chosen for seed in range(options.seeds)]
     settings = {
-        "dataset": DATASET, "family": FAMILY, "epochs": options.epochs, "seed": options.seed,
-        "restarts": options.restarts, "tasks": [task._asdict() for task in chosen], "seeds": options.seeds,
+        "dataset": DATASET,
+        "family": FAMILY,
+        "epochs": options.epochs,
+        "seed": options.seed,
+        "restarts": options.restarts,
+        "tasks": [task._asdict() for task in chosen],
+        "seeds": options.seeds,
         "shapes": {name: [list(one.shape) for one in rows] for name, rows in kinds.items()},
-    }  # fmt: skip
+    }
     return conclude(summarize(found, lost, settings), options)
 
 

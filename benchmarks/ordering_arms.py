@@ -1,4 +1,6 @@
-"""What an order of channels is worth: trained networks that are sampled narrower along a path, or by pivots."""
+"""What an order of channels is worth: trained networks that are sampled narrower along a path, or
+by pivots.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,14 @@ ARMS: dict[str, tuple[str, Partition]] = {
 
 
 def execute(task: Task, seed: int) -> dict[str, Any]:
-    """Trains one network plainly; points of test accuracy lost by arm, sampled and fitted, at each of `RATIOS`."""
+    """Trains one network plainly; points of test accuracy lost by arm, sampled and fitted, at each
+    of `RATIOS`.
+    """
     torch.set_num_threads(1)
     dataset = load_dataset(task.dataset)
-    recipe = dataclasses.replace(default_recipe(task.family, len(dataset.train)), epochs=task.epochs)
+    recipe = dataclasses.replace(
+        default_recipe(task.family, len(dataset.train)), epochs=task.epochs
+    )
     torch.manual_seed(seed)
     example = torch.zeros(2, *dataset.input_shape)
     network = IntegralNetwork(build(task.family, dataset.input_shape, dataset.num_classes), example)
@@ -74,9 +80,14 @@ def tables(outcomes: list[dict[str, Any]]) -> list[Table]:
         rows: list[tuple[Any, ...]] = []
         for weights in ("sampled", "fitted"):
             for name in ARMS:
-                lost = [statistics.fmean(run["lost"][name][weights][i] for run in runs) for i in range(len(RATIOS))]
+                lost = [
+                    statistics.fmean(run["lost"][name][weights][i] for run in runs)
+                    for i in range(len(RATIOS))
+                ]
                 rows.append((name, weights, *map("{:.2f}".format, lost)))
         full = statistics.fmean(run["full"] for run in runs)
         title = f"Points lost without training, {task[0]}, {task[1]} ({full:.2f} % at full width), mean of {len(runs)}"
-        made.append(Table(title, ("order, partition", "weights", *(f"{ratio:g}" for ratio in RATIOS)), rows))
+        made.append(
+            Table(title, ("order, partition", "weights", *(f"{ratio:g}" for ratio in RATIOS)), rows)
+        )
     return made

@@ -1,4 +1,6 @@
-"""int8 files beside fp32 ones of the same widths: latency, accuracy and size, for four families and several widths."""
+"""int8 files beside fp32 ones of the same widths: latency, accuracy and size, for four families
+and several widths.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, 
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.evaluation.candidates import Candidates
-from inn_automl.evaluation.onnx_precision import agreement, evaluate_file, range_samples, template_of
+from inn_automl.evaluation.onnx_precision import (
+    agreement,
+    evaluate_file,
+    range_samples,
+    template_of,
+)
 from inn_automl.export import quantize_onnx
 from inn_automl.latency.benchmark import QUICK, measure
 from inn_automl.training.recipe import training_candidates
@@ -40,7 +47,9 @@ def train(family: str, dataset: Dataset, folder: Path, minutes: float) -> Traine
 
 
 def export(trained: Trained, dataset: Dataset, folder: Path) -> dict[str, dict[str, Any]]:
-    """The fp32 and int8 files of each ratio and, at full width, of each of the options, with what they cost to make."""
+    """The fp32 and int8 files of each ratio and, at full width, of each of the options, with what
+    they cost to make.
+    """
     network, template = trained.network(), template_of(trained.architecture, dataset)
     candidates = Candidates(network, dataset)
     files: dict[str, dict[str, Any]] = {}
@@ -49,11 +58,17 @@ def export(trained: Trained, dataset: Dataset, folder: Path) -> dict[str, dict[s
         source = folder / f"{ratio:g} fp32.onnx"
         template.export(candidates.make(widths).module, source, widths=widths)
         files[source.stem] = {"path": source, "of": source}
-        for name, options in OPTIONS.items() if ratio == RATIOS[-1] else [("as chosen", OPTIONS["as chosen"])]:
+        for name, options in (
+            OPTIONS.items() if ratio == RATIOS[-1] else [("as chosen", OPTIONS["as chosen"])]
+        ):
             path = folder / f"{ratio:g} int8, {name}.onnx"
             started_at = time.perf_counter()
             quantize_onnx(source, path, range_samples(dataset), **options)
-            files[path.stem] = {"path": path, "of": source, "quantizing_s": time.perf_counter() - started_at}
+            files[path.stem] = {
+                "path": path,
+                "of": source,
+                "quantizing_s": time.perf_counter() - started_at,
+            }
     return files
 
 
@@ -90,11 +105,20 @@ def compare(network: str, folder: Path, minutes: float, threads: int, report: Re
                 f"{one['quantizing_s']:.2f}" if "quantizing_s" in one else "",
             )
         )
-    columns = ("ratio of widths, precision", "p50, us", "times as fast as fp32", "accuracy, %",
-               "same class as fp32, %", "bytes", "quantized in, s")  # fmt: skip
+    columns = (
+        "ratio of widths, precision",
+        "p50, us",
+        "times as fast as fp32",
+        "accuracy, %",
+        "same class as fp32, %",
+        "bytes",
+        "quantized in, s",
+    )
     title = f"{family} (depth {trained.architecture.depth}) on {source}, validation of {dataset.validation.size:,}"
     report.tables.append(Table(title, columns, rows))
-    report.raw[network] = {name: {**one, "path": None, "of": one["of"].stem} for name, one in files.items()}
+    report.raw[network] = {
+        name: {**one, "path": None, "of": one["of"].stem} for name, one in files.items()
+    }
 
 
 def judge(report: Report) -> None:
@@ -106,9 +130,13 @@ def judge(report: Report) -> None:
         if name.endswith("as chosen")
     ]
     lost, where = max(
-        (whole["accuracy"] - one["accuracy"], f"{network} {name}") for network, name, one, whole in chosen
+        (whole["accuracy"] - one["accuracy"], f"{network} {name}")
+        for network, name, one, whole in chosen
     )
-    gain, best = max((whole["p50_ms"] / one["p50_ms"], f"{network} {name}") for network, name, one, whole in chosen)
+    gain, best = max(
+        (whole["p50_ms"] / one["p50_ms"], f"{network} {name}")
+        for network, name, one, whole in chosen
+    )
     report.goals += [
         Goal(
             "accuracy lost at the same widths, at most",
@@ -120,8 +148,10 @@ def judge(report: Report) -> None:
     ]
     slower = sum(whole["p50_ms"] < one["p50_ms"] for _, _, one, whole in chosen)
     report.notes += [
-        f"At {slower} of {len(chosen)} widths int8 was slower: it is a choice for the search, not a default.",
-        "All files of a network are measured together, interleaved, in processes of their own. Networks were trained "
+        f"At {slower} of {len(chosen)} widths int8 was slower: it is a choice for the search, not "
+        f"a default.",
+        "All files of a network are measured together, interleaved, in processes of their own. "
+        "Networks were trained "
         "for a minute or so: the point is what int8 changes, not how good they are.",
         f"The processor {'has' if _has_vnni() else 'lacks'} int8 dot products (VNNI).",
     ]
@@ -136,15 +166,25 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="FAMILY:DATASET")
     parser.add_argument("--minutes", type=float, default=1.0, help="of training for each network")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--folder", type=Path, default=SCRATCH / "precision", help="trained networks are kept in here")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=SCRATCH / "precision",
+        help="trained networks are kept in here",
+    )
     add_report_options(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     report = Report(
         "precision",
-        "What int8 gains and loses against fp32 at the same widths in ONNX Runtime on the CPU, batch 1, "
+        "What int8 gains and loses against fp32 at the same widths in ONNX Runtime on the CPU, "
+        "batch 1, "
         f"{options.threads} thread{'s' if options.threads > 1 else ''}.",
-        {"networks": list(options.networks), "training_minutes": options.minutes, "threads": options.threads},
+        {
+            "networks": list(options.networks),
+            "training_minutes": options.minutes,
+            "threads": options.threads,
+        },
     )
     for network in options.networks:
         compare(network, options.folder, options.minutes, options.threads, report)

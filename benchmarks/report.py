@@ -29,7 +29,9 @@ _PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "optuna", "ray", "mlflow",
 
 @dataclass(frozen=True)
 class Goal:
-    """A number to reach. `met` is None where it could not be judged, e.g. because the peer is not there."""
+    """A number to reach. `met` is None where it could not be judged, e.g. because the peer is not
+    there.
+    """
 
     what: str
     to_reach: str
@@ -73,7 +75,10 @@ class Report:
 
     def __post_init__(self) -> None:
         self.versions = {**installed_versions(), **self.versions}
-        self.machine = {"load_average": [round(load, 2) for load in os.getloadavg()], **self.machine}
+        self.machine = {
+            "load_average": [round(load, 2) for load in os.getloadavg()],
+            **self.machine,
+        }
 
     @property
     def name(self) -> str:
@@ -94,7 +99,9 @@ class Report:
         verdict = {True: "yes", False: "**no**", None: "not judged"}
         parts = [f"# {self.theme}, {self.measured_at:%Y-%m-%d}", self.question]
         if self.goals:
-            rows = [(goal.what, goal.to_reach, goal.found, verdict[goal.met]) for goal in self.goals]
+            rows = [
+                (goal.what, goal.to_reach, goal.found, verdict[goal.met]) for goal in self.goals
+            ]
             parts.append(_markdown_table(("what", "to reach", "found", "reached"), rows))
         if self.image:
             name, shown = self.image
@@ -103,8 +110,16 @@ class Report:
             parts += [f"## {table.title}", _markdown_table(table.columns, table.rows)]
         if self.notes:
             parts += ["## Notes", "\n".join(f"- {note}" for note in self.notes)]
-        facts = {**self.settings, **self.machine, **self.versions, "measured_at": self.measured_at.isoformat()}
-        parts += ["## Settings, machine, versions", _markdown_table(("what", "value"), list(facts.items()))]
+        facts = {
+            **self.settings,
+            **self.machine,
+            **self.versions,
+            "measured_at": self.measured_at.isoformat(),
+        }
+        parts += [
+            "## Settings, machine, versions",
+            _markdown_table(("what", "value"), list(facts.items())),
+        ]
         return "\n\n".join(parts) + "\n"
 
     def write(self, folder: Path) -> Path:
@@ -115,7 +130,9 @@ class Report:
         """
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         # Lists of numbers take a line each at an indent; samples are not read one by one.
-        text = re.sub(r"\[\s+([-\d.,eE\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+        text = re.sub(
+            r"\[\s+([-\d.,eE\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text
+        )
         write_atomically(folder / f"{self.name}.json", text.encode() + b"\n")
         write_atomically(folder / f"{self.name}.md", self.to_markdown().encode())
         return folder / f"{self.name}.md"
@@ -123,7 +140,9 @@ class Report:
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
     """`--keep` and `--json`."""
-    parser.add_argument("--keep", action="store_true", help=f"keep the report in {KEPT.relative_to(ROOT)}/")
+    parser.add_argument(
+        "--keep", action="store_true", help=f"keep the report in {KEPT.relative_to(ROOT)}/"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
 
@@ -142,7 +161,9 @@ def conclude(report: Report, options: argparse.Namespace) -> int:
 
 def hardware_name(machine: dict[str, Any]) -> str:
     """The processor and its number of cores, fit for a file name."""
-    model = re.sub(r"\(.*?\)|@.*|\b(cpu|processor|gen|\d+th)\b", " ", str(machine.get("cpu_model")).lower())
+    model = re.sub(
+        r"\(.*?\)|@.*|\b(cpu|processor|gen|\d+th)\b", " ", str(machine.get("cpu_model")).lower()
+    )
     words = re.findall(r"[a-z0-9]+", model)
     return "-".join([*words, str(machine.get("num_cores")), "cores"])
 
@@ -164,7 +185,9 @@ def installed_versions() -> dict[str, str]:
 def _revision() -> str | None:
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+        ended = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return ended.stdout.strip() or None
@@ -172,4 +195,6 @@ def _revision() -> str | None:
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

@@ -1,7 +1,9 @@
-"""Measures the same models again and again, in fresh processes: how far is a latency from that of the next measurement?
+"""Measures the same models again and again, in fresh processes: how far is a latency from that of
+the next measurement?
 
-Alone, and beside other work that this benchmark starts and ends: a process that computes and one that copies memory,
-both by fits and starts. Each time with the reference model's check and without it, in an order drawn anew.
+Alone, and beside other work that this benchmark starts and ends: a process that computes and one
+that copies memory, both by fits and starts. Each time with the reference model's check and without
+it, in an order drawn anew.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ Arm = tuple[str, str]
 class Spread:
     """Measurements of one arm against each other.
 
-    `changes` are |ratio - 1| of a model's p95 between two measurements in a row; `held` says for each earlier
-    measurement and each later one whether the interval of the former contains the p95 of the latter.
+    `changes` are |ratio - 1| of a model's p95 between two measurements in a row; `held` says for
+    each earlier measurement and each later one whether the interval of the former contains the p95
+    of the latter.
     """
 
     changes: list[float]
@@ -66,7 +69,9 @@ def export_models(folder: Path) -> dict[str, Path]:
     for ratio in RATIOS:
         path = folder / f"{ratio:g}.onnx"
         module = network.discretize(space.uniform(ratio)).eval()
-        export_onnx(module, path, input_shape=(3, 32, 32), mean=np.full(3, 0.5), std=np.full(3, 0.25))
+        export_onnx(
+            module, path, input_shape=(3, 32, 32), mean=np.full(3, 0.5), std=np.full(3, 0.25)
+        )
         models[f"ResNet at {ratio:g}"] = path
     return models
 
@@ -86,7 +91,9 @@ def spread(repeats: Sequence[dict[str, LatencyMeasurement]]) -> Spread:
             for name in names
         ],
         held=[
-            before[name].summary.ci[0] <= after[name].summary.at_percentile <= before[name].summary.ci[1]
+            before[name].summary.ci[0]
+            <= after[name].summary.at_percentile
+            <= before[name].summary.ci[1]
             for before, after in combinations(repeats, 2)
             for name in names
         ],
@@ -111,7 +118,9 @@ def collect(
             with hogs(CONDITIONS[condition]):
                 seeded = replace(PROTOCOLS[protocol], seed=repeat, num_memory_runs=0)
                 found[condition, protocol].append(measure(models, DEVICE, protocol=seeded))
-            print(f"{repeat + 1} of {repeats}, {condition}, {protocol}", file=sys.stderr, flush=True)
+            print(
+                f"{repeat + 1} of {repeats}, {condition}, {protocol}", file=sys.stderr, flush=True
+            )
     return found
 
 
@@ -121,7 +130,11 @@ def compare(conditions: Sequence[str], repeats: int, pause_s: float) -> Report:
     report = Report(
         "retest",
         "How far the p95 of a model is from that of the next measurement in fresh processes.",
-        {"repeats": repeats, "pause_s": pause_s, "models": [f"ResNet at {ratio:g}" for ratio in RATIOS]},
+        {
+            "repeats": repeats,
+            "pause_s": pause_s,
+            "models": [f"ResNet at {ratio:g}" for ratio in RATIOS],
+        },
         raw={
             "measurements": [
                 {
@@ -143,17 +156,21 @@ def compare(conditions: Sequence[str], repeats: int, pause_s: float) -> Report:
     if busy := spreads.get((BUSY, CHECKED)):
         report.goals.append(
             Goal(
-                "median change of p95 between measurements, other work running, and drifted batches caught",
+                "median change of p95 between measurements, other work running, and drifted "
+                "batches caught",
                 "reported",
-                f"{statistics.median(busy.changes):.1%}; {busy.num_drifted} of {busy.num_batches} batches",
+                f"{statistics.median(busy.changes):.1%}; {busy.num_drifted} of {busy.num_batches} "
+                f"batches",
                 None,
             )
         )
     report.tables += [_spreads(spreads), _latencies(found)]
     report.notes += [
-        f"{repeats} measurements of {len(RATIOS)} models in each arm, {pause_s:g} s between one round of all arms and "
+        f"{repeats} measurements of {len(RATIOS)} models in each arm, {pause_s:g} s between one "
+        f"round of all arms and "
         "the next; a change is |p95 / p95 before - 1|.",
-        "An interval is for the percentile of one more process of the same kind, at 95 %. What is held against it here "
+        "An interval is for the percentile of one more process of the same kind, at 95 %. What is "
+        "held against it here "
         "is the p95 of later measurements, six and more processes each.",
         "Without the check drifted batches are counted by no one, so their column is empty there.",
     ]
@@ -161,7 +178,13 @@ def compare(conditions: Sequence[str], repeats: int, pause_s: float) -> Report:
 
 
 def _told(environment: dict[str, Any]) -> dict[str, Any]:
-    keys = ("num_processes", "num_drifted_processes", "num_batches", "num_drifted_batches", "reference_ms")
+    keys = (
+        "num_processes",
+        "num_drifted_processes",
+        "num_batches",
+        "num_drifted_batches",
+        "reference_ms",
+    )
     return {key: environment[key] for key in (*keys, "disturbed_share", "started_at")}
 
 
@@ -182,28 +205,50 @@ def _spreads(spreads: dict[Arm, Spread]) -> Table:
             )
         )
     columns = (
-        "condition", "reference model", "median change", "worst change", "later p95 inside of the interval",
-        "drifted batches", "drifted processes", "measurements that did not settle",
-    )  # fmt: skip
+        "condition",
+        "reference model",
+        "median change",
+        "worst change",
+        "later p95 inside of the interval",
+        "drifted batches",
+        "drifted processes",
+        "measurements that did not settle",
+    )
     return Table("Change of p95 between measurements", columns, rows)
 
 
 def _latencies(found: dict[Arm, list[dict[str, LatencyMeasurement]]]) -> Table:
     rows = [
-        (condition, protocol, name, *(f"{models[name].summary.at_percentile:.4g}" for models in measured))
+        (
+            condition,
+            protocol,
+            name,
+            *(f"{models[name].summary.at_percentile:.4g}" for models in measured),
+        )
         for (condition, protocol), measured in found.items()
         for name in measured[0]
     ]
     num = len(next(iter(found.values())))
-    return Table("p95 in ms", ("condition", "reference model", "model", *map(str, range(1, num + 1))), rows)
+    return Table(
+        "p95 in ms", ("condition", "reference model", "model", *map(str, range(1, num + 1))), rows
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks retest", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=4, help="measurements of every arm (default: 4)")
-    parser.add_argument("--pause-s", type=float, default=180.0, help="between two rounds of them (default: 180)")
     parser.add_argument(
-        "--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS), metavar="C", help=", ".join(CONDITIONS)
+        "--repeats", type=int, default=4, help="measurements of every arm (default: 4)"
+    )
+    parser.add_argument(
+        "--pause-s", type=float, default=180.0, help="between two rounds of them (default: 180)"
+    )
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        choices=CONDITIONS,
+        default=list(CONDITIONS),
+        metavar="C",
+        help=", ".join(CONDITIONS),
     )
     add_report_options(parser)
     options = parser.parse_args(arguments)

@@ -1,11 +1,12 @@
-"""Share of the true front that a search finds on a space that is known whole, beside Optuna's samplers; and how far
-predicted latency is off.
+"""Share of the true front that a search finds on a space that is known whole, beside Optuna's
+samplers; and how far predicted latency is off.
 
-Every arm has the same predictor to begin with (fitted on the widths that a job's calibration would measure), at most
-100 accuracy evaluations and 60 latency measurements, and the same tables to look both up in. The package's own arm is
-`run_search` as a job calls it, which spends the measurements that calibration leaves while it searches. The peers are
-Optuna studies over predicted latency and accuracy; when they are done, the measurements left are made of what
-`rank_finalists` puts first, as a job does, from their evaluations. Only what was both evaluated and measured counts.
+Every arm has the same predictor to begin with (fitted on the widths that a job's calibration would
+measure), at most 100 accuracy evaluations and 60 latency measurements, and the same tables to look
+both up in. The package's own arm is `run_search` as a job calls it, which spends the measurements
+that calibration leaves while it searches. The peers are Optuna studies over predicted latency and
+accuracy; when they are done, the measurements left are made of what `rank_finalists` puts first,
+as a job does, from their evaluations. Only what was both evaluated and measured counts.
 """
 
 from __future__ import annotations
@@ -50,8 +51,10 @@ def summarize(
     problem = Problem(truth)
     report = Report(
         "search",
-        f"Share of the true front's hypervolume found on all {len(truth.points):,} widths of a {FAMILY} on {DATASET}, "
-        f"with at most {MAX_EVALUATIONS} accuracy evaluations and {MAX_MEASUREMENTS} latency measurements.",
+        f"Share of the true front's hypervolume found on all {len(truth.points):,} widths of a "
+        f"{FAMILY} on {DATASET}, "
+        f"with at most {MAX_EVALUATIONS} accuracy evaluations and {MAX_MEASUREMENTS} latency "
+        f"measurements.",
         settings,
         machine=dict(truth.environment[DEVICES[0].name]),
     )
@@ -63,16 +66,28 @@ def summarize(
         evaluated = mean_interval([100 * one.evaluated_share for one in runs])
         worst = min(100 * one.share for one in runs)
         shares[arm] = {
-            "mean": share.mean, "low": share.low, "high": share.high, "worst": worst, "seeds": len(runs),
-            "mean_within_front_box": strict.mean, "evaluations": max(one.num_evaluations for one in runs),
+            "mean": share.mean,
+            "low": share.low,
+            "high": share.high,
+            "worst": worst,
+            "seeds": len(runs),
+            "mean_within_front_box": strict.mean,
+            "evaluations": max(one.num_evaluations for one in runs),
             "measurements": max(one.num_measurements for one in runs),
-        }  # fmt: skip
+        }
         spent = f"{shares[arm]['evaluations']}, {shares[arm]['measurements']}"
-        rows.append((arm, ARMS[arm].what, str(share), f"{worst:.2f}", str(evaluated), str(strict), spent))
+        rows.append(
+            (arm, ARMS[arm].what, str(share), f"{worst:.2f}", str(evaluated), str(strict), spent)
+        )
     columns = (
-        "arm", "what", "% of the true hypervolume (95 % interval)", "worst seed", "counting unmeasured too",
-        "% within the front's own box", "most evaluations, measurements",
-    )  # fmt: skip
+        "arm",
+        "what",
+        "% of the true hypervolume (95 % interval)",
+        "worst seed",
+        "counting unmeasured too",
+        "% within the front's own box",
+        "most evaluations, measurements",
+    )
     report.tables.append(Table(f"Search, {settings['seeds']} seeds", columns, rows))
     report.tables.append(_prediction_table(predictions))
     if OURS in found:
@@ -89,22 +104,34 @@ def summarize(
         found_text = f"{one['median_error_percent']:.2f} %, {one['spearman']:.4f}"
         met = one["median_error_percent"] < ERROR_GOAL and one["spearman"] > SPEARMAN_GOAL
         to_reach = f"median error under {ERROR_GOAL:g} %, Spearman over {SPEARMAN_GOAL:g}"
-        report.goals.append(Goal(f"predicted against measured latency, {name}", to_reach, found_text, met))
+        report.goals.append(
+            Goal(f"predicted against measured latency, {name}", to_reach, found_text, met)
+        )
     latency, accuracy = problem.latency_ms, truth.accuracy
     front = problem.front
     report.notes += [
-        f"The true front has {len(front)} points, from {latency[front[0]]:.3g} ms and {accuracy[front[0]]:.1%} to "
+        f"The true front has {len(front)} points, from {latency[front[0]]:.3g} ms and "
+        f"{accuracy[front[0]]:.1%} to "
         f"{latency[front[-1]]:.3g} ms and {accuracy[front[-1]]:.1%}. Hypervolume is measured from "
-        f"{problem.reference[0]:.3g} ms and {problem.reference[1]:.0%}, as in a job; 'within the front's own box' from "
-        "the slowest point's latency and the fastest point's accuracy, where no share is had for nothing.",
-        f"The network was trained for {EPOCHS} epochs, so that accuracy depends on widths. All latencies are at p95, "
-        "measured once; a measurement of an arm is a look into the same table, so measurement noise counts as truth.",
+        f"{problem.reference[0]:.3g} ms and {problem.reference[1]:.0%}, as in a job; 'within the "
+        f"front's own box' from "
+        "the slowest point's latency and the fastest point's accuracy, where no share is had for "
+        "nothing.",
+        f"The network was trained for {EPOCHS} epochs, so that accuracy depends on widths. All "
+        f"latencies are at p95, "
+        "measured once; a measurement of an arm is a look into the same table, so measurement "
+        "noise counts as truth.",
         "Blocks that other programs disturbed, as a share of all: "
         + "; ".join(f"{name}: {np.mean(shares):.0%}" for name, shares in truth.disturbed.items()),
     ]
     for name, one in predictions.items():
-        said = [*one["notes"], *dict.fromkeys(remark for remarks in one["remarks"] for remark in remarks)]
-        report.notes += [f"While {name} was calibrated and measured: {sentence}." for sentence in said]
+        said = [
+            *one["notes"],
+            *dict.fromkeys(remark for remarks in one["remarks"] for remark in remarks),
+        ]
+        report.notes += [
+            f"While {name} was calibrated and measured: {sentence}." for sentence in said
+        ]
     report.raw = {
         "figures": {"hypervolume_share_percent": shares, "prediction": predictions},
         "runs": {arm: [one.to_dict() for one in runs] for arm, runs in found.items()},
@@ -114,9 +141,16 @@ def summarize(
 
 def _prediction_table(predictions: dict[str, dict[str, float]]) -> Table:
     columns = (
-        "device", "fitted on", "held out", "median error", "90th percentile", "Spearman", "stated median error",
-        "within the stated interval", "a measured p95's own interval, +-",
-    )  # fmt: skip
+        "device",
+        "fitted on",
+        "held out",
+        "median error",
+        "90th percentile",
+        "Spearman",
+        "stated median error",
+        "within the stated interval",
+        "a measured p95's own interval, +-",
+    )
     rows = [
         (
             name,
@@ -131,11 +165,19 @@ def _prediction_table(predictions: dict[str, dict[str, float]]) -> Table:
         )
         for name, one in predictions.items()
     ]
-    return Table("Predicted against measured latency (p95) on held-out widths of the whole space", columns, rows)
+    return Table(
+        "Predicted against measured latency (p95) on held-out widths of the whole space",
+        columns,
+        rows,
+    )
 
 
 def run_arms(
-    folder: Path, arms: Sequence[str], seeds: Sequence[int], workers: int, say: Callable[[str], None]
+    folder: Path,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    workers: int,
+    say: Callable[[str], None],
 ) -> dict[str, list[Found]]:
     """Every arm with every seed, `workers` at a time."""
     tasks = [(arm, seed) for seed in seeds for arm in arms]
@@ -143,25 +185,40 @@ def run_arms(
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         results = pool.map(functools.partial(_run, folder), *zip(*tasks, strict=True))
         for (arm, seed), one in zip(tasks, results, strict=True):
-            say(f"{arm}, seed {seed}: {one.share:.2%} ({one.strict_share:.2%} within the front's box)")
+            say(
+                f"{arm}, seed {seed}: {one.share:.2%} ({one.strict_share:.2%} within the front's "
+                f"box)"
+            )
             found[arm].append(one)
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks search", description=__doc__)
-    parser.add_argument("--truth", type=Path, default=SCRATCH / "search", metavar="DIR", help="where the tables are")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument(
+        "--truth", type=Path, default=SCRATCH / "search", metavar="DIR", help="where the tables are"
+    )
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS)
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)), metavar="N")
     parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     add_report_options(parser)
     options = parser.parse_args(arguments)
     truth = find_truth(options.truth)
     found = run_arms(
-        options.truth, options.arms, options.seeds, options.workers, lambda text: print(text, file=sys.stderr)
+        options.truth,
+        options.arms,
+        options.seeds,
+        options.workers,
+        lambda text: print(text, file=sys.stderr),
     )
     predicted = predictions(options.truth, truth, load_dataset(DATASET))
-    settings = {"seeds": len(options.seeds), "max_evaluations": MAX_EVALUATIONS, "max_measurements": MAX_MEASUREMENTS}
+    settings = {
+        "seeds": len(options.seeds),
+        "max_evaluations": MAX_EVALUATIONS,
+        "max_measurements": MAX_MEASUREMENTS,
+    }
     return conclude(summarize(truth, found, predicted, settings), options)
 
 

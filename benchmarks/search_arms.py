@@ -1,4 +1,6 @@
-"""The searches that `benchmarks.search` compares: the package's own, and Optuna's samplers with the same means."""
+"""The searches that `benchmarks.search` compares: the package's own, and Optuna's samplers with
+the same means.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from inn_automl.pipeline.calibrating import NUM_CALIBRATION_WIDTHS
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
@@ -21,6 +22,7 @@ from inn_automl.core.spec import SearchBudget
 from inn_automl.latency.cost_model import LatencyPredictor
 from inn_automl.latency.design import calibration_widths
 from inn_automl.latency.features import latency_features
+from inn_automl.pipeline.calibrating import NUM_CALIBRATION_WIDTHS
 from inn_automl.search.choice import rank_finalists
 from inn_automl.search.pareto import hypervolume, pareto_front
 from inn_automl.search.run import run_search
@@ -66,12 +68,19 @@ class Problem:
         self.truth, self.space = truth, truth.space
         self.latency_ms = truth.latency_ms[device]
         self.index = truth.index()
-        self.costs = [truth.network.costs(truth.space.from_key(key)) for key in truth.points.tolist()]
+        self.costs = [
+            truth.network.costs(truth.space.from_key(key)) for key in truth.points.tolist()
+        ]
         self.features = np.stack([latency_features(cost) for cost in self.costs])
         known = np.isfinite(self.latency_ms)
         self.reference = (REFERENCE_FACTOR * float(self.latency_ms[known].max()), 0.1)
-        self.front = np.flatnonzero(known)[pareto_front(self.latency_ms[known], truth.accuracy[known])]
-        self.box = (float(self.latency_ms[self.front].max()), float(truth.accuracy[self.front].min()))
+        self.front = np.flatnonzero(known)[
+            pareto_front(self.latency_ms[known], truth.accuracy[known])
+        ]
+        self.box = (
+            float(self.latency_ms[self.front].max()),
+            float(truth.accuracy[self.front].min()),
+        )
 
     @functools.cached_property
     def _fitted(self) -> dict[tuple[int, ...], LatencyPredictor]:
@@ -88,10 +97,17 @@ class Problem:
         return self.index[self.space.key(widths)]
 
     def calibration(self, seed: int = 0) -> list[int]:
-        """Rows that a job would measure before its search; on a device that was measured in part, seed 0 has all."""
-        return [self.row(widths) for widths in calibration_widths(self.space, NUM_CALIBRATION_WIDTHS, seed=seed)]
+        """Rows that a job would measure before its search; on a device that was measured in part,
+        seed 0 has all.
+        """
+        return [
+            self.row(widths)
+            for widths in calibration_widths(self.space, NUM_CALIBRATION_WIDTHS, seed=seed)
+        ]
 
-    def judge(self, evaluated: Sequence[int], measured: Sequence[int], num_measurements: int) -> Found:
+    def judge(
+        self, evaluated: Sequence[int], measured: Sequence[int], num_measurements: int
+    ) -> Found:
         shown = sorted(set(evaluated) & set(measured))
         return Found(
             self._share(shown, self.reference),
@@ -103,7 +119,8 @@ class Problem:
 
     def _share(self, rows: Sequence[int], reference: tuple[float, float]) -> float:
         found, true = (
-            hypervolume(self.latency_ms[list(r)], self.truth.accuracy[list(r)], reference) for r in (rows, self.front)
+            hypervolume(self.latency_ms[list(r)], self.truth.accuracy[list(r)], reference)
+            for r in (rows, self.front)
         )
         return found / true
 
@@ -151,7 +168,9 @@ class TableLatency:
         first = problem.fit(self.rows[: self._num_planned])
         self.predictor = first
         if self.num_made:
-            self.predictor = first.with_more(problem.features[self.rows], problem.latency_ms[self.rows])
+            self.predictor = first.with_more(
+                problem.features[self.rows], problem.latency_ms[self.rows]
+            )
         self.predicted_ms: NDArray[np.float64] = self.predictor.predict(problem.features)
         self.predicted_ms[self.rows] = problem.latency_ms[self.rows]
 
@@ -159,8 +178,12 @@ class TableLatency:
 def search_ours(problem: Problem, seed: int) -> Found:
     latency = TableLatency(problem, seed)
     accuracy = problem.truth.accuracy
-    device = DeviceSearch(DEVICES[0].name, problem.space, DEVICES[0], latency.predict, refinement=latency)
-    budget = SearchBudget(max_evaluations=MAX_EVALUATIONS, batch_size=BATCH_SIZE, patience=MAX_EVALUATIONS)
+    device = DeviceSearch(
+        DEVICES[0].name, problem.space, DEVICES[0], latency.predict, refinement=latency
+    )
+    budget = SearchBudget(
+        max_evaluations=MAX_EVALUATIONS, batch_size=BATCH_SIZE, patience=MAX_EVALUATIONS
+    )
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_search(
             [device],
@@ -174,7 +197,9 @@ def search_ours(problem: Problem, seed: int) -> Found:
     return problem.judge(evaluated, latency.rows, len(latency.rows))
 
 
-def search_with(make_sampler: Callable[[int], BaseSampler], problem: Problem, seed: int, *, num_warm: int = 0) -> Found:
+def search_with(
+    make_sampler: Callable[[int], BaseSampler], problem: Problem, seed: int, *, num_warm: int = 0
+) -> Found:
     """An Optuna study of predicted latency and accuracy; what is proposed again costs nothing.
 
     Args:
@@ -189,17 +214,26 @@ def search_with(make_sampler: Callable[[int], BaseSampler], problem: Problem, se
         study = optuna.create_study(directions=["minimize", "maximize"], sampler=make_sampler(seed))
         for ratio in np.linspace(0.0, 1.0, num_warm):
             uniform = problem.space.uniform(float(ratio))
-            study.enqueue_trial({name: v.index(uniform[name]) for name, v in zip(names, values, strict=True)})
+            study.enqueue_trial(
+                {name: v.index(uniform[name]) for name, v in zip(names, values, strict=True)}
+            )
         for _ in range(MAX_PROPOSALS):
             if len(evaluated) == MAX_EVALUATIONS:
                 break
             trial = study.ask()
-            key = tuple(v[trial.suggest_int(name, 0, len(v) - 1)] for name, v in zip(names, values, strict=True))
+            key = tuple(
+                v[trial.suggest_int(name, 0, len(v) - 1)]
+                for name, v in zip(names, values, strict=True)
+            )
             row = evaluated.setdefault(key, problem.index[key])
-            study.tell(trial, [float(latency.predicted_ms[row]), float(problem.truth.accuracy[row])])
+            study.tell(
+                trial, [float(latency.predicted_ms[row]), float(problem.truth.accuracy[row])]
+            )
     rows = list(evaluated.values())
     ranked = rank_finalists(
-        latency.predicted_ms[rows], problem.truth.accuracy[rows], relative_error=latency.predictor.error.p90_relative
+        latency.predicted_ms[rows],
+        problem.truth.accuracy[rows],
+        relative_error=latency.predictor.error.p90_relative,
     )
     unknown = [rows[i] for i in ranked if rows[i] not in latency.rows]
     measured = [*latency.rows, *unknown[: latency.num_left]]

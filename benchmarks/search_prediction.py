@@ -1,9 +1,11 @@
-"""How far predicted latency is from what a front would show, on widths that the predictor has not seen.
+"""How far predicted latency is from what a front would show, on widths that the predictor has not
+seen.
 
-A device is calibrated by the code of a job, which then measures a few rounds of other widths, as a search would. Held
-out are widths drawn from the space at random, measured as finalists are: no more together than these, by the thorough
-protocol, in processes in which the reference model is as fast as in most of the measurements before. What measurements
-differ by from each other beyond that is part of the error, as it is in a job.
+A device is calibrated by the code of a job, which then measures a few rounds of other widths, as a
+search would. Held out are widths drawn from the space at random, measured as finalists are: no
+more together than these, by the thorough protocol, in processes in which the reference model is as
+fast as in most of the measurements before. What measurements differ by from each other beyond that
+is part of the error, as it is in a job.
 """
 
 from __future__ import annotations
@@ -15,10 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.calibrating import PrecisionLatency
-from inn_automl.pipeline.context import Job
-from inn_automl.pipeline.measuring import MAX_FINALISTS
 from scipy.stats import spearmanr
 
 from benchmarks.search_truth import DATASET, DEVICES, FAMILY, Truth, template_for
@@ -29,6 +27,10 @@ from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
 from inn_automl.integral import IntegralNetwork
 from inn_automl.latency.benchmark import THOROUGH, measure
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.calibrating import PrecisionLatency
+from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.measuring import MAX_FINALISTS
 from inn_automl.search.refinement import SMALLEST_ROUND
 from inn_automl.search.space import Widths
 
@@ -36,21 +38,26 @@ NUM_HELD_OUT, NUM_ROUNDS = 60, 5
 
 
 def predictions(folder: Path, truth: Truth, dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """By device, the errors of its predictor. What was measured is kept in the folder, and measured once.
+    """By device, the errors of its predictor. What was measured is kept in the folder, and
+    measured once.
 
     Returns:
-        Of each: `median_error_percent`, `p90_error_percent`, `spearman`, what the predictor stated of itself, the share
-        within its stated interval, `interval_percent`, the median half-width of a measured p95's own interval, and what
-        the job noted meanwhile.
+        Of each: `median_error_percent`, `p90_error_percent`, `spearman`, what the predictor stated
+        of itself, the share within its stated interval, `interval_percent`, the median half-width
+        of a measured p95's own interval, and what the job noted meanwhile.
     """
     return {
-        device.name: _errors(folder / f"prediction-{device.name}.json", truth, dataset, device) for device in DEVICES
+        device.name: _errors(folder / f"prediction-{device.name}.json", truth, dataset, device)
+        for device in DEVICES
     }
 
 
 def _errors(path: Path, truth: Truth, dataset: Dataset, device: DeviceBudget) -> dict[str, Any]:
     if not path.exists():
-        print(f"{device.name}: calibrating, and measuring {NUM_HELD_OUT} other widths", file=sys.stderr)
+        print(
+            f"{device.name}: calibrating, and measuring {NUM_HELD_OUT} other widths",
+            file=sys.stderr,
+        )
         with tempfile.TemporaryDirectory() as folder:
             write_json(path, _found(Path(folder), truth.network, dataset, device))
     found = read_json(path)
@@ -76,10 +83,16 @@ def _errors(path: Path, truth: Truth, dataset: Dataset, device: DeviceBudget) ->
     }
 
 
-def _found(folder: Path, network: IntegralNetwork, dataset: Dataset, device: DeviceBudget) -> dict[str, Any]:
+def _found(
+    folder: Path, network: IntegralNetwork, dataset: Dataset, device: DeviceBudget
+) -> dict[str, Any]:
     """What a job in the folder predicts of the held out widths, and what these measure."""
     budget = {"devices": [device.model_dump(mode="json", exclude_defaults=True)]}
-    spec = parse(JobSpec, {"dataset": DATASET, "family": FAMILY, "budget": budget}, where="the benchmark's job")
+    spec = parse(
+        JobSpec,
+        {"dataset": DATASET, "family": FAMILY, "budget": budget},
+        where="the benchmark's job",
+    )
     progress, template = _Notes(), template_for(network, dataset)
     job = Job(spec, folder, dataset, FAMILY, LocalBackend(), measure, progress)
     latency = PrecisionLatency(job, network, device, DEFAULT, lambda: template)
@@ -98,8 +111,13 @@ def _found(folder: Path, network: IntegralNetwork, dataset: Dataset, device: Dev
         groups.append(
             {
                 "ms": [one.summary.at_percentile for one in measured.values()],
-                "ci_ms": [list(one.summary.comparison_ci or one.summary.ci) for one in measured.values()],
-                **{key: environment[key] for key in ("reference_ms", "disturbed_share", "num_drifted_processes")},
+                "ci_ms": [
+                    list(one.summary.comparison_ci or one.summary.ci) for one in measured.values()
+                ],
+                **{
+                    key: environment[key]
+                    for key in ("reference_ms", "disturbed_share", "num_drifted_processes")
+                },
                 "remarks": sorted({one.remark for one in measured.values()} - {""}),
             }
         )

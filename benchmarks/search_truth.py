@@ -1,8 +1,10 @@
-"""The whole of a small search space, evaluated and measured once: what a search of it is judged by.
+"""The whole of a small search space, evaluated and measured once: what a search of it is judged
+by.
 
-One convolutional INN with 4 coupled groups, each of which may take 6 widths: 1,296 networks. Of every one the accuracy
-on the validation split, and the latency on a CPU with one thread; with two threads that of a part of them. All of it is
-kept in a folder part by part, so that a call after an interrupt goes on where it was.
+One convolutional INN with 4 coupled groups, each of which may take 6 widths: 1,296 networks. Of
+every one the accuracy on the validation split, and the latency on a CPU with one thread; with two
+threads that of a part of them. All of it is kept in a folder part by part, so that a call after an
+interrupt goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,17 +17,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from inn_automl.pipeline.calibrating import NUM_CALIBRATION_WIDTHS
 from numpy.typing import NDArray
 
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.evaluation.candidates import calibrate, calibration_samples, count_correct, split_samples
+from inn_automl.evaluation.candidates import (
+    calibrate,
+    calibration_samples,
+    count_correct,
+    split_samples,
+)
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork
 from inn_automl.latency.benchmark import Protocol, measure
 from inn_automl.latency.design import calibration_widths
+from inn_automl.pipeline.calibrating import NUM_CALIBRATION_WIDTHS
 from inn_automl.search.space import Key, SearchSpace
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
@@ -35,11 +42,15 @@ DATASET, FAMILY, WIDTH, DEPTH, EPOCHS = "mnist5k", "convnet", 2.0, 4, 2
 ALLOWED = (range(12, 33, 4), range(29, 65, 7), range(36, 97, 12), range(58, 129, 14))
 """Widths of each group, on and off the multiples of 8 that kernels like."""
 NUM_CALIBRATION = 512
-"""Training samples that normalization statistics are re-estimated on: a quarter of a job's, for time."""
+"""Training samples that normalization statistics are re-estimated on: a quarter of a job's, for
+time.
+"""
 
 PROTOCOL = Protocol(min_processes=4, max_processes=4, num_blocks=16, min_s=0.5, max_s=60.0)
 PART, NUM_ANCHORS = 108, 6
-"""Networks measured together, and those of them that are measured in every part to tell a drift of the machine."""
+"""Networks measured together, and those of them that are measured in every part to tell a drift of
+the machine.
+"""
 
 DEVICES = (DeviceBudget(name="one-thread", threads=1), DeviceBudget(name="two-threads", threads=2))
 NUM_OF_LAST = 240
@@ -62,7 +73,8 @@ class Truth:
         accuracy: (1296,), shares of the validation split.
         latency_ms: by device, (1296,); NaN where it was not measured.
         environment: by device, what was measured on.
-        disturbed: by device and part, the share of time slices that were repeated because others had the cores.
+        disturbed: by device and part, the share of time slices that were repeated because others
+            had the cores.
     """
 
     network: IntegralNetwork
@@ -78,15 +90,21 @@ class Truth:
 
 
 def find_truth(folder: Path) -> Truth:
-    """Trains, evaluates and measures whatever the folder does not hold yet (10 to 20 minutes from nothing).
+    """Trains, evaluates and measures whatever the folder does not hold yet (10 to 20 minutes from
+    nothing).
 
     Raises:
         SystemExit: the folder belongs to other settings.
     """
     settings = {
-        "dataset": DATASET, "family": FAMILY, "width": WIDTH, "depth": DEPTH, "epochs": EPOCHS,
-        "allowed": [list(widths) for widths in ALLOWED], "num_calibration": NUM_CALIBRATION,
-    }  # fmt: skip
+        "dataset": DATASET,
+        "family": FAMILY,
+        "width": WIDTH,
+        "depth": DEPTH,
+        "epochs": EPOCHS,
+        "allowed": [list(widths) for widths in ALLOWED],
+        "num_calibration": NUM_CALIBRATION,
+    }
     path = folder / "settings.json"
     if path.exists() and read_json(path) != settings:
         raise SystemExit(f"{str(folder)!r} holds the truth of another space: give another folder.")
@@ -95,7 +113,8 @@ def find_truth(folder: Path) -> Truth:
     dataset = load_dataset(DATASET)
     network = _trained(folder, dataset)
     space = SearchSpace(
-        _Group(group.name, group.size, allowed) for group, allowed in zip(network.groups, ALLOWED, strict=True)
+        _Group(group.name, group.size, allowed)
+        for group, allowed in zip(network.groups, ALLOWED, strict=True)
     )
     points = space.points()
     accuracy = _accuracies(folder, network, dataset, space)
@@ -125,7 +144,9 @@ def _trained(folder: Path, dataset: Dataset) -> IntegralNetwork:
     return architecture.load(folder / "network")
 
 
-def _accuracies(folder: Path, network: IntegralNetwork, dataset: Dataset, space: SearchSpace) -> NDArray[np.float64]:
+def _accuracies(
+    folder: Path, network: IntegralNetwork, dataset: Dataset, space: SearchSpace
+) -> NDArray[np.float64]:
     samples = split_samples(dataset, "validation")
     calibration = calibration_samples(dataset, NUM_CALIBRATION)
     found: list[float] = []
@@ -133,24 +154,36 @@ def _accuracies(folder: Path, network: IntegralNetwork, dataset: Dataset, space:
         path = folder / f"accuracy-{number}.json"
         if not path.exists():
             print(f"accuracies, part {number}", file=sys.stderr)
-            modules = (calibrate(network, space.from_key(key), calibration)[0] for key in part.tolist())
+            modules = (
+                calibrate(network, space.from_key(key), calibration)[0] for key in part.tolist()
+            )
             write_json(path, [count_correct(module, samples) / len(samples) for module in modules])
         found += read_json(path)
     return np.array(found)
 
 
 def _latencies(
-    folder: Path, network: IntegralNetwork, dataset: Dataset, space: SearchSpace, device: DeviceBudget
+    folder: Path,
+    network: IntegralNetwork,
+    dataset: Dataset,
+    space: SearchSpace,
+    device: DeviceBudget,
 ) -> list[dict[str, Any]]:
-    """Parts of the space in random order, each measured interleaved: {"rows": {index: ms}, "environment": ...}."""
+    """Parts of the space in random order, each measured interleaved: {"rows": {index: ms},
+    "environment": ...}.
+    """
     points = space.points()
     order = np.random.default_rng(0).permutation(len(points))
     anchors = order[:NUM_ANCHORS]
     rest = order[NUM_ANCHORS:]
     if device is not DEVICES[0]:
         index = {tuple(point): i for i, point in enumerate(points.tolist())}
-        calibration = [index[space.key(one)] for one in calibration_widths(space, NUM_CALIBRATION_WIDTHS)]
-        rest = np.array([i for i in dict.fromkeys([*calibration, *rest]) if i not in anchors][:NUM_OF_LAST])
+        calibration = [
+            index[space.key(one)] for one in calibration_widths(space, NUM_CALIBRATION_WIDTHS)
+        ]
+        rest = np.array(
+            [i for i in dict.fromkeys([*calibration, *rest]) if i not in anchors][:NUM_OF_LAST]
+        )
     template: OnnxTemplate | None = None
     found = []
     for number, part in enumerate(np.array_split(rest, max(1, round(len(rest) / PART)))):
@@ -202,12 +235,18 @@ def template_for(network: IntegralNetwork, dataset: Dataset) -> OnnxTemplate:
 
 
 def _joined(parts: Sequence[dict[str, Any]], num: int) -> NDArray[np.float64]:
-    """All parts on one scale: what slowed a whole part is seen on the anchors, which every part measured."""
+    """All parts on one scale: what slowed a whole part is seen on the anchors, which every part
+    measured.
+    """
     anchors = set.intersection(*(set(part["rows"]) for part in parts)) if len(parts) > 1 else set()
     usual = {name: float(np.median([part["rows"][name] for part in parts])) for name in anchors}
     latency = np.full(num, np.nan)
     for part in parts:
-        scale = float(np.median([part["rows"][name] / usual[name] for name in anchors])) if anchors else 1.0
+        scale = (
+            float(np.median([part["rows"][name] / usual[name] for name in anchors]))
+            if anchors
+            else 1.0
+        )
         for name, value in part["rows"].items():
             latency[int(name)] = usual.get(name, value / scale)
     return latency

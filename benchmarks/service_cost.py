@@ -1,4 +1,5 @@
-"""What the service adds to a job: the same spec through `inn-automl run` and through a running stack, in turns.
+"""What the service adds to a job: the same spec through `inn-automl run` and through a running
+stack, in turns.
 
 The worker's first line is the first progress that it reports to the coordinator.
 """
@@ -41,7 +42,11 @@ def run(num_pairs: int) -> Report:
         home = folder / "home"
         job = ["--dataset", "mnist5k", "--budget", str(budget)]
         for number in range(num_pairs):
-            alone.append(timed([PROGRAM, "run", *job, "--out", folder / f"run{number}"], folder / "home-of-run"))
+            alone.append(
+                timed(
+                    [PROGRAM, "run", *job, "--out", folder / f"run{number}"], folder / "home-of-run"
+                )
+            )
             call([PROGRAM, "up", "--detach", "--port", "0", "--home", home], home)
             try:
                 with Client.at(find_server(home)) as client:
@@ -50,18 +55,32 @@ def run(num_pairs: int) -> Report:
                 call([PROGRAM, "down", "--home", home], home)
             served.append(seconds)
             first_lines.append(first_line)
-            print(f"pair {number + 1}: {alone[-1]:.1f} s, {seconds:.1f} s", file=sys.stderr, flush=True)
+            print(
+                f"pair {number + 1}: {alone[-1]:.1f} s, {seconds:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
     added = [s / a - 1 for s, a in zip(served, alone, strict=True)]
     report = Report(
-        "service_cost", "Time of one job, submit to succeeded, against `inn-automl run` of the same spec.",
+        "service_cost",
+        "Time of one job, submit to succeeded, against `inn-automl run` of the same spec.",
         {"pairs": num_pairs, "budget": BUDGET},
-    )  # fmt: skip
+    )
     share, first = statistics.median(added), statistics.median(first_lines)
     report.goals += [
-        Goal("added to a job", f"under {MAX_SHARE:.0%} of its time", f"{share:+.1%}", share < MAX_SHARE),
-        Goal("submit to the worker's first line", f"under {MAX_FIRST_LINE_S:g} s", f"{first:.1f} s",
-             first < MAX_FIRST_LINE_S),
-    ]  # fmt: skip
+        Goal(
+            "added to a job",
+            f"under {MAX_SHARE:.0%} of its time",
+            f"{share:+.1%}",
+            share < MAX_SHARE,
+        ),
+        Goal(
+            "submit to the worker's first line",
+            f"under {MAX_FIRST_LINE_S:g} s",
+            f"{first:.1f} s",
+            first < MAX_FIRST_LINE_S,
+        ),
+    ]
     rows = [
         (f"{a:.1f}", f"{s:.1f}", f"{s / a - 1:+.1%}", f"{f:.1f}")
         for a, s, f in zip(alone, served, first_lines, strict=True)
@@ -95,7 +114,11 @@ def call(command: Sequence[object], home: Path) -> str:
     environment = {**os.environ, "INN_AUTOML_HOME": str(home)}
     environment.pop("MLFLOW_TRACKING_URI", None)
     ended = subprocess.run(
-        [str(word) for word in command], env=environment, capture_output=True, text=True, check=False
+        [str(word) for word in command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if ended.returncode:
         raise SystemExit(f"{command} ended with {ended.returncode}: {ended.stderr[-2000:]}")

@@ -1,4 +1,6 @@
-"""What the service's benchmarks measure: a real PostgreSQL and real coordinator processes, on loopback."""
+"""What the service's benchmarks measure: a real PostgreSQL and real coordinator processes, on
+loopback.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ class Coordinator:
 
     def client(self) -> httpx.Client:
         return httpx.Client(
-            base_url=f"{self.url}/v1", headers={"Authorization": f"Bearer {self.key}"}, trust_env=False, timeout=600
+            base_url=f"{self.url}/v1",
+            headers={"Authorization": f"Bearer {self.key}"},
+            trust_env=False,
+            timeout=600,
         )
 
     def async_client(self) -> httpx.AsyncClient:
@@ -65,7 +70,9 @@ class Coordinator:
 
 @contextmanager
 def coordinator(database_url: str, folder: Path, **settings: str) -> Iterator[Coordinator]:
-    """A coordinator over the database, with storage in `folder`; it dispatches nothing unless a `ray_url` is given."""
+    """A coordinator over the database, with storage in `folder`; it dispatches nothing unless a
+    `ray_url` is given.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -78,7 +85,15 @@ def coordinator(database_url: str, folder: Path, **settings: str) -> Iterator[Co
         **{f"INN_AUTOML_{name.upper()}": value for name, value in settings.items()},
     }
     program = Path(sys.executable).with_name("inn-automl")
-    command = [program, "coordinator", "--migrate", "--port", str(port), "--bootstrap-key-file", key_file]
+    command = [
+        program,
+        "coordinator",
+        "--migrate",
+        "--port",
+        str(port),
+        "--bootstrap-key-file",
+        key_file,
+    ]
     with open(folder / "coordinator.log", "wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
@@ -86,7 +101,8 @@ def coordinator(database_url: str, folder: Path, **settings: str) -> Iterator[Co
             while not _is_ready(url):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit(
-                        f"the coordinator did not start: {(folder / 'coordinator.log').read_text()[-2000:]}"
+                        f"the coordinator did not start: "
+                        f"{(folder / 'coordinator.log').read_text()[-2000:]}"
                     )
                 time.sleep(0.1)
             yield Coordinator(url, key_file.read_text().strip(), process.pid)
@@ -116,17 +132,21 @@ class Asked:
 async def steady_load(
     client: httpx.AsyncClient, requests: Iterator[Asked], rate: float, seconds: float
 ) -> dict[str, tuple[list[float], int]]:
-    """Requests that leave at fixed instants whether or not earlier ones were answered: a slow answer cannot hide those
-    behind it. A latency counts from the instant at which the request was due.
+    """Requests that leave at fixed instants whether or not earlier ones were answered: a slow
+    answer cannot hide those behind it. A latency counts from the instant at which the request was
+    due.
 
     Returns:
-        By name: milliseconds of every request, and how many were answered with an error or not at all.
+        By name: milliseconds of every request, and how many were answered with an error or not at
+        all.
     """
     found: dict[str, tuple[list[float], list[bool]]] = {}
 
     async def ask(asked: Asked, due: float) -> None:
         try:
-            answer = await client.request(asked.method, asked.path, json=asked.json, headers=asked.headers)
+            answer = await client.request(
+                asked.method, asked.path, json=asked.json, headers=asked.headers
+            )
             good = answer.is_success
         except httpx.HTTPError:
             good = False

@@ -1,8 +1,8 @@
 """What theory promises of partitions, measured, and drawn for docs/theory.md.
 
-Orders of convergence of quadratures and interpolations; what a layer of a trained network loses when its channel
-function is sampled at fewer places, in the channels' own order and along a shortest path; accuracy of one network a
-partition, trained for all widths in the same way.
+Orders of convergence of quadratures and interpolations; what a layer of a trained network loses
+when its channel function is sampled at fewer places, in the channels' own order and along a
+shortest path; accuracy of one network a partition, trained for all widths in the same way.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from inn_automl.integral.conversion.activations import consumers, observe, windows_at
-from inn_automl.integral.conversion.channel_ranking import permute
-from inn_automl.integral.conversion.tsp_ordering import path_order
 from torch import Tensor
 
 from benchmarks import theory_figures
@@ -29,8 +26,22 @@ from benchmarks.quality.tasks import Task, load_task
 from benchmarks.report import ROOT, SCRATCH, Report, Table, add_report_options, conclude
 from inn_automl.evaluation.candidates import calibration_samples, count_correct, split_samples
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
-from inn_automl.integral.sampling.interpolation import CubicConvolution, Interpolation, Linear, Nearest
-from inn_automl.integral.sampling.quadrature import GaussLegendre, Quadrature, Riemann, Simpson, Trapezoid
+from inn_automl.integral.conversion.activations import consumers, observe, windows_at
+from inn_automl.integral.conversion.channel_ranking import permute
+from inn_automl.integral.conversion.tsp_ordering import path_order
+from inn_automl.integral.sampling.interpolation import (
+    CubicConvolution,
+    Interpolation,
+    Linear,
+    Nearest,
+)
+from inn_automl.integral.sampling.quadrature import (
+    GaussLegendre,
+    Quadrature,
+    Riemann,
+    Simpson,
+    Trapezoid,
+)
 
 QUADRATURES: dict[str, tuple[Quadrature, int]] = {
     "equal weights, both ends": (Riemann(), 1),
@@ -40,7 +51,11 @@ QUADRATURES: dict[str, tuple[Quadrature, int]] = {
     "Gauss-Legendre, 2 a panel": (GaussLegendre(2), 4),
     "Gauss-Legendre, 3 a panel": (GaussLegendre(3), 6),
 }
-INTERPOLATIONS: dict[str, Interpolation] = {"nearest": Nearest(), "linear": Linear(), "cubic": CubicConvolution()}
+INTERPOLATIONS: dict[str, Interpolation] = {
+    "nearest": Nearest(),
+    "linear": Linear(),
+    "cubic": CubicConvolution(),
+}
 PARTITIONS: dict[str, Partition] = {
     "nested, first n": Nested(),
     "nested, van der Corput": Nested("van_der_corput"),
@@ -57,7 +72,9 @@ LAYER = "features.11"
 
 
 def quadrature_errors() -> dict[str, dict[int, float]]:
-    """Of F_O = int_0^1 cos(2x) e^x dx, an integral layer of one input and one output, by rule and number of points."""
+    """Of F_O = int_0^1 cos(2x) e^x dx, an integral layer of one input and one output, by rule and
+    number of points.
+    """
     exact = (math.e * (math.cos(2) + 2 * math.sin(2)) - 1) / 5
     errors: dict[str, dict[int, float]] = {}
     for name, (rule, _) in QUADRATURES.items():
@@ -68,7 +85,9 @@ def quadrature_errors() -> dict[str, dict[int, float]]:
             points, weights = rule.rule(num)
             if name.endswith("ends"):
                 points = Trapezoid().rule(num)[0]
-            errors.setdefault(name, {})[num] = abs(float(weights @ (torch.cos(2 * points) * points.exp())) - exact)
+            errors.setdefault(name, {})[num] = abs(
+                float(weights @ (torch.cos(2 * points) * points.exp())) - exact
+            )
     return errors
 
 
@@ -80,7 +99,9 @@ def interpolation_errors() -> dict[str, dict[int, float]]:
         for num in (2**exponent + 1 for exponent in range(2, 9)):
             nodes = (2 * torch.linspace(0, 1, num, dtype=torch.float64)).exp()
             index, coefficient = rule.coefficients(x * (num - 1), num)
-            errors.setdefault(name, {})[num] = float(((nodes[index] * coefficient).sum(-1) - (2 * x).exp()).abs().max())
+            errors.setdefault(name, {})[num] = float(
+                ((nodes[index] * coefficient).sum(-1) - (2 * x).exp()).abs().max()
+            )
     return errors
 
 
@@ -92,7 +113,9 @@ def observed_order(errors: dict[int, float]) -> float:
 
 
 def aliasing(task: Task, seed: int) -> dict[str, Any]:
-    """One layer of a plainly trained network: a channel function, and the error of its output at n of m channels."""
+    """One layer of a plainly trained network: a channel function, and the error of its output at n
+    of m channels.
+    """
     setting = _setting(task, seed)
     network = setting.network()
     setting.train(network, plain)
@@ -101,7 +124,8 @@ def aliasing(task: Task, seed: int) -> dict[str, Any]:
     (consumer,) = [one for one in consumers(network) if one.path == LAYER]
     for order in ("as trained", "along a path"):
         if order == "along a path":
-            read = network.groups[consumer.parts[0].group].name  # its own outputs stay where they are
+            # its own outputs stay where they are
+            read = network.groups[consumer.parts[0].group].name
             permute(network, {read: path_order(network)[read]})
         weight, inputs = _layer(network, consumer.path, samples)
         wanted = torch.einsum("ock,rck->ro", weight, inputs)
@@ -113,7 +137,10 @@ def aliasing(task: Task, seed: int) -> dict[str, Any]:
             errors = {}
             for share in range(1, 17):
                 sampling = partition.sampling(num, num * share // 16)
-                narrow = sampling.apply(weight, 1, integrate=True), sampling.apply(inputs, 1, integrate=False)
+                narrow = (
+                    sampling.apply(weight, 1, integrate=True),
+                    sampling.apply(inputs, 1, integrate=False),
+                )
                 made = torch.einsum("ock,rck->ro", *narrow)
                 errors[num * share // 16] = float((made - wanted).norm() / wanted.norm())
             found["error"][f"{name}, {order}"] = errors
@@ -121,7 +148,9 @@ def aliasing(task: Task, seed: int) -> dict[str, Any]:
 
 
 def _layer(network: IntegralNetwork, path: str, samples: Tensor) -> tuple[Tensor, Tensor]:
-    """A convolution's weight (o, c, k) and what it is multiplied with (r, c, k), centred, both float64."""
+    """A convolution's weight (o, c, k) and what it is multiplied with (r, c, k), centred, both
+    float64.
+    """
     layer = network.module.get_submodule(path)
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
@@ -148,7 +177,11 @@ def accuracy(task: Task, seeds: int) -> list[dict[str, Any]]:
             found = [100 * count_correct(module, test) / len(test) for module in modules]
             seconds = round(time.monotonic() - started_at, 1)
             runs.append({"partition": name, "seed": seed, "accuracy": found, "seconds": seconds})
-            print(f"{name}, seed {seed}: {statistics.fmean(found):.2f} % in {seconds} s", file=sys.stderr, flush=True)
+            print(
+                f"{name}, seed {seed}: {statistics.fmean(found):.2f} % in {seconds} s",
+                file=sys.stderr,
+                flush=True,
+            )
     return runs
 
 
@@ -160,7 +193,8 @@ def _setting(task: Task, seed: int) -> Setting:
 def summarize(found: dict[str, Any], settings: dict[str, Any]) -> Report:
     report = Report("theory", "What theory promises of partitions, measured.", settings, raw=found)
     rows: list[tuple[Any, ...]] = [
-        (name, order, f"{observed_order(found['quadrature'][name]):.2f}") for name, (_, order) in QUADRATURES.items()
+        (name, order, f"{observed_order(found['quadrature'][name]):.2f}")
+        for name, (_, order) in QUADRATURES.items()
     ]
     rows += [
         (f"{name} interpolation", rule.order, f"{observed_order(found['interpolation'][name]):.2f}")
@@ -185,15 +219,19 @@ def summarize(found: dict[str, Any], settings: dict[str, Any]) -> Report:
     title = f"Test accuracy in % at a share of all channels, mean of {settings['seeds']} seeds"
     report.tables.append(Table(title, columns, rows))
     report.notes.append(
-        "Each network is trained with the sandwich rule of US-Nets for the same number of steps from the same weights; "
-        "normalization statistics are re-estimated for every width. Nothing is chosen on the test split."
+        "Each network is trained with the sandwich rule of US-Nets for the same number of steps "
+        "from the same weights; "
+        "normalization statistics are re-estimated for every width. Nothing is chosen on the test "
+        "split."
     )
     return report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks theory", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=2, help="trainings of each partition (default: 2)")
+    parser.add_argument(
+        "--seeds", type=int, default=2, help="trainings of each partition (default: 2)"
+    )
     parser.add_argument("--epochs", type=int, default=20, help="of each training (default: 20)")
     add_report_options(parser)
     options = parser.parse_args(arguments)
@@ -206,7 +244,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "accuracy": accuracy(task, options.seeds),
     }
     theory_figures.write(found, RATIOS, ROOT / "docs" if options.keep else SCRATCH)
-    settings = {"dataset": task.dataset, "family": task.family, "epochs": task.epochs, "seeds": options.seeds}
+    settings = {
+        "dataset": task.dataset,
+        "family": task.family,
+        "epochs": task.epochs,
+        "seeds": options.seeds,
+    }
     return conclude(summarize(found, settings), options)
 
 

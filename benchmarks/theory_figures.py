@@ -25,7 +25,9 @@ def write(found: Mapping[str, Any], ratios: Sequence[float], folder: Path) -> No
 
 
 def draw_convergence(
-    quadrature: Mapping[str, Mapping[int, float]], interpolation: Mapping[str, Mapping[int, float]], path: Path
+    quadrature: Mapping[str, Mapping[int, float]],
+    interpolation: Mapping[str, Mapping[int, float]],
+    path: Path,
 ) -> None:
     """Errors against the number of points, on logarithmic axes, where an order is a slope."""
     figure = new_figure(9.6, 4.6)
@@ -36,18 +38,34 @@ def draw_convergence(
     ):
         for (name, by_num), color in zip(errors.items(), COLORS, strict=False):
             drawn = {int(num): error for num, error in by_num.items() if error > 1e-15}
-            axes.loglog(list(drawn), list(drawn.values()), color=color, marker="o", markersize=3.5, label=name)
+            axes.loglog(
+                list(drawn),
+                list(drawn.values()),
+                color=color,
+                marker="o",
+                markersize=3.5,
+                label=name,
+            )
         style_axes(axes)
         axes.set_title(title, loc="left", fontsize=10.5, color=INK)
         axes.set_xlabel(what, color=INK)
         axes.set_xticks([4, 8, 16, 32, 64, 128, 256], ["4", "8", "16", "32", "64", "128", "256"])
         axes.minorticks_off()
-        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.15), ncols=2, labelcolor=INK)
+        axes.legend(
+            fontsize=8,
+            frameon=False,
+            loc="upper left",
+            bbox_to_anchor=(0, -0.15),
+            ncols=2,
+            labelcolor=INK,
+        )
     save_image(figure, path)
 
 
 def draw_aliasing(found: Mapping[str, Any], path: Path) -> None:
-    """A channel function in both orders with samples of it; and what a layer's output loses at fewer samples."""
+    """A channel function in both orders with samples of it; and what a layer's output loses at
+    fewer samples.
+    """
     figure = new_figure(9.6, 6.0)
     panels = figure.subplot_mosaic([[*ORDERS], ["error", "error"]])
     below = panels["error"]
@@ -55,17 +73,39 @@ def draw_aliasing(found: Mapping[str, Any], path: Path) -> None:
         axes = panels[order]
         values = found["function"][order]
         num, few = len(values), len(values) // 4
-        axes.plot(range(num), values, color=FAINT, linewidth=1, marker=".", markersize=4, label=f"{num} channels")
+        axes.plot(
+            range(num),
+            values,
+            color=FAINT,
+            linewidth=1,
+            marker=".",
+            markersize=4,
+            label=f"{num} channels",
+        )
         places = [i * (num - 1) / (few - 1) for i in range(few)]
         axes.plot(
-            places, [_linear(values, place) for place in places], color=COLORS[1], marker="o", markersize=4,
-            linewidth=1.5, label=f"{few} point samples",
-        )  # fmt: skip
+            places,
+            [_linear(values, place) for place in places],
+            color=COLORS[1],
+            marker="o",
+            markersize=4,
+            linewidth=1.5,
+            label=f"{few} point samples",
+        )
         cells = [statistics.fmean(values[4 * i : 4 * i + 4]) for i in range(few)]
         edges = [4 * i - 0.5 for i in range(few + 1)]
-        axes.stairs(cells, edges, color=COLORS[0], linewidth=1.8, baseline=None, label=f"{few} cell averages")
+        axes.stairs(
+            cells,
+            edges,
+            color=COLORS[0],
+            linewidth=1.8,
+            baseline=None,
+            label=f"{few} cell averages",
+        )
         style_axes(axes)
-        axes.set_title(f"weights of one output, channels {order}", loc="left", fontsize=10.5, color=INK)
+        axes.set_title(
+            f"weights of one output, channels {order}", loc="left", fontsize=10.5, color=INK
+        )
         axes.set_xlabel("channel", color=INK)
     largest = 1.1 * max(abs(value) for order in ORDERS for value in found["function"][order])
     for order in ORDERS:
@@ -83,9 +123,14 @@ def draw_aliasing(found: Mapping[str, Any], path: Path) -> None:
         kind, order = name.split(", ")
         drawn = {int(num): error for num, error in errors.items() if int(num) >= SMALLEST}
         below.plot(
-            list(drawn), list(drawn.values()), color=styles[kind], linestyle="--" if order == ORDERS[0] else "-",
-            marker="o", markersize=3.5, label=f"{kind}, channels {order}",
-        )  # fmt: skip
+            list(drawn),
+            list(drawn.values()),
+            color=styles[kind],
+            linestyle="--" if order == ORDERS[0] else "-",
+            marker="o",
+            markersize=3.5,
+            label=f"{kind}, channels {order}",
+        )
     style_axes(below)
     below.set_title("relative error of the layer's output", loc="left", fontsize=10.5, color=INK)
     below.set_xlabel("channels n that it is sampled at", color=INK)

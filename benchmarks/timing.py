@@ -1,4 +1,6 @@
-"""Times functions in turn, so that whatever drifts (clocks, heat, neighbours) drifts under all of them alike."""
+"""Times functions in turn, so that whatever drifts (clocks, heat, neighbours) drifts under all of
+them alike.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from typing import Any
 class Timings:
     """Rounds of one function, in milliseconds.
 
-    `cpu_ms` is the processor time of the process, which does not run on while other programs have the cores: where it
-    is far below `wall_ms`, the machine was shared.
+    `cpu_ms` is the processor time of the process, which does not run on while other programs have
+    the cores: where it is far below `wall_ms`, the machine was shared.
     """
 
     wall_ms: list[float]
@@ -44,7 +46,9 @@ COLUMNS = ("median ms", "min to max ms", "median of processor time, ms")
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long as another function one takes: the median over rounds, with its 95 % interval."""
+    """How many times as long as another function one takes: the median over rounds, with its 95 %
+    interval.
+    """
 
     median: float
     low: float
@@ -55,7 +59,11 @@ class Ratio:
 
 
 def take_turns(
-    functions: Mapping[str, Callable[[], object]], *, num_rounds: int, num_warmup: int = 2, seed: int = 0
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    num_rounds: int,
+    num_warmup: int = 2,
+    seed: int = 0,
 ) -> dict[str, Timings]:
     """Calls every function once a round, in an order drawn anew each round.
 
@@ -95,7 +103,8 @@ def ratio(timings: Timings, other: Timings, *, by: str = "wall_ms") -> Ratio:
     """
     pairs = zip(getattr(timings, by), getattr(other, by), strict=True)
     ratios = sorted(mine / theirs for mine, theirs in pairs)
-    # Order statistics between which the median lies with 95 % confidence, whatever the distribution.
+    # Order statistics between which the median lies with 95 % confidence, whatever the
+    # distribution.
     spread = 0.98 * math.sqrt(len(ratios))
     low = max(0, math.floor(len(ratios) / 2 - spread))
     high = min(len(ratios) - 1, math.ceil(len(ratios) / 2 + spread))

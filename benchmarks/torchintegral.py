@@ -1,8 +1,10 @@
-"""The peer TorchIntegral, from a checkout of its repository: https://github.com/TheStageAI/TorchIntegral.
+"""The peer TorchIntegral, from a checkout of its repository:
+https://github.com/TheStageAI/TorchIntegral.
 
-It is not on PyPI, and asks for torch 2.0.1; of it this needs the converter, the grids and the sampling, which run
-unchanged on later versions. Its compiled part orders channels when a network is converted. That step is left out of
-timings of anything else (`ordered=False`): it changes values, not shapes, so none depends on it.
+It is not on PyPI, and asks for torch 2.0.1; of it this needs the converter, the grids and the
+sampling, which run unchanged on later versions. Its compiled part orders channels when a network
+is converted. That step is left out of timings of anything else (`ordered=False`): it changes
+values, not shapes, so none depends on it.
 """
 
 from __future__ import annotations
@@ -27,13 +29,16 @@ _THRESHOLD = 0.001
 
 
 class TorchIntegralNetwork:
-    """A network that TorchIntegral made continuous in all channels but its input's and its classes.
+    """A network that TorchIntegral made continuous in all channels but its input's and its
+    classes.
 
     Args:
         checkout: folder of the repository.
-        module: copied; its batch normalization is folded away, because TorchIntegral cannot resample it.
+        module: copied; its batch normalization is folded away, because TorchIntegral cannot
+            resample it.
         fixed: parameters with their dimensions that keep their size.
-        ordered: whether its compiled part orders the channels of every group first, as it does by default.
+        ordered: whether its compiled part orders the channels of every group first, as it does by
+            default.
 
     Raises:
         SystemExit: there is no checkout, or it is to order channels and is not compiled.
@@ -72,7 +77,9 @@ class TorchIntegralNetwork:
         return [(group.params[0]["name"], group.params[0]["dim"]) for group in self.model.groups]
 
     def vary(self, smallest: Sequence[int]) -> None:
-        """From now on each forward pass in training mode draws a size of every group: of `smallest` to all channels."""
+        """From now on each forward pass in training mode draws a size of every group: of
+        `smallest` to all channels.
+        """
         library = sys.modules["torch_integral"]
         for group, size in zip(self.model.groups, smallest, strict=True):
             group.reset_distribution(library.UniformDistribution(size, group.size))
@@ -96,12 +103,17 @@ class TorchIntegralNetwork:
 
 
 def _fold_signals(module: nn.Module) -> None:
-    """Folds batch normalization into 1-D convolutions, as TorchIntegral does by itself with 2-D ones."""
+    """Folds batch normalization into 1-D convolutions, as TorchIntegral does by itself with 2-D
+    ones.
+    """
     for parent in module.modules():
         if isinstance(parent, nn.Sequential):
             for index, (layer, after) in enumerate(itertools.pairwise(list(parent))):
                 if isinstance(layer, nn.Conv1d) and isinstance(after, nn.BatchNorm1d):
-                    parent[index], parent[index + 1] = fuse_conv_bn_eval(layer, after), nn.Identity()
+                    parent[index], parent[index + 1] = (
+                        fuse_conv_bn_eval(layer, after),
+                        nn.Identity(),
+                    )
 
 
 def order_channels(checkout: Path, rows: list[Tensor], num_restarts: int) -> tuple[Tensor, str]:
@@ -132,7 +144,8 @@ def permutation_solver(checkout: Path) -> Any:
     find = sys.modules["torch_integral.tsp_solver"].two_opt_find_permutation
     if find is None:
         raise SystemExit(
-            f"{str(checkout)!r} is not compiled: run 'python setup.py build_ext --inplace' in it, with Cython."
+            f"{str(checkout)!r} is not compiled: run 'python setup.py build_ext --inplace' in it, "
+            f"with Cython."
         )
     return find
 
@@ -140,7 +153,8 @@ def permutation_solver(checkout: Path) -> Any:
 def _load(checkout: Path) -> Any:
     if not (checkout / "torch_integral" / "__init__.py").is_file():
         raise SystemExit(
-            f"{str(checkout)!r} is no checkout of TorchIntegral: clone its repository and give that folder."
+            f"{str(checkout)!r} is no checkout of TorchIntegral: clone its repository and give "
+            f"that folder."
         )
     sys.path.insert(0, str(checkout))
     try:
@@ -157,4 +171,8 @@ def _load(checkout: Path) -> Any:
 def _revision(checkout: Path) -> str:
     command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-    return lines[1] if len(lines) == 2 and Path(lines[0]) == checkout.resolve() else "unknown (no git checkout)"
+    return (
+        lines[1]
+        if len(lines) == 2 and Path(lines[0]) == checkout.resolve()
+        else "unknown (no git checkout)"
+    )

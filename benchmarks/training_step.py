@@ -1,4 +1,6 @@
-"""Time of a training step at reduced widths, as a multiple of the same step of the plain discretized module."""
+"""Time of a training step at reduced widths, as a multiple of the same step of the plain
+discretized module.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ JUDGED_BATCH = 32
 TO_REACH = 1.15
 
 Compared = tuple[Callable[[Tensor], Tensor], nn.Module, str]
-"""Forward, the module whose parameters are trained, and the name of the plain module that it is compared to."""
+"""Forward, the module whose parameters are trained, and the name of the plain module that it is
+compared to.
+"""
 
 
 class Step:
@@ -41,7 +45,9 @@ class Step:
         trained: whose parameters the step changes.
     """
 
-    def __init__(self, forward: Callable[[Tensor], Tensor], trained: nn.Module, x: Tensor, y: Tensor) -> None:
+    def __init__(
+        self, forward: Callable[[Tensor], Tensor], trained: nn.Module, x: Tensor, y: Tensor
+    ) -> None:
         self._forward, self._x, self._y = forward, x, y
         self._optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3, momentum=0.9)
 
@@ -59,13 +65,16 @@ def measure(
     num_rounds: int,
     checkout: Path | None,
 ) -> Report:
-    """Each partition beside its plain module, and TorchIntegral beside its own where a checkout is given."""
+    """Each partition beside its plain module, and TorchIntegral beside its own where a checkout is
+    given.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(0)
     module = NAMED_NETWORKS[model][1](INPUT_SHAPE, NUM_CLASSES).train()
     report = Report(
         f"training_step-{model}",
-        f"One training step of a {model} for 32x32 images at {ratio_of_channels} of the channels of every coupled "
+        f"One training step of a {model} for 32x32 images at {ratio_of_channels} of the channels "
+        f"of every coupled "
         "group, one thread, as a multiple of the same step of a plain module.",
         {
             "model": model,
@@ -77,9 +86,12 @@ def measure(
         },
     )
     report.notes.append(
-        "A step is forward, cross-entropy, backward and SGD with momentum, all on the clock. The integral network's "
-        "optimizer updates the nodes of the full width, the plain module's only its own parameters: a cost that does "
-        f"not depend on the batch and so weighs more the smaller it is. A batch of {JUDGED_BATCH} is judged."
+        "A step is forward, cross-entropy, backward and SGD with momentum, all on the clock. The "
+        "integral network's "
+        "optimizer updates the nodes of the full width, the plain module's only its own "
+        "parameters: a cost that does "
+        f"not depend on the batch and so weighs more the smaller it is. A batch of {JUDGED_BATCH} "
+        f"is judged."
     )
     memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     compared = compare(module, ratio_of_channels)
@@ -91,25 +103,42 @@ def measure(
         compared[PLAIN_FOLDED] = (plain, plain, PLAIN_FOLDED)
         report.versions["TorchIntegral"] = peer.version
         report.notes.append(
-            "TorchIntegral folds batch normalization away, so its step is compared to that of its own plain module."
+            "TorchIntegral folds batch normalization away, so its step is compared to that of its "
+            "own plain module."
         )
     else:
-        report.notes.append("TorchIntegral was not measured: give a checkout of its repository with --torchintegral.")
+        report.notes.append(
+            "TorchIntegral was not measured: give a checkout of its repository with "
+            "--torchintegral."
+        )
     for _, trained, _ in compared.values():
         trained.train().to(memory_format=memory_format)  # type: ignore[call-overload]
-    columns = ("step of", *COLUMNS, "multiple of the plain module's time (95 % interval)", "by processor time")
+    columns = (
+        "step of",
+        *COLUMNS,
+        "multiple of the plain module's time (95 % interval)",
+        "by processor time",
+    )
     for batch_size in batch_sizes:
         x = torch.randn(batch_size, *INPUT_SHAPE).contiguous(memory_format=memory_format)
         y = torch.randint(NUM_CLASSES, (batch_size,))
-        steps = {name: Step(forward, trained, x, y) for name, (forward, trained, _) in compared.items()}
+        steps = {
+            name: Step(forward, trained, x, y) for name, (forward, trained, _) in compared.items()
+        }
         timings = take_turns(steps, num_rounds=num_rounds)
-        report.raw[f"batch {batch_size}"] = {name: timing.to_dict() for name, timing in timings.items()}
+        report.raw[f"batch {batch_size}"] = {
+            name: timing.to_dict() for name, timing in timings.items()
+        }
         multiples, by_cpu = (
-            {name: ratio(timings[name], timings[other], by=by) for name, (_, _, other) in compared.items()}
+            {
+                name: ratio(timings[name], timings[other], by=by)
+                for name, (_, _, other) in compared.items()
+            }
             for by in ("wall_ms", "cpu_ms")
         )
         rows: list[tuple[object, ...]] = [
-            (name, *timing.cells(), multiples[name], by_cpu[name]) for name, timing in timings.items()
+            (name, *timing.cells(), multiples[name], by_cpu[name])
+            for name, timing in timings.items()
         ]
         report.tables.append(Table(f"Time of one step, batch of {batch_size}", columns, rows))
         if batch_size == JUDGED_BATCH:
@@ -140,8 +169,17 @@ def compare(module: nn.Module, ratio_of_channels: float) -> dict[str, Compared]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks training_step", description=__doc__)
     parser.add_argument("--model", choices=NAMED_NETWORKS, default="resnet18")
-    parser.add_argument("--ratio", type=float, default=0.6, help="share of the channels (default: 0.6)")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[JUDGED_BATCH], metavar="N", help="(default: 32)")
+    parser.add_argument(
+        "--ratio", type=float, default=0.6, help="share of the channels (default: 0.6)"
+    )
+    parser.add_argument(
+        "--batch-sizes",
+        type=int,
+        nargs="+",
+        default=[JUDGED_BATCH],
+        metavar="N",
+        help="(default: 32)",
+    )
     parser.add_argument(
         "--layout",
         choices=("channels_last", "contiguous"),
@@ -149,11 +187,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="of images and weights; channels_last is what training uses (default)",
     )
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds (default: 15)")
-    parser.add_argument("--torchintegral", type=Path, metavar="PATH", help="checkout of TheStageAI/TorchIntegral")
+    parser.add_argument(
+        "--torchintegral", type=Path, metavar="PATH", help="checkout of TheStageAI/TorchIntegral"
+    )
     add_report_options(parser)
     options = parser.parse_args(arguments)
     report = measure(
-        options.model, options.ratio, options.batch_sizes, options.layout, options.rounds, options.torchintegral
+        options.model,
+        options.ratio,
+        options.batch_sizes,
+        options.layout,
+        options.rounds,
+        options.torchintegral,
     )
     return conclude(report, options)
 

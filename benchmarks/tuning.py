@@ -1,9 +1,11 @@
 """What tuning gains before export: points of test accuracy in a stated time, by what is tuned.
 
-Networks are trained as jobs train them (the sandwich rule, the family's default recipe), and candidates made at shares
-of all channels as a search makes them. Each is tuned (`inn_automl.training.fine_tuning`) as long as `--seconds` says; the
-loss on the validation split chooses between it and what it was before, and both are tested: gains are paired. A network
-and every tuned arm of it leave files in `--runs`, so that an interrupted benchmark goes on where it was.
+Networks are trained as jobs train them (the sandwich rule, the family's default recipe), and
+candidates made at shares of all channels as a search makes them. Each is tuned
+(`inn_automl.training.fine_tuning`) as long as `--seconds` says; the loss on the validation split
+chooses between it and what it was before, and both are tested: gains are paired. A network and
+every tuned arm of it leave files in `--runs`, so that an interrupted benchmark goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def trained_network(task: Task, dataset: Dataset, seed: int, folder: Path) -> In
     kept = folder / f"{task.dataset}_{task.family}_epochs{task.epochs}_seed{seed}"
     if not (kept / "network.json").exists():
         torch.set_num_threads(1)
-        recipe = dataclasses.replace(default_recipe(task.family, len(dataset.train)), epochs=task.epochs)
+        recipe = dataclasses.replace(
+            default_recipe(task.family, len(dataset.train)), epochs=task.epochs
+        )
         network = architecture.network(seed=seed)
         train(network, dataset, recipe, seed=seed)
         network.save(kept)
@@ -58,7 +62,13 @@ def trained_network(task: Task, dataset: Dataset, seed: int, folder: Path) -> In
 
 
 def execute(
-    task: Task, seed: int, arm: str, candidates: Candidates, dataset: Dataset, seconds: float, path: Path
+    task: Task,
+    seed: int,
+    arm: str,
+    candidates: Candidates,
+    dataset: Dataset,
+    seconds: float,
+    path: Path,
 ) -> dict[str, Any]:
     """Tunes one arm at every ratio; the outcome, also written to its file. Accuracies are in %."""
     test = split_samples(dataset, "test")
@@ -81,7 +91,9 @@ def execute(
     return outcome
 
 
-def execute_all(tasks: Sequence[Task], seeds: int, arms: Sequence[str], options: argparse.Namespace) -> list[Any]:
+def execute_all(
+    tasks: Sequence[Task], seeds: int, arms: Sequence[str], options: argparse.Namespace
+) -> list[Any]:
     """Outcomes of all arms; those whose file is there are read."""
     outcomes = []
     for seed in range(seeds):
@@ -100,8 +112,14 @@ def execute_all(tasks: Sequence[Task], seeds: int, arms: Sequence[str], options:
                     made = Candidates(network, dataset), dataset
                 started_at = time.monotonic()
                 outcomes.append(execute(task, seed, arm, *made, options.seconds, path))
-                gains = ", ".join(f"{one['after'] - one['before']:+.2f}" for one in outcomes[-1]["points"])
-                print(f"{path.stem}: {gains} in {time.monotonic() - started_at:.0f} s", file=sys.stderr, flush=True)
+                gains = ", ".join(
+                    f"{one['after'] - one['before']:+.2f}" for one in outcomes[-1]["points"]
+                )
+                print(
+                    f"{path.stem}: {gains} in {time.monotonic() - started_at:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     return outcomes
 
 
@@ -109,7 +127,8 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
     """Gains by arm, task and ratio, and the goal for all that is tuned together."""
     report = Report(
         "tuning",
-        "Points of test accuracy that models sampled from one trained network gain by tuning before export.",
+        "Points of test accuracy that models sampled from one trained network gain by tuning "
+        "before export.",
         settings,
         raw={"runs": outcomes},
     )
@@ -119,14 +138,28 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
         rows: list[tuple[Any, ...]] = []
         for task in tasks:
             runs = [one for one in outcomes if _name(one) == task and one["arm"] == arm]
-            rows.append((task, *(mean_interval([_gain(run, i) for run in runs]) for i in range(len(RATIOS)))))
-        rows.append(("mean of tasks", *(mean_interval(_by_seed(outcomes, arm, [i])) for i in range(len(RATIOS)))))
+            rows.append(
+                (
+                    task,
+                    *(mean_interval([_gain(run, i) for run in runs]) for i in range(len(RATIOS))),
+                )
+            )
+        rows.append(
+            (
+                "mean of tasks",
+                *(mean_interval(_by_seed(outcomes, arm, [i])) for i in range(len(RATIOS))),
+            )
+        )
         columns = ("task, family", *(f"{ratio:g}" for ratio in RATIOS))
-        report.tables.append(Table(f"Points gained, {arm} tuned, by share of all channels", columns, rows))
+        report.tables.append(
+            Table(f"Points gained, {arm} tuned, by share of all channels", columns, rows)
+        )
     rows = []
     for task in tasks:
         runs = [one for one in outcomes if _name(one) == task and one["arm"] == arms[-1]]
-        cells = [mean_interval([run["points"][i]["before"] for run in runs]) for i in range(len(RATIOS))]
+        cells = [
+            mean_interval([run["points"][i]["before"] for run in runs]) for i in range(len(RATIOS))
+        ]
         rows.append((task, *cells))
     columns = ("task, family", *(f"{ratio:g}" for ratio in RATIOS))
     report.tables.append(Table("Test accuracy before, %", columns, rows))
@@ -142,13 +175,19 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
             )
         )
     points = [point for one in outcomes for point in one["points"]]
-    kept = sum(point["steps"] > 0 and point["loss_after"] < point["loss_before"] for point in points)
+    kept = sum(
+        point["steps"] > 0 and point["loss_after"] < point["loss_before"] for point in points
+    )
     report.notes += [
-        f"{kept} of {len(points)} tuned models lowered the loss on validation and were kept; the others gain 0.",
-        f"{sum(point['is_fitted'] for point in points)} of {len(points)} candidates were fitted rather than sampled.",
-        f"Steps of a tuning: {min(p['steps'] for p in points)} to {max(p['steps'] for p in points)}; seconds: "
+        f"{kept} of {len(points)} tuned models lowered the loss on validation and were kept; the "
+        f"others gain 0.",
+        f"{sum(point['is_fitted'] for point in points)} of {len(points)} candidates were fitted "
+        f"rather than sampled.",
+        f"Steps of a tuning: {min(p['steps'] for p in points)} to "
+        f"{max(p['steps'] for p in points)}; seconds: "
         f"{min(p['seconds'] for p in points):.1f} to {max(p['seconds'] for p in points):.1f}.",
-        "95 % intervals over seeds, of paired gains; where the mean of tasks is meant, over the means of each seed.",
+        "95 % intervals over seeds, of paired gains; where the mean of tasks is meant, over the "
+        "means of each seed.",
     ]
     return report
 
@@ -173,14 +212,22 @@ def _by_seed(outcomes: Sequence[dict[str, Any]], arm: str, indices: Sequence[int
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks tuning", description=__doc__)
-    parser.add_argument("--task", action="append", metavar="DATASET,FAMILY", help="one of the quality benchmark's")
+    parser.add_argument(
+        "--task", action="append", metavar="DATASET,FAMILY", help="one of the quality benchmark's"
+    )
     parser.add_argument("--arms", default=",".join(ARMS), help="of " + ",".join(ARMS))
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
-    parser.add_argument("--epochs", type=int, metavar="N", help="of training, rather than each task's own")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="of training, rather than each task's own"
+    )
     parser.add_argument("--seconds", type=float, default=30.0, help="of tuning, for each model")
     parser.add_argument("--threads", type=int, default=2, help="that tune it")
     parser.add_argument(
-        "--runs", type=Path, default=SCRATCH / "tuning", metavar="DIR", help="what was done is kept here"
+        "--runs",
+        type=Path,
+        default=SCRATCH / "tuning",
+        metavar="DIR",
+        help="what was done is kept here",
     )
     add_report_options(parser)
     options = parser.parse_args(arguments)
@@ -195,9 +242,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tasks = [dataclasses.replace(task, epochs=options.epochs) for task in tasks]
     outcomes = execute_all(tasks, options.seeds, arms, options)
     settings = {
-        "tasks": {task.name: f"{task.epochs} epochs" for task in tasks}, "seeds": options.seeds,
-        "seconds": options.seconds, "threads": options.threads,
-    }  # fmt: skip
+        "tasks": {task.name: f"{task.epochs} epochs" for task in tasks},
+        "seeds": options.seeds,
+        "seconds": options.seconds,
+        "threads": options.threads,
+    }
     return conclude(summarize(outcomes, settings), options)
 
 

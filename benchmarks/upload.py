@@ -1,7 +1,7 @@
 """Memory of the coordinator while a dataset of 1 GiB is uploaded.
 
-The content is a valid .npz file of images, uploaded as the client does it; the process that checks it afterwards is
-not counted: it has its own limit. Linux only.
+The content is a valid .npz file of images, uploaded as the client does it; the process that checks
+it afterwards is not counted: it has its own limit. Linux only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def run(size_mib: int) -> Report:
         with open(dataset, "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
-        with coordinator(f"sqlite:///{folder / 'c.db'}", folder) as server, server.client() as client:
+        with (
+            coordinator(f"sqlite:///{folder / 'c.db'}", folder) as server,
+            server.client() as client,
+        ):
             client.get("/datasets")  # what the first request loads is not the upload's
             process = psutil.Process(server.pid)
             before = process.memory_info().rss
@@ -51,12 +54,18 @@ def run(size_mib: int) -> Report:
         raise SystemExit(f"the upload was answered {answer.status_code}: {answer.text}")
     growth = (peak - before) / 2**20
     report = Report(
-        "upload", "How far the coordinator's memory grows while a dataset is uploaded.", {"size_mib": size_mib}
+        "upload",
+        "How far the coordinator's memory grows while a dataset is uploaded.",
+        {"size_mib": size_mib},
     )
     report.goals.append(
-        Goal("memory of the coordinator", f"grows by less than {MAX_GROWTH_MIB:g} MiB", f"{growth:.1f} MiB",
-             growth < MAX_GROWTH_MIB)
-    )  # fmt: skip
+        Goal(
+            "memory of the coordinator",
+            f"grows by less than {MAX_GROWTH_MIB:g} MiB",
+            f"{growth:.1f} MiB",
+            growth < MAX_GROWTH_MIB,
+        )
+    )
     report.notes.append(
         f"Before: {before / 2**20:.0f} MiB resident. Uploaded, stored, checked in {seconds:.1f} s "
         f"({size_mib / seconds:.0f} MiB/s)."

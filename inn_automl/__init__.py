@@ -1,7 +1,9 @@
-"""inn_automl: a dataset and a hardware budget in, measured Pareto fronts and downloadable models out.
+"""inn_automl: a dataset and a hardware budget in, measured Pareto fronts and downloadable models
+out.
 
-Importing this package costs nothing: what needs torch is imported from the subpackage that holds it, e.g.
-`from inn_automl.integral import IntegralNetwork`. `inn_automl.convert` is found without its subpackage's name.
+Importing this package costs nothing: what needs torch is imported from the subpackage that holds
+it, e.g. `from inn_automl.integral import IntegralNetwork`. `inn_automl.convert` is found without
+its subpackage's name.
 """
 
 from __future__ import annotations

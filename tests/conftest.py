@@ -20,7 +20,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-# A shell that starts the tests in the background has SIGINT ignored, in them and in all that they start.
+# A shell that starts the tests in the background has SIGINT ignored, in them and in all that they
+# start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine is no failure, and a failure found here is found everywhere.
@@ -41,10 +42,15 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium. While it is there, an event loop runs in the tests' own thread, so it goes soon."""
+    """A headless Chromium. While it is there, an event loop runs in the tests' own thread, so it
+    goes soon.
+    """
     path = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if path is None:
-        pytest.skip("NO CHROMIUM: what people see is not tested here; install one (Debian: apt-get install chromium)")
+        pytest.skip(
+            "NO CHROMIUM: what people see is not tested here; install one (Debian: apt-get install "
+            "chromium)"
+        )
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

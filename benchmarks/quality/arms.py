@@ -1,4 +1,6 @@
-"""The ways to get models of several widths that are compared: each trains, and gives one module a width."""
+"""The ways to get models of several widths that are compared: each trains, and gives one module a
+width.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,23 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from inn_automl.integral.conversion.channel_ranking import permute
 from torch import nn
 
-from benchmarks.quality.gradients import Gradients, inn_paper, plain, train_peer, us_net, us_net_by_layer
+from benchmarks.quality.gradients import (
+    Gradients,
+    inn_paper,
+    plain,
+    train_peer,
+    us_net,
+    us_net_by_layer,
+)
 from benchmarks.quality.pruning import by_magnitude, by_package
 from benchmarks.quality.tasks import Task
 from benchmarks.quality.torchintegral import ConvertedPeer
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import Candidates, calibrate, calibration_samples
 from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform, convert
+from inn_automl.integral.conversion.channel_ranking import permute
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import Recipe
 
@@ -34,7 +43,9 @@ NUM_FITTED = 512
 TUNING_RATE = 0.1
 """Learning rate of fine-tuning, as a share of the training's."""
 CONVERTED_RATE = 0.03
-"""The same of TorchIntegral, whose networks have no normalization left: at 0.1 that of mnist5k comes apart."""
+"""The same of TorchIntegral, whose networks have no normalization left: at 0.1 that of mnist5k
+comes apart.
+"""
 OURS = "ours"
 PEER = "torchintegral"
 """The arm that takes a checkout of TorchIntegral."""
@@ -45,8 +56,8 @@ class Made:
     """Modules in eval mode, one for each of `RATIOS`, and the widths they have.
 
     Attributes:
-        train_s: seconds of all training: of the processor on one thread, so what else the machine does is not in
-            it; on a GPU of the wall.
+        train_s: seconds of all training: of the processor on one thread, so what else the machine
+            does is not in it; on a GPU of the wall.
         sampled: of an arm whose modules are fitted where that helps, what they would be otherwise.
         at: makes the module at any widths; None where each width was trained for itself.
         versions: of what else it was made with.
@@ -109,7 +120,9 @@ class Setting:
     def example(self) -> torch.Tensor:
         return torch.zeros(2, *self.dataset.input_shape, device=self.device)
 
-    def sampled(self, network: IntegralNetwork, widths: Sequence[Mapping[str, int]]) -> list[nn.Module]:
+    def sampled(
+        self, network: IntegralNetwork, widths: Sequence[Mapping[str, int]]
+    ) -> list[nn.Module]:
         """With re-estimated normalization statistics."""
         calibration = calibration_samples(self.dataset, device=self.device)
         return [calibrate(network, one, calibration)[0] for one in widths]
@@ -118,7 +131,10 @@ class Setting:
         """All widths, sampled from one network."""
         widths = _widths(network)
         return Made(
-            self.sampled(network, widths), widths, clock.seconds, at=lambda one: self.sampled(network, [one])[0]
+            self.sampled(network, widths),
+            widths,
+            clock.seconds,
+            at=lambda one: self.sampled(network, [one])[0],
         )
 
     def fitted(self, network: IntegralNetwork, clock: _Clock) -> Made:
@@ -133,7 +149,9 @@ class Setting:
         )
 
     def recipe_for(self, *, epochs: int = 0, rate: float = 1.0) -> Recipe:
-        """The recipe with other epochs, and a share of its learning rate; in float32 on every device, as peers are."""
+        """The recipe with other epochs, and a share of its learning rate; in float32 on every
+        device, as peers are.
+        """
         return dataclasses.replace(
             self.recipe,
             epochs=epochs or self.recipe.epochs,
@@ -141,7 +159,9 @@ class Setting:
             mixed_precision=False,
         )
 
-    def train(self, network: IntegralNetwork, gradients: Gradients, *, epochs: int = 0, rate: float = 1.0) -> None:
+    def train(
+        self, network: IntegralNetwork, gradients: Gradients, *, epochs: int = 0, rate: float = 1.0
+    ) -> None:
         """Chooses the best epoch at full width where gradients are plain, else at three widths."""
         recipe = self.recipe_for(epochs=epochs, rate=rate)
         validated = [network.full_widths] if gradients is plain else None
@@ -166,7 +186,9 @@ def ours(setting: Setting, *, epochs_factor: float = 1.0) -> Made:
     return setting.fitted(network, clock)
 
 
-def _one_model(gradients: Gradients, partition: Partition, epochs_factor: int, setting: Setting) -> Made:
+def _one_model(
+    gradients: Gradients, partition: Partition, epochs_factor: int, setting: Setting
+) -> Made:
     clock, network = setting.clock(), setting.network(partition)
     with clock.running():
         setting.train(network, gradients, epochs=epochs_factor * setting.recipe.epochs)
@@ -201,7 +223,9 @@ def _plainly_trained(setting: Setting, clock: _Clock) -> IntegralNetwork:
 def converted(setting: Setting) -> Made:
     clock = setting.clock()
     network = _plainly_trained(setting, clock)
-    samples = calibration_samples(setting.dataset, device=setting.device).standardized(slice(0, NUM_FITTED))
+    samples = calibration_samples(setting.dataset, device=setting.device).standardized(
+        slice(0, NUM_FITTED)
+    )
     module = network.discretize(network.full_widths).eval()
     return setting.fitted(convert(module, setting.example, calibration=samples).network, clock)
 
@@ -244,7 +268,9 @@ def torch_pruning(setting: Setting) -> Made:
 def torchintegral(setting: Setting) -> Made:
     """As many passes as a sandwich: a quarter plainly, the rest after conversion."""
     if setting.checkout is None:
-        raise SystemExit(f"the arm {PEER!r} needs a checkout: give its folder with --torchintegral.")
+        raise SystemExit(
+            f"the arm {PEER!r} needs a checkout: give its folder with --torchintegral."
+        )
     clock = setting.clock()
     network = _plainly_trained(setting, clock)
     peer = ConvertedPeer(setting.checkout, network, setting.dataset.input_shape)
@@ -253,7 +279,9 @@ def torchintegral(setting: Setting) -> Made:
         peer.train(setting.dataset, recipe, setting.seed)
     widths = _widths(network)
     versions = {"TorchIntegral": peer.version}
-    return Made([peer.at(one) for one in widths], widths, clock.seconds, at=peer.at, versions=versions)
+    return Made(
+        [peer.at(one) for one in widths], widths, clock.seconds, at=peer.at, versions=versions
+    )
 
 
 def _peer(what: str, gradients: Gradients, partition: Partition, epochs_factor: int = 1) -> Arm:
@@ -262,25 +290,44 @@ def _peer(what: str, gradients: Gradients, partition: Partition, epochs_factor: 
 
 ARMS: dict[str, Arm] = {
     OURS: Arm(
-        "`inn-automl run`: weights that depend on the width; half of the epochs at full width alone, then a sandwich "
+        "`inn-automl run`: weights that depend on the width; half of the epochs at full width "
+        "alone, then a sandwich "
         "with a share of the labels; weights fitted where validation gains",
         ours,
     ),
     "ours-x1.6": Arm(
-        "the same with 1.6 times the steps, so as many passes as a US-Net", partial(ours, epochs_factor=PLAIN_FACTOR)
+        "the same with 1.6 times the steps, so as many passes as a US-Net",
+        partial(ours, epochs_factor=PLAIN_FACTOR),
     ),
-    "usnet": _peer("US-Net as published: one share for all layers, soft targets alone", us_net, Nested()),
+    "usnet": _peer(
+        "US-Net as published: one share for all layers, soft targets alone", us_net, Nested()
+    ),
     "usnet-by-layer": _peer("US-Net with a width for each layer", us_net_by_layer, Nested()),
     "separate": Arm("a network for each width, each trained for as many steps", separate),
-    "paper": _peer("INN paper: uniform cubic samples, trapezoid, one size a step", inn_paper, Uniform()),
-    "paper-x4": _peer("the same with 4 times the steps, so as many passes as a US-Net", inn_paper, Uniform(), PASSES),
-    "converted": Arm("one plain training, then converted; a quarter of a US-Net's passes", converted),
+    "paper": _peer(
+        "INN paper: uniform cubic samples, trapezoid, one size a step", inn_paper, Uniform()
+    ),
+    "paper-x4": _peer(
+        "the same with 4 times the steps, so as many passes as a US-Net",
+        inn_paper,
+        Uniform(),
+        PASSES,
+    ),
+    "converted": Arm(
+        "one plain training, then converted; a quarter of a US-Net's passes", converted
+    ),
     "pruned": Arm("the same plain training, the largest weights kept", pruned),
-    "pruned-tuned": Arm("the same, each width fine-tuned; as many passes as a US-Net in all", pruned_tuned),
-    "torch-pruning": Arm("the same plain training, pruned by torch-pruning's group norm", torch_pruning),
+    "pruned-tuned": Arm(
+        "the same, each width fine-tuned; as many passes as a US-Net in all", pruned_tuned
+    ),
+    "torch-pruning": Arm(
+        "the same plain training, pruned by torch-pruning's group norm", torch_pruning
+    ),
     PEER: Arm(
-        "the peer itself: the same plain training, converted by TorchIntegral (channels ordered; batch norm folded "
-        "away, so no statistics are re-estimated), then trained at a random size of every group a step by labels "
+        "the peer itself: the same plain training, converted by TorchIntegral (channels ordered; "
+        "batch norm folded "
+        "away, so no statistics are re-estimated), then trained at a random size of every group a "
+        "step by labels "
         f"alone, at {CONVERTED_RATE:g} of the learning rate; as many passes as a US-Net in all",
         torchintegral,
     ),

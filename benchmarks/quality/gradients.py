@@ -1,8 +1,9 @@
 """Trainings that the package's own is compared to.
 
-A peer differs from `inn_automl.training.loop.train` in how a step makes its gradients, and in the partition; initial
-weights, order, augmentation, optimizer, schedule, clipping, number of steps and choice of the best epoch are the same.
-`fit` is the loop of all of them, whatever kind of network a peer's package makes.
+A peer differs from `inn_automl.training.loop.train` in how a step makes its gradients, and in the
+partition; initial weights, order, augmentation, optimizer, schedule, clipping, number of steps and
+choice of the best epoch are the same. `fit` is the loop of all of them, whatever kind of network a
+peer's package makes.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ def train_peer(
     *,
     validated: list[dict[str, int]] | None = None,
 ) -> None:
-    """Trains in place on the network's device; on return the network holds its best epoch and is in eval mode.
+    """Trains in place on the network's device; on return the network holds its best epoch and is
+    in eval mode.
 
     Args:
-        validated: the widths by whose accuracy the best epoch is chosen; by default smallest, full, and one between.
+        validated: the widths by whose accuracy the best epoch is chosen; by default smallest,
+            full, and one between.
     """
     device = _device_of(network)
     validation = Samples(dataset, dataset.validation, device)
@@ -49,7 +52,10 @@ def train_peer(
     chosen = validated or validated_widths(network)
 
     def score() -> int:
-        return sum(count_correct(calibrate(network, widths, calibration)[0], validation) for widths in chosen)
+        return sum(
+            count_correct(calibrate(network, widths, calibration)[0], validation)
+            for widths in chosen
+        )
 
     def step(x: Tensor, y: Tensor, rng: np.random.Generator) -> None:
         gradients(network, x, y, recipe, rng)
@@ -59,7 +65,9 @@ def train_peer(
 
 
 def validated_widths(network: IntegralNetwork) -> list[dict[str, int]]:
-    """Smallest, middle and full: those by which the best epoch of a network of many widths is chosen."""
+    """Smallest, middle and full: those by which the best epoch of a network of many widths is
+    chosen.
+    """
     middle = {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups}
     return [network.smallest_widths, middle, network.full_widths]
 
@@ -73,7 +81,8 @@ def fit(
     step: Callable[[Tensor, Tensor, np.random.Generator], None],
     score: Callable[[], int],
 ) -> None:
-    """Trains in place on the network's device; on return the network holds its best epoch and is in eval mode.
+    """Trains in place on the network's device; on return the network holds its best epoch and is
+    in eval mode.
 
     Args:
         step: makes the gradients of a batch (N, *input_shape) with classes (N,).
@@ -86,7 +95,10 @@ def fit(
     best_score = -math.inf
     for epoch in range(1, recipe.epochs + 1):
         order_seed, width_seed, _ = np.random.SeedSequence((seed, epoch)).generate_state(3).tolist()
-        generator, rng = torch.Generator().manual_seed(order_seed), np.random.default_rng(width_seed)
+        generator, rng = (
+            torch.Generator().manual_seed(order_seed),
+            np.random.default_rng(width_seed),
+        )
         order = torch.randperm(len(samples), generator=generator)
         network.train()
         for index in range(steps_per_epoch):
@@ -113,29 +125,48 @@ def _device_of(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def us_net(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator) -> None:
-    """The sandwich rule as published: one random share for all layers of a sub-network, soft targets alone.
+def us_net(
+    network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator
+) -> None:
+    """The sandwich rule as published: one random share for all layers of a sub-network, soft
+    targets alone.
 
-    J. Yu and T. Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, sections 3.2, 3.3.
+    J. Yu and T. Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV
+    2019, sections 3.2, 3.3.
     """
     shares = rng.uniform(network.min_ratio, 1.0, recipe.num_random_widths)
-    widths: list[Widths] = [network.smallest_widths, *(network.uniform_widths(float(share)) for share in shares)]
-    sandwich_gradients(network, x, y, widths, label_smoothing=recipe.label_smoothing, label_share=0.0)
+    widths: list[Widths] = [
+        network.smallest_widths,
+        *(network.uniform_widths(float(share)) for share in shares),
+    ]
+    sandwich_gradients(
+        network, x, y, widths, label_smoothing=recipe.label_smoothing, label_share=0.0
+    )
 
 
-def us_net_by_layer(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator) -> None:
+def us_net_by_layer(
+    network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator
+) -> None:
     """A US-Net whose random widths are drawn for every layer by itself."""
     widths: list[Widths] = [network.smallest_widths]
     widths += [random_widths(network, rng) for _ in range(recipe.num_random_widths)]
-    sandwich_gradients(network, x, y, widths, label_smoothing=recipe.label_smoothing, label_share=0.0)
+    sandwich_gradients(
+        network, x, y, widths, label_smoothing=recipe.label_smoothing, label_share=0.0
+    )
 
 
-def inn_paper(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator) -> None:
-    """One random size of every layer a step, labels alone (Solodskikh et al., CVPR 2023, section 4)."""
+def inn_paper(
+    network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator
+) -> None:
+    """One random size of every layer a step, labels alone (Solodskikh et al., CVPR 2023, section
+    4).
+    """
     logits = network(x, random_widths(network, rng))
     F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing).backward()
 
 
-def plain(network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator) -> None:
+def plain(
+    network: IntegralNetwork, x: Tensor, y: Tensor, recipe: Recipe, rng: np.random.Generator
+) -> None:
     """An ordinary training of the full width."""
     F.cross_entropy(network(x), y, label_smoothing=recipe.label_smoothing).backward()

@@ -1,4 +1,6 @@
-"""The figure of a report: test accuracy over the share of all channels, one panel a task, one line an arm."""
+"""The figure of a report: test accuracy over the share of all channels, one panel a task, one line
+an arm.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,18 @@ if TYPE_CHECKING:
 
 # A colour a kind of method, a stroke an arm.
 STYLES = {
-    "ours": (COLORS[0], "-"), "converted": (COLORS[0], "--"),
-    "usnet": (COLORS[1], "-"), "usnet-by-layer": (COLORS[1], "--"),
+    "ours": (COLORS[0], "-"),
+    "converted": (COLORS[0], "--"),
+    "usnet": (COLORS[1], "-"),
+    "usnet-by-layer": (COLORS[1], "--"),
     "separate": (INK, "-"),
-    "paper": (COLORS[3], ":"), "paper-x4": (COLORS[3], "--"), "torchintegral": (COLORS[3], "-"),
-    "pruned": (COLORS[2], ":"), "pruned-tuned": (COLORS[2], "-"), "torch-pruning": (COLORS[2], "--"),
-}  # fmt: skip
+    "paper": (COLORS[3], ":"),
+    "paper-x4": (COLORS[3], "--"),
+    "torchintegral": (COLORS[3], "-"),
+    "pruned": (COLORS[2], ":"),
+    "pruned-tuned": (COLORS[2], "-"),
+    "torch-pruning": (COLORS[2], "--"),
+}
 TICKS = (10, 30, 50, 70, 80, 90, 95, 97, 98, 99, 99.5)
 FINE_TICKS = (60, 75, 85, 88, 92, 94, 96)
 HIGHEST = 99.9
@@ -44,12 +52,22 @@ def draw(by_task: Mapping[str, Curves], path: Path) -> Path:
         _draw_task(axes, task, curves)
     for axes in panels[len(by_task) :]:
         axes.set_axis_off()
-    labelled = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    labelled = {
+        label: line
+        for axes in panels
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     arms = [arm for arm in ARMS if arm in labelled]
     figure.legend(
-        [labelled[arm] for arm in arms], arms, loc="outside lower center", ncols=min(len(arms), 2 * columns + 1),
-        fontsize=8.5, frameon=False, labelcolor=INK, handlelength=3,
-    )  # fmt: skip
+        [labelled[arm] for arm in arms],
+        arms,
+        loc="outside lower center",
+        ncols=min(len(arms), 2 * columns + 1),
+        fontsize=8.5,
+        frameon=False,
+        labelcolor=INK,
+        handlelength=3,
+    )
     return save_image(figure, path)
 
 
@@ -57,10 +75,14 @@ def _draw_task(axes: Axes, task: str, curves: Curves) -> None:
     lowest, highest = 100.0, 0.0
     for arm, seeds in curves.items():
         intervals = [mean_interval([seed[i] for seed in seeds]) for i in range(len(RATIOS))]
-        bounds = [(max(0.0, one.low), min(HIGHEST, one.mean), min(HIGHEST, one.high)) for one in intervals]
+        bounds = [
+            (max(0.0, one.low), min(HIGHEST, one.mean), min(HIGHEST, one.high)) for one in intervals
+        ]
         color, linestyle = STYLES.get(arm, (FAINT, "-"))
         width = 2.6 if arm == "ours" else 1.5
-        draw_curve(axes, RATIOS, bounds, label=arm, color=color, linestyle=linestyle, linewidth=width)
+        draw_curve(
+            axes, RATIOS, bounds, label=arm, color=color, linestyle=linestyle, linewidth=width
+        )
         lowest = min(lowest, *(middle for _, middle, _ in bounds))
         highest = max(highest, *(middle for _, middle, _ in bounds))
     axes.set_yscale("function", functions=(_from_accuracy, _to_accuracy))

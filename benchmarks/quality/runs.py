@@ -1,4 +1,6 @@
-"""One run: an arm on a task with a seed. Each leaves a file, so nothing is trained twice and runs can be spread."""
+"""One run: an arm on a task with a seed. Each leaves a file, so nothing is trained twice and runs
+can be spread.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from inn_automl.training.recipe import Recipe, default_recipe
 from inn_automl.training.sandwich import random_widths
 
 NUM_SEARCHED = 32
-"""Random widths, besides the uniform ones, of the search that every arm with one model is put through."""
+"""Random widths, besides the uniform ones, of the search that every arm with one model is put
+through.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,21 @@ class Run:
     def path(self, folder: Path) -> Path:
         name = (
             f"{self.task.dataset}_{self.task.family}_{self.arm}_lr{self.recipe.learning_rate:g}"
-            f"_epochs{self.recipe.epochs}_seed{self.seed}" + ("" if self.device == "cpu" else f"_{self.device}")
+            f"_epochs{self.recipe.epochs}_seed{self.seed}"
+            + ("" if self.device == "cpu" else f"_{self.device}")
         )
         return folder / f"{name}.json"
 
     def identity(self) -> dict[str, Any]:
         """What a finished run must agree on to stand for this one."""
         return {
-            "task": dataclasses.asdict(self.task), "arm": self.arm, "seed": self.seed,
-            "recipe": self.recipe.to_dict(), "ratios": list(RATIOS),
+            "task": dataclasses.asdict(self.task),
+            "arm": self.arm,
+            "seed": self.seed,
+            "recipe": self.recipe.to_dict(),
+            "ratios": list(RATIOS),
             **({} if self.device == "cpu" else {"device": self.device}),
-        }  # fmt: skip
+        }
 
 
 def recipe_of(task: Task, num_train: int) -> Recipe:
@@ -61,7 +69,8 @@ def recipe_of(task: Task, num_train: int) -> Recipe:
 
 
 def execute(run: Run, folder: Path, checkout: Path | None = None) -> dict[str, Any]:
-    """Trains and evaluates, on a CPU with one thread; the outcome, also written to the run's file. Accuracies are in %.
+    """Trains and evaluates, on a CPU with one thread; the outcome, also written to the run's file.
+    Accuracies are in %.
 
     Args:
         checkout: of TorchIntegral, for its arm.
@@ -72,15 +81,22 @@ def execute(run: Run, folder: Path, checkout: Path | None = None) -> dict[str, A
     setting = Setting(dataset, run.task, run.recipe, run.seed, checkout, run.device)
     made = ARMS[run.arm].make(setting)
     network = setting.network()
-    splits = {name: split_samples(dataset, name, device=run.device) for name in ("validation", "test")}
+    splits = {
+        name: split_samples(dataset, name, device=run.device) for name in ("validation", "test")
+    }
     outcome = {
         **run.identity(),
-        **{name: [_accuracy(module, samples) for module in made.modules] for name, samples in splits.items()},
+        **{
+            name: [_accuracy(module, samples) for module in made.modules]
+            for name, samples in splits.items()
+        },
         "sampled": [_accuracy(module, splits["test"]) for module in made.sampled],
         "macs": [network.costs(widths).macs for widths in made.widths],
         "searched": _searched(made, network, splits),
         "fingerprint": dataset.fingerprint,
-        "samples": {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
+        "samples": {
+            split: len(getattr(dataset, split)) for split in ("train", "validation", "test")
+        },
         "train_s": round(made.train_s, 1),
         "seconds": round(time.monotonic() - started_at, 1),
         "machine": _machine(run.device),
@@ -94,8 +110,11 @@ def _machine(device: str) -> str:
     return hardware_name(describe_machine()) if device == "cpu" else torch.cuda.get_device_name()
 
 
-def _searched(made: Made, network: IntegralNetwork, splits: dict[str, Samples]) -> list[dict[str, Any]]:
-    """The front of a search that is the same for every arm: random widths of each layer, chosen on validation.
+def _searched(
+    made: Made, network: IntegralNetwork, splits: dict[str, Samples]
+) -> list[dict[str, Any]]:
+    """The front of a search that is the same for every arm: random widths of each layer, chosen on
+    validation.
 
     Where each width was trained for itself there is nothing to search.
     """
@@ -105,7 +124,9 @@ def _searched(made: Made, network: IntegralNetwork, splits: dict[str, Samples]) 
     found = []
     for widths in [*made.widths, *(random_widths(network, rng) for _ in range(NUM_SEARCHED))]:
         module = made.at(widths)
-        found.append({"macs": network.costs(widths).macs, "module": module, **_accuracies(module, splits)})
+        found.append(
+            {"macs": network.costs(widths).macs, "module": module, **_accuracies(module, splits)}
+        )
     front = pareto_front([one["macs"] for one in found], [one["validation"] for one in found])
     return [{key: found[i][key] for key in ("macs", "validation", "test")} for i in front]
 
@@ -115,10 +136,14 @@ def _accuracies(module: nn.Module, splits: dict[str, Samples]) -> dict[str, floa
 
 
 def searched_volume(outcome: dict[str, Any]) -> float:
-    """Hypervolume of the searched front's test accuracy in % over the share of all MACs, from (1, 0 %)."""
+    """Hypervolume of the searched front's test accuracy in % over the share of all MACs, from (1,
+    0 %).
+    """
     full = max(outcome["macs"])
     front = outcome["searched"]
-    return hypervolume([one["macs"] / full for one in front], [one["test"] for one in front], (1.0, 0.0))
+    return hypervolume(
+        [one["macs"] / full for one in front], [one["test"] for one in front], (1.0, 0.0)
+    )
 
 
 def _accuracy(module: nn.Module, samples: Samples) -> float:
@@ -126,12 +151,16 @@ def _accuracy(module: nn.Module, samples: Samples) -> float:
 
 
 def area(outcome: dict[str, Any]) -> float:
-    """Mean test accuracy in % over MACs between the smallest and the full width, by the trapezoidal rule."""
+    """Mean test accuracy in % over MACs between the smallest and the full width, by the
+    trapezoidal rule.
+    """
     macs, accuracy = np.array(outcome["macs"], dtype=float), np.array(outcome["test"])
     return float(np.trapezoid(accuracy, macs) / (macs[-1] - macs[0]))
 
 
-def execute_all(runs: Sequence[Run], folder: Path, workers: int, checkout: Path | None = None) -> list[dict[str, Any]]:
+def execute_all(
+    runs: Sequence[Run], folder: Path, workers: int, checkout: Path | None = None
+) -> list[dict[str, Any]]:
     """Outcomes in the order of the runs; what is not finished is trained, `workers` at a time.
 
     Raises:
@@ -152,13 +181,18 @@ def execute_all(runs: Sequence[Run], folder: Path, workers: int, checkout: Path 
                 name = futures[future].path(folder).stem
                 mean = sum(outcome["test"]) / len(outcome["test"])
                 print(
-                    f"{number}/{len(left)}: {name}: {mean:.2f} % in {outcome['seconds']} s", file=sys.stderr, flush=True
+                    f"{number}/{len(left)}: {name}: {mean:.2f} % in {outcome['seconds']} s",
+                    file=sys.stderr,
+                    flush=True,
                 )
     done = [outcome for outcome in outcomes.values() if outcome is not None]
     for dataset in {run.task.dataset for run in runs}:
         seen = {outcome["fingerprint"] for outcome in done if outcome["task"]["dataset"] == dataset}
         if len(seen) > 1:
-            raise SystemExit(f"the runs of {dataset} in {str(folder)!r} saw {len(seen)} datasets: keep those of one.")
+            raise SystemExit(
+                f"the runs of {dataset} in {str(folder)!r} saw {len(seen)} datasets: keep those of "
+                f"one."
+            )
     return done
 
 

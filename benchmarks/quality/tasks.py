@@ -1,4 +1,6 @@
-"""What the arms are compared on: datasets that come in packages, and a harder one that is made of them."""
+"""What the arms are compared on: datasets that come in packages, and a harder one that is made of
+them.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,14 @@ _SIZE = 32
 
 
 NAMED_NETWORKS: dict[str, tuple[str, Callable[[tuple[int, ...], int], nn.Module]]] = {
-    "resnet20": ("resnet", lambda shape, num_classes: build("resnet", shape, num_classes, depth=20)),
-    "resnet18": ("resnet", lambda shape, num_classes: resnet18_cifar(num_classes, in_channels=shape[0])),
+    "resnet20": (
+        "resnet",
+        lambda shape, num_classes: build("resnet", shape, num_classes, depth=20),
+    ),
+    "resnet18": (
+        "resnet",
+        lambda shape, num_classes: resnet18_cifar(num_classes, in_channels=shape[0]),
+    ),
 }
 """Networks besides the default ones of families: the family that each is of, and how it is built."""
 
@@ -84,10 +92,11 @@ def load_task(dataset: str) -> Dataset:
 
 
 def _write_colour(path: Path) -> None:
-    """5,000 images (3, 32, 32): MNIST digits whose strokes invert a random part of one of two photographs.
+    """5,000 images (3, 32, 32): MNIST digits whose strokes invert a random part of one of two
+    photographs.
 
-    Y. Ganin and V. Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML 2015, section 4.1, who took
-    photographs of another collection.
+    Y. Ganin and V. Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML 2015,
+    section 4.1, who took photographs of another collection.
     """
     digits, rng = load_dataset("mnist5k"), np.random.default_rng(0)
     photos = load_sample_images().images

@@ -1,8 +1,9 @@
 """The peer TorchIntegral, trained and sampled under the rules of the others.
 
-As in its example for ImageNet: a network that was trained plainly is converted, which orders its channels and folds
-batch normalization away; then each step draws a size of every group from its `UniformDistribution`, on a uniform grid
-with cubic interpolation and the trapezoidal rule, and learns from the labels alone.
+As in its example for ImageNet: a network that was trained plainly is converted, which orders its
+channels and folds batch normalization away; then each step draws a size of every group from its
+`UniformDistribution`, on a uniform grid with cubic interpolation and the trapezoidal rule, and
+learns from the labels alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from inn_automl.training.run import make_optimizer
 
 
 class ConvertedPeer:
-    """A network of ours at full width, converted by TorchIntegral; its widths have the names of ours.
+    """A network of ours at full width, converted by TorchIntegral; its widths have the names of
+    ours.
 
     Args:
         checkout: folder of its repository, compiled.
@@ -39,7 +41,12 @@ class ConvertedPeer:
     """
 
     def __init__(
-        self, checkout: Path, network: IntegralNetwork, input_shape: tuple[int, ...], *, ordered: bool = True
+        self,
+        checkout: Path,
+        network: IntegralNetwork,
+        input_shape: tuple[int, ...],
+        *,
+        ordered: bool = True,
     ) -> None:
         module, axes = network.discretize(network.full_widths), network.coupling.axes
         fixed = {
@@ -47,7 +54,9 @@ class ConvertedPeer:
             for name, of in axes.items()
         }
         self._peer = TorchIntegralNetwork(checkout, module, input_shape, fixed, ordered=ordered)
-        self._names = [network.groups[axes[name][dim][0].group].name for name, dim in self._peer.axes]
+        self._names = [
+            network.groups[axes[name][dim][0].group].name for name, dim in self._peer.axes
+        ]
         self._smallest, self._validated = network.smallest_widths, validated_widths(network)
         self.version = self._peer.version
 
@@ -65,7 +74,11 @@ class ConvertedPeer:
 
         optimizer, _ = make_optimizer(model, recipe)
         # It keeps a bias as a plane, which looks like a weight; no bias decays.
-        biases = {id(parameter) for name, parameter in model.named_parameters() if "parametrizations.bias." in name}
+        biases = {
+            id(parameter)
+            for name, parameter in model.named_parameters()
+            if "parametrizations.bias." in name
+        }
         decayed, others = optimizer.param_groups
         others["params"] += [one for one in decayed["params"] if id(one) in biases]
         decayed["params"] = [one for one in decayed["params"] if id(one) not in biases]

@@ -1,4 +1,6 @@
-"""Makes the buckets named on the command line where they are missing; S3's keys and endpoint come from AWS_*."""
+"""Makes the buckets named on the command line where they are missing; S3's keys and endpoint come
+from AWS_*.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The device agent: leases measurements from a coordinator, times the models on this machine, posts the samples.
+"""The device agent: leases measurements from a coordinator, times the models on this machine,
+posts the samples.
 
-It outlives restarts of the coordinator and cuts of the network. Stopped, it gives its measurement back; killed, its
-lease runs out, or ends when an agent of the same name starts again.
+It outlives restarts of the coordinator and cuts of the network. Stopped, it gives its measurement
+back; killed, its lease runs out, or ends when an agent of the same name starts again.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Agent:
         measure: who times the models.
     """
 
-    def __init__(self, link: Link, name: str, cache: ModelCache, *, measure: Measure = measure) -> None:
+    def __init__(
+        self, link: Link, name: str, cache: ModelCache, *, measure: Measure = measure
+    ) -> None:
         self._link, self._name, self._cache, self._measure = link, name, cache, measure
 
     def run(self) -> None:
@@ -71,7 +74,11 @@ class Agent:
         described = asked.description
         versions = ", ".join(f"{name} {version}" for name, version in described.runtimes.items())
         logger.info(
-            "registered device=%s server=%s cpu=%r runtimes=%r", self._name, self._link.url, described.cpu, versions
+            "registered device=%s server=%s cpu=%r runtimes=%r",
+            self._name,
+            self._link.url,
+            described.cpu,
+            versions,
         )
 
     def lease(self) -> MeasurementLease | None:
@@ -94,12 +101,21 @@ class Agent:
         Raises:
             RefusedError: the key may not speak here any more.
         """
-        logger.info("leased measurement=%s device=%s models=%d", lease.id, lease.device.name, len(lease.models))
+        logger.info(
+            "leased measurement=%s device=%s models=%d",
+            lease.id,
+            lease.device.name,
+            len(lease.models),
+        )
         start = time.monotonic()
         try:
             with _Heartbeats(self._link, lease) as heartbeats:
                 found = self._done(lease, heartbeats)
-                self._post(lease, "results", {"results": {name: one.to_dict() for name, one in found.items()}})
+                self._post(
+                    lease,
+                    "results",
+                    {"results": {name: one.to_dict() for name, one in found.items()}},
+                )
                 logger.info("done measurement=%s seconds=%.1f", lease.id, time.monotonic() - start)
         except AbandonedError as error:
             logger.warning("abandoned measurement=%s: %s", lease.id, error)
@@ -113,11 +129,16 @@ class Agent:
             self._release(lease)
             raise
 
-    def _done(self, lease: MeasurementLease, heartbeats: _Heartbeats) -> dict[str, LatencyMeasurement]:
+    def _done(
+        self, lease: MeasurementLease, heartbeats: _Heartbeats
+    ) -> dict[str, LatencyMeasurement]:
         paths = self._download(lease, heartbeats)
         with machine_lock(on_wait=heartbeats.check):
             return self._measure(
-                paths, lease.device, protocol=Protocol.from_dict(lease.protocol), on_progress=heartbeats.progress
+                paths,
+                lease.device,
+                protocol=Protocol.from_dict(lease.protocol),
+                on_progress=heartbeats.progress,
             )
 
     def _download(self, lease: MeasurementLease, heartbeats: _Heartbeats) -> dict[str, Path]:
@@ -131,9 +152,13 @@ class Agent:
             try:
                 return self._cache.collect(lease.models, fetch)
             except httpx.TransportError as error:
-                logger.warning("download broke measurement=%s attempt=%d: %s", lease.id, attempt, error)
+                logger.warning(
+                    "download broke measurement=%s attempt=%d: %s", lease.id, attempt, error
+                )
                 heartbeats.pause(min(30.0, 0.5 * 2**attempt))
-        raise MeasurementError(f"device {self._name!r} could not download the models: look at its network.")
+        raise MeasurementError(
+            f"device {self._name!r} could not download the models: look at its network."
+        )
 
     def _post(self, lease: MeasurementLease, what: str, body: dict[str, object]) -> None:
         path = f"/measurements/{lease.id}/{what}"
@@ -145,7 +170,8 @@ class Agent:
             raise
 
     def _fail(self, lease: MeasurementLease, error: Exception) -> None:
-        # Whoever stops this agent may stop its processes a moment earlier: what looks like a crash is then none.
+        # Whoever stops this agent may stop its processes a moment earlier: what looks like a crash
+        # is then none.
         time.sleep(0.2)
         if isinstance(error, InnAutomlError):
             detail = str(error)
@@ -165,14 +191,18 @@ class Agent:
     def _release(self, lease: MeasurementLease) -> None:
         path = f"/measurements/{lease.id}/release"
         try:
-            self._link.once("POST", path, timeout_s=FAREWELL_S, headers={"Lease-Token": lease.token})
+            self._link.once(
+                "POST", path, timeout_s=FAREWELL_S, headers={"Lease-Token": lease.token}
+            )
             logger.info("given back measurement=%s", lease.id)
         except (httpx.TransportError, RefusedError) as error:
             logger.warning("not given back measurement=%s: %s", lease.id, error)
 
 
 class _Heartbeats:
-    """Renews a lease from a thread of its own, and tells the measuring one when there is no use in going on."""
+    """Renews a lease from a thread of its own, and tells the measuring one when there is no use in
+    going on.
+    """
 
     def __init__(self, link: Link, lease: MeasurementLease) -> None:
         self._link, self._lease = link, lease
@@ -211,7 +241,10 @@ class _Heartbeats:
         while not self._ended.wait(self._lease.lease_s / 4):
             try:
                 self._link.once(
-                    "POST", path, json={"fraction": self._share}, headers={"Lease-Token": self._lease.token}
+                    "POST",
+                    path,
+                    json={"fraction": self._share},
+                    headers={"Lease-Token": self._lease.token},
                 )
             except httpx.TransportError as error:
                 logger.warning("heartbeat not heard measurement=%s: %s", self._lease.id, error)

@@ -19,7 +19,9 @@ def describe_device() -> DeviceDescription:
     if not versions:
         raise MeasurementError(f"no runtime can be used here: {' '.join(reasons.values())}")
     machine = describe_machine()
-    details = {key: value for key, value in machine.items() if key not in ("cpu_model", "memory_bytes")}
+    details = {
+        key: value for key, value in machine.items() if key not in ("cpu_model", "memory_bytes")
+    }
     return DeviceDescription(
         agent_version=__version__,
         cpu=(machine["cpu_model"] or "unknown")[:256],

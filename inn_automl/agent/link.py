@@ -53,17 +53,24 @@ class Link:
             host = httpx.URL(self.url).host
             self._http = httpx.Client(
                 base_url=f"{self.url}/v1",
-                headers={"Authorization": f"Bearer {key}", "User-Agent": f"inn-automl-agent/{__version__}"},
+                headers={
+                    "Authorization": f"Bearer {key}",
+                    "User-Agent": f"inn-automl-agent/{__version__}",
+                },
                 timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
                 trust_env=host not in _LOCAL_HOSTS,
             )
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise InputError(f"{url!r} is no URL ({error}): give one such as http://127.0.0.1:8080.") from None
+            raise InputError(
+                f"{url!r} is no URL ({error}): give one such as http://127.0.0.1:8080."
+            ) from None
 
     def close(self) -> None:
         self._http.close()
 
-    def once(self, method: str, path: str, *, timeout_s: float = CONNECT_S, **content: Any) -> httpx.Response:
+    def once(
+        self, method: str, path: str, *, timeout_s: float = CONNECT_S, **content: Any
+    ) -> httpx.Response:
         """The answer to a request that is made once.
 
         Raises:
@@ -73,7 +80,9 @@ class Link:
         try:
             return _answer(self._http.request(method, path, timeout=timeout_s, **content))
         except httpx.UnsupportedProtocol as error:
-            raise InputError(f"{self.url!r} is no URL that can be asked ({error}): begin with http://.") from None
+            raise InputError(
+                f"{self.url!r} is no URL that can be asked ({error}): begin with http://."
+            ) from None
 
     def request(self, method: str, path: str, **content: Any) -> httpx.Response:
         """The answer to a request that is made again, less and less often, until there is one.
@@ -88,7 +97,11 @@ class Link:
             except httpx.TransportError as error:
                 if since is None:
                     since = time.monotonic()
-                    logger.warning("no answer from %s (%s): trying until there is one", self.url, _reason(error))
+                    logger.warning(
+                        "no answer from %s (%s): trying until there is one",
+                        self.url,
+                        _reason(error),
+                    )
                 time.sleep(delay_s * random.uniform(0.75, 1.25))
                 delay_s = min(MAX_DELAY_S, 2 * delay_s)
             else:
@@ -116,7 +129,9 @@ def _answer(response: httpx.Response) -> httpx.Response:
         detail = Problem.model_validate_json(response.content).detail
     except ValueError:
         # Not a coordinator's words: a proxy whose coordinator is being restarted may say anything.
-        raise httpx.RemoteProtocolError(f"status {response.status_code}, not from a coordinator") from None
+        raise httpx.RemoteProtocolError(
+            f"status {response.status_code}, not from a coordinator"
+        ) from None
     if response.status_code >= 500 or response.status_code in _TRANSIENT:
         raise httpx.RemoteProtocolError(detail)
     raise RefusedError(detail, response.status_code)

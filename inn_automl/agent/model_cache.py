@@ -24,7 +24,8 @@ class ModelCache:
     """A folder of ONNX files named by their hash; several agents may share it.
 
     Args:
-        max_bytes: what was used longest ago goes when there is more; what is measured now always has room.
+        max_bytes: what was used longest ago goes when there is more; what is measured now always
+            has room.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -52,7 +53,8 @@ class ModelCache:
             if isinstance(error, StorageError):
                 raise
             raise StorageError(
-                f"the models cannot be kept in {str(self._folder)!r} ({error.strerror or error}): free some room, "
+                f"the models cannot be kept in {str(self._folder)!r} ({error.strerror or error}): "
+                f"free some room, "
                 "or start the agent with another --cache."
             ) from error
 
@@ -77,12 +79,16 @@ class ModelCache:
             Path(temporary).unlink(missing_ok=True)
 
     def _make_room(self, models: Mapping[str, ModelFile]) -> None:
-        """Drops what was left of downloads, and what was used longest ago. Another agent may do so at the same time."""
+        """Drops what was left of downloads, and what was used longest ago. Another agent may do so
+        at the same time.
+        """
         for partial, stat in self._found(".*.part").items():
             if time.time() - stat.st_mtime > _ABANDONED_S:
                 partial.unlink(missing_ok=True)
         wanted = {model.sha256: model.size_bytes for model in models.values()}
-        others = {path: stat for path, stat in self._found("*.onnx").items() if path.stem not in wanted}
+        others = {
+            path: stat for path, stat in self._found("*.onnx").items() if path.stem not in wanted
+        }
         total = sum(wanted.values()) + sum(stat.st_size for stat in others.values())
         for path in sorted(others, key=lambda path: others[path].st_mtime_ns):
             if total <= self._max_bytes:

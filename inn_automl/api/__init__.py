@@ -1,4 +1,5 @@
-"""What goes over the wire between the coordinator, its users, its workers and the device agents: pydantic models.
+"""What goes over the wire between the coordinator, its users, its workers and the device agents:
+pydantic models.
 
 - `problems`: error bodies and their stable codes
 - `access`: projects, keys

@@ -11,7 +11,9 @@ from inn_automl.api.base import Name, UtcTime, WireModel
 
 
 class Role(StrEnum):
-    """What a key may do. An admin manages projects and keys, a user one project's jobs, an agent its measurements."""
+    """What a key may do. An admin manages projects and keys, a user one project's jobs, an agent
+    its measurements.
+    """
 
     ADMIN = "admin"
     USER = "user"

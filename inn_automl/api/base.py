@@ -21,7 +21,8 @@ Text = Annotated[str, Field(max_length=4096)]
 class WireModel(BaseModel):
     """Unknown keys of requests are refused by name, so that a misspelt one is never ignored.
 
-    Whoever reads an answer validates with `extra="ignore"`: a newer coordinator may say more than its client knows.
+    Whoever reads an answer validates with `extra="ignore"`: a newer coordinator may say more than
+    its client knows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

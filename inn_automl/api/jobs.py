@@ -30,7 +30,9 @@ ENDED = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
 class JobKind(StrEnum):
-    """What a job does: everything; a finished one's search for other devices or bounds; one more sampled model."""
+    """What a job does: everything; a finished one's search for other devices or bounds; one more
+    sampled model.
+    """
 
     SEARCH = "search"
     EXTEND = "extend"
@@ -41,7 +43,9 @@ Priority = Annotated[int, Field(ge=-100, le=100)]
 
 
 class SubmitJob(WireModel):
-    """A job to run: the spec of `inn-automl run`, whose dataset is a built-in one or a dataset of the project."""
+    """A job to run: the spec of `inn-automl run`, whose dataset is a built-in one or a dataset of
+    the project.
+    """
 
     spec: JobSpec
     name: Name | None = None
@@ -59,7 +63,9 @@ class ExtendJob(WireModel):
 
 
 class DiscretizeJob(WireModel):
-    """One more model of a finished job's network: `widths` by group, or one `ratio` for all groups."""
+    """One more model of a finished job's network: `widths` by group, or one `ratio` for all
+    groups.
+    """
 
     widths: dict[str, Annotated[int, Field(gt=0)]] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -78,7 +84,9 @@ class JobProgress(WireModel):
     """How far the running stage is."""
 
     stage: str
-    """Finer than the state: starting, checking, training, calibrating, searching, measuring, tuning, publishing."""
+    """Finer than the state: starting, checking, training, calibrating, searching, measuring,
+    tuning, publishing.
+    """
     fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     seconds_left: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Of this stage; null while too little was done to say."""

@@ -1,4 +1,6 @@
-"""A measurement: some models on one device, timed together. A worker asks for it, an agent leases it."""
+"""A measurement: some models on one device, timed together. A worker asks for it, an agent leases
+it.
+"""
 
 from __future__ import annotations
 

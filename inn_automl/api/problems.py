@@ -10,7 +10,9 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """One fault. `code` is stable and for programs; `detail` names the fault, the value and the remedy."""
+    """One fault. `code` is stable and for programs; `detail` names the fault, the value and the
+    remedy.
+    """
 
     model_config = ConfigDict(extra="allow")
 

@@ -1,4 +1,6 @@
-"""A run: one attempt of a worker at a job, authenticated by a lease token that a later attempt replaces."""
+"""A run: one attempt of a worker at a job, authenticated by a lease token that a later attempt
+replaces.
+"""
 
 from __future__ import annotations
 
@@ -68,5 +70,7 @@ class RunFailure(WireModel):
     code: Annotated[str, Field(min_length=1, max_length=64)]
     detail: Text
     retryable: bool
-    """Whether another attempt may succeed: a lost machine, a full disk; not a diverged training or bad input."""
+    """Whether another attempt may succeed: a lost machine, a full disk; not a diverged training or
+    bad input.
+    """
     cost: JobCost = JobCost()

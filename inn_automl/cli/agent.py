@@ -24,14 +24,26 @@ DEFAULT_CACHE = Path("~/.cache/inn_automl/models")
 
 
 @click.command()
-@click.option("--server", "--url", "url", metavar="URL", help="Of the coordinator.  [default: INN_AUTOML_URL]")
-@click.option("--key", metavar="KEY", help="Key of the role agent.  [default: INN_AUTOML_KEY]")
-@click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help="Folder of a running stack.")
-@click.option("--name", metavar="NAME", help="What jobs call this machine.  [default: its host name]")
 @click.option(
-    "--cache", metavar="DIR", type=click.Path(path_type=Path), default=DEFAULT_CACHE, help="For models to measure."
+    "--server", "--url", "url", metavar="URL", help="Of the coordinator.  [default: INN_AUTOML_URL]"
 )
-@click.option("--cache-gb", type=click.FloatRange(min=0), default=2.0, help="What is kept there at most.")
+@click.option("--key", metavar="KEY", help="Key of the role agent.  [default: INN_AUTOML_KEY]")
+@click.option(
+    "--home", metavar="DIR", type=click.Path(path_type=Path), help="Folder of a running stack."
+)
+@click.option(
+    "--name", metavar="NAME", help="What jobs call this machine.  [default: its host name]"
+)
+@click.option(
+    "--cache",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CACHE,
+    help="For models to measure.",
+)
+@click.option(
+    "--cache-gb", type=click.FloatRange(min=0), default=2.0, help="What is kept there at most."
+)
 @click.option(
     "--list-runtimes",
     is_flag=True,
@@ -40,10 +52,18 @@ DEFAULT_CACHE = Path("~/.cache/inn_automl/models")
     callback=lambda context, _, wanted: _list_runtimes(context) if wanted else None,
     help="Show what can run models here, and what the others lack.",
 )
-def agent(url: str | None, key: str | None, home: Path | None, name: str | None, cache: Path, cache_gb: float) -> None:
+def agent(
+    url: str | None,
+    key: str | None,
+    home: Path | None,
+    name: str | None,
+    cache: Path,
+    cache_gb: float,
+) -> None:
     """Measure latencies on this machine for a server, until Ctrl-C.
 
-    Server and key are best given as INN_AUTOML_URL and INN_AUTOML_KEY: other users see a command's arguments.
+    Server and key are best given as INN_AUTOML_URL and INN_AUTOML_KEY: other users see a command's
+    arguments.
     """
     name = _checked(name or _host_name())
     server = find_server(home, url, key)
@@ -61,7 +81,9 @@ def _list_runtimes(context: click.Context) -> None:
     from inn_automl import runtimes
 
     versions, reasons = runtimes.probe()
-    print_table(("runtime", "version"), [(name, versions.get(name, "missing")) for name in runtimes.NAMES])
+    print_table(
+        ("runtime", "version"), [(name, versions.get(name, "missing")) for name in runtimes.NAMES]
+    )
     for name, reason in reasons.items():
         click.echo(f"\n{name}: {reason}")  # whole, so that a command in it can be copied
     context.exit()
@@ -82,14 +104,17 @@ def _checked(name: str) -> str:
         checked: str = TypeAdapter(Name).validate_python(name)
     except ValidationError:
         raise InputError(
-            f"{name!r} cannot be a device's name: give --name up to 64 letters, digits, '.', '_' or '-', a letter or "
+            f"{name!r} cannot be a device's name: give --name up to 64 letters, digits, '.', '_' "
+            f"or '-', a letter or "
             "digit first."
         ) from None
     return checked
 
 
 def _log_to_stderr() -> None:
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ")
+    formatter = logging.Formatter(
+        "%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ"
+    )
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)

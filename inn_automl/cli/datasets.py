@@ -13,7 +13,9 @@ from inn_automl.cli.options import connect, print_json, print_table, server_opti
 @click.group(invoke_without_command=True)
 @server_options
 @click.pass_context
-def datasets(context: click.Context, home: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
+def datasets(
+    context: click.Context, home: Path | None, url: str | None, key: str | None, as_json: bool
+) -> None:
     """List the project's datasets, or add and delete some."""
     if context.invoked_subcommand is not None:
         return
@@ -22,7 +24,10 @@ def datasets(context: click.Context, home: Path | None, url: str | None, key: st
     if as_json:
         print_json(listed)
         return
-    print_table(("name", "kind", "shape", "task", "samples", "size", "id"), [_row(dataset) for dataset in listed])
+    print_table(
+        ("name", "kind", "shape", "task", "samples", "size", "id"),
+        [_row(dataset) for dataset in listed],
+    )
 
 
 def _row(dataset: Dataset) -> tuple[str, ...]:
@@ -37,7 +42,9 @@ def _row(dataset: Dataset) -> tuple[str, ...]:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", metavar="NAME", help="What jobs call it.  [default: the file's name]")
 @server_options
-def upload(path: Path, name: str | None, home: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
+def upload(
+    path: Path, name: str | None, home: Path | None, url: str | None, key: str | None, as_json: bool
+) -> None:
     """Upload an .npz file, a ZIP or a folder of class folders or of pairs of images."""
     with connect(home, url, key) as client, transfer_bar(f"uploading {path.name}") as on_progress:
         dataset = client.upload_dataset(path, name, on_progress)
@@ -50,7 +57,13 @@ def upload(path: Path, name: str | None, home: Path | None, url: str | None, key
 @click.option("--sha256", metavar="HASH", help="What the content must hash to.")
 @server_options
 def register(
-    source: str, name: str, sha256: str | None, home: Path | None, url: str | None, key: str | None, as_json: bool
+    source: str,
+    name: str,
+    sha256: str | None,
+    home: Path | None,
+    url: str | None,
+    key: str | None,
+    as_json: bool,
 ) -> None:
     """Have the server fetch a dataset from a URL that it allows."""
     with connect(home, url, key) as client:
@@ -61,7 +74,9 @@ def register(
 @datasets.command()
 @click.argument("dataset")
 @server_options
-def remove(dataset: str, home: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
+def remove(
+    dataset: str, home: Path | None, url: str | None, key: str | None, as_json: bool
+) -> None:
     """Delete a dataset that no job uses."""
     with connect(home, url, key) as client:
         client.delete_dataset(dataset)

@@ -12,7 +12,9 @@ from inn_automl.cli.options import connect, print_json, print_table, server_opti
 @click.group(invoke_without_command=True)
 @server_options
 @click.pass_context
-def devices(context: click.Context, home: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
+def devices(
+    context: click.Context, home: Path | None, url: str | None, key: str | None, as_json: bool
+) -> None:
     """List the devices that measure, or remove one."""
     context.obj = (home, url, key, as_json)
     if context.invoked_subcommand is not None:

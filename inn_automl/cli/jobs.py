@@ -16,21 +16,38 @@ LOG_STEP_S = 2.0
 
 
 @click.command()
-@click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only those in this state.")
-@click.option("--kind", type=click.Choice([kind.value for kind in JobKind]), help="Only those of this kind.")
+@click.option(
+    "--state",
+    type=click.Choice([state.value for state in JobState]),
+    help="Only those in this state.",
+)
+@click.option(
+    "--kind", type=click.Choice([kind.value for kind in JobKind]), help="Only those of this kind."
+)
 @click.option("--limit", type=click.IntRange(1), default=50, help="At most this many, the newest.")
 @server_options
 def jobs(
-    state: str | None, kind: str | None, limit: int, home: Path | None, url: str | None, key: str | None, as_json: bool
+    state: str | None,
+    kind: str | None,
+    limit: int,
+    home: Path | None,
+    url: str | None,
+    key: str | None,
+    as_json: bool,
 ) -> None:
     """List the project's jobs, newest first."""
     with connect(home, url, key) as client:
-        found = client.jobs(state=JobState(state) if state else None, kind=JobKind(kind) if kind else None)
+        found = client.jobs(
+            state=JobState(state) if state else None, kind=JobKind(kind) if kind else None
+        )
         listed = list(islice(found, limit))
     if as_json:
         print_json(listed)
         return
-    print_table(("id", "name", "kind", "state", "dataset", "devices", "created"), [_row(job) for job in listed])
+    print_table(
+        ("id", "name", "kind", "state", "dataset", "devices", "created"),
+        [_row(job) for job in listed],
+    )
 
 
 def _row(job: JobSummary) -> tuple[str, ...]:
@@ -38,7 +55,15 @@ def _row(job: JobSummary) -> tuple[str, ...]:
     if job.stage and job.state not in (*ENDED, JobState.QUEUED):
         state = f"{job.stage} {job.fraction:.0%}"
     created = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
-    return job.id, job.name or "", job.kind.value, state, job.dataset, ", ".join(job.devices), created
+    return (
+        job.id,
+        job.name or "",
+        job.kind.value,
+        state,
+        job.dataset,
+        ", ".join(job.devices),
+        created,
+    )
 
 
 @click.command()
@@ -75,12 +100,15 @@ def delete(job: str, home: Path | None, url: str | None, key: str | None, as_jso
 @click.argument("job")
 @click.option("--follow", is_flag=True, help="Until the job has ended.")
 @server_options
-def logs(job: str, follow: bool, home: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
+def logs(
+    job: str, follow: bool, home: Path | None, url: str | None, key: str | None, as_json: bool
+) -> None:
     """Print what a job's worker wrote."""
     offset = 0
     with connect(home, url, key) as client:
         while True:
-            has_ended = client.job(job).state in ENDED  # asked first: what comes after the end is read, too
+            # asked first: what comes after the end is read, too
+            has_ended = client.job(job).state in ENDED
             chunk = client.logs(job, offset=offset)
             if as_json and (chunk or not follow):
                 print_json({"offset": offset, "text": chunk.decode(errors="replace")})

@@ -5,8 +5,9 @@
               130  interrupted; the same command resumes
               1    anything else
 
-A fault is one sentence on standard error. Packages above this one add commands through the entry-point group
-`inn_automl.cli.commands` and backends through `inn_automl.backends`; both are loaded only when they are asked for.
+A fault is one sentence on standard error. Packages above this one add commands through the
+entry-point group `inn_automl.cli.commands` and backends through `inn_automl.backends`; both are
+loaded only when they are asked for.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class _Commands(click.Group):
     """The commands below, and those that installed packages add."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *entry_points(group="inn_automl.cli.commands").names})
+        return sorted(
+            {*super().list_commands(ctx), *entry_points(group="inn_automl.cli.commands").names}
+        )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if own := super().get_command(ctx, cmd_name):
@@ -64,10 +67,14 @@ class _Commands(click.Group):
         return None
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
 @click.version_option(__version__, prog_name="inn-automl")
 def commands() -> None:
-    """A dataset and a hardware budget in; measured accuracy-latency fronts and downloadable models out."""
+    """A dataset and a hardware budget in; measured accuracy-latency fronts and downloadable models
+    out.
+    """
 
 
 for _command in COMMANDS:
@@ -76,21 +83,52 @@ for _command in COMMANDS:
 
 @commands.command()
 @click.option(
-    "--dataset", required=True, metavar="NAME|PATH", help="digits, mnist5k, mnist1d, an .npz, a folder or ZIP."
+    "--dataset",
+    required=True,
+    metavar="NAME|PATH",
+    help="digits, mnist5k, mnist1d, an .npz, a folder or ZIP.",
 )
-@click.option("--budget", "budget_path", required=True, metavar="FILE", help="The hardware budget, a YAML file.")
-@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where the results go.")
-@click.option("--family", metavar="NAME", help="Architecture family.  [default: what suits the data]")
+@click.option(
+    "--budget",
+    "budget_path",
+    required=True,
+    metavar="FILE",
+    help="The hardware budget, a YAML file.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where the results go.",
+)
+@click.option(
+    "--family", metavar="NAME", help="Architecture family.  [default: what suits the data]"
+)
 @click.option(
     "--pretrained",
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Weights (.safetensors) of a trained network of the family: nothing is trained.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Of the splits, training and search.")
-@click.option("--json", "as_json", is_flag=True, help="The last line of standard output is the path of result.json.")
-@click.option("--backend", default="ray", metavar="NAME", help="Who trains and evaluates: ray or local.")
-@click.option("--address", metavar="ADDRESS", help="A Ray cluster to join.  [default: start one here]")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    help="Of the splits, training and search.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The last line of standard output is the path of result.json.",
+)
+@click.option(
+    "--backend", default="ray", metavar="NAME", help="Who trains and evaluates: ray or local."
+)
+@click.option(
+    "--address", metavar="ADDRESS", help="A Ray cluster to join.  [default: start one here]"
+)
 def run(
     dataset: str,
     budget_path: str,
@@ -106,15 +144,21 @@ def run(
 
     The same command resumes an interrupted job, and shows the result of a finished one again.
     """
-    values = {"dataset": dataset, "budget": load_budget(budget_path), "family": family, "seed": seed}
+    values = {
+        "dataset": dataset,
+        "budget": load_budget(budget_path),
+        "family": family,
+        "seed": seed,
+    }
     spec = parse(JobSpec, values, where="the job")
     _check_backend(backend, address)
     _check_dataset(spec.dataset)
     _check_out(out)
     with _faults_explained(out), _sigterm_interrupts(), show_progress() as progress:
         progress.stage("starting")
-        # Read when torch is loaded. Threads that spin while they wait for each other stand still for as long as another
-        # program has their core; on a busy machine that made two threads ten times slower than one.
+        # Read when torch is loaded. Threads that spin while they wait for each other stand still
+        # for as long as another program has their core; on a busy machine that made two threads
+        # ten times slower than one.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from inn_automl.core.object_store import ObjectStore
         from inn_automl.latency.store import CalibrationStore
@@ -123,7 +167,8 @@ def run(
         home = Path(os.environ.get("INN_AUTOML_HOME") or "~/.inn_automl").expanduser().absolute()
         calibrations = CalibrationStore(ObjectStore(str(home / "calibrations")))
         workers = _make_backend(backend, spec.budget.training, address)
-        with closing(workers), _sigterm_interrupts():  # once more: Ray has put its own handler there
+        # once more: Ray has put its own handler there
+        with closing(workers), _sigterm_interrupts():
             result = run_job(
                 spec,
                 out,
@@ -141,8 +186,14 @@ def run(
 
 
 @commands.command()
-@click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the embedded store.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port of the server.  [default: 5000, or a free one]")
+@click.option(
+    "--home", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the embedded store."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port of the server.  [default: 5000, or a free one]",
+)
 def browse(home: Path | None, port: int | None) -> None:
     """Show the fronts of all jobs in MLflow, until Ctrl-C."""
     from inn_automl.reporting.server import browse as serve
@@ -195,7 +246,10 @@ def _end(error: Exception, log: Path) -> _Ended:
         case InnAutomlError():
             return _Ended(str(error), FAILED)
         case ModuleNotFoundError() if _package(error) not in OWN_PACKAGES:
-            return _Ended(f"{_package(error)} is not installed: pip install 'inn-automl[worker]' brings it.", FAILED)
+            return _Ended(
+                f"{_package(error)} is not installed: pip install 'inn-automl[worker]' brings it.",
+                FAILED,
+            )
     lines = str(error).splitlines() or ["no message"]
     sentence = f"this should not happen: {type(error).__name__}: {lines[0]}"
     try:
@@ -222,7 +276,9 @@ def _faults_explained(out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise _end(error, out / "error.log") from error
-        raise _Ended(f"the disk that holds {str(out)!r} is full: free some space. {KEPT}", FAILED) from error
+        raise _Ended(
+            f"the disk that holds {str(out)!r} is full: free some space. {KEPT}", FAILED
+        ) from error
     except Exception as error:
         raise _end(error, out / "error.log") from error
 
@@ -240,7 +296,9 @@ def _sigterm_interrupts() -> Iterator[None]:
 def _check_out(out: Path) -> None:
     """Refuses a folder that could not be written; makes nothing."""
     if out.exists() and not out.is_dir():
-        raise JobDirectoryError(f"--out {str(out)!r} is a file: give a folder, which need not exist yet.")
+        raise JobDirectoryError(
+            f"--out {str(out)!r} is a file: give a folder, which need not exist yet."
+        )
     path = out.absolute()
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     try:
@@ -248,7 +306,9 @@ def _check_out(out: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise JobDirectoryError(f"--out {str(out)!r} cannot be written ({reason}): give another folder.") from None
+        raise JobDirectoryError(
+            f"--out {str(out)!r} cannot be written ({reason}): give another folder."
+        ) from None
 
 
 def _check_backend(name: str, address: str | None) -> None:
@@ -256,7 +316,10 @@ def _check_backend(name: str, address: str | None) -> None:
     if name not in known:
         raise UnknownNameError("backend", name, known)
     if address is not None and name == "local":
-        raise InputError(f"the local backend joins no cluster, --address {address!r} was given: add --backend ray.")
+        raise InputError(
+            f"the local backend joins no cluster, --address {address!r} was given: add --backend "
+            f"ray."
+        )
 
 
 def _make_backend(name: str, budget: TrainingBudget, address: str | None) -> Backend:
@@ -276,4 +339,8 @@ def _check_dataset(source: str) -> None:
 def _program() -> str:
     """What to type to run this program again."""
     called = Path(sys.argv[0])
-    return str(called) if called.name == "inn-automl" and shutil.which("inn-automl") != str(called) else "inn-automl"
+    return (
+        str(called)
+        if called.name == "inn-automl" and shutil.which("inn-automl") != str(called)
+        else "inn-automl"
+    )

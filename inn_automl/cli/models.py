@@ -16,7 +16,12 @@ from inn_automl.core.errors import InputError
 from inn_automl.core.precision import DEFAULT, PRECISIONS
 
 OUT = click.option(
-    "-o", "--out", required=True, metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="To write to."
+    "-o",
+    "--out",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="To write to.",
 )
 
 
@@ -24,7 +29,9 @@ OUT = click.option(
 @click.argument("job")
 @click.option("--device", metavar="NAME", help="Only this device's.")
 @server_options
-def front(job: str, device: str | None, home: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
+def front(
+    job: str, device: str | None, home: Path | None, url: str | None, key: str | None, as_json: bool
+) -> None:
     """Show a finished job's fronts.
 
     With --json: one front with --device, else {"job_id", "devices": [...]}.
@@ -45,7 +52,9 @@ def front(job: str, device: str | None, home: Path | None, url: str | None, key:
         click.echo(shown.recommendation)
         if shown.front:
             point = RECOMMENDED if shown.recommended else shown.front[0].id
-            command = f"inn-automl download {job} --device {shown.name} --point {point} -o model.zip"
+            command = (
+                f"inn-automl download {job} --device {shown.name} --point {point} -o model.zip"
+            )
             click.echo(f"Download: {command}")
         click.echo()
     if page:
@@ -56,7 +65,9 @@ def front(job: str, device: str | None, home: Path | None, url: str | None, key:
 @click.argument("first")
 @click.argument("second")
 @server_options
-def compare(first: str, second: str, home: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
+def compare(
+    first: str, second: str, home: Path | None, url: str | None, key: str | None, as_json: bool
+) -> None:
     """Compare the fronts of two finished jobs, device by device."""
     with connect(home, url, key) as client:
         comparison = client.compare(first, second)
@@ -65,22 +76,35 @@ def compare(first: str, second: str, home: Path | None, url: str | None, key: st
         return
     rows = []
     for device in comparison.devices:
-        values = [f"{device.hypervolume[job]:.4g}" if job in device.hypervolume else "-" for job in comparison.jobs]
+        values = [
+            f"{device.hypervolume[job]:.4g}" if job in device.hypervolume else "-"
+            for job in comparison.jobs
+        ]
         rows.append((device.device, *values, device.better or "equal"))
     print_table(("device", *comparison.jobs, "better"), rows)
     for job, names in comparison.only_in.items():
         if names:
             click.echo(f"Only in {job}: {', '.join(names)}")
     if rows:
-        click.echo("Dominated hypervolume (quality times milliseconds) against one reference point; more is better.")
+        click.echo(
+            "Dominated hypervolume (quality times milliseconds) against one reference point; more "
+            "is better."
+        )
 
 
 @click.command()
 @click.argument("job")
 @click.option("--device", metavar="NAME", help="Whose front.  [default: the job's only device]")
-@click.option("--point", default=RECOMMENDED, metavar="ID|recommended", help="Which model of the front.")
+@click.option(
+    "--point", default=RECOMMENDED, metavar="ID|recommended", help="Which model of the front."
+)
 @click.option("--inn", "is_inn", is_flag=True, help="The Integral Neural Network itself instead.")
-@click.option("--elastic", "is_elastic", is_flag=True, help="All points as one model that resizes itself instead.")
+@click.option(
+    "--elastic",
+    "is_elastic",
+    is_flag=True,
+    help="All points as one model that resizes itself instead.",
+)
 @OUT
 @server_options
 def download(
@@ -99,7 +123,9 @@ def download(
     if is_inn and is_elastic:
         raise click.UsageError("Give either --inn or --elastic.")
     if (is_inn or is_elastic) and device:
-        raise click.UsageError(f"--{'inn' if is_inn else 'elastic'} is one for all devices: leave out --device.")
+        raise click.UsageError(
+            f"--{'inn' if is_inn else 'elastic'} is one for all devices: leave out --device."
+        )
     with connect(home, url, key) as client, transfer_bar(f"downloading {out.name}") as on_progress:
         if is_inn:
             file = client.download_inn(job, out, on_progress)
@@ -114,15 +140,21 @@ def download(
 def _only_device(client: Client, job: str) -> str:
     names = [device.name for device in client.fronts(job).devices]
     if len(names) != 1:
-        raise InputError(f"job {job} has {len(names)} devices: give --device with one of {', '.join(names)}.")
+        raise InputError(
+            f"job {job} has {len(names)} devices: give --device with one of {', '.join(names)}."
+        )
     return names[0]
 
 
 @click.command()
 @click.argument("job")
-@click.option("--ratio", type=click.FloatRange(0, 1, min_open=True), help="Of the full width, for all groups.")
+@click.option(
+    "--ratio", type=click.FloatRange(0, 1, min_open=True), help="Of the full width, for all groups."
+)
 @click.option("--widths", metavar="GROUP=N,...", help="Channels of each group.")
-@click.option("--precision", default=DEFAULT, show_default=True, help=f"One of {', '.join(PRECISIONS)}.")
+@click.option(
+    "--precision", default=DEFAULT, show_default=True, help=f"One of {', '.join(PRECISIONS)}."
+)
 @click.option(
     "--tune-seconds",
     type=float,
@@ -149,7 +181,9 @@ def discretize(
         raise click.UsageError("Give either --ratio or --widths.")
     chosen = None if widths is None else parse_widths(widths)
     with connect(home, url, key) as client:
-        made = client.discretize(job, widths=chosen, ratio=ratio, precision=precision, tune_seconds=tune_seconds)
+        made = client.discretize(
+            job, widths=chosen, ratio=ratio, precision=precision, tune_seconds=tune_seconds
+        )
         follow(client, made.id)
         with transfer_bar(f"downloading {out.name}") as on_progress:
             file = client.download_bundle(made.id, out, on_progress)
@@ -165,14 +199,24 @@ def parse_widths(text: str) -> dict[str, int]:
     widths: dict[str, int] = {}
     for part in text.split(","):
         group, _, value = part.strip().rpartition("=")
-        if not group or not value.isascii() or not value.isdigit() or int(value) < 1 or group in widths:
-            raise InputError(f"--widths {text!r}: {part!r} is not GROUP=N, each group once: write a=8,b=16.")
+        if (
+            not group
+            or not value.isascii()
+            or not value.isdigit()
+            or int(value) < 1
+            or group in widths
+        ):
+            raise InputError(
+                f"--widths {text!r}: {part!r} is not GROUP=N, each group once: write a=8,b=16."
+            )
         widths[group] = int(value)
     return widths
 
 
 def _written(file: DownloadedFile, as_json: bool, **more: str) -> None:
     if as_json:
-        print_json({**more, "path": str(file.path), "sha256": file.sha256, "size_bytes": file.size_bytes})
+        print_json(
+            {**more, "path": str(file.path), "sha256": file.sha256, "size_bytes": file.size_bytes}
+        )
     else:
         click.echo(file.path)

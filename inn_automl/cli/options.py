@@ -25,7 +25,12 @@ def server_options(function: Function) -> Function:
         click.option("--json", "as_json", is_flag=True, help="Machine-readable output."),
         click.option("--key", metavar="KEY", help="API key.  [default: INN_AUTOML_KEY]"),
         click.option("--url", metavar="URL", help="Of the server.  [default: INN_AUTOML_URL]"),
-        click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help="Folder of a running stack."),
+        click.option(
+            "--home",
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            help="Folder of a running stack.",
+        ),
     ):
         function = option(function)
     return function
@@ -61,7 +66,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 @contextmanager
 def transfer_bar(title: str) -> Iterator[OnProgress]:
     """A bar on standard error for bytes that move; nothing where that is no terminal."""
-    with tqdm(desc=title, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, disable=None) as bar:
+    with tqdm(
+        desc=title, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, disable=None
+    ) as bar:
 
         def show(done: int, total: int | None) -> None:
             bar.total = total

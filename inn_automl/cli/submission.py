@@ -12,17 +12,33 @@ from inn_automl.cli.watching import follow
 from inn_automl.client import Client
 from inn_automl.core.spec import JobSpec, load_budget, parse
 
-BUDGET = click.option("--budget", "budget_path", required=True, metavar="FILE", help="The hardware budget, YAML.")
+BUDGET = click.option(
+    "--budget", "budget_path", required=True, metavar="FILE", help="The hardware budget, YAML."
+)
 NAME = click.option("--name", metavar="NAME", help="What lists show the job as.")
-PRIORITY = click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher ones start first.")
+PRIORITY = click.option(
+    "--priority", type=click.IntRange(-100, 100), default=0, help="Higher ones start first."
+)
 WATCH = click.option("--watch", "is_watched", is_flag=True, help="Follow the job until it ends.")
 
 
 @click.command()
-@click.option("--dataset", required=True, metavar="NAME|PATH", help="A built-in or uploaded one; a path is uploaded.")
+@click.option(
+    "--dataset",
+    required=True,
+    metavar="NAME|PATH",
+    help="A built-in or uploaded one; a path is uploaded.",
+)
 @BUDGET
-@click.option("--family", metavar="NAME", help="Architecture family.  [default: what suits the data]")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Of the splits, training and search.")
+@click.option(
+    "--family", metavar="NAME", help="Architecture family.  [default: what suits the data]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    help="Of the splits, training and search.",
+)
 @NAME
 @PRIORITY
 @WATCH
@@ -41,7 +57,12 @@ def submit(
     as_json: bool,
 ) -> None:
     """Hand a job to the server and print its id."""
-    values = {"dataset": dataset, "budget": load_budget(budget_path), "family": family, "seed": seed}
+    values = {
+        "dataset": dataset,
+        "budget": load_budget(budget_path),
+        "family": family,
+        "seed": seed,
+    }
     spec = parse(JobSpec, values, where="the job")
     with connect(home, url, key) as client:
         spec = spec.model_copy(update={"dataset": _uploaded(client, dataset)})
@@ -51,7 +72,11 @@ def submit(
 @click.command()
 @click.argument("job")
 @click.option(
-    "--budget", "budget_path", required=True, metavar="FILE", help="Its devices and search; nothing is trained again."
+    "--budget",
+    "budget_path",
+    required=True,
+    metavar="FILE",
+    help="Its devices and search; nothing is trained again.",
 )
 @NAME
 @PRIORITY
@@ -85,7 +110,9 @@ def _started(client: Client, job: Job, is_watched: bool, as_json: bool) -> None:
 
 
 def _uploaded(client: Client, dataset: str) -> str:
-    """The name of a dataset that the server knows: a path is uploaded first, a name is left to the server."""
+    """The name of a dataset that the server knows: a path is uploaded first, a name is left to the
+    server.
+    """
     path = Path(dataset)
     if not path.exists() and path.name == dataset and not path.suffix:
         return dataset

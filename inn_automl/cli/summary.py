@@ -18,11 +18,15 @@ def print_summary(result: JobResult, out: Path, browse_command: str) -> None:
     for device in result.devices:
         click.echo(front_table(device))
         click.echo(device.recommendation)
-        recommended = next((point for point in device.front if point.id == device.recommended), None)
+        recommended = next(
+            (point for point in device.front if point.id == device.recommended), None
+        )
         if recommended:
             click.echo(f"Its bundle: {out / recommended.bundle}")
         click.echo()
-    folders = sorted({str((out / point.bundle).parent) for device in result.devices for point in device.front})
+    folders = sorted(
+        {str((out / point.bundle).parent) for device in result.devices for point in device.front}
+    )
     if folders:
         click.echo(f"All bundles: {', '.join(folders)}")
     click.echo(f"All numbers: {out / 'result.json'}")
@@ -30,10 +34,16 @@ def print_summary(result: JobResult, out: Path, browse_command: str) -> None:
 
 
 def front_table(device: DeviceResult) -> str:
-    """One device's front, fastest first, for `click.echo`; the recommended point is marked with `*`, and in colour."""
+    """One device's front, fastest first, for `click.echo`; the recommended point is marked with
+    `*`, and in colour.
+    """
     series = front_series(device)
     percentiles, metric = _percentiles(device), series.metric
-    numbers = [metric.label, f"test {metric.label}", *(f"p{percentile:g} ms" for percentile in percentiles)]
+    numbers = [
+        metric.label,
+        f"test {metric.label}",
+        *(f"p{percentile:g} ms" for percentile in percentiles),
+    ]
     numbers += ["params", "MACs", "size"]
     columns = ["", "id", *numbers]
     has_precisions = any(point.precision != DEFAULT for point in series.points)
@@ -67,14 +77,20 @@ def _percentiles(device: DeviceResult) -> list[float]:
 def _cells(point: FrontPoint, percentiles: list[float], metric: Metric) -> list[str]:
     latency = point.latency_ms
     values = {50.0: latency.p50, 95.0: latency.p95, latency.percentile: latency.at_percentile}
-    low, high = (metric.number(end, decimals=max(1, metric.decimals - 1)) for end in point.test_quality_ci)
+    low, high = (
+        metric.number(end, decimals=max(1, metric.decimals - 1)) for end in point.test_quality_ci
+    )
     return [
         point.id,
         metric.number(point.quality),
         f"{metric.number(point.test_quality)} ({low}-{high})",
         *(
             f"{values[percentile]:.3g}"
-            + (f" ({latency.ci[0]:.3g}-{latency.ci[1]:.3g})" if percentile == latency.percentile else "")
+            + (
+                f" ({latency.ci[0]:.3g}-{latency.ci[1]:.3g})"
+                if percentile == latency.percentile
+                else ""
+            )
             for percentile in percentiles
         ),
         short_count(point.params),

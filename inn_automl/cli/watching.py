@@ -62,7 +62,9 @@ class _Display:
 
     def reconnecting(self, reason: str) -> None:
         if not self._lost:
-            self._progress.note(f"connection lost ({reason}); the job goes on, and so does this once it is back")
+            self._progress.note(
+                f"connection lost ({reason}); the job goes on, and so does this once it is back"
+            )
         self._lost = True
 
     def _state(self, state: str, attempt: int) -> None:

@@ -1,4 +1,6 @@
-"""The service's API as methods. Every one of them may raise the errors of `inn_automl.client.faults`."""
+"""The service's API as methods. Every one of them may raise the errors of
+`inn_automl.client.faults`.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,12 @@ class Client:
     """
 
     def __init__(
-        self, url: str, key: str, *, patience_s: float = 30.0, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        key: str,
+        *,
+        patience_s: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self._http = Transport(url, key, patience_s=patience_s, transport=transport)
@@ -77,7 +84,10 @@ class Client:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -91,8 +101,11 @@ class Client:
         """One dataset, by id or name."""
         return self._one(Dataset, "GET", f"/datasets/{_part(dataset)}")
 
-    def upload_dataset(self, path: Path | str, name: str | None = None, on_progress: OnProgress = _silent) -> Dataset:
-        """Uploads an .npz, a ZIP or a folder (as a ZIP). Content that the project has already is not sent again.
+    def upload_dataset(
+        self, path: Path | str, name: str | None = None, on_progress: OnProgress = _silent
+    ) -> Dataset:
+        """Uploads an .npz, a ZIP or a folder (as a ZIP). Content that the project has already is
+        not sent again.
 
         Args:
             name: what jobs call it; None for the file's name.
@@ -111,7 +124,10 @@ class Client:
                 "PUT",
                 f"/datasets/content/{sha256}",
                 params={"name": name or dataset_name(file), "filename": file.name},
-                headers={"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)},
+                headers={
+                    "Content-Type": "application/octet-stream",
+                    "Content-Length": str(file.stat().st_size),
+                },
                 content=lambda: transfers.read_chunks(file, on_progress),
             )
 
@@ -127,7 +143,12 @@ class Client:
     # Jobs
 
     def submit(
-        self, spec: JobSpec, *, name: str | None = None, priority: int = 0, idempotency_key: str | None = None
+        self,
+        spec: JobSpec,
+        *,
+        name: str | None = None,
+        priority: int = 0,
+        idempotency_key: str | None = None,
     ) -> Job:
         """Submits a job. However often the connection breaks meanwhile, it is submitted once.
 
@@ -137,7 +158,9 @@ class Client:
         body = parse(SubmitJob, {"spec": spec, "name": name, "priority": priority}, where="the job")
         return self._one(Job, "POST", "/jobs", json=_json(body), headers=_new_key(idempotency_key))
 
-    def jobs(self, *, state: JobState | None = None, kind: JobKind | None = None) -> Iterator[JobSummary]:
+    def jobs(
+        self, *, state: JobState | None = None, kind: JobKind | None = None
+    ) -> Iterator[JobSummary]:
         """The project's jobs, newest first, asked for page by page."""
         return self._pages("/jobs", Page[JobSummary], {"state": state, "kind": kind})
 
@@ -152,7 +175,8 @@ class Client:
         patience_s: float = 600.0,
         on_reconnect: Callable[[str], None] = lambda reason: None,
     ) -> Iterator[JobEvent]:
-        """The job's events as they come, until it has ended; reconnects by itself and misses and repeats none.
+        """The job's events as they come, until it has ended; reconnects by itself and misses and
+        repeats none.
 
         Args:
             after: id of the last event that is known already.
@@ -191,7 +215,9 @@ class Client:
 
     def logs(self, job_id: str, *, offset: int = 0) -> bytes:
         """What the job's worker printed, from byte `offset` on."""
-        return self._http.request("GET", f"/jobs/{_part(job_id)}/logs", params={"offset": offset}).content
+        return self._http.request(
+            "GET", f"/jobs/{_part(job_id)}/logs", params={"offset": offset}
+        ).content
 
     def extend(
         self,
@@ -203,9 +229,16 @@ class Client:
         priority: int = 0,
     ) -> Job:
         """Other devices or bounds for a finished job, without training again."""
-        values = {"devices": devices, "search": search or SearchBudget(), "name": name, "priority": priority}
+        values = {
+            "devices": devices,
+            "search": search or SearchBudget(),
+            "name": name,
+            "priority": priority,
+        }
         body = parse(ExtendJob, values, where="the extension")
-        return self._one(Job, "POST", f"/jobs/{_part(job_id)}/extend", json=_json(body), headers=_new_key())
+        return self._one(
+            Job, "POST", f"/jobs/{_part(job_id)}/extend", json=_json(body), headers=_new_key()
+        )
 
     def discretize(
         self,
@@ -216,7 +249,8 @@ class Client:
         precision: str = DEFAULT,
         tune_seconds: float = 0.0,
     ) -> Job:
-        """One more model of a finished job: `widths` by group, or one `ratio` (0 to 1) of all groups.
+        """One more model of a finished job: `widths` by group, or one `ratio` (0 to 1) of all
+        groups.
 
         Args:
             tune_seconds: for how long it is tuned on the training samples before it is exported.
@@ -228,7 +262,9 @@ class Client:
             "tune_seconds": tune_seconds,
         }
         body = parse(DiscretizeJob, values, where="the discretization")
-        return self._one(Job, "POST", f"/jobs/{_part(job_id)}/discretize", json=_json(body), headers=_new_key())
+        return self._one(
+            Job, "POST", f"/jobs/{_part(job_id)}/discretize", json=_json(body), headers=_new_key()
+        )
 
     # Results
 
@@ -242,7 +278,13 @@ class Client:
         return self._one(Comparison, "GET", "/compare", params=[("jobs", first), ("jobs", second)])
 
     def download(
-        self, job_id: str, path: Path, *, device: str, point: str = RECOMMENDED, on_progress: OnProgress = _silent
+        self,
+        job_id: str,
+        path: Path,
+        *,
+        device: str,
+        point: str = RECOMMENDED,
+        on_progress: OnProgress = _silent,
     ) -> DownloadedFile:
         """Writes the bundle of a front's point to `path`, verified.
 
@@ -250,19 +292,33 @@ class Client:
             point: id of a point of the device's front, or "recommended".
         """
         address = f"/jobs/{_part(job_id)}/models/{_part(point)}"
-        return transfers.download(self._http, address, path, params={"device": device}, on_progress=on_progress)
+        return transfers.download(
+            self._http, address, path, params={"device": device}, on_progress=on_progress
+        )
 
-    def download_bundle(self, job_id: str, path: Path, on_progress: OnProgress = _silent) -> DownloadedFile:
+    def download_bundle(
+        self, job_id: str, path: Path, on_progress: OnProgress = _silent
+    ) -> DownloadedFile:
         """Writes the bundle that a discretization made."""
-        return transfers.download(self._http, f"/jobs/{_part(job_id)}/bundle", path, on_progress=on_progress)
+        return transfers.download(
+            self._http, f"/jobs/{_part(job_id)}/bundle", path, on_progress=on_progress
+        )
 
-    def download_inn(self, job_id: str, path: Path, on_progress: OnProgress = _silent) -> DownloadedFile:
+    def download_inn(
+        self, job_id: str, path: Path, on_progress: OnProgress = _silent
+    ) -> DownloadedFile:
         """Writes the job's Integral Neural Network itself."""
-        return transfers.download(self._http, f"/jobs/{_part(job_id)}/inn", path, on_progress=on_progress)
+        return transfers.download(
+            self._http, f"/jobs/{_part(job_id)}/inn", path, on_progress=on_progress
+        )
 
-    def download_elastic(self, job_id: str, path: Path, on_progress: OnProgress = _silent) -> DownloadedFile:
+    def download_elastic(
+        self, job_id: str, path: Path, on_progress: OnProgress = _silent
+    ) -> DownloadedFile:
         """Writes all front points of the job as one file, for `inn_automl.serving.ElasticModel`."""
-        return transfers.download(self._http, f"/jobs/{_part(job_id)}/elastic", path, on_progress=on_progress)
+        return transfers.download(
+            self._http, f"/jobs/{_part(job_id)}/elastic", path, on_progress=on_progress
+        )
 
     # Devices
 
@@ -275,8 +331,12 @@ class Client:
     def _one(self, model: type[Model], method: str, path: str, **more: Any) -> Model:
         return self._read(model, self._http.request(method, path, **more))
 
-    def _pages(self, path: str, page_model: type[Page[Model]], params: dict[str, Any]) -> Iterator[Model]:
-        asked = {key: value for key, value in params.items() if value is not None} | {"limit": PAGE_SIZE}
+    def _pages(
+        self, path: str, page_model: type[Page[Model]], params: dict[str, Any]
+    ) -> Iterator[Model]:
+        asked = {key: value for key, value in params.items() if value is not None} | {
+            "limit": PAGE_SIZE
+        }
         while True:
             page = self._read(page_model, self._http.request("GET", path, params=asked))
             yield from page.items
@@ -289,7 +349,8 @@ class Client:
             return model.model_validate_json(response.content, extra="ignore")
         except ValidationError as error:
             raise ServiceError(
-                f"{self.url} answered with something else than a {model.__name__} ({error.errors()[0]['msg']}): check "
+                f"{self.url} answered with something else than a {model.__name__} "
+                f"({error.errors()[0]['msg']}): check "
                 "that the URL is a coordinator's, and install its version of inn-automl."
             ) from error
 
@@ -304,7 +365,11 @@ def succeeded(job: Job) -> Job:
         return job
     if job.error:
         raise JobEndedError(f"job {job.id} failed: {job.error.detail}", code=job.error.code)
-    remedy = f"`inn-automl retry {job.id}` continues it." if job.state in ENDED else "watch it until it has ended."
+    remedy = (
+        f"`inn-automl retry {job.id}` continues it."
+        if job.state in ENDED
+        else "watch it until it has ended."
+    )
     raise JobEndedError(f"job {job.id} is {job.state}: {remedy}", code=f"job_{job.state}")
 
 

@@ -13,7 +13,8 @@ from inn_automl.client.transport import SILENCE_S, Backoff, Transport
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[JobEvent]:
-    """The events of a stream's lines; comments and events cut off before their blank line are dropped.
+    """The events of a stream's lines; comments and events cut off before their blank line are
+    dropped.
 
     Raises:
         ServiceError: data that are no event of a job.
@@ -26,7 +27,8 @@ def parse_events(lines: Iterable[str]) -> Iterator[JobEvent]:
                     yield JobEvent.model_validate_json("\n".join(data), extra="ignore")
                 except ValidationError as error:
                     raise ServiceError(
-                        f"the server sent an event that this version does not know ({error.errors()[0]['msg']}): "
+                        f"the server sent an event that this version does not know "
+                        f"({error.errors()[0]['msg']}): "
                         "install the server's version of inn-automl."
                     ) from error
             data = []
@@ -43,7 +45,8 @@ def watch_job(
     patience_s: float,
     on_reconnect: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[JobEvent]:
-    """The job's events after the one with id `after`, as they come, until the job ended and all of them were given.
+    """The job's events after the one with id `after`, as they come, until the job ended and all of
+    them were given.
 
     Raises:
         RefusedError: there is no such job, or the key does not fit.
@@ -59,7 +62,8 @@ def watch_job(
                 yield event
             if not follow:
                 return
-            # The stream also ends when a server stops. Only what is read after the job was seen ended is all there is.
+            # The stream also ends when a server stops. Only what is read after the job was seen
+            # ended is all there is.
             follow = state().state not in ENDED
             reason = "the stream ended"
         except httpx.TransportError as error:
@@ -81,5 +85,7 @@ def watch_job(
 def _stream(transport: Transport, job_id: str, after: int, follow: bool) -> Iterator[JobEvent]:
     headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
     params = None if follow else {"follow": "false"}
-    with transport.stream(f"/jobs/{job_id}/events", params=params, headers=headers, silence_s=SILENCE_S) as response:
+    with transport.stream(
+        f"/jobs/{job_id}/events", params=params, headers=headers, silence_s=SILENCE_S
+    ) as response:
         yield from parse_events(response.iter_lines())

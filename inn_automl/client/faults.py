@@ -2,9 +2,10 @@
 
 InnAutomlError
 └── ServiceError (RuntimeError)               the service answered with a fault
-    ├── RefusedError (InputError)             it refuses the request: the input, the key, or the state of a job
-    ├── ConnectionLostError                   it cannot be reached, or the connection broke too often
-    └── JobEndedError                         a job that was waited for ended without success
+    ├── RefusedError (InputError)             it refuses the request: the input, the key, or the
+    state of a job ├── ConnectionLostError                   it cannot be reached, or the
+    connection broke too often └── JobEndedError                         a job that was waited for
+    ended without success
 """
 
 from __future__ import annotations
@@ -28,14 +29,21 @@ class ServiceError(InnAutomlError, RuntimeError):
     """
 
     def __init__(
-        self, message: str, *, code: str = "service", status: int | None = None, request_id: str | None = None
+        self,
+        message: str,
+        *,
+        code: str = "service",
+        status: int | None = None,
+        request_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code, self.status, self.request_id = code, status, request_id
 
 
 class RefusedError(ServiceError, InputError):
-    """The service refuses the request: the input, the key, or the state of a job; nothing was spent."""
+    """The service refuses the request: the input, the key, or the state of a job; nothing was
+    spent.
+    """
 
 
 class ConnectionLostError(ServiceError):
@@ -49,9 +57,7 @@ class JobEndedError(ServiceError):
 def error_of(response: httpx.Response) -> ServiceError:
     """The exception for an answer of status 400 or above, whose body has been read."""
     status, code, request_id = response.status_code, f"http_{response.status_code}", None
-    detail = (
-        f"{response.request.url} answered {status} {response.reason_phrase}: check that the URL is a coordinator's."
-    )
+    detail = f"{response.request.url} answered {status} {response.reason_phrase}: check that the URL is a coordinator's."
     try:
         problem = Problem.model_validate_json(response.content)
     except ValueError:

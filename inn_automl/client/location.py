@@ -23,9 +23,11 @@ class Location:
     key: str = field(repr=False)
 
 
-def find_server(home: Path | None = None, url: str | None = None, key: str | None = None) -> Location:
-    """The server that is meant: `url` and `key`, else the stack of `home`, else what the environment names
-    (INN_AUTOML_URL, INN_AUTOML_KEY), else the stack of the default home.
+def find_server(
+    home: Path | None = None, url: str | None = None, key: str | None = None
+) -> Location:
+    """The server that is meant: `url` and `key`, else the stack of `home`, else what the
+    environment names (INN_AUTOML_URL, INN_AUTOML_KEY), else the stack of the default home.
 
     Raises:
         RefusedError: none of these says where one is; the message says how to start one.
@@ -42,7 +44,8 @@ def find_server(home: Path | None = None, url: str | None = None, key: str | Non
     if (default / ADDRESS_FILE).exists():
         return _of_home(default, key)
     raise RefusedError(
-        f"no server is known: start one with `inn-automl up --detach`, or give --home, --url and --key, or set "
+        f"no server is known: start one with `inn-automl up --detach`, or give --home, --url and "
+        f"--key, or set "
         f"{URL_VARIABLE} and {KEY_VARIABLE}.",
         code="no_server",
     )
@@ -57,7 +60,9 @@ def _entry(home: Path, name: str, entry: str) -> str:
     try:
         value: Any = read_json(home / name)
     except FileNotFoundError:
-        message = f"no stack runs at {str(home)!r}: start it with `inn-automl up --home {home} --detach`."
+        message = (
+            f"no stack runs at {str(home)!r}: start it with `inn-automl up --home {home} --detach`."
+        )
         raise RefusedError(message, code="no_server") from None
     except PermissionError:
         message = f"{str(home / name)!r} may be read by its owner only: give --url and a --key of your own."
@@ -71,5 +76,7 @@ def _entry(home: Path, name: str, entry: str) -> str:
 
 def _needed(key: str | None) -> str:
     if not key:
-        raise RefusedError(f"the server was named without a key: give --key, or set {KEY_VARIABLE}.", code="no_key")
+        raise RefusedError(
+            f"the server was named without a key: give --key, or set {KEY_VARIABLE}.", code="no_key"
+        )
     return key

@@ -16,7 +16,12 @@ import httpx
 
 from inn_automl.client.faults import RefusedError, ServiceError
 from inn_automl.client.transport import Backoff, Transport
-from inn_automl.core.errors import CorruptFileError, DatasetFormatError, DatasetNotFoundError, StorageError
+from inn_automl.core.errors import (
+    CorruptFileError,
+    DatasetFormatError,
+    DatasetNotFoundError,
+    StorageError,
+)
 
 CHUNK_BYTES = 1 << 20
 NO_SUCH_RANGE = 416
@@ -40,7 +45,8 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def as_file(path: Path) -> Iterator[Path]:
-    """`path` itself, or for a folder a ZIP of it that is gone afterwards. The same files make the same ZIP.
+    """`path` itself, or for a folder a ZIP of it that is gone afterwards. The same files make the
+    same ZIP.
 
     Raises:
         DatasetNotFoundError: there is nothing at the path.
@@ -58,12 +64,15 @@ def as_file(path: Path) -> Iterator[Path]:
             _pack(path, packed)
             yield packed
     except PermissionError as error:
-        raise DatasetFormatError(f"{error.filename!r} cannot be read ({error.strerror}): allow it.") from error
+        raise DatasetFormatError(
+            f"{error.filename!r} cannot be read ({error.strerror}): allow it."
+        ) from error
 
 
 def _pack(folder: Path, packed: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:  # images and sounds are compressed already
+    # images and sounds are compressed already
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for path in files:
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), ZIP_DATE)
             entry.external_attr = 0o644 << 16
@@ -91,8 +100,8 @@ def download(
     params: Mapping[str, Any] | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> DownloadedFile:
-    """Writes what is at `address` to `path`, which appears whole and verified or not at all. A download that was cut
-    goes on where it broke.
+    """Writes what is at `address` to `path`, which appears whole and verified or not at all. A
+    download that was cut goes on where it broke.
 
     Raises:
         RefusedError: there is nothing of that name.
@@ -113,7 +122,8 @@ def download(
             found = sha256_of(temporary)
             if etag and found != etag:
                 raise CorruptFileError(
-                    f"what came for {str(path)!r} hashes to {found}, the server says {etag}: download it again."
+                    f"what came for {str(path)!r} hashes to {found}, the server says {etag}: "
+                    f"download it again."
                 )
             temporary.chmod(0o644)
             os.replace(temporary, path)
@@ -123,15 +133,22 @@ def download(
         raise
     except OSError as error:
         raise StorageError(
-            f"{str(path)!r} could not be written ({error.strerror or error}): choose another file, or free some room."
+            f"{str(path)!r} could not be written ({error.strerror or error}): choose another file, "
+            f"or free some room."
         ) from error
     return DownloadedFile(path, found, size_bytes)
 
 
 def _fetch(
-    transport: Transport, address: str, file: IO[bytes], params: Mapping[str, Any] | None, on_progress: OnProgress
+    transport: Transport,
+    address: str,
+    file: IO[bytes],
+    params: Mapping[str, Any] | None,
+    on_progress: OnProgress,
 ) -> str | None:
-    """Fills the file, over as many requests as it takes; returns the content's hash as the server tells it."""
+    """Fills the file, over as many requests as it takes; returns the content's hash as the server
+    tells it.
+    """
     backoff, etag = Backoff(transport.patience_s), ""
     while True:
         done = file.tell()
@@ -139,7 +156,8 @@ def _fetch(
         headers["Accept-Encoding"] = "identity"
         try:
             with transport.stream(address, params=params, headers=headers) as response:
-                if response.status_code != 206 and done:  # it is another file by now, or ranges are not served
+                # it is another file by now, or ranges are not served
+                if response.status_code != 206 and done:
                     file.seek(0)
                     file.truncate()
                     done = 0

@@ -52,20 +52,30 @@ class Transport:
     """
 
     def __init__(
-        self, url: str, key: str, *, patience_s: float = 30.0, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        key: str,
+        *,
+        patience_s: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url, self.patience_s = url.rstrip("/"), patience_s
         try:
             host = httpx.URL(self.url).host
             self._http = httpx.Client(
                 base_url=f"{self.url}/v1",
-                headers={"Authorization": f"Bearer {key}", "User-Agent": f"inn-automl/{__version__}"},
+                headers={
+                    "Authorization": f"Bearer {key}",
+                    "User-Agent": f"inn-automl/{__version__}",
+                },
                 timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
                 trust_env=host not in LOCAL_HOSTS,
                 transport=transport,
             )
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise RefusedError(f"{url!r} is no URL ({error}): give one such as http://127.0.0.1:8080.") from None
+            raise RefusedError(
+                f"{url!r} is no URL ({error}): give one such as http://127.0.0.1:8080."
+            ) from None
 
     def close(self) -> None:
         self._http.close()
@@ -80,8 +90,8 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         content: Content | None = None,
     ) -> httpx.Response:
-        """The answer to a request, its body read. A POST without an Idempotency-Key is made again only where it
-        cannot have arrived.
+        """The answer to a request, its body read. A POST without an Idempotency-Key is made again
+        only where it cannot have arrived.
 
         Raises:
             RefusedError: an answer of status 4xx.
@@ -93,13 +103,18 @@ class Transport:
         while True:
             body = content() if content else None
             try:
-                response = self._http.request(method, path, params=params, json=json, headers=headers, content=body)
+                response = self._http.request(
+                    method, path, params=params, json=json, headers=headers, content=body
+                )
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 raise RefusedError(
-                    f"{self.url!r} is no URL that can be asked ({error}): give one such as http://127.0.0.1:8080."
+                    f"{self.url!r} is no URL that can be asked ({error}): give one such as "
+                    f"http://127.0.0.1:8080."
                 ) from None
             except httpx.TransportError as error:
-                never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+                never_sent = isinstance(
+                    error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout
+                )
                 if not (repeatable or never_sent) or not backoff.wait():
                     raise self.lost(error) from error
                 continue
@@ -111,7 +126,12 @@ class Transport:
 
     @contextmanager
     def stream(
-        self, path: str, *, params: Any = None, headers: Mapping[str, str] | None = None, silence_s: float = SILENCE_S
+        self,
+        path: str,
+        *,
+        params: Any = None,
+        headers: Mapping[str, str] | None = None,
+        silence_s: float = SILENCE_S,
     ) -> Iterator[httpx.Response]:
         """The answer to one GET, its body not read yet; tried once.
 
@@ -121,7 +141,9 @@ class Transport:
             httpx.TransportError: the connection broke.
         """
         timeout = httpx.Timeout(silence_s, connect=CONNECT_S)
-        with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
+        with self._http.stream(
+            "GET", path, params=params, headers=headers, timeout=timeout
+        ) as response:
             if response.is_error:
                 response.read()
                 raise error_of(response)
@@ -130,7 +152,8 @@ class Transport:
     def lost(self, error: httpx.TransportError) -> ConnectionLostError:
         reason = str(error) or type(error).__name__
         return ConnectionLostError(
-            f"no answer from {self.url} ({reason}): check that the server runs and can be reached, then try again.",
+            f"no answer from {self.url} ({reason}): check that the server runs and can be reached, "
+            f"then try again.",
             code="connection_lost",
         )
 

@@ -1,25 +1,25 @@
 """Every error that inn_automl raises on purpose.
 
     InnAutomlError
-    ├── InputError (ValueError)               the caller's input is at fault; nothing was spent; exit code 2
-    │   ├── SpecError                         a key or a value of a job spec or budget
-    │   │   ├── UnknownNameError              a name that is not registered; says the nearest one that is
-    │   │   └── ImpossibleBudgetError         no network of the family can meet the bound; says the reachable range
-    │   ├── DatasetError                      a dataset that cannot be used
-    │   │   ├── DatasetNotFoundError (FileNotFoundError)
-    │   │   ├── DatasetFormatError            unreadable, inconsistent, or not numbers
-    │   │   ├── DatasetTooSmallError          a class has fewer samples than the splits need
-    │   │   └── UnsafeArchiveError            an archive that leaves its folder or expands beyond the limit
-    │   ├── WidthsError                       widths outside of what a coupled group allows
-    │   ├── ModuleError                       a torch module that cannot become an integral network
-    │   └── JobDirectoryError                 an output folder that belongs to another job
-    ├── TrainingError (RuntimeError)          training diverged or could not go on
-    ├── ExportError (RuntimeError)            a model could not be written as ONNX
-    │   └── VerificationError                 the exported model does not compute what the torch model computes
-    ├── MeasurementError (RuntimeError)       a latency could not be measured
-    ├── BackendError (RuntimeError)           the workers could not do what was asked of them
-    └── StorageError (OSError)                a file could not be written or read back whole
-        └── CorruptFileError                  a file whose content does not match its hash or format
+    ├── InputError (ValueError)               the caller's input is at fault; nothing was spent;
+    exit code 2 │   ├── SpecError                         a key or a value of a job spec or budget
+    │   │   ├── UnknownNameError              a name that is not registered; says the nearest one
+    that is │   │   └── ImpossibleBudgetError         no network of the family can meet the bound;
+    says the reachable range │   ├── DatasetError                      a dataset that cannot be
+    used │   │   ├── DatasetNotFoundError (FileNotFoundError) │   │   ├── DatasetFormatError
+    unreadable, inconsistent, or not numbers │   │   ├── DatasetTooSmallError          a class has
+    fewer samples than the splits need │   │   └── UnsafeArchiveError            an archive that
+    leaves its folder or expands beyond the limit │   ├── WidthsError                       widths
+    outside of what a coupled group allows │   ├── ModuleError                       a torch module
+    that cannot become an integral network │   └── JobDirectoryError                 an output
+    folder that belongs to another job ├── TrainingError (RuntimeError)          training diverged
+    or could not go on ├── ExportError (RuntimeError)            a model could not be written as
+    ONNX │   └── VerificationError                 the exported model does not compute what the
+    torch model computes ├── MeasurementError (RuntimeError)       a latency could not be measured
+    ├── BackendError (RuntimeError)           the workers could not do what was asked of them └──
+    StorageError (OSError)                a file could not be written or read back whole
+        └── CorruptFileError                  a file whose content does not match its hash or
+        format
 
 A message names the fault, the value and the remedy, in one sentence where it can.
 """

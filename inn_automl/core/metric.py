@@ -1,6 +1,7 @@
 """How good a model is, as people read it: the name, the unit and the scale of each task's quality.
 
-A quality is a number of which more is better. What is a share (accuracy) is stored as one and shown in percent.
+A quality is a number of which more is better. What is a share (accuracy) is stored as one and
+shown in percent.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ class Metric:
     """The quality of one task.
 
     Attributes:
-        name: in files and as the name of an MLflow metric, with its unit where it has one: `front/psnr_db`.
+        name: in files and as the name of an MLflow metric, with its unit where it has one:
+            `front/psnr_db`.
         label: in sentences and on axes.
         unit: of the shown value; empty for none.
         factor: shown value / stored value.
         decimals: of a shown value.
         limit: nothing is better than this stored value; infinite for none.
-        least_error: what is nearer to the limit than this counts as this near, for its logarithm would be noise.
+        least_error: what is nearer to the limit than this counts as this near, for its logarithm
+            would be noise.
     """
 
     name: str
@@ -65,9 +68,11 @@ class Metric:
         return f"{self.shown(quality):.{self.decimals if decimals is None else decimals}f}"
 
     def strength(self, quality: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What falls or grows linearly with the logarithm of an error: -log(limit - quality); of decibels, themselves.
+        """What falls or grows linearly with the logarithm of an error: -log(limit - quality); of
+        decibels, themselves.
 
-        The error rate of a network falls roughly like a power of its widths, so this is what a search models.
+        The error rate of a network falls roughly like a power of its widths, so this is what a
+        search models.
         """
         import numpy as np  # a result is read without it
 
@@ -87,13 +92,17 @@ _NEPERS = math.log(10) / 10
 """A decibel in units of the natural logarithm of a power."""
 
 ACCURACY = Metric("accuracy", "accuracy", "%", 100.0, 2, 1.0, 2e-3)
-"""The share of samples that are classified correctly. Error rates below 0.002 are noise of single samples."""
+"""The share of samples that are classified correctly. Error rates below 0.002 are noise of single
+samples.
+"""
 R2 = Metric("r2", "R²", "", 1.0, 4, 1.0, 1e-5)
 """1 - squared error / variance, the mean over the targets; 0 is what predicting their mean gives."""
 PSNR = Metric("psnr_db", "PSNR", "dB", 1.0, 2, math.inf, 0.0)
 """Peak signal-to-noise ratio of an image, the mean over the images."""
 
-METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in (ACCURACY, R2, PSNR)})
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {metric.name: metric for metric in (ACCURACY, R2, PSNR)}
+)
 
 
 def get_metric(name: str) -> Metric:

@@ -1,7 +1,8 @@
-"""Files under an fsspec URL: a local folder or an S3 bucket. Written whole or not at all, and verified when read.
+"""Files under an fsspec URL: a local folder or an S3 bucket. Written whole or not at all, and
+verified when read.
 
-Paths are relative to the store, with slashes. A local file is written under a temporary name and moved; on S3 an object
-appears when its upload is complete, never a part of it.
+Paths are relative to the store, with slashes. A local file is written under a temporary name and
+moved; on S3 an object appears when its upload is complete, never a part of it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class ObjectStore:
     """The files under one URL.
 
     Args:
-        url: `file:///folder`, a plain path, or `s3://bucket/prefix`; S3's keys and endpoint come from the environment
-            (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL).
+        url: `file:///folder`, a plain path, or `s3://bucket/prefix`; S3's keys and endpoint come
+            from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL).
 
     Raises:
         StorageError: the scheme is unknown or its package is missing.
@@ -49,7 +50,8 @@ class ObjectStore:
             self._fs, root = fsspec.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             raise StorageError(
-                f"the storage {url!r} cannot be used ({error}): give file:///FOLDER or s3://BUCKET/PREFIX."
+                f"the storage {url!r} cannot be used ({error}): give file:///FOLDER or "
+                f"s3://BUCKET/PREFIX."
             ) from error
         self._root = str(root).rstrip("/")
 
@@ -68,7 +70,8 @@ class ObjectStore:
 
     @contextmanager
     def writing(self, path: str) -> Iterator[Writer]:
-        """A file to be written piece by piece; it appears when the block ends, and not at all if it raises.
+        """A file to be written piece by piece; it appears when the block ends, and not at all if
+        it raises.
 
         Raises:
             StorageError: no room, no permission, or the store is away.
@@ -77,7 +80,9 @@ class ObjectStore:
         try:
             if self.is_local:
                 Path(full).parent.mkdir(parents=True, exist_ok=True)
-                handle, temporary = tempfile.mkstemp(dir=Path(full).parent, prefix=".", suffix=".part")
+                handle, temporary = tempfile.mkstemp(
+                    dir=Path(full).parent, prefix=".", suffix=".part"
+                )
                 try:
                     with os.fdopen(handle, "wb") as file:
                         yield Writer(file)
@@ -98,7 +103,9 @@ class ObjectStore:
                     raise
                 file.close()
         except OSError as error:
-            raise StorageError(f"{path!r} could not be written to {self.url!r} ({_reason(error)}).") from error
+            raise StorageError(
+                f"{path!r} could not be written to {self.url!r} ({_reason(error)})."
+            ) from error
 
     def put(self, path: str, source: Path) -> StoredFile:
         """Copies a file of this machine into the store.
@@ -127,7 +134,9 @@ class ObjectStore:
                     digest.update(chunk)
                     file.write(chunk)
             if sha256 is not None and digest.hexdigest() != sha256:
-                raise CorruptFileError(f"{path!r} in {self.url!r} is not what was written: its hash differs.")
+                raise CorruptFileError(
+                    f"{path!r} in {self.url!r} is not what was written: its hash differs."
+                )
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
@@ -149,7 +158,9 @@ class ObjectStore:
                     left = None if left is None else left - len(chunk)
                     yield chunk
         except OSError as error:
-            raise StorageError(f"{path!r} cannot be read from {self.url!r} ({_reason(error)}).") from error
+            raise StorageError(
+                f"{path!r} cannot be read from {self.url!r} ({_reason(error)})."
+            ) from error
 
     def read(self, path: str) -> bytes:
         """All bytes of a small file.
@@ -179,14 +190,22 @@ class ObjectStore:
         return self._run(lambda: int(self._fs.size(self._full(path))))
 
     def files(self, folder: str = "") -> dict[str, int]:
-        """Sizes in bytes of all files under a folder, by path relative to the store; temporary ones left out."""
+        """Sizes in bytes of all files under a folder, by path relative to the store; temporary
+        ones left out.
+        """
         root = self._full(folder) if folder else self._root
         found = self._run(lambda: self._fs.find(root, detail=True) if self._fs.exists(root) else {})
         cut = len(self._root) + 1
-        return {name[cut:]: int(info["size"]) for name, info in found.items() if PurePosixPath(name).suffix != ".part"}
+        return {
+            name[cut:]: int(info["size"])
+            for name, info in found.items()
+            if PurePosixPath(name).suffix != ".part"
+        }
 
     def delete(self, path: str) -> None:
-        """Deletes a file or a folder with all that is in it; what is not there is as good as deleted."""
+        """Deletes a file or a folder with all that is in it; what is not there is as good as
+        deleted.
+        """
         full = self._full(path)
         self._run(lambda: self._fs.rm(full, recursive=True) if self._fs.exists(full) else None)
 
@@ -222,7 +241,9 @@ class Writer:
 def _check(path: str) -> None:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts:
-        raise StorageError(f"{path!r} is no path inside of the storage: give a relative one without '..'.")
+        raise StorageError(
+            f"{path!r} is no path inside of the storage: give a relative one without '..'."
+        )
 
 
 def _reason(error: OSError) -> str:

@@ -1,7 +1,7 @@
 """The precision of a model's weights and activations, a choice beside its widths.
 
-A search treats it as one more coordinate of a point: what every group's width is, and under `precision` the bits of a
-number. A job that knows nothing but fp32 has no such coordinate.
+A search treats it as one more coordinate of a point: what every group's width is, and under
+`precision` the bits of a number. A job that knows nothing but fp32 has no such coordinate.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How far a job is, for people to see: stage, share done, time left, the best so far.
 
-A pipeline calls a `Progress`; what shows it is one of three: a live display on a terminal, a line every few seconds
-elsewhere, or nothing. All of it goes to standard error; standard output is for results.
+A pipeline calls a `Progress`; what shows it is one of three: a live display on a terminal, a line
+every few seconds elsewhere, or nothing. All of it goes to standard error; standard output is for
+results.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ class Progress(Protocol):
     def stage(self, name: str) -> None:
         """A stage begins, and the one before it is done."""
 
-    def update(self, fraction: float, *, best: str | None = None, detail: str | None = None) -> None:
-        """The running stage is done to `fraction` (0 to 1); `best` and `detail` stand until they are replaced."""
+    def update(
+        self, fraction: float, *, best: str | None = None, detail: str | None = None
+    ) -> None:
+        """The running stage is done to `fraction` (0 to 1); `best` and `detail` stand until they
+        are replaced.
+        """
 
     def note(self, message: str) -> None:
         """Something to know that stays on screen."""
@@ -47,7 +52,9 @@ class SilentProgress:
     def stage(self, name: str) -> None:
         pass
 
-    def update(self, fraction: float, *, best: str | None = None, detail: str | None = None) -> None:
+    def update(
+        self, fraction: float, *, best: str | None = None, detail: str | None = None
+    ) -> None:
         pass
 
     def note(self, message: str) -> None:
@@ -58,7 +65,8 @@ class SilentProgress:
 class TimeLeft:
     """Seconds until a stage is done, extrapolated from its mean rate.
 
-    The rate counts from the first report on: what a resumed stage had done before cost no time of this run.
+    The rate counts from the first report on: what a resumed stage had done before cost no time of
+    this run.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -67,7 +75,9 @@ class TimeLeft:
         self._last = (0.0, 0.0)
 
     def update(self, fraction: float) -> None:
-        """The stage is done to `fraction` (0 to 1) now; a smaller one than before starts the estimate anew."""
+        """The stage is done to `fraction` (0 to 1) now; a smaller one than before starts the
+        estimate anew.
+        """
         now = (self._clock(), fraction)
         if self._first is None or fraction < self._last[1]:
             self._first = now
@@ -85,7 +95,9 @@ class TimeLeft:
 
 
 class _Shown(ABC):
-    """What the two visible kinds share: the running stage as far as it was reported, and a line when it is done."""
+    """What the two visible kinds share: the running stage as far as it was reported, and a line
+    when it is done.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -102,7 +114,9 @@ class _Shown(ABC):
         self._begin()
         self._name = name
 
-    def update(self, fraction: float, *, best: str | None = None, detail: str | None = None) -> None:
+    def update(
+        self, fraction: float, *, best: str | None = None, detail: str | None = None
+    ) -> None:
         self._fraction = min(max(fraction, 0.0), 1.0)
         self._left.update(self._fraction)
         self._best = self._best if best is None else best
@@ -120,7 +134,10 @@ class _Shown(ABC):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if kind is None:
             self._end()
@@ -128,7 +145,9 @@ class _Shown(ABC):
 
 @final
 class LineProgress(_Shown):
-    """A line when a stage begins and ends, and one every few seconds in between: for logs and pipes."""
+    """A line when a stage begins and ends, and one every few seconds in between: for logs and
+    pipes.
+    """
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
         super().__init__(clock)
@@ -139,7 +158,9 @@ class LineProgress(_Shown):
         super().stage(name)
         self.note(name)
 
-    def update(self, fraction: float, *, best: str | None = None, detail: str | None = None) -> None:
+    def update(
+        self, fraction: float, *, best: str | None = None, detail: str | None = None
+    ) -> None:
         super().update(fraction, best=best, detail=detail)
         if self._clock() - self._written_s >= SECONDS_BETWEEN_LINES_S:
             parts = [f"{self._fraction:.0%}", time_left(self._left.seconds())]
@@ -166,7 +187,9 @@ class _Line(tqdm):
 
 @final
 class LiveProgress(_Shown):
-    """A bar, and a line of the best and the detail, that redraw themselves below the lines that stay."""
+    """A bar, and a line of the best and the detail, that redraw themselves below the lines that
+    stay.
+    """
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
         super().__init__(clock)
@@ -192,7 +215,10 @@ class LiveProgress(_Shown):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         super().__exit__(kind, error, trace)
         self._ended.set()

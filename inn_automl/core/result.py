@@ -1,4 +1,6 @@
-"""The result of a job: what `result.json` holds and what the API, the trackers and the figures read."""
+"""The result of a job: what `result.json` holds and what the API, the trackers and the figures
+read.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,13 @@ class LatencySummary(_Record):
     p95: float
     p99: float
     ci: tuple[float, float]
-    """95 % confidence interval of the latency at `percentile` in a process that is started another time."""
+    """95 % confidence interval of the latency at `percentile` in a process that is started another
+    time.
+    """
     comparison_ci: tuple[float, float] | None = None
-    """95 % interval for comparison with models measured together with this one: without what slowed them all alike."""
+    """95 % interval for comparison with models measured together with this one: without what
+    slowed them all alike.
+    """
     percentile: float
     """The percentile that the device's budget names, and that the front's latency axis shows."""
     at_percentile: float
@@ -32,7 +38,8 @@ class LatencySummary(_Record):
 
 
 class _Rated(_Record):
-    """A record whose qualities are accuracies where the task is classification, and called so, too.
+    """A record whose qualities are accuracies where the task is classification, and called so,
+    too.
 
     Results of releases that knew no other task have the accuracies alone.
     """
@@ -42,19 +49,30 @@ class _Rated(_Record):
     def _rate(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        pairs = [(name, name.replace("accuracy", "quality")) for name in cls.model_fields if "accuracy" in name]
-        return {**{quality: values[name] for name, quality in pairs if values.get(name) is not None}, **values}
+        pairs = [
+            (name, name.replace("accuracy", "quality"))
+            for name in cls.model_fields
+            if "accuracy" in name
+        ]
+        return {
+            **{quality: values[name] for name, quality in pairs if values.get(name) is not None},
+            **values,
+        }
 
 
 class Tuning(_Rated):
-    """What tuning a model before its export brought. One whose validation loss it did not lower was left as it was."""
+    """What tuning a model before its export brought. One whose validation loss it did not lower
+    was left as it was.
+    """
 
     quality_before: float
     """On the validation split without it, in the metric of the model's own quality."""
     accuracy_before: float | None = None
     """The same of classification."""
     loss_before: float
-    """The task's loss on the validation split, of the float model: what chose between the tuned model and the other."""
+    """The task's loss on the validation split, of the float model: what chose between the tuned
+    model and the other.
+    """
     loss_after: float
     steps: int
     seconds: float
@@ -73,7 +91,9 @@ class FrontPoint(_Rated):
     test_quality_ci: tuple[float, float]
     """95 % confidence interval; of accuracy Wilson's."""
     accuracy: float | None = None
-    """The same of classification: share of the validation split that is classified correctly. None for other tasks."""
+    """The same of classification: share of the validation split that is classified correctly. None
+    for other tasks.
+    """
     test_accuracy: float | None = None
     test_accuracy_ci: tuple[float, float] | None = None
     latency_ms: LatencySummary
@@ -82,8 +102,8 @@ class FrontPoint(_Rated):
     size_bytes: int
     """Size of the ONNX file."""
     peak_memory_bytes: int | None = None
-    """Resident memory that loading and running the model added to a process that had the runtime, at its peak; None
-    where the device does not tell."""
+    """Resident memory that loading and running the model added to a process that had the runtime,
+    at its peak; None where the device does not tell."""
     process_memory_bytes: int | None = None
     """Resident memory of that whole process at its peak."""
     tuning: Tuning | None = None
@@ -111,14 +131,18 @@ class LayerTime(_Record):
 
     name: str
     share: float
-    """Of the whole model's time. Accounting costs time itself, so shares can be trusted more than milliseconds."""
+    """Of the whole model's time. Accounting costs time itself, so shares can be trusted more than
+    milliseconds.
+    """
 
 
 class Granularity(_Record):
     """Whether a device computes widths in steps, found from measured widths."""
 
     suggested: int
-    """Multiples of this many channels are no slower than the widths below them; what was searched if none is."""
+    """Multiples of this many channels are no slower than the widths below them; what was searched
+    if none is.
+    """
     step: int
     """The step that was judged."""
     median_ratio: float
@@ -138,7 +162,9 @@ class Granularity(_Record):
 
 
 class Candidate(_Rated):
-    """Widths with what a job knows of them on one device; measured latency only where they were a finalist."""
+    """Widths with what a job knows of them on one device; measured latency only where they were a
+    finalist.
+    """
 
     widths: dict[str, int]
     precision: str = "fp32"
@@ -159,7 +185,9 @@ class DeviceResult(_Record):
     metric: str = "accuracy"
     """What qualities are: the name of one of `inn_automl.core.metric.METRICS`."""
     recommended: str | None
-    """Id of the best front point that meets the bounds by its confidence interval; None if none does."""
+    """Id of the best front point that meets the bounds by its confidence interval; None if none
+    does.
+    """
     recommendation: str
     """One sentence: why this point, or how far the best is from the bound."""
     predictor_error: PredictorError | None
@@ -169,9 +197,13 @@ class DeviceResult(_Record):
     granularity: Granularity | None = None
     """None where too few widths were measured to say."""
     hypervolume: list[float]
-    """Dominated hypervolume (quality times milliseconds, predicted latency) after each batch of evaluations."""
+    """Dominated hypervolume (quality times milliseconds, predicted latency) after each batch of
+    evaluations.
+    """
     hypervolume_reference: tuple[float, float]
-    """Latency in milliseconds and quality of the reference point; zeros where nothing was searched."""
+    """Latency in milliseconds and quality of the reference point; zeros where nothing was
+    searched.
+    """
     search_stopped: str
     """Why the search ended: its budget, stalled hypervolume, an exhausted space or an interrupt."""
     environment: dict[str, Any]
@@ -179,26 +211,34 @@ class DeviceResult(_Record):
     budget: dict[str, Any]
     front: list[FrontPoint]
     layers: list[LayerTime] = []
-    """Of the recommended point, in the order in which they run; empty where there is none or nobody can tell."""
+    """Of the recommended point, in the order in which they run; empty where there is none or
+    nobody can tell.
+    """
 
 
 class JobResult(_Record):
     """All that a finished job found."""
 
     job: dict[str, Any]
-    """The spec, the family and recipe chosen, dataset facts, training curve, seconds by stage, versions."""
+    """The spec, the family and recipe chosen, dataset facts, training curve, seconds by stage,
+    versions.
+    """
     devices: list[DeviceResult]
 
 
 def named_qualities(metric: str, **values: Any) -> dict[str, Any]:
-    """Fields of a FrontPoint or a Candidate: values called `quality`, and accuracies too where that is the metric.
+    """Fields of a FrontPoint or a Candidate: values called `quality`, and accuracies too where
+    that is the metric.
 
     Args:
         values: `quality`, `test_quality`, `test_quality_ci`.
     """
     if metric != ACCURACY.name:
         return values
-    return {**values, **{name.replace("quality", "accuracy"): value for name, value in values.items()}}
+    return {
+        **values,
+        **{name.replace("quality", "accuracy"): value for name, value in values.items()},
+    }
 
 
 def metric_of(devices: Sequence[DeviceResult]) -> Metric:

@@ -1,6 +1,7 @@
 """The contract of a job: what the command line, the API and the workers all read.
 
-A `JobSpec` names a dataset and a `Budget`. Every model refuses unknown keys by name, with the nearest known one.
+A `JobSpec` names a dataset and a `Budget`. Every model refuses unknown keys by name, with the
+nearest known one.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ RUNTIMES = {
     "torch-cpu": ("fp32",),
     "torch-cuda": ("fp32",),
 }
-"""What models run in, and the precisions that each has kernels for: of int8 those that were found to gain from it, of
-fp16 those of GPUs (ONNX Runtime's CPU provider would compute the file in float32)."""
+"""What models run in, and the precisions that each has kernels for: of int8 those that were found
+to gain from it, of fp16 those of GPUs (ONNX Runtime's CPU provider would compute the file in
+float32)."""
 FAMILY_KINDS = {
     "convnet": ("image",),
     "edsr": ("image",),
@@ -43,7 +45,9 @@ FAMILY_KINDS = {
     "resnet": ("image",),
     "signal": ("signal",),
 }
-"""The architecture families and the kinds of data they take, for those who check a spec without torch."""
+"""The architecture families and the kinds of data they take, for those who check a spec without
+torch.
+"""
 IMAGE_TO_IMAGE = frozenset({"edsr"})
 """The families that serve super-resolution; all others serve classification and regression."""
 BUILTIN_KINDS = {"digits": "image", "mnist1d": "signal", "mnist5k": "image"}
@@ -80,23 +84,31 @@ class DeviceBudget(_Strict):
 
     name: _Name
     agent: _Name | None = None
-    """The registered device agent that measures it; None: the machine that runs the job, or in the service the
-    project's only agent."""
+    """The registered device agent that measures it; None: the machine that runs the job, or in the
+    service the project's only agent."""
     runtime: str = "onnxruntime-cpu"
     threads: Annotated[int, _Number, Field(gt=0, le=1024)] = 1
     batch_size: Annotated[int, _Number, Field(gt=0, le=4096)] = 1
     max_latency_ms: Positive | None = None
     percentile: Annotated[float, _Number, Field(ge=50, lt=100)] = 95.0
-    """Percentile of the latency that `max_latency_ms` bounds, and that the front's latency axis shows."""
+    """Percentile of the latency that `max_latency_ms` bounds, and that the front's latency axis
+    shows.
+    """
     max_params: Count | None = None
     max_macs: Count | None = None
     max_size_bytes: Count | None = None
     max_memory_bytes: Count | None = None
-    """Of the resident memory that loading and running the model adds to a process that has the runtime."""
+    """Of the resident memory that loading and running the model adds to a process that has the
+    runtime.
+    """
     granularity: Annotated[int, _Number, Field(gt=0, le=256)] = 1
-    """Widths searched for this device are multiples of this many channels (where a group's size allows)."""
+    """Widths searched for this device are multiples of this many channels (where a group's size
+    allows).
+    """
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = (DEFAULT,)
-    """What a model may compute in here: the search chooses for each, by the accuracy and latency of that very file."""
+    """What a model may compute in here: the search chooses for each, by the accuracy and latency
+    of that very file.
+    """
 
     @field_validator("runtime")
     @classmethod
@@ -115,9 +127,12 @@ class DeviceBudget(_Strict):
         known = RUNTIMES[self.runtime]
         other = next((name for name in self.precisions if name not in known), None)
         if other:
-            able = " and ".join(name for name, precisions in RUNTIMES.items() if other in precisions)
+            able = " and ".join(
+                name for name, precisions in RUNTIMES.items() if other in precisions
+            )
             raise ValueError(
-                f"runtime {self.runtime!r} computes in {' and '.join(known)}, not {other!r}, which {able} would: "
+                f"runtime {self.runtime!r} computes in {' and '.join(known)}, not {other!r}, which "
+                f"{able} would: "
                 "leave it out of `precisions`"
             )
         return self
@@ -131,9 +146,13 @@ class TrainingBudget(_Strict):
     cpus: Count = 1
     gpus: Annotated[int, _Number, Field(ge=0)] = 0
     trials: Annotated[int, _Number, Field(gt=0, le=1000)] = 4
-    """Training candidates (learning rate, weight decay, depth and width of the family) that ASHA chooses from."""
+    """Training candidates (learning rate, weight decay, depth and width of the family) that ASHA
+    chooses from.
+    """
     workers_per_trial: Count = 1
-    """Processes, on one machine or several, that train one candidate together: each takes a share of every batch."""
+    """Processes, on one machine or several, that train one candidate together: each takes a share
+    of every batch.
+    """
 
     @model_validator(mode="after")
     def _enough_for_a_trial(self) -> TrainingBudget:
@@ -155,11 +174,12 @@ class SearchBudget(_Strict):
     patience: Annotated[int, _Number, Field(gt=0)] = 5
     """The search stops when no device's hypervolume grew by 0.1 % in this many batches."""
     max_measurements: Annotated[int, _Number, Field(ge=10, le=1000)] = 60
-    """Widths measured on each device to predict its latency, those before the search and those in it. Twice as many
-    where the predictor cannot be trusted; finalists are measured on top."""
+    """Widths measured on each device to predict its latency, those before the search and those in
+    it. Twice as many where the predictor cannot be trusted; finalists are measured on top."""
     tune_seconds: TuneSeconds = 0.0
-    """For how long each point of the final fronts is tuned before it is published (see `training.tuning`); 0: none is.
-    Each on one processor, as many at a time as `training.cpus`; on all of them where there are fewer points."""
+    """For how long each point of the final fronts is tuned before it is published (see
+    `training.tuning`); 0: none is. Each on one processor, as many at a time as `training.cpus`; on
+    all of them where there are fewer points."""
 
 
 class Budget(_Strict):
@@ -180,14 +200,18 @@ class Budget(_Strict):
     @property
     def precisions(self) -> tuple[str, ...]:
         """Those that any of the devices offers."""
-        return tuple(name for name in PRECISIONS if any(name in device.precisions for device in self.devices))
+        return tuple(
+            name for name in PRECISIONS if any(name in device.precisions for device in self.devices)
+        )
 
 
 class JobSpec(_Strict):
     """All that determines a job's result, but for the hardware it runs on."""
 
     dataset: Annotated[str, Field(min_length=1)]
-    """Name of a built-in dataset, or a path to an .npz file, a folder or a ZIP of class folders or pairs of images."""
+    """Name of a built-in dataset, or a path to an .npz file, a folder or a ZIP of class folders or
+    pairs of images.
+    """
     budget: Budget
     family: str | None = None
     """Architecture family; None lets the kind of the data choose."""
@@ -208,7 +232,10 @@ def parse(model: type[Model], value: Any, *, where: str) -> Model:
         SpecError: anything else that does not fit, with the key, the value and what is allowed.
     """
     if not isinstance(value, dict):
-        raise SpecError(f"{where} must be a mapping of keys to values, not {type(value).__name__}: {value!r:.80}.")
+        raise SpecError(
+            f"{where} must be a mapping of keys to values, not {type(value).__name__}: "
+            f"{value!r:.80}."
+        )
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -220,33 +247,44 @@ def load_budget(path: str | Path) -> Budget:
 
     Raises:
         UnknownNameError: a key or a name that does not exist.
-        SpecError: the file is missing, is not YAML, or does not fit; the message names key, value and remedy.
+        SpecError: the file is missing, is not YAML, or does not fit; the message names key, value
+            and remedy.
     """
     path = Path(path)
     try:
         value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SpecError(f"there is no budget file {str(path)!r}: give the path of a YAML file.") from None
+        raise SpecError(
+            f"there is no budget file {str(path)!r}: give the path of a YAML file."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"the budget file {str(path)!r} cannot be read ({error}): give a readable YAML file.") from None
+        raise SpecError(
+            f"the budget file {str(path)!r} cannot be read ({error}): give a readable YAML file."
+        ) from None
     except (YAMLError, ValueError, RecursionError) as error:
         reason = str(error)
         if isinstance(error, MarkedYAMLError) and error.problem_mark:
             mark = error.problem_mark
             reason = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-        raise SpecError(f"the budget file {str(path)!r} cannot be read as YAML ({reason}): correct it there.") from None
+        raise SpecError(
+            f"the budget file {str(path)!r} cannot be read as YAML ({reason}): correct it there."
+        ) from None
     return parse(Budget, value, where=f"the budget {str(path)!r}")
 
 
 def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> SpecError:
-    """The first thing to correct; an unknown key comes first, for it is often why another one is missing."""
+    """The first thing to correct; an unknown key comes first, for it is often why another one is
+    missing.
+    """
     faults = error.errors()
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     location, kind = fault["loc"], fault["type"]
     place = ", ".join(part for part in (where, ".".join(map(str, location))) if part)
     if kind == "extra_forbidden":
         owner = ", ".join(part for part in (where, ".".join(map(str, location[:-1]))) if part)
-        return UnknownNameError("key", str(location[-1]), _model_at(model, location[:-1]).model_fields, owner)
+        return UnknownNameError(
+            "key", str(location[-1]), _model_at(model, location[:-1]).model_fields, owner
+        )
     if kind == "missing":
         return SpecError(f"{where} lacks the key {'.'.join(map(str, location))!r}: add it.")
     cause = fault.get("ctx", {}).get("error")

@@ -15,10 +15,12 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes `data` beside `path` and moves it there; a reader sees the old file or the new one, never a part.
+    """Writes `data` beside `path` and moves it there; a reader sees the old file or the new one,
+    never a part.
 
     Raises:
-        StorageError: the file could not be written; on a full disk the message says how many bytes were needed.
+        StorageError: the file could not be written; on a full disk the message says how many bytes
+            were needed.
     """
     temporary: Path | None = None
     try:
@@ -35,10 +37,12 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise StorageError(
-                f"no room for {str(path)!r}: {len(data)} bytes are needed; free that much or choose another folder."
+                f"no room for {str(path)!r}: {len(data)} bytes are needed; free that much or "
+                f"choose another folder."
             ) from error
         raise StorageError(
-            f"{str(path)!r} could not be written ({error.strerror or error}): choose a folder that can be written to."
+            f"{str(path)!r} could not be written ({error.strerror or error}): choose a folder that "
+            f"can be written to."
         ) from error
     finally:
         if temporary is not None:
@@ -64,4 +68,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CorruptFileError(f"{str(path)!r} is not JSON ({error}): delete it to have it made anew.") from error
+        raise CorruptFileError(
+            f"{str(path)!r} is not JSON ({error}): delete it to have it made anew."
+        ) from error

@@ -1,6 +1,7 @@
 """Datasets: built-in ones and the users' own, as arrays with stratified splits.
 
-Nothing here needs torch; scikit-learn, mlxtend, mnist1d, Pillow and soundfile are imported inside of the loaders.
+Nothing here needs torch; scikit-learn, mlxtend, mnist1d, Pillow and soundfile are imported inside
+of the loaders.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ZIP archives that strangers made: read member by member in memory, never extracted to disk.
 
-What an archive says of itself is checked first; then every byte that really comes out of it is counted, since the sizes
-in a ZIP bomb's headers lie (Fifield, A better zip bomb, WOOT 2019).
+What an archive says of itself is checked first; then every byte that really comes out of it is
+counted, since the sizes in a ZIP bomb's headers lie (Fifield, A better zip bomb, WOOT 2019).
 """
 
 from __future__ import annotations
@@ -44,13 +44,16 @@ def open_archive(path: Path) -> Iterator[Listing]:
 
     Raises:
         DatasetFormatError: not a ZIP archive, a damaged or an encrypted one.
-        UnsafeArchiveError: a member that leaves the archive's folder (an absolute path, `..`, a link), or an archive
-            that holds more files or expands further than `limits` allows, by its headers or by what comes out.
+        UnsafeArchiveError: a member that leaves the archive's folder (an absolute path, `..`, a
+            link), or an archive that holds more files or expands further than `limits` allows, by
+            its headers or by what comes out.
     """
     try:
         archive = zipfile.ZipFile(path)
     except _UNREADABLE as error:
-        raise DatasetFormatError(f"{str(path)!r} cannot be read as a ZIP archive ({error}): pack it again.") from None
+        raise DatasetFormatError(
+            f"{str(path)!r} cannot be read as a ZIP archive ({error}): pack it again."
+        ) from None
     with archive:
         yield _Reader(archive, path).listing()
 
@@ -66,7 +69,8 @@ class _Reader:
         infos = self.archive.infolist()
         if len(infos) > limits.MAX_FILES:
             raise UnsafeArchiveError(
-                f"{self.where} holds {len(infos):,} files, more than the limit of {limits.MAX_FILES:,}: split it."
+                f"{self.where} holds {len(infos):,} files, more than the limit of "
+                f"{limits.MAX_FILES:,}: split it."
             )
         self._check_expanded(sum(info.file_size for info in infos))
         entries, folders = {}, []
@@ -78,7 +82,9 @@ class _Reader:
             if info.flag_bits & ENCRYPTED_FLAG:
                 raise DatasetFormatError(f"{self.where} is encrypted: pack it without a password.")
             if parts in entries or not parts:
-                raise DatasetFormatError(f"{self.where} holds {info.filename!r} twice: pack it again.")
+                raise DatasetFormatError(
+                    f"{self.where} holds {info.filename!r} twice: pack it again."
+                )
             entries[parts] = Entry(parts, lambda info=info: self._read(info))  # type: ignore[misc]
         return Listing(tuple(entries.values()), tuple(folders), self.where)
 
@@ -90,8 +96,10 @@ class _Reader:
             )
         if num_bytes > max(limits.RATIO_FREE_BYTES, limits.MAX_RATIO * self.archive_bytes):
             raise UnsafeArchiveError(
-                f"{self.where} expands to {bytes_text(num_bytes)} or more, over {limits.MAX_RATIO} times its size of "
-                f"{bytes_text(self.archive_bytes)}: give the files as a folder if they are what they should be."
+                f"{self.where} expands to {bytes_text(num_bytes)} or more, over {limits.MAX_RATIO} "
+                f"times its size of "
+                f"{bytes_text(self.archive_bytes)}: give the files as a folder if they are what "
+                f"they should be."
             )
 
     def _safe_parts(self, info: zipfile.ZipInfo) -> tuple[str, ...]:
@@ -99,11 +107,14 @@ class _Reader:
         parts = tuple(composed(part) for part in name.split("/") if part not in ("", "."))
         if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in parts:
             raise UnsafeArchiveError(
-                f"{self.where} holds {name!r}, which leaves the archive's folder: pack it with relative paths."
+                f"{self.where} holds {name!r}, which leaves the archive's folder: pack it with "
+                f"relative paths."
             )
         file_type = stat.S_IFMT(info.external_attr >> 16)
         if file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UnsafeArchiveError(f"{self.where} holds {name!r}, a link or a device: pack plain files only.")
+            raise UnsafeArchiveError(
+                f"{self.where} holds {name!r}, a link or a device: pack plain files only."
+            )
         return parts
 
     def _read(self, info: zipfile.ZipInfo) -> bytes:
@@ -128,7 +139,9 @@ class _Reader:
 
 
 def _decoded_name(info: zipfile.ZipInfo) -> str:
-    """The member's name; macOS and others write UTF-8 without its flag, which then reads as code page 437."""
+    """The member's name; macOS and others write UTF-8 without its flag, which then reads as code
+    page 437.
+    """
     if info.flag_bits & UTF8_NAME_FLAG:
         return info.filename
     try:

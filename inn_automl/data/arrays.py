@@ -1,4 +1,6 @@
-"""Datasets from .npz files: checked by the headers of their arrays before any is expanded; nothing is unpickled."""
+"""Datasets from .npz files: checked by the headers of their arrays before any is expanded; nothing
+is unpickled.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ import numpy as np
 
 from inn_automl.core.errors import DatasetError, DatasetFormatError, UnknownNameError
 from inn_automl.core.metric import Task
-from inn_automl.data.samples import Samples, Split, check_size, class_labels, plain_values, shape_text
+from inn_automl.data.samples import (
+    Samples,
+    Split,
+    check_size,
+    class_labels,
+    plain_values,
+    shape_text,
+)
 from inn_automl.data.targets import looks_like_classes, number_targets
 
 SPLIT_OF_SUFFIX: dict[str, Split] = {
@@ -29,7 +38,9 @@ KEYS = ("kind", *(f"{letter}{suffix}" for suffix in SPLIT_OF_SUFFIX for letter i
 KINDS = ("image", "signal")
 
 IMAGE_MAX_ASPECT = 2
-"""Three-dimensional x is images when the longer of its last two sizes is at most this many times the shorter."""
+"""Three-dimensional x is images when the longer of its last two sizes is at most this many times
+the shorter.
+"""
 IMAGE_MIN_SIZE = 4
 """... and the shorter at least this."""
 COLOUR_CHANNELS = (1, 3, 4)
@@ -45,26 +56,32 @@ _UNREADABLE = (
     lzma.LZMAError,
     struct.error,
 )
-_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def load_npz(path: Path) -> Samples:
     """Reads samples and labels from an .npz file.
 
-    Keys: `x` and `y`, or splits as `x_train`, `y_train`, `x_validation` (or `x_val`), `y_validation`, `x_test`,
-    `y_test`; `x` beside given validation or test splits is the training split.
+    Keys: `x` and `y`, or splits as `x_train`, `y_train`, `x_validation` (or `x_val`),
+    `y_validation`, `x_test`, `y_test`; `x` beside given validation or test splits is the training
+    split.
 
-    - x: N x C x H x W (images), N x C x L (signals), N x H x W (images of one channel) or N x L (signals of one
-      channel). Three dimensions are images when the last two sizes are at least 4 and no more than a factor of 2 apart,
-      else signals. uint8 and bool stay bytes, everything else becomes float32.
-    - y: N integers or strings (classification): the names of the classes are the labels themselves. N or N x K
-      floating point numbers: the targets of a regression. N x C x sH x sW or N x sH x sW images of x's type, s times
-      as large: the targets of super-resolution.
+    - x: N x C x H x W (images), N x C x L (signals), N x H x W (images of one channel) or N x L
+      (signals of one channel). Three dimensions are images when the last two sizes are at least 4
+      and no more than a factor of 2 apart, else signals. uint8 and bool stay bytes, everything
+      else becomes float32.
+    - y: N integers or strings (classification): the names of the classes are the labels
+      themselves. N or N x K floating point numbers: the targets of a regression. N x C x sH x sW
+      or N x sH x sW images of x's type, s times as large: the targets of super-resolution.
     - `kind` (optional): `"image"` or `"signal"`, a string that settles how x is read.
 
     Raises:
-        DatasetFormatError: an unreadable file, unknown keys, pickled arrays, a wrong shape or type, x and y of
-            different lengths, values that are not finite, or more than the size limit.
+        DatasetFormatError: an unreadable file, unknown keys, pickled arrays, a wrong shape or
+            type, x and y of different lengths, values that are not finite, or more than the size
+            limit.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -72,10 +89,13 @@ def load_npz(path: Path) -> Samples:
     except DatasetError:
         raise
     except MemoryError:
-        raise DatasetFormatError(f"{str(path)!r} does not fit into memory: use fewer or smaller samples.") from None
+        raise DatasetFormatError(
+            f"{str(path)!r} does not fit into memory: use fewer or smaller samples."
+        ) from None
     except _UNREADABLE as error:
         raise DatasetFormatError(
-            f"{str(path)!r} cannot be read as an .npz file ({error}): write it with numpy.savez(path, x=x, y=y)."
+            f"{str(path)!r} cannot be read as an .npz file ({error}): write it with "
+            f"numpy.savez(path, x=x, y=y)."
         ) from None
 
 
@@ -113,20 +133,25 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Samples:
         start += x.shape[0]
         if len(ys[-1]) != x.shape[0]:
             raise DatasetFormatError(
-                f"{x.what} has {x.shape[0]} samples but {y.what} has {len(ys[-1])}: give one label per sample."
+                f"{x.what} has {x.shape[0]} samples but {y.what} has {len(ys[-1])}: give one label "
+                f"per sample."
             )
         if ys[-1].shape[1:] != ys[0].shape[1:]:
             raise DatasetFormatError(
-                f"{y.what} has targets of shape {shape_text(ys[-1].shape[1:])} but {pairs['train'][1].what} of "
+                f"{y.what} has targets of shape {shape_text(ys[-1].shape[1:])} but "
+                f"{pairs['train'][1].what} of "
                 f"{shape_text(ys[0].shape[1:])}: bring them to one shape."
             )
         if xs[-1].dtype != xs[0].dtype:
             raise DatasetFormatError(
-                f"{path.name!r} mixes {_stored(xs[0])} and {_stored(xs[-1])} values between its splits: "
+                f"{path.name!r} mixes {_stored(xs[0])} and {_stored(xs[-1])} values between its "
+                f"splits: "
                 "store every x in the same type and scale."
             )
     values, targets = (made[0] if len(made) == 1 else np.concatenate(made) for made in (xs, ys))
-    return _assembled(task, values, targets, kind, given, *(member.what for member in pairs["train"]))
+    return _assembled(
+        task, values, targets, kind, given, *(member.what for member in pairs["train"])
+    )
 
 
 def _assembled(
@@ -145,18 +170,24 @@ def _assembled(
         y, _ = _with_channels(y, "image", y_what)
         if y.dtype != x.dtype:
             raise DatasetFormatError(
-                f"{x_what} holds {_stored(x)} values but {y_what} {_stored(y)} ones: store the images of a pair in the "
+                f"{x_what} holds {_stored(x)} values but {y_what} {_stored(y)} ones: store the "
+                f"images of a pair in the "
                 "same type and scale."
             )
     elif looks_like_classes(y):
         notes += (
-            f"{y_what} holds floating point numbers and was read as targets of a regression, though all are whole "
+            f"{y_what} holds floating point numbers and was read as targets of a regression, "
+            f"though all are whole "
             "numbers of few kinds; store classes as integers or strings.",
         )
     return Samples(x=x, labels=None, targets=y, given=given, notes=notes)
 
 
-_READERS = {"classification": class_labels, "regression": number_targets, "super-resolution": plain_values}
+_READERS = {
+    "classification": class_labels,
+    "regression": number_targets,
+    "super-resolution": plain_values,
+}
 
 
 def _task(pairs: dict[Split, tuple[_Member, _Member]], kind: str | None) -> Task:
@@ -166,12 +197,14 @@ def _task(pairs: dict[Split, tuple[_Member, _Member]], kind: str | None) -> Task
     for split, task in tasks.items():
         if task != first:
             raise DatasetFormatError(
-                f"{pairs['train'][1].what} asks for {first} but {pairs[split][1].what} for {task}: store the targets "
+                f"{pairs['train'][1].what} asks for {first} but {pairs[split][1].what} for {task}: "
+                f"store the targets "
                 "of all splits alike."
             )
     if first == "super-resolution" and kind == "signal":
         raise DatasetFormatError(
-            f"{pairs['train'][1].what} has shape {shape_text(pairs['train'][1].shape)}, targets of super-resolution, "
+            f"{pairs['train'][1].what} has shape {shape_text(pairs['train'][1].shape)}, targets of "
+            f"super-resolution, "
             "which takes images and not signals: leave kind out, or store N or N x K numbers."
         )
     return first
@@ -203,7 +236,8 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, _Member]:
         num_bytes = math.prod(shape) * dtype.itemsize
         if num_bytes > info.file_size:
             raise DatasetFormatError(
-                f"{what} is cut short: its header says {shape_text(shape)} but there is less data: write it again."
+                f"{what} is cut short: its header says {shape_text(shape)} but there is less data: "
+                f"write it again."
             )
         members[key] = _Member(archive, info, what, shape, num_bytes, dtype.kind == "f")
     return members
@@ -222,9 +256,13 @@ def _kind(members: dict[str, _Member], path: Path) -> str | None:
     if member is None:
         return None
     value = member.read() if member.num_bytes < 1024 else np.empty(0)
-    kind = str(value.astype(np.str_).item()) if value.size == 1 and value.dtype.kind in "US" else None
+    kind = (
+        str(value.astype(np.str_).item()) if value.size == 1 and value.dtype.kind in "US" else None
+    )
     if kind not in KINDS:
-        raise DatasetFormatError(f"kind of {path.name!r} is {kind!r}: store 'image' or 'signal', or leave it out.")
+        raise DatasetFormatError(
+            f"kind of {path.name!r} is {kind!r}: store 'image' or 'signal', or leave it out."
+        )
     return kind
 
 
@@ -237,14 +275,18 @@ def _pairs(members: dict[str, _Member], path: Path) -> dict[Split, tuple[_Member
             continue
         if x is None or y is None:
             lacks = f"x{suffix}" if x is None else f"y{suffix}"
-            raise DatasetFormatError(f"{str(path)!r} lacks {lacks!r}: store samples as x{suffix}, labels as y{suffix}.")
+            raise DatasetFormatError(
+                f"{str(path)!r} lacks {lacks!r}: store samples as x{suffix}, labels as y{suffix}."
+            )
         if split in pairs:
             raise DatasetFormatError(
                 f"{str(path)!r} gives the {split} split twice, once as x{suffix}: keep one of them."
             )
         pairs[split] = x, y
     if "train" not in pairs:
-        raise DatasetFormatError(f"{str(path)!r} has no training samples: store x and y, or x_train and y_train.")
+        raise DatasetFormatError(
+            f"{str(path)!r} has no training samples: store x and y, or x_train and y_train."
+        )
     first = pairs["train"][0]
     for x, y in pairs.values():
         if len(x.shape) not in (2, 3, 4) or 0 in x.shape[1:]:
@@ -254,7 +296,8 @@ def _pairs(members: dict[str, _Member], path: Path) -> dict[Split, tuple[_Member
             )
         if y.shape and y.shape[0] != x.shape[0]:
             raise DatasetFormatError(
-                f"{x.what} has {x.shape[0]} samples but {y.what} has {y.shape[0]}: give one label per sample."
+                f"{x.what} has {x.shape[0]} samples but {y.what} has {y.shape[0]}: give one label "
+                f"per sample."
             )
         if x.shape[1:] != first.shape[1:]:
             raise DatasetFormatError(
@@ -264,7 +307,9 @@ def _pairs(members: dict[str, _Member], path: Path) -> dict[Split, tuple[_Member
     return pairs
 
 
-def _with_channels(x: np.ndarray, kind: str | None, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _with_channels(
+    x: np.ndarray, kind: str | None, what: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Brings x to N x C x H x W or N x C x L; the note says how an ambiguous shape was read."""
     allowed = {2: ("signal",), 3: KINDS, 4: ("image",)}[x.ndim]
     if kind is not None and kind not in allowed:
@@ -276,25 +321,40 @@ def _with_channels(x: np.ndarray, kind: str | None, what: str) -> tuple[np.ndarr
         return x[:, None], ()
     if x.ndim == 4:
         _, first, height, last = x.shape
-        if kind is None and last in COLOUR_CHANNELS and first not in COLOUR_CHANNELS and min(first, height) >= 8:
+        if (
+            kind is None
+            and last in COLOUR_CHANNELS
+            and first not in COLOUR_CHANNELS
+            and min(first, height) >= 8
+        ):
             raise DatasetFormatError(
                 f"{what} has shape {shape_text(x.shape)}, which looks like channels last: "
-                "store x.transpose(0, 3, 1, 2), or add kind='image' to the file if it is N x C x H x W."
+                "store x.transpose(0, 3, 1, 2), or add kind='image' to the file if it is N x C x H "
+                "x W."
             )
         return x, ()
     shorter, longer = sorted(x.shape[1:])
-    if kind == "image" or (kind is None and shorter >= IMAGE_MIN_SIZE and longer <= IMAGE_MAX_ASPECT * shorter):
+    if kind == "image" or (
+        kind is None and shorter >= IMAGE_MIN_SIZE and longer <= IMAGE_MAX_ASPECT * shorter
+    ):
         return x[:, None], _read_as("images of one channel, N x H x W", "signal", kind, what)
     if kind is None and x.shape[1] > x.shape[2] and x.shape[1] >= 8:
         raise DatasetFormatError(
-            f"{what} has shape {shape_text(x.shape)}, which looks like signals with channels last: store "
+            f"{what} has shape {shape_text(x.shape)}, which looks like signals with channels last: "
+            f"store "
             "x.transpose(0, 2, 1), or add kind='signal' to the file if it is N x C x L."
         )
     return x, _read_as("signals, N x C x L", "image", kind, what)
 
 
 def _read_as(reading: str, other: str, kind: str | None, what: str) -> tuple[str, ...]:
-    return () if kind else (f"{what} was read as {reading}; add kind={other!r} to the file to read it otherwise.",)
+    return (
+        ()
+        if kind
+        else (
+            f"{what} was read as {reading}; add kind={other!r} to the file to read it otherwise.",
+        )
+    )
 
 
 def _stored(x: np.ndarray) -> str:

@@ -28,11 +28,12 @@ class _Header:
 
 
 def read_wavs(entries: Sequence[Entry], where: str) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """Decodes WAV files to N x C x L float32, in units of full scale (-1 to 1 for integer formats).
+    """Decodes WAV files to N x C x L float32, in units of full scale (-1 to 1 for integer
+    formats).
 
-    Files of another length than the median one (which is the most common one wherever most files share a length) are
-    cut at their end, or padded there with zeros. Sample rates and channel counts must agree: nothing is resampled or
-    mixed.
+    Files of another length than the median one (which is the most common one wherever most files
+    share a length) are cut at their end, or padded there with zeros. Sample rates and channel
+    counts must agree: nothing is resampled or mixed.
 
     Args:
         entries: WAV files.
@@ -42,20 +43,22 @@ def read_wavs(entries: Sequence[Entry], where: str) -> tuple[np.ndarray, int, tu
         The array, the sample rate in Hz, and notes on what was changed.
 
     Raises:
-        DatasetFormatError: a damaged or empty file, different sample rates or channel counts, NaN or infinite values,
-            or more than the size limit.
+        DatasetFormatError: a damaged or empty file, different sample rates or channel counts, NaN
+            or infinite values, or more than the size limit.
     """
     headers = [_header(entry, where) for entry in entries]
     first = headers[0]
     for entry, header in zip(entries, headers, strict=True):
         if header.rate_hz != first.rate_hz:
             raise DatasetFormatError(
-                f"{entry.path!r} in {where} has a sample rate of {header.rate_hz} Hz but {entries[0].path!r} of "
+                f"{entry.path!r} in {where} has a sample rate of {header.rate_hz} Hz but "
+                f"{entries[0].path!r} of "
                 f"{first.rate_hz} Hz: resample them to one rate."
             )
         if header.num_channels != first.num_channels:
             raise DatasetFormatError(
-                f"{entry.path!r} in {where} has {header.num_channels} channel(s) but {entries[0].path!r} has "
+                f"{entry.path!r} in {where} has {header.num_channels} channel(s) but "
+                f"{entries[0].path!r} has "
                 f"{first.num_channels}: convert all to the same number."
             )
     length = statistics.median_low(header.num_frames for header in headers)
@@ -68,7 +71,8 @@ def read_wavs(entries: Sequence[Entry], where: str) -> tuple[np.ndarray, int, tu
 
     num_changed = sum(header.num_frames != length for header in headers)
     notes = (
-        f"{num_changed} of {len(headers)} WAV files were cut or padded with zeros at their end to {length} samples, "
+        f"{num_changed} of {len(headers)} WAV files were cut or padded with zeros at their end to "
+        f"{length} samples, "
         "the median length.",
     )
     return x, first.rate_hz, notes if num_changed else ()
@@ -90,7 +94,10 @@ def _header(entry: Entry, where: str) -> _Header:
         raise _damaged(entry, where, "it holds no samples")
     # libsndfile reads a truncated file as a shorter one.
     announced = int.from_bytes(content[4:8], "little")
-    if content[:4] == b"RIFF" and len(content) + RIFF_SLACK_BYTES < announced + 8 < UNKNOWN_RIFF_BYTES:
+    if (
+        content[:4] == b"RIFF"
+        and len(content) + RIFF_SLACK_BYTES < announced + 8 < UNKNOWN_RIFF_BYTES
+    ):
         raise _damaged(entry, where, f"it is cut short: {len(content)} of {announced + 8} bytes")
     return header
 

@@ -1,4 +1,6 @@
-"""Random variants of a batch that keep its labels true. Images are not flipped: a mirrored digit is another sign."""
+"""Random variants of a batch that keep its labels true. Images are not flipped: a mirrored digit
+is another sign.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
         generator: on the CPU, so that the same seed draws the same variants on every device.
 
     Returns:
-        The same shape. Images are shifted by up to 1/8 of each side, which is a random crop after padding by the
-        border; signals by up to 1/16 of their length, scaled by 0.9 to 1.1, with noise of 0.05 standard deviations.
+        The same shape. Images are shifted by up to 1/8 of each side, which is a random crop after
+        padding by the border; signals by up to 1/16 of their length, scaled by 0.9 to 1.1, with
+        noise of 0.05 standard deviations.
     """
     if x.ndim == 4:
         return shift_images(x, IMAGE_SHIFT, generator)
@@ -31,17 +34,25 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shift_images(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """(N, C, H, W), each image moved by up to `share` of its sides; the border is repeated into the gap."""
+    """(N, C, H, W), each image moved by up to `share` of its sides; the border is repeated into
+    the gap.
+    """
     num, _, height, width = x.shape
     rows = _shifted(num, height, share, generator).to(x.device)
     columns = _shifted(num, width, share, generator).to(x.device)
     sample = torch.arange(num, device=x.device)
     # Advanced indices around a slice put their dimensions in front: (N, H, W, C).
-    return x[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return (
+        x[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
 
 
 def shift_signals(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """(N, C, L), each signal moved by up to `share` of its length; the border is repeated into the gap."""
+    """(N, C, L), each signal moved by up to `share` of its length; the border is repeated into the
+    gap.
+    """
     positions = _shifted(len(x), x.shape[2], share, generator).to(x.device)
     return x.gather(2, positions[:, None, :].expand(x.shape))
 

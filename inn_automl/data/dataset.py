@@ -20,22 +20,29 @@ class Dataset:
 
     Attributes:
         name: of the built-in dataset, or the file or folder name without its suffix.
-        x: (N, C, H, W) images or (N, C, L) signals, uint8 or float32: the raw values of the dataset.
-        y: of classification (N,) int64, index into `classes`; of regression (N, K) float32; of super-resolution
-            (N, C, s H, s W), of x's type.
-        classes: names in the order of the logits, as the dataset has them: by number where all are integers, by code
-            point otherwise; empty for other tasks.
-        train: int64 sample indices, in a seeded random order, so that any first n of them are a fair sample.
+        x: (N, C, H, W) images or (N, C, L) signals, uint8 or float32: the raw values of the
+            dataset.
+        y: of classification (N,) int64, index into `classes`; of regression (N, K) float32; of
+            super-resolution (N, C, s H, s W), of x's type.
+        classes: names in the order of the logits, as the dataset has them: by number where all are
+            integers, by code point otherwise; empty for other tasks.
+        train: int64 sample indices, in a seeded random order, so that any first n of them are a
+            fair sample.
         validation: the same, for the search.
-        test: the same, for the accuracy that is reported. The three are disjoint and cover all samples.
+        test: the same, for the accuracy that is reported. The three are disjoint and cover all
+            samples.
         mean: (C,) float32, of the training split's raw values.
         std: (C,) float32, likewise; 1 for a channel that is constant.
-        fingerprint: SHA-256 of x, y, classes and splits, whatever the name and the order within a split.
+        fingerprint: SHA-256 of x, y, classes and splits, whatever the name and the order within a
+            split.
         task: what is to be made of a sample.
-        target_statistics: mean and standard deviation, float32, that targets are standardized by: (K,) of the training
-            targets of a regression, (C,) the inputs' own of super-resolution; None for classification.
-        peak: of super-resolution: 255 for bytes, the range of the training targets for other numbers.
-        notes: one sentence for each thing that loading decided or changed, e.g. that images were resized.
+        target_statistics: mean and standard deviation, float32, that targets are standardized by:
+            (K,) of the training targets of a regression, (C,) the inputs' own of super-resolution;
+            None for classification.
+        peak: of super-resolution: 255 for bytes, the range of the training targets for other
+            numbers.
+        notes: one sentence for each thing that loading decided or changed, e.g. that images were
+            resized.
         sample_rate_hz: of audio; None for anything else.
     """
 
@@ -113,9 +120,11 @@ def assemble(name: str, samples: Samples, *, seed: int) -> Dataset:
         seed: of the splits; the same samples and seed give the same splits on every machine.
 
     Raises:
-        DatasetFormatError: a class of the validation or test split that the training split does not have; targets that
-            are all the same; images of a pair whose sizes do not go together.
-        DatasetTooSmallError: one class only, a class with fewer samples than the splits need, or an empty split.
+        DatasetFormatError: a class of the validation or test split that the training split does
+            not have; targets that are all the same; images of a pair whose sizes do not go
+            together.
+        DatasetTooSmallError: one class only, a class with fewer samples than the splits need, or
+            an empty split.
     """
     task: Task = "classification"
     if samples.targets is None:
@@ -150,7 +159,9 @@ def assemble(name: str, samples: Samples, *, seed: int) -> Dataset:
 
 
 def scale_of(small: tuple[int, ...], large: tuple[int, ...]) -> int | None:
-    """How many times larger the second of two (height, width) is: an integer of at least 2; None if none."""
+    """How many times larger the second of two (height, width) is: an integer of at least 2; None
+    if none.
+    """
     scale = large[0] // max(1, small[0])
     return scale if scale >= 2 and tuple(scale * side for side in small) == tuple(large) else None
 
@@ -165,18 +176,25 @@ def _number_classes(name: str, samples: Samples) -> tuple[tuple[str, ...], np.nd
             unknown = {str(label) for label in samples.labels[samples.given[split]]} - set(classes)
             if unknown:
                 raise DatasetFormatError(
-                    f"the {split} split of {name!r} has the class {min(unknown)!r}, which the training split lacks: "
+                    f"the {split} split of {name!r} has the class {min(unknown)!r}, which the "
+                    f"training split lacks: "
                     "add training samples of it or remove it."
                 )
     if len(classes) < 2:
         have = f"one class only, {classes[0]!r}" if classes else "no training samples"
-        raise DatasetTooSmallError(f"{name!r} has {have}: a classifier needs samples of at least two classes.")
+        raise DatasetTooSmallError(
+            f"{name!r} has {have}: a classifier needs samples of at least two classes."
+        )
     index = {label: i for i, label in enumerate(classes)}
     return classes, np.array([index[str(label)] for label in found], np.int64)[positions]
 
 
-def _target_statistics(name: str, y: np.ndarray, splits: dict[Split, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each target over the training split; refuses what R² is not defined for."""
+def _target_statistics(
+    name: str, y: np.ndarray, splits: dict[Split, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each target over the training split; refuses what R² is not
+    defined for.
+    """
     for split in SPLITS:
         values = y[splits[split]].astype(np.float64)
         if len(values) < 2:
@@ -184,11 +202,14 @@ def _target_statistics(name: str, y: np.ndarray, splits: dict[Split, np.ndarray]
                 f"the {split} split of {name!r} has 1 sample, but R² needs at least 2: add samples."
             )
         mean, std = values.mean(axis=0), values.std(axis=0)
-        constant = std <= np.maximum(np.abs(mean) * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
+        constant = std <= np.maximum(
+            np.abs(mean) * np.finfo(np.float32).eps, np.finfo(np.float32).tiny
+        )
         if constant.any():
             column = int(np.argmax(constant))
             raise DatasetFormatError(
-                f"target {column} of {name!r} is {values[0, column]:g} for all samples of the {split} split: there is "
+                f"target {column} of {name!r} is {values[0, column]:g} for all samples of the "
+                f"{split} split: there is "
                 "nothing to learn in it; leave that target out, or add samples that differ."
             )
     values = y[np.sort(splits["train"])].astype(np.float64)
@@ -199,19 +220,25 @@ def _peak(name: str, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> float:
     """What PSNR counts as the whole range of values; refuses images that do not go together."""
     if y.shape[1] != x.shape[1] or scale_of(x.shape[2:], y.shape[2:]) is None:
         raise DatasetFormatError(
-            f"the images of {name!r} are {shape_text(x.shape[1:])} and their targets {shape_text(y.shape[1:])}: give "
-            "targets of as many channels whose height and width are 2, 3 or more times those of the images."
+            f"the images of {name!r} are {shape_text(x.shape[1:])} and their targets "
+            f"{shape_text(y.shape[1:])}: give "
+            "targets of as many channels whose height and width are 2, 3 or more times those of "
+            "the images."
         )
     if y.dtype == np.uint8:
         return 255.0
     peak = float(y[train].max()) - float(y[train].min())
     if peak <= 0:
-        raise DatasetFormatError(f"the target images of {name!r} hold one value only: there is nothing to learn.")
+        raise DatasetFormatError(
+            f"the target images of {name!r} hold one value only: there is nothing to learn."
+        )
     return peak
 
 
 def _channel_statistics(x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel over the samples `train`, in two passes of float64."""
+    """Mean and standard deviation of each channel over the samples `train`, in two passes of
+    float64.
+    """
     num_values = len(train) * int(np.prod(x.shape[2:]))
     order = np.sort(train)  # memory order, and sums that do not depend on the seed's order
     flat = x.reshape(len(x), x.shape[1], -1)
@@ -223,17 +250,22 @@ def _channel_statistics(x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, n
     for block in blocks(flat[: len(order)]):
         variance += np.square(flat[order[block]] - mean[:, None]).sum(axis=(0, 2))
     std = np.sqrt(variance / num_values)
-    # Below the resolution of float32 a deviation is rounding, and dividing by it would blow rounding up.
+    # Below the resolution of float32 a deviation is rounding, and dividing by it would blow
+    # rounding up.
     constant = std <= np.maximum(np.abs(mean) * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
     return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
 
 
-def _fingerprint(x: np.ndarray, y: np.ndarray, classes: tuple[str, ...], splits: dict[Split, np.ndarray]) -> str:
+def _fingerprint(
+    x: np.ndarray, y: np.ndarray, classes: tuple[str, ...], splits: dict[Split, np.ndarray]
+) -> str:
     digest = hashlib.sha256()
     parts: dict[str, np.ndarray] = {"x": x, "y": y}
     parts.update((split, np.sort(indices)) for split, indices in splits.items())
     for key, array in parts.items():
         digest.update(f"{key}:{array.dtype}:{array.shape};".encode())
-        digest.update(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).data)
+        digest.update(
+            np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).data
+        )
     digest.update(repr(classes).encode())
     return digest.hexdigest()

@@ -15,7 +15,9 @@ from inn_automl.data.samples import bytes_text, composed
 Parts = tuple[str, ...]
 
 MAX_DEPTH = 8
-"""Folders inside of folders. A wrapping folder, a split and a class are three; links that turn in circles end here."""
+"""Folders inside of folders. A wrapping folder, a split and a class are three; links that turn in
+circles end here.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def list_folder(path: Path) -> Listing:
     """The files below a folder. Links are followed: a user's own folder may be made of them.
 
     Raises:
-        DatasetFormatError: a folder that cannot be listed, more files than the limit, or folders nested without end.
+        DatasetFormatError: a folder that cannot be listed, more files than the limit, or folders
+            nested without end.
     """
     where = repr(str(path))
     files: list[Entry] = []
@@ -63,22 +66,29 @@ def list_folder(path: Path) -> Listing:
             with os.scandir(folder) as found:
                 items = [(item.name, item.is_dir(), item.is_file()) for item in found]
         except OSError as error:
-            raise DatasetFormatError(f"{str(folder)!r} cannot be read ({error.strerror}): make it readable.") from None
+            raise DatasetFormatError(
+                f"{str(folder)!r} cannot be read ({error.strerror}): make it readable."
+            ) from None
         for name, is_folder, is_file in items:
             parts = (*above, composed(name))
             if is_folder:
                 if len(parts) > MAX_DEPTH:
                     raise DatasetFormatError(
-                        f"{where} nests folders deeper than {MAX_DEPTH}, at {'/'.join(parts)!r}: flatten them."
+                        f"{where} nests folders deeper than {MAX_DEPTH}, at {'/'.join(parts)!r}: "
+                        f"flatten them."
                     )
                 folders.append(parts)
                 unread.append((folder / name, parts))
             elif is_file:
                 files.append(Entry(parts, partial(_read_file, folder / name, where)))
             else:
-                raise DatasetFormatError(f"{str(folder / name)!r} is a broken link or no plain file: remove it.")
+                raise DatasetFormatError(
+                    f"{str(folder / name)!r} is a broken link or no plain file: remove it."
+                )
         if len(files) + len(folders) > limits.MAX_FILES:
-            raise DatasetFormatError(f"{where} holds more files than the limit of {limits.MAX_FILES:,}: use fewer.")
+            raise DatasetFormatError(
+                f"{where} holds more files than the limit of {limits.MAX_FILES:,}: use fewer."
+            )
     return Listing(tuple(files), tuple(folders), where)
 
 
@@ -86,7 +96,8 @@ def check_file_size(num_bytes: int, name: str, where: str) -> None:
     """Raises DatasetFormatError for a file that is larger than the limit."""
     if num_bytes > limits.MAX_FILE_BYTES:
         raise DatasetFormatError(
-            f"{name!r} in {where} is larger than the limit of {bytes_text(limits.MAX_FILE_BYTES)} a file: "
+            f"{name!r} in {where} is larger than the limit of {bytes_text(limits.MAX_FILE_BYTES)} "
+            f"a file: "
             "shrink or remove it."
         )
 
@@ -96,4 +107,6 @@ def _read_file(path: Path, where: str) -> bytes:
         check_file_size(path.stat().st_size, path.name, where)
         return path.read_bytes()
     except OSError as error:
-        raise DatasetFormatError(f"{str(path)!r} cannot be read ({error.strerror}): make it readable.") from None
+        raise DatasetFormatError(
+            f"{str(path)!r} cannot be read ({error.strerror}): make it readable."
+        ) from None

@@ -28,24 +28,30 @@ SPLIT_OF_FOLDER: dict[str, Split] = {
     "testing": "test",
 }
 LEFT_BY_SYSTEMS = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
-"""Files and folders that operating systems add; ignored, as is everything whose name starts with a dot."""
+"""Files and folders that operating systems add; ignored, as is everything whose name starts with a
+dot.
+"""
 
 
 def load_folder(path: Path) -> Samples:
-    """Reads a folder of class folders, which hold PNG or JPEG images, or WAV files; or of pairs of images.
+    """Reads a folder of class folders, which hold PNG or JPEG images, or WAV files; or of pairs of
+    images.
 
     - `cats/1.png`, `dogs/2.png`, ...: the folders are the classes.
-    - `train/cats/1.png`, `val/cats/9.png`, `test/...`: with given splits (training, valid, validation, testing do as
-      well), in any case of letters. One folder around all of it is accepted.
-    - `input/1.png` and `target/1.png`, or `train/input/1.png` and so on: pairs for super-resolution, see
-      `pairs.load_pairs`. Classes of these two names, with no others, cannot be told from pairs.
+    - `train/cats/1.png`, `val/cats/9.png`, `test/...`: with given splits (training, valid,
+      validation, testing do as well), in any case of letters. One folder around all of it is
+      accepted.
+    - `input/1.png` and `target/1.png`, or `train/input/1.png` and so on: pairs for
+      super-resolution, see `pairs.load_pairs`. Classes of these two names, with no others, cannot
+      be told from pairs.
     - Files other than images or audio may lie beside class folders (a README), not in them.
 
-    How images and audio of unequal size are brought together: `images.read_images`, `audio.read_wavs`.
+    How images and audio of unequal size are brought together: `images.read_images`,
+    `audio.read_wavs`.
 
     Raises:
-        DatasetFormatError: no images or audio, or both; folders that do not fit the above; a file that cannot be
-            read or does not agree with the others.
+        DatasetFormatError: no images or audio, or both; folders that do not fit the above; a file
+            that cannot be read or does not agree with the others.
     """
     return _load(list_folder(path))
 
@@ -71,17 +77,21 @@ class _Place:
 
 
 def _load(listing: Listing) -> Samples:
-    files = sorted((file for file in listing.files if not _is_ignored(file.parts)), key=lambda file: file.parts)
+    files = sorted(
+        (file for file in listing.files if not _is_ignored(file.parts)), key=lambda file: file.parts
+    )
     media = [file for file in files if file.suffix in IMAGE_SUFFIXES | AUDIO_SUFFIXES]
     if not media:
         raise DatasetFormatError(
-            f"{listing.where} holds no PNG, JPEG or WAV files: give a folder for each class with its files in it."
+            f"{listing.where} holds no PNG, JPEG or WAV files: give a folder for each class with "
+            f"its files in it."
         )
     images = [file for file in media if file.suffix in IMAGE_SUFFIXES]
     if images and len(images) < len(media):
         sound = next(file for file in media if file.suffix in AUDIO_SUFFIXES)
         raise DatasetFormatError(
-            f"{listing.where} mixes images ({images[0].path!r}) and WAV files ({sound.path!r}): keep one kind."
+            f"{listing.where} mixes images ({images[0].path!r}) and WAV files ({sound.path!r}): "
+            f"keep one kind."
         )
     folders = {parts for parts in listing.folders if not _is_ignored(parts)}
     folders |= {file.parts[:depth] for file in files for depth in range(1, len(file.parts))}
@@ -111,14 +121,20 @@ def _load(listing: Listing) -> Samples:
     )
 
 
-def _pairs(images: Sequence[Entry], folders: set[Parts], where: str) -> tuple[dict[Split, Sequence[Entry]], int] | None:
-    """Images of each split, and where in their paths `input` or `target` stands; None where these are not pairs."""
+def _pairs(
+    images: Sequence[Entry], folders: set[Parts], where: str
+) -> tuple[dict[Split, Sequence[Entry]], int] | None:
+    """Images of each split, and where in their paths `input` or `target` stands; None where these
+    are not pairs.
+    """
     top = _wrapping(images, folders) if images else 0
     inside = {parts[top:] for parts in folders if len(parts) > top}
     tops = {parts[0] for parts in inside}
     if are_pairs(tops):
         return {"train": images}, top
-    sides = {name: {parts[1] for parts in inside if len(parts) > 1 and parts[0] == name} for name in tops}
+    sides = {
+        name: {parts[1] for parts in inside if len(parts) > 1 and parts[0] == name} for name in tops
+    }
     if not tops or not all(are_pairs(names) for names in sides.values()):
         return None
     splits = _split_folders(tops, images, top, where)
@@ -144,10 +160,13 @@ def _arrange(
     places = []
     for file in media:
         if len(file.parts) <= depth:
-            raise DatasetFormatError(f"{file.path!r} in {where} lies in no class folder: put it into one.")
+            raise DatasetFormatError(
+                f"{file.path!r} in {where} lies in no class folder: put it into one."
+            )
         if len(file.parts) > depth + 1:
             raise DatasetFormatError(
-                f"{file.path!r} in {where} lies in nested class folders: put all files of a class into one folder, "
+                f"{file.path!r} in {where} lies in nested class folders: put all files of a class "
+                f"into one folder, "
                 "directly below the dataset or its train, validation and test folders."
             )
         split: Split = splits[file.parts[top]] if splits else "train"
@@ -161,11 +180,17 @@ def _arrange(
                 f"{file.path!r} in {where} is not a PNG, JPEG or WAV file: "
                 "convert it, or move it out of the class folder."
             )
-    notes = (f"{len(others)} files beside the class folders were ignored, e.g. {others[0].path!r}.",) if others else ()
+    notes = (
+        (f"{len(others)} files beside the class folders were ignored, e.g. {others[0].path!r}.",)
+        if others
+        else ()
+    )
 
     trained = {place.class_name for place in places if place.split == "train"}
     declared = {
-        parts[-1] for parts in inside if len(parts) == depth - top and (not splits or splits[parts[0]] == "train")
+        parts[-1]
+        for parts in inside
+        if len(parts) == depth - top and (not splits or splits[parts[0]] == "train")
     }
     return places, frozenset(declared - trained), notes
 
@@ -177,7 +202,9 @@ def _wrapping(media: Sequence[Entry], folders: set[Parts]) -> int:
     return int(len(tops) == 1 and deep and tops.isdisjoint(_named_like_splits(tops)))
 
 
-def _split_folders(names: set[str], media: Sequence[Entry], top: int, where: str) -> dict[str, Split]:
+def _split_folders(
+    names: set[str], media: Sequence[Entry], top: int, where: str
+) -> dict[str, Split]:
     """Which folder holds which split; empty where the folders are classes."""
     named = _named_like_splits(names)
     holds_folders = {file.parts[top] for file in media if len(file.parts) > top + 2}
@@ -192,10 +219,14 @@ def _split_folders(names: set[str], media: Sequence[Entry], top: int, where: str
     for name in sorted(named):
         split = SPLIT_OF_FOLDER[name.casefold()]
         if split in splits.values():
-            raise DatasetFormatError(f"{where} has two folders for the {split} split, one of them {name!r}: keep one.")
+            raise DatasetFormatError(
+                f"{where} has two folders for the {split} split, one of them {name!r}: keep one."
+            )
         splits[name] = split
     if "train" not in splits.values():
-        raise DatasetFormatError(f"{where} has the split {min(named)!r} but no train folder: add one.")
+        raise DatasetFormatError(
+            f"{where} has the split {min(named)!r} but no train folder: add one."
+        )
     return splits
 
 

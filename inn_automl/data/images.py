@@ -41,9 +41,10 @@ class _Header:
 def read_images(entries: Sequence[Entry], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Decodes images to N x C x H x W, with C = 1 (greyscale) or 3 (RGB).
 
-    - Images of another size than the most common one (the larger of two that are equally common) are resized to it,
-      bilinearly with antialiasing; their aspect may change.
-    - Alpha is dropped: colours stay as stored. Palette and CMYK images become RGB; black and white ones 0 and 255.
+    - Images of another size than the most common one (the larger of two that are equally common)
+      are resized to it, bilinearly with antialiasing; their aspect may change.
+    - Alpha is dropped: colours stay as stored. Palette and CMYK images become RGB; black and white
+      ones 0 and 255.
     - Greyscale of 16 bits keeps its values and becomes float32; everything else is uint8.
     - JPEGs are turned upright as their EXIF orientation says.
 
@@ -55,7 +56,8 @@ def read_images(entries: Sequence[Entry], where: str) -> tuple[np.ndarray, tuple
         The array and notes on what was changed.
 
     Raises:
-        DatasetFormatError: a damaged image, different channel counts or bit depths, or a size beyond the limits.
+        DatasetFormatError: a damaged image, different channel counts or bit depths, or a size
+            beyond the limits.
     """
     with warnings.catch_warnings():
         # Pillow warns of harmless faults in metadata; what cannot be decoded raises.
@@ -138,7 +140,11 @@ def _raise_damaged(entry: Entry, where: str, error: Exception) -> NoReturn:
     from PIL import UnidentifiedImageError
 
     # Pillow's own message for this one is the address of a buffer.
-    reason = "its content is neither" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+    reason = (
+        "its content is neither"
+        if isinstance(error, UnidentifiedImageError)
+        else " ".join(str(error).split())
+    )
     raise DatasetFormatError(
         f"{entry.path!r} in {where} cannot be read as a PNG or JPEG image "
         f"({reason or type(error).__name__:.120}): replace or remove it."
@@ -174,12 +180,14 @@ def _check_agreement(entries: Sequence[Entry], headers: Sequence[_Header], where
     for entry, header in zip(entries, headers, strict=True):
         if header.channels != first.channels:
             raise DatasetFormatError(
-                f"{entry.path!r} in {where} has {header.channels} channel(s) but {entries[0].path!r} has "
+                f"{entry.path!r} in {where} has {header.channels} channel(s) but "
+                f"{entries[0].path!r} has "
                 f"{first.channels}: convert all images to greyscale or all to RGB."
             )
         if header.is_deep != first.is_deep:
             raise DatasetFormatError(
-                f"{where} mixes images of 8 and 16 bits, e.g. {entries[0].path!r} and {entry.path!r}: "
+                f"{where} mixes images of 8 and 16 bits, e.g. {entries[0].path!r} and "
+                f"{entry.path!r}: "
                 "convert them to one depth."
             )
 
@@ -191,7 +199,8 @@ def _notes(headers: Sequence[_Header], num_common: int, height: int, width: int)
     notes = []
     if num_common < total:
         notes.append(
-            f"{total - num_common} of {total} images were resized to {height} x {width} (height x width), "
+            f"{total - num_common} of {total} images were resized to {height} x {width} (height x "
+            f"width), "
             "the most common size."
         )
     if num_alpha:

@@ -9,7 +9,9 @@ GIB = 2**30
 MIB = 2**20
 
 MAX_DATASET_BYTES = 4 * GIB
-"""All samples of a dataset as they lie in memory (uint8 or float32); also the arrays of an .npz file as stored."""
+"""All samples of a dataset as they lie in memory (uint8 or float32); also the arrays of an .npz
+file as stored.
+"""
 
 MAX_FILES = 500_000
 """Files and folders of a folder or an archive."""
@@ -21,10 +23,14 @@ MAX_EXPANDED_BYTES = 8 * GIB
 """All files of a ZIP archive together, expanded."""
 
 MAX_RATIO = 100
-"""Expanded size of a ZIP archive over its own size. Images hardly compress and audio seldom more than tenfold."""
+"""Expanded size of a ZIP archive over its own size. Images hardly compress and audio seldom more
+than tenfold.
+"""
 
 RATIO_FREE_BYTES = 64 * MIB
-"""Archives that expand to less than this may have any ratio: a few seconds of silence compress a thousandfold."""
+"""Archives that expand to less than this may have any ratio: a few seconds of silence compress a
+thousandfold.
+"""
 
 MAX_IMAGE_PIXELS = 2**26
 """Height times width of one image, checked before it is decoded (8,192 x 8,192)."""

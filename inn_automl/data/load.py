@@ -21,11 +21,12 @@ def load_dataset(source: str | os.PathLike[str], *, seed: int = 0) -> Dataset:
 
     - `"digits"`, `"mnist5k"`, `"mnist1d"` (write `./digits` for a folder of such a name);
     - an `.npz` file with x and y, or x_train, y_train and so on: see `arrays.load_npz`;
-    - a folder, or a `.zip` of one, that holds a folder for each class with PNG or JPEG images, or with WAV files:
-      see `folders.load_folder`.
+    - a folder, or a `.zip` of one, that holds a folder for each class with PNG or JPEG images, or
+      with WAV files: see `folders.load_folder`.
 
-    Splits that the source does not give are taken from its training samples, 15 % of every class for each of validation
-    and test: 70/15/15 when neither is given. The limits on size are in `inn_automl.data.limits`.
+    Splits that the source does not give are taken from its training samples, 15 % of every class
+    for each of validation and test: 70/15/15 when neither is given. The limits on size are in
+    `inn_automl.data.limits`.
 
     Args:
         seed: of the splits. The same source and seed give the same splits on every machine.
@@ -50,7 +51,8 @@ def load_dataset(source: str | os.PathLike[str], *, seed: int = 0) -> Dataset:
     if suffix == ".zip":
         return assemble(name, load_archive(path), seed=seed)
     raise DatasetFormatError(
-        f"{source!r} is no kind of dataset that can be read: give an .npz file, or a folder or .zip of class folders."
+        f"{source!r} is no kind of dataset that can be read: give an .npz file, or a folder or "
+        f".zip of class folders."
     )
 
 
@@ -59,10 +61,12 @@ def _existing(source: str) -> Path:
         path = Path(source).expanduser()
         found = path.stat() if source.strip() else None
     except (FileNotFoundError, NotADirectoryError, ValueError, RuntimeError):
-        found = None  # ValueError: a null byte in the name; RuntimeError: the home of an unknown user
+        # ValueError: a null byte in the name; RuntimeError: the home of an unknown user
+        found = None
     except OSError as error:
         raise DatasetFormatError(
-            f"the dataset {source!r:.200} cannot be read ({error.strerror}): give a path that can be."
+            f"the dataset {source!r:.200} cannot be read ({error.strerror}): give a path that can "
+            f"be."
         ) from None
     if found is None:
         nearest = difflib.get_close_matches(source.casefold(), BUILTINS, n=1, cutoff=0.5)
@@ -70,8 +74,11 @@ def _existing(source: str) -> Path:
         if nearest:
             remedy = f"did you mean {nearest[0]!r}? Otherwise {remedy}"
         raise DatasetNotFoundError(
-            f"there is no file or folder at {source!r:.200} and no built-in dataset of that name: {remedy}."
+            f"there is no file or folder at {source!r:.200} and no built-in dataset of that name: "
+            f"{remedy}."
         )
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise DatasetFormatError(f"{source!r} is neither a file nor a folder: give an .npz file, a folder or a .zip.")
+        raise DatasetFormatError(
+            f"{source!r} is neither a file nor a folder: give an .npz file, a folder or a .zip."
+        )
     return path

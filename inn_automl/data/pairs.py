@@ -1,4 +1,6 @@
-"""Paired images from folders, or ZIP archives of them, for super-resolution: a folder of inputs and one of targets."""
+"""Paired images from folders, or ZIP archives of them, for super-resolution: a folder of inputs
+and one of targets.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,15 @@ INPUT, TARGET = "input", "target"
 
 
 def are_pairs(names: set[str]) -> bool:
-    """Whether folders of these names hold the two sides of pairs: both are there, in any case of letters, alone."""
+    """Whether folders of these names hold the two sides of pairs: both are there, in any case of
+    letters, alone.
+    """
     return {name.casefold() for name in names} == {INPUT, TARGET}
 
 
 def load_pairs(files: Mapping[Split, Sequence[Entry]], top: int, where: str) -> Samples:
-    """Reads pairs of images of the same name; files lie directly in the folders `input` and `target`.
+    """Reads pairs of images of the same name; files lie directly in the folders `input` and
+    `target`.
 
     Args:
         files: images by split.
@@ -29,8 +34,9 @@ def load_pairs(files: Mapping[Split, Sequence[Entry]], top: int, where: str) -> 
         where: what messages call the dataset.
 
     Raises:
-        DatasetFormatError: an image without its partner, or nested deeper; a pair whose target is not an integer times
-            as large, at least twice; pairs of different sizes, scales, channels or depths; a damaged image.
+        DatasetFormatError: an image without its partner, or nested deeper; a pair whose target is
+            not an integer times as large, at least twice; pairs of different sizes, scales,
+            channels or depths; a damaged image.
     """
     pairs: list[tuple[Entry, Entry]] = []
     given: dict[Split, np.ndarray] = {}
@@ -44,8 +50,10 @@ def load_pairs(files: Mapping[Split, Sequence[Entry]], top: int, where: str) -> 
     if inputs.shape[1] != targets.shape[1] or inputs.dtype != targets.dtype:
         small, large = pairs[0]
         raise DatasetFormatError(
-            f"{small.path!r} in {where} has {inputs.shape[1]} channel(s) of {inputs.dtype} but its target "
-            f"{large.path!r} {targets.shape[1]} of {targets.dtype}: save both in one mode and depth."
+            f"{small.path!r} in {where} has {inputs.shape[1]} channel(s) of {inputs.dtype} but its "
+            f"target "
+            f"{large.path!r} {targets.shape[1]} of {targets.dtype}: save both in one mode and "
+            f"depth."
         )
     return Samples(x=inputs, labels=None, targets=targets, given=given, notes=(*notes, *more))
 
@@ -58,11 +66,13 @@ def _matched(entries: Sequence[Entry], top: int, where: str) -> list[tuple[Entry
         stem = entry.parts[-1].rpartition(".")[0]
         if len(entry.parts) != top + 2:
             raise DatasetFormatError(
-                f"{entry.path!r} in {where} lies in a folder of its own: put images directly into {INPUT} and {TARGET}."
+                f"{entry.path!r} in {where} lies in a folder of its own: put images directly into "
+                f"{INPUT} and {TARGET}."
             )
         if stem in side:
             raise DatasetFormatError(
-                f"{side[stem].path!r} and {entry.path!r} in {where} share one name: give every pair its own."
+                f"{side[stem].path!r} and {entry.path!r} in {where} share one name: give every "
+                f"pair its own."
             )
         side[stem] = entry
     for name, other in ((INPUT, TARGET), (TARGET, INPUT)):
@@ -71,7 +81,8 @@ def _matched(entries: Sequence[Entry], top: int, where: str) -> list[tuple[Entry
             entry = sides[name][lonely[0]]
             more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
             raise DatasetFormatError(
-                f"{entry.path!r} in {where} has no partner in {other}{more}: add an image of the same name there, or "
+                f"{entry.path!r} in {where} has no partner in {other}{more}: add an image of the "
+                f"same name there, or "
                 "remove it."
             )
     return [(sides[INPUT][key], sides[TARGET][key]) for key in sorted(sides[INPUT])]
@@ -84,20 +95,24 @@ def _check_sizes(pairs: Sequence[tuple[Entry, Entry]], where: str) -> None:
         scale = scale_of(*sizes)
         if scale is None:
             raise DatasetFormatError(
-                f"{small.path!r} in {where} has {_text(sizes[0])} pixels and its target {large.path!r} "
-                f"{_text(sizes[1])} (height x width): give a target whose sides are both 2, 3 or more times those of "
+                f"{small.path!r} in {where} has {_text(sizes[0])} pixels and its target "
+                f"{large.path!r} "
+                f"{_text(sizes[1])} (height x width): give a target whose sides are both 2, 3 or "
+                f"more times those of "
                 "its input."
             )
         if first is None:
             first = sizes[0], scale
         if scale != first[1]:
             raise DatasetFormatError(
-                f"{large.path!r} in {where} is {scale} times as large as its input, but {pairs[0][1].path!r} "
+                f"{large.path!r} in {where} is {scale} times as large as its input, but "
+                f"{pairs[0][1].path!r} "
                 f"{first[1]} times: give pairs of one scale."
             )
         if sizes[0] != first[0]:
             raise DatasetFormatError(
-                f"{small.path!r} in {where} has {_text(sizes[0])} pixels but {pairs[0][0].path!r} {_text(first[0])} "
+                f"{small.path!r} in {where} has {_text(sizes[0])} pixels but {pairs[0][0].path!r} "
+                f"{_text(first[0])} "
                 "(height x width): cut all pairs into tiles of one size."
             )
 

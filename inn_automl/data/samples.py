@@ -16,7 +16,9 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 BLOCK_VALUES = 2**22
-"""Values that one numpy pass converts or sums at a time, so that float64 copies stay small (32 MiB)."""
+"""Values that one numpy pass converts or sums at a time, so that float64 copies stay small (32
+MiB).
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +27,15 @@ class Samples:
 
     Attributes:
         x: (N, C, H, W) or (N, C, L), uint8 or float32, finite.
-        labels: (N,) strings, the names of the classes as the dataset has them; None where there are `targets`.
-        given: sample indices by split. Samples that the dataset does not assign to a split are under `"train"`.
+        labels: (N,) strings, the names of the classes as the dataset has them; None where there
+            are `targets`.
+        given: sample indices by split. Samples that the dataset does not assign to a split are
+            under `"train"`.
         empty_classes: classes that the dataset names but has no training samples of.
         notes: one sentence for each thing that loading decided or changed.
         sample_rate_hz: of audio; None for anything else.
-        targets: (N, K) float32 numbers of a regression, or (N, C, s H, s W) images of x's type, finite; None for
-            classification.
+        targets: (N, K) float32 numbers of a regression, or (N, C, s H, s W) images of x's type,
+            finite; None for classification.
     """
 
     x: np.ndarray
@@ -51,18 +55,21 @@ def blocks(x: np.ndarray) -> Iterator[slice]:
 
 
 def plain_values(x: np.ndarray, what: str) -> np.ndarray:
-    """Turns an array of numbers into uint8 (from uint8 and bool) or float32 (from all other integers and floats).
+    """Turns an array of numbers into uint8 (from uint8 and bool) or float32 (from all other
+    integers and floats).
 
     Args:
         x: (N, ...) values.
         what: what the array is called in messages.
 
     Raises:
-        DatasetFormatError: not real numbers, a value that is NaN or infinite, or one beyond the range of float32.
+        DatasetFormatError: not real numbers, a value that is NaN or infinite, or one beyond the
+            range of float32.
     """
     if x.dtype.kind not in "biuf":
         raise DatasetFormatError(
-            f"{what} holds {x.dtype} values: store real numbers (uint8 or float32 for the least memory)."
+            f"{what} holds {x.dtype} values: store real numbers (uint8 or float32 for the least "
+            f"memory)."
         )
     if x.dtype == np.uint8:
         return np.ascontiguousarray(x)
@@ -79,7 +86,8 @@ def plain_values(x: np.ndarray, what: str) -> np.ndarray:
             index = block.start + place[0]
             if np.isfinite(value):
                 raise DatasetFormatError(
-                    f"{what} holds {value!s} in sample {index}, beyond the range of float32: rescale the values."
+                    f"{what} holds {value!s} in sample {index}, beyond the range of float32: "
+                    f"rescale the values."
                 )
             raise DatasetFormatError(
                 f"{what} holds NaN or infinite values, first {value!s} in sample {index}: "
@@ -112,14 +120,20 @@ def class_labels(y: np.ndarray, what: str) -> np.ndarray:
         try:
             y = np.char.decode(y, "utf-8")
         except UnicodeDecodeError:
-            raise DatasetFormatError(f"{what} holds bytes that are not UTF-8: store labels as strings.") from None
+            raise DatasetFormatError(
+                f"{what} holds bytes that are not UTF-8: store labels as strings."
+            ) from None
     if y.dtype.kind in "biu":
         return y.astype(np.str_)
     if y.dtype.kind != "U":
-        raise DatasetFormatError(f"{what} holds {y.dtype} values: store labels as integers or strings.")
+        raise DatasetFormatError(
+            f"{what} holds {y.dtype} values: store labels as integers or strings."
+        )
     if (y == "").any():
         index = int(np.argmax(y == ""))
-        raise DatasetFormatError(f"{what} holds an empty label for sample {index}: name its class or remove it.")
+        raise DatasetFormatError(
+            f"{what} holds an empty label for sample {index}: name its class or remove it."
+        )
     return y
 
 

@@ -1,7 +1,7 @@
 """Seeded splits, stratified where there are classes.
 
-Random orders come from the raw bits of PCG64, whose stream numpy guarantees for all versions; it gives no such promise
-for the distributions of a Generator (NEP 19).
+Random orders come from the raw bits of PCG64, whose stream numpy guarantees for all versions; it
+gives no such promise for the distributions of a Generator (NEP 19).
 """
 
 from __future__ import annotations
@@ -14,45 +14,59 @@ from inn_automl.core.errors import DatasetTooSmallError
 from inn_automl.data.samples import SPLITS, Split
 
 HELD_OUT_PERCENT = 15
-"""Percent of each class that a made validation or test split takes; 70 are left for training when both are made."""
+"""Percent of each class that a made validation or test split takes; 70 are left for training when
+both are made.
+"""
 
 _UNSTRATIFIED = 0x5EED
 
 
 def complete_splits(
-    name: str, y: np.ndarray, classes: tuple[str, ...], given: Mapping[Split, np.ndarray], *, seed: int
+    name: str,
+    y: np.ndarray,
+    classes: tuple[str, ...],
+    given: Mapping[Split, np.ndarray],
+    *,
+    seed: int,
 ) -> dict[Split, np.ndarray]:
-    """Takes the splits that are not given from the training samples: the same share of every class, if there are any.
+    """Takes the splits that are not given from the training samples: the same share of every
+    class, if there are any.
 
-    Each made split takes 15 % of a class, rounded, and at least one sample; training keeps at least one.
+    Each made split takes 15 % of a class, rounded, and at least one sample; training keeps at
+    least one.
 
     Args:
         name: what the dataset is called in messages.
-        y: (N,) class of each sample, an index into `classes`; (N, ...) anything where there are no classes.
-        given: sample indices by split, with at least `"train"`. Given validation and test splits stay as they are.
+        y: (N,) class of each sample, an index into `classes`; (N, ...) anything where there are no
+            classes.
+        given: sample indices by split, with at least `"train"`. Given validation and test splits
+            stay as they are.
         seed: of the draw.
 
     Returns:
         The three splits: disjoint int64 sample indices, each in a random order.
 
     Raises:
-        DatasetTooSmallError: a class, or where there are none the whole, has fewer samples than the splits need; or a
-            given split has none.
+        DatasetTooSmallError: a class, or where there are none the whole, has fewer samples than
+            the splits need; or a given split has none.
     """
-    # One key decides who is taken, another the order within a split, so that the order says nothing of the first.
-    # Targets that a user drew from numpy's generator with the same seed must not be what decides: without classes to
-    # stratify by, the split would then be sorted by them.
+    # One key decides who is taken, another the order within a split, so that the order says
+    # nothing of the first. Targets that a user drew from numpy's generator with the same seed must
+    # not be what decides: without classes to stratify by, the split would then be sorted by them.
     generator = np.random.PCG64(seed if classes else np.random.SeedSequence((seed, _UNSTRATIFIED)))
     draw_key, order_key = generator.random_raw(2 * len(y)).reshape(2, -1)
     splits = {split: np.asarray(given[split], np.int64) for split in SPLITS if split in given}
     for split, indices in splits.items():
         if len(indices) == 0:
-            raise DatasetTooSmallError(f"the {split} split of {name!r} is empty: add samples, or leave that split out.")
+            raise DatasetTooSmallError(
+                f"the {split} split of {name!r} is empty: add samples, or leave that split out."
+            )
     missing: list[Split] = [split for split in SPLITS if split not in given]
     kept: list[np.ndarray] = []
     taken: dict[Split, list[np.ndarray]] = {split: [] for split in missing}
     strata: list[tuple[str | None, np.ndarray]] = [
-        (class_name, splits["train"][y[splits["train"]] == label]) for label, class_name in enumerate(classes)
+        (class_name, splits["train"][y[splits["train"]] == label])
+        for label, class_name in enumerate(classes)
     ]
     for class_name, members in strata or [(None, splits["train"])]:
         rest = _by_key(members, draw_key)
@@ -78,6 +92,7 @@ def _too_few(name: str, class_name: str | None, count: int, missing: list[Split]
     if class_name is None:
         return f"{name!r} has {have}, but {needs} need at least {1 + len(missing)}: add samples."
     return (
-        f"class {class_name!r} of {name!r} has {have}, but {needs} need at least {1 + len(missing)}: "
+        f"class {class_name!r} of {name!r} has {have}, but {needs} need at least "
+        f"{1 + len(missing)}: "
         "add samples of it or remove the class."
     )

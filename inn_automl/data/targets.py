@@ -19,11 +19,14 @@ def number_targets(y: np.ndarray, what: str) -> np.ndarray:
         what: what the array is called in messages.
 
     Raises:
-        DatasetFormatError: no target, or a value that is NaN, infinite, or beyond the range of float32.
+        DatasetFormatError: no target, or a value that is NaN, infinite, or beyond the range of
+            float32.
     """
     table = y[:, None] if y.ndim == 1 else y
     if not table.shape[1]:
-        raise DatasetFormatError(f"{what} has shape {shape_text(y.shape)}: store at least one target per sample.")
+        raise DatasetFormatError(
+            f"{what} has shape {shape_text(y.shape)}: store at least one target per sample."
+        )
     return plain_values(table, what)
 
 

@@ -1,9 +1,11 @@
-"""Candidates of an integral network and their quality: discretize, fit where it helps, score on samples.
+"""Candidates of an integral network and their quality: discretize, fit where it helps, score on
+samples.
 
-A candidate's weights are samples of the network's, or they are fitted to what its full width computes
-(`integral.compensation`): whichever is better on the validation samples, by the task's objective. Statistics of batch
-normalization belong to one width only, so each discretized network gets its own from training samples (Yu and Huang,
-"Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, section 3.4).
+A candidate's weights are samples of the network's, or they are fitted to what its full width
+computes (`integral.compensation`): whichever is better on the validation samples, by the task's
+objective. Statistics of batch normalization belong to one width only, so each discretized network
+gets its own from training samples (Yu and Huang, "Universally Slimmable Networks and Improved
+Training Techniques", ICCV 2019, section 3.4).
 """
 
 from __future__ import annotations
@@ -34,15 +36,17 @@ NUM_CALIBRATION = 2048
 NUM_FITTED = 512
 """Training samples that weights are fitted on; four times as many changed nothing beyond noise."""
 FITTED_VALUES = 2**23
-"""Input values that weights are fitted on at most, for all of them are in memory at once, with what layers make of
+"""Input values that weights are fitted on at most, for all of them are in memory at once, with
+what layers make of
 them: 512 images of 64 x 64, 55 of 224 x 224."""
 
 _PROBES = (0.0, 1 / 3, 2 / 3)
 """Widths, from the smallest to the full ones, at which it is seen what fits are good for."""
 
 BATCH_VALUES = {"cpu": 2**16, "cuda": 2**21}
-"""Input values per batch without gradients. On a CPU, activations (some 50 times the input) should stay near its cache:
-a mobilenet took 1.4 ms a sample in batches of 128, 4.6 ms in batches of 668."""
+"""Input values per batch without gradients. On a CPU, activations (some 50 times the input) should
+stay near its cache: a mobilenet took 1.4 ms a sample in batches of 128, 4.6 ms in batches of 668.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class Evaluation:
 
     score: Score
     num_calibration: int
-    """Training samples that normalization statistics were re-estimated on; 0 if the network has none."""
+    """Training samples that normalization statistics were re-estimated on; 0 if the network has
+    none.
+    """
 
     @property
     def quality(self) -> float:
@@ -63,32 +69,42 @@ class Samples:
     """Samples of a dataset as tensors on one device, standardized when they are read.
 
     Attributes:
-        x: raw values (N, *input_shape), of the dataset's own type: a byte image stays four times smaller than float32.
+        x: raw values (N, *input_shape), of the dataset's own type: a byte image stays four times
+            smaller than float32.
         y: the dataset's targets: class indices (N,), say.
         objective: of the dataset's task.
     """
 
-    def __init__(self, dataset: Dataset, indices: np.ndarray, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, dataset: Dataset, indices: np.ndarray, device: str | torch.device = "cpu"
+    ) -> None:
         self.x = torch.as_tensor(dataset.x[indices]).to(device)
         self.y = torch.as_tensor(dataset.y[indices]).to(device)
         self.objective = objective_of(dataset)
         shape = (-1, *[1] * (len(dataset.input_shape) - 1))
         self._mean = torch.as_tensor(dataset.mean, dtype=torch.float32).reshape(shape).to(device)
-        self._scale = 1 / torch.as_tensor(dataset.std, dtype=torch.float32).reshape(shape).to(device)
+        self._scale = 1 / torch.as_tensor(dataset.std, dtype=torch.float32).reshape(shape).to(
+            device
+        )
 
     def __len__(self) -> int:
         return len(self.y)
 
     def standardized(self, indices: Tensor | slice) -> Tensor:
-        """The samples at `indices`, float32 (n, *input_shape), zero mean and unit variance per channel."""
+        """The samples at `indices`, float32 (n, *input_shape), zero mean and unit variance per
+        channel.
+        """
         return self.x[indices].to(torch.float32).sub(self._mean).mul_(self._scale)
 
     def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """All samples in order, as pairs of standardized x and y.
 
-        Batches are of equal size (give or take one sample), because normalization statistics weigh them equally.
+        Batches are of equal size (give or take one sample), because normalization statistics weigh
+        them equally.
         """
-        limit = batch_size or max(32, BATCH_VALUES.get(self.x.device.type, 2**19) // self.x[0].numel())
+        limit = batch_size or max(
+            32, BATCH_VALUES.get(self.x.device.type, 2**19) // self.x[0].numel()
+        )
         for part in np.array_split(np.arange(len(self)), -(-len(self) // limit)):
             chosen = slice(int(part[0]), int(part[-1]) + 1)
             yield self.standardized(chosen), self.y[chosen]
@@ -108,13 +124,16 @@ def split_samples(dataset: Dataset, split: str, *, device: str | torch.device = 
 def calibration_samples(
     dataset: Dataset, num_calibration: int = NUM_CALIBRATION, *, device: str | torch.device = "cpu"
 ) -> Samples:
-    """A fixed random subset of the training split: the same for all, so that candidates differ in widths only."""
+    """A fixed random subset of the training split: the same for all, so that candidates differ in
+    widths only.
+    """
     order = np.random.default_rng(0).permutation(dataset.train)
     return Samples(dataset, order[:num_calibration], device)
 
 
 def use_channels_last(module: nn.Module, x: Tensor) -> None:
-    """Puts the weights of an image network into channels-last layout, in which a CPU runs it in 0.5 to 0.8 of the time.
+    """Puts the weights of an image network into channels-last layout, in which a CPU runs it in
+    0.5 to 0.8 of the time.
 
     A module whose forward needs the usual layout (`view` may) keeps it.
 
@@ -134,10 +153,14 @@ def use_channels_last(module: nn.Module, x: Tensor) -> None:
         module.train(was_training)
 
 
-def calibrate(network: IntegralNetwork, widths: Mapping[str, int], calibration: Samples) -> tuple[nn.Module, int]:
-    """The network at sampled weights in eval mode, with normalization statistics of its own, and the samples that took.
+def calibrate(
+    network: IntegralNetwork, widths: Mapping[str, int], calibration: Samples
+) -> tuple[nn.Module, int]:
+    """The network at sampled weights in eval mode, with normalization statistics of its own, and
+    the samples that took.
 
-    Its convolutions may be in channels-last layout. `Candidates` does this and better, in several times the time.
+    Its convolutions may be in channels-last layout. `Candidates` does this and better, in several
+    times the time.
     """
     module = network.discretize(widths)
     return module, _settle(module, calibration)
@@ -156,14 +179,16 @@ class Candidate:
     score: Score
     """On the validation split."""
     num_calibration: int
-    """Training samples that normalization statistics were re-estimated on; 0 if the network has none."""
+    """Training samples that normalization statistics were re-estimated on; 0 if the network has
+    none.
+    """
 
 
 class Candidates:
     """The one way any candidate of a network is made.
 
-    At the full width its weights are the network's; at others they are sampled, or fitted by one of `rules`: the first
-    of these that is best on the validation samples.
+    At the full width its weights are the network's; at others they are sampled, or fitted by one
+    of `rules`: the first of these that is best on the validation samples.
 
     Attributes:
         network: as given.
@@ -201,23 +226,33 @@ class Candidates:
         return best
 
     def settle(self, module: nn.Module, *, is_fitted: bool) -> Candidate:
-        """The candidate that a plain module of the network's makes, with normalization statistics of its own."""
+        """The candidate that a plain module of the network's makes, with normalization statistics
+        of its own.
+        """
         num_samples = _settle(module, self._calibration)
         return Candidate(module, is_fitted, score_of(module, self._validation), num_samples)
 
     @functools.cached_property
     def rules(self) -> tuple[Rule, ...]:
-        """Those of `compensation.RULES` that are tried at every width: better than samples at the mean of a few.
+        """Those of `compensation.RULES` that are tried at every width: better than samples at the
+        mean of a few.
 
-        A network that was trained at reduced widths computes well with samples, and each rule that is tried costs as
-        much as the samples do.
+        A network that was trained at reduced widths computes well with samples, and each rule that
+        is tried costs as much as the samples do.
         """
         if self._compensator is None:
             return ()
         least = self.network.min_ratio
         probes = [self.network.uniform_widths(least + (1 - least) * share) for share in _PROBES]
-        sampled = sum(self.settle(self.network.discretize(one), is_fitted=False).score.quality for one in probes)
-        return tuple(rule for rule in RULES if sum(self._fitted(one, rule).score.quality for one in probes) > sampled)
+        sampled = sum(
+            self.settle(self.network.discretize(one), is_fitted=False).score.quality
+            for one in probes
+        )
+        return tuple(
+            rule
+            for rule in RULES
+            if sum(self._fitted(one, rule).score.quality for one in probes) > sampled
+        )
 
     def _fitted(self, widths: Mapping[str, int], rule: Rule) -> Candidate:
         assert self._compensator is not None
@@ -225,7 +260,9 @@ class Candidates:
 
 
 def fitted_samples(calibration: Samples) -> Tensor:
-    """Those that weights are fitted on and channels are ordered by, standardized: as many as memory is meant for."""
+    """Those that weights are fitted on and channels are ordered by, standardized: as many as
+    memory is meant for.
+    """
     num = max(1, min(NUM_FITTED, FITTED_VALUES // calibration.x[0].numel()))
     return calibration.standardized(slice(0, num))
 
@@ -238,7 +275,9 @@ def _compensator(network: IntegralNetwork, calibration: Samples) -> Compensator 
 
 
 def _settle(module: nn.Module, calibration: Samples) -> int:
-    """Gives a discretized module statistics of its own and puts it into eval mode; returns the samples that took."""
+    """Gives a discretized module statistics of its own and puts it into eval mode; returns the
+    samples that took.
+    """
     use_channels_last(module, calibration.standardized(slice(0, 2)))
     num_samples = reestimate_normalization(module, (x for x, _ in calibration.batches()))
     module.eval()
@@ -249,7 +288,10 @@ def score_of(module: nn.Module, samples: Samples) -> Score:
     """How good `module` (in eval mode) is on the samples."""
     objective = samples.objective
     with torch.inference_mode():
-        found = [objective.scores(objective.raw(module(x).float()), y).cpu().numpy() for x, y in samples.batches()]
+        found = [
+            objective.scores(objective.raw(module(x).float()), y).cpu().numpy()
+            for x, y in samples.batches()
+        ]
     return objective.score(np.concatenate(found))
 
 
@@ -267,7 +309,8 @@ def evaluate_widths(
     num_calibration: int = NUM_CALIBRATION,
     device: str | torch.device = "cpu",
 ) -> Evaluation:
-    """Quality at `widths` on a split, with normalization statistics re-estimated on training samples.
+    """Quality at `widths` on a split, with normalization statistics re-estimated on training
+    samples.
 
     Args:
         network: on `device`.
@@ -277,5 +320,7 @@ def evaluate_widths(
         InputError: there is no such split.
     """
     samples = split_samples(dataset, split, device=device)
-    module, num_used = calibrate(network, widths, calibration_samples(dataset, num_calibration, device=device))
+    module, num_used = calibrate(
+        network, widths, calibration_samples(dataset, num_calibration, device=device)
+    )
     return Evaluation(score_of(module, samples), num_used)

@@ -1,5 +1,5 @@
-"""Quality of models in another precision: the very file is made and run, for nothing about it follows from the float
-one."""
+"""Quality of models in another precision: the very file is made and run, for nothing about it
+follows from the float one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def _template(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
 
 
 def range_samples(dataset: Dataset) -> NDArray[np.generic]:
-    """The raw training samples that activations' ranges are found on: the same for every model of a job."""
+    """The raw training samples that activations' ranges are found on: the same for every model of
+    a job.
+    """
     return dataset.x[dataset.train[:NUM_CALIBRATION]]
 
 
@@ -65,15 +67,24 @@ def convert_file(source: Path, target: Path, precision: str, dataset: Dataset) -
     Raises:
         ExportError, StorageError: it could not be made.
     """
-    return halve_onnx(source, target) if precision == "fp16" else quantize_onnx(source, target, range_samples(dataset))
+    return (
+        halve_onnx(source, target)
+        if precision == "fp16"
+        else quantize_onnx(source, target, range_samples(dataset))
+    )
 
 
 @contextmanager
 def converted_file(
-    template: OnnxTemplate, module: nn.Module, dataset: Dataset, precision: str, *, widths: Mapping[str, int]
+    template: OnnxTemplate,
+    module: nn.Module,
+    dataset: Dataset,
+    precision: str,
+    *,
+    widths: Mapping[str, int],
 ) -> Iterator[tuple[Export, Path]]:
-    """A discretized module in eval mode as a float file that was verified, and the file of another precision made from
-    it.
+    """A discretized module in eval mode as a float file that was verified, and the file of another
+    precision made from it.
 
     Both are gone afterwards.
 
@@ -93,7 +104,8 @@ def verified_difference(
 ) -> float:
     """The largest difference between a file and torch, as a share of the largest output.
 
-    An int8 file's is as large as its calibration makes it; of that, the float file's is told, and `agreement`.
+    An int8 file's is as large as its calibration makes it; of that, the float file's is told, and
+    `agreement`.
 
     Args:
         difference: of the float file that it was made from.
@@ -115,7 +127,9 @@ def verified_difference(
 
 
 def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:
-    """The share of the validation samples that two ONNX files give the same class; None where there are no classes."""
+    """The share of the validation samples that two ONNX files give the same class; None where
+    there are no classes.
+    """
     if dataset.task != "classification":
         return None
     samples = dataset.x[dataset.validation]
@@ -123,7 +137,9 @@ def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:
     return float(np.mean(np.concatenate([a.argmax(axis=1) == b.argmax(axis=1) for a, b in pairs])))
 
 
-def evaluate_file(path: Path, dataset: Dataset, split: str, *, num_calibration: int = 0) -> Evaluation:
+def evaluate_file(
+    path: Path, dataset: Dataset, split: str, *, num_calibration: int = 0
+) -> Evaluation:
     """Quality of an ONNX file on a split, in ONNX Runtime on as many threads as torch may use.
 
     Args:
@@ -133,6 +149,8 @@ def evaluate_file(path: Path, dataset: Dataset, split: str, *, num_calibration: 
     x, y = dataset.x[indices], torch.as_tensor(dataset.y[indices])
     found, start = [], 0
     for output in outputs(path, x, threads=torch.get_num_threads()):
-        found.append(objective.scores(torch.from_numpy(output), y[start : start + len(output)]).numpy())
+        found.append(
+            objective.scores(torch.from_numpy(output), y[start : start + len(output)]).numpy()
+        )
         start += len(output)
     return Evaluation(objective.score(np.concatenate(found)), num_calibration)

@@ -1,4 +1,5 @@
-"""A discretized module as an ONNX file, checked against torch, and as the bundle that a user downloads.
+"""A discretized module as an ONNX file, checked against torch, and as the bundle that a user
+downloads.
 
 What needs torch is loaded on first use, so that a bundle can be read where there is none.
 """

@@ -1,7 +1,8 @@
 """Attention as ONNX: two matrix products and a softmax.
 
-The exporter's own translation has the graph compute, at every run, the sizes that it transposes and scales by; where
-nothing is masked they are known. What is masked, causal or shares heads is left to it.
+The exporter's own translation has the graph compute, at every run, the sizes that it transposes
+and scales by; where nothing is masked they are known. What is masked, causal or shares heads is
+left to it.
 """
 
 from __future__ import annotations

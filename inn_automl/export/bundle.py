@@ -1,6 +1,7 @@
 """The file that a user downloads: a ZIP of model.onnx, weights.safetensors and config.json.
 
-Its format is described in docs/bundle.md, with how to read it without this library. Reading it here needs no torch.
+Its format is described in docs/bundle.md, with how to read it without this library. Reading it
+here needs no torch.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Preprocessing(_Record):
 
 
 class TargetStatistics(_Record):
-    """What model.onnx brings its output to the units of the dataset's targets by: output * std + mean."""
+    """What model.onnx brings its output to the units of the dataset's targets by: output * std +
+    mean.
+    """
 
     mean: tuple[float, ...]
     """One a target, or a channel of an image."""
@@ -109,7 +112,9 @@ class Quality(_Record):
     """95 % confidence interval of `test`."""
     num_test_samples: int
     test_rmse: tuple[float, ...] | None = None
-    """Of a regression: root mean squared error of each target on the test split, in the target's own units."""
+    """Of a regression: root mean squared error of each target on the test split, in the target's
+    own units.
+    """
 
 
 class Rated(_Record):
@@ -119,7 +124,11 @@ class Rated(_Record):
     @classmethod
     def _rate(cls, values: Any) -> Any:
         """Files of releases that knew no other task have the accuracy alone."""
-        if not isinstance(values, dict) or values.get("quality") is not None or values.get("accuracy") is None:
+        if (
+            not isinstance(values, dict)
+            or values.get("quality") is not None
+            or values.get("accuracy") is None
+        ):
             return values
         accuracy = Accuracy.model_validate(values["accuracy"])
         return {**values, **rated(ACCURACY, **accuracy.model_dump())}
@@ -135,7 +144,10 @@ def rated(metric: Metric, *, test_rmse: Sequence[float] = (), **values: Any) -> 
     unit = metric.unit if metric.factor == 1 else ""
     accuracy = Accuracy(**values) if metric == ACCURACY else None
     rmse = tuple(test_rmse) or None
-    return {"quality": Quality(metric=metric.name, unit=unit, test_rmse=rmse, **values), "accuracy": accuracy}
+    return {
+        "quality": Quality(metric=metric.name, unit=unit, test_rmse=rmse, **values),
+        "accuracy": accuracy,
+    }
 
 
 class LatencyEvidence(_Record):
@@ -146,7 +158,9 @@ class LatencyEvidence(_Record):
     batch_size: int
     latency_ms: LatencySummary
     peak_memory_bytes: int | None = None
-    """Resident memory that loading and running it added to a process that had the runtime; None where not known."""
+    """Resident memory that loading and running it added to a process that had the runtime; None
+    where not known.
+    """
     process_memory_bytes: int | None = None
     """Resident memory of that whole process at its peak."""
     environment: dict[str, Any]
@@ -157,13 +171,13 @@ class Verification(_Record):
     """How model.onnx compares with the torch module."""
 
     max_difference: float
-    """Largest |ONNX - torch| as a share of the largest |output|; of an int8 model, that of the float32 file that it was
-    made from."""
+    """Largest |ONNX - torch| as a share of the largest |output|; of an int8 model, that of the
+    float32 file that it was made from."""
     tolerance: float
     num_samples: int
     agreement: float | None = None
-    """Of a model that is not fp32: the share of the validation samples that it gives the same class as the float32 file
-    that it was made from."""
+    """Of a model that is not fp32: the share of the validation samples that it gives the same
+    class as the float32 file that it was made from."""
 
 
 class File(_Record):
@@ -174,7 +188,9 @@ class File(_Record):
 
 
 class BundleConfig(Rated):
-    """config.json. `files`, `versions` and `created_at` are filled in by `write_bundle` where they are left out."""
+    """config.json. `files`, `versions` and `created_at` are filled in by `write_bundle` where they
+    are left out.
+    """
 
     format_version: Literal[1] = 1
     id: str
@@ -184,7 +200,9 @@ class BundleConfig(Rated):
     widths: dict[str, int]
     """Channels by coupled group."""
     precision: str = "fp32"
-    """What model.onnx computes in: fp32, fp16 or int8. The weights beside it are float32 in any case."""
+    """What model.onnx computes in: fp32, fp16 or int8. The weights beside it are float32 in any
+    case.
+    """
     task: Task = "classification"
     classes: tuple[str, ...]
     """In the order of the logits; empty for other tasks than classification."""
@@ -225,8 +243,8 @@ def write_bundle(
         The config as written.
 
     Raises:
-        StorageError: `onnx` could not be read, or the bundle not written; on a full disk it says how many bytes are
-            needed.
+        StorageError: `onnx` could not be read, or the bundle not written; on a full disk it says
+            how many bytes are needed.
     """
     from safetensors.numpy import save  # not there where bundles are only read
 
@@ -234,12 +252,17 @@ def write_bundle(
     try:
         model = onnx.read_bytes()
     except OSError as error:
-        raise StorageError(f"{str(onnx)!r} cannot be read ({error.strerror}): export the model first.") from error
+        raise StorageError(
+            f"{str(onnx)!r} cannot be read ({error.strerror}): export the model first."
+        ) from error
     arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in weights.items()}
     contents = {ONNX: model, WEIGHTS: save(arrays, metadata={"format": "pt"})}
     config = config.model_copy(
         update={
-            "files": {name: File(sha256=sha256(data), size_bytes=len(data)) for name, data in contents.items()},
+            "files": {
+                name: File(sha256=sha256(data), size_bytes=len(data))
+                for name, data in contents.items()
+            },
             "versions": config.versions or installed_versions(),
             "created_at": config.created_at or datetime.now(UTC).replace(microsecond=0),
         }
@@ -294,12 +317,17 @@ def open_bundle(path: str | Path) -> tuple[BundleConfig, dict[str, bytes]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StorageError(f"the bundle {str(path)!r} cannot be read ({error.strerror}): give its path.") from error
+        raise StorageError(
+            f"the bundle {str(path)!r} cannot be read ({error.strerror}): give its path."
+        ) from error
     contents = _unpack(path, data)
     config = _parse(path, contents[CONFIG])
     for name in (ONNX, WEIGHTS):
         if sha256(contents[name]) != config.files[name].sha256:
-            raise _corrupt(path, f"{name} has the hash {sha256(contents[name])}, not {config.files[name].sha256}")
+            raise _corrupt(
+                path,
+                f"{name} has the hash {sha256(contents[name])}, not {config.files[name].sha256}",
+            )
     return config, contents
 
 
@@ -325,4 +353,6 @@ def _parse(path: Path, text: bytes) -> BundleConfig:
 
 
 def _corrupt(path: Path, reason: str) -> CorruptFileError:
-    return CorruptFileError(f"{str(path)!r} is not a whole bundle of this version ({reason}): download it again.")
+    return CorruptFileError(
+        f"{str(path)!r} is not a whole bundle of this version ({reason}): download it again."
+    )

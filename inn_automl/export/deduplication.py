@@ -1,9 +1,11 @@
-"""Which weights of exported models are blocks of one network's weights: what several models of it share.
+"""Which weights of exported models are blocks of one network's weights: what several models of it
+share.
 
-With nested partitions a discretized weight is the leading block of the trained one, and where the network has slopes,
-that of its slope times the weight's narrowness is added. An exported model holds it with batch normalization folded in,
-whose statistics belong to one point only: each output channel is multiplied with a factor of its own. Blocks and
-factors give the exported weight back bit by bit, or else it is kept as it is.
+With nested partitions a discretized weight is the leading block of the trained one, and where the
+network has slopes, that of its slope times the weight's narrowness is added. An exported model
+holds it with batch normalization folded in, whose statistics belong to one point only: each output
+channel is multiplied with a factor of its own. Blocks and factors give the exported weight back
+bit by bit, or else it is kept as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ SMALLEST_BYTES = 256
 """Smaller tensors stay in the graph: saying where they are would take as many bytes."""
 
 _IN_NETWORK, _IN_MODEL, _SLOPE = "module.", "body.", "slope."
-"""What stands before a parameter's name in nodes.safetensors and in exported graphs; and before its slope's."""
+"""What stands before a parameter's name in nodes.safetensors and in exported graphs; and before
+its slope's.
+"""
 
 _TYPES = frozenset(np.dtype(dtype) for dtype in DTYPES.values())
 
@@ -51,7 +55,8 @@ class SharedWeights:
         self._sloping: set[str] = set()  # nodes whose slope is in use
         self._blocks: dict[str, tuple[int, ...]] = {}  # the widest block of a node that is in use
         self._own: dict[str, np.ndarray] = {}
-        self._known: dict[tuple[object, ...], str] = {}  # content of a tensor of `_own` -> its name
+        # content of a tensor of `_own` -> its name
+        self._known: dict[tuple[object, ...], str] = {}
 
     @classmethod
     def of(cls, network: str | Path) -> SharedWeights:
@@ -64,7 +69,9 @@ class SharedWeights:
         try:
             nodes = load_file(Path(network) / NODES)
         except Exception as error:  # safetensors' own error has no public base class
-            raise StorageError(f"the network in {str(network)!r} cannot be read ({error}): save it.") from error
+            raise StorageError(
+                f"the network in {str(network)!r} cannot be read ({error}): save it."
+            ) from error
         slopes = _by_graph_name(nodes, _SLOPE)
         if not slopes:
             return cls(_by_graph_name(nodes, _IN_NETWORK))
@@ -75,7 +82,9 @@ class SharedWeights:
 
         return cls(_by_graph_name(nodes, _IN_NETWORK), slopes, narrowness)
 
-    def take(self, point: str, model: bytes, widths: Mapping[str, int] | None = None) -> tuple[bytes, dict[str, Part]]:
+    def take(
+        self, point: str, model: bytes, widths: Mapping[str, int] | None = None
+    ) -> tuple[bytes, dict[str, Part]]:
         """An ONNX model without the data of its larger initializers, and what these are parts of.
 
         Args:
@@ -89,7 +98,9 @@ class SharedWeights:
             if values.nbytes < SMALLEST_BYTES or values.dtype not in _TYPES:
                 continue
             if initializer.name.endswith(TRANSPOSED):
-                part = self._part(point, initializer.name.removesuffix(TRANSPOSED), values.T, widths or {})
+                part = self._part(
+                    point, initializer.name.removesuffix(TRANSPOSED), values.T, widths or {}
+                )
                 parts[initializer.name] = part.model_copy(update={"transposed": True})
             else:
                 parts[initializer.name] = self._part(point, initializer.name, values, widths or {})
@@ -106,10 +117,13 @@ class SharedWeights:
     def data(self) -> bytes:
         """weights.safetensors: the widest blocks in use, and what is no block of any."""
         blocks = {
-            _short(name): np.ascontiguousarray(_block(self._nodes[name], shape)) for name, shape in self._blocks.items()
+            _short(name): np.ascontiguousarray(_block(self._nodes[name], shape))
+            for name, shape in self._blocks.items()
         }
         slopes = {
-            _SLOPE + _short(name): np.ascontiguousarray(_block(self._slopes[name], self._blocks[name]))
+            _SLOPE + _short(name): np.ascontiguousarray(
+                _block(self._slopes[name], self._blocks[name])
+            )
             for name in sorted(self._sloping)
         }
         return save(blocks | slopes | self._own)
@@ -121,18 +135,32 @@ class SharedWeights:
                 continue
             block, narrowness = _block(self._nodes[node], values.shape), 0.0
             if node in self._slopes and (narrowness := self._narrowness(node, widths)) > 0:
-                block = block + block.dtype.type(narrowness) * _block(self._slopes[node], values.shape)
+                block = block + block.dtype.type(narrowness) * _block(
+                    self._slopes[node], values.shape
+                )
             is_equal = np.array_equal(block, values)
             factors = None if is_equal else _factors(block, values)
             if is_equal or factors is not None:
                 widest = self._blocks.get(node, values.shape)
-                self._blocks[node] = tuple(max(pair) for pair in zip(widest, values.shape, strict=True))
-                scale = None if factors is None else self._keep(f"{point}/{_short(name)}.scale", factors)
+                self._blocks[node] = tuple(
+                    max(pair) for pair in zip(widest, values.shape, strict=True)
+                )
+                scale = (
+                    None
+                    if factors is None
+                    else self._keep(f"{point}/{_short(name)}.scale", factors)
+                )
                 if narrowness == 0:
                     return Part(tensor=_short(node), shape=values.shape, scale=scale)
                 self._sloping.add(node)
                 slope = _SLOPE + _short(node)
-                return Part(tensor=_short(node), shape=values.shape, slope=slope, narrowness=narrowness, scale=scale)
+                return Part(
+                    tensor=_short(node),
+                    shape=values.shape,
+                    slope=slope,
+                    narrowness=narrowness,
+                    scale=scale,
+                )
         return Part(tensor=self._keep(f"{point}/{_short(name)}", values), shape=values.shape)
 
     def _keep(self, name: str, values: np.ndarray) -> str:
@@ -145,7 +173,11 @@ class SharedWeights:
 
 
 def _by_graph_name(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {_IN_MODEL + name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+    return {
+        _IN_MODEL + name.removeprefix(prefix): v
+        for name, v in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _short(name: str) -> str:
@@ -162,14 +194,18 @@ def _block(node: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _factors(block: np.ndarray, values: np.ndarray) -> np.ndarray | None:
-    """(C,) with `block * factors == values` bit by bit along the first dimension; None if there are no such factors."""
+    """(C,) with `block * factors == values` bit by bit along the first dimension; None if there
+    are no such factors.
+    """
     if values[0].size < 2:  # the factors would be as many as the values
         return None
     rows = block.reshape(len(block), -1).astype(np.float64)
     squares = (rows * rows).sum(1)
     products = (rows * values.reshape(len(values), -1)).sum(1)
     # Least squares finds the factor that all values were multiplied with, but for its last digit.
-    factors = np.divide(products, squares, out=np.ones_like(squares), where=squares > 0).astype(block.dtype)
+    factors = np.divide(products, squares, out=np.ones_like(squares), where=squares > 0).astype(
+        block.dtype
+    )
     for neighbors in (np.nextafter(factors, np.inf), np.nextafter(factors, -np.inf)):
         better = ~_are_off(block, neighbors, values) & _are_off(block, factors, values)
         factors = np.where(better, neighbors, factors)

@@ -1,4 +1,6 @@
-"""Where an ONNX file leaves the network and brings its output to the units of the dataset's targets."""
+"""Where an ONNX file leaves the network and brings its output to the units of the dataset's
+targets.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from inn_automl.export.onnx import LOGITS
 
 
 def restoring(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes that bring the output to the units of the targets (`onnx.Restore`), the last one first."""
+    """The nodes that bring the output to the units of the targets (`onnx.Restore`), the last one
+    first.
+    """
     name = graph.output[0].name
     if name == LOGITS:
         return []
@@ -18,7 +22,11 @@ def restoring(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     for operation in ("Add", "Mul"):
         node = producers.get(name)
         # A deviation or mean that is all ones or zeros leaves no node.
-        if node is None or node.op_type != operation or sum(value in constants for value in node.input) != 1:
+        if (
+            node is None
+            or node.op_type != operation
+            or sum(value in constants for value in node.input) != 1
+        ):
             continue
         found.append(node)
         name = next(value for value in node.input if value not in constants)

@@ -1,4 +1,5 @@
-"""All front points of a job as one file: a ZIP of weights that the points share, and a graph for each of them.
+"""All front points of a job as one file: a ZIP of weights that the points share, and a graph for
+each of them.
 
 Its format is described in docs/elastic.md. Reading it needs NumPy only.
 """
@@ -39,7 +40,16 @@ from inn_automl.export.bundle import (
 
 PARTS = "parts.json"
 
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+}
 """Types of safetensors that NumPy has, too."""
 
 
@@ -54,11 +64,15 @@ class Part(_Record):
     shape: tuple[int, ...]
     """The weight is the leading block of this shape: `tensor[:shape[0], :shape[1], ...]`."""
     slope: str | None = None
-    """Tensor whose leading block, times `narrowness`, is added first: the weight's slope along the width."""
+    """Tensor whose leading block, times `narrowness`, is added first: the weight's slope along the
+    width.
+    """
     narrowness: float = 0.0
     """Rounded to the tensor's type before it is multiplied."""
     scale: str | None = None
-    """Tensor with a factor for each index of the first dimension: batch norm that was folded into the weight."""
+    """Tensor with a factor for each index of the first dimension: batch norm that was folded into
+    the weight.
+    """
     transposed: bool = False
     """Whether the weight is this block, scaled, with its axes in reverse."""
 
@@ -130,13 +144,17 @@ class ElasticFile:
     path: Path
     config: ElasticConfig
     graphs: dict[str, bytes]
-    """By point: an ONNX model, the larger initializers of which are marked as external and have no data."""
+    """By point: an ONNX model, the larger initializers of which are marked as external and have no
+    data.
+    """
     parts: dict[str, dict[str, Part]]
     """By point and name of such an initializer."""
     tensors: dict[str, np.ndarray]
 
     def weights(self, point: str) -> dict[str, np.ndarray]:
-        """The data of the initializers that the graph of a point lacks, bit by bit those of its bundle."""
+        """The data of the initializers that the graph of a point lacks, bit by bit those of its
+        bundle.
+        """
         return {name: self._weight(part) for name, part in self.parts[point].items()}
 
     def _weight(self, part: Part) -> np.ndarray:
@@ -160,14 +178,20 @@ def read_elastic(path: str | Path) -> ElasticFile:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StorageError(f"the file {str(path)!r} cannot be read ({error.strerror}): give its path.") from error
+        raise StorageError(
+            f"the file {str(path)!r} cannot be read ({error.strerror}): give its path."
+        ) from error
     try:
         contents = unpack(data)
         if CONFIG not in contents:
             raise ValueError(f"it has no {CONFIG}")
         config = ElasticConfig.model_validate_json(contents[CONFIG])
         graphs = {point.id: point.graph for point in config.points}
-        if not contents.keys() - {CONFIG} == config.files.keys() == {WEIGHTS, PARTS, *graphs.values()}:
+        if (
+            not contents.keys() - {CONFIG}
+            == config.files.keys()
+            == {WEIGHTS, PARTS, *graphs.values()}
+        ):
             raise ValueError(f"its members are not those that {CONFIG} names")
         for name, file in config.files.items():
             if sha256(contents[name]) != file.sha256:
@@ -180,7 +204,9 @@ def read_elastic(path: str | Path) -> ElasticFile:
         raise CorruptFileError(
             f"{str(path)!r} is no whole elastic model ({reason:.300}): download it again."
         ) from error
-    return ElasticFile(path, config, {id: contents[name] for id, name in graphs.items()}, parts, tensors)
+    return ElasticFile(
+        path, config, {id: contents[name] for id, name in graphs.items()}, parts, tensors
+    )
 
 
 def _tensors(data: bytes) -> dict[str, np.ndarray]:
@@ -205,7 +231,9 @@ def _tensors(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _check_parts(
-    parts: Mapping[str, Mapping[str, Part]], tensors: Mapping[str, np.ndarray], points: Mapping[str, str]
+    parts: Mapping[str, Mapping[str, Part]],
+    tensors: Mapping[str, np.ndarray],
+    points: Mapping[str, str],
 ) -> None:
     if parts.keys() != points.keys():
         raise ValueError(f"{PARTS} has other points than {CONFIG}")
@@ -213,10 +241,16 @@ def _check_parts(
         for name, part in of_point.items():
             whole, scale = tensors.get(part.tensor), tensors.get(part.scale or "")
             fits = whole is not None and len(part.shape) == whole.ndim
-            if whole is None or not fits or any(not 0 <= n <= m for n, m in zip(part.shape, whole.shape, strict=True)):
+            if (
+                whole is None
+                or not fits
+                or any(not 0 <= n <= m for n, m in zip(part.shape, whole.shape, strict=True))
+            ):
                 raise ValueError(f"{name} is no part of {part.tensor!r} in {WEIGHTS}")
             slope = whole if part.slope is None else tensors.get(part.slope)
             if slope is None or (slope.dtype, slope.shape) != (whole.dtype, whole.shape):
                 raise ValueError(f"{part.slope!r} in {WEIGHTS} is no slope of {part.tensor!r}")
-            if part.scale is not None and (scale is None or scale.shape != part.shape[:1] or not prod(part.shape)):
+            if part.scale is not None and (
+                scale is None or scale.shape != part.shape[:1] or not prod(part.shape)
+            ):
                 raise ValueError(f"{part.scale!r} in {WEIGHTS} does not scale {name}")

@@ -11,13 +11,25 @@ from typing import Any
 from inn_automl.core.errors import InputError
 from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256
-from inn_automl.export.bundle import CONFIG, ONNX, WEIGHTS, BundleConfig, File, installed_versions, open_bundle
+from inn_automl.export.bundle import (
+    CONFIG,
+    ONNX,
+    WEIGHTS,
+    BundleConfig,
+    File,
+    installed_versions,
+    open_bundle,
+)
 from inn_automl.export.deduplication import SharedWeights
 from inn_automl.export.elastic import PARTS, ElasticConfig, ElasticDevice, ElasticPoint, Part
 
 
 def write_elastic(
-    path: str | Path, bundles: Sequence[str | Path], network: str | Path, *, created_at: datetime | None = None
+    path: str | Path,
+    bundles: Sequence[str | Path],
+    network: str | Path,
+    *,
+    created_at: datetime | None = None,
 ) -> ElasticConfig:
     """Writes elastic.zip; the same arguments (`created_at` among them) give the same bytes.
 
@@ -44,18 +56,27 @@ def write_elastic(
         contents[point.graph], parts[point.id] = shared.take(point.id, members[ONNX], config.widths)
         points.append(point)
     dumped = {
-        name: {key: part.model_dump(exclude_defaults=True) for key, part in of.items()} for name, of in parts.items()
+        name: {key: part.model_dump(exclude_defaults=True) for key, part in of.items()}
+        for name, of in parts.items()
     }
-    contents = {WEIGHTS: shared.data(), PARTS: json.dumps(dumped, separators=(",", ":")).encode(), **contents}
+    contents = {
+        WEIGHTS: shared.data(),
+        PARTS: json.dumps(dumped, separators=(",", ":")).encode(),
+        **contents,
+    }
     elastic = ElasticConfig(
         **common,
         devices=_devices([config for config, _ in opened]),
         points=tuple(points),
-        files={name: File(sha256=sha256(data), size_bytes=len(data)) for name, data in contents.items()},
+        files={
+            name: File(sha256=sha256(data), size_bytes=len(data)) for name, data in contents.items()
+        },
         versions=installed_versions(),
         created_at=created_at or datetime.now(UTC).replace(microsecond=0),
     )
-    text = json.dumps(elastic.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        elastic.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False
+    )
     write_atomically(Path(path), pack({CONFIG: text.encode() + b"\n", **contents}))
     return elastic
 
@@ -63,14 +84,27 @@ def write_elastic(
 def _common(configs: Sequence[BundleConfig]) -> dict[str, Any]:
     """What all bundles say alike."""
     if not configs:
-        raise InputError("an elastic model was to be made of no bundle: give those of a job's fronts.")
-    names = ("family", "build", "task", "classes", "input", "output", "preprocessing", "targets", "dataset")
+        raise InputError(
+            "an elastic model was to be made of no bundle: give those of a job's fronts."
+        )
+    names = (
+        "family",
+        "build",
+        "task",
+        "classes",
+        "input",
+        "output",
+        "preprocessing",
+        "targets",
+        "dataset",
+    )
     common = {name: getattr(configs[0], name) for name in names}
     for config in configs:
         for name, value in common.items():
             if getattr(config, name) != value:
                 raise InputError(
-                    f"{name} of the bundle {config.id} is not that of {configs[0].id}: give bundles of one job."
+                    f"{name} of the bundle {config.id} is not that of {configs[0].id}: give "
+                    f"bundles of one job."
                 )
     return common
 

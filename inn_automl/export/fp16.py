@@ -1,13 +1,16 @@
-"""A float32 ONNX file as a float16 one, for GPUs, and what such a file computes, on a machine that has none.
+"""A float32 ONNX file as a float16 one, for GPUs, and what such a file computes, on a machine that
+has none.
 
-The file keeps its ports, raw float32 values in and float32 outputs out. The standardization of the input stays float32
-inside, and so does what brings the output to the units of targets: raw values may be larger than float16 holds
-(65,504), or differ in digits that it lacks. ONNX Runtime's own converter does the rest.
+The file keeps its ports, raw float32 values in and float32 outputs out. The standardization of the
+input stays float32 inside, and so does what brings the output to the units of targets: raw values
+may be larger than float16 holds (65,504), or differ in digits that it lacks. ONNX Runtime's own
+converter does the rest.
 
-**ONNX Runtime's CPU provider does not compute what the file says.** It has no float16 kernels on most processors, puts
-float32 ones in their place, and takes out the casts between them: what overflows in float16 is right there. So what is
-run in place of such a file is its float32 twin, in which every value is rounded to float16 where the file has one
-(`as_computed`). Kernels of GPUs do the same: sums are float32, results are rounded.
+**ONNX Runtime's CPU provider does not compute what the file says.** It has no float16 kernels on
+most processors, puts float32 ones in their place, and takes out the casts between them: what
+overflows in float16 is right there. So what is run in place of such a file is its float32 twin, in
+which every value is rounded to float16 where the file has one (`as_computed`). Kernels of GPUs do
+the same: sums are float32, results are rounded.
 """
 
 from __future__ import annotations
@@ -29,8 +32,24 @@ from inn_automl.export.denormalization import restoring
 _STANDARDIZATION = "standardize."
 """How the names of its initializers begin: see `export.onnx.RawInput`."""
 
-_MOVES = frozenset({"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Relu", "Reshape",
-                    "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})  # fmt: skip
+_MOVES = frozenset(
+    {
+        "Concat",
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "MaxPool",
+        "Relu",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
 """Operators whose results are values of their inputs, or zero: there is nothing to round."""
 
 _THERE_AND_BACK = (TensorProto.FLOAT16, TensorProto.FLOAT)
@@ -52,19 +71,23 @@ def halve_onnx(source: str | Path, target: str | Path) -> int:
     try:
         data = Path(source).read_bytes()
     except OSError as error:
-        raise StorageError(f"{str(source)!r} cannot be read ({error.strerror}): export the module first.") from error
+        raise StorageError(
+            f"{str(source)!r} cannot be read ({error.strerror}): export the module first."
+        ) from error
     try:
         halved = _halve(onnx.load_model_from_string(data))
     except Exception as error:  # protobuf's, onnx's and the converter's errors share no base class
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ExportError(f"{str(source)!r} cannot be made float16 ({reason}): leave fp16 out.") from error
+        raise ExportError(
+            f"{str(source)!r} cannot be made float16 ({reason}): leave fp16 out."
+        ) from error
     write_atomically(Path(target), halved)
     return len(halved)
 
 
 def as_computed(model: bytes) -> bytes:
-    """A file that gives in float32 kernels what `model` gives where its precision has kernels: of float16 files, a
-    float32 one that rounds as they do; other files as they are.
+    """A file that gives in float32 kernels what `model` gives where its precision has kernels: of
+    float16 files, a float32 one that rounds as they do; other files as they are.
 
     Raises:
         ExportError: it is no ONNX file, or its types cannot be inferred.
@@ -74,7 +97,10 @@ def as_computed(model: bytes) -> bytes:
         if all(tensor.data_type != TensorProto.FLOAT16 for tensor in proto.graph.initializer):
             return model
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
-        _round(proto.graph, {v.name for v in inferred.graph.value_info if _is_half(v.type.tensor_type.elem_type)})
+        _round(
+            proto.graph,
+            {v.name for v in inferred.graph.value_info if _is_half(v.type.tensor_type.elem_type)},
+        )
     except Exception as error:  # protobuf's and onnx's errors share no base class
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ExportError(f"the model cannot be read ({reason}): export it again.") from error
@@ -82,15 +108,30 @@ def as_computed(model: bytes) -> bytes:
 
 
 def _halve(proto: onnx.ModelProto) -> bytes:
-    float32 = [node.name for node in proto.graph.node if any(name.startswith(_STANDARDIZATION) for name in node.input)]
+    float32 = [
+        node.name
+        for node in proto.graph.node
+        if any(name.startswith(_STANDARDIZATION) for name in node.input)
+    ]
     float32 += [node.name for node in restoring(proto.graph)]
     proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
-    converted = convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=True, node_block_list=float32)
+    converted = convert_float_to_float16(
+        proto, keep_io_types=True, disable_shape_infer=True, node_block_list=float32
+    )
     model = ir.from_proto(converted)
-    # The converter rounds what goes from one float32 node to another, too, and raw values would overflow there.
+    # The converter rounds what goes from one float32 node to another, too, and raw values would
+    # overflow there.
     for node in model.graph:
-        before = node.inputs[0].producer() if node.op_type == "Cast" and node.inputs[0] is not None else None
-        if before is not None and before.op_type == "Cast" and (_to(before), _to(node)) == _THERE_AND_BACK:
+        before = (
+            node.inputs[0].producer()
+            if node.op_type == "Cast" and node.inputs[0] is not None
+            else None
+        )
+        if (
+            before is not None
+            and before.op_type == "Cast"
+            and (_to(before), _to(node)) == _THERE_AND_BACK
+        ):
             _replace(node.outputs[0], before.inputs[0])
     model.graph.sort()  # its casts are behind all other nodes
     passes.RemoveUnusedNodesPass()(model)
@@ -104,7 +145,9 @@ def _halve(proto: onnx.ModelProto) -> bytes:
 
 
 def _replace(value: ir.Value, by: ir.Value | None) -> None:
-    """Puts a value in the place of another everywhere; as the graph's output under its name, shape and type."""
+    """Puts a value in the place of another everywhere; as the graph's output under its name, shape
+    and type.
+    """
     assert by is not None
     if value.is_graph_output():
         by.name, value.name = value.name, None
@@ -128,7 +171,11 @@ def _round(graph: onnx.GraphProto, halves: set[str]) -> None:
     """
     for tensor in graph.initializer:
         if _is_half(tensor.data_type):
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float32"), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(
+                    numpy_helper.to_array(tensor).astype("float32"), tensor.name
+                )
+            )
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
@@ -136,7 +183,9 @@ def _round(graph: onnx.GraphProto, halves: set[str]) -> None:
             if attribute.name == "to" and _is_half(attribute.i):
                 attribute.i = TensorProto.FLOAT
             elif attribute.HasField("t") and _is_half(attribute.t.data_type):
-                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype("float32")))
+                attribute.t.CopyFrom(
+                    numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype("float32"))
+                )
         rounded = [] if node.op_type in _MOVES else [name for name in node.output if name in halves]
         exact = {name: f"{name}.exact" for name in rounded}
         outputs = [exact.get(name, name) for name in node.output]
@@ -146,7 +195,9 @@ def _round(graph: onnx.GraphProto, halves: set[str]) -> None:
         for name in rounded:
             graph.node.extend(
                 [
-                    helper.make_node("Cast", [exact[name]], [f"{name}.half"], to=TensorProto.FLOAT16),
+                    helper.make_node(
+                        "Cast", [exact[name]], [f"{name}.half"], to=TensorProto.FLOAT16
+                    ),
                     helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT),
                 ]
             )

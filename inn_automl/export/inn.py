@@ -1,4 +1,5 @@
-"""The trained integral network as one file: a ZIP of nodes.safetensors, network.json and config.json.
+"""The trained integral network as one file: a ZIP of nodes.safetensors, network.json and
+config.json.
 
 Its format is described in docs/bundle.md.
 """
@@ -17,7 +18,14 @@ from inn_automl.core.errors import CorruptFileError, StorageError
 from inn_automl.core.metric import Task
 from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256, unpack
-from inn_automl.export.bundle import CONFIG, Build, DatasetFacts, File, TargetStatistics, installed_versions
+from inn_automl.export.bundle import (
+    CONFIG,
+    Build,
+    DatasetFacts,
+    File,
+    TargetStatistics,
+    installed_versions,
+)
 
 if TYPE_CHECKING:
     from inn_automl.integral import IntegralNetwork
@@ -48,7 +56,9 @@ class Standardization(_Record):
 
 
 class InnConfig(_Record):
-    """config.json of inn.zip. `files`, `versions` and `created_at` are filled in by `write_inn` where left out."""
+    """config.json of inn.zip. `files`, `versions` and `created_at` are filled in by `write_inn`
+    where left out.
+    """
 
     format_version: Literal[1] = 1
     family: str
@@ -83,10 +93,15 @@ def write_inn(path: str | Path, config: InnConfig, network: str | Path) -> InnCo
     try:
         contents = {name: (Path(network) / name).read_bytes() for name in (NODES, NETWORK)}
     except OSError as error:
-        raise StorageError(f"the network in {str(network)!r} cannot be read ({error.strerror}): save it.") from error
+        raise StorageError(
+            f"the network in {str(network)!r} cannot be read ({error.strerror}): save it."
+        ) from error
     config = config.model_copy(
         update={
-            "files": {name: File(sha256=sha256(data), size_bytes=len(data)) for name, data in contents.items()},
+            "files": {
+                name: File(sha256=sha256(data), size_bytes=len(data))
+                for name, data in contents.items()
+            },
             "versions": config.versions or installed_versions(),
             "created_at": config.created_at or datetime.now(UTC).replace(microsecond=0),
         }
@@ -97,7 +112,8 @@ def write_inn(path: str | Path, config: InnConfig, network: str | Path) -> InnCo
 
 
 def load_inn(path: str | Path) -> tuple[InnConfig, IntegralNetwork]:
-    """The config of an inn.zip and its network, in eval mode; all files are checked against their hashes.
+    """The config of an inn.zip and its network, in eval mode; all files are checked against their
+    hashes.
 
     Raises:
         StorageError: there is no such file, or it cannot be read.
@@ -112,7 +128,9 @@ def load_inn(path: str | Path) -> tuple[InnConfig, IntegralNetwork]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StorageError(f"the network {str(path)!r} cannot be read ({error.strerror}): give its path.") from error
+        raise StorageError(
+            f"the network {str(path)!r} cannot be read ({error.strerror}): give its path."
+        ) from error
     try:
         contents = unpack(data, (CONFIG, NODES, NETWORK))
         config = InnConfig.model_validate_json(contents[CONFIG])
@@ -121,7 +139,9 @@ def load_inn(path: str | Path) -> tuple[InnConfig, IntegralNetwork]:
                 raise ValueError(f"{name} does not have the hash that {CONFIG} names")
     except (ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())
-        raise CorruptFileError(f"{str(path)!r} is no whole integral network ({reason}): download it again.") from error
+        raise CorruptFileError(
+            f"{str(path)!r} is no whole integral network ({reason}): download it again."
+        ) from error
     about = config.build
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         for name in (NODES, NETWORK):

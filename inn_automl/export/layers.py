@@ -1,4 +1,6 @@
-"""Which layer of the network an operation of an exported model, or of what a runtime made of it, belongs to."""
+"""Which layer of the network an operation of an exported model, or of what a runtime made of it,
+belongs to.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,12 @@ _PARAMETER = re.compile(r"^(.+?)\.(weight|bias)")
 
 
 def layer_times(path: Path, nodes: Sequence[NodeTime]) -> list[LayerTime]:
-    """Times of a model's layers, in the order in which they run, from those of the runtime's operations.
+    """Times of a model's layers, in the order in which they run, from those of the runtime's
+    operations.
 
-    A layer is what has parameters of its own, with all that follows until the next one. A runtime that fuses operations
-    calls the result after one of them or after what it computes; what it adds (to lay out tensors anew) is counted with
-    the layer before.
+    A layer is what has parameters of its own, with all that follows until the next one. A runtime
+    that fuses operations calls the result after one of them or after what it computes; what it
+    adds (to lay out tensors anew) is counted with the layer before.
 
     Args:
         path: the ONNX file.
@@ -35,14 +38,20 @@ def layer_times(path: Path, nodes: Sequence[NodeTime]) -> list[LayerTime]:
     for node in nodes:
         layer = _owner(node.name.removeprefix("fused "), owners) or layer
         layers[layer] = layers.get(layer, 0.0) + node.ms
-    return [LayerTime(name=name, share=ms / total_ms) for name, ms in layers.items()] if total_ms > 0 else []
+    return (
+        [LayerTime(name=name, share=ms / total_ms) for name, ms in layers.items()]
+        if total_ms > 0
+        else []
+    )
 
 
 def _owners(path: Path) -> dict[str, str]:
     """The layer of each operation and of each tensor, by name."""
     graph = onnx.load(str(path)).graph
     # A quantized parameter passes through operations of its own before it is used.
-    parameters = {one.name: found[1] for one in graph.initializer if (found := _PARAMETER.match(one.name))}
+    parameters = {
+        one.name: found[1] for one in graph.initializer if (found := _PARAMETER.match(one.name))
+    }
     constants = {one.name for one in graph.initializer}
     owners: dict[str, str] = {}
     for node in graph.node:
@@ -57,6 +66,10 @@ def _owners(path: Path) -> dict[str, str]:
 
 
 def _owner(name: str, owners: dict[str, str]) -> str | None:
-    """Of the longest known name that `name` begins with, up to a place where a runtime may append something."""
+    """Of the longest known name that `name` begins with, up to a place where a runtime may append
+    something.
+    """
     ends = [len(name), *(found.start() for found in re.finditer(r"[_/ ]", name))]
-    return next((owners[name[:end]] for end in sorted(ends, reverse=True) if name[:end] in owners), None)
+    return next(
+        (owners[name[:end]] for end in sorted(ends, reverse=True) if name[:end] in owners), None
+    )

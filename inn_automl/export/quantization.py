@@ -1,19 +1,23 @@
-"""A float32 ONNX file as an int8 one: static quantization by ONNX Runtime, calibrated on training samples.
+"""A float32 ONNX file as an int8 one: static quantization by ONNX Runtime, calibrated on training
+samples.
 
-The file keeps its ports: raw float32 values in, float32 logits out, any batch. The standardization of the input stays
-float32 inside, and so do the logits, which would lose most of what quantization loses at all: with them quantized the
-largest logit of a ResNet was off by 0.19 of itself, without by 0.03, and no slower. Where the output is brought to the
-units of targets, that is float32 too. A network that makes images also keeps the convolutions that read the input:
-what they make goes into every pixel, and weights of 7 bits would be the largest error.
+The file keeps its ports: raw float32 values in, float32 logits out, any batch. The standardization
+of the input stays float32 inside, and so do the logits, which would lose most of what quantization
+loses at all: with them quantized the largest logit of a ResNet was off by 0.19 of itself, without
+by 0.03, and no slower. Where the output is brought to the units of targets, that is float32 too. A
+network that makes images also keeps the convolutions that read the input: what they make goes into
+every pixel, and weights of 7 bits would be the largest error.
 
 What was chosen, and what for (benchmarks/precision.py has the figures of one machine):
 
-- weights signed, a scale for each output channel: as fast as one scale for the tensor, and more accurate where a layer
-  has few inputs a channel (depthwise convolutions);
+- weights signed, a scale for each output channel: as fast as one scale for the tensor, and more
+  accurate where a layer has few inputs a channel (depthwise convolutions);
 - activations unsigned: with signed ones ONNX Runtime's x86 kernels took three times as long;
-- weights of 7 bits. Without them the sums of processors that lack dot product instructions (VNNI) saturate, so that a
-  file's accuracy would depend on the machine. With them it is the same everywhere, and was the same as with 8 bits;
-- the smallest and largest activation as its range: percentiles and entropy were no more accurate, and slower.
+- weights of 7 bits. Without them the sums of processors that lack dot product instructions (VNNI)
+  saturate, so that a file's accuracy would depend on the machine. With them it is the same
+  everywhere, and was the same as with 8 bits;
+- the smallest and largest activation as its range: percentiles and entropy were no more accurate,
+  and slower.
 """
 
 from __future__ import annotations
@@ -39,13 +43,36 @@ from inn_automl.export.onnx import CONVOLUTIONS, INPUT
 NUM_CALIBRATION = 256
 """Training samples that the ranges of activations are found on."""
 
-OPERATIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool",
-              "MaxPool", "Relu", "Clip", "Sigmoid", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Split",
-              "Slice", "Pad", "Resize")  # fmt: skip
+OPERATIONS = (
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Mul",
+    "Concat",
+    "GlobalAveragePool",
+    "AveragePool",
+    "MaxPool",
+    "Relu",
+    "Clip",
+    "Sigmoid",
+    "Reshape",
+    "Flatten",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Split",
+    "Slice",
+    "Pad",
+    "Resize",
+)
 """What ONNX Runtime has int8 kernels for, or only moves values. All else stays float32."""
 
 _BATCH_VALUES = 2**16  # input values that are run at once: activations take some 50 times as many
-_INFERRED = {"onnx.infer": "onnxruntime.quant"}  # how ONNX Runtime's quantizer marks a graph whose shapes are known
+_INFERRED = {
+    "onnx.infer": "onnxruntime.quant"
+}  # how ONNX Runtime's quantizer marks a graph whose shapes are known
 
 
 def quantize_onnx(
@@ -61,7 +88,8 @@ def quantize_onnx(
 
     Args:
         source: a file as `export_onnx` writes it.
-        samples: (N, *input_shape), raw values of training samples; the first `NUM_CALIBRATION` are used.
+        samples: (N, *input_shape), raw values of training samples; the first `NUM_CALIBRATION` are
+            used.
         per_channel: a scale of the weights for each output channel, not one for the tensor.
         reduce_range: weights of 7 bits, which no x86 kernel's sums overflow on.
         signed_activations: from -128 to 127, not from 0 to 255.
@@ -76,9 +104,13 @@ def quantize_onnx(
     try:
         data = Path(source).read_bytes()
     except OSError as error:
-        raise StorageError(f"{str(source)!r} cannot be read ({error.strerror}): export the module first.") from error
+        raise StorageError(
+            f"{str(source)!r} cannot be read ({error.strerror}): export the module first."
+        ) from error
     if not len(samples):
-        raise ExportError(f"there is no sample to quantize {str(source)!r} with: give at least one.")
+        raise ExportError(
+            f"there is no sample to quantize {str(source)!r} with: give at least one."
+        )
     try:
         quantized = _quantize(
             onnx.load_model_from_string(data),
@@ -87,9 +119,13 @@ def quantize_onnx(
             reduce_range=reduce_range,
             activation_qType=QuantType.QInt8 if signed_activations else QuantType.QUInt8,
         )
-    except Exception as error:  # ONNX Runtime's quantizer and sessions share no base class of their errors
+    except (
+        Exception
+    ) as error:  # ONNX Runtime's quantizer and sessions share no base class of their errors
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ExportError(f"{str(source)!r} cannot be quantized ({reason}): leave int8 out.") from error
+        raise ExportError(
+            f"{str(source)!r} cannot be quantized ({reason}): leave int8 out."
+        ) from error
     write_atomically(Path(target), quantized)
     return len(quantized)
 
@@ -119,15 +155,25 @@ def _quantize(model: onnx.ModelProto, samples: NDArray[np.float32], **options: A
 
 
 def _average_globally(graph: onnx.GraphProto) -> None:
-    """Makes GlobalAveragePool, which has an int8 kernel, of means over all axes but batch and channels."""
+    """Makes GlobalAveragePool, which has an int8 kernel, of means over all axes but batch and
+    channels.
+    """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
     for node in graph.node:
         if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
             continue
         rank = ranks.get(node.input[0], 0)
-        axes = sorted(int(axis) % rank for axis in onnx.numpy_helper.to_array(constants[node.input[1]])) if rank else []
-        keeps = next((attribute.i for attribute in node.attribute if attribute.name == "keepdims"), 1)
+        axes = (
+            sorted(
+                int(axis) % rank for axis in onnx.numpy_helper.to_array(constants[node.input[1]])
+            )
+            if rank
+            else []
+        )
+        keeps = next(
+            (attribute.i for attribute in node.attribute if attribute.name == "keepdims"), 1
+        )
         if keeps and rank > 2 and axes == list(range(2, rank)):
             node.op_type = "GlobalAveragePool"
             del node.input[1:], node.attribute[:]
@@ -137,7 +183,9 @@ def _average_globally(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(kept)
 
 
-def _ranges(model: onnx.ModelProto, samples: NDArray[np.float32]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _ranges(
+    model: onnx.ModelProto, samples: NDArray[np.float32]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Smallest and largest value of every float32 tensor between two operations, over the samples."""
     names = [
         value.name
@@ -152,7 +200,9 @@ def _ranges(model: onnx.ModelProto, samples: NDArray[np.float32]) -> dict[str, t
     outputs = [name for name in names if name != INPUT]
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for batch in _batches(samples):
-        for name, values in zip([INPUT, *outputs], [batch, *session.run(outputs, {INPUT: batch})], strict=True):
+        for name, values in zip(
+            [INPUT, *outputs], [batch, *session.run(outputs, {INPUT: batch})], strict=True
+        ):
             low, high = values.min(), values.max()
             if name in found:
                 low, high = np.minimum(low, found[name][0]), np.maximum(high, found[name][1])
@@ -161,7 +211,9 @@ def _ranges(model: onnx.ModelProto, samples: NDArray[np.float32]) -> dict[str, t
 
 
 def _reading_images(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Of a network from images to images: the convolutions that read the input, and what comes before them."""
+    """Of a network from images to images: the convolutions that read the input, and what comes
+    before them.
+    """
     if len(graph.output[0].type.tensor_type.shape.dim) != 4:
         return []
     from_input, found = {INPUT}, []
@@ -177,7 +229,8 @@ def _free_output(graph: onnx.GraphProto, restored: Sequence[str]) -> None:
     """Takes the rounding of the network's output out of a quantized graph.
 
     Args:
-        restored: names of the nodes that the graph's output is still computed by from it, the last one first.
+        restored: names of the nodes that the graph's output is still computed by from it, the last
+            one first.
     """
     producers = {name: node for node in graph.node for name in node.output}
     name = graph.output[0].name
@@ -193,12 +246,17 @@ def _free_output(graph: onnx.GraphProto, restored: Sequence[str]) -> None:
     graph.node.remove(rounding)
     used = {name for node in graph.node for name in node.input}
     for name in [*last.input, *rounding.input]:
-        for tensor in [tensor for tensor in graph.initializer if tensor.name == name and name not in used]:
+        for tensor in [
+            tensor for tensor in graph.initializer if tensor.name == name and name not in used
+        ]:
             graph.initializer.remove(tensor)
 
 
-def outputs(path: str | Path, samples: NDArray[np.generic], *, threads: int = 1) -> Iterator[NDArray[np.float32]]:
-    """What an ONNX file makes of the raw samples (N, *input_shape) in ONNX Runtime on the CPU, batch by batch.
+def outputs(
+    path: str | Path, samples: NDArray[np.generic], *, threads: int = 1
+) -> Iterator[NDArray[np.float32]]:
+    """What an ONNX file makes of the raw samples (N, *input_shape) in ONNX Runtime on the CPU,
+    batch by batch.
 
     Of a float16 file, what it gives where there are kernels for float16: see `export.half`.
 
@@ -211,7 +269,9 @@ def outputs(path: str | Path, samples: NDArray[np.generic], *, threads: int = 1)
             yield session.run(None, {INPUT: batch})[0]
     except Exception as error:  # ONNX Runtime's errors share no base class
         reason = " ".join(str(error).split())
-        raise ExportError(f"{str(path)!r} cannot be run in ONNX Runtime ({reason}): export it again.") from error
+        raise ExportError(
+            f"{str(path)!r} cannot be run in ONNX Runtime ({reason}): export it again."
+        ) from error
 
 
 def _batches(samples: NDArray[np.generic]) -> Iterator[NDArray[np.float32]]:

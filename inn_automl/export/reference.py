@@ -1,9 +1,11 @@
-"""Makes the reference model that `devices.reference` ships: `python -m inn_automl.export.reference PATH`.
+"""Makes the reference model that `devices.reference` ships: `python -m inn_automl.export.reference
+PATH`.
 
-Two things that neighbours take away are in it: arithmetic (two 3x3 convolutions, about five million
-multiply-accumulates, whose data stay in a core's own caches) and memory traffic (a product with a 4 MiB matrix, which
-no core's own cache holds). The matrix is a constant that the runtime fills in, so that the file stays small. The
-weights are a low-discrepancy sequence and not random numbers: every machine makes the same file, byte by byte.
+Two things that neighbours take away are in it: arithmetic (two 3x3 convolutions, about five
+million multiply-accumulates, whose data stay in a core's own caches) and memory traffic (a product
+with a 4 MiB matrix, which no core's own cache holds). The matrix is a constant that the runtime
+fills in, so that the file stays small. The weights are a low-discrepancy sequence and not random
+numbers: every machine makes the same file, byte by byte.
 """
 
 from __future__ import annotations
@@ -39,11 +41,17 @@ def reference_bytes() -> bytes:
     graph = helper.make_graph(
         nodes,
         "reference",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", CHANNELS, SIDE, SIDE])],
+        [
+            helper.make_tensor_value_info(
+                "input", TensorProto.FLOAT, ["batch", CHANNELS, SIDE, SIDE]
+            )
+        ],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", MATRIX_SIDE])],
         [square, *(numpy_helper.from_array(_weights(), f"weight{index}") for index in range(2))],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name="")
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name=""
+    )
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
 

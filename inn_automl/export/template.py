@@ -1,10 +1,11 @@
 """Many widths of one network as ONNX files, for one slow translation by torch.
 
-The network is translated at two widths that differ in every coupled group. In normal form (see `onnx.normal_form`) the
-two graphs must be the same, except for what is known to follow from the module itself: initializers that are its
-parameters or buffers, the group count of a convolution, one dimension of a Reshape. Anything else that differs depends
-on widths in a way that is not understood: the template then says so and has each module translated. Every file is run
-against torch before it is kept.
+The network is translated at two widths that differ in every coupled group. In normal form (see
+`onnx.normal_form`) the two graphs must be the same, except for what is known to follow from the
+module itself: initializers that are its parameters or buffers, the group count of a convolution,
+one dimension of a Reshape. Anything else that differs depends on widths in a way that is not
+understood: the template then says so and has each module translated. Every file is run against
+torch before it is kept.
 """
 
 from __future__ import annotations
@@ -51,12 +52,13 @@ class OnnxTemplate:
     """Exports discretized modules of one network at any widths.
 
     Args:
-        module, other: the network at two widths that differ in every coupled group: the full and the smallest ones,
-            say. Translating them takes seconds each.
+        module, other: the network at two widths that differ in every coupled group: the full and
+            the smallest ones, say. Translating them takes seconds each.
         input_shape: of one sample, (C, H, W) or (C, L).
         mean, std: (C,), of the dataset's raw values.
         target_statistics: see `export_onnx`.
-        samples: (N, *input_shape), raw values of the dataset that every file is verified with; a handful will do.
+        samples: (N, *input_shape), raw values of the dataset that every file is verified with; a
+            handful will do.
         tolerance: see `verify_onnx`.
 
     Raises:
@@ -84,14 +86,19 @@ class OnnxTemplate:
         graphs = [normal_form(translate(raw, self.input_shape)) for raw in (first, second)]
         self._names = set(first.tensors())
         self.model = graphs[0]
-        self._owners: dict[int, str] = {}  # index of a convolution among the nodes -> name of its module
+        # index of a convolution among the nodes -> name of its module
+        self._owners: dict[int, str] = {}
         try:
             self._owners = reconcile(graphs[0], graphs[1], first, second)
         except NotUnderstoodError as error:
             self.why_not = str(error)
-            logger.warning("each ONNX file takes a full export of seconds, because %s", self.why_not)
+            logger.warning(
+                "each ONNX file takes a full export of seconds, because %s", self.why_not
+            )
 
-    def export(self, module: nn.Module, path: str | Path, *, widths: Mapping[str, int] | None = None) -> Export:
+    def export(
+        self, module: nn.Module, path: str | Path, *, widths: Mapping[str, int] | None = None
+    ) -> Export:
         """Writes a module as ONNX, verified against torch before it takes the place of `path`.
 
         Args:
@@ -119,7 +126,9 @@ class OnnxTemplate:
 
     def _retarget(self, raw: RawInput) -> ir.Model:
         if raw.tensors().keys() != self._names:
-            raise NotUnderstoodError("the module has other parameters than those the template was made from")
+            raise NotUnderstoodError(
+                "the module has other parameters than those the template was made from"
+            )
         model = self.model.clone()
         fill(model, raw)
         for index, node in enumerate(model.graph):
@@ -128,7 +137,13 @@ class OnnxTemplate:
         return model
 
     def _write(
-        self, model: ir.Model, raw: RawInput, path: Path, widths: Mapping[str, int] | None, *, from_template: bool
+        self,
+        model: ir.Model,
+        raw: RawInput,
+        path: Path,
+        widths: Mapping[str, int] | None,
+        *,
+        from_template: bool,
     ) -> Export:
         data = finish(model, widths)
         difference = compare(data, raw, self.samples, tolerance=self.tolerance, name=str(path))
@@ -140,7 +155,9 @@ class NotUnderstoodError(Exception):
     """A graph depends on widths in a way that the template cannot repeat."""
 
 
-def reconcile(model: ir.Model, other: ir.Model, raw: RawInput, other_raw: RawInput) -> dict[int, str]:
+def reconcile(
+    model: ir.Model, other: ir.Model, raw: RawInput, other_raw: RawInput
+) -> dict[int, str]:
     """Makes `model` free of widths, in place, so far as `other` shows that it depends on them.
 
     Returns:
@@ -155,7 +172,8 @@ def reconcile(model: ir.Model, other: ir.Model, raw: RawInput, other_raw: RawInp
     names = raw.tensors().keys()
     if names != other_raw.tensors().keys():
         raise NotUnderstoodError("the parameters of the network change with its widths")
-    # Names of intermediate values may differ between the translations; what is compared is which value goes where.
+    # Names of intermediate values may differ between the translations; what is compared is which
+    # value goes where.
     twins: dict[ir.Value | None, ir.Value | None] = {None: None}
     twins.update(zip(model.graph.inputs, other.graph.inputs, strict=True))
     owners: dict[int, str] = {}
@@ -181,32 +199,46 @@ def reconcile(model: ir.Model, other: ir.Model, raw: RawInput, other_raw: RawInp
 
 
 def _free_dimension(graph: ir.Graph, node: ir.Node, other_graph: ir.Graph, twin: ir.Node) -> None:
-    """Makes -1 ("what remains") of the one dimension in which the constant targets of two Reshape nodes differ."""
-    targets = [ir.convenience.get_const_tensor(n.inputs[1]) if n.inputs[1] else None for n in (node, twin)]
+    """Makes -1 ("what remains") of the one dimension in which the constant targets of two Reshape
+    nodes differ.
+    """
+    targets = [
+        ir.convenience.get_const_tensor(n.inputs[1]) if n.inputs[1] else None for n in (node, twin)
+    ]
     if any(target is None for target in targets):
         return
     first, second = (target.numpy() for target in targets if target is not None)
     if first.shape != second.shape or (first == second).all() or -1 in first or -1 in second:
         return
     if (first != second).sum() > 1:
-        raise NotUnderstoodError(f"{_place(node)} changes more than one dimension with the widths: {first}, {second}")
+        raise NotUnderstoodError(
+            f"{_place(node)} changes more than one dimension with the widths: {first}, {second}"
+        )
     freed = np.where(first == second, first, -1).tolist()
     set_reshape_target(graph, node, freed)
     set_reshape_target(other_graph, twin, freed)
 
 
-def _are_same_initializer(value: ir.Value | None, twin: ir.Value | None, names: Collection[str]) -> bool:
+def _are_same_initializer(
+    value: ir.Value | None, twin: ir.Value | None, names: Collection[str]
+) -> bool:
     """Whether both are the same parameter, or constants of the same value."""
     if value is None or twin is None or not value.is_initializer() or not twin.is_initializer():
         return False
     if value.name in names or twin.name in names:
         return value.name == twin.name
     first, second = value.const_value, twin.const_value
-    return first is not None and second is not None and np.array_equal(first.numpy(), second.numpy())
+    return (
+        first is not None and second is not None and np.array_equal(first.numpy(), second.numpy())
+    )
 
 
-def _owner_of_groups(node: ir.Node, twin: ir.Node, raw: RawInput, other_raw: RawInput) -> str | None:
-    """Name of the module whose weight a convolution uses, if its `groups` are those of the node at both widths."""
+def _owner_of_groups(
+    node: ir.Node, twin: ir.Node, raw: RawInput, other_raw: RawInput
+) -> str | None:
+    """Name of the module whose weight a convolution uses, if its `groups` are those of the node at
+    both widths.
+    """
     weight = node.inputs[1]
     owner = (weight.name or "").rpartition(".")[0] if weight is not None else ""
     try:
@@ -220,7 +252,9 @@ def _groups(raw: RawInput, owner: str) -> int:
     try:
         return int(raw.get_submodule(owner).groups)  # type: ignore[arg-type]
     except (AttributeError, TypeError):
-        raise NotUnderstoodError(f"the module has no convolution {owner.removeprefix('body.')!r}") from None
+        raise NotUnderstoodError(
+            f"the module has no convolution {owner.removeprefix('body.')!r}"
+        ) from None
 
 
 def _group(node: ir.Node) -> int:
@@ -231,19 +265,31 @@ def _group(node: ir.Node) -> int:
 def _same_attributes(node: ir.Node, twin: ir.Node, *, ignore: str | None) -> None:
     for name in (node.attributes.keys() | twin.attributes.keys()) - {ignore}:
         first, second = node.attributes.get(name), twin.attributes.get(name)
-        if first is None or second is None or first.type != second.type or not _equal(first, second):
-            values = " and ".join("nothing" if a is None else f"{a.value!s:.60}" for a in (first, second))
+        if (
+            first is None
+            or second is None
+            or first.type != second.type
+            or not _equal(first, second)
+        ):
+            values = " and ".join(
+                "nothing" if a is None else f"{a.value!s:.60}" for a in (first, second)
+            )
             raise NotUnderstoodError(f"{name} of {_place(node)} changes with the widths: {values}")
 
 
 def _equal(first: ir.Attr, second: ir.Attr) -> bool:
     if first.type == ir.AttributeType.TENSOR:
         return np.array_equal(first.as_tensor().numpy(), second.as_tensor().numpy())
-    return bool(first.value == second.value)  # a subgraph equals itself only, and so is never the same
+    # a subgraph equals itself only, and so is never the same
+    return bool(first.value == second.value)
 
 
 def _place(node: ir.Node) -> str:
-    """A node as a user can find it: its operation and what goes into it; of a constant, also what it goes into."""
+    """A node as a user can find it: its operation and what goes into it; of a constant, also what
+    it goes into.
+    """
     inputs = ", ".join(value.name or "?" for value in node.inputs if value is not None)
-    users = [_place(user) for user in node.outputs[0].consumers()] if node.op_type == "Constant" else []
+    users = (
+        [_place(user) for user in node.outputs[0].consumers()] if node.op_type == "Constant" else []
+    )
     return f"{node.op_type}({inputs})" + (f" in {users[0]}" if users else "")

@@ -16,17 +16,19 @@ from inn_automl.export.onnx import INPUT, RawInput, Statistics
 TOLERANCE = 1e-4
 """Largest accepted |ONNX - torch|, as a share of the largest |output|.
 
-Outputs in the units of targets count by their deviation from the targets' mean (see `RawInput.relative`).
+Outputs in the units of targets count by their deviation from the targets' mean (see
+`RawInput.relative`).
 
-Both compute in float32 (unit roundoff 6e-8) and differ in the order of their sums and in batch norm folded beforehand.
-The families and a ResNet-18 stay below 3e-7; logits that are small differences of large terms may lose two digits more.
-A single tensor that is off by a percent, or a mean by one gray level, shows. What passes can change a prediction only
-where two logits are closer than 2e-4 of the largest one.
+Both compute in float32 (unit roundoff 6e-8) and differ in the order of their sums and in batch
+norm folded beforehand. The families and a ResNet-18 stay below 3e-7; logits that are small
+differences of large terms may lose two digits more. A single tensor that is off by a percent, or a
+mean by one gray level, shows. What passes can change a prediction only where two logits are closer
+than 2e-4 of the largest one.
 """
 
 HALF_TOLERANCE = 5e-2
-"""The same of a float16 file, whose unit roundoff is 5e-4. The families stay below 2e-3, and a value that
-overflows shows."""
+"""The same of a float16 file, whose unit roundoff is 5e-4. The families stay below 2e-3, and a
+value that overflows shows."""
 
 _BATCH_SIZES = (1, 3)  # the usual one, and one that the file was not translated with
 
@@ -41,12 +43,15 @@ def verify_onnx(
     target_statistics: Statistics | None = None,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Runs an ONNX file in ONNX Runtime and a module in torch on the same raw samples, in batches of 1 and of 3.
+    """Runs an ONNX file in ONNX Runtime and a module in torch on the same raw samples, in batches
+    of 1 and of 3.
 
     Args:
         path: a file as `export_onnx` or `halve_onnx` writes it.
-        module: takes standardized float32 (N, *input_shape); run in eval mode on the CPU, as a copy.
-        samples: (N, *input_shape), N at least 1, raw values of the dataset; all are used, each in both batch sizes.
+        module: takes standardized float32 (N, *input_shape); run in eval mode on the CPU, as a
+            copy.
+        samples: (N, *input_shape), N at least 1, raw values of the dataset; all are used, each in
+            both batch sizes.
         mean, std, target_statistics: as exported.
         tolerance: largest accepted difference, relative to the largest absolute output.
 
@@ -54,19 +59,24 @@ def verify_onnx(
         The largest absolute difference divided by the largest absolute output of torch.
 
     Raises:
-        VerificationError: the file cannot be run, or differs by more than `tolerance`; the message has the numbers.
+        VerificationError: the file cannot be run, or differs by more than `tolerance`; the message
+            has the numbers.
         StorageError: the file cannot be read.
     """
     path = Path(path)
     try:
         model = path.read_bytes()
     except OSError as error:
-        raise StorageError(f"{str(path)!r} cannot be read ({error.strerror}): export the module first.") from error
+        raise StorageError(
+            f"{str(path)!r} cannot be read ({error.strerror}): export the module first."
+        ) from error
     raw = RawInput(module, samples.shape[1:], mean, std, target_statistics)
     return compare(model, raw, samples, tolerance=tolerance, name=str(path))
 
 
-def compare(model: bytes, raw: RawInput, samples: np.ndarray, *, tolerance: float, name: str) -> float:
+def compare(
+    model: bytes, raw: RawInput, samples: np.ndarray, *, tolerance: float, name: str
+) -> float:
     """As `verify_onnx`, on the bytes of an ONNX file that messages call `name`."""
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     if not len(samples):
@@ -75,7 +85,8 @@ def compare(model: bytes, raw: RawInput, samples: np.ndarray, *, tolerance: floa
         expected = raw(torch.from_numpy(samples)).numpy()
     if not np.isfinite(expected).all():
         raise VerificationError(
-            f"the torch module of {name!r} gives outputs that are not finite: train it, or re-estimate its statistics."
+            f"the torch module of {name!r} gives outputs that are not finite: train it, or "
+            f"re-estimate its statistics."
         )
     wanted, difference = raw.relative(expected), 0.0
     try:
@@ -86,21 +97,27 @@ def compare(model: bytes, raw: RawInput, samples: np.ndarray, *, tolerance: floa
                 (output,) = session.run(None, {INPUT: samples[rows]})
                 if output.shape != expected[rows].shape:
                     raise VerificationError(
-                        f"{name!r} gives outputs of shape {output.shape} where torch gives {expected[rows].shape}: "
+                        f"{name!r} gives outputs of shape {output.shape} where torch gives "
+                        f"{expected[rows].shape}: "
                         "export the module again."
                     )
                 # np.maximum keeps a NaN, where max() may drop it.
-                difference = float(np.maximum(difference, np.abs(raw.relative(output) - wanted[rows]).max()))
+                difference = float(
+                    np.maximum(difference, np.abs(raw.relative(output) - wanted[rows]).max())
+                )
     except VerificationError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no public base class
         reason = " ".join(str(error).split())
-        raise VerificationError(f"{name!r} cannot be run in ONNX Runtime ({reason}): export it again.") from error
+        raise VerificationError(
+            f"{name!r} cannot be run in ONNX Runtime ({reason}): export it again."
+        ) from error
     scale = float(np.abs(wanted).max())
     relative = difference / scale if difference else 0.0
     if not relative <= tolerance:
         raise VerificationError(
-            f"{name!r} differs from torch by {difference:.3g} where the largest output is {scale:.3g}, a share of "
+            f"{name!r} differs from torch by {difference:.3g} where the largest output is "
+            f"{scale:.3g}, a share of "
             f"{relative:.3g} and more than {tolerance:.3g}: export the module again."
         )
     return relative

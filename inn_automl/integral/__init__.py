@@ -8,7 +8,13 @@ from inn_automl.integral.batch_norm import reestimate_normalization
 from inn_automl.integral.conversion.convert import ConvertedNetwork, convert
 from inn_automl.integral.graph.groups import Group, Unfollowed
 from inn_automl.integral.network import IntegralNetwork, Widths
-from inn_automl.integral.sampling.partition import CellAverages, Nested, Partition, Trainable, Uniform
+from inn_automl.integral.sampling.partition import (
+    CellAverages,
+    Nested,
+    Partition,
+    Trainable,
+    Uniform,
+)
 
 __all__ = [
     "CellAverages",

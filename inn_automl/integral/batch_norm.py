@@ -1,7 +1,8 @@
 """Normalization statistics of a discretized network.
 
-Running statistics belong to the widths they were collected at: at other widths they are estimated anew from training
-samples. J. Yu and T. Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, section 3.4.
+Running statistics belong to the widths they were collected at: at other widths they are estimated
+anew from training samples. J. Yu and T. Huang, "Universally Slimmable Networks and Improved
+Training Techniques", ICCV 2019, section 3.4.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from inn_automl.integral.graph.trace import evaluating
 
 
 def reestimate_normalization(module: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Replaces running means and variances by their averages over batches, each weighted with its samples.
+    """Replaces running means and variances by their averages over batches, each weighted with its
+    samples.
 
     Args:
         module: changed in place; layers other than normalization run in evaluation mode.
@@ -30,7 +32,11 @@ def reestimate_normalization(module: nn.Module, batches: Iterable[Tensor]) -> in
     Raises:
         InputError: there are statistics to estimate and no samples.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, _NormBase) and layer.track_running_stats]
+    layers = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, _NormBase) and layer.track_running_stats
+    ]
     if not layers:
         return 0
     momenta = {layer: layer.momentum for layer in layers}
@@ -59,5 +65,8 @@ def reestimate_normalization(module: nn.Module, batches: Iterable[Tensor]) -> in
         for layer, momentum in momenta.items():
             layer.momentum = momentum
     if not num_samples:
-        raise InputError("normalization statistics were to be re-estimated from no samples: give at least one batch.")
+        raise InputError(
+            "normalization statistics were to be re-estimated from no samples: give at least one "
+            "batch."
+        )
     return num_samples

@@ -22,7 +22,11 @@ TENSORS, DESCRIPTION = "nodes.safetensors", "network.json"
 
 
 def write(
-    folder: Path, tensors: Mapping[str, Tensor], coupling: Coupling, partitions: list[Partition], min_ratio: float
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    coupling: Coupling,
+    partitions: list[Partition],
+    min_ratio: float,
 ) -> None:
     """Writes both files into a folder, each moved into place when it is complete.
 
@@ -38,7 +42,10 @@ def write(
     temporary = [folder / f".{name}.{os.getpid()}.tmp" for name in (TENSORS, DESCRIPTION)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary[0])
+        save_file(
+            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
+            temporary[0],
+        )
         temporary[1].write_text(json.dumps(description), encoding="utf-8")
         os.replace(temporary[0], folder / TENSORS)
         os.replace(temporary[1], folder / DESCRIPTION)
@@ -53,7 +60,8 @@ def write(
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], Coupling, list[Partition], float]:
-    """Tensors, coupling, partitions by group, and the smallest allowed share of a group's channels.
+    """Tensors, coupling, partitions by group, and the smallest allowed share of a group's
+    channels.
 
     Raises:
         CorruptFileError: a file is missing, unreadable or of another version.
@@ -61,7 +69,10 @@ def read(folder: Path) -> tuple[dict[str, Tensor], Coupling, list[Partition], fl
     try:
         description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if description["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format version {description['format_version']}, this release reads {FORMAT_VERSION}")
+            raise ValueError(
+                f"format version {description['format_version']}, this release reads "
+                f"{FORMAT_VERSION}"
+            )
         coupling = Coupling.from_json(description["coupling"])
         partitions = [partition_from_json(value) for value in description["partitions"]]
         if len(partitions) != len(coupling.groups):
@@ -69,4 +80,6 @@ def read(folder: Path) -> tuple[dict[str, Tensor], Coupling, list[Partition], fl
         return load_file(folder / TENSORS), coupling, partitions, float(description["min_ratio"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         fault = f"{type(error).__name__}: {error}"
-        raise CorruptFileError(f"{str(folder)!r} holds no integral network ({fault}): save it again.") from error
+        raise CorruptFileError(
+            f"{str(folder)!r} holds no integral network ({fault}): save it again."
+        ) from error

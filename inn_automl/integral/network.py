@@ -1,7 +1,8 @@
 """The integral network: one trained model that can be sampled to any widths.
 
-K. Solodskikh et al., "Integral Neural Networks", CVPR 2023. The module's own parameters are the nodes of its
-continuous weights; `forward` samples them at given widths and runs the module's own forward on the samples.
+K. Solodskikh et al., "Integral Neural Networks", CVPR 2023. The module's own parameters are the
+nodes of its continuous weights; `forward` samples them at given widths and runs the module's own
+forward on the samples.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class IntegralNetwork(nn.Module):
         example_input: (N, ...) that the module accepts; it is traced and run with it.
         partition: how channels are sampled, for all coupled groups or by group name.
         min_ratio: smallest allowed share of a group's channels, in (0, 1].
-        coupling: that of a network of the same architecture, which spares following the module again.
+        coupling: that of a network of the same architecture, which spares following the module
+            again.
 
     Attributes:
         module: the copy; its parameters are the nodes.
@@ -45,10 +47,13 @@ class IntegralNetwork(nn.Module):
         slopes: of the weights along the width, see `add_slopes`; empty at first.
 
     Raises:
-        ModuleError: the module cannot be traced, has no channels that can be resized, or is not that of the coupling.
-        WidthsError: `min_ratio` is out of range, or a partition is given for a group that does not exist.
+        ModuleError: the module cannot be traced, has no channels that can be resized, or is not
+            that of the coupling.
+        WidthsError: `min_ratio` is out of range, or a partition is given for a group that does not
+            exist.
 
-    Sampling replaces parameters while the module runs, so that one instance serves one thread at a time.
+    Sampling replaces parameters while the module runs, so that one instance serves one thread at a
+    time.
     """
 
     def __init__(
@@ -62,7 +67,10 @@ class IntegralNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < min_ratio <= 1:
-            raise WidthsError(f"min_ratio = {min_ratio} is not a share of the channels: give more than 0, at most 1.")
+            raise WidthsError(
+                f"min_ratio = {min_ratio} is not a share of the channels: give more than 0, at "
+                f"most 1."
+            )
         self.module = _copied(module)
         self.min_ratio = min_ratio
         if coupling is None:
@@ -70,8 +78,13 @@ class IntegralNetwork(nn.Module):
         coupling.check(self.module)
         self.coupling = coupling
         if not self.groups:
-            reasons = "; ".join(map(str, self.unfollowed)) or "no weighted layer stands between its input and output"
-            raise ModuleError(f"{type(module).__name__} has no channels that can be resized: {reasons}.")
+            reasons = (
+                "; ".join(map(str, self.unfollowed))
+                or "no weighted layer stands between its input and output"
+            )
+            raise ModuleError(
+                f"{type(module).__name__} has no channels that can be resized: {reasons}."
+            )
         partitions = self._partitions(partition or Nested())
         self.trainable_partitions = nn.ModuleList(p for p in partitions if isinstance(p, Trainable))
         first = next(self.module.parameters())
@@ -91,23 +104,31 @@ class IntegralNetwork(nn.Module):
         return self.coupling.unfollowed
 
     def add_slopes(self) -> None:
-        """Makes the weights functions of the width, too: W(x, s) = nodes(x) + s * slope(x), linear in the narrowness s.
+        """Makes the weights functions of the width, too: W(x, s) = nodes(x) + s * slope(x), linear
+        in the narrowness s.
 
-        s is 0 at full width and 1 at the smallest, for each parameter by its own axes (`Coupling.narrowness`). Slopes
-        begin as zeros, so that the network computes what it did until they are trained. They let a narrow network
-        differ from the leading part of the wide one where what is best for one is bad for the other, at the price of as
-        many parameters again while training and in what `save` writes; a discretized network has none of them.
+        s is 0 at full width and 1 at the smallest, for each parameter by its own axes
+        (`Coupling.narrowness`). Slopes begin as zeros, so that the network computes what it did
+        until they are trained. They let a narrow network differ from the leading part of the wide
+        one where what is best for one is bad for the other, at the price of as many parameters
+        again while training and in what `save` writes; a discretized network has none of them.
         """
         if len(self.slopes) == 0:
             parameters = dict(self.module.named_parameters())
             for name in self._resizer.resized_parameters:
                 like = parameters[name]
-                self.slopes.append(nn.Parameter(torch.zeros_like(like), requires_grad=like.requires_grad))
+                self.slopes.append(
+                    nn.Parameter(torch.zeros_like(like), requires_grad=like.requires_grad)
+                )
             self._resizer.add_slopes(self.slopes)
 
     def named_slopes(self) -> dict[str, nn.Parameter]:
         """Slopes by the name that their parameter has in `module`; none before `add_slopes`."""
-        return dict(zip(self._resizer.resized_parameters, self.slopes, strict=True)) if len(self.slopes) else {}
+        return (
+            dict(zip(self._resizer.resized_parameters, self.slopes, strict=True))
+            if len(self.slopes)
+            else {}
+        )
 
     @property
     def full_widths(self) -> dict[str, int]:
@@ -144,36 +165,46 @@ class IntegralNetwork(nn.Module):
         checked = {}
         for group in self.groups:
             if group.name not in widths:
-                raise WidthsError(f"widths lack the coupled group {group.name!r}: give {_described(group.allowed)}.")
+                raise WidthsError(
+                    f"widths lack the coupled group {group.name!r}: give "
+                    f"{_described(group.allowed)}."
+                )
             width = widths[group.name]
             if width not in group.allowed:
                 raise WidthsError(
-                    f"width {width!r} of {group.name!r} is not allowed: give {_described(group.allowed)}."
+                    f"width {width!r} of {group.name!r} is not allowed: give "
+                    f"{_described(group.allowed)}."
                 )
             checked[group.name] = int(width)
         return checked
 
     @property
     def fills_up(self) -> bool:
-        """Whether `fill_up` of `forward` does anything: the network convolves, and channels meet in weights alone."""
+        """Whether `fill_up` of `forward` does anything: the network convolves, and channels meet
+        in weights alone.
+        """
         return self._resizer.fills_up
 
     def forward(self, x: Tensor, widths: Widths | None = None, *, fill_up: bool = False) -> Tensor:
         """The network's output at the widths; at full width if none are given.
 
-        Differentiable in the nodes and in trainable partitions; only the running statistics that batch normalization
-        uses in evaluation mode are constants to the gradient. At full width, batch normalization in training mode
-        updates its running statistics; at other widths it leaves them alone.
+        Differentiable in the nodes and in trainable partitions; only the running statistics that
+        batch normalization uses in evaluation mode are constants to the gradient. At full width,
+        batch normalization in training mode updates its running statistics; at other widths it
+        leaves them alone.
 
         Args:
             x: (N, ...) as the module takes it.
-            fill_up: compute with channels of zeros up to one of a few numbers of them. The output is the same, give or
-                take rounding; a CPU, which compiles kernels for every new number, is done sooner where widths change.
+            fill_up: compute with channels of zeros up to one of a few numbers of them. The output
+                is the same, give or take rounding; a CPU, which compiles kernels for every new
+                number, is done sooner where widths change.
 
         Raises:
             WidthsError: see `check_widths`.
         """
-        samples = self.coupling.samples(self.full_widths if widths is None else self.check_widths(widths))
+        samples = self.coupling.samples(
+            self.full_widths if widths is None else self.check_widths(widths)
+        )
         if self._resizer.is_identity(samples):
             return self.module(x)
         with self._resizer.resized(samples, fill_up=fill_up):
@@ -191,7 +222,8 @@ class IntegralNetwork(nn.Module):
         return self._resizer.discretized(self.coupling.samples(self.check_widths(widths)))
 
     def sample_parameters(self, widths: Widths) -> dict[str, Tensor]:
-        """The module's parameters at the widths by name, as functions of the network's: differentiable.
+        """The module's parameters at the widths by name, as functions of the network's:
+        differentiable.
 
         Raises:
             WidthsError: see `check_widths`.
@@ -209,12 +241,19 @@ class IntegralNetwork(nn.Module):
         return self._resizer.sample_axis(outputs, 1, self.coupling.axes[parameter][0], samples)
 
     def save(self, folder: str | Path) -> None:
-        """Writes `nodes.safetensors` and `network.json` into a folder, each moved into place when it is complete.
+        """Writes `nodes.safetensors` and `network.json` into a folder, each moved into place when
+        it is complete.
 
         Raises:
             StorageError: the folder cannot be written.
         """
-        state.write(Path(folder), self._saved_tensors(), self.coupling, self._resizer.partitions, self.min_ratio)
+        state.write(
+            Path(folder),
+            self._saved_tensors(),
+            self.coupling,
+            self._resizer.partitions,
+            self.min_ratio,
+        )
 
     @classmethod
     def load(cls, folder: str | Path, module: nn.Module) -> IntegralNetwork:
@@ -228,8 +267,13 @@ class IntegralNetwork(nn.Module):
             ModuleError: the network is one of another module.
         """
         tensors, coupling, partitions, min_ratio = state.read(Path(folder))
-        by_group = {group.name: partition for group, partition in zip(coupling.groups, partitions, strict=True)}
-        network = cls(module, torch.empty(0), partition=by_group, min_ratio=min_ratio, coupling=coupling)
+        by_group = {
+            group.name: partition
+            for group, partition in zip(coupling.groups, partitions, strict=True)
+        }
+        network = cls(
+            module, torch.empty(0), partition=by_group, min_ratio=min_ratio, coupling=coupling
+        )
         if any(name.startswith(_SLOPE) for name in tensors):
             network.add_slopes()
         expected = network._saved_tensors()
@@ -238,13 +282,16 @@ class IntegralNetwork(nn.Module):
                 mine, saved = expected.get(name), tensors.get(name)
                 if mine is None or saved is None or mine.shape != saved.shape:
                     raise CorruptFileError(
-                        f"{str(folder)!r} has {_shape(saved)} for {name}, the module has {_shape(mine)}: save it again."
+                        f"{str(folder)!r} has {_shape(saved)} for {name}, the module has "
+                        f"{_shape(mine)}: save it again."
                     )
                 mine.copy_(saved)
         return network
 
     def _saved_tensors(self) -> dict[str, Tensor]:
-        """Parameters and persistent buffers of the module, tied ones once, slopes, and learned partitions by group."""
+        """Parameters and persistent buffers of the module, tied ones once, slopes, and learned
+        partitions by group.
+        """
         persistent = self.module.state_dict(keep_vars=True)
         named = [*self.module.named_parameters(), *self.module.named_buffers()]
         tensors = {f"module.{name}": tensor for name, tensor in named if name in persistent}
@@ -269,7 +316,9 @@ class IntegralNetwork(nn.Module):
         if name not in known:
             nearest = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            raise WidthsError(f"there is no coupled group {name!r}: {hint}Groups: {', '.join(known)}.")
+            raise WidthsError(
+                f"there is no coupled group {name!r}: {hint}Groups: {', '.join(known)}."
+            )
 
 
 def _copied(module: nn.Module) -> nn.Module:
@@ -277,7 +326,8 @@ def _copied(module: nn.Module) -> nn.Module:
         return copy.deepcopy(module)
     except Exception as error:  # whatever a user's module holds
         raise ModuleError(
-            f"{type(module).__name__} cannot be copied ({error}): keep only parameters and plain values in it."
+            f"{type(module).__name__} cannot be copied ({error}): keep only parameters and plain "
+            f"values in it."
         ) from error
 
 

@@ -1,8 +1,9 @@
 """Proves on the module itself what following its channels has found.
 
-A traced graph holds the sizes of the example: whether a forward computes a size from its input or has it written down
-cannot be seen there. So the module is resized, run and traced again; every tensor must have the size that was
-predicted for it. Groups that fail stay at full width, with the fault as the reason.
+A traced graph holds the sizes of the example: whether a forward computes a size from its input or
+has it written down cannot be seen there. So the module is resized, run and traced again; every
+tensor must have the size that was predicted for it. Groups that fail stay at full width, with the
+fault as the reason.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class _Outcome(NamedTuple):
 
 
 class _Trial:
-    def __init__(self, module: nn.Module, example_input: Tensor, followed: FollowedModule, coupling: Coupling) -> None:
+    def __init__(
+        self, module: nn.Module, example_input: Tensor, followed: FollowedModule, coupling: Coupling
+    ) -> None:
         self._example_input = example_input
         self._followed = followed
         self._coupling = coupling
@@ -126,4 +129,8 @@ def _shapes_of(value: Any) -> Any:
         return tuple(value.shape)
     if isinstance(value, Mapping):
         return {key: _shapes_of(one) for key, one in value.items()}
-    return tuple(_shapes_of(one) for one in value) if isinstance(value, list | tuple) else type(value).__name__
+    return (
+        tuple(_shapes_of(one) for one in value)
+        if isinstance(value, list | tuple)
+        else type(value).__name__
+    )

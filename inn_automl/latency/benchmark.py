@@ -1,15 +1,18 @@
-"""Measures how long ONNX files take on a device, so that the figure still holds when somebody measures again.
+"""Measures how long ONNX files take on a device, so that the figure still holds when somebody
+measures again.
 
-All models of one call are measured together, in several fresh processes one after another: `timing` says what happens
-inside of one, `confidence` what is made of the samples. Fresh ones, because the caller's own threads (torch, Ray) must
-not disturb a measurement, and because how a process happens to lie in memory stays with it as long as it lives.
+All models of one call are measured together, in several fresh processes one after another:
+`timing` says what happens inside of one, `confidence` what is made of the samples. Fresh ones,
+because the caller's own threads (torch, Ray) must not disturb a measurement, and because how a
+process happens to lie in memory stays with it as long as it lives.
 
-A process in which the machine ran at another speed than in the others, or than in an earlier measurement that this one
-is to be compared with, by the reference model, does not count and is repeated, as `timing` does with the batches of one
-process.
+A process in which the machine ran at another speed than in the others, or than in an earlier
+measurement that this one is to be compared with, by the reference model, does not count and is
+repeated, as `timing` does with the batches of one process.
 
-The processes are not pinned to cores. Pinned, a model was no steadier on a quiet machine, and on a shared one slower:
-it must share that core with whoever else is put there, where the scheduler would have moved it to an idle one.
+The processes are not pinned to cores. Pinned, a model was no steadier on a quiet machine, and on a
+shared one slower: it must share that core with whoever else is put there, where the scheduler
+would have moved it to an idle one.
 """
 
 from __future__ import annotations
@@ -27,16 +30,33 @@ from inn_automl import runtimes
 from inn_automl.core.errors import MeasurementError, SpecError
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.latency.isolation import Event, run_memory, run_timing
-from inn_automl.latency.measurement import MEMORY, QUICK, THOROUGH, LatencyMeasurement, Measure, PeakMemory, Protocol
+from inn_automl.latency.measurement import (
+    MEMORY,
+    QUICK,
+    THOROUGH,
+    LatencyMeasurement,
+    Measure,
+    PeakMemory,
+    Protocol,
+)
 from inn_automl.latency.reference import REFERENCE
 from inn_automl.latency.statistics import relative_width, summarize
 from inn_automl.latency.timing import MAX_WAITED
 from inn_automl.runtimes.environment import num_usable_cores
 
-__all__ = ["MEMORY", "QUICK", "THOROUGH", "LatencyMeasurement", "Measure", "Protocol", "check_device", "measure"]
+__all__ = [
+    "MEMORY",
+    "QUICK",
+    "THOROUGH",
+    "LatencyMeasurement",
+    "Measure",
+    "Protocol",
+    "check_device",
+    "measure",
+]
 
-# A loaded model takes about its file's size for the graph, again for weights laid out as the kernels want them, and
-# its activations; to that comes what an empty session takes.
+# A loaded model takes about its file's size for the graph, again for weights laid out as the
+# kernels want them, and its activations; to that comes what an empty session takes.
 _SESSION_FACTOR, _SESSION_BYTES = 4, 8 * 2**20
 
 
@@ -44,13 +64,14 @@ def check_device(device: DeviceBudget) -> None:
     """Refuses a device that this machine cannot be.
 
     Raises:
-        SpecError: it has more threads than this process may use cores, or its runtime is not installed; says what adds
-            it.
+        SpecError: it has more threads than this process may use cores, or its runtime is not
+            installed; says what adds it.
     """
     cores = num_usable_cores()
     if device.threads > cores:
         raise SpecError(
-            f"device {device.name!r} has threads = {device.threads}, but only {cores} cores can be used here: "
+            f"device {device.name!r} has threads = {device.threads}, but only {cores} cores can be "
+            f"used here: "
             f"give at most {cores}, or measure on a machine with more."
         )
     try:
@@ -72,14 +93,17 @@ def measure(
         on_progress: called now and then with the share done, 0 to 1, which never falls.
 
     Raises:
-        SpecError: the device has more threads than there are cores, or a runtime that is not installed.
-        MeasurementError: a file is missing, cannot be loaded or run, or its process died or hung; names the model.
+        SpecError: the device has more threads than there are cores, or a runtime that is not
+            installed.
+        MeasurementError: a file is missing, cannot be loaded or run, or its process died or hung;
+            names the model.
     """
     check_device(device)
     for name, path in models.items():
         if not Path(path).is_file():
             raise MeasurementError(
-                f"model {name!r} cannot be measured: there is no file {str(path)!r}, export it first."
+                f"model {name!r} cannot be measured: there is no file {str(path)!r}, export it "
+                f"first."
             )
     if not models:
         return {}
@@ -96,11 +120,15 @@ class _Process:
 
     @property
     def blocks(self) -> dict[str, list[dict[str, Any]]]:
-        return {name: blocks for answer in self.answers for name, blocks in answer["blocks"].items()}
+        return {
+            name: blocks for answer in self.answers for name, blocks in answer["blocks"].items()
+        }
 
     @property
     def reference_ns(self) -> float | None:
-        known = [answer["reference_ns"] for answer in self.answers if answer["reference_ns"] is not None]
+        known = [
+            answer["reference_ns"] for answer in self.answers if answer["reference_ns"] is not None
+        ]
         return statistics.median(known) if known else None
 
     def samples_ms(self, name: str) -> list[list[float]]:
@@ -133,7 +161,9 @@ class _Campaign:
         while self._needs_another():
             chunks, process = self._chunks(), _Process()
             for position, chunk in enumerate(chunks):
-                process.answers.append(self._time(chunk, len(self._processes) + position / len(chunks), len(chunks)))
+                process.answers.append(
+                    self._time(chunk, len(self._processes) + position / len(chunks), len(chunks))
+                )
             self._processes.append(process)
         self._report(1.0)
 
@@ -154,19 +184,26 @@ class _Campaign:
         """By what share the reference model was off in a process."""
         if process.reference_ns is None:
             return 0.0
-        return abs(process.reference_ns / (1e6 * self._protocol.reference_ms or self._usual_ns()) - 1)
+        return abs(
+            process.reference_ns / (1e6 * self._protocol.reference_ms or self._usual_ns()) - 1
+        )
 
     def _usual_ns(self) -> float:
-        """What the reference model took in the process that most others agree with; of two such the slower one.
+        """What the reference model took in the process that most others agree with; of two such
+        the slower one.
 
         A machine that switches between two speeds has a median where it never is.
         """
         levels = [one.reference_ns for one in self._processes if one.reference_ns is not None]
         share = self._protocol.max_process_drift
-        return max(levels, key=lambda level: (sum(abs(one / level - 1) <= share for one in levels), level))
+        return max(
+            levels, key=lambda level: (sum(abs(one / level - 1) <= share for one in levels), level)
+        )
 
     def _calm(self) -> list[_Process]:
-        return [one for one in self._processes if self._drift(one) <= self._protocol.max_process_drift]
+        return [
+            one for one in self._processes if self._drift(one) <= self._protocol.max_process_drift
+        ]
 
     def _kept(self) -> list[_Process]:
         """The processes that count: the calm ones; if those are too few, the least drifted."""
@@ -179,7 +216,9 @@ class _Campaign:
             self._on_progress(self._share)
 
     def _chunks(self) -> list[list[str]]:
-        """The models in parts that fit into memory together, drawn anew for each process: one part for most jobs."""
+        """The models in parts that fit into memory together, drawn anew for each process: one part
+        for most jobs.
+        """
         names = list(self._models)
         self._chance.shuffle(names)
         chunks: list[list[str]] = [[]]
@@ -217,14 +256,18 @@ class _Campaign:
         }
 
         def on_event(event: Event) -> None:
-            self._report((num_before + event.get("share", 0.0) / num_chunks) / protocol.max_processes)
+            self._report(
+                (num_before + event.get("share", 0.0) / num_chunks) / protocol.max_processes
+            )
 
         return run_timing(request, stalled_s=protocol.stalled_s, on_event=on_event)
 
     def _measure_memory(self, name: str) -> PeakMemory | None:
         protocol = self._protocol
         request = {**self._request([name]), "num_runs": protocol.num_memory_runs}
-        answer = run_memory(request, stalled_s=protocol.stalled_s, on_event=lambda event: self._report(0.0))
+        answer = run_memory(
+            request, stalled_s=protocol.stalled_s, on_event=lambda event: self._report(0.0)
+        )
         if answer["idle_bytes"] is None or answer["peak_bytes"] <= answer["idle_bytes"]:
             return None
         return PeakMemory(answer["idle_bytes"], answer["peak_bytes"])
@@ -271,14 +314,16 @@ class _Campaign:
             return f"the machine's speed changed by {drift:.0%} from process to process, by the reference model"
         if drifted > 0:
             return (
-                f"the reference model drifted by more than {protocol.max_drift:.0%} in {drifted:.0%} of the batches, "
+                f"the reference model drifted by more than {protocol.max_drift:.0%} in "
+                f"{drifted:.0%} of the batches, "
                 "and there was no time to repeat them"
             )
         if any(name in answer["not_warm"] for process in kept for answer in process.answers):
             return "its median had not settled when warming up ended"
         if (width := self._width(name)) > protocol.settled_share:
             return (
-                f"p{self._device.percentile:g} differs between processes: after {len(kept)} of them "
+                f"p{self._device.percentile:g} differs between processes: after {len(kept)} of "
+                f"them "
                 f"it is known to {width:.0%}, not to {protocol.settled_share:.0%}"
             )
         return ""

@@ -1,7 +1,8 @@
 """How a process that measures talks to the one that started it (`isolation`).
 
-It reads one JSON request from standard input and writes JSON lines to standard output: what it is doing, before each
-step (so that a parent knows which model was in hand when the process died), and at the end one `done` or `failed` line.
+It reads one JSON request from standard input and writes JSON lines to standard output: what it is
+doing, before each step (so that a parent knows which model was in hand when the process died), and
+at the end one `done` or `failed` line.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def main(serve: Callable[[dict[str, Any], Emit], None]) -> int:
 
 
 def _end_with_parent() -> None:
-    """Has the kernel kill this process when its parent is killed: nobody would read what it measures, and it would
-    disturb the next measurement. Linux only (prctl(2), PR_SET_PDEATHSIG)."""
+    """Has the kernel kill this process when its parent is killed: nobody would read what it
+    measures, and it would disturb the next measurement. Linux only (prctl(2), PR_SET_PDEATHSIG).
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)

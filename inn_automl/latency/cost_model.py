@@ -1,12 +1,14 @@
 """Predicts the latency of widths that were not measured, from a few dozen that were.
 
-Latency is close to a sum over layers of work times the time a piece of that work takes, which cannot be negative; what
-is left over (caches, fixed costs that depend on shapes) is smooth in the widths. So the candidates are non-negative
-least squares with a smaller and a larger ridge, the same with a Gaussian process on its relative residual, and a
-Gaussian process alone; whichever cross-validates best is kept. Gradient boosting is not among them: it is constant
-beyond the samples, and between a few dozen of them.
+Latency is close to a sum over layers of work times the time a piece of that work takes, which
+cannot be negative; what is left over (caches, fixed costs that depend on shapes) is smooth in the
+widths. So the candidates are non-negative least squares with a smaller and a larger ridge, the
+same with a Gaussian process on its relative residual, and a Gaussian process alone; whichever
+cross-validates best is kept. Gradient boosting is not among them: it is constant beyond the
+samples, and between a few dozen of them.
 
-All of them minimize relative errors: 0.1 ms is much for a model of 0.2 ms and nothing for one of 20 ms.
+All of them minimize relative errors: 0.1 ms is much for a model of 0.2 ms and nothing for one of
+20 ms.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ _FEWEST = 3
 
 
 def distrust(error: PredictorError) -> str | None:
-    """Why a predictor with this error is not to be trusted, as a part of a sentence; None if it is."""
+    """Why a predictor with this error is not to be trusted, as a part of a sentence; None if it
+    is.
+    """
     if error.median_relative > MAX_MEDIAN_ERROR:
         return f"its median error is {error.median_relative:.1%}, above {MAX_MEDIAN_ERROR:.0%}"
     if error.spearman < MIN_SPEARMAN:
@@ -48,8 +52,8 @@ class LatencyPredictor:
 
     Attributes:
         kind: which kind of model was kept.
-        error: of held-out widths. Each of the samples is held out once, and the choice of the model is made anew
-            without it, so this is the error of all that `fit` does.
+        error: of held-out widths. Each of the samples is held out once, and the choice of the
+            model is made anew without it, so this is the error of all that `fit` does.
     """
 
     kind: str
@@ -80,7 +84,8 @@ class LatencyPredictor:
         self._predict = _KINDS[kind](self._features, self._latency_ms)
 
     def with_more(self, features: ArrayLike, latency_ms: ArrayLike) -> LatencyPredictor:
-        """Another predictor of the same kind, fitted on other samples in a twentieth of the time that choosing takes.
+        """Another predictor of the same kind, fitted on other samples in a twentieth of the time
+        that choosing takes.
 
         Its error is that of this kind: each sample is held out once.
 
@@ -92,7 +97,9 @@ class LatencyPredictor:
         """
         other = LatencyPredictor()
         other._features, other._latency_ms = _checked(features, latency_ms)
-        other._fit_as(self.kind, _out_of_fold(other._features, other._latency_ms, _KINDS[self.kind]))
+        other._fit_as(
+            self.kind, _out_of_fold(other._features, other._latency_ms, _KINDS[self.kind])
+        )
         return other
 
     def predict(self, features: ArrayLike) -> Floats:
@@ -103,22 +110,28 @@ class LatencyPredictor:
         return self._predict(x)
 
     def margin(self, coverage: float = 0.9) -> float:
-        """The factor that a measured latency stays below, relative to its prediction, in a share `coverage` of cases.
+        """The factor that a measured latency stays below, relative to its prediction, in a share
+        `coverage` of cases.
 
-        From the held-out errors, with the correction of split conformal prediction for their number (Lei et al.,
-        "Distribution-Free Predictive Inference for Regression", JASA 2018). Never below 1.
+        From the held-out errors, with the correction of split conformal prediction for their
+        number (Lei et al., "Distribution-Free Predictive Inference for Regression", JASA 2018).
+        Never below 1.
         """
         return math.exp(max(0.0, _conformal(-self._log_errors, coverage)))
 
     def predict_interval(self, features: ArrayLike, coverage: float = 0.9) -> tuple[Floats, Floats]:
-        """Ends in milliseconds, (n,) each, that a measured latency falls between in a share `coverage` of cases."""
+        """Ends in milliseconds, (n,) each, that a measured latency falls between in a share
+        `coverage` of cases.
+        """
         predicted = self.predict(features)
         factor = math.exp(_conformal(np.abs(self._log_errors), coverage))
         return predicted / factor, predicted * factor
 
     def to_json(self) -> str:
         """The samples: all that there is to keep, since fitting is deterministic."""
-        return json.dumps({"features": self._features.tolist(), "latency_ms": self._latency_ms.tolist()})
+        return json.dumps(
+            {"features": self._features.tolist(), "latency_ms": self._latency_ms.tolist()}
+        )
 
     @classmethod
     def from_json(cls, text: str | bytes) -> LatencyPredictor:
@@ -131,20 +144,26 @@ class LatencyPredictor:
             value: dict[str, Any] = json.loads(text)
             return cls().fit(value["features"], value["latency_ms"])
         except (ValueError, TypeError, KeyError, MeasurementError) as error:
-            raise CorruptFileError(f"these are no samples of a latency predictor ({error}): calibrate again.") from None
+            raise CorruptFileError(
+                f"these are no samples of a latency predictor ({error}): calibrate again."
+            ) from None
 
 
 def _checked(features: ArrayLike, latency_ms: ArrayLike) -> tuple[Floats, Floats]:
     x, y = np.asarray(features, dtype=np.float64), np.asarray(latency_ms, dtype=np.float64)
     if x.ndim != 2 or y.shape != x.shape[:1]:
-        raise MeasurementError(f"features {x.shape} and latencies {y.shape} do not fit: give (n, f) and (n,).")
+        raise MeasurementError(
+            f"features {x.shape} and latencies {y.shape} do not fit: give (n, f) and (n,)."
+        )
     if len(y) < _FEWEST:
         raise MeasurementError(
-            f"latency cannot be predicted from {len(y)} measured widths: measure at least {_FEWEST}."
+            f"latency cannot be predicted from {len(y)} measured widths: measure at least "
+            f"{_FEWEST}."
         )
     if not (np.isfinite(x).all() and np.isfinite(y).all() and (x >= 0).all() and (y > 0).all()):
         raise MeasurementError(
-            "features must be finite and not negative, latencies finite and positive: measure again."
+            "features must be finite and not negative, latencies finite and positive: measure "
+            "again."
         )
     return x, y
 
@@ -183,7 +202,9 @@ def _error(predicted: Floats, y: Floats) -> PredictorError:
         spearman=float(np.corrcoef(*ranks)[0, 1]) if ordered else 0.0,
         num_fitted=len(y) - math.ceil(len(y) / min(_NUM_FOLDS, len(y))),
         num_held_out=len(y),
-        held_out_ms=tuple((float(measured), float(one)) for measured, one in zip(y, predicted, strict=True)),
+        held_out_ms=tuple(
+            (float(measured), float(one)) for measured, one in zip(y, predicted, strict=True)
+        ),
         interval=(
             math.exp(-_conformal(np.log(predicted / y), 0.95)),
             math.exp(_conformal(np.log(y / predicted), 0.95)),
@@ -200,22 +221,25 @@ def _least_squares(ridge: float) -> _Fit:
     """Non-negative least squares of relative errors.
 
     Args:
-        ridge: what a feature's largest contribution costs, compared with the relative error of one sample. It spreads
-            work over features that the samples cannot tell apart.
+        ridge: what a feature's largest contribution costs, compared with the relative error of one
+            sample. It spreads work over features that the samples cannot tell apart.
     """
 
     def fit(x: Floats, y: Floats) -> _Fitted:
         from scipy.optimize import nnls
 
         unit = math.exp(float(np.log(y).mean()))
-        # Layers of one shape have the same features. One column with this factor is worth as much as all of them.
+        # Layers of one shape have the same features. One column with this factor is worth as much
+        # as all of them.
         columns, first, counts = np.unique(x, axis=1, return_index=True, return_counts=True)
         used = columns.max(axis=0) > 0
         columns, first = columns[:, used], first[used]
         scale = columns.max(axis=0) / np.sqrt(counts[used])
         num = len(first)
         solution, _ = nnls(
-            np.vstack([columns / scale / (y / unit)[:, None], ridge * math.sqrt(len(y)) * np.eye(num)]),
+            np.vstack(
+                [columns / scale / (y / unit)[:, None], ridge * math.sqrt(len(y)) * np.eye(num)]
+            ),
             np.concatenate([np.ones(len(y)), np.zeros(num)]),
             maxiter=100 * num,
         )
@@ -234,12 +258,17 @@ def _process(x: Floats, target: Floats, *, linear: bool) -> _Fitted:
 
     logs = np.log1p(x)
     used = np.ptp(logs, axis=0) > 1e-9
-    mean, spread = logs[:, used].mean(axis=0), logs[:, used].std(axis=0) * math.sqrt(max(1, used.sum()))
+    mean, spread = (
+        logs[:, used].mean(axis=0),
+        logs[:, used].std(axis=0) * math.sqrt(max(1, used.sum())),
+    )
 
     def standardize(z: Floats) -> Floats:
         return np.column_stack([(np.log1p(z)[:, used] - mean) / spread, np.zeros(len(z))])
 
-    kernel = ConstantKernel(0.1, (1e-4, 1e2)) * Matern(1.0, (0.05, 1e2), nu=2.5) + WhiteKernel(1e-2, (1e-6, 1e0))
+    kernel = ConstantKernel(0.1, (1e-4, 1e2)) * Matern(1.0, (0.05, 1e2), nu=2.5) + WhiteKernel(
+        1e-2, (1e-6, 1e0)
+    )
     if linear:
         kernel += ConstantKernel(1.0, (1e-4, 1e3)) * DotProduct(1.0, (1e-3, 1e2))
     offset, unit = float(target.mean()), max(float(target.std()), 1e-9)

@@ -29,11 +29,12 @@ class Space(Protocol):
 def calibration_widths(space: Space, num: int, *, seed: int = 0) -> list[dict[str, int]]:
     """At most `num` different widths that span a search space, fewer where the space holds fewer.
 
-    The narrowest and the widest network, a few that are resized evenly, and Latin hypercube samples, in which every
-    group varies over its whole range independently of the others. Kernels compute several channels at a time, so a
-    width of 32 can be faster than one of 31, and fast widths are where fronts are: beside every other sample stands the
-    same with each group rounded up to a multiple of 8 or 16, in turn. These pairs also tell whether the device
-    computes in such steps: see `granularity`.
+    The narrowest and the widest network, a few that are resized evenly, and Latin hypercube
+    samples, in which every group varies over its whole range independently of the others. Kernels
+    compute several channels at a time, so a width of 32 can be faster than one of 31, and fast
+    widths are where fronts are: beside every other sample stands the same with each group rounded
+    up to a multiple of 8 or 16, in turn. These pairs also tell whether the device computes in such
+    steps: see `granularity`.
     """
     from scipy.stats import qmc  # a worker's library
 
@@ -45,11 +46,18 @@ def calibration_widths(space: Space, num: int, *, seed: int = 0) -> list[dict[st
         missing = num - len(chosen)
         if missing <= 0:
             break
-        points = qmc.LatinHypercube(len(values), rng=np.random.default_rng([seed, attempt])).random(-(-missing // 2))
+        points = qmc.LatinHypercube(len(values), rng=np.random.default_rng([seed, attempt])).random(
+            -(-missing // 2)
+        )
         for index, point in enumerate(points):
-            inside = [int(v[min(int(share * len(v)), len(v) - 1)]) for v, share in zip(values, point, strict=True)]
+            inside = [
+                int(v[min(int(share * len(v)), len(v) - 1)])
+                for v, share in zip(values, point, strict=True)
+            ]
             step = STEPS[index % len(STEPS)]
-            whole = [rounded_up(v, width, step) for v, width in zip(space.values, inside, strict=True)]
+            whole = [
+                rounded_up(v, width, step) for v, width in zip(space.values, inside, strict=True)
+            ]
             for one in (tuple(inside), tuple(whole)):
                 if len(chosen) < num:
                     chosen[one] = None

@@ -1,16 +1,19 @@
 """What the latency of a network is predicted from: numbers that follow from its widths alone.
 
-Kernels compute 8 or 16 channels at a time, and a runtime may change the kernel with the number of channels. ONNX
-Runtime's convolutions, for one (a 3x3 on AVX-512: 32 channels 99 us, 33 channels 165 us, 36 to 48 channels 137 us):
+Kernels compute 8 or 16 channels at a time, and a runtime may change the kernel with the number of
+channels. ONNX Runtime's convolutions, for one (a 3x3 on AVX-512: 32 channels 99 us, 33 channels
+165 us, 36 to 48 channels 137 us):
 
-- *thin* input, fewer channels than a vector has lanes: read as it is; the output is rounded up to whole vectors;
-- *ragged* input, not a multiple of 4 channels: another, slower kernel, and the data is moved into its layout and back;
+- *thin* input, fewer channels than a vector has lanes: read as it is; the output is rounded up to
+  whole vectors;
+- *ragged* input, not a multiple of 4 channels: another, slower kernel, and the data is moved into
+  its layout and back;
 - *blocked* input, all others: both are rounded up to whole vectors.
 
-So the work of a layer is counted in the class that it belongs to, for vectors of 8 and of 16 lanes: the measured widths
-tell which of these a machine has. What follows a layer (pooling, additions) is slower where its channels do not fill
-whole vectors, which counts its output once more. Weights beyond the size of a cache take longer to read than those
-within.
+So the work of a layer is counted in the class that it belongs to, for vectors of 8 and of 16
+lanes: the measured widths tell which of these a machine has. What follows a layer (pooling,
+additions) is slower where its channels do not fill whole vectors, which counts its output once
+more. Weights beyond the size of a cache take longer to read than those within.
 """
 
 from __future__ import annotations
@@ -52,7 +55,8 @@ class Costs(Protocol):
 
 
 def latency_features(costs: Costs) -> NDArray[np.float64]:
-    """Features (f,) of a network: those of each layer, their sums, those of the whole, and a one; none is negative.
+    """Features (f,) of a network: those of each layer, their sums, those of the whole, and a one;
+    none is negative.
 
     f depends on the number of layers only, so it is the same for all widths of a network.
     """

@@ -1,9 +1,11 @@
-"""Whether a device computes widths in steps: found from pairs of networks, one of them rounded up to whole steps.
+"""Whether a device computes widths in steps: found from pairs of networks, one of them rounded up
+to whole steps.
 
-If the wider network of a pair is no slower, the widths between the steps are dominated: they cost as much and can do
-less. So a step is suggested where the median ratio of latencies, wider to narrower, is with some confidence not above
-one. The confidence bound of a median is an order statistic and assumes nothing of the ratios' distribution (Conover,
-"Practical Nonparametric Statistics", section 3.2).
+If the wider network of a pair is no slower, the widths between the steps are dominated: they cost
+as much and can do less. So a step is suggested where the median ratio of latencies, wider to
+narrower, is with some confidence not above one. The confidence bound of a median is an order
+statistic and assumes nothing of the ratios' distribution (Conover, "Practical Nonparametric
+Statistics", section 3.2).
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ MIN_PAIRS = 5
 
 
 def rounded_up(values: Sequence[int], width: int, step: int) -> int:
-    """The next multiple of `step`, from `width` up, that a group may take; its largest width if there is none."""
+    """The next multiple of `step`, from `width` up, that a group may take; its largest width if
+    there is none.
+    """
     return next((value for value in values if value >= width and value % step == 0), values[-1])
 
 
@@ -45,7 +49,9 @@ def find_granularity(
     for step in (step for step in STEPS if step > given):
         ratios = []
         for widths, latency_ms in measured.items():
-            partner = tuple(rounded_up(v, width, step) for v, width in zip(values, widths, strict=True))
+            partner = tuple(
+                rounded_up(v, width, step) for v, width in zip(values, widths, strict=True)
+            )
             if partner != widths and partner in measured:
                 ratios.append(measured[partner] / latency_ms)
         if len(ratios) >= MIN_PAIRS:
@@ -63,8 +69,10 @@ def _judge(step: int, given: int, ratios: np.ndarray) -> Granularity:
     num_faster = int(np.sum(ratios <= 1.0))
     dominated = bound <= 1.0 + TIE
     evidence = (
-        f"rounding all widths up to multiples of {step} changed latency by {median - 1:+.1%} (median of {len(ratios)} "
-        f"measured pairs, at most {bound - 1:+.1%} with {CONFIDENCE:.0%} confidence; {num_faster} became no slower)"
+        f"rounding all widths up to multiples of {step} changed latency by {median - 1:+.1%} "
+        f"(median of {len(ratios)} "
+        f"measured pairs, at most {bound - 1:+.1%} with {CONFIDENCE:.0%} confidence; {num_faster} "
+        f"became no slower)"
     )
     return Granularity(
         suggested=step if dominated else given,
@@ -77,7 +85,9 @@ def _judge(step: int, given: int, ratios: np.ndarray) -> Granularity:
 
 
 def _rank_of_bound(num: int) -> int:
-    """Index, among `num` ascending values, of the one that the median stays below with at least `CONFIDENCE`."""
+    """Index, among `num` ascending values, of the one that the median stays below with at least
+    `CONFIDENCE`.
+    """
     # The value at index k lies below the median if more than k of them do: a binomial tail.
     for index in range(num):
         below = sum(math.comb(num, k) for k in range(index + 1)) / 2**num

@@ -21,30 +21,41 @@ _POLL_S = 0.05
 Event = dict[str, Any]
 
 
-def run_timing(request: dict[str, Any], *, stalled_s: float, on_event: Callable[[Event], None]) -> Event:
+def run_timing(
+    request: dict[str, Any], *, stalled_s: float, on_event: Callable[[Event], None]
+) -> Event:
     """The `done` event of a fresh `timing` process that was given `request`: see `_run`."""
     return _run("inn_automl.latency.timing", request, stalled_s, on_event)
 
 
-def run_memory(request: dict[str, Any], *, stalled_s: float, on_event: Callable[[Event], None]) -> Event:
+def run_memory(
+    request: dict[str, Any], *, stalled_s: float, on_event: Callable[[Event], None]
+) -> Event:
     """The `done` event of a fresh `memory` process that was given `request`: see `_run`."""
     return _run("inn_automl.latency.memory", request, stalled_s, on_event)
 
 
-def _run(module: str, request: dict[str, Any], stalled_s: float, on_event: Callable[[Event], None]) -> Event:
+def _run(
+    module: str, request: dict[str, Any], stalled_s: float, on_event: Callable[[Event], None]
+) -> Event:
     """The `done` event of a fresh process that was given `request`.
 
-    The process writes to a file which is read now and then, and not to a pipe: a reader that woke up at each line
-    would disturb what is being timed.
+    The process writes to a file which is read now and then, and not to a pipe: a reader that woke
+    up at each line would disturb what is being timed.
 
     Args:
         stalled_s: the process is killed when it does not say anything new for this long.
         on_event: called with the latest event, a few times a second.
 
     Raises:
-        MeasurementError: a model cannot be loaded or run, or the process died or hung; names the model in hand.
+        MeasurementError: a model cannot be loaded or run, or the process died or hung; names the
+            model in hand.
     """
-    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+    with (
+        tempfile.TemporaryFile() as stdin,
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
+    ):
         stdin.write(json.dumps(request).encode())
         stdin.seek(0)
         process = subprocess.Popen(
@@ -63,18 +74,26 @@ def _run(module: str, request: dict[str, Any], stalled_s: float, on_event: Calla
         event = _last_event(stdout)
         if event.get("event") == "done":
             return event
-        raise MeasurementError(_explain(event, process.returncode, stalled_s if stalled else None, _tail(stderr)))
+        raise MeasurementError(
+            _explain(event, process.returncode, stalled_s if stalled else None, _tail(stderr))
+        )
 
 
 def _environment() -> dict[str, str]:
-    # The package may have been imported from a checkout that is not installed; what lies in the current folder must
-    # not be imported in place of a library.
-    paths = [str(Path(inn_automl.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # The package may have been imported from a checkout that is not installed; what lies in the
+    # current folder must not be imported in place of a library.
+    paths = [
+        str(Path(inn_automl.__file__).parents[1]),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
 
 def _watch(
-    process: subprocess.Popen[bytes], stdout: IO[bytes], stalled_s: float, on_event: Callable[[Event], None]
+    process: subprocess.Popen[bytes],
+    stdout: IO[bytes],
+    stalled_s: float,
+    on_event: Callable[[Event], None],
 ) -> bool:
     """Waits for the end of the process; False if it stalled."""
     size, quiet_s, last = 0, 0.0, time.monotonic()
@@ -112,7 +131,12 @@ def _last_event(stdout: IO[bytes]) -> Event:
 def _tail(stderr: IO[bytes]) -> str:
     """The last line that the process wrote to standard error."""
     size = os.fstat(stderr.fileno()).st_size
-    lines = os.pread(stderr.fileno(), 4096, max(0, size - 4096)).decode("utf-8", "replace").strip().splitlines()
+    lines = (
+        os.pread(stderr.fileno(), 4096, max(0, size - 4096))
+        .decode("utf-8", "replace")
+        .strip()
+        .splitlines()
+    )
     return f" ({lines[-1].strip()})" if lines else ""
 
 

@@ -1,13 +1,15 @@
-"""Peak memory of a process that loads one model and runs it: `python -m inn_automl.latency.memory`.
+"""Peak memory of a process that loads one model and runs it: `python -m
+inn_automl.latency.memory`.
 
 Reads a request and writes events as `child` says; the last one is
 
     {"event": "done", "idle_bytes": ..., "peak_bytes": ...}
 
-Both are resident memory of the whole process: with the runtime imported and no model loaded, and the highest since
-then. On Linux the kernel's own high-water mark is set back in between (clear_refs, see proc(5)), so that what importing
-took at its highest does not hide what the model takes. `ru_maxrss` of getrusage(2) would not do there: it begins at the
-parent's. Elsewhere it is all there is. Memory of an accelerator is not in these numbers.
+Both are resident memory of the whole process: with the runtime imported and no model loaded, and
+the highest since then. On Linux the kernel's own high-water mark is set back in between
+(clear_refs, see proc(5)), so that what importing took at its highest does not hide what the model
+takes. `ru_maxrss` of getrusage(2) would not do there: it begins at the parent's. Elsewhere it is
+all there is. Memory of an accelerator is not in these numbers.
 """
 
 from __future__ import annotations
@@ -24,9 +26,13 @@ from inn_automl.latency import child
 
 
 def highest_bytes() -> int | None:
-    """The most memory that this process had resident so far; None where the platform does not tell."""
+    """The most memory that this process had resident so far; None where the platform does not
+    tell.
+    """
     try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        for line in (
+            Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        ):
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     except OSError:
@@ -66,7 +72,9 @@ def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
             run()
     except Exception as error:  # whatever the runtime raises, it is this model that it cannot run
         reason = " ".join(str(error).split())
-        raise MeasurementError(f"the runtime cannot run the model ({reason}): export it again.") from None
+        raise MeasurementError(
+            f"the runtime cannot run the model ({reason}): export it again."
+        ) from None
     emit({"event": "done", "idle_bytes": idle_bytes, "peak_bytes": highest_bytes()})
 
 

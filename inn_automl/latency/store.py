@@ -1,11 +1,14 @@
-"""Measurements that later jobs start from: kept by what was measured (a family's layers) and where (the machine).
+"""Measurements that later jobs start from: kept by what was measured (a family's layers) and where
+(the machine).
 
-A predictor works on the figures of layers, not on weights, so what one job measured serves every other job whose
-network has the same layers, however wide and trained. A machine changes, though (another governor, another neighbour),
-so nothing is used before a few fresh measurements agree with it: see `verify`.
+A predictor works on the figures of layers, not on weights, so what one job measured serves every
+other job whose network has the same layers, however wide and trained. A machine changes, though
+(another governor, another neighbour), so nothing is used before a few fresh measurements agree
+with it: see `verify`.
 
-One JSON file holds what is known of one architecture under one setting, for every machine. It is written whole; of two
-jobs that end at the same moment the later one's rows remain, and no more is lost than a shortcut.
+One JSON file holds what is known of one architecture under one setting, for every machine. It is
+written whole; of two jobs that end at the same moment the later one's rows remain, and no more is
+lost than a shortcut.
 """
 
 from __future__ import annotations
@@ -23,11 +26,14 @@ from inn_automl.core.precision import DEFAULT
 from inn_automl.core.spec import DeviceBudget
 
 MAX_ROWS, MAX_MACHINES, MAX_FILES = 72, 8, 64
-"""Most networks kept of a machine, machines of an architecture, and architectures: 40 MB at the very most."""
+"""Most networks kept of a machine, machines of an architecture, and architectures: 40 MB at the
+very most.
+"""
 
 AGREES, MAX_SCALE, MAX_SPREAD = 0.05, 2.0, 0.1
-"""Fresh measurements confirm kept ones when their median ratio is within 5 % of 1; up to a factor of 2 the kept ones
-are rescaled, if the single ratios spread (median absolute deviation) by no more than 10 % around it."""
+"""Fresh measurements confirm kept ones when their median ratio is within 5 % of 1; up to a factor
+of 2 the kept ones are rescaled, if the single ratios spread (median absolute deviation) by no more
+than 10 % around it."""
 
 _SETTINGS = ("runtime", "threads", "batch_size", "percentile")
 _MACHINE = ("runtime", "runtime_version", "provider", "gpu", "cpu_model", "num_cores", "governor")
@@ -99,21 +105,34 @@ class Verdict:
 
 def known_latency(costs: _Costs, latency_ms: float) -> KnownLatency:
     """A measured network as it is kept."""
-    layers = (LayerFigures(*(getattr(layer, name) for name in LayerFigures._fields)) for layer in costs.layers)
+    layers = (
+        LayerFigures(*(getattr(layer, name) for name in LayerFigures._fields))
+        for layer in costs.layers
+    )
     return KnownLatency(tuple(layers), float(latency_ms))
 
 
 def describe_architecture(
-    device: DeviceBudget, family: str, input_shape: Sequence[int], costs: _Costs, precision: str = DEFAULT
+    device: DeviceBudget,
+    family: str,
+    input_shape: Sequence[int],
+    costs: _Costs,
+    precision: str = DEFAULT,
 ) -> dict[str, Any]:
-    """What must be the same where kept rows are to serve: settings, and the layers apart from their channels."""
+    """What must be the same where kept rows are to serve: settings, and the layers apart from
+    their channels.
+    """
     return {
         **{name: getattr(device, name) for name in _SETTINGS},
         "precision": precision,
         "family": family,
         "input_shape": list(input_shape),
         "layers": [
-            [layer.kind, layer.input_elements // layer.in_channels, layer.output_elements // layer.out_channels]
+            [
+                layer.kind,
+                layer.input_elements // layer.in_channels,
+                layer.output_elements // layer.out_channels,
+            ]
             for layer in costs.layers
         ],
     }
@@ -121,15 +140,22 @@ def describe_architecture(
 
 def describe_place(device: DeviceBudget, environment: Mapping[str, Any]) -> dict[str, Any]:
     """What a machine is recognized by, from what a measurement says of its environment."""
-    return {"agent": device.agent, **{name: environment[name] for name in _MACHINE if name in environment}}
+    return {
+        "agent": device.agent,
+        **{name: environment[name] for name in _MACHINE if name in environment},
+    }
 
 
 def verify(fresh_ms: ArrayLike, predicted_ms: ArrayLike) -> Verdict:
-    """Compares fresh measurements (n,) with what a predictor of kept ones says of the same widths (n,)."""
+    """Compares fresh measurements (n,) with what a predictor of kept ones says of the same widths
+    (n,).
+    """
     ratio = np.asarray(fresh_ms, dtype=np.float64) / np.asarray(predicted_ms, dtype=np.float64)
     scale = float(np.median(ratio))
     spread = float(np.median(np.abs(ratio / scale - 1)))
-    figures = f"{len(ratio)} fresh measurements took {scale:.2f} times as long, give or take {spread:.0%}"
+    figures = (
+        f"{len(ratio)} fresh measurements took {scale:.2f} times as long, give or take {spread:.0%}"
+    )
     if spread > MAX_SPREAD or not 1 / MAX_SCALE <= scale <= MAX_SCALE:
         return Verdict(None, f"measurements of earlier jobs are dropped ({figures})")
     if abs(scale - 1) <= AGREES:
@@ -140,7 +166,8 @@ def verify(fresh_ms: ArrayLike, predicted_ms: ArrayLike) -> Verdict:
 class CalibrationStore:
     """Rows of earlier jobs.
 
-    Methods raise StorageError where the files fail; a file that cannot be understood counts as missing.
+    Methods raise StorageError where the files fail; a file that cannot be understood counts as
+    missing.
     """
 
     def __init__(self, files: Files) -> None:
@@ -148,7 +175,9 @@ class CalibrationStore:
 
     def load(self, architecture: Mapping[str, Any], place: Mapping[str, Any]) -> list[KnownLatency]:
         """What is known of an architecture on a machine, oldest first."""
-        return next((rows for machine, rows in self._read(architecture) if machine == dict(place)), [])
+        return next(
+            (rows for machine, rows in self._read(architecture) if machine == dict(place)), []
+        )
 
     def knows(self, architecture: Mapping[str, Any]) -> bool:
         """Whether anything is known of an architecture, on whatever machine."""
@@ -168,7 +197,11 @@ class CalibrationStore:
             kept: what stays of the earlier ones; newer rows of the same layers replace them.
         """
         rows = _spread([*{row.layers: row for row in [*kept, *rows]}.values()])
-        others = [(machine, known) for machine, known in self._read(architecture) if machine != dict(place)]
+        others = [
+            (machine, known)
+            for machine, known in self._read(architecture)
+            if machine != dict(place)
+        ]
         machines = [*others, (dict(place), rows)][-MAX_MACHINES:]
         path = _path(architecture)
         present = self._files.files()
@@ -183,7 +216,9 @@ class CalibrationStore:
         }
         self._files.write(path, json.dumps(value, separators=(",", ":")).encode())
 
-    def _read(self, architecture: Mapping[str, Any]) -> list[tuple[dict[str, Any], list[KnownLatency]]]:
+    def _read(
+        self, architecture: Mapping[str, Any]
+    ) -> list[tuple[dict[str, Any], list[KnownLatency]]]:
         path = _path(architecture)
         if not self._files.exists(path):
             return []
@@ -195,8 +230,12 @@ class CalibrationStore:
 
 
 def _spread(rows: list[KnownLatency]) -> list[KnownLatency]:
-    """At most `MAX_ROWS`: of the two that are most alike the older one leaves, until no more are left."""
-    points = np.log([[layer.out_channels for layer in row.layers] + [row.layers[0].in_channels] for row in rows])
+    """At most `MAX_ROWS`: of the two that are most alike the older one leaves, until no more are
+    left.
+    """
+    points = np.log(
+        [[layer.out_channels for layer in row.layers] + [row.layers[0].in_channels] for row in rows]
+    )
     distance = np.linalg.norm(points[:, None] - points, axis=2)
     distance[np.triu_indices(len(rows))] = np.inf  # each pair once, by its newer row
     left = np.ones(len(rows), dtype=bool)
@@ -216,4 +255,6 @@ def _row(value: Any) -> KnownLatency:
     latency_ms, layers = value
     if not 0 < float(latency_ms) < float("inf"):
         raise ValueError(f"latency {latency_ms!r}")
-    return KnownLatency(tuple(LayerFigures(*(int(n) for n in layer)) for layer in layers), float(latency_ms))
+    return KnownLatency(
+        tuple(LayerFigures(*(int(n) for n in layer)) for layer in layers), float(latency_ms)
+    )

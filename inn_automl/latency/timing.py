@@ -1,29 +1,35 @@
 """Times models in a process of its own: `python -m inn_automl.latency.timing`.
 
-Reads one JSON request from standard input and writes JSON lines to standard output (see `child`); the last one is
+Reads one JSON request from standard input and writes JSON lines to standard output (see `child`);
+the last one is
 
-    {"event": "done", "environment": {...}, "not_warm": [model, ...], "num_blocks": ..., "num_disturbed": ...,
-     "num_batches": ..., "num_drifted": ..., "reference_ns": ..., "blocks": {model: [{"ns": [...], "waited": share,
-     "drift": share}, ...]},
-     "node_times": {model: [{"name": ..., "kind": ..., "ms": ...}, ...]}}
+    {"event": "done", "environment": {...}, "not_warm": [model, ...], "num_blocks": ...,
+    "num_disturbed": ...,
+     "num_batches": ..., "num_drifted": ..., "reference_ns": ..., "blocks": {model: [{"ns": [...],
+     "waited": share, "drift": share}, ...]}, "node_times": {model: [{"name": ..., "kind": ...,
+     "ms": ...}, ...]}}
 
-A *block* is a few milliseconds of one model's runs, one after another. The models take turns, block by block, in an
-order that is drawn anew each round, so that whatever drifts (clocks, heat, neighbours) drifts under all of them alike.
+A *block* is a few milliseconds of one model's runs, one after another. The models take turns,
+block by block, in an order that is drawn anew each round, so that whatever drifts (clocks, heat,
+neighbours) drifts under all of them alike.
 
-**Disturbed blocks.** While other programs want the cores too, a run may be put aside in its middle for several
-milliseconds. That time is a property of the load and not of the model and the device, and one such pause in twenty runs
-is enough to become the 95th percentile. The operating system's own account of it (`schedstat`: nanoseconds that a
-thread was ready and had no core) tells, without looking at the latencies, which blocks were hit: those are thrown away
-whole and repeated. Within the blocks that count every run counts, however slow. After a disturbed block the process
-sleeps for a moment, since a thread that just woke up is seldom put aside at once.
+**Disturbed blocks.** While other programs want the cores too, a run may be put aside in its middle
+for several milliseconds. That time is a property of the load and not of the model and the device,
+and one such pause in twenty runs is enough to become the 95th percentile. The operating system's
+own account of it (`schedstat`: nanoseconds that a thread was ready and had no core) tells, without
+looking at the latencies, which blocks were hit: those are thrown away whole and repeated. Within
+the blocks that count every run counts, however slow. After a disturbed block the process sleeps
+for a moment, since a thread that just woke up is seldom put aside at once.
 
-**Drifted batches.** A core can also be slower without any waiting: at another clock rate, with a busy sibling, with
-neighbours at the same memory, or on a virtual machine whose host is shared. A *batch* is one round, a block of every
-model; a block of the reference model (`reference`) is timed before the first one, between any two, and after the last
-one. Where one of the two beside a batch differs from the median of all by more than the request's `max_drift`, the
-blocks of that batch are thrown away and repeated. Which ones follows from the reference model alone.
+**Drifted batches.** A core can also be slower without any waiting: at another clock rate, with a
+busy sibling, with neighbours at the same memory, or on a virtual machine whose host is shared. A
+*batch* is one round, a block of every model; a block of the reference model (`reference`) is timed
+before the first one, between any two, and after the last one. Where one of the two beside a batch
+differs from the median of all by more than the request's `max_drift`, the blocks of that batch are
+thrown away and repeated. Which ones follows from the reference model alone.
 
-Where the machine is never calm the least disturbed blocks are taken, and what disturbed them is part of the result.
+Where the machine is never calm the least disturbed blocks are taken, and what disturbed them is
+part of the result.
 """
 
 from __future__ import annotations
@@ -47,8 +53,9 @@ from inn_automl.runtimes import RunOnce
 from inn_automl.runtimes.environment import describe_machine
 
 MAX_WAITED = 0.1
-"""A block is disturbed when its threads were ready and had no core for more than this share of its time. A pause by
-another program takes a millisecond or more, which is above this in any block; waking a thread takes microseconds."""
+"""A block is disturbed when its threads were ready and had no core for more than this share of its
+time. A pause by another program takes a millisecond or more, which is above this in any block;
+waking a thread takes microseconds."""
 
 _PAUSE_S = 0.001
 _SETTLED_SHARE = 0.05
@@ -56,8 +63,8 @@ _MAX_WARMUP_BLOCKS = 20
 
 
 class Block(NamedTuple):
-    """Nanoseconds of each run; the share of the block's time that its threads spent waiting for a core; by what share
-    the reference model beside it was off."""
+    """Nanoseconds of each run; the share of the block's time that its threads spent waiting for a
+    core; by what share the reference model beside it was off."""
 
     ns: list[int]
     waited: float
@@ -97,8 +104,8 @@ class WaitClock:
 def time_block(run: RunOnce, block_ns: int, max_runs: int, waiting: WaitClock) -> Block:
     """Runs as often as fits into `block_ns`: at least once, at most `max_runs` times.
 
-    A tenth of that time (at least one run) goes before it untimed: the model before has left its own data in the
-    caches, and an application that runs one model does not see that.
+    A tenth of that time (at least one run) goes before it untimed: the model before has left its
+    own data in the caches, and an application that runs one model does not see that.
     """
     clock = time.perf_counter_ns
     samples: list[int] = []
@@ -120,7 +127,9 @@ def time_block(run: RunOnce, block_ns: int, max_runs: int, waiting: WaitClock) -
 
 
 def warm_up(run: RunOnce, block_ns: int, waiting: WaitClock) -> bool:
-    """Runs until the medians of two blocks in a row differ by less than 5 %; False if 20 blocks were not enough."""
+    """Runs until the medians of two blocks in a row differ by less than 5 %; False if 20 blocks
+    were not enough.
+    """
     before = 0.0
     for _ in range(_MAX_WARMUP_BLOCKS):
         median = statistics.median(time_block(run, block_ns, 50, waiting).ns)
@@ -131,8 +140,8 @@ def warm_up(run: RunOnce, block_ns: int, waiting: WaitClock) -> bool:
 
 
 class Turns(NamedTuple):
-    """All blocks of every model, and the reference model's median nanoseconds before, between and after the batches;
-    None where that block was itself disturbed."""
+    """All blocks of every model, and the reference model's median nanoseconds before, between and
+    after the batches; None where that block was itself disturbed."""
 
     blocks: dict[str, list[Block]]
     reference_ns: list[float | None]
@@ -152,7 +161,8 @@ def take_turns(
     waiting: WaitClock,
     on_block: Callable[[str, float], None],
 ) -> Turns:
-    """Times batches for `min_s`, and then until each model has `num_blocks` calm blocks or `max_s` is over.
+    """Times batches for `min_s`, and then until each model has `num_blocks` calm blocks or `max_s`
+    is over.
 
     Args:
         on_block: called before each block with the model and the share done.
@@ -176,8 +186,14 @@ def take_turns(
     while True:
         elapsed = time.monotonic() - start
         drifts = batch_drifts(reference_ns)
-        blocks = {name: [block._replace(drift=drifts[batch]) for batch, block in ones] for name, ones in taken.items()}
-        num_calm = {name: sum(block.disturbance(max_drift) <= 1 for block in found) for name, found in blocks.items()}
+        blocks = {
+            name: [block._replace(drift=drifts[batch]) for batch, block in ones]
+            for name, ones in taken.items()
+        }
+        num_calm = {
+            name: sum(block.disturbance(max_drift) <= 1 for block in found)
+            for name, found in blocks.items()
+        }
         wanted = num_blocks if elapsed >= min_s else sys.maxsize
         turn = [name for name in models if num_calm[name] < wanted]
         if not turn or (elapsed > max_s and all(blocks.values())):
@@ -194,7 +210,8 @@ def batch_drifts(reference_ns: Sequence[float | None]) -> list[float]:
     """By what share the reference model was off at each batch: the larger of before and after it.
 
     Args:
-        reference_ns: before, between and after the batches; None where it is not known, and then taken as not off.
+        reference_ns: before, between and after the batches; None where it is not known, and then
+            taken as not off.
     """
     level = reference_level(reference_ns)
     off = [0.0 if ns is None or level is None else abs(ns / level - 1) for ns in reference_ns]
@@ -208,7 +225,9 @@ def reference_level(reference_ns: Sequence[float | None]) -> float | None:
 
 
 def choose(blocks: list[Block], num_blocks: int, max_drift: float) -> list[Block]:
-    """The blocks that count: the calm ones; if those are fewer than `num_blocks`, the least disturbed."""
+    """The blocks that count: the calm ones; if those are fewer than `num_blocks`, the least
+    disturbed.
+    """
     calm = [block for block in blocks if block.disturbance(max_drift) <= 1]
     if len(calm) >= num_blocks:
         return calm
@@ -237,9 +256,12 @@ def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
         try:
             if not warm_up(run, block_ns, waiting):
                 not_warm.append(name)
-        except Exception as error:  # whatever the runtime raises, it is this model that it cannot run
+        # whatever the runtime raises, it is this model that it cannot run
+        except Exception as error:
             reason = " ".join(str(error).split())
-            raise MeasurementError(f"the runtime cannot run the model ({reason}): export it again.") from None
+            raise MeasurementError(
+                f"the runtime cannot run the model ({reason}): export it again."
+            ) from None
     blocks, reference_ns = take_turns(
         models,
         reference,
@@ -260,18 +282,28 @@ def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
             nodes = runtime.profile(Path(path), request["batch_size"], request["num_profiled_runs"])
             node_times[name] = [asdict(node) for node in nodes]
     drifts = batch_drifts(reference_ns)
-    chosen = {name: choose(taken, request["num_blocks"], max_drift) for name, taken in blocks.items()}
+    chosen = {
+        name: choose(taken, request["num_blocks"], max_drift) for name, taken in blocks.items()
+    }
     emit(
         {
             "event": "done",
-            "environment": {**runtime.describe(), **describe_machine(), "waiting_accounted": waiting.available},
+            "environment": {
+                **runtime.describe(),
+                **describe_machine(),
+                "waiting_accounted": waiting.available,
+            },
             "not_warm": not_warm,
             "num_blocks": sum(map(len, blocks.values())),
-            "num_disturbed": sum(block.waited > MAX_WAITED for taken in blocks.values() for block in taken),
+            "num_disturbed": sum(
+                block.waited > MAX_WAITED for taken in blocks.values() for block in taken
+            ),
             "num_batches": len(drifts),
             "num_drifted": sum(drift > max_drift for drift in drifts),
             "reference_ns": reference_level(reference_ns),
-            "blocks": {name: [block._asdict() for block in taken] for name, taken in chosen.items()},
+            "blocks": {
+                name: [block._asdict() for block in taken] for name, taken in chosen.items()
+            },
             "node_times": node_times,
         }
     )

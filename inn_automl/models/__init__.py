@@ -1,4 +1,6 @@
-"""Architecture families: ordinary torch modules from standardized samples to logits, numbers or images."""
+"""Architecture families: ordinary torch modules from standardized samples to logits, numbers or
+images.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,14 @@ from inn_automl.models.family import Family, kind_of
 __all__ = ["FAMILIES", "Family", "build", "default_family", "get_family"]
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {module.FAMILY.name: module.FAMILY for module in (mlp, convnet, resnet, mobilenet, vit, signal, edsr)}
+    {
+        module.FAMILY.name: module.FAMILY
+        for module in (mlp, convnet, resnet, mobilenet, vit, signal, edsr)
+    }
 )
 
-# Above this side, depthwise blocks reach far more accuracy per multiply-add than a handful of plain convolutions.
+# Above this side, depthwise blocks reach far more accuracy per multiply-add than a handful of
+# plain convolutions.
 _LARGEST_CONVNET_SIDE = 32
 
 
@@ -34,7 +40,8 @@ def get_family(name: str) -> Family:
 
 
 def default_family(kind: str, input_shape: tuple[int, ...], task: Task = "classification") -> str:
-    """Name of the family that serves this kind of data ("image" or "signal") when the user names none.
+    """Name of the family that serves this kind of data ("image" or "signal") when the user names
+    none.
 
     Raises:
         UnknownNameError: another kind.
@@ -69,8 +76,8 @@ def build(
         scale: of super-resolution, how many times larger its images are.
 
     Returns:
-        A module from standardized float32 `(N, *input_shape)` to logits or standardized targets `(N, num_classes)`, or
-        to standardized images `(N, C, scale H, scale W)`.
+        A module from standardized float32 `(N, *input_shape)` to logits or standardized targets
+        `(N, num_classes)`, or to standardized images `(N, C, scale H, scale W)`.
 
     Raises:
         UnknownNameError: no such family.
@@ -79,20 +86,33 @@ def build(
     chosen = get_family(family)
     kind = kind_of(input_shape)
     if task not in chosen.tasks:
-        fitting = [name for name, other in FAMILIES.items() if task in other.tasks and kind in other.kinds]
+        fitting = [
+            name for name, other in FAMILIES.items() if task in other.tasks and kind in other.kinds
+        ]
         remedy = f"use {' or '.join(fitting)}" if fitting else "give images, as N x C x H x W"
         raise SpecError(f"family {family!r} does not serve {task}: {remedy}.")
     if kind not in chosen.kinds or min(input_shape, default=0) < 1:
-        fitting = [name for name, other in FAMILIES.items() if task in other.tasks and kind in other.kinds]
-        remedy = f"use {' or '.join(fitting)}" if fitting else "give samples of shape (C, H, W) or (C, L)"
-        raise SpecError(f"family {family!r} does not take samples of shape {tuple(input_shape)}: {remedy}.")
+        fitting = [
+            name for name, other in FAMILIES.items() if task in other.tasks and kind in other.kinds
+        ]
+        remedy = (
+            f"use {' or '.join(fitting)}"
+            if fitting
+            else "give samples of shape (C, H, W) or (C, L)"
+        )
+        raise SpecError(
+            f"family {family!r} does not take samples of shape {tuple(input_shape)}: {remedy}."
+        )
     depth = chosen.default_depth if depth is None else depth
     if depth not in chosen.depths:
         raise SpecError(
-            f"family {family!r} has no depth {depth}: choose one of {', '.join(str(d) for d in chosen.depths)}."
+            f"family {family!r} has no depth {depth}: choose one of "
+            f"{', '.join(str(d) for d in chosen.depths)}."
         )
     if not 0 < width <= 64:
-        raise SpecError(f"width multiplier {width} is out of range: choose a number above 0 and up to 64.")
+        raise SpecError(
+            f"width multiplier {width} is out of range: choose a number above 0 and up to 64."
+        )
     if task == "classification" and num_classes < 2:
         raise SpecError(f"{num_classes} classes cannot be told apart: give data with at least 2.")
     if task == "regression" and num_classes < 1:

@@ -1,12 +1,14 @@
-"""Super-resolution by residual blocks without normalization (Lim et al., "Enhanced Deep Residual Networks for Single
-Image Super-Resolution", CVPR Workshops 2017), sized for small budgets. The depth of the family counts residual blocks.
+"""Super-resolution by residual blocks without normalization (Lim et al., "Enhanced Deep Residual
+Networks for Single Image Super-Resolution", CVPR Workshops 2017), sized for small budgets. The
+depth of the family counts residual blocks.
 
-As in the paper: no batch norm, for it takes away the range of an image; scaled residuals; a skip around all blocks; a
-convolution to C s² channels and a pixel shuffle as the last step, so that all but this runs at the small size. Unlike
-it, the network computes what is to be added to the enlarged input, as in J. Yu et al., "Wide Activation for Efficient
-and Accurate Image Super-Resolution" (2018): by one 5x5 convolution before the shuffle, which begins as bicubic
-interpolation and is trained with the rest. So every width starts near what interpolation gives, and no runtime has to
-interpolate.
+As in the paper: no batch norm, for it takes away the range of an image; scaled residuals; a skip
+around all blocks; a convolution to C s² channels and a pixel shuffle as the last step, so that all
+but this runs at the small size. Unlike it, the network computes what is to be added to the
+enlarged input, as in J. Yu et al., "Wide Activation for Efficient and Accurate Image
+Super-Resolution" (2018): by one 5x5 convolution before the shuffle, which begins as bicubic
+interpolation and is trained with the rest. So every width starts near what interpolation gives,
+and no runtime has to interpolate.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ CHANNELS = 32
 RESIDUAL_SCALE = 0.1
 """The paper's factor on what a block adds, which keeps training stable."""
 TAPS = 5
-"""Input pixels along each side that bicubic interpolation takes for the pixels of one, at any integer scale."""
+"""Input pixels along each side that bicubic interpolation takes for the pixels of one, at any
+integer scale.
+"""
 
 
 class ResidualBlock(nn.Module):
@@ -81,4 +85,6 @@ def make(input_shape: tuple[int, ...], scale: int, width: float, depth: int) -> 
     return EDSR(input_shape[0], scale, scaled(CHANNELS, width), depth)
 
 
-FAMILY = Family("edsr", ("image",), 4, (1, 2, 4, 8), (0.5, 1.0, 2.0), make, tasks=("super-resolution",))
+FAMILY = Family(
+    "edsr", ("image",), 4, (1, 2, 4, 8), (0.5, 1.0, 2.0), make, tasks=("super-resolution",)
+)

@@ -15,9 +15,10 @@ from inn_automl.core.metric import Task
 class Family:
     """An architecture family.
 
-    `make(input_shape, num_outputs, width, depth)` returns a module from standardized float32 `(N, *input_shape)` to
-    logits or standardized targets `(N, num_outputs)`; `input_shape` is `(C, H, W)` for images and `(C, L)` for signals.
-    A family for super-resolution takes the scale s in place of `num_outputs` and gives images `(N, C, s H, s W)`.
+    `make(input_shape, num_outputs, width, depth)` returns a module from standardized float32 `(N,
+    *input_shape)` to logits or standardized targets `(N, num_outputs)`; `input_shape` is `(C, H,
+    W)` for images and `(C, L)` for signals. A family for super-resolution takes the scale s in
+    place of `num_outputs` and gives images `(N, C, s H, s W)`.
     """
 
     name: str
@@ -25,7 +26,9 @@ class Family:
     """Kinds of data it accepts: "image", "signal"."""
     default_depth: int
     depths: tuple[int, ...]
-    """Depths it can be built with, ascending; what a depth counts is said in the family's docstring."""
+    """Depths it can be built with, ascending; what a depth counts is said in the family's
+    docstring.
+    """
     width_multipliers: tuple[float, ...]
     """Width multipliers worth trying as training candidates, ascending."""
     make: Callable[[tuple[int, ...], int, float, int], nn.Module]
@@ -39,7 +42,9 @@ def kind_of(input_shape: tuple[int, ...]) -> str | None:
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` times the width multiplier, rounded to a multiple of 4 (SIMD lanes) and at least 4."""
+    """`channels` times the width multiplier, rounded to a multiple of 4 (SIMD lanes) and at least
+    4.
+    """
     return max(4, 4 * round(channels * width / 4))
 
 
@@ -49,7 +54,9 @@ def num_halvings(size: int, smallest: int) -> int:
 
 
 def stem_stride(size: int, largest: int) -> int:
-    """Stride (a power of 2) of the first convolution that brings a side of `size` to `largest` or below."""
+    """Stride (a power of 2) of the first convolution that brings a side of `size` to `largest` or
+    below.
+    """
     return 2 ** max(0, math.ceil(math.log2(size / largest)))
 
 

@@ -24,7 +24,11 @@ class MLP(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for size_in, size_out in zip([num_features, *hidden], hidden, strict=False):
-            layers += [nn.Linear(size_in, size_out, bias=False), nn.BatchNorm1d(size_out), nn.ReLU()]
+            layers += [
+                nn.Linear(size_in, size_out, bias=False),
+                nn.BatchNorm1d(size_out),
+                nn.ReLU(),
+            ]
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(hidden[-1], num_classes)
 

@@ -1,4 +1,5 @@
-"""Inverted residuals with depthwise convolution and squeeze-excite (Howard et al., "Searching for MobileNetV3", 2019).
+"""Inverted residuals with depthwise convolution and squeeze-excite (Howard et al., "Searching for
+MobileNetV3", 2019).
 
 The depth of the family counts blocks in each of the three stages.
 """
@@ -34,7 +35,9 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise convolution, squeeze-excite, 1x1 projection; a residual where shapes agree."""
+    """1x1 expansion, 3x3 depthwise convolution, squeeze-excite, 1x1 projection; a residual where
+    shapes agree.
+    """
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
@@ -59,7 +62,8 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """A stem, stages of inverted residuals (each but the first halves the map), a 1x1 head, average pooling, linear.
+    """A stem, stages of inverted residuals (each but the first halves the map), a 1x1 head,
+    average pooling, linear.
 
     Args:
         channels: channels of each stage; the stem has those of the first.
@@ -68,12 +72,20 @@ class MobileNet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, channels: list[int], num_blocks: int, *, stride: int = 1
+        self,
+        in_channels: int,
+        num_classes: int,
+        channels: list[int],
+        num_blocks: int,
+        *,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         k = stem_kernel(stride)
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels[0], k, stride, k // 2, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()
+            nn.Conv2d(in_channels, channels[0], k, stride, k // 2, bias=False),
+            nn.BatchNorm2d(channels[0]),
+            nn.ReLU(),
         )
         blocks: list[nn.Module] = []
         c_in = channels[0]
@@ -82,7 +94,9 @@ class MobileNet(nn.Module):
                 blocks.append(InvertedResidual(c_in, c_out, 2 if stage > 0 and index == 0 else 1))
                 c_in = c_out
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Sequential(nn.Conv2d(c_in, 2 * c_in, 1, bias=False), nn.BatchNorm2d(2 * c_in), nn.ReLU())
+        self.head = nn.Sequential(
+            nn.Conv2d(c_in, 2 * c_in, 1, bias=False), nn.BatchNorm2d(2 * c_in), nn.ReLU()
+        )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(2 * c_in, num_classes)
 
@@ -92,10 +106,14 @@ class MobileNet(nn.Module):
 
 
 def make(input_shape: tuple[int, ...], num_classes: int, width: float, depth: int) -> MobileNet:
-    """The stem halves the image, as in MobileNet itself, unless it is tiny; large ones it brings to 32 pixels."""
+    """The stem halves the image, as in MobileNet itself, unless it is tiny; large ones it brings
+    to 32 pixels.
+    """
     side = min(input_shape[1:])
     stride = max(2, stem_stride(side, LARGEST_MAP)) if side >= SMALLEST_HALVED else 1
-    return MobileNet(input_shape[0], num_classes, [scaled(c, width) for c in CHANNELS], depth, stride=stride)
+    return MobileNet(
+        input_shape[0], num_classes, [scaled(c, width) for c in CHANNELS], depth, stride=stride
+    )
 
 
 FAMILY = Family("mobilenet", ("image",), 2, (1, 2, 3, 4), (0.5, 1.0, 2.0), make)

@@ -1,6 +1,8 @@
-"""Residual networks in the CIFAR style (He et al., "Deep Residual Learning", CVPR 2016, section 4.2).
+"""Residual networks in the CIFAR style (He et al., "Deep Residual Learning", CVPR 2016, section
+4.2).
 
-The depth of the family is the paper's 6n + 2: three stages of n basic blocks with 16, 32 and 64 channels.
+The depth of the family is the paper's 6n + 2: three stages of n basic blocks with 16, 32 and 64
+channels.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ LARGEST_MAP = 32
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, added to a shortcut: identity, or 1x1 convolution where shapes differ."""
+    """Two 3x3 convolutions with batch norm, added to a shortcut: identity, or 1x1 convolution
+    where shapes differ.
+    """
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
@@ -25,7 +29,9 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or c_in != c_out:
-            self.shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, c_in, H, W) -> (N, c_out, ceil(H / stride), ceil(W / stride))."""
@@ -34,7 +40,8 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A convolutional stem, stages of basic blocks (each but the first halves the map), average pooling, linear.
+    """A convolutional stem, stages of basic blocks (each but the first halves the map), average
+    pooling, linear.
 
     Args:
         channels: channels of each stage; the stem has those of the first.
@@ -43,12 +50,20 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, channels: list[int], num_blocks: list[int], *, stride: int = 1
+        self,
+        in_channels: int,
+        num_classes: int,
+        channels: list[int],
+        num_blocks: list[int],
+        *,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         k = stem_kernel(stride)
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels[0], k, stride, k // 2, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()
+            nn.Conv2d(in_channels, channels[0], k, stride, k // 2, bias=False),
+            nn.BatchNorm2d(channels[0]),
+            nn.ReLU(),
         )
         blocks: list[nn.Module] = []
         c_in = channels[0]
@@ -66,7 +81,9 @@ class ResNet(nn.Module):
 
 
 def resnet18_cifar(num_classes: int = 10, *, in_channels: int = 3) -> ResNet:
-    """ResNet-18 with a 3x3 stem for 32x32 images: 64-128-256-512 channels, two blocks each, 11.2 M parameters."""
+    """ResNet-18 with a 3x3 stem for 32x32 images: 64-128-256-512 channels, two blocks each, 11.2 M
+    parameters.
+    """
     return ResNet(in_channels, num_classes, [64, 128, 256, 512], [2, 2, 2, 2])
 
 

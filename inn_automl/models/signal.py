@@ -1,7 +1,7 @@
 """1-D convolutional network for audio and time series; the depth counts convolutions.
 
-Long signals are shortened as in M5 (Dai et al., "Very deep convolutional neural networks for raw waveforms", 2017): a
-wide strided first convolution, then pools of 4.
+Long signals are shortened as in M5 (Dai et al., "Very deep convolutional neural networks for raw
+waveforms", 2017): a wide strided first convolution, then pools of 4.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ SMALLEST_LENGTH = 8
 
 
 class SignalNet(nn.Module):
-    """1-D convolution, batch norm, ReLU and (at some places) a max pool, then average pooling and a linear layer.
+    """1-D convolution, batch norm, ReLU and (at some places) a max pool, then average pooling and
+    a linear layer.
 
     Args:
         channels: output channels of each convolution.
@@ -25,14 +26,26 @@ class SignalNet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, channels: list[int], *, pools: list[int], stride: int = 1
+        self,
+        in_channels: int,
+        num_classes: int,
+        channels: list[int],
+        *,
+        pools: list[int],
+        stride: int = 1,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for index, (c_in, c_out) in enumerate(zip([in_channels, *channels], channels, strict=False)):
+        for index, (c_in, c_out) in enumerate(
+            zip([in_channels, *channels], channels, strict=False)
+        ):
             s = stride if index == 0 else 1
             k = KERNEL if s == 1 else 16 * s + 1
-            layers += [nn.Conv1d(c_in, c_out, k, s, k // 2, bias=False), nn.BatchNorm1d(c_out), nn.ReLU()]
+            layers += [
+                nn.Conv1d(c_in, c_out, k, s, k // 2, bias=False),
+                nn.BatchNorm1d(c_out),
+                nn.ReLU(),
+            ]
             if pools[index] > 1:
                 layers.append(nn.MaxPool1d(pools[index]))
         self.features = nn.Sequential(*layers)
@@ -45,10 +58,11 @@ class SignalNet(nn.Module):
 
 
 def reductions(length: int, depth: int) -> tuple[int, list[int]]:
-    """Stride of the first convolution and size of each pool that bring `length` down to 8 to 16 samples.
+    """Stride of the first convolution and size of each pool that bring `length` down to 8 to 16
+    samples.
 
-    Each convolution but the last is followed by a pool of 2 while halvings are left; then the stem and the pools take a
-    second halving each, and the stem whatever remains.
+    Each convolution but the last is followed by a pool of 2 while halvings are left; then the stem
+    and the pools take a second halving each, and the stem whatever remains.
     """
     left = num_halvings(length, SMALLEST_LENGTH)
     places = depth - 1

@@ -1,10 +1,12 @@
-"""Vision transformers for small images (Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021).
+"""Vision transformers for small images (Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR
+2021).
 
-Pre-norm blocks behind a convolutional stem, which trains faster and on less data than patches that are cut out (Xiao et
-al., "Early Convolutions Help Transformers See Better", NeurIPS 2021). Heads have a fixed size: an integral network
-takes or leaves them whole, so that the scale of their products is right at every width. Tokens are averaged with a
-weight for each place and channel (as by the global depthwise convolution of Chen et al., "MobileFaceNets", 2018): the
-classifier tells from the first step where something is, which a plain mean has to learn through the blocks. In 15
+Pre-norm blocks behind a convolutional stem, which trains faster and on less data than patches that
+are cut out (Xiao et al., "Early Convolutions Help Transformers See Better", NeurIPS 2021). Heads
+have a fixed size: an integral network takes or leaves them whole, so that the scale of their
+products is right at every width. Tokens are averaged with a weight for each place and channel (as
+by the global depthwise convolution of Chen et al., "MobileFaceNets", 2018): the classifier tells
+from the first step where something is, which a plain mean has to learn through the blocks. In 15
 epochs of digits that gained 2 points. The depth of the family counts blocks.
 """
 
@@ -28,17 +30,22 @@ SMALLEST_HALVED = 4
 
 
 class Attention(nn.Module):
-    """Self-attention (Vaswani et al., NeurIPS 2017) with heads of `HEAD_SIZE`; their number is what the layers have."""
+    """Self-attention (Vaswani et al., NeurIPS 2017) with heads of `HEAD_SIZE`; their number is
+    what the layers have.
+    """
 
     def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()
-        self.query, self.key, self.value = (nn.Linear(channels, num_heads * HEAD_SIZE) for _ in range(3))
+        self.query, self.key, self.value = (
+            nn.Linear(channels, num_heads * HEAD_SIZE) for _ in range(3)
+        )
         self.project = nn.Linear(num_heads * HEAD_SIZE, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, tokens, channels) -> the same shape."""
         query, key, value = (
-            layer(x).unflatten(-1, (-1, HEAD_SIZE)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+            layer(x).unflatten(-1, (-1, HEAD_SIZE)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
         )
         heads = F.scaled_dot_product_attention(query, key, value)
         return self.project(heads.transpose(1, 2).flatten(2))
@@ -47,8 +54,9 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and two linear layers, each behind a layer norm and added to the residual stream.
 
-    At first they add nothing: a deep network of blocks that begin as the identity trains in fewer steps (Bachlechner et
-    al., "ReZero is All You Need", UAI 2021); four of them gained 5 points on digits.
+    At first they add nothing: a deep network of blocks that begin as the identity trains in fewer
+    steps (Bachlechner et al., "ReZero is All You Need", UAI 2021); four of them gained 5 points on
+    digits.
     """
 
     def __init__(self, channels: int, num_heads: int, hidden: int) -> None:
@@ -70,13 +78,15 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """A stem that halves the image, one token for each pixel that is left, blocks, a weighted mean over tokens, linear.
+    """A stem that halves the image, one token for each pixel that is left, blocks, a weighted mean
+    over tokens, linear.
 
     Args:
         input_shape: (C, H, W).
         channels: of the residual stream.
         num_heads, hidden: of each block.
-        num_halvings: 3x3 convolutions of stride 2 in the stem, each with twice the channels of the one before.
+        num_halvings: 3x3 convolutions of stride 2 in the stem, each with twice the channels of the
+            one before.
     """
 
     def __init__(
@@ -94,13 +104,21 @@ class VisionTransformer(nn.Module):
         layers: list[nn.Module] = []
         for index in range(num_halvings):
             c_out = scaled(channels, 0.5 ** (num_halvings - 1 - index))
-            layers += [nn.Conv2d(c_in, c_out, 3, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+            layers += [
+                nn.Conv2d(c_in, c_out, 3, 2, 1, bias=False),
+                nn.BatchNorm2d(c_out),
+                nn.ReLU(),
+            ]
             c_in = c_out
         self.stem = nn.Sequential(*layers, nn.Conv2d(c_in, channels, 1))
         patch = 2**num_halvings
-        self.position = nn.Parameter(torch.empty(1, -(-height // patch) * -(-width // patch), channels))
+        self.position = nn.Parameter(
+            torch.empty(1, -(-height // patch) * -(-width // patch), channels)
+        )
         nn.init.normal_(self.position, std=POSITION_STD)
-        self.blocks = nn.Sequential(*(Block(channels, num_heads, hidden) for _ in range(num_blocks)))
+        self.blocks = nn.Sequential(
+            *(Block(channels, num_heads, hidden) for _ in range(num_blocks))
+        )
         self.norm = nn.LayerNorm(channels)
         self.pool = nn.Parameter(torch.empty_like(self.position))
         nn.init.normal_(self.pool, 1.0, POOL_STD)
@@ -112,15 +130,21 @@ class VisionTransformer(nn.Module):
         return self.classifier((self.norm(self.blocks(tokens)) * self.pool).mean(1))
 
 
-def make(input_shape: tuple[int, ...], num_classes: int, width: float, depth: int) -> VisionTransformer:
-    """Tokens stand for 2x2 pixels, or more where that leaves no more than 64 of them; for one in the tiniest images."""
+def make(
+    input_shape: tuple[int, ...], num_classes: int, width: float, depth: int
+) -> VisionTransformer:
+    """Tokens stand for 2x2 pixels, or more where that leaves no more than 64 of them; for one in
+    the tiniest images.
+    """
     height, width_px = input_shape[1:]
     num_halvings = int(min(height, width_px) >= SMALLEST_HALVED)
     while -(-height // 2**num_halvings) * -(-width_px // 2**num_halvings) > MAX_TOKENS:
         num_halvings += 1
     channels = scaled(CHANNELS, width)
     num_heads = max(1, round(NUM_HEADS * width))
-    return VisionTransformer(input_shape, num_classes, channels, depth, num_heads, EXPANSION * channels, num_halvings)
+    return VisionTransformer(
+        input_shape, num_classes, channels, depth, num_heads, EXPANSION * channels, num_halvings
+    )
 
 
 FAMILY = Family("vit", ("image",), 3, (1, 2, 3, 4, 6, 8), (0.5, 1.0, 2.0), make)

@@ -1,6 +1,7 @@
 """Who does the heavy work of a job: trains the candidates, evaluates widths, tunes models.
 
-The pipeline asks a `Backend`; `LocalBackend` works in this process, `inn_automl_workers.ray_backend.RayBackend` on a Ray cluster.
+The pipeline asks a `Backend`; `LocalBackend` works in this process,
+`inn_automl_workers.ray_backend.RayBackend` on a Ray cluster.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from inn_automl.integral import Widths
 
 OVERCOMMIT = 1.3
-"""How much more than its even share of the time a trial plans for: weak rivals are stopped before they use theirs."""
+"""How much more than its even share of the time a trial plans for: weak rivals are stopped before
+they use theirs.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,14 @@ Report = Callable[[int, EpochReport], None]
 
 
 class Backend(abc.ABC):
-    """Trains candidates and evaluates widths. Safe to call again with the same task: what is done is not done twice."""
+    """Trains candidates and evaluates widths. Safe to call again with the same task: what is done
+    is not done twice.
+    """
 
     @abc.abstractmethod
     def train(self, task: TrainingTask, report: Report) -> list[Trained]:
-        """Trains the candidates within the task's time and returns those that reached a result, best first.
+        """Trains the candidates within the task's time and returns those that reached a result,
+        best first.
 
         Raises:
             TrainingError: every candidate failed.
@@ -75,12 +81,14 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def evaluate(self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str) -> list[Evaluation]:
+    def evaluate(
+        self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str
+    ) -> list[Evaluation]:
         """Quality on a split at each of the widths.
 
         Args:
-            batch: points: widths by group and, where it is not fp32, the precision (see `inn_automl.core.precision`), whose
-                quality is that of the very file.
+            batch: points: widths by group and, where it is not fp32, the precision (see
+                `inn_automl.core.precision`), whose quality is that of the very file.
 
         Raises:
             WidthsError: widths that the network does not allow.
@@ -97,7 +105,8 @@ class Backend(abc.ABC):
         *,
         on_progress: Callable[[float], None],
     ) -> list[Outcome]:
-        """Tunes a model of the network at each task's widths; what a task's file has already is not tuned again.
+        """Tunes a model of the network at each task's widths; what a task's file has already is
+        not tuned again.
 
         Args:
             on_progress: called with the share that is done.
@@ -118,7 +127,9 @@ class Backend(abc.ABC):
 class Evaluator:
     """Evaluates points of one network on one split; what is shared between them is made once."""
 
-    def __init__(self, trained: Trained, dataset: Dataset, split: str, *, device: str = "cpu") -> None:
+    def __init__(
+        self, trained: Trained, dataset: Dataset, split: str, *, device: str = "cpu"
+    ) -> None:
         self._architecture, self._dataset, self._split = trained.architecture, dataset, split
         self._network = trained.network().to(device)
         self._samples = split_samples(dataset, split, device=device)
@@ -128,11 +139,18 @@ class Evaluator:
         widths, precision = split_point(point)
         made = self._candidates.make(widths)
         if precision == "fp32":
-            score = made.score if self._split == "validation" else score_of(made.module, self._samples)
+            score = (
+                made.score if self._split == "validation" else score_of(made.module, self._samples)
+            )
             return Evaluation(score, made.num_calibration)
         template = template_of(self._architecture, self._dataset)
-        with converted_file(template, made.module, self._dataset, precision, widths=widths) as (_, path):
-            return evaluate_file(path, self._dataset, self._split, num_calibration=made.num_calibration)
+        with converted_file(template, made.module, self._dataset, precision, widths=widths) as (
+            _,
+            path,
+        ):
+            return evaluate_file(
+                path, self._dataset, self._split, num_calibration=made.num_calibration
+            )
 
 
 def best_first(results: Sequence[Trained | None], failures: Sequence[str]) -> list[Trained]:
@@ -143,7 +161,10 @@ def best_first(results: Sequence[Trained | None], failures: Sequence[str]) -> li
     """
     done = [trained for trained in results if trained is not None]
     if not done:
-        reasons = "; ".join(dict.fromkeys(failures)) or "no trial finished an epoch: give training.max_minutes more"
+        reasons = (
+            "; ".join(dict.fromkeys(failures))
+            or "no trial finished an epoch: give training.max_minutes more"
+        )
         raise TrainingError(f"none of {len(results)} training candidates succeeded: {reasons}.")
     return sorted(done, key=lambda trained: (-trained.score, -trained.best_score))
 
@@ -153,7 +174,10 @@ class LocalBackend(Backend):
 
     def __init__(self, *, cpus: int = 1, gpus: int = 0, address: str | None = None) -> None:
         if address is not None:
-            raise BackendError(f"the local backend joins no cluster, address {address!r} was given: use --backend ray.")
+            raise BackendError(
+                f"the local backend joins no cluster, address {address!r} was given: use --backend "
+                f"ray."
+            )
         self._device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
         self._threads = cpus
         self._evaluators: dict[tuple[Path, str], Evaluator] = {}
@@ -161,7 +185,8 @@ class LocalBackend(Backend):
     def train(self, task: TrainingTask, report: Report) -> list[Trained]:
         if task.workers_per_trial > 1:
             raise BackendError(
-                f"the local backend trains in one process, training.workers_per_trial = {task.workers_per_trial} was "
+                f"the local backend trains in one process, training.workers_per_trial = "
+                f"{task.workers_per_trial} was "
                 "given: use --backend ray, or set it to 1."
             )
         end_s = time.monotonic() + task.seconds
@@ -195,7 +220,9 @@ class LocalBackend(Backend):
             torch.set_num_threads(before)
         return best_first(results, failures)
 
-    def evaluate(self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str) -> list[Evaluation]:
+    def evaluate(
+        self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str
+    ) -> list[Evaluation]:
         key = (trained.folder, split)
         if key not in self._evaluators:
             self._evaluators[key] = Evaluator(trained, dataset, split, device=self._device)

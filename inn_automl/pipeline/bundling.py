@@ -1,4 +1,6 @@
-"""What a job's downloads say of themselves: the config of a bundle, and the trained network as inn.zip."""
+"""What a job's downloads say of themselves: the config of a bundle, and the trained network as
+inn.zip.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +56,12 @@ def bundle_config(
         task=dataset.task,
         classes=dataset.classes,
         input=Port(name=INPUT, shape=dataset.input_shape),
-        output=Port(name=LOGITS if dataset.target_statistics is None else OUTPUT, shape=dataset.output_shape),
-        preprocessing=Preprocessing(mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())),
+        output=Port(
+            name=LOGITS if dataset.target_statistics is None else OUTPUT, shape=dataset.output_shape
+        ),
+        preprocessing=Preprocessing(
+            mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())
+        ),
         targets=_targets(dataset),
         dataset=DatasetFacts(name=dataset.name, fingerprint=dataset.fingerprint),
         **rated(
@@ -94,13 +100,18 @@ def bundle_network(path: Path, dataset: Dataset, trained: Trained) -> None:
         build=_build(trained.architecture),
         groups={
             group.name: GroupFacts(
-                smallest=group.allowed.start, size=group.size, step=group.allowed.step, partition=partition
+                smallest=group.allowed.start,
+                size=group.size,
+                step=group.allowed.step,
+                partition=partition,
             )
             for group, partition in zip(groups, partitions, strict=True)
         },
         task=dataset.task,
         classes=dataset.classes,
-        preprocessing=Standardization(mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())),
+        preprocessing=Standardization(
+            mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())
+        ),
         targets=_targets(dataset),
         dataset=DatasetFacts(name=dataset.name, fingerprint=dataset.fingerprint),
     )

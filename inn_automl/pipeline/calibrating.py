@@ -1,14 +1,15 @@
-"""Calibrating: what any widths cost on a device in one precision, learned from a few dozen that are measured, and from
-more while the search goes on.
+"""Calibrating: what any widths cost on a device in one precision, learned from a few dozen that
+are measured, and from more while the search goes on.
 
 DIR/search/calibration-DEVICE.json          widths measured before the search
 DIR/search/calibration-DEVICE-kept.json     measurements of earlier jobs that are used beside them
-DIR/search/calibration-DEVICE-rounds.json   widths measured in the search, by the number of batches before them
-DIR/search/onnx/                            what was measured
+DIR/search/calibration-DEVICE-rounds.json   widths measured in the search, by the number of batches
+before them DIR/search/onnx/                            what was measured
 
 DEVICE is followed by `+PRECISION` where that is not fp32.
 
-Everything is written before it is used, so that a job that was stopped goes on with the same predictions.
+Everything is written before it is used, so that a job that was stopped goes on with the same
+predictions.
 """
 
 from __future__ import annotations
@@ -51,16 +52,24 @@ from inn_automl.search.study import Prediction
 NUM_CALIBRATION_WIDTHS, CALIBRATION_SHARE = 36, 0.6
 """Widths measured before the search, and the share of all allowed measurements that they may take."""
 CALIBRATION = replace(QUICK, min_processes=6, max_processes=6, max_s=40.0)
-"""Everything after it is told by it: it takes longer than a busy neighbour or another clock rate often lasts."""
+"""Everything after it is told by it: it takes longer than a busy neighbour or another clock rate
+often lasts.
+"""
 NUM_ANCHORS = 3
-"""Calibration widths (the narrowest, the widest and one between) that later ones are measured beside."""
+"""Calibration widths (the narrowest, the widest and one between) that later ones are measured
+beside.
+"""
 FEWEST_ROUNDS = 2
 """Rounds that tell whether a device is at another speed than when it was calibrated."""
 NUM_CHECKED, MIN_KEPT = 8, 20
-"""Fresh widths that measurements of earlier jobs are compared with, and how many of these make it worth it."""
+"""Fresh widths that measurements of earlier jobs are compared with, and how many of these make it
+worth it.
+"""
 DISTRUST_FACTOR = 2
 """Times as many widths are measured where the predictor cannot be trusted."""
-ROUND = Protocol(min_processes=3, max_processes=3, num_blocks=16, min_s=0.2, max_s=10.0, num_memory_runs=0)
+ROUND = Protocol(
+    min_processes=3, max_processes=3, num_blocks=16, min_s=0.2, max_s=10.0, num_memory_runs=0
+)
 """For a few widths while the search waits: one to two seconds."""
 
 _SETTINGS = ("name", "agent", "runtime", "threads", "batch_size", "percentile", "granularity")
@@ -70,7 +79,8 @@ Template = Callable[[], OnnxTemplate]
 
 
 class PrecisionLatency:
-    """Costs of any widths on one device in one precision: latency as measured where it was, else as predicted.
+    """Costs of any widths on one device in one precision: latency as measured where it was, else
+    as predicted.
 
     Args:
         template: makes the exporter, when it is needed.
@@ -81,23 +91,36 @@ class PrecisionLatency:
     """
 
     def __init__(
-        self, job: Job, network: IntegralNetwork, device: DeviceBudget, precision: str, template: Template
+        self,
+        job: Job,
+        network: IntegralNetwork,
+        device: DeviceBudget,
+        precision: str,
+        template: Template,
     ) -> None:
         self.budget, self.precision = device, precision
         # A plus sign, because no device has one in its name.
         self._key = device.name if precision == DEFAULT else f"{device.name}+{precision}"
-        self._called = device.name if device.precisions == (DEFAULT,) else f"{device.name}, {precision}"
+        self._called = (
+            device.name if device.precisions == (DEFAULT,) else f"{device.name}, {precision}"
+        )
         self.space = SearchSpace(network.groups, device.granularity)
         self._job, self._network, self._template = job, network, template
         self._architecture = describe_architecture(
-            device, job.family, job.dataset.input_shape, network.costs(network.full_widths), precision
+            device,
+            job.family,
+            job.dataset.input_shape,
+            network.costs(network.full_widths),
+            precision,
         )
         if not self._path().exists() and not self._adopt_parent():
             self._calibrate()
         record = read_json(self._path("-kept")) if self._path("-kept").exists() else {}
         self._kept = [_read_known(one) for one in record.get("rows", [])]
         self._place: dict[str, Any] | None = record.get("place")
-        self._rounds: list[dict[str, Any]] = read_json(self._path("-rounds")) if self._path("-rounds").exists() else []
+        self._rounds: list[dict[str, Any]] = (
+            read_json(self._path("-rounds")) if self._path("-rounds").exists() else []
+        )
         self._trusted = True
         self._first: LatencyPredictor | None = None
         self._fit()
@@ -114,14 +137,23 @@ class PrecisionLatency:
 
     @property
     def num_left(self) -> int:
-        """Widths that may still be measured; negative if another precision's were measured instead."""
-        limit = self._job.spec.budget.search.max_measurements * (1 if self._trusted else DISTRUST_FACTOR)
+        """Widths that may still be measured; negative if another precision's were measured
+        instead.
+        """
+        limit = self._job.spec.budget.search.max_measurements * (
+            1 if self._trusted else DISTRUST_FACTOR
+        )
         return limit - self._num_planned() - self.num_made
 
     @property
     def reference_ms(self) -> float:
-        """What the reference model took in the median of these measurements (of two, the slower); 0: not known."""
-        calls = [self._calibration, *(one[key] for one in self._rounds for key in ("rows", "again") if key in one)]
+        """What the reference model took in the median of these measurements (of two, the slower);
+        0: not known.
+        """
+        calls = [
+            self._calibration,
+            *(one[key] for one in self._rounds for key in ("rows", "again") if key in one),
+        ]
         taken = [rows[0].get("reference_ms") for rows in calls]
         return statistics.median_high([one for one in taken if one] or [0.0])
 
@@ -154,12 +186,15 @@ class PrecisionLatency:
         ]
 
     def measure(self, batch: int, widths: Sequence[Widths]) -> None:
-        """Measures widths together after a number of finished batches, keeps what was found, and fits anew."""
+        """Measures widths together after a number of finished batches, keeps what was found, and
+        fits anew.
+        """
         rows, level = self._measure_beside(self._calibration, widths, ROUND)
         self._rounds.append({"batch": batch, "rows": rows, "level": level})
         if self._is_at_another_speed():
             self._job.progress.note(
-                f"{self._called}: calibrated again, for it is mostly at another speed than when it was calibrated"
+                f"{self._called}: calibrated again, for it is mostly at another speed than when it "
+                f"was calibrated"
             )
             chosen = calibration_widths(self.space, self._num_planned(), seed=self._job.spec.seed)
             again, _ = self._measure(chosen, replace(CALIBRATION, reference_ms=self.reference_ms))
@@ -168,12 +203,21 @@ class PrecisionLatency:
         self._fit()
 
     def _is_at_another_speed(self) -> bool:
-        """Whether the reference model was another in most rounds: not all widths take as much longer then."""
+        """Whether the reference model was another in most rounds: not all widths take as much
+        longer then.
+        """
         before = self._calibration[0].get("reference_ms")
-        if not before or len(self._rounds) < FEWEST_ROUNDS or any("again" in one for one in self._rounds):
+        if (
+            not before
+            or len(self._rounds) < FEWEST_ROUNDS
+            or any("again" in one for one in self._rounds)
+        ):
             return False
         taken = [one["rows"][0].get("reference_ms") or before for one in self._rounds]
-        return sum(abs(one / before - 1) > CALIBRATION.max_process_drift for one in taken) > len(taken) / 2
+        return (
+            sum(abs(one / before - 1) > CALIBRATION.max_process_drift for one in taken)
+            > len(taken) / 2
+        )
 
     def granularity(self) -> Granularity | None:
         """What the measured widths say of the steps that the device computes in."""
@@ -186,7 +230,8 @@ class PrecisionLatency:
         num_kept = f" and {len(kept)} of earlier jobs" if (kept := self._kept_now()) else ""
         return (
             f"{self._called}: latency is predicted within {error.median_relative:.1%} (median over "
-            f"{error.num_held_out} held-out widths{num_kept and ', those'}{num_kept}), in 90 % of cases within "
+            f"{error.num_held_out} held-out widths{num_kept and ', those'}{num_kept}), in 90 % of "
+            f"cases within "
             f"{low - 1:+.0%} to {high - 1:+.0%}; rank correlation {error.spearman:.3f}"
         )
 
@@ -195,11 +240,16 @@ class PrecisionLatency:
         store = self._job.calibrations
         if store is None or self._place is None:
             return
-        rows = [known_latency(self._network.costs(row["widths"]), row["latency_ms"]) for row in self._rows()]
+        rows = [
+            known_latency(self._network.costs(row["widths"]), row["latency_ms"])
+            for row in self._rows()
+        ]
         try:
             store.save(self._architecture, self._place, rows, kept=self._kept_now())
         except StorageError as error:
-            self._job.progress.note(f"{self._called}: measurements could not be kept for later jobs ({error})")
+            self._job.progress.note(
+                f"{self._called}: measurements could not be kept for later jobs ({error})"
+            )
 
     def _path(self, ending: str = "") -> Path:
         return self._job.folder / "search" / f"calibration-{self._key}{ending}.json"
@@ -225,26 +275,41 @@ class PrecisionLatency:
         self._measured = {self.space.key(row["widths"]): float(row["latency_ms"]) for row in rows}
         known = [*self._kept_now(), *map(known_latency, costs, [row["latency_ms"] for row in rows])]
         if self._first is None:
-            # The kind is chosen by what was measured before the search, so that it is the same after an interrupt.
-            before = [known_latency(self._network.costs(row["widths"]), row["latency_ms"]) for row in self._calibration]
+            # The kind is chosen by what was measured before the search, so that it is the same
+            # after an interrupt.
+            before = [
+                known_latency(self._network.costs(row["widths"]), row["latency_ms"])
+                for row in self._calibration
+            ]
             self._first = _fitted([*self._kept, *before])
         self._predictor = self._first.with_more(*_samples(known)) if self._rounds else self._first
-        slope, intercept = np.polyfit([cost.params for cost in costs], [row["size_bytes"] for row in rows], 1)
+        slope, intercept = np.polyfit(
+            [cost.params for cost in costs], [row["size_bytes"] for row in rows], 1
+        )
         self._bytes_per_parameter, self._overhead_bytes = float(slope), float(intercept)
         fault = distrust(self.error)
         if (fault is None) != self._trusted:
             self._trusted = fault is None
-            limit = self._job.spec.budget.search.max_measurements * (1 if self._trusted else DISTRUST_FACTOR)
+            limit = self._job.spec.budget.search.max_measurements * (
+                1 if self._trusted else DISTRUST_FACTOR
+            )
             why = "can be trusted now" if fault is None else f"cannot be trusted ({fault})"
-            self._job.progress.note(f"{self._called}: the predictor {why}: up to {limit} widths are measured")
+            self._job.progress.note(
+                f"{self._called}: the predictor {why}: up to {limit} widths are measured"
+            )
 
     def _adopt_parent(self) -> bool:
-        """Takes over what the parent measured, if it measured this very device: only its bounds may be others."""
+        """Takes over what the parent measured, if it measured this very device: only its bounds
+        may be others.
+        """
         parent, name = self._job.parent, self._path().name
         if parent is None or not (parent / "search" / name).exists():
             return False
         known = JobSpec.model_validate(read_json(parent / "job.json")["spec"]).budget.devices
-        if not any(all(getattr(one, key) == getattr(self.budget, key) for key in _SETTINGS) for one in known):
+        if not any(
+            all(getattr(one, key) == getattr(self.budget, key) for key in _SETTINGS)
+            for one in known
+        ):
             return False
         rounds = parent / "search" / self._path("-rounds").name
         later = read_json(rounds) if rounds.exists() else []
@@ -253,7 +318,9 @@ class PrecisionLatency:
         return True
 
     def _calibrate(self) -> None:
-        """Measures widths all over the space; fewer where earlier jobs measured this device and still are right."""
+        """Measures widths all over the space; fewer where earlier jobs measured this device and
+        still are right.
+        """
         self._calibration, self._rounds, self._kept = [], [], []
         chosen = calibration_widths(self.space, self._num_planned(), seed=self._job.spec.seed)
         first = chosen
@@ -277,11 +344,17 @@ class PrecisionLatency:
         try:
             return store is not None and store.knows(self._architecture)
         except StorageError as error:
-            self._job.progress.note(f"{self._called}: measurements of earlier jobs cannot be read ({error})")
+            self._job.progress.note(
+                f"{self._called}: measurements of earlier jobs cannot be read ({error})"
+            )
             return False
 
-    def _verified(self, fresh: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> list[KnownLatency]:
-        """Rows of earlier jobs on this device, on the scale of the fresh ones; none where these disagree."""
+    def _verified(
+        self, fresh: Sequence[Mapping[str, Any]], place: Mapping[str, Any]
+    ) -> list[KnownLatency]:
+        """Rows of earlier jobs on this device, on the scale of the fresh ones; none where these
+        disagree.
+        """
         store = self._job.calibrations
         kept = store.load(self._architecture, place) if store is not None else []
         if len(kept) < MIN_KEPT:
@@ -296,7 +369,8 @@ class PrecisionLatency:
     def _measure_beside(
         self, known: Sequence[Mapping[str, Any]], widths: Sequence[Widths], protocol: Protocol
     ) -> tuple[list[dict[str, Any]], float]:
-        """Rows of widths, measured together with some that are known: as if measured when these were.
+        """Rows of widths, measured together with some that are known: as if measured when these
+        were.
 
         Returns:
             And by what factor everything took longer now than then.
@@ -309,7 +383,9 @@ class PrecisionLatency:
         )
         return [{**row, "latency_ms": row["latency_ms"] / level} for row in new], level
 
-    def _measure(self, widths: Sequence[Widths], protocol: Protocol) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def _measure(
+        self, widths: Sequence[Widths], protocol: Protocol
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Rows of widths, measured together, and what they were measured on."""
         name, progress = self._called, self._job.progress
         in_search = protocol is not CALIBRATION
@@ -339,7 +415,9 @@ class PrecisionLatency:
         return rows, environment
 
     def _export(self, widths: Widths) -> Path:
-        """The ONNX file of widths, for timing: its statistics are not re-estimated, which changes no operation."""
+        """The ONNX file of widths, for timing: its statistics are not re-estimated, which changes
+        no operation.
+        """
         name = f"search/onnx/{'-'.join(str(widths[group.name]) for group in self._network.groups)}"
         path = self._job.folder / f"{name}.onnx"
         if not self._job.inherit(f"{name}.onnx"):
@@ -352,7 +430,9 @@ class PrecisionLatency:
 
 
 def _usual_level(rounds: Sequence[Mapping[str, Any]]) -> float:
-    """By what factor everything took longer in most of the measurements than in the calibration; of two, the larger."""
+    """By what factor everything took longer in most of the measurements than in the calibration;
+    of two, the larger.
+    """
     return statistics.median_high([1.0, *(one.get("level", 1.0) for one in rounds)])
 
 
@@ -367,9 +447,15 @@ def _at_usual_level(
     again = next((one["again"] for one in rounds if "again" in one), None)
     if again is None:
         level = _usual_level(rounds)
-        return [{**row, "latency_ms": level * row["latency_ms"]} for row in [*calibration, *measured]]
+        return [
+            {**row, "latency_ms": level * row["latency_ms"]} for row in [*calibration, *measured]
+        ]
     now = {tuple(row["widths"].values()): row["latency_ms"] for row in again}
-    ratios = [now[key] / row["latency_ms"] for row in calibration if (key := tuple(row["widths"].values())) in now]
+    ratios = [
+        now[key] / row["latency_ms"]
+        for row in calibration
+        if (key := tuple(row["widths"].values())) in now
+    ]
     level = statistics.median(ratios)
     return [*again, *({**row, "latency_ms": level * row["latency_ms"]} for row in measured)]
 

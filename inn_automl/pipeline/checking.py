@@ -1,7 +1,7 @@
 """Before anything is spent: can the budget be met at all?
 
-The smallest network of the family bounds what can be reached. Parameters and multiply-accumulates are counted; latency,
-memory and size are measured on the exported smallest network.
+The smallest network of the family bounds what can be reached. Parameters and multiply-accumulates
+are counted; latency, memory and size are measured on the exported smallest network.
 """
 
 from __future__ import annotations
@@ -51,17 +51,23 @@ class _Extreme:
 
 
 def fitting_candidates(job: Job) -> list[TrainingCandidate]:
-    """The training candidates whose smallest network meets every bound of every device; decided once a job.
+    """The training candidates whose smallest network meets every bound of every device; decided
+    once a job.
 
-    An architecture that is too large even at its smallest widths is replaced by the family's smallest one.
+    An architecture that is too large even at its smallest widths is replaced by the family's
+    smallest one.
 
     Raises:
         MeasurementError: no device could be measured.
-        ImpossibleBudgetError: even the smallest network of the family misses a bound; says the range that is possible.
+        ImpossibleBudgetError: even the smallest network of the family misses a bound; says the
+            range that is possible.
     """
     path = job.folder / "training" / "candidates.json"
     if path.exists():
-        return [TrainingCandidate(**{**one, "recipe": Recipe.from_dict(one["recipe"])}) for one in read_json(path)]
+        return [
+            TrainingCandidate(**{**one, "recipe": Recipe.from_dict(one["recipe"])})
+            for one in read_json(path)
+        ]
     with job.stage("checking"):
         candidates = _fitting(job)
     write_json(path, [dataclasses.asdict(candidate) for candidate in candidates])
@@ -71,7 +77,9 @@ def fitting_candidates(job: Job) -> list[TrainingCandidate]:
 def _fitting(job: Job) -> list[TrainingCandidate]:
     budget = job.spec.budget
     dataset, num_trials = job.dataset, budget.training.trials
-    candidates = training_candidates(job.family, len(dataset.train), num_trials, seed=job.spec.seed, task=dataset.task)
+    candidates = training_candidates(
+        job.family, len(dataset.train), num_trials, seed=job.spec.seed, task=dataset.task
+    )
     family = get_family(job.family)
     least = _architecture(job, min(family.width_multipliers), min(family.depths))
     most = _architecture(job, max(family.width_multipliers), max(family.depths))
@@ -79,8 +87,12 @@ def _fitting(job: Job) -> list[TrainingCandidate]:
     with tempfile.TemporaryDirectory() as folder:
         fits = {}
         for position, architecture in enumerate(architectures):
-            job.progress.update(position / len(architectures), detail="the smallest network on each device")
-            fits[architecture] = not _misses(job, _smallest(job, architecture, Path(folder)), budget.devices)
+            job.progress.update(
+                position / len(architectures), detail="the smallest network on each device"
+            )
+            fits[architecture] = not _misses(
+                job, _smallest(job, architecture, Path(folder)), budget.devices
+            )
         if all(fits.values()):
             return candidates
         if not any(fits.values()):
@@ -89,14 +101,17 @@ def _fitting(job: Job) -> list[TrainingCandidate]:
             if misses:
                 reach = f"family {job.family!r}, whose networks for this dataset reach"
                 largest = _largest(job, most, Path(folder))
-                raise ImpossibleBudgetError(_explain(job, *misses[0], smallest, largest, reach, "or another --family."))
+                raise ImpossibleBudgetError(
+                    _explain(job, *misses[0], smallest, largest, reach, "or another --family.")
+                )
     fitting = []
     for candidate in candidates:
         if fits[_architecture(job, candidate.width, candidate.depth)]:
             fitting.append(candidate)
         else:
             job.progress.note(
-                f"width {candidate.width:g}, depth {candidate.depth} of {job.family} misses the budget at its smallest "
+                f"width {candidate.width:g}, depth {candidate.depth} of {job.family} misses the "
+                f"budget at its smallest "
                 f"widths: width {least.width:g}, depth {least.depth} is trained instead"
             )
             fitting.append(dataclasses.replace(candidate, width=least.width, depth=least.depth))
@@ -107,25 +122,33 @@ def check_trained(job: Job, trained: Trained, template: Callable[[], OnnxTemplat
     """Whether a network that is trained already can meet every bound of every device.
 
     Raises:
-        ImpossibleBudgetError: even its narrowest widths miss a bound; says the range that is possible.
+        ImpossibleBudgetError: even its narrowest widths miss a bound; says the range that is
+            possible.
     """
     network = trained.network()
     with tempfile.TemporaryDirectory() as folder:
 
         def extreme(name: str, widths: dict[str, int]) -> _Extreme:
             path, costs = Path(folder) / f"{name}.onnx", network.costs(widths)
-            size_bytes = template().export(network.discretize(widths).eval(), path, widths=widths).size_bytes
+            size_bytes = (
+                template().export(network.discretize(widths).eval(), path, widths=widths).size_bytes
+            )
             return _Extreme(costs.params, costs.macs, size_bytes, path)
 
         for position, device in enumerate(job.spec.budget.devices):
-            job.progress.update(position / len(job.spec.budget.devices), detail=f"{device.name}: the narrowest widths")
+            job.progress.update(
+                position / len(job.spec.budget.devices),
+                detail=f"{device.name}: the narrowest widths",
+            )
             smallest = extreme("smallest", SearchSpace(network.groups, device.granularity).smallest)
             misses = _misses(job, smallest, [device])
             if misses:
                 largest = extreme("largest", network.full_widths)
                 reach = f"the trained network of family {job.family!r}, which reaches"
                 remedy = "or run a job of its own for this device, which trains another network."
-                raise ImpossibleBudgetError(_explain(job, *misses[0], smallest, largest, reach, remedy))
+                raise ImpossibleBudgetError(
+                    _explain(job, *misses[0], smallest, largest, reach, remedy)
+                )
 
 
 def _architecture(job: Job, width: float, depth: int) -> Architecture:
@@ -157,7 +180,9 @@ def _export(job: Job, architecture: Architecture, widths: dict[str, int], path: 
     return _Extreme(costs.params, costs.macs, path.stat().st_size, path)
 
 
-def _latency(job: Job, extreme: _Extreme, device: DeviceBudget, protocol: Protocol = QUICK) -> LatencySummary:
+def _latency(
+    job: Job, extreme: _Extreme, device: DeviceBudget, protocol: Protocol = QUICK
+) -> LatencySummary:
     return job.measure({"model": extreme.path}, device, protocol=protocol)["model"].summary
 
 
@@ -172,8 +197,12 @@ def _memory(job: Job, extreme: _Extreme, device: DeviceBudget) -> int:
     return measure_memory(job, {"model": extreme.path}, device)["model"]
 
 
-def _misses(job: Job, smallest: _Extreme, devices: Sequence[DeviceBudget]) -> list[tuple[DeviceBudget, str]]:
-    """Devices and bounds that even the smallest network is certain to miss, whatever it computes in."""
+def _misses(
+    job: Job, smallest: _Extreme, devices: Sequence[DeviceBudget]
+) -> list[tuple[DeviceBudget, str]]:
+    """Devices and bounds that even the smallest network is certain to miss, whatever it computes
+    in.
+    """
     missed = []
     for device in devices:
         if device.name in job.lost:
@@ -196,13 +225,22 @@ def _missing(job: Job, extreme: _Extreme, device: DeviceBudget) -> list[str]:
             missing.append(key)
     if _is_too_slow(job, extreme, device):
         missing.append("max_latency_ms")
-    if device.max_memory_bytes is not None and _memory(job, extreme, device) > device.max_memory_bytes:
+    if (
+        device.max_memory_bytes is not None
+        and _memory(job, extreme, device) > device.max_memory_bytes
+    ):
         missing.append("max_memory_bytes")
     return missing
 
 
 def _explain(
-    job: Job, device: DeviceBudget, key: str, smallest: _Extreme, largest: _Extreme, reach: str, remedy: str
+    job: Job,
+    device: DeviceBudget,
+    key: str,
+    smallest: _Extreme,
+    largest: _Extreme,
+    reach: str,
+    remedy: str,
 ) -> str:
     bound = getattr(device, key)
     lows = [smallest.in_precision(precision, job.dataset) for precision in device.precisions]
@@ -217,7 +255,10 @@ def _explain(
         reachable = f"{low:,} to {high:,} bytes of memory beside the runtime"
     else:
         name = key.removeprefix("max_")
-        low, high = min(getattr(extreme, name) for extreme in lows), max(getattr(extreme, name) for extreme in highs)
+        low, high = (
+            min(getattr(extreme, name) for extreme in lows),
+            max(getattr(extreme, name) for extreme in highs),
+        )
         reachable = f"{low:,} to {high:,} {name}".replace("size_bytes", "bytes")
     return (
         f"device {device.name!r}: {key} = {bound:g} cannot be met by {reach} from {reachable}: "

@@ -1,15 +1,12 @@
 """A job in its folder: what every stage reads, and where it leaves what it found.
 
-DIR/job.json                 the spec that the folder belongs to, and the seconds that each stage took
-DIR/training/trial-N/        plan, checkpoint, saved network of each training candidate
+DIR/job.json                 the spec that the folder belongs to, and the seconds that each stage
+took DIR/training/trial-N/        plan, checkpoint, saved network of each training candidate
 DIR/search/                  measured calibration widths, evaluations, Optuna's journal
-DIR/measuring/DEVICE.json    measured finalists
-DIR/tuning/                  weights of tuned front points, and what they gained
-DIR/models/  DIR/bundles/    ONNX files and bundles of the fronts
-DIR/inn.zip                  the trained network
-DIR/elastic.zip              all front points in one file, for `ElasticModel`
-DIR/published.json           where MLflow has the job
-DIR/result.json
+DIR/measuring/DEVICE.json    measured finalists DIR/tuning/                  weights of tuned front
+points, and what they gained DIR/models/  DIR/bundles/    ONNX files and bundles of the fronts
+DIR/inn.zip                  the trained network DIR/elastic.zip              all front points in
+one file, for `ElasticModel` DIR/published.json           where MLflow has the job DIR/result.json
 """
 
 from __future__ import annotations
@@ -82,19 +79,25 @@ class Job:
             if len(self.lost) == len(self.spec.budget.devices):
                 raise
             self.progress.note(
-                f"{device.name} could not be measured: {error} The job goes on without it; once that is mended, extend "
+                f"{device.name} could not be measured: {error} The job goes on without it; once "
+                f"that is mended, extend "
                 "the job by this device."
             )
         else:
             self.lost.pop(device.name, None)
 
     def inherit(self, *names: str) -> bool:
-        """Copies files (relative to the folder) that are missing here from the parent, the last one last.
+        """Copies files (relative to the folder) that are missing here from the parent, the last
+        one last.
 
         Returns:
             Whether the last one is here.
         """
-        if not (self.folder / names[-1]).exists() and self.parent and (self.parent / names[-1]).exists():
+        if (
+            not (self.folder / names[-1]).exists()
+            and self.parent
+            and (self.parent / names[-1]).exists()
+        ):
             for name in names:
                 write_atomically(self.folder / name, (self.parent / name).read_bytes())
         return (self.folder / names[-1]).exists()
@@ -123,24 +126,28 @@ def claim_folder(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> Iterator
     """Makes the folder this job's own while it runs.
 
     Args:
-        facts: what else the result depends on (the dataset's fingerprint): must be as they were when a job is resumed.
+        facts: what else the result depends on (the dataset's fingerprint): must be as they were
+            when a job is resumed.
 
     Raises:
-        JobDirectoryError: the folder cannot be used, belongs to another job, or this job is running already.
+        JobDirectoryError: the folder cannot be used, belongs to another job, or this job is
+            running already.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise JobDirectoryError(
-            f"the folder {str(folder)!r} cannot be written ({error.strerror}): give --out a folder that can."
+            f"the folder {str(folder)!r} cannot be written ({error.strerror}): give --out a folder "
+            f"that can."
         ) from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise JobDirectoryError(
-                f"another process is running the job in {str(folder)!r}: wait for it, or give another --out."
+                f"another process is running the job in {str(folder)!r}: wait for it, or give "
+                f"another --out."
             ) from None
         _check_same_job(folder, spec, facts)
         yield
@@ -153,10 +160,13 @@ def _check_same_job(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> None:
     path = folder / "job.json"
     if not path.exists():
         own = {"error.log", "log.txt"}  # of a run that failed before it had claimed the folder
-        others = [e.name for e in folder.iterdir() if not e.name.startswith(".") and e.name not in own]
+        others = [
+            e.name for e in folder.iterdir() if not e.name.startswith(".") and e.name not in own
+        ]
         if others:
             raise JobDirectoryError(
-                f"the folder {str(folder)!r} holds other files ({sorted(others)[0]}): give --out a new or empty one."
+                f"the folder {str(folder)!r} holds other files ({sorted(others)[0]}): give --out a "
+                f"new or empty one."
             )
         write_json(path, mine)
         return

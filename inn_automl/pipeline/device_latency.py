@@ -37,7 +37,11 @@ class DeviceLatency:
     """
 
     def __init__(
-        self, job: Job, network: IntegralNetwork, device: DeviceBudget, template: Callable[[], OnnxTemplate]
+        self,
+        job: Job,
+        network: IntegralNetwork,
+        device: DeviceBudget,
+        template: Callable[[], OnnxTemplate],
     ) -> None:
         self.budget, self._job = device, job
         found = {p: PrecisionLatency(job, network, device, p, template) for p in device.precisions}
@@ -46,13 +50,16 @@ class DeviceLatency:
             ratios = _ratios(found[precision], found[first])
             useless = ratios.min() >= 1 and device.max_size_bytes is None
             job.progress.note(
-                f"{device.name}: {precision} takes {ratios.min():.2f} to {ratios.max():.2f} times as long as {first} "
+                f"{device.name}: {precision} takes {ratios.min():.2f} to {ratios.max():.2f} times "
+                f"as long as {first} "
                 f"at the same widths{', so it is not searched' if useless else ''}"
             )
             if useless:
                 del found[precision]
         self._by_precision = found
-        self.space = SearchSpace(network.groups, device.granularity, tuple(found), job.spec.budget.precisions)
+        self.space = SearchSpace(
+            network.groups, device.granularity, tuple(found), job.spec.budget.precisions
+        )
 
     @property
     def margin(self) -> float:
@@ -60,7 +67,9 @@ class DeviceLatency:
 
     @property
     def error(self) -> PredictorError:
-        """Of held-out widths, by the latest fit; where there are several precisions the worst in each respect."""
+        """Of held-out widths, by the latest fit; where there are several precisions the worst in
+        each respect.
+        """
         errors = [one.error for one in self._by_precision.values()]
         intervals = [error.interval for error in errors if error.interval]
         return PredictorError(
@@ -70,12 +79,16 @@ class DeviceLatency:
             num_fitted=sum(error.num_fitted for error in errors),
             num_held_out=sum(error.num_held_out for error in errors),
             held_out_ms=tuple(pair for error in errors for pair in error.held_out_ms),
-            interval=(min(low for low, _ in intervals), max(high for _, high in intervals)) if intervals else None,
+            interval=(min(low for low, _ in intervals), max(high for _, high in intervals))
+            if intervals
+            else None,
         )
 
     @property
     def reference_ms(self) -> float:
-        """What the reference model took in the median of the measurements; 0 where it is not known."""
+        """What the reference model took in the median of the measurements; 0 where it is not
+        known.
+        """
         return next(iter(self._by_precision.values())).reference_ms
 
     @property
@@ -102,7 +115,9 @@ class DeviceLatency:
         return precision in self._by_precision and self._by_precision[precision].is_measured(widths)
 
     def predict(self, batch: Sequence[Widths]) -> list[Prediction]:
-        """Predicted costs of each of the points; of a precision that is not offered, those of the first."""
+        """Predicted costs of each of the points; of a precision that is not offered, those of the
+        first.
+        """
         points = [split_point(point) for point in batch]
         first = next(iter(self._by_precision.values()))
         found: dict[int, Prediction] = {}
@@ -110,7 +125,11 @@ class DeviceLatency:
             indices = [i for i, point in enumerate(points) if point[1] == precision]
             known = self._by_precision.get(precision)
             costs = (known or first).predict([points[i][0] for i in indices])
-            found.update(zip(indices, (replace(one, offered=known is not None) for one in costs), strict=True))
+            found.update(
+                zip(
+                    indices, (replace(one, offered=known is not None) for one in costs), strict=True
+                )
+            )
         return [found[i] for i in range(len(points))]
 
     def measure(self, batch: int, points: Sequence[Widths]) -> None:
@@ -122,7 +141,9 @@ class DeviceLatency:
                     latency.measure(batch, widths)
 
     def granularity(self) -> Granularity | None:
-        """What the measured widths of the first precision say of the steps that the device computes in."""
+        """What the measured widths of the first precision say of the steps that the device
+        computes in.
+        """
         return next(iter(self._by_precision.values())).granularity()
 
     def describe(self) -> list[str]:

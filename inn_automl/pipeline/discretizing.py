@@ -45,7 +45,8 @@ def discretize_trained(
     Args:
         out: a path that ends in .zip, or the folder that ID.zip is written to.
         precision: what the model computes in; its quality is that of the very file.
-        tune_seconds: for how long the model is tuned on the training samples first (`training.tuning`); 0: it is not.
+        tune_seconds: for how long the model is tuned on the training samples first
+            (`training.tuning`); 0: it is not.
 
     Raises:
         UnknownNameError: there is no such precision.
@@ -107,7 +108,9 @@ def _make(
     made = tune(candidates, widths, dataset, seconds=tune_seconds, seed=0)
     outcome = made.outcome
     metric = objective_of(dataset).metric
-    return made.candidate.module, outcome.told(metric, outcome.quality_before) if outcome.is_kept else None
+    return made.candidate.module, outcome.told(
+        metric, outcome.quality_before
+    ) if outcome.is_kept else None
 
 
 def _evaluate(module: torch.nn.Module, dataset: Dataset, split: str) -> Evaluation:
@@ -120,7 +123,8 @@ def _chosen(network: IntegralNetwork, widths: Mapping[str, int] | float) -> dict
     is_number = isinstance(widths, int | float) and not isinstance(widths, bool)
     if not is_number or not network.min_ratio <= widths <= 1:
         raise WidthsError(
-            f"ratio {widths!r} of all widths is out of range: give {network.min_ratio:g} to 1, or a width for each of "
+            f"ratio {widths!r} of all widths is out of range: give {network.min_ratio:g} to 1, or "
+            f"a width for each of "
             f"{', '.join(network.full_widths)}."
         )
     return network.uniform_widths(widths)

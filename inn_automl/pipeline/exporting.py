@@ -44,16 +44,21 @@ class Model:
     precision: str = DEFAULT
     agreement: float | None = None
     quality: float | None = None
-    """Of a model that is not fp32: that of the very file on the validation split. None: what the search found."""
+    """Of a model that is not fp32: that of the very file on the validation split. None: what the
+    search found.
+    """
 
 
 def point_id(widths: Widths, precision: str = DEFAULT, *, tune_seconds: float = 0.0) -> str:
-    """Name of a front point: the same widths and precision of a job have the same name on all devices.
+    """Name of a front point: the same widths and precision of a job have the same name on all
+    devices.
 
     Args:
         tune_seconds: for how long it was tuned: a tuned model is another one.
     """
-    point: dict[str, Any] = dict(widths) if precision == DEFAULT else dict(join_point(widths, precision))
+    point: dict[str, Any] = (
+        dict(widths) if precision == DEFAULT else dict(join_point(widths, precision))
+    )
     if tune_seconds:
         point = {"point": point, "tune_seconds": tune_seconds}
     return hashlib.sha256(json.dumps(point, sort_keys=True).encode()).hexdigest()[:12]
@@ -67,7 +72,8 @@ def export_model(
     precision: str,
     template: Callable[[], OnnxTemplate],
 ) -> Model:
-    """A model in the job's folder, exported and verified; the one that is there or in the parent's, where there is one.
+    """A model in the job's folder, exported and verified; the one that is there or in the
+    parent's, where there is one.
 
     Args:
         make: makes the plain module, when it is needed.
@@ -94,7 +100,10 @@ def _export_converted(
     job: Job, name: str, module: nn.Module, widths: Widths, precision: str, template: OnnxTemplate
 ) -> Model:
     path = onnx_path(job, name)
-    with converted_file(template, module, job.dataset, precision, widths=widths) as (exported, converted):
+    with converted_file(template, module, job.dataset, precision, widths=widths) as (
+        exported,
+        converted,
+    ):
         write_atomically(path, converted.read_bytes())
         return Model(
             name,

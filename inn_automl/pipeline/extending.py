@@ -1,4 +1,6 @@
-"""Extending: a finished job's network, its accuracies, calibrations and models serve other devices and bounds."""
+"""Extending: a finished job's network, its accuracies, calibrations and models serve other devices
+and bounds.
+"""
 
 from __future__ import annotations
 
@@ -39,19 +41,30 @@ class FinishedJob:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         if not (self.folder / "job.json").exists():
-            raise InputError(f"there is no job in {str(folder)!r}: give the folder of a finished one.")
+            raise InputError(
+                f"there is no job in {str(folder)!r}: give the folder of a finished one."
+            )
         if not (self.folder / "result.json").exists():
-            raise InputError(f"the job in {str(folder)!r} is not finished: run it to its end first.")
+            raise InputError(
+                f"the job in {str(folder)!r} is not finished: run it to its end first."
+            )
         record: dict[str, Any] = read_json(self.folder / "job.json")
         try:
             self.spec = JobSpec.model_validate(record["spec"])
-            self.family, self.fingerprint = str(record["family"]), str(record["dataset_fingerprint"])
+            self.family, self.fingerprint = (
+                str(record["family"]),
+                str(record["dataset_fingerprint"]),
+            )
         except (ValidationError, KeyError) as error:
-            raise CorruptFileError(f"{str(folder)!r} holds no job of this release ({error}).") from error
+            raise CorruptFileError(
+                f"{str(folder)!r} holds no job of this release ({error})."
+            ) from error
 
     def trials(self) -> list[Trained]:
         """Its training candidates, best first; only the best one's network is sure to be there."""
-        return [load_trial(self.folder / "training" / name) for name in read_json(self.folder / DONE)]
+        return [
+            load_trial(self.folder / "training" / name) for name in read_json(self.folder / DONE)
+        ]
 
     def network_hash(self) -> str:
         """SHA-256 of the trained weights."""
@@ -64,7 +77,8 @@ class FinishedJob:
         """
         if fingerprint != self.fingerprint:
             raise InputError(
-                f"dataset {name!r} is not what the job in {str(self.folder)!r} was trained on: its fingerprint is "
+                f"dataset {name!r} is not what the job in {str(self.folder)!r} was trained on: its "
+                f"fingerprint is "
                 f"{fingerprint[:12]}, not {self.fingerprint[:12]}; give the same data."
             )
 
@@ -83,16 +97,21 @@ class FinishedJob:
         for key, (before, now) in pairs.items():
             if before != now:
                 raise InputError(
-                    f"{key} was {before!r} in the job in {str(self.folder)!r} and is {now!r}: an extension trains "
+                    f"{key} was {before!r} in the job in {str(self.folder)!r} and is {now!r}: an "
+                    f"extension trains "
                     "nothing, so leave it as it was, or run a new job."
                 )
 
 
-def adopt_training(job: Job, parent: FinishedJob, template: Callable[[], OnnxTemplate]) -> list[Trained]:
-    """The parent's training candidates, best first, in the job's own folder; its accuracies are known to the search.
+def adopt_training(
+    job: Job, parent: FinishedJob, template: Callable[[], OnnxTemplate]
+) -> list[Trained]:
+    """The parent's training candidates, best first, in the job's own folder; its accuracies are
+    known to the search.
 
     Raises:
-        ImpossibleBudgetError: the trained network misses a bound at its narrowest widths; nothing was copied.
+        ImpossibleBudgetError: the trained network misses a bound at its narrowest widths; nothing
+            was copied.
         StorageError: a file could not be read or written; what was copied is kept.
     """
     if not (job.folder / DONE).exists():
@@ -101,7 +120,9 @@ def adopt_training(job: Job, parent: FinishedJob, template: Callable[[], OnnxTem
             check_trained(job, trials[0], template)
         evaluations = job.folder / EVALUATIONS
         if not evaluations.exists():
-            inherit_evaluations(parent.folder / EVALUATIONS, evaluations, job.spec.budget.precisions)
+            inherit_evaluations(
+                parent.folder / EVALUATIONS, evaluations, job.spec.budget.precisions
+            )
         for trained in trials:
             folder = trained.folder.relative_to(parent.folder)
             if trained is trials[0]:

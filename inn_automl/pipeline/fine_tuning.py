@@ -1,7 +1,9 @@
-"""Tuning: the points of the final fronts are tuned for a stated time each, and the fronts are made anew of them.
+"""Tuning: the points of the final fronts are tuned for a stated time each, and the fronts are made
+anew of them.
 
-A tuned model has the shapes of the one it was made from, so that its latency is the one that was measured. What became
-of each is kept in `DIR/tuning/`: a job that was stopped tunes only what is left.
+A tuned model has the shapes of the one it was made from, so that its latency is the one that was
+measured. What became of each is kept in `DIR/tuning/`: a job that was stopped tunes only what is
+left.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from inn_automl.training.trial import Trained
 def tune_fronts(
     job: Job, trained: Trained, measured: list[MeasuredDevice], template: Callable[[], OnnxTemplate]
 ) -> list[MeasuredDevice]:
-    """The devices with their fronts made of tuned models, where these gained; as they are if nothing is to be tuned.
+    """The devices with their fronts made of tuned models, where these gained; as they are if
+    nothing is to be tuned.
 
     Raises:
         BackendError: the workers could not do it; what was tuned so far is kept.
@@ -45,7 +48,9 @@ def tune_fronts(
         return [_device(job, device, tuned) for device in measured]
 
 
-def _tune(job: Job, trained: Trained, points: Sequence[Finalist]) -> tuple[dict[str, TuningTask], dict[str, Outcome]]:
+def _tune(
+    job: Job, trained: Trained, points: Sequence[Finalist]
+) -> tuple[dict[str, TuningTask], dict[str, Outcome]]:
     """What was tuned and what came of it, by widths: a model in two precisions is tuned once."""
     seconds = job.spec.budget.search.tune_seconds
     tasks: dict[str, TuningTask] = {}
@@ -57,7 +62,9 @@ def _tune(job: Job, trained: Trained, points: Sequence[Finalist]) -> tuple[dict[
             finalist.widths, job.folder / "tuning" / name, seconds=seconds, seed=job.spec.seed
         )
     most_s = job.backend.tuning_seconds(list(tasks.values()))
-    job.progress.note(f"tuning {len(tasks)} points for {seconds:g} s each: {duration(most_s)}, and a few to begin")
+    job.progress.note(
+        f"tuning {len(tasks)} points for {seconds:g} s each: {duration(most_s)}, and a few to begin"
+    )
     outcomes = job.backend.tune(
         trained,
         job.dataset,
@@ -94,26 +101,36 @@ def _finalist(
 
 
 def _device(job: Job, device: MeasuredDevice, tuned: Mapping[str, Finalist]) -> MeasuredDevice:
-    # What was not on the front stays off it: its quality, which nothing has tested anew, flatters it.
+    # What was not on the front stays off it: its quality, which nothing has tested anew, flatters
+    # it.
     finalists = [tuned[f.id] for f in device.front]
     metric = objective_of(job.dataset).metric
-    made = replace(make_front(device.budget, finalists, device.environment, metric), finalists=device.finalists)
+    made = replace(
+        make_front(device.budget, finalists, device.environment, metric), finalists=device.finalists
+    )
     before = {f.id: (f.widths, f.precision) for f in device.finalists}.get(device.recommended or "")
     after = next(((f.widths, f.precision) for f in finalists if f.id == made.recommended), None)
     if made.recommended is None or after == before:  # layers of the same shapes take the same time
         return replace(made, layers=device.layers)
-    return replace(made, layers=profile_layers(job, made.budget, made.recommended, onnx_path(job, made.recommended)))
+    return replace(
+        made,
+        layers=profile_layers(job, made.budget, made.recommended, onnx_path(job, made.recommended)),
+    )
 
 
 def _tell(job: Job, points: Sequence[Finalist]) -> None:
     gains = [f.quality - f.tuning.quality_before for f in points if f.tuning]
     if not gains:
-        job.progress.note(f"tuning lowered the validation loss of none of {len(points)} points: they stay as found")
+        job.progress.note(
+            f"tuning lowered the validation loss of none of {len(points)} points: they stay as "
+            f"found"
+        )
         return
     metric = objective_of(job.dataset).metric
     unit = "percentage points" if metric.unit == "%" else metric.unit
     gain = f"{metric.shown(sum(gains) / len(gains)):+.{metric.decimals}f} {unit}".rstrip()
     job.progress.note(
-        f"tuning lowered the validation loss of {len(gains)} of {len(points)} points, whose {metric.label} there went "
+        f"tuning lowered the validation loss of {len(gains)} of {len(points)} points, whose "
+        f"{metric.label} there went "
         f"by {gain} on average"
     )

@@ -1,4 +1,6 @@
-"""Measuring: whatever may be on a front is exported and timed for real; the front is made of measured values only."""
+"""Measuring: whatever may be on a front is exported and timed for real; the front is made of
+measured values only.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +55,13 @@ class Finalist:
     """By device; None where it does not tell."""
     precision: str = DEFAULT
     agreement: float | None = None
-    """Of a model that is not fp32: the share of the validation samples that it classifies as the fp32 one does."""
+    """Of a model that is not fp32: the share of the validation samples that it classifies as the
+    fp32 one does.
+    """
     tuning: Tuning | None = None
-    """Where the model was tuned: it has an id of its own, and the latency of the one it was made from."""
+    """Where the model was tuned: it has an id of its own, and the latency of the one it was made
+    from.
+    """
 
     @property
     def is_as_searched(self) -> bool:
@@ -99,7 +105,10 @@ class _Point:
 
 
 def measure_finalists(
-    job: Job, trained: Trained, searched: Sequence[SearchedDevice], template: Callable[[], OnnxTemplate]
+    job: Job,
+    trained: Trained,
+    searched: Sequence[SearchedDevice],
+    template: Callable[[], OnnxTemplate],
 ) -> list[MeasuredDevice]:
     """Measures the finalists of every device that can be measured, all of a device's interleaved.
 
@@ -115,20 +124,28 @@ def measure_finalists(
         for position, (name, candidate) in enumerate(unique.items()):
             job.progress.update(0.4 * position / len(unique), detail=f"exporting {name}")
             make = functools.partial(_module, candidates, candidate.widths)
-            models[name] = export_model(job, name, make, candidate.widths, candidate.precision, template)
+            models[name] = export_model(
+                job, name, make, candidate.widths, candidate.precision, template
+            )
         found: list[tuple[SearchedDevice, list[str], _Measured]] = []
         for position, (device, finalists) in enumerate(zip(searched, chosen, strict=True)):
             low = 0.4 + 0.6 * position / len(searched)
             names = [point_id(c.widths, c.precision) for c in finalists]
             with job.attempt(device.budget, MeasurementError, SpecError):
-                found.append((device, names, _measure(job, device, names, low, 0.6 / len(searched))))
+                found.append(
+                    (device, names, _measure(job, device, names, low, 0.6 / len(searched)))
+                )
         known = {
             name: Finalist(
                 **_facts(models[name], candidate.quality),
                 params=candidate.params,
                 macs=candidate.macs,
-                latency={d.budget.name: one.latency[name] for d, names, one in found if name in names},
-                memory={d.budget.name: one.memory[name] for d, names, one in found if name in names},
+                latency={
+                    d.budget.name: one.latency[name] for d, names, one in found if name in names
+                },
+                memory={
+                    d.budget.name: one.memory[name] for d, names, one in found if name in names
+                },
             )
             for name, candidate in unique.items()
         }
@@ -139,7 +156,10 @@ def measure_finalists(
         ]
         return [
             replace(
-                front, layers=profile_layers(job, front.budget, front.recommended, onnx_path(job, front.recommended))
+                front,
+                layers=profile_layers(
+                    job, front.budget, front.recommended, onnx_path(job, front.recommended)
+                ),
             )
             if front.recommended
             else front
@@ -148,8 +168,12 @@ def measure_finalists(
 
 
 def _choose(device: SearchedDevice) -> list[Candidate]:
-    """The candidates worth measuring: feasible ones, or, where none is, the nearest to the front of all."""
-    pool = [c for c, feasible in zip(device.candidates, device.feasible, strict=True) if feasible] or device.candidates
+    """The candidates worth measuring: feasible ones, or, where none is, the nearest to the front
+    of all.
+    """
+    pool = [
+        c for c, feasible in zip(device.candidates, device.feasible, strict=True) if feasible
+    ] or device.candidates
     chosen = choose_finalists(
         [c.predicted_latency_ms for c in pool],
         [c.quality for c in pool],
@@ -170,7 +194,9 @@ def _facts(model: Model, quality: float) -> dict[str, Any]:
     return facts if model.quality is not None else {**facts, "quality": quality}
 
 
-def _measure(job: Job, searched: SearchedDevice, names: Sequence[str], low: float, share: float) -> _Measured:
+def _measure(
+    job: Job, searched: SearchedDevice, names: Sequence[str], low: float, share: float
+) -> _Measured:
     device = searched.budget
     path = job.folder / "measuring" / f"{device.name}.json"
     if not path.exists():
@@ -187,7 +213,9 @@ def _measure(job: Job, searched: SearchedDevice, names: Sequence[str], low: floa
             path,
             {
                 "environment": next(iter(found.values())).environment,
-                "latency_ms": {name: one.summary.model_dump(mode="json") for name, one in found.items()},
+                "latency_ms": {
+                    name: one.summary.model_dump(mode="json") for name, one in found.items()
+                },
                 "settled": {name: one.settled for name, one in found.items()},
                 "remarks": {name: one.remark for name, one in found.items()},
                 "memory": {name: one.memory and asdict(one.memory) for name, one in found.items()},
@@ -204,15 +232,20 @@ def _measure(job: Job, searched: SearchedDevice, names: Sequence[str], low: floa
 
 
 def _tell(job: Job, device: DeviceBudget, found: Mapping[str, LatencyMeasurement]) -> None:
-    """Notes which models' latency is not known as well as it should be, and how far the machine was to blame."""
+    """Notes which models' latency is not known as well as it should be, and how far the machine
+    was to blame.
+    """
     for remark in sorted({one.remark for one in found.values()} - {""}):
         names = [name for name, one in found.items() if one.remark == remark]
-        job.progress.note(f"{device.name}: the measurement of {', '.join(names)} did not settle: {remark}")
+        job.progress.note(
+            f"{device.name}: the measurement of {', '.join(names)} did not settle: {remark}"
+        )
     environment = next(iter(found.values())).environment
     drifted, total = (environment.get(key) for key in ("num_drifted_batches", "num_batches"))
     if isinstance(drifted, int) and isinstance(total, int) and 0 < LARGE_DRIFT * total < drifted:
         job.progress.note(
-            f"{device.name}: in {drifted} of {total} batches the machine was not as fast as in the others, by the "
+            f"{device.name}: in {drifted} of {total} batches the machine was not as fast as in the "
+            f"others, by the "
             "reference model; they were measured again: see what else runs there"
         )
 
@@ -226,7 +259,14 @@ def make_front(
 ) -> MeasuredDevice:
     """The front of a device's measured finalists, without the layers of the recommended one."""
     points = [
-        _Point(f.quality, f.latency[device.name], f.params, f.macs, f.size_bytes, added_bytes(f.memory[device.name]))
+        _Point(
+            f.quality,
+            f.latency[device.name],
+            f.params,
+            f.macs,
+            f.size_bytes,
+            added_bytes(f.memory[device.name]),
+        )
         for f in finalists
     ]
     front, recommended, sentence = front_and_recommendation(points, device, metric)

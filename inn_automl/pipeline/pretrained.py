@@ -1,4 +1,6 @@
-"""A network that was trained elsewhere in place of training: its channels are put in order, and nothing is trained."""
+"""A network that was trained elsewhere in place of training: its channels are put in order, and
+nothing is trained.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +37,16 @@ class Pretrained:
     """The tensors of a .safetensors file, and the architecture of a family that they fit.
 
     Args:
-        path: the `state_dict` of a module that `inn_automl.models.build` makes, at any of the family's widths and
-            depths, trained on data that is standardized with the dataset's mean and std.
+        path: the `state_dict` of a module that `inn_automl.models.build` makes, at any of the
+            family's widths and depths, trained on data that is standardized with the dataset's
+            mean and std.
 
     Attributes:
         sha256: of the file.
 
     Raises:
-        InputError: the file cannot be read, or its tensors fit no architecture of the family; names the first that
-            does not fit the nearest one.
+        InputError: the file cannot be read, or its tensors fit no architecture of the family;
+            names the first that does not fit the nearest one.
     """
 
     def __init__(self, path: Path, family: str, dataset: Dataset) -> None:
@@ -51,7 +54,9 @@ class Pretrained:
             data = path.read_bytes()
             tensors = load(data)
         except OSError as error:
-            raise InputError(f"the weights {str(path)!r} cannot be read ({error.strerror}): give a file.") from None
+            raise InputError(
+                f"the weights {str(path)!r} cannot be read ({error.strerror}): give a file."
+            ) from None
         except SafetensorError as error:
             raise InputError(
                 f"{str(path)!r} is no .safetensors file ({error}): write it with "
@@ -60,20 +65,28 @@ class Pretrained:
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.tensors = tensors
         self.architecture = _fitting(tensors, family, dataset, path)
-        broken = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+        broken = next(
+            (name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None
+        )
         if broken:
-            raise InputError(f"{broken!r} in {str(path)!r} holds numbers that are not finite: train it anew.")
+            raise InputError(
+                f"{broken!r} in {str(path)!r} holds numbers that are not finite: train it anew."
+            )
 
     def network(self, dataset: Dataset) -> IntegralNetwork:
         """The network with its channels in order."""
         module = self.architecture.module()
         module.load_state_dict(self.tensors)
-        network = IntegralNetwork(module.eval(), torch.zeros(2, *self.architecture.input_shape)).eval()
+        network = IntegralNetwork(
+            module.eval(), torch.zeros(2, *self.architecture.input_shape)
+        ).eval()
         permute(network, rank_channels(network, fitted_samples(calibration_samples(dataset))))
         return network
 
 
-def adopt_pretrained(job: Job, pretrained: Pretrained, template: Callable[[Trained], OnnxTemplate]) -> list[Trained]:
+def adopt_pretrained(
+    job: Job, pretrained: Pretrained, template: Callable[[Trained], OnnxTemplate]
+) -> list[Trained]:
     """The network in the job's own folder, as if it had been trained there.
 
     Raises:
@@ -96,13 +109,22 @@ def adopt_pretrained(job: Job, pretrained: Pretrained, template: Callable[[Train
 
 
 def _score(network: IntegralNetwork, dataset: Dataset) -> float:
-    """What trainings are ranked by: mean validation quality of the smallest, a middle and the full width."""
-    candidates, middle = Candidates(network, dataset), network.uniform_widths((network.min_ratio + 1) / 2)
-    made = [candidates.make(widths) for widths in (network.smallest_widths, middle, network.full_widths)]
+    """What trainings are ranked by: mean validation quality of the smallest, a middle and the full
+    width.
+    """
+    candidates, middle = (
+        Candidates(network, dataset),
+        network.uniform_widths((network.min_ratio + 1) / 2),
+    )
+    made = [
+        candidates.make(widths) for widths in (network.smallest_widths, middle, network.full_widths)
+    ]
     return sum(one.score.quality for one in made) / len(made)
 
 
-def _fitting(tensors: Mapping[str, Tensor], family: str, dataset: Dataset, path: Path) -> Architecture:
+def _fitting(
+    tensors: Mapping[str, Tensor], family: str, dataset: Dataset, path: Path
+) -> Architecture:
     found: list[tuple[int, str, Architecture]] = []
     for architecture in _architectures(family, dataset):
         with torch.random.fork_rng(devices=[]):
@@ -113,8 +135,10 @@ def _fitting(tensors: Mapping[str, Tensor], family: str, dataset: Dataset, path:
         found.append((len(faults), faults[0], architecture))
     _, fault, nearest = min(found, key=lambda one: one[0])
     raise InputError(
-        f"the tensors of {str(path)!r} fit no network of family {family!r} for this dataset (the nearest has width "
-        f"{nearest.width:g} and depth {nearest.depth}): {fault}. Give the state_dict of a module that "
+        f"the tensors of {str(path)!r} fit no network of family {family!r} for this dataset (the "
+        f"nearest has width "
+        f"{nearest.width:g} and depth {nearest.depth}): {fault}. Give the state_dict of a module "
+        f"that "
         "inn_automl.models.build makes, or another --family."
     )
 
@@ -135,5 +159,7 @@ def _faults(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list
         if name not in tensors:
             faults.append(f"{name!r} is missing")
         elif tensors[name].shape != tensor.shape:
-            faults.append(f"{name!r} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
+            faults.append(
+                f"{name!r} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+            )
     return faults + [f"{name!r} is unknown to it" for name in tensors if name not in wanted]

@@ -16,7 +16,13 @@ from inn_automl.pipeline.context import Job
 from inn_automl.runtimes import NodeTime
 
 PROFILE = Protocol(
-    min_processes=2, max_processes=2, num_blocks=1, min_s=0.0, max_s=20.0, num_memory_runs=0, num_profiled_runs=60
+    min_processes=2,
+    max_processes=2,
+    num_blocks=1,
+    min_s=0.0,
+    max_s=20.0,
+    num_memory_runs=0,
+    num_profiled_runs=60,
 )
 """Hardly any timing, which was done before, and enough accounted runs for shares of a percent."""
 
@@ -26,7 +32,8 @@ _NODE_TIMES = TypeAdapter(list[NodeTime])
 def profile_layers(job: Job, device: DeviceBudget, name: str, model: Path) -> list[LayerTime]:
     """Shares of a model's layers on a device; kept, and empty where its runtime cannot tell.
 
-    A figure that explains is not worth a job: a device that fails here is noted, and the job goes on.
+    A figure that explains is not worth a job: a device that fails here is noted, and the job goes
+    on.
 
     Args:
         name: of the model.
@@ -38,8 +45,12 @@ def profile_layers(job: Job, device: DeviceBudget, name: str, model: Path) -> li
             found = job.measure({name: model}, device, protocol=PROFILE)
             nodes = _NODE_TIMES.validate_python(found[name].environment.get("node_times", []))
         except (MeasurementError, SpecError, ValidationError) as error:
-            job.progress.note(f"{device.name}: the latency of layers is not known ({str(error).splitlines()[0]})")
+            job.progress.note(
+                f"{device.name}: the latency of layers is not known ({str(error).splitlines()[0]})"
+            )
             nodes = []
         layers = layer_times(model, nodes)
-        write_json(path, {"model": name, "layers": [layer.model_dump(mode="json") for layer in layers]})
+        write_json(
+            path, {"model": name, "layers": [layer.model_dump(mode="json") for layer in layers]}
+        )
     return [LayerTime(**layer) for layer in read_json(path)["layers"]]

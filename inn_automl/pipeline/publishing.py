@@ -1,4 +1,6 @@
-"""Publishing: the front points are tested once, bundled and tracked; `result.json` is the last thing to be written."""
+"""Publishing: the front points are tested once, bundled and tracked; `result.json` is the last
+thing to be written.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ PACKAGES = ("inn-automl", "torch", "ray", "optuna", "onnxruntime", "onnx", "nump
 
 
 def publish_job(
-    job: Job, trials: Sequence[Trained], searched: Sequence[SearchedDevice], measured: Sequence[MeasuredDevice]
+    job: Job,
+    trials: Sequence[Trained],
+    searched: Sequence[SearchedDevice],
+    measured: Sequence[MeasuredDevice],
 ) -> JobResult:
     """Writes bundles and `result.json`, and publishes the job to MLflow.
 
@@ -55,9 +60,15 @@ def publish_job(
             _bundle(job, trained, finalist, tested[finalist.id], measured)
         by_name = {search.budget.name: search for search in searched}
         metric = objective_of(job.dataset).metric.name
-        devices = [_device(device, by_name[device.budget.name], tested, metric) for device in measured]
+        devices = [
+            _device(device, by_name[device.budget.name], tested, metric) for device in measured
+        ]
         budgets = job.spec.budget.devices
-        devices += [_lost(device, job.lost[device.name], metric) for device in budgets if device.name in job.lost]
+        devices += [
+            _lost(device, job.lost[device.name], metric)
+            for device in budgets
+            if device.name in job.lost
+        ]
         order = [device.name for device in budgets]
         result = JobResult(
             job={**_describe(job, trials), "seconds": job.seconds()},
@@ -65,14 +76,20 @@ def publish_job(
         )
         bundle_network(job.folder / INN, job.dataset, trained)
         if not (job.folder / ELASTIC).exists():
-            write_elastic(job.folder / ELASTIC, [job.folder / bundle_path(f) for f in points.values()], trained.folder)
+            write_elastic(
+                job.folder / ELASTIC,
+                [job.folder / bundle_path(f) for f in points.values()],
+                trained.folder,
+            )
         job.progress.update(0.7, detail="MLflow")
         _track(job, trained, result, searched, measured)
         write_json(job.folder / "result.json", result.model_dump(mode="json"))
         return result
 
 
-def _device(device: MeasuredDevice, search: SearchedDevice, tested: Mapping[str, Score], metric: str) -> DeviceResult:
+def _device(
+    device: MeasuredDevice, search: SearchedDevice, tested: Mapping[str, Score], metric: str
+) -> DeviceResult:
     return DeviceResult(
         name=device.budget.name,
         metric=metric,
@@ -109,7 +126,9 @@ def _lost(device: DeviceBudget, fault: str, metric: str) -> DeviceResult:
 
 
 def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, Score]:
-    """Quality of front points on the test split. Kept, so that a resumed job does not touch that split again."""
+    """Quality of front points on the test split. Kept, so that a resumed job does not touch that
+    split again.
+    """
     path = job.folder / "measuring" / "test.json"
     known: dict[str, dict[str, Any]] = read_json(path) if job.inherit("measuring/test.json") else {}
     missing = [f for f in finalists if f.id not in known]
@@ -143,7 +162,10 @@ def _front_point(finalist: Finalist, tested: Score, device: str, metric: str) ->
         widths=finalist.widths,
         precision=finalist.precision,
         **named_qualities(
-            metric, quality=finalist.quality, test_quality=tested.quality, test_quality_ci=tested.interval
+            metric,
+            quality=finalist.quality,
+            test_quality=tested.quality,
+            test_quality_ci=tested.interval,
         ),
         latency_ms=finalist.latency[device],
         params=finalist.params,
@@ -156,7 +178,13 @@ def _front_point(finalist: Finalist, tested: Score, device: str, metric: str) ->
     )
 
 
-def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Score, measured: Sequence[MeasuredDevice]) -> Path:
+def _bundle(
+    job: Job,
+    trained: Trained,
+    finalist: Finalist,
+    tested: Score,
+    measured: Sequence[MeasuredDevice],
+) -> Path:
     dataset, architecture = job.dataset, trained.architecture
     environments: Mapping[str, tuple[DeviceBudget, dict[str, Any]]] = {
         device.budget.name: (device.budget, device.environment) for device in measured
@@ -189,7 +217,12 @@ def _bundle(job: Job, trained: Trained, finalist: Finalist, tested: Score, measu
         tuning=finalist.tuning,
     )
     path = job.folder / bundle_path(finalist)
-    write_bundle(path, config, onnx=onnx_path(job, finalist.id), weights=load_file(weights_path(job, finalist.id)))
+    write_bundle(
+        path,
+        config,
+        onnx=onnx_path(job, finalist.id),
+        weights=load_file(weights_path(job, finalist.id)),
+    )
     return path
 
 
@@ -246,9 +279,12 @@ def _track(
     searches = {search.budget.name: search for search in searched}
     for device in measured:
         search = searches[device.budget.name]
-        known = {point_id(f.widths, f.precision): f.latency[device.budget.name] for f in device.finalists}
+        known = {
+            point_id(f.widths, f.precision): f.latency[device.budget.name] for f in device.finalists
+        }
         candidates[device.budget.name] = [
-            c.model_copy(update={"measured": known.get(point_id(c.widths, c.precision))}) for c in search.candidates
+            c.model_copy(update={"measured": known.get(point_id(c.widths, c.precision))})
+            for c in search.candidates
         ]
     tracking, started_at, pause_s = job.tracking, time.monotonic(), FIRST_PAUSE_S
     while True:
@@ -264,7 +300,11 @@ def _track(
             )
         except InnAutomlError as error:
             left_s = tracking.patience_s - (time.monotonic() - started_at)
-            if left_s <= 0 or not isinstance(error, StorageError) or isinstance(error, CorruptFileError):
+            if (
+                left_s <= 0
+                or not isinstance(error, StorageError)
+                or isinstance(error, CorruptFileError)
+            ):
                 job.progress.note(f"MLflow has no record of this job: {error}")
                 return
             job.progress.update(0.7, detail=f"MLflow is tried again for {left_s:.0f} s")

@@ -1,8 +1,10 @@
-"""The main job: a dataset and a hardware budget in, measured Pareto fronts and downloadable models out.
+"""The main job: a dataset and a hardware budget in, measured Pareto fronts and downloadable models
+out.
 
-Checking, training, calibrating, searching, measuring, tuning where it is asked for, publishing. Each stage leaves its
-result in the job's folder, so that a job that was stopped at any moment goes on with the same call. A finished job can
-be extended to other devices and bounds, and its network discretized to any widths: neither trains again.
+Checking, training, calibrating, searching, measuring, tuning where it is asked for, publishing.
+Each stage leaves its result in the job's folder, so that a job that was stopped at any moment goes
+on with the same call. A finished job can be extended to other devices and bounds, and its network
+discretized to any widths: neither trains again.
 """
 
 from __future__ import annotations
@@ -61,13 +63,16 @@ def run_job(
         backend: who trains and evaluates.
         measure: who measures latency; this machine by default.
         tracking: how the job is published to MLflow.
-        calibrations: measurements of earlier jobs on the same devices, to start from and to add to; None: none.
-        pretrained: .safetensors of a network of the family that takes the place of training (`stages.pretrained`).
+        calibrations: measurements of earlier jobs on the same devices, to start from and to add
+            to; None: none.
+        pretrained: .safetensors of a network of the family that takes the place of training
+            (`stages.pretrained`).
 
     Raises:
-        InputError: the dataset, the budget, the weights or the folder cannot be used; nothing was spent.
-        TrainingError, MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found so far
-            is kept.
+        InputError: the dataset, the budget, the weights or the folder cannot be used; nothing was
+            spent.
+        TrainingError, MeasurementError, ExportError, BackendError, StorageError: a stage failed;
+            what was found so far is kept.
     """
     progress = progress or SilentProgress()
     _check_devices(spec, measure)
@@ -85,14 +90,26 @@ def run_job(
         "pretrained": weights.sha256 if weights else None,
     }
     with claim_folder(out, spec, facts):
-        job = Job(spec, out, dataset, family, backend, measure, progress, tracking or Tracking(), calibrations)
+        job = Job(
+            spec,
+            out,
+            dataset,
+            family,
+            backend,
+            measure,
+            progress,
+            tracking or Tracking(),
+            calibrations,
+        )
         if result := _finished(job):
             return result
         if weights is None:
             trials = train_network(job, fitting_candidates(job))
         else:
             trials = adopt_pretrained(job, weights, lambda trained: make_template(job, trained))
-        return _search_and_publish(job, trials, functools.cache(lambda: make_template(job, trials[0])))
+        return _search_and_publish(
+            job, trials, functools.cache(lambda: make_template(job, trials[0]))
+        )
 
 
 def extend_job(
@@ -106,21 +123,25 @@ def extend_job(
     tracking: Tracking | None = None,
     calibrations: CalibrationStore | None = None,
 ) -> JobResult:
-    """Runs another job on the network of a finished one: other devices, bounds or search budget, no training.
+    """Runs another job on the network of a finished one: other devices, bounds or search budget,
+    no training.
 
-    Accuracies that the parent evaluated cost nothing again, a device that it calibrated is not calibrated again, and
-    models that it exported are taken over. A call after an interrupt goes on where the earlier one was.
+    Accuracies that the parent evaluated cost nothing again, a device that it calibrated is not
+    calibrated again, and models that it exported are taken over. A call after an interrupt goes on
+    where the earlier one was.
 
     Args:
-        spec: as the parent's but for devices and search; its dataset may lie elsewhere, its family may be left out.
+        spec: as the parent's but for devices and search; its dataset may lie elsewhere, its family
+            may be left out.
         parent: folder of the finished job. It is only read, and not needed any more afterwards.
         out: folder that everything is written to. New, empty, or of the same extension.
         backend, measure, progress, tracking, calibrations: as for `run_job`.
 
     Raises:
-        InputError: the parent is not finished or was trained on something else, or the budget or the folder cannot be
-            used; nothing was spent.
-        MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found so far is kept.
+        InputError: the parent is not finished or was trained on something else, or the budget or
+            the folder cannot be used; nothing was spent.
+        MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found
+            so far is kept.
     """
     progress = progress or SilentProgress()
     _check_devices(spec, measure)
@@ -161,14 +182,16 @@ def discretize_job(
     precision: str = DEFAULT,
     tune_seconds: float = 0.0,
 ) -> Path:
-    """A finished job's network at any widths, as a verified bundle without latency; the job's folder is only read.
+    """A finished job's network at any widths, as a verified bundle without latency; the job's
+    folder is only read.
 
     Args:
         widths: channels of each coupled group, or one share of all of them.
         out: a path that ends in .zip, or the folder that ID.zip is written to.
         dataset: where the dataset lies now, if it is not where the job found it.
         precision: what the model computes in.
-        tune_seconds: for how long the model is tuned on the training samples first (`training.tuning`); 0: it is not.
+        tune_seconds: for how long the model is tuned on the training samples first
+            (`training.tuning`); 0: it is not.
 
     Returns:
         The path of the bundle.
@@ -176,13 +199,15 @@ def discretize_job(
     Raises:
         WidthsError: widths that the network does not allow; says which are.
         UnknownNameError: there is no such precision.
-        InputError: the job is not finished, the dataset is not the one that it was trained on, or `tune_seconds` is
-            out of range.
+        InputError: the job is not finished, the dataset is not the one that it was trained on, or
+            `tune_seconds` is out of range.
         ExportError, StorageError: the bundle could not be made.
     """
     finished = FinishedJob(folder)
     found = _dataset_of(finished, dataset or finished.spec.dataset)
-    return discretize_trained(found, finished.trials()[0], widths, out, precision=precision, tune_seconds=tune_seconds)
+    return discretize_trained(
+        found, finished.trials()[0], widths, out, precision=precision, tune_seconds=tune_seconds
+    )
 
 
 def _dataset_of(finished: FinishedJob, source: str) -> Dataset:
@@ -203,20 +228,27 @@ def _finished(job: Job) -> JobResult | None:
     return None
 
 
-def _search_and_publish(job: Job, trials: list[Trained], template: Callable[[], OnnxTemplate]) -> JobResult:
+def _search_and_publish(
+    job: Job, trials: list[Trained], template: Callable[[], OnnxTemplate]
+) -> JobResult:
     searched = search_widths(job, trials[0], template)
-    measured = tune_fronts(job, trials[0], measure_finalists(job, trials[0], searched, template), template)
+    measured = tune_fronts(
+        job, trials[0], measure_finalists(job, trials[0], searched, template), template
+    )
     return publish_job(job, trials, searched, measured)
 
 
 def _check_devices(spec: JobSpec, measure: Measure) -> None:
-    """Where this machine is the one that measures: refuses device agents, and devices that it cannot be."""
+    """Where this machine is the one that measures: refuses device agents, and devices that it
+    cannot be.
+    """
     if measure is not latency.measure:
         return
     agent = next((device.agent for device in spec.budget.devices if device.agent), None)
     if agent:
         raise InputError(
-            f"agent {agent!r} is reached through the service: use inn-automl submit, or leave `agent` out."
+            f"agent {agent!r} is reached through the service: use inn-automl submit, or leave "
+            f"`agent` out."
         )
     for device in spec.budget.devices:
         latency.check_device(device)

@@ -1,7 +1,8 @@
-"""Searching: latency on each device is learned from measured widths, quality evaluated where it may extend a front.
+"""Searching: latency on each device is learned from measured widths, quality evaluated where it
+may extend a front.
 
-What the search finds is measured in a few rounds, and predictions follow. What is measured and evaluated is kept in
-`DIR/search/`, so that a search that was stopped goes on where it was.
+What the search finds is measured in a few rounds, and predictions follow. What is measured and
+evaluated is kept in `DIR/search/`, so that a search that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class SearchedDevice:
     stopped: str
 
 
-def search_widths(job: Job, trained: Trained, template: Callable[[], OnnxTemplate]) -> list[SearchedDevice]:
+def search_widths(
+    job: Job, trained: Trained, template: Callable[[], OnnxTemplate]
+) -> list[SearchedDevice]:
     """Searches widths for all devices of the budget that can be measured.
 
     Args:
@@ -51,7 +54,8 @@ def search_widths(job: Job, trained: Trained, template: Callable[[], OnnxTemplat
 
     Raises:
         MeasurementError, SpecError: no device could be measured.
-        BackendError, StorageError: the workers or the folder failed; what was found so far is kept.
+        BackendError, StorageError: the workers or the folder failed; what was found so far is
+            kept.
     """
     network = trained.network()
     latencies: list[DeviceLatency] = []
@@ -72,11 +76,15 @@ def search_widths(job: Job, trained: Trained, template: Callable[[], OnnxTemplat
 
 
 def _conclude(job: Job, latency: DeviceLatency) -> None:
-    """Says what the search's own measurements have told of a device, and keeps them for later jobs."""
+    """Says what the search's own measurements have told of a device, and keeps them for later
+    jobs.
+    """
     if latency.num_made:
         for note in latency.describe():
             job.progress.note(note)
-        job.progress.note(f"{latency.budget.name}: {latency.num_made} widths were measured in the search")
+        job.progress.note(
+            f"{latency.budget.name}: {latency.num_made} widths were measured in the search"
+        )
     if granularity := latency.granularity():
         job.progress.note(f"{latency.budget.name}: {granularity.sentence}")
     latency.keep()
@@ -89,14 +97,17 @@ def _search(
     metric = objective.metric
 
     def evaluate(batch: list[dict[str, int]]) -> list[float]:
-        return [e.quality for e in job.backend.evaluate(trained, job.dataset, batch, split="validation")]
+        return [
+            e.quality for e in job.backend.evaluate(trained, job.dataset, batch, split="validation")
+        ]
 
     def show(progress: SearchProgress) -> None:
         found = [best[1] for best in progress.best.values() if best is not None]
         job.progress.update(
             progress.num_evaluations / progress.max_evaluations,
             best=f"{metric.brief(max(found))} within the bounds" if found else None,
-            detail=f"{progress.num_evaluations} widths evaluated, {sum(progress.num_measured.values())} measured",
+            detail=f"{progress.num_evaluations} widths evaluated, "
+            f"{sum(progress.num_measured.values())} measured",
         )
 
     outcome = run_search(
@@ -120,7 +131,10 @@ def _search(
     )
     if outcome.stopped == "interrupted":
         raise KeyboardInterrupt
-    return [_searched(one, device, metric) for one, device in zip(latencies, outcome.devices, strict=True)]
+    return [
+        _searched(one, device, metric)
+        for one, device in zip(latencies, outcome.devices, strict=True)
+    ]
 
 
 def _searched(latency: DeviceLatency, outcome: DeviceOutcome, metric: Metric) -> SearchedDevice:

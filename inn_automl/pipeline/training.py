@@ -25,7 +25,8 @@ def train_network(job: Job, candidates: Sequence[TrainingCandidate]) -> list[Tra
 
     Raises:
         TrainingError: none succeeded.
-        BackendError, StorageError: the workers or the folder failed; what was trained so far is kept.
+        BackendError, StorageError: the workers or the folder failed; what was trained so far is
+            kept.
     """
     done = job.folder / DONE
     if done.exists():
@@ -75,5 +76,6 @@ class _Shown:
         self._job.progress.update(
             fraction,
             best=f"{text(self._best[shown])} {shown}",
-            detail=f"trial {trial + 1} of {len(self._done)}, epoch {epoch.epoch} of {epoch.epochs}: {by_width}",
+            detail=f"trial {trial + 1} of {len(self._done)}, epoch {epoch.epoch} of "
+            f"{epoch.epochs}: {by_width}",
         )

@@ -1,4 +1,6 @@
-"""What a front stands on, as numbers to draw: how well latency was predicted, and where a model's time goes."""
+"""What a front stands on, as numbers to draw: how well latency was predicted, and where a model's
+time goes.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class ParitySeries:
     device: str
     percentile: str
     held_out: tuple[tuple[float, float], ...]
-    """Measured and predicted: widths of the calibration, each by a predictor that was fitted without it."""
+    """Measured and predicted: widths of the calibration, each by a predictor that was fitted
+    without it.
+    """
     finalists: tuple[tuple[float, float], ...]
     """Measured and predicted: what the search chose, and was measured for the front afterwards."""
     median_relative: float
@@ -32,7 +36,9 @@ class ParitySeries:
     @property
     def range(self) -> Range | None:
         """From the smallest to the largest of all, with a margin for axes that are logarithmic."""
-        values = [value for pair in (*self.held_out, *self.finalists) for value in pair if value > 0]
+        values = [
+            value for pair in (*self.held_out, *self.finalists) for value in pair if value > 0
+        ]
         return (min(values) / 1.12, max(values) * 1.12) if values else None
 
     @property
@@ -43,7 +49,9 @@ class ParitySeries:
         )
 
 
-def parity_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> ParitySeries | None:
+def parity_series(
+    device: DeviceResult, candidates: Sequence[Candidate] = ()
+) -> ParitySeries | None:
     """Gathers what is drawn of a device's predictor; None where the device could not be measured.
 
     Args:
@@ -57,7 +65,9 @@ def parity_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) ->
         device=device.name,
         percentile=f"p{percentile:g}",
         held_out=error.held_out_ms,
-        finalists=tuple((c.measured.at_percentile, c.predicted_latency_ms) for c in candidates if c.measured),
+        finalists=tuple(
+            (c.measured.at_percentile, c.predicted_latency_ms) for c in candidates if c.measured
+        ),
         median_relative=error.median_relative,
         p90_relative=error.p90_relative,
         spearman=error.spearman,

@@ -12,18 +12,31 @@ HELD_OUT, FINALIST = COLORS[0], COLORS[1]
 
 
 def write_parity(series: ParitySeries, path: Path) -> Path:
-    """Writes measured against predicted latency, with the line of equality, as PNG; returns `path`."""
+    """Writes measured against predicted latency, with the line of equality, as PNG; returns
+    `path`.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure = new_figure(5.6, 5.4)
     axes = figure.subplots()
     style_axes(axes)
-    axes.set_title(f"{series.device}: predicted latency", loc="left", fontsize=12, fontweight="bold", color=INK, pad=20)
-    axes.text(0, 1.02, series.summary, transform=axes.transAxes, fontsize=8, color=FAINT, va="bottom")
+    axes.set_title(
+        f"{series.device}: predicted latency",
+        loc="left",
+        fontsize=12,
+        fontweight="bold",
+        color=INK,
+        pad=20,
+    )
+    axes.text(
+        0, 1.02, series.summary, transform=axes.transAxes, fontsize=8, color=FAINT, va="bottom"
+    )
     axes.set_xlabel(f"measured latency, {series.percentile} (ms)", color=INK)
     axes.set_ylabel(f"predicted latency, {series.percentile} (ms)", color=INK)
     if series.range is None:
-        axes.text(0.5, 0.5, "nothing was measured", transform=axes.transAxes, ha="center", color=FAINT)
+        axes.text(
+            0.5, 0.5, "nothing was measured", transform=axes.transAxes, ha="center", color=FAINT
+        )
         return save_image(figure, path)
     axes.set(xscale="log", yscale="log", xlim=series.range, ylim=series.range, aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
@@ -42,7 +55,15 @@ def write_parity(series: ParitySeries, path: Path) -> Path:
         zorder=1,
         label="median error of the held-out",
     )
-    axes.plot(ends, ends, color=INK, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2, label="predicted = measured")
+    axes.plot(
+        ends,
+        ends,
+        color=INK,
+        linewidth=1.1,
+        linestyle=(0, (4, 3)),
+        zorder=2,
+        label="predicted = measured",
+    )
     for pairs, marker, color, label in (
         (series.held_out, "o", HELD_OUT, "held-out widths of the calibration"),
         (series.finalists, "D", FINALIST, "finalists of the search"),
@@ -50,18 +71,35 @@ def write_parity(series: ParitySeries, path: Path) -> Path:
         if pairs:
             x, y = zip(*pairs, strict=True)
             axes.scatter(
-                x, y, s=26, marker=marker, color=color, edgecolors="white", linewidths=0.6, zorder=3, label=label
+                x,
+                y,
+                s=26,
+                marker=marker,
+                color=color,
+                edgecolors="white",
+                linewidths=0.6,
+                zorder=3,
+                label=label,
             )
     axes.legend(loc="upper left", fontsize=8.3, frameon=False, labelcolor=INK)
     return save_image(figure, path)
 
 
 def write_layers(series: LayerSeries, path: Path) -> Path:
-    """Writes what each layer of the recommended model takes, in milliseconds, as PNG; returns `path`."""
+    """Writes what each layer of the recommended model takes, in milliseconds, as PNG; returns
+    `path`.
+    """
     figure = new_figure(6.6, 1.5 + 0.25 * len(series.names))
     axes = figure.subplots()
     style_axes(axes)
-    axes.set_title(f"{series.device}: latency by layer", loc="left", fontsize=12, fontweight="bold", color=INK, pad=20)
+    axes.set_title(
+        f"{series.device}: latency by layer",
+        loc="left",
+        fontsize=12,
+        fontweight="bold",
+        color=INK,
+        pad=20,
+    )
     caption = f"recommended point {series.point}; the runtime's own accounting, scaled to the measured p50"
     axes.annotate(
         caption,

@@ -13,7 +13,14 @@ from inn_automl.reporting import images
 from inn_automl.reporting.evidence import layer_series, parity_series
 from inn_automl.reporting.evidence_images import write_layers, write_parity
 from inn_automl.reporting.page import write_page
-from inn_automl.reporting.series import COLORS, FrontSeries, front_series, latency_range, quality_range, short_count
+from inn_automl.reporting.series import (
+    COLORS,
+    FrontSeries,
+    front_series,
+    latency_range,
+    quality_range,
+    short_count,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -30,9 +37,10 @@ def write_figures(
 ) -> Path:
     """Writes every figure of a job into `folder`, which it returns.
 
-    `fronts.html` and `fronts.png` for all devices, and `devices.html` with all that is drawn of each on one page;
-    `DEVICE/front.html`, `DEVICE/front.png`, `DEVICE/parity.png` for each, and `DEVICE/layers.png` where its layers are
-    known; `learning_curves.png` where there is a `history`.
+    `fronts.html` and `fronts.png` for all devices, and `devices.html` with all that is drawn of
+    each on one page; `DEVICE/front.html`, `DEVICE/front.png`, `DEVICE/parity.png` for each, and
+    `DEVICE/layers.png` where its layers are known; `learning_curves.png` where there is a
+    `history`.
     """
     candidates = candidates or {}
     write_html(fronts_figure(result, candidates), folder / "fronts.html")
@@ -50,25 +58,36 @@ def write_figures(
             write_layers(layers, folder / device.name / "layers.png")
     write_page(result, fronts, candidates, folder / "devices.html")
     if history:
-        images.write_learning_curves(history, folder / "learning_curves.png", metric_of(result.devices))
+        images.write_learning_curves(
+            history, folder / "learning_curves.png", metric_of(result.devices)
+        )
     return folder
 
 
 def front_figure(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> Figure:
     """One device's front: quality (accuracy in percent) against measured latency in milliseconds.
 
-    The step line is what can be had at each latency. Whiskers are 95 % confidence intervals; of the latency on the
-    front itself, of the test quality on its hollow markers. Dots are the other candidates of the search.
+    The step line is what can be had at each latency. Whiskers are 95 % confidence intervals; of
+    the latency on the front itself, of the test quality on its hollow markers. Dots are the other
+    candidates of the search.
     """
     series = front_series(device, candidates)
-    figure = _empty_figure(f"{series.device}: {series.setting}" if series.setting else series.device, [series])
+    figure = _empty_figure(
+        f"{series.device}: {series.setting}" if series.setting else series.device, [series]
+    )
     _add_front(figure, series, COLORS[0], alone=True)
     return figure
 
 
-def fronts_figure(result: JobResult, candidates: Mapping[str, Sequence[Candidate]] | None = None) -> Figure:
-    """All devices' fronts in one figure; `candidates` by the device's name. A click in the legend hides a device."""
-    all_series = [front_series(device, (candidates or {}).get(device.name, ())) for device in result.devices]
+def fronts_figure(
+    result: JobResult, candidates: Mapping[str, Sequence[Candidate]] | None = None
+) -> Figure:
+    """All devices' fronts in one figure; `candidates` by the device's name. A click in the legend
+    hides a device.
+    """
+    all_series = [
+        front_series(device, (candidates or {}).get(device.name, ())) for device in result.devices
+    ]
     label = metric_of(result.devices).label
     figure = _empty_figure(f"{label[0].upper()}{label[1:]} against latency", all_series)
     for index, series in enumerate(all_series):
@@ -78,7 +97,9 @@ def fronts_figure(result: JobResult, candidates: Mapping[str, Sequence[Candidate
 
 def write_html(figure: Figure, path: Path) -> Path:
     """Writes `figure` with all that it needs to be drawn, about 5 MB; returns `path`."""
-    html = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+    html = figure.to_html(
+        include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True}
+    )
     write_atomically(path, html.encode())
     return path
 
@@ -87,17 +108,31 @@ def _empty_figure(title: str, all_series: Sequence[FrontSeries]) -> Figure:
     from plotly.graph_objects import Figure
 
     percentiles = sorted({series.percentile for series in all_series})
-    axis = {"gridcolor": "#e5e7eb", "zeroline": False, "linecolor": "#9ca3af", "showline": True, "ticks": "outside"}
+    axis = {
+        "gridcolor": "#e5e7eb",
+        "zeroline": False,
+        "linecolor": "#9ca3af",
+        "showline": True,
+        "ticks": "outside",
+    }
     figure = Figure()
     figure.update_layout(
         title={"text": title, "x": 0.02, "font": {"size": 18}},
         template="plotly_white",
-        font={"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 14, "color": "#1f2937"},
+        font={
+            "family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif",
+            "size": 14,
+            "color": "#1f2937",
+        },
         hovermode="closest",
         hoverlabel={"align": "left", "bgcolor": "white"},
         legend={"groupclick": "toggleitem", "bgcolor": "rgba(255,255,255,0.8)"},
         margin={"l": 70, "r": 30, "t": 60, "b": 60},
-        xaxis={**axis, "title": f"latency, {' / '.join(percentiles)} (ms)", "range": latency_range(all_series)},
+        xaxis={
+            **axis,
+            "title": f"latency, {' / '.join(percentiles)} (ms)",
+            "range": latency_range(all_series),
+        },
         yaxis={
             **axis,
             "title": (all_series[0].metric if all_series else ACCURACY).axis,
@@ -120,7 +155,10 @@ def _empty_figure(title: str, all_series: Sequence[FrontSeries]) -> Figure:
 def _add_front(figure: Figure, series: FrontSeries, color: str, *, alone: bool) -> None:
     from plotly.graph_objects import Scatter
 
-    group = {"legendgroup": series.device, "legendgrouptitle": None if alone else {"text": series.device}}
+    group = {
+        "legendgroup": series.device,
+        "legendgrouptitle": None if alone else {"text": series.device},
+    }
     metric = series.metric
     hover = [_hover(point, series) for point in series.points]
     figure.add_trace(
@@ -142,7 +180,12 @@ def _add_front(figure: Figure, series: FrontSeries, color: str, *, alone: bool) 
             mode="markers",
             name=f"test {metric.label}",
             **group,
-            marker={"color": "white", "size": 8, "symbol": "diamond", "line": {"color": color, "width": 1.5}},
+            marker={
+                "color": "white",
+                "size": 8,
+                "symbol": "diamond",
+                "line": {"color": color, "width": 1.5},
+            },
             error_y=_whiskers(series.test_quality, series.test_quality_ci, color, 0.35),
             opacity=0.75,
             hovertext=hover,
@@ -173,13 +216,22 @@ def _add_front(figure: Figure, series: FrontSeries, color: str, *, alone: bool) 
                 mode="markers",
                 name="recommended",
                 **group,
-                marker={"color": "#facc15", "size": 18, "symbol": "star", "line": {"color": color, "width": 2}},
+                marker={
+                    "color": "#facc15",
+                    "size": 18,
+                    "symbol": "star",
+                    "line": {"color": color, "width": 2},
+                },
                 hovertext=[hover[point]],
                 hoverinfo="text",
             )
         )
     if series.bound_ms is not None:
-        label = f"bound {series.bound_ms:g} ms" if alone else f"{series.device}: bound {series.bound_ms:g} ms"
+        label = (
+            f"bound {series.bound_ms:g} ms"
+            if alone
+            else f"{series.device}: bound {series.bound_ms:g} ms"
+        )
         figure.add_vline(
             x=series.bound_ms,
             line={"color": color, "width": 1.5, "dash": "dash"},
@@ -195,8 +247,12 @@ def _whiskers(
     return {
         "type": "data",
         "symmetric": False,
-        "array": [max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)],
-        "arrayminus": [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)],
+        "array": [
+            max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)
+        ],
+        "arrayminus": [
+            max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)
+        ],
         "color": f"rgba({red},{green},{blue},{opacity})",
         "thickness": 1.3,
         "width": 4,
@@ -214,10 +270,12 @@ def _hover(point: FrontPoint, series: FrontSeries) -> str:
         f"<b>{series.device} · {point.id}</b>",
         f"latency {series.percentile} <b>{latency.at_percentile:.4g} ms</b> "
         f"(95 % CI {latency.ci[0]:.4g} to {latency.ci[1]:.4g})",
-        f"p50 {latency.p50:.4g}, p95 {latency.p95:.4g}, p99 {latency.p99:.4g} ms, {latency.num_samples} runs",
+        f"p50 {latency.p50:.4g}, p95 {latency.p95:.4g}, p99 {latency.p99:.4g} ms, "
+        f"{latency.num_samples} runs",
         f"validation {metric.label} <b>{metric.text(point.quality)}</b>",
         f"test {metric.label} {metric.text(point.test_quality)} (95 % CI {low} to {high})",
-        f"{point.precision}, {short_count(point.params)} parameters, {short_count(point.macs)} MACs, "
+        f"{point.precision}, {short_count(point.params)} parameters, {short_count(point.macs)} "
+        f"MACs, "
         f"{short_count(point.size_bytes)}B",
         "widths: " + "<br>".join(rows),
     ]

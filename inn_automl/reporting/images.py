@@ -1,6 +1,7 @@
 """Figures as PNG: fronts for reports and README files, and learning curves.
 
-Drawn on matplotlib's object interface alone, so that nothing of a caller's own plotting state is touched.
+Drawn on matplotlib's object interface alone, so that nothing of a caller's own plotting state is
+touched.
 """
 
 from __future__ import annotations
@@ -35,21 +36,31 @@ LABEL_SIZE = (0.34, 0.22)
 
 
 def write_front(device: DeviceResult, path: Path, candidates: Sequence[Candidate] = ()) -> Path:
-    """Writes one device's front as PNG: quality (accuracy in %) against measured latency in ms; returns `path`."""
+    """Writes one device's front as PNG: quality (accuracy in %) against measured latency in ms;
+    returns `path`.
+    """
     return _write_fronts([front_series(device, candidates)], path)
 
 
-def write_fronts(result: JobResult, path: Path, candidates: Mapping[str, Sequence[Candidate]] | None = None) -> Path:
-    """Writes all devices' fronts side by side on one axis of quality; `candidates` by the device's name."""
-    return _write_fronts([front_series(d, (candidates or {}).get(d.name, ())) for d in result.devices], path)
+def write_fronts(
+    result: JobResult, path: Path, candidates: Mapping[str, Sequence[Candidate]] | None = None
+) -> Path:
+    """Writes all devices' fronts side by side on one axis of quality; `candidates` by the device's
+    name.
+    """
+    return _write_fronts(
+        [front_series(d, (candidates or {}).get(d.name, ())) for d in result.devices], path
+    )
 
 
-def write_learning_curves(history: Sequence[Mapping[str, Any]], path: Path, metric: Metric = ACCURACY) -> Path:
+def write_learning_curves(
+    history: Sequence[Mapping[str, Any]], path: Path, metric: Metric = ACCURACY
+) -> Path:
     """Writes validation quality and training loss by epoch as PNG; returns `path`.
 
     Args:
-        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `quality` (by name of widths; an epoch
-            may lack some).
+        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `quality` (by name
+            of widths; an epoch may lack some).
         metric: what qualities are in.
     """
     figure = new_figure(8.0, 3.6)
@@ -60,9 +71,13 @@ def write_learning_curves(history: Sequence[Mapping[str, Any]], path: Path, metr
         with_name = [entry for entry in history if name in entry["quality"]]
         values = [metric.shown(entry["quality"][name]) for entry in with_name]
         marker = "o" if len(values) == 1 else None
-        left.plot([entry["epoch"] for entry in with_name], values, color=color, linewidth=2, marker=marker)
+        left.plot(
+            [entry["epoch"] for entry in with_name], values, color=color, linewidth=2, marker=marker
+        )
     if epochs:
-        _label_ends(left, epochs[-1], [(name, metric.shown(history[-1]["quality"][name])) for name in names])
+        _label_ends(
+            left, epochs[-1], [(name, metric.shown(history[-1]["quality"][name])) for name in names]
+        )
     right.plot(
         epochs,
         [entry["train_loss"] for entry in history],
@@ -99,19 +114,42 @@ def _write_fronts(all_series: Sequence[FrontSeries], path: Path) -> Path:
     return save_image(figure, path)
 
 
-def _draw_front(axes: Axes, series: FrontSeries, color: str, qualities: Range, latencies: Range) -> None:
+def _draw_front(
+    axes: Axes, series: FrontSeries, color: str, qualities: Range, latencies: Range
+) -> None:
     axes.set_title(series.device, loc="left", fontsize=12, fontweight="bold", color=INK, pad=20)
-    axes.text(0, 1.02, series.setting, transform=axes.transAxes, fontsize=8.5, color=FAINT, va="bottom")
+    axes.text(
+        0, 1.02, series.setting, transform=axes.transAxes, fontsize=8.5, color=FAINT, va="bottom"
+    )
     axes.set_xlabel(f"latency, {series.percentile} (ms)", color=INK)
     if not series.points:
-        axes.text(0.5, 0.5, "no candidate was measured", transform=axes.transAxes, ha="center", color=FAINT)
+        axes.text(
+            0.5,
+            0.5,
+            "no candidate was measured",
+            transform=axes.transAxes,
+            ha="center",
+            color=FAINT,
+        )
         return
     start, end = latencies
     bound = series.bound_ms
     axes.set_xlim(start, end)
 
-    seen = [(x, y) for x, y in zip(series.other_latency_ms, series.other_quality, strict=True) if x <= end]
-    axes.scatter([x for x, _ in seen], [y for _, y in seen], s=11, color=color, alpha=0.2, linewidths=0, zorder=2)
+    seen = [
+        (x, y)
+        for x, y in zip(series.other_latency_ms, series.other_quality, strict=True)
+        if x <= end
+    ]
+    axes.scatter(
+        [x for x, _ in seen],
+        [y for _, y in seen],
+        s=11,
+        color=color,
+        alpha=0.2,
+        linewidths=0,
+        zorder=2,
+    )
     axes.errorbar(
         series.latency_ms,
         series.test_quality,
@@ -194,7 +232,12 @@ def _add_legend(figure: Figure, quality: str, *, with_others: bool) -> None:
         )
     columns = len(entries) if figure.get_figwidth() > 9 else 1 + with_others
     figure.legend(
-        handles=entries, loc="outside lower center", ncols=columns, fontsize=8.3, frameon=False, labelcolor=INK
+        handles=entries,
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=8.3,
+        frameon=False,
+        labelcolor=INK,
     )
 
 
@@ -209,14 +252,25 @@ def _draw_bound(axes: Axes, bound: float, latencies: Range, percentile: str) -> 
     # Low, where there is nothing but candidates that others beat.
     side = "right" if x > (start + end) / 2 else "left"
     place = axes.get_xaxis_transform()
-    axes.text(x, 0.015, text, transform=place, fontsize=8.5, color=INK, va="bottom", ha=side, zorder=6)
+    axes.text(
+        x, 0.015, text, transform=place, fontsize=8.5, color=INK, va="bottom", ha=side, zorder=6
+    )
 
 
-def _label_recommended(axes: Axes, series: FrontSeries, color: str, qualities: Range, latencies: Range) -> None:
+def _label_recommended(
+    axes: Axes, series: FrontSeries, color: str, qualities: Range, latencies: Range
+) -> None:
     index, metric = series.recommended or 0, series.metric
     point, x, y = series.points[index], series.latency_ms[index], series.quality[index]
     axes.plot(
-        [x], [y], marker="*", markersize=17, color="#facc15", markeredgecolor=color, markeredgewidth=1.3, zorder=7
+        [x],
+        [y],
+        marker="*",
+        markersize=17,
+        color="#facc15",
+        markeredgecolor=color,
+        markeredgewidth=1.3,
+        zorder=7,
     )
 
     def shares(latencies_ms: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
@@ -232,7 +286,8 @@ def _label_recommended(axes: Axes, series: FrontSeries, color: str, qualities: R
     obstacles += [(*spot, 0.3) for spot in shares(series.other_latency_ms, series.other_quality)]
     obstacles += [(share / 20, 0.03, 2.0) for share in range(21)]
     axes.annotate(
-        f"recommended\n{metric.brief(point.quality)} · {x:.3g} ms\n{short_count(point.params)} parameters",
+        f"recommended\n{metric.brief(point.quality)} · {x:.3g} ms\n{short_count(point.params)} "
+        f"parameters",
         xy=(x, y),
         xytext=free_spot(LABEL_SIZE, front[index], obstacles),
         textcoords="axes fraction",
@@ -241,12 +296,19 @@ def _label_recommended(axes: Axes, series: FrontSeries, color: str, qualities: R
         fontsize=8.8,
         color=INK,
         zorder=8,
-        bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": color, "linewidth": 1.0},
+        bbox={
+            "boxstyle": "round,pad=0.4",
+            "facecolor": "white",
+            "edgecolor": color,
+            "linewidth": 1.0,
+        },
         arrowprops={"arrowstyle": "-", "color": color, "linewidth": 1.0, "shrinkB": 7},
     )
 
 
-def _distances(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> list[list[float]]:
+def _distances(
+    values: Sequence[float], intervals: Sequence[tuple[float, float]]
+) -> list[list[float]]:
     """Distances below and above each value, never negative."""
     return [
         [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)],

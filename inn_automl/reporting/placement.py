@@ -1,4 +1,6 @@
-"""Where a label fits into a plot: the place that covers least of what is drawn, and is nearest to what it names."""
+"""Where a label fits into a plot: the place that covers least of what is drawn, and is nearest to
+what it names.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ Spot = tuple[float, float]
 """In shares of the plot's width and height, from its lower left corner."""
 
 DISTANCE_COST = 6.0
-"""Cost of a whole plot's width between a label and what it names, beside the weights of what it covers."""
+"""Cost of a whole plot's width between a label and what it names, beside the weights of what it
+covers.
+"""
 GRID = 21
 """Places tried in each direction."""
 
@@ -27,7 +31,9 @@ def free_spot(size: Spot, target: Spot, obstacles: Iterable[tuple[float, float, 
     best, cost = target, np.inf
     for x in np.linspace(size[0] / 2, 1 - size[0] / 2, GRID):
         for y in np.linspace(size[1] / 2, 1 - size[1] / 2, GRID):
-            covered = (abs(points[:, 0] - x) <= size[0] / 2) & (abs(points[:, 1] - y) <= size[1] / 2)
+            covered = (abs(points[:, 0] - x) <= size[0] / 2) & (
+                abs(points[:, 1] - y) <= size[1] / 2
+            )
             here = points[covered, 2].sum() + DISTANCE_COST * np.hypot(x - target[0], y - target[1])
             if here < cost:
                 best, cost = (float(x), float(y)), here

@@ -1,4 +1,6 @@
-"""Recommended models in MLflow's model registry, each as a version that names the run it came from."""
+"""Recommended models in MLflow's model registry, each as a version that names the run it came
+from.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,15 @@ def model_name(dataset: str, device: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset).strip('-') or 'dataset'}.{device}"
 
 
-def register(client: MlflowClient, run: Run, bundle: Path, name: str, *, tags: dict[str, str], description: str) -> str:
+def register(
+    client: MlflowClient,
+    run: Run,
+    bundle: Path,
+    name: str,
+    *,
+    tags: dict[str, str],
+    description: str,
+) -> str:
     """Logs the ONNX model of `bundle` to `run` as an MLflow model and registers it under `name`.
 
     Returns:
@@ -42,7 +52,9 @@ def register(client: MlflowClient, run: Run, bundle: Path, name: str, *, tags: d
         _write_model(Path(folder), _read_onnx(bundle), tags)
         client.log_artifacts(run.info.run_id, folder, "model")
     try:
-        client.create_registered_model(name, description="Recommended by inn_automl jobs, the newest job's last.")
+        client.create_registered_model(
+            name, description="Recommended by inn_automl jobs, the newest job's last."
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -72,8 +84,8 @@ def _read_onnx(bundle: Path) -> bytes:
 def _write_model(folder: Path, content: bytes, metadata: dict[str, str]) -> None:
     """Writes an MLflow model around the very bytes of the bundle.
 
-    `mlflow.onnx.save_model` would write them anew, under another hash, and takes a second to look through what is
-    installed.
+    `mlflow.onnx.save_model` would write them anew, under another hash, and takes a second to look
+    through what is installed.
     """
     import onnx
 
@@ -82,9 +94,13 @@ def _write_model(folder: Path, content: bytes, metadata: dict[str, str]) -> None
         from mlflow.models import Model
 
     model = Model(signature=_signature(onnx.load_model_from_string(content)), metadata=metadata)
-    model.add_flavor("onnx", onnx_version=onnx.__version__, data="model.onnx", providers=["CPUExecutionProvider"])
+    model.add_flavor(
+        "onnx", onnx_version=onnx.__version__, data="model.onnx", providers=["CPUExecutionProvider"]
+    )
     mlflow.pyfunc.add_to_model(model, loader_module="mlflow.onnx", data="model.onnx")
-    requirements = [f"{package}=={version(package)}" for package in ("mlflow", "onnx", "onnxruntime")]
+    requirements = [
+        f"{package}=={version(package)}" for package in ("mlflow", "onnx", "onnxruntime")
+    ]
     (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     (folder / "model.onnx").write_bytes(content)
     model.save(str(folder / "MLmodel"))

@@ -1,4 +1,6 @@
-"""Publishing a finished job to MLflow, once: what `publication` logs is found again, completed or replaced."""
+"""Publishing a finished job to MLflow, once: what `publication` logs is found again, completed or
+replaced.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class Published:
     ui_link: str | None
     """The whole link; None for the embedded store, which `inn-automl browse` serves."""
     model_versions: dict[str, str]
-    """`NAME/VERSION` in the model registry of each device's recommended model, by the device's name."""
+    """`NAME/VERSION` in the model registry of each device's recommended model, by the device's
+    name.
+    """
 
 
 def publish(
@@ -65,25 +69,34 @@ def publish(
     job_id: str | None = None,
     job_name: str | None = None,
 ) -> Published:
-    """Publishes a finished job; a job that is published already, whole and unchanged, is left as it is.
+    """Publishes a finished job; a job that is published already, whole and unchanged, is left as
+    it is.
 
-    What an earlier try left of the same job is replaced: its runs are deleted once the new ones are complete.
+    What an earlier try left of the same job is replaced: its runs are deleted once the new ones
+    are complete.
 
     Args:
         result: what `result.json` holds.
-        out: the folder of `result.json`; bundles are read from it, figures are written to `figures/` in it.
+        out: the folder of `result.json`; bundles are read from it, figures are written to
+            `figures/` in it.
         candidates: all that was evaluated for each device, by its name.
-        history: the training epochs, as mappings or dataclasses with `epoch`, `train_loss` and `quality`.
+        history: the training epochs, as mappings or dataclasses with `epoch`, `train_loss` and
+            `quality`.
         store: where to; `store.locate()` by default.
         experiment: one for each project.
         job_name: what people call the job; dataset and family by default.
-        job_id: what the job is recognized by; the `id` in `result.job`, or else one that `out` keeps.
+        job_id: what the job is recognized by; the `id` in `result.job`, or else one that `out`
+            keeps.
 
     Raises:
-        StorageError: the store cannot be used, or a recommended bundle is missing; figures are there all the same.
+        StorageError: the store cannot be used, or a recommended bundle is missing; figures are
+            there all the same.
     """
     store, candidates = store or locate(), candidates or {}
-    epochs = [asdict(epoch) if is_dataclass(epoch) and not isinstance(epoch, type) else epoch for epoch in history]
+    epochs = [
+        asdict(epoch) if is_dataclass(epoch) and not isinstance(epoch, type) else epoch
+        for epoch in history
+    ]
     job_id = re.sub(r"[^A-Za-z0-9._-]", "-", str(job_id or result.job.get("id") or _job_id(out)))
     figures = write_figures(result, out / "figures", candidates, epochs)
     bundles = _recommended_bundles(result, out)
@@ -101,7 +114,9 @@ def publish(
                 job_run = publication.log(figures, bundles, candidates, epochs, digest)
                 device_runs = publication.device_runs
             else:
-                device_runs = [run for run in earlier if run.data.tags.get(JOB_RUN) == job_run.info.run_id]
+                device_runs = [
+                    run for run in earlier if run.data.tags.get(JOB_RUN) == job_run.info.run_id
+                ]
             kept = {run.info.run_id for run in (job_run, *device_runs)}
             for run in earlier:
                 if run.info.run_id not in kept:
@@ -113,13 +128,15 @@ def publish(
             raise
         reason = str(error).splitlines()[0][:300]
         raise StorageError(
-            f"publishing to {store.uri!r} failed ({reason}): the result is whole in {str(out)!r}; the same command "
+            f"publishing to {store.uri!r} failed ({reason}): the result is whole in {str(out)!r}; "
+            f"the same command "
             "publishes it again."
         ) from error
 
 
 def latest_fragment(store: Store, experiment: str = EXPERIMENT) -> str | None:
-    """The part of a link after the server's address that opens the newest job's fronts; None if there is no job yet.
+    """The part of a link after the server's address that opens the newest job's fronts; None if
+    there is no job yet.
 
     Raises:
         StorageError: the store cannot be used.
@@ -129,7 +146,11 @@ def latest_fragment(store: Store, experiment: str = EXPERIMENT) -> str | None:
     if found is None:
         return None
     runs = client.search_runs([found.experiment_id], f"tags.`{KIND}` = 'job'", max_results=1)
-    return views.charts_fragment(found.experiment_id, JOB_VIEW + runs[0].data.tags[JOB_ID]) if runs else None
+    return (
+        views.charts_fragment(found.experiment_id, JOB_VIEW + runs[0].data.tags[JOB_ID])
+        if runs
+        else None
+    )
 
 
 def _published(store: Store, experiment_id: str, job_run: Run, runs: Iterable[Run]) -> Published:
@@ -144,7 +165,9 @@ def _published(store: Store, experiment_id: str, job_run: Run, runs: Iterable[Ru
         fragment=fragment,
         ui_link=store.uri + fragment if store.is_server else None,
         model_versions={
-            run.data.tags[DEVICE]: run.data.tags[MODEL_VERSION] for run in devices if MODEL_VERSION in run.data.tags
+            run.data.tags[DEVICE]: run.data.tags[MODEL_VERSION]
+            for run in devices
+            if MODEL_VERSION in run.data.tags
         },
     )
 
@@ -159,7 +182,9 @@ def _recommended_bundles(result: JobResult, out: Path) -> dict[str, Path]:
     }
     for bundle in bundles.values():
         if not bundle.is_file():
-            raise StorageError(f"the bundle {str(bundle)!r} that result.json names is missing: run the job again.")
+            raise StorageError(
+                f"the bundle {str(bundle)!r} that result.json names is missing: run the job again."
+            )
     return bundles
 
 
@@ -172,7 +197,8 @@ def _experiment_id(client: MlflowClient, store: Store, name: str) -> str:
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
-            found = client.get_experiment_by_name(name)  # Another job may have created it just now.
+            # Another job may have created it just now.
+            found = client.get_experiment_by_name(name)
             if found is None:
                 raise error
     if found.lifecycle_stage == "deleted":
@@ -189,8 +215,12 @@ def _job_id(out: Path) -> str:
 
 
 def _digest(
-    result: JobResult, candidates: Mapping[str, Sequence[Candidate]], history: Sequence[Mapping[str, Any]]
+    result: JobResult,
+    candidates: Mapping[str, Sequence[Candidate]],
+    history: Sequence[Mapping[str, Any]],
 ) -> str:
     parts = [FORMAT, result.model_dump_json(), json.dumps(history, sort_keys=True, default=str)]
-    parts += [f"{name}{c.model_dump_json()}" for name in sorted(candidates) for c in candidates[name]]
+    parts += [
+        f"{name}{c.model_dump_json()}" for name in sorted(candidates) for c in candidates[name]
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

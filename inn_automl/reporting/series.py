@@ -1,4 +1,6 @@
-"""A device's front as the numbers that figures, images and tables show: percent (or decibels), milliseconds, bounds."""
+"""A device's front as the numbers that figures, images and tables show: percent (or decibels),
+milliseconds, bounds.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from inn_automl.core.metric import Metric, get_metric
 from inn_automl.core.result import Candidate, DeviceResult, FrontPoint
 
 COLORS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#db2777", "#0891b2", "#65a30d", "#dc2626")
-"""One a device, in order; told apart by people with any of the common colour-vision deficiencies for the first four."""
+"""One a device, in order; told apart by people with any of the common colour-vision deficiencies
+for the first four.
+"""
 
 Range = tuple[float, float]
 
@@ -35,12 +39,16 @@ class FrontSeries:
     """Index of the recommended point."""
     bound_ms: float | None
     other_latency_ms: tuple[float, ...]
-    """Latency of the candidates that are not on the front: measured where they were, else predicted."""
+    """Latency of the candidates that are not on the front: measured where they were, else
+    predicted.
+    """
     other_quality: tuple[float, ...]
 
 
 def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> FrontSeries:
-    """Gathers what is drawn of `device`; `candidates` are all that was evaluated for it, the front's own included."""
+    """Gathers what is drawn of `device`; `candidates` are all that was evaluated for it, the
+    front's own included.
+    """
     front = sorted(device.front, key=lambda point: point.latency_ms.at_percentile)
     on_front = {point_key(point) for point in front}
     others = [candidate for candidate in candidates if point_key(candidate) not in on_front]
@@ -58,17 +66,21 @@ def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> 
         quality=tuple(metric.shown(point.quality) for point in front),
         test_quality=tuple(metric.shown(point.test_quality) for point in front),
         test_quality_ci=tuple(
-            (metric.shown(point.test_quality_ci[0]), metric.shown(point.test_quality_ci[1])) for point in front
+            (metric.shown(point.test_quality_ci[0]), metric.shown(point.test_quality_ci[1]))
+            for point in front
         ),
         recommended=ids.index(device.recommended) if device.recommended in ids else None,
         bound_ms=device.budget.get("max_latency_ms"),
-        other_latency_ms=tuple(c.measured.at_percentile if c.measured else c.predicted_latency_ms for c in others),
+        other_latency_ms=tuple(
+            c.measured.at_percentile if c.measured else c.predicted_latency_ms for c in others
+        ),
         other_quality=tuple(metric.shown(c.quality) for c in others),
     )
 
 
 def latency_range(all_series: Sequence[FrontSeries]) -> Range:
-    """Milliseconds that a latency axis spans: the fronts with their intervals, and bounds that do not squeeze them.
+    """Milliseconds that a latency axis spans: the fronts with their intervals, and bounds that do
+    not squeeze them.
 
     It starts at zero where the fronts span a factor of two and more, and close to them otherwise.
     """
@@ -76,7 +88,9 @@ def latency_range(all_series: Sequence[FrontSeries]) -> Range:
     ends += [latency for series in all_series for latency in series.latency_ms]
     if not ends:
         return 0.0, 1.0
-    bounds = [s.bound_ms for s in all_series if s.bound_ms is not None and s.bound_ms <= 1.6 * max(ends)]
+    bounds = [
+        s.bound_ms for s in all_series if s.bound_ms is not None and s.bound_ms <= 1.6 * max(ends)
+    ]
     low, high = min(ends), max(ends + bounds)
     if low < high / 2 or low == high:
         return 0.0, 1.06 * high
@@ -84,12 +98,17 @@ def latency_range(all_series: Sequence[FrontSeries]) -> Range:
 
 
 def quality_range(all_series: Sequence[FrontSeries]) -> Range:
-    """What an axis of quality spans: the fronts with their test intervals; worse candidates may fall below."""
+    """What an axis of quality spans: the fronts with their test intervals; worse candidates may
+    fall below.
+    """
     values = [value for series in all_series for value in (*series.quality, *series.test_quality)]
-    values += [end for series in all_series for interval in series.test_quality_ci for end in interval]
+    values += [
+        end for series in all_series for interval in series.test_quality_ci for end in interval
+    ]
     if not values:
         return 0.0, 100.0
-    least = 100 * 10.0 ** -all_series[0].metric.decimals  # a point of percent: less would show noise
+    # a point of percent: less would show noise
+    least = 100 * 10.0 ** -all_series[0].metric.decimals
     margin = 0.07 * max(max(values) - min(values), least)
     return min(values) - margin, max(values) + margin
 

@@ -42,15 +42,16 @@ def browse(
 ) -> None:
     """Serves MLflow's UI until Ctrl-C or SIGTERM; nothing that it started outlives it.
 
-    Where `MLFLOW_TRACKING_URI` names a server (and `home` is not given), that server is not ours to run: its link is
-    handed over, and the call returns.
+    Where `MLFLOW_TRACKING_URI` names a server (and `home` is not given), that server is not ours
+    to run: its link is handed over, and the call returns.
 
     Args:
         home: folder of the embedded store; None for `store.locate`'s choice.
         port: None for 5000 or, where that is taken, a free one; 0 for a free one.
-        host: where others are to reach the UI, `0.0.0.0`; MLflow then wants their names of this machine in
-            `MLFLOW_SERVER_ALLOWED_HOSTS`.
-        open_link: called once with the link that opens the fronts of the newest job, as soon as it works.
+        host: where others are to reach the UI, `0.0.0.0`; MLflow then wants their names of this
+            machine in `MLFLOW_SERVER_ALLOWED_HOSTS`.
+        open_link: called once with the link that opens the fronts of the newest job, as soon as it
+            works.
 
     Raises:
         InputError: the port is taken.
@@ -62,7 +63,8 @@ def browse(
         return
     with suppress(KeyboardInterrupt), _sigterm_interrupts(), ThreadPoolExecutor(1) as beside:
         prepare(store)
-        fragment = beside.submit(latest_fragment, store)  # Takes as long as the server does to start.
+        # Takes as long as the server does to start.
+        fragment = beside.submit(latest_fragment, store)
         with serve(store, host=host, port=port) as server:
             open_link(server.url + (fragment.result() or START_FRAGMENT))
             server.wait()
@@ -99,7 +101,9 @@ class Server:
                     if client.get(f"{self.url}/health").status_code == 200:
                         return
                 time.sleep(0.1)
-        raise StorageError(f"MLflow's server did not answer within {limit_s:g} s: {self._last_words()}")
+        raise StorageError(
+            f"MLflow's server did not answer within {limit_s:g} s: {self._last_words()}"
+        )
 
     def stop(self) -> None:
         """Ends the server with all the processes it started."""
@@ -131,7 +135,8 @@ def serve(store: Store, *, host: str = "127.0.0.1", port: int | None = None) -> 
         command += ["--artifacts-destination", str(store.artifacts)]
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     with tempfile.TemporaryFile(prefix="inn_automl-mlflow-") as log:
-        # A session of its own: Ctrl-C in the terminal reaches us alone, and one signal ends server and workers.
+        # A session of its own: Ctrl-C in the terminal reaches us alone, and one signal ends server
+        # and workers.
         process = subprocess.Popen(
             command,
             env=environment | SERVER_ENVIRONMENT,
@@ -140,7 +145,11 @@ def serve(store: Store, *, host: str = "127.0.0.1", port: int | None = None) -> 
             stderr=log,
             start_new_session=True,
         )
-        server = Server(f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{chosen}", process, log)
+        server = Server(
+            f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{chosen}",
+            process,
+            log,
+        )
         try:
             server.wait_until_ready(START_LIMIT_S)
             yield server
@@ -159,7 +168,8 @@ def _choose_port(host: str, port: int | None) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise InputError(
-        f"port {port} on {host} cannot be used ({reason}): give another --port, or leave it out for a free one."
+        f"port {port} on {host} cannot be used ({reason}): give another --port, or leave it out "
+        f"for a free one."
     )
 
 

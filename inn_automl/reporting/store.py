@@ -1,7 +1,9 @@
-"""Where runs are kept: the place that `MLFLOW_TRACKING_URI` names, or else an embedded store in a home folder.
+"""Where runs are kept: the place that `MLFLOW_TRACKING_URI` names, or else an embedded store in a
+home folder.
 
-The embedded store is a SQLite file `mlflow.db` and a folder `mlartifacts/` under `$INN_AUTOML_HOME`, by default
-`~/.inn_automl`. Creating its tables takes MLflow seconds: `prepare_early` lets that happen while a job trains.
+The embedded store is a SQLite file `mlflow.db` and a folder `mlartifacts/` under
+`$INN_AUTOML_HOME`, by default `~/.inn_automl`. Creating its tables takes MLflow seconds:
+`prepare_early` lets that happen while a job trains.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
 }
-"""What MLflow runs with here, unless the environment already says otherwise: silent, sending nothing anywhere, and
-half a minute instead of four to find out that a server is gone."""
+"""What MLflow runs with here, unless the environment already says otherwise: silent, sending
+nothing anywhere, and half a minute instead of four to find out that a server is gone."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ class Store:
 
 
 def locate(home: Path | None = None) -> Store:
-    """The store to use: under `home` if given, else what `MLFLOW_TRACKING_URI` names, else the embedded one."""
+    """The store to use: under `home` if given, else what `MLFLOW_TRACKING_URI` names, else the
+    embedded one.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if home is None and uri:
         return Store(uri.rstrip("/"), home=None)
@@ -73,7 +77,8 @@ def locate(home: Path | None = None) -> Store:
 
 @contextmanager
 def exclusive(store: Store) -> Iterator[None]:
-    """Holds the embedded store for one writer at a time, across processes; other stores arbitrate by themselves.
+    """Holds the embedded store for one writer at a time, across processes; other stores arbitrate
+    by themselves.
 
     Raises:
         StorageError: the home folder cannot be written.
@@ -86,7 +91,8 @@ def exclusive(store: Store) -> Iterator[None]:
         lock = (store.home / "mlflow.lock").open("a")
     except OSError as error:
         raise StorageError(
-            f"the folder for MLflow's data {str(store.home)!r} cannot be written ({error.strerror}): "
+            f"the folder for MLflow's data {str(store.home)!r} cannot be written "
+            f"({error.strerror}): "
             "set INN_AUTOML_HOME to a folder that can, or MLFLOW_TRACKING_URI to a server."
         ) from error
     with lock:
@@ -94,14 +100,15 @@ def exclusive(store: Store) -> Iterator[None]:
         try:
             yield
         finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # Closing would not release it while a forked child holds a copy.
+            # Closing would not release it while a forked child holds a copy.
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def prepare(store: Store) -> None:
     """Creates the embedded store where it does not exist yet; does nothing for any other.
 
-    Safe to call from several processes at once, and after one of them was killed here: the database appears whole or
-    not at all.
+    Safe to call from several processes at once, and after one of them was killed here: the
+    database appears whole or not at all.
 
     Raises:
         StorageError: the home folder cannot be written, or its database is none.
@@ -116,9 +123,11 @@ def prepare(store: Store) -> None:
 
 
 def prepare_early(store: Store) -> None:
-    """Starts `prepare` in a process of its own and returns at once; whoever needs the store first waits for it.
+    """Starts `prepare` in a process of its own and returns at once; whoever needs the store first
+    waits for it.
 
-    A failure there is silent, since `prepare` meets the same fault again where somebody can be told.
+    A failure there is silent, since `prepare` meets the same fault again where somebody can be
+    told.
     """
     if store.home is None or (store.database and store.database.exists()):
         return
@@ -128,7 +137,8 @@ def prepare_early(store: Store) -> None:
     def run() -> None:
         subprocess.run(command, check=False, stdin=nowhere, stdout=nowhere, stderr=nowhere)
 
-    # The thread only reaps the process; a process that outlives this one finishes its file and ends.
+    # The thread only reaps the process; a process that outlives this one finishes its file and
+    # ends.
     threading.Thread(target=run, daemon=True, name="prepare MLflow's store").start()
 
 
@@ -136,32 +146,43 @@ def connect(store: Store) -> MlflowClient:
     """An MLflow client of `store`; leaves MLflow's process-wide tracking URI and active run alone.
 
     Raises:
-        StorageError: there is no store, it cannot be reached, or another version of MLflow wrote it.
+        StorageError: there is no store, it cannot be reached, or another version of MLflow wrote
+            it.
     """
     prepare(store)
     with quiet_mlflow():
         from mlflow import MlflowClient
 
         try:
-            registry = store.uri if store.home else os.environ.get("MLFLOW_REGISTRY_URI") or store.uri
+            registry = (
+                store.uri if store.home else os.environ.get("MLFLOW_REGISTRY_URI") or store.uri
+            )
             client = MlflowClient(tracking_uri=store.uri, registry_uri=registry)
             client.search_experiments(max_results=1)
-        except Exception as error:  # MLflow's, SQLAlchemy's, requests': whichever the store is made of.
+        except (
+            Exception
+        ) as error:  # MLflow's, SQLAlchemy's, requests': whichever the store is made of.
             raise StorageError(_explain(store, error)) from error
     return client
 
 
 @contextmanager
 def quiet_mlflow() -> Iterator[None]:
-    """Within it, MLflow is imported as `ENVIRONMENT` says, and without the warnings that its own code raises."""
+    """Within it, MLflow is imported as `ENVIRONMENT` says, and without the warnings that its own
+    code raises.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # MLflow maps its tables in a way that SQLAlchemy 2.1 deprecates.
-        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy", category=DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore", message="The ``noload`` loader strategy", category=DeprecationWarning
+        )
         # Raised while `mlflow.pyfunc` is imported, about type hints of its own.
-        warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message=".*Any type hint is inferred as AnyType", category=UserWarning
+        )
         yield
 
 
@@ -175,10 +196,13 @@ def _create_database(path: Path) -> None:
             created = SqlAlchemyStore(f"sqlite:///{partial}", str(path.with_name("mlartifacts")))
             created.engine.dispose()
             os.replace(partial, path)
-        except Exception as error:  # SQLAlchemy's and Alembic's own trees, which the library does not import.
+        except (
+            Exception
+        ) as error:  # SQLAlchemy's and Alembic's own trees, which the library does not import.
             partial.unlink(missing_ok=True)
             raise StorageError(
-                f"MLflow's database {str(path)!r} could not be made ({_first_line(error)}): free some room, or set "
+                f"MLflow's database {str(path)!r} could not be made ({_first_line(error)}): free "
+                f"some room, or set "
                 "INN_AUTOML_HOME to a folder that has it."
             ) from error
 
@@ -202,8 +226,10 @@ def _explain(store: Store, error: Exception) -> str:
     reason = _first_line(error)
     if "out-of-date database schema" in reason:
         return (
-            f"the MLflow store {store.uri!r} was written by another version of MLflow: back it up, then run "
-            f"`{sys.executable} -m mlflow db upgrade {store.uri}`, or set INN_AUTOML_HOME to a new folder."
+            f"the MLflow store {store.uri!r} was written by another version of MLflow: back it up, "
+            f"then run "
+            f"`{sys.executable} -m mlflow db upgrade {store.uri}`, or set INN_AUTOML_HOME to a new "
+            f"folder."
         )
     return f"the MLflow store {store.uri!r} cannot be used ({reason}): correct MLFLOW_TRACKING_URI or start its server."
 

@@ -1,4 +1,6 @@
-"""A job's numbers as rows: metrics by step, tables for the artifact view, and Markdown for a run's description."""
+"""A job's numbers as rows: metrics by step, tables for the artifact view, and Markdown for a run's
+description.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from inn_automl.core.result import Candidate, DeviceResult, FrontPoint
 from inn_automl.reporting.series import front_series, point_key, short_count
 
 MAX_LISTED = 16
-"""Mappings in a list that become parameters of a run: devices of a budget do, epochs of a training curve do not."""
+"""Mappings in a list that become parameters of a run: devices of a budget do, epochs of a training
+curve do not.
+"""
 MAX_ROWS = 40
 """Points in a description: MLflow takes 8,000 characters."""
 
@@ -20,13 +24,18 @@ Columns = dict[str, list[Any]]
 
 
 def front_metrics(device: DeviceResult) -> list[tuple[str, float, int]]:
-    """(name, value, step) of all that MLflow draws of a device; the step of a front point is its place by latency."""
+    """(name, value, step) of all that MLflow draws of a device; the step of a front point is its
+    place by latency.
+    """
     metrics = [
         (f"front/{name}", float(value), step)
         for step, point in enumerate(front_series(device).points)
         for name, value in _numbers(point, device.metric).items()
     ]
-    metrics += [("search/hypervolume", value, step) for step, value in enumerate(device.hypervolume, start=1)]
+    metrics += [
+        ("search/hypervolume", value, step)
+        for step, value in enumerate(device.hypervolume, start=1)
+    ]
     if error := device.predictor_error:
         metrics += [
             ("predictor/median_relative_error", error.median_relative, 0),
@@ -34,22 +43,31 @@ def front_metrics(device: DeviceResult) -> list[tuple[str, float, int]]:
             ("predictor/spearman", error.spearman, 0),
         ]
         for step, (measured, predicted) in enumerate(sorted(error.held_out_ms)):
-            metrics += [("predictor/measured_ms", measured, step), ("predictor/predicted_ms", predicted, step)]
+            metrics += [
+                ("predictor/measured_ms", measured, step),
+                ("predictor/predicted_ms", predicted, step),
+            ]
     for point in device.front:
         if point.id == device.recommended:
             metrics += [
-                (f"recommended/{name}", float(value), 0) for name, value in _numbers(point, device.metric).items()
+                (f"recommended/{name}", float(value), 0)
+                for name, value in _numbers(point, device.metric).items()
             ]
     return metrics
 
 
-def training_metrics(history: Sequence[Mapping[str, Any]], metric: str = ACCURACY.name) -> list[tuple[str, float, int]]:
+def training_metrics(
+    history: Sequence[Mapping[str, Any]], metric: str = ACCURACY.name
+) -> list[tuple[str, float, int]]:
     """(name, value, step) of the learning curves; the step is the epoch."""
     metrics: list[tuple[str, float, int]] = []
     for entry in history:
         epoch = int(entry["epoch"])
         metrics += [("training/loss", float(entry["train_loss"]), epoch)]
-        metrics += [(f"training/{metric}_{name}", float(value), epoch) for name, value in entry["quality"].items()]
+        metrics += [
+            (f"training/{metric}_{name}", float(value), epoch)
+            for name, value in entry["quality"].items()
+        ]
     return metrics
 
 
@@ -106,8 +124,10 @@ def front_markdown(device: DeviceResult) -> str:
         mark = "**" if point.id == device.recommended else ""
         lines.append(
             f"| {mark}{point.id}{mark} | {metric.text(point.quality)} "
-            f"| {metric.text(point.test_quality)} ({low} to {high}) | {point.latency_ms.at_percentile:.4g} "
-            f"({point.latency_ms.ci[0]:.4g} to {point.latency_ms.ci[1]:.4g}) | {short_count(point.params)} |"
+            f"| {metric.text(point.test_quality)} ({low} to {high}) | "
+            f"{point.latency_ms.at_percentile:.4g} "
+            f"({point.latency_ms.ci[0]:.4g} to {point.latency_ms.ci[1]:.4g}) | "
+            f"{short_count(point.params)} |"
         )
     if len(series.points) > MAX_ROWS:
         lines.append(f"\nand {len(series.points) - MAX_ROWS} more in front_table.json")
@@ -115,13 +135,19 @@ def front_markdown(device: DeviceResult) -> str:
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted names; a short list of mappings counts on, a long one is left out as no parameter."""
+    """Nested mappings as dotted names; a short list of mappings counts on, a long one is left out
+    as no parameter.
+    """
     result: dict[str, str] = {}
     for key, item in value.items():
         name = f"{prefix}{key}"
         if isinstance(item, Mapping):
             result.update(flat(item, f"{name}."))
-        elif isinstance(item, (list, tuple)) and item and all(isinstance(part, Mapping) for part in item):
+        elif (
+            isinstance(item, (list, tuple))
+            and item
+            and all(isinstance(part, Mapping) for part in item)
+        ):
             for index, part in enumerate(item if len(item) <= MAX_LISTED else ()):
                 result.update(flat(part, f"{name}.{index}."))
         elif item is not None:
@@ -145,7 +171,11 @@ def _numbers(point: FrontPoint, metric: str) -> dict[str, float]:
         "params": point.params,
         "macs": point.macs,
         "size_bytes": point.size_bytes,
-        **({} if point.peak_memory_bytes is None else {"peak_memory_bytes": point.peak_memory_bytes}),
+        **(
+            {}
+            if point.peak_memory_bytes is None
+            else {"peak_memory_bytes": point.peak_memory_bytes}
+        ),
     }
 
 

@@ -1,8 +1,10 @@
-"""Charts that MLflow's own UI opens with: saved views of its runs page, written as experiment tags.
+"""Charts that MLflow's own UI opens with: saved views of its runs page, written as experiment
+tags.
 
-MLflow keeps a saved view as a tag `mlflow.sharedViewState.<key>` of the experiment: a JSON envelope with a name and the
-page's state, compressed. The format is not documented and belongs to the version of the UI (3.17 here), so a view is
-a convenience: the same metrics, and our own figures among the artifacts, are there without it.
+MLflow keeps a saved view as a tag `mlflow.sharedViewState.<key>` of the experiment: a JSON
+envelope with a name and the page's state, compressed. The format is not documented and belongs to
+the version of the UI (3.17 here), so a view is a convenience: the same metrics, and our own
+figures among the artifacts, are there without it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from inn_automl.core.metric import ACCURACY, Metric
 TAG_PREFIX = "mlflow.sharedViewState."
 
 
-def front_view(name: str, run_filter: str, *, created_at_ms: int, metrics: Sequence[Metric] = (ACCURACY,)) -> str:
+def front_view(
+    name: str, run_filter: str, *, created_at_ms: int, metrics: Sequence[Metric] = (ACCURACY,)
+) -> str:
     """The value of the tag: a view that draws the fronts of all runs that `run_filter` matches.
 
     Args:
@@ -48,12 +52,18 @@ def front_view(name: str, run_filter: str, *, created_at_ms: int, metrics: Seque
         "compareRunSections": [
             _section("Pareto fronts"),
             _section("Progress of the search"),
-            # The UI adds a chart for each metric that has none, under the prefix of its name: there, but folded.
+            # The UI adds a chart for each metric that has none, under the prefix of its name:
+            # there, but folded.
             *(_section(prefix, display=False) for prefix in ("front", "predictor", "recommended")),
         ],
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode(), level=9)).decode()
-    envelope = {"name": name, "createdAt": created_at_ms, "updatedAt": created_at_ms, "state": f"deflate;{packed}"}
+    envelope = {
+        "name": name,
+        "createdAt": created_at_ms,
+        "updatedAt": created_at_ms,
+        "state": f"deflate;{packed}",
+    }
     return json.dumps(envelope)
 
 
@@ -70,7 +80,11 @@ def charts_fragment(experiment_id: str, key: str) -> str:
 
     The link must not carry a filter of its own: the UI then leaves the view aside.
     """
-    query = {"workflowType": "machine_learning", "compareRunsMode": "CHART", "viewStateShareKey": key}
+    query = {
+        "workflowType": "machine_learning",
+        "compareRunsMode": "CHART",
+        "viewStateShareKey": key,
+    }
     return f"/#/experiments/{experiment_id}/runs?{urlencode(query)}"
 
 
@@ -81,13 +95,25 @@ def run_fragment(experiment_id: str, run_id: str) -> str:
 
 def _fronts(section: str, metric: Metric) -> list[dict[str, Any]]:
     return [
-        _line(section, f"Validation {metric.label} by latency (ms)", f"front/{metric.name}", "front/latency_ms"),
-        _line(section, f"Test {metric.label} by latency (ms)", f"front/test_{metric.name}", "front/latency_ms"),
+        _line(
+            section,
+            f"Validation {metric.label} by latency (ms)",
+            f"front/{metric.name}",
+            "front/latency_ms",
+        ),
+        _line(
+            section,
+            f"Test {metric.label} by latency (ms)",
+            f"front/test_{metric.name}",
+            "front/latency_ms",
+        ),
     ]
 
 
 def _line(section: str, title: str, metric: str, x_metric: str | None) -> dict[str, Any]:
-    """A line chart of a metric by another metric, or by step; values that share a step belong together."""
+    """A line chart of a metric by another metric, or by step; values that share a step belong
+    together.
+    """
     return {
         "type": "LINE",
         "uuid": _uuid(title),

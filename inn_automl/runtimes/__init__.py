@@ -1,7 +1,7 @@
 """What can run a model: one runtime a file, behind one interface.
 
-A new runtime is a module with a `Runtime` subclass, its line in `_MODULES` and in `INSTALL`, and its line in
-`spec.RUNTIMES`.
+A new runtime is a module with a `Runtime` subclass, its line in `_MODULES` and in `INSTALL`, and
+its line in `spec.RUNTIMES`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ INSTALL = {
     "onnxruntime-cpu": "pip install onnxruntime",
     # Both packages own the module `onnxruntime`: side by side they overwrite each other's files.
     "onnxruntime-cuda": "pip uninstall onnxruntime && pip install onnxruntime-gpu",
-    "onnxruntime-tensorrt": "pip uninstall onnxruntime && pip install onnxruntime-gpu tensorrt-cu12",
+    "onnxruntime-tensorrt": "pip uninstall onnxruntime && pip install onnxruntime-gpu "
+    "tensorrt-cu12",
     "openvino": "pip install openvino",
     "torch-cpu": "pip install torch onnx",
     "torch-cuda": "pip install torch onnx",  # on Linux, PyPI's torch is a build for CUDA
@@ -46,7 +47,9 @@ class NodeTime:
     """What one operation of a model took, as the runtime accounts for it itself."""
 
     name: str
-    """Of the operation in the runtime's own graph, where several of the file's may have been fused into one."""
+    """Of the operation in the runtime's own graph, where several of the file's may have been fused
+    into one.
+    """
     kind: str
     """What it computes, e.g. `Conv`."""
     ms: float
@@ -54,7 +57,9 @@ class NodeTime:
 
 
 def typical(values: Sequence[float]) -> float:
-    """The mean of the middle half: other programs interrupt some runs, and a clock that ticks coarsely has ties."""
+    """The mean of the middle half: other programs interrupt some runs, and a clock that ticks
+    coarsely has ties.
+    """
     quarter = len(values) // 4
     middle = sorted(values)[quarter : len(values) - quarter]
     return sum(middle) / len(middle)
@@ -80,10 +85,12 @@ class Runtime(ABC):
     def load(self, path: Path, batch_size: int) -> RunOnce:
         """Loads a model and prepares its input.
 
-        The input is random float32, the same for every model of the same shape; a symbolic batch becomes `batch_size`.
+        The input is random float32, the same for every model of the same shape; a symbolic batch
+        becomes `batch_size`.
 
         Raises:
-            MeasurementError: the file cannot be loaded, or its input is not one float32 tensor of a known shape.
+            MeasurementError: the file cannot be loaded, or its input is not one float32 tensor of
+                a known shape.
         """
 
     @abstractmethod
@@ -91,9 +98,11 @@ class Runtime(ABC):
         """Name, version and options: what must be the same where the latency is to be the same."""
 
     def profile(self, path: Path, batch_size: int, num_runs: int) -> list[NodeTime]:
-        """What each operation of a model takes, in the order in which they run; empty where the runtime cannot tell.
+        """What each operation of a model takes, in the order in which they run; empty where the
+        runtime cannot tell.
 
-        Accounting costs time itself: the operations' shares can be trusted, their sum is more than the latency.
+        Accounting costs time itself: the operations' shares can be trusted, their sum is more than
+        the latency.
 
         Raises:
             MeasurementError: the file cannot be loaded or run.
@@ -106,7 +115,8 @@ def create(name: str, threads: int) -> Runtime:
 
     Raises:
         UnknownNameError: there is none of that name.
-        MeasurementError: it is not installed, or this machine lacks what it needs; says what adds it.
+        MeasurementError: it is not installed, or this machine lacks what it needs; says what adds
+            it.
     """
     if name not in _MODULES:
         raise UnknownNameError("runtime", name, _MODULES)
@@ -115,7 +125,8 @@ def create(name: str, threads: int) -> Runtime:
         kind = getattr(import_module(module), attribute)
     except ImportError as error:
         raise MeasurementError(
-            f"the runtime {name!r} is not installed on this machine ({error}): `{INSTALL[name]}` adds it."
+            f"the runtime {name!r} is not installed on this machine ({error}): `{INSTALL[name]}` "
+            f"adds it."
         ) from None
     runtime: Runtime = kind(threads)
     return runtime

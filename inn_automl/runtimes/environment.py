@@ -18,7 +18,9 @@ def num_usable_cores() -> int:
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPU model, cores, memory, platform, and what governs the clock; None for what cannot be read."""
+    """CPU model, cores, memory, platform, and what governs the clock; None for what cannot be
+    read.
+    """
     return {
         "cpu_model": _cpu_model(),
         "num_cores": os.cpu_count(),
@@ -43,7 +45,9 @@ def _cpu_model() -> str | None:
 
 
 def _governor() -> str | None:
-    """The power governor; all of them where the cores have several, as those of a big.LITTLE processor may."""
+    """The power governor; all of them where the cores have several, as those of a big.LITTLE
+    processor may.
+    """
     found = {_read(str(path)) for path in _CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")}
     return ", ".join(sorted(filter(None, found))) or None
 
@@ -56,7 +60,10 @@ def _max_frequency_mhz() -> float | None:
 
 def _turbo() -> bool | None:
     """Whether the clock may exceed what the processor can keep up."""
-    no_turbo, boost = _read(str(_CPUS / "intel_pstate/no_turbo")), _read(str(_CPUS / "cpufreq/boost"))
+    no_turbo, boost = (
+        _read(str(_CPUS / "intel_pstate/no_turbo")),
+        _read(str(_CPUS / "cpufreq/boost")),
+    )
     if no_turbo is not None:
         return no_turbo == "0"
     return None if boost is None else boost == "1"

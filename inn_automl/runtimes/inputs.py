@@ -23,15 +23,22 @@ def random_input(
         shape: of the first of them; the first size is the batch, and may be anything.
 
     Raises:
-        MeasurementError: the model takes something other than one float32 tensor whose sizes are known.
+        MeasurementError: the model takes something other than one float32 tensor whose sizes are
+            known.
     """
     if len(names) != 1 or kinds[0] != "tensor(float)":
-        found = ", ".join(f"{name}: {kind}" for name, kind in zip(names, kinds, strict=True)) or "no input"
-        raise MeasurementError(f"{str(path)!r} takes {found}: a model to be timed must take one float32 tensor.")
+        found = (
+            ", ".join(f"{name}: {kind}" for name, kind in zip(names, kinds, strict=True))
+            or "no input"
+        )
+        raise MeasurementError(
+            f"{str(path)!r} takes {found}: a model to be timed must take one float32 tensor."
+        )
     sizes = [size for size in shape[1:] if isinstance(size, int)]
     if not shape or len(sizes) + 1 != len(shape):
         raise MeasurementError(
-            f"{str(path)!r} takes an input of shape {list(shape)}: only its first dimension, the batch, may be "
+            f"{str(path)!r} takes an input of shape {list(shape)}: only its first dimension, the "
+            f"batch, may be "
             "symbolic; export it with the other sizes fixed."
         )
     return np.random.default_rng(0).standard_normal([batch_size, *sizes], dtype=np.float32)

@@ -1,4 +1,6 @@
-"""NVIDIA GPUs of this machine, asked of the driver itself: no CUDA toolkit is needed to know that there is one."""
+"""NVIDIA GPUs of this machine, asked of the driver itself: no CUDA toolkit is needed to know that
+there is one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ _OK = 0
 
 
 def cuda_devices() -> list[str]:
-    """Names of the GPUs that this process may use; empty where there is no driver. (CUDA driver API, `cuDevice*`.)"""
+    """Names of the GPUs that this process may use; empty where there is no driver. (CUDA driver
+    API, `cuDevice*`.)
+    """
     try:
         driver: Any = ctypes.CDLL(_DRIVER)
     except OSError:

@@ -36,8 +36,8 @@ class OnnxRuntime(Runtime):
     def load(self, path: Path, batch_size: int) -> RunOnce:
         session = self._session(path, self._options())
         feed = _feed(session, path, batch_size)
-        # `run` with numpy arrays in and out is how an application calls it, so its cost belongs to the latency. On a
-        # GPU that is also what waits for the result.
+        # `run` with numpy arrays in and out is how an application calls it, so its cost belongs to
+        # the latency. On a GPU that is also what waits for the result.
         return lambda: session.run(None, feed)
 
     def describe(self) -> dict[str, Any]:
@@ -81,13 +81,18 @@ class OnnxRuntime(Runtime):
             session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
         except Exception as error:  # ONNX Runtime's exceptions share no base class but Exception
             reason = " ".join(str(error).split())
-            raise MeasurementError(f"ONNX Runtime cannot load {str(path)!r} ({reason}): export it again.") from None
+            raise MeasurementError(
+                f"ONNX Runtime cannot load {str(path)!r} ({reason}): export it again."
+            ) from None
         used = session.get_providers()
-        # A provider that cannot start is left out with no more than a warning, and the CPU would be timed in its place.
+        # A provider that cannot start is left out with no more than a warning, and the CPU would
+        # be timed in its place.
         if not used or used[0] != wanted[0][0]:
             raise MeasurementError(
-                f"{wanted[0][0]} could not start, ONNX Runtime would use {', '.join(used) or 'nothing'} in its place: "
-                "check that its libraries can be loaded (run the agent with ORT_LOGGING_LEVEL=0, its log names them)."
+                f"{wanted[0][0]} could not start, ONNX Runtime would use "
+                f"{', '.join(used) or 'nothing'} in its place: "
+                "check that its libraries can be loaded (run the agent with ORT_LOGGING_LEVEL=0, "
+                "its log names them)."
             )
         session.disable_fallback()  # nor in the middle of a run
         return session
@@ -96,7 +101,9 @@ class OnnxRuntime(Runtime):
 def _feed(session: Any, path: Path, batch_size: int) -> dict[str, Any]:
     inputs = session.get_inputs()
     shape = inputs[0].shape if inputs else []
-    array = random_input(path, [one.name for one in inputs], [one.type for one in inputs], shape, batch_size)
+    array = random_input(
+        path, [one.name for one in inputs], [one.type for one in inputs], shape, batch_size
+    )
     return {inputs[0].name: array}
 
 
@@ -110,4 +117,8 @@ def _node_times(events: list[dict[str, Any]], num_runs: int) -> list[NodeTime]:
             key = (int(arguments["node_index"]), name, str(arguments["op_name"]))
             microseconds.setdefault(key, []).append(float(event["dur"]))
     later = {key: values[num_runs // 2 :] for key, values in microseconds.items()}
-    return [NodeTime(name, kind, typical(values) / 1e3) for (_, name, kind), values in later.items() if values]
+    return [
+        NodeTime(name, kind, typical(values) / 1e3)
+        for (_, name, kind), values in later.items()
+        if values
+    ]

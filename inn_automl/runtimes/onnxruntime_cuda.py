@@ -19,7 +19,8 @@ CUDA: Provider = (
 
 
 class OnnxRuntimeCuda(OnnxRuntime):
-    """Latency from numpy arrays in the main memory to numpy arrays there: the copies to the GPU and back belong to it.
+    """Latency from numpy arrays in the main memory to numpy arrays there: the copies to the GPU
+    and back belong to it.
 
     An operation that the provider does not have runs on the CPU, as it would in an application.
     """
@@ -32,13 +33,15 @@ class OnnxRuntimeCuda(OnnxRuntime):
         available = onnxruntime.get_available_providers()
         if provider not in available:
             raise MeasurementError(
-                f"the runtime {self.name!r} is not installed on this machine: ONNX Runtime has no {provider} here, "
+                f"the runtime {self.name!r} is not installed on this machine: ONNX Runtime has no "
+                f"{provider} here, "
                 f"only {', '.join(available)}; `{INSTALL[self.name]}` adds it."
             )
         devices = cuda_devices()
         if not devices:
             raise MeasurementError(
-                f"the runtime {self.name!r} finds no NVIDIA GPU on this machine: check `nvidia-smi`, and that the "
+                f"the runtime {self.name!r} finds no NVIDIA GPU on this machine: check "
+                f"`nvidia-smi`, and that the "
                 "container, if there is one, was given the GPU."
             )
         self._gpu = devices[0]

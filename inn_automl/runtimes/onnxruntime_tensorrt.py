@@ -16,8 +16,9 @@ ENGINES = Path("~/.cache/inn_automl/tensorrt")
 class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
     """As `OnnxRuntimeCuda`; what TensorRT has no kernel for runs in CUDA.
 
-    TensorRT chooses its kernels by timing them, which takes from seconds to minutes for a model. What it built is kept,
-    so that only the first process of a measurement waits for it, and all of them time the same engine.
+    TensorRT chooses its kernels by timing them, which takes from seconds to minutes for a model.
+    What it built is kept, so that only the first process of a measurement waits for it, and all of
+    them time the same engine.
     """
 
     name = "onnxruntime-tensorrt"
@@ -35,8 +36,11 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
         return [("TensorrtExecutionProvider", options), CUDA]
 
     def providers_of(self, path: Path) -> list[Provider]:
-        # TensorRT computes a file's float16 operations in float32, and may do the opposite, unless it is told.
+        # TensorRT computes a file's float16 operations in float32, and may do the opposite, unless
+        # it is told.
         (name, options), *others = self.providers()
-        described = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_modelmeta()
+        described = onnxruntime.InferenceSession(
+            str(path), providers=["CPUExecutionProvider"]
+        ).get_modelmeta()
         is_half = described.custom_metadata_map.get(METADATA_KEY) == "fp16"
         return [(name, {**options, "trt_fp16_enable": str(int(is_half))}), *others]

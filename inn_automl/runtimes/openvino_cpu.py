@@ -14,10 +14,11 @@ from inn_automl.runtimes.inputs import random_input
 _CONFIG = {
     "PERFORMANCE_HINT": "LATENCY",
     "NUM_STREAMS": 1,
-    # Where the processor has bfloat16 the plugin would compute float32 models in it: faster, and not the network whose
-    # accuracy was evaluated.
+    # Where the processor has bfloat16 the plugin would compute float32 models in it: faster, and
+    # not the network whose accuracy was evaluated.
     "INFERENCE_PRECISION_HINT": "f32",
-    # The models of a measurement live in one process, and pinned they would all be on the same cores.
+    # The models of a measurement live in one process, and pinned they would all be on the same
+    # cores.
     "ENABLE_CPU_PINNING": False,
 }
 _KINDS = {"f32": "float"}
@@ -32,7 +33,8 @@ class OpenVino(Runtime):
         if "CPU" not in self._core.available_devices:
             found = ", ".join(self._core.available_devices) or "none"
             raise MeasurementError(
-                f"OpenVINO has no CPU device here (devices: {found}): install it for this processor."
+                f"OpenVINO has no CPU device here (devices: {found}): install it for this "
+                f"processor."
             )
 
     def load(self, path: Path, batch_size: int) -> RunOnce:
@@ -57,20 +59,33 @@ class OpenVino(Runtime):
                 continue  # the first half warms up
             for info in request.profiling_info:
                 if info.status == openvino.ProfilingInfo.Status.EXECUTED:
-                    seconds.setdefault((info.node_name, info.node_type), []).append(info.real_time.total_seconds())
-        return [NodeTime(name, kind, 1e3 * typical(values)) for (name, kind), values in seconds.items()]
+                    seconds.setdefault((info.node_name, info.node_type), []).append(
+                        info.real_time.total_seconds()
+                    )
+        return [
+            NodeTime(name, kind, 1e3 * typical(values)) for (name, kind), values in seconds.items()
+        ]
 
-    def _compiled(self, path: Path, batch_size: int, config: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    def _compiled(
+        self, path: Path, batch_size: int, config: dict[str, Any] | None = None
+    ) -> tuple[Any, Any]:
         """The compiled model, which has run once, and its input."""
         try:
             model = self._core.read_model(str(path))
         except RuntimeError as error:
-            raise MeasurementError(f"OpenVINO cannot load {str(path)!r} ({_reason(error)}): export it again.") from None
+            raise MeasurementError(
+                f"OpenVINO cannot load {str(path)!r} ({_reason(error)}): export it again."
+            ) from None
         inputs = model.inputs
         shape = (
-            [size.get_length() if size.is_static else str(size) for size in inputs[0].partial_shape] if inputs else []
+            [size.get_length() if size.is_static else str(size) for size in inputs[0].partial_shape]
+            if inputs
+            else []
         )
-        kinds = [f"tensor({_KINDS.get(kind := one.element_type.get_type_name(), kind)})" for one in inputs]
+        kinds = [
+            f"tensor({_KINDS.get(kind := one.element_type.get_type_name(), kind)})"
+            for one in inputs
+        ]
         array = random_input(path, [one.any_name for one in inputs], kinds, shape, batch_size)
         try:
             model.reshape(array.shape)
@@ -79,7 +94,9 @@ class OpenVino(Runtime):
             )
             compiled(array)  # starts the threads, whose waiting is accounted for from then on
         except RuntimeError as error:
-            raise MeasurementError(f"OpenVINO cannot run {str(path)!r} ({_reason(error)}): export it again.") from None
+            raise MeasurementError(
+                f"OpenVINO cannot run {str(path)!r} ({_reason(error)}): export it again."
+            ) from None
         return compiled, array
 
 

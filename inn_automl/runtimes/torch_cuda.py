@@ -21,7 +21,8 @@ class TorchCuda(TorchEager):
         devices = cuda_devices()
         if not devices:
             raise MeasurementError(
-                f"the runtime {self.name!r} finds no NVIDIA GPU on this machine: check `nvidia-smi`, and that the "
+                f"the runtime {self.name!r} finds no NVIDIA GPU on this machine: check "
+                f"`nvidia-smi`, and that the "
                 "container, if there is one, was given the GPU."
             )
         self._gpu = devices[0]
@@ -29,7 +30,8 @@ class TorchCuda(TorchEager):
 
         if not torch.cuda.is_available():
             raise MeasurementError(
-                f"the runtime {self.name!r} is not installed on this machine: torch {torch.__version__} cannot use "
+                f"the runtime {self.name!r} is not installed on this machine: torch "
+                f"{torch.__version__} cannot use "
                 f"{self._gpu}; `{INSTALL[self.name]}` adds it."
             )
 
@@ -43,7 +45,11 @@ class TorchCuda(TorchEager):
 
     def describe(self) -> dict[str, Any]:
         described = super().describe()
-        return {**described, "session_options": {**described["session_options"], "allow_tf32": False}, "gpu": self._gpu}
+        return {
+            **described,
+            "session_options": {**described["session_options"], "allow_tf32": False},
+            "gpu": self._gpu,
+        }
 
     def _wait(self) -> None:
         import torch

@@ -1,7 +1,7 @@
 """What torch's two runtimes have in common: the ONNX file as a torch program, run eagerly.
 
-torch is imported when a model is about to be loaded: what can be used on a machine is known without, and a device agent
-is not to keep 200 MB for having asked.
+torch is imported when a model is about to be loaded: what can be used on a machine is known
+without, and a device agent is not to keep 200 MB for having asked.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class TorchEager(Runtime):
     """One inference at a time, one operation after another, from a numpy array to a numpy array.
 
-    That is what an application pays that serves with torch and does not compile. The file is computed, not a module of
-    our code, so that it is the same model as in every other runtime.
+    That is what an application pays that serves with torch and does not compile. The file is
+    computed, not a module of our code, so that it is the same model as in every other runtime.
     """
 
     name: ClassVar[str]
@@ -39,7 +39,8 @@ class TorchEager(Runtime):
         missing = [name for name in ("torch", "onnx") if importlib.util.find_spec(name) is None]
         if missing:
             raise MeasurementError(
-                f"the runtime {self.name!r} is not installed on this machine (no {' and no '.join(missing)}): "
+                f"the runtime {self.name!r} is not installed on this machine (no "
+                f"{' and no '.join(missing)}): "
                 f"`{INSTALL[self.name]}` adds it."
             )
 
@@ -87,8 +88,11 @@ class TorchEager(Runtime):
         with torch.inference_mode():
             for _ in range(num_runs):
                 model.run(x, timed)
-        later = {key: values[num_runs // 2 :] for key, values in seconds.items()}  # the first half warms up
-        return [NodeTime(name, kind, 1e3 * typical(values)) for (name, kind), values in later.items()]
+        # the first half warms up
+        later = {key: values[num_runs // 2 :] for key, values in seconds.items()}
+        return [
+            NodeTime(name, kind, 1e3 * typical(values)) for (name, kind), values in later.items()
+        ]
 
     def _wait(self) -> None:
         """Returns when the device has computed all that it was asked for."""

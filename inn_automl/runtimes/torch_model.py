@@ -1,4 +1,6 @@
-"""An ONNX file as a torch program: its nodes one after the other, each by the torch function of the same meaning."""
+"""An ONNX file as a torch program: its nodes one after the other, each by the torch function of
+the same meaning.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ class Step:
 class TorchModel:
     """Computes what a model says, for inputs of one shape.
 
-    What follows from that shape is computed once, as in the torch module that the file was made from, where it is
-    Python's arithmetic.
+    What follows from that shape is computed once, as in the torch module that the file was made
+    from, where it is Python's arithmetic.
 
     Args:
         model: has one input and one output beside its initializers.
@@ -79,16 +81,28 @@ class TorchModel:
         values: dict[str, Any] = {**self._constants, self._input: example}
         for node in graph.node:
             attributes = {one.name: _attribute(one) for one in node.attribute}
-            compute = torch_operators.make(node.op_type, attributes, [arrays.get(name) for name in node.input])
+            compute = torch_operators.make(
+                node.op_type, attributes, [arrays.get(name) for name in node.input]
+            )
             found = compute(*(values[name] for name in node.input))
-            is_fixed = node.op_type == "Shape" or all(name in self._constants for name in node.input)
+            is_fixed = node.op_type == "Shape" or all(
+                name in self._constants for name in node.input
+            )
             if is_fixed and isinstance(found, Tensor):
                 (name,) = node.output
                 arrays[name] = found.numpy(force=True)
                 values[name] = self._constants[name] = _placed(arrays[name], example.device)
                 continue
-            values.update(zip(node.output, [found] if len(node.output) == 1 else found, strict=True))
-            yield Step(node.name or node.output[0], node.op_type, compute, tuple(node.input), tuple(node.output))
+            values.update(
+                zip(node.output, [found] if len(node.output) == 1 else found, strict=True)
+            )
+            yield Step(
+                node.name or node.output[0],
+                node.op_type,
+                compute,
+                tuple(node.input),
+                tuple(node.output),
+            )
 
 
 def _letting_go(steps: list[Step], *, keep: str) -> list[Step]:

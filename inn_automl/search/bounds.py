@@ -22,7 +22,13 @@ class Bounds(Protocol):
 
 
 def excess(
-    bounds: Bounds, *, latency_ms: float, params: int, macs: int, size_bytes: int, memory_bytes: int | None = None
+    bounds: Bounds,
+    *,
+    latency_ms: float,
+    params: int,
+    macs: int,
+    size_bytes: int,
+    memory_bytes: int | None = None,
 ) -> dict[str, float]:
     """By what share each bound that binds is exceeded; without bound where the value is not known.
 
@@ -34,6 +40,11 @@ def excess(
         "max_params": (params, bounds.max_params),
         "max_macs": (macs, bounds.max_macs),
         "max_size_bytes": (size_bytes, bounds.max_size_bytes),
-        "max_memory_bytes": (math.inf if memory_bytes is None else memory_bytes, bounds.max_memory_bytes),
+        "max_memory_bytes": (
+            math.inf if memory_bytes is None else memory_bytes,
+            bounds.max_memory_bytes,
+        ),
     }
-    return {name: value / bound - 1.0 for name, (value, bound) in costs.items() if bound is not None}
+    return {
+        name: value / bound - 1.0 for name, (value, bound) in costs.items() if bound is not None
+    }

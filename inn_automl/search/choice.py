@@ -1,4 +1,6 @@
-"""Choosing among candidates: which are worth a real measurement, and which measured one to recommend."""
+"""Choosing among candidates: which are worth a real measurement, and which measured one to
+recommend.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from inn_automl.search.pareto import Floats, Indices, distinct_front, pareto_fro
 
 
 class MeasuredLatency(Protocol):
-    """Latency in milliseconds at the percentile that a device's budget names. A `LatencySummary` is one."""
+    """Latency in milliseconds at the percentile that a device's budget names. A `LatencySummary`
+    is one.
+    """
 
     @property
     def at_percentile(self) -> float: ...
@@ -48,18 +52,22 @@ def front_and_recommendation(
 ) -> tuple[list[int], int | None, str]:
     """The front that a device shows, and the point of it to recommend.
 
-    The recommendation is made first and is always on the front. It speaks for neighbours that its latency cannot be
-    told from and that miss the bound, even for one that looks faster but is so uncertain that it may be slower.
+    The recommendation is made first and is always on the front. It speaks for neighbours that its
+    latency cannot be told from and that miss the bound, even for one that looks faster but is so
+    uncertain that it may be slower.
 
     Returns:
-        Indices of the front (latency and accuracy strictly increase along it), the index of the recommended point or
-        None, and one sentence of explanation.
+        Indices of the front (latency and accuracy strictly increase along it), the index of the
+        recommended point or None, and one sentence of explanation.
     """
     recommended, sentence = recommend(points, bounds, metric)
     latency = np.array([point.latency_ms.at_percentile for point in points])
     accuracy = np.array([point.quality for point in points])
-    # Points of one device are measured together: what slowed them all alike does not blur which of them is faster.
-    interval = np.array([point.latency_ms.comparison_ci or point.latency_ms.ci for point in points]).reshape(-1, 2)
+    # Points of one device are measured together: what slowed them all alike does not blur which of
+    # them is faster.
+    interval = np.array(
+        [point.latency_ms.comparison_ci or point.latency_ms.ci for point in points]
+    ).reshape(-1, 2)
     shown = np.ones(len(points), dtype=bool)
     if recommended is not None:
         shown = (latency > latency[recommended]) | (accuracy < accuracy[recommended])
@@ -70,12 +78,15 @@ def front_and_recommendation(
     return [int(i) for i in front], recommended, sentence
 
 
-def recommend(points: Sequence[MeasuredPoint], bounds: Bounds, metric: Metric = ACCURACY) -> tuple[int | None, str]:
-    """The most accurate point that keeps every bound, the latency bound by the upper end of its confidence interval.
+def recommend(
+    points: Sequence[MeasuredPoint], bounds: Bounds, metric: Metric = ACCURACY
+) -> tuple[int | None, str]:
+    """The most accurate point that keeps every bound, the latency bound by the upper end of its
+    confidence interval.
 
     Returns:
-        Its index and one sentence why; or None and one sentence that says how far the nearest point is from the bounds.
-        Of equally accurate points the fastest is taken.
+        Its index and one sentence why; or None and one sentence that says how far the nearest
+        point is from the bounds. Of equally accurate points the fastest is taken.
     """
     if not points:
         return None, "No candidate was measured, so none can be recommended."
@@ -85,10 +96,15 @@ def recommend(points: Sequence[MeasuredPoint], bounds: Bounds, metric: Metric = 
         best = max(keeping, key=lambda i: (points[i].quality, -points[i].latency_ms.at_percentile))
         kept = [_bound_text(bounds, name) for name in excesses[best]]
         among = f"keeps {' and '.join(kept)}" if kept else "was measured (no bound was set)"
-        return best, f"The {_most(metric)} candidate that {among}: {_describe(points[best], metric)}."
+        return (
+            best,
+            f"The {_most(metric)} candidate that {among}: {_describe(points[best], metric)}.",
+        )
     nearest = min(range(len(points)), key=lambda i: (max(excesses[i].values()), -points[i].quality))
     missed = [
-        f"{_bound_text(bounds, name)} by {100 * share:.2g} %" for name, share in excesses[nearest].items() if share > 0
+        f"{_bound_text(bounds, name)} by {100 * share:.2g} %"
+        for name, share in excesses[nearest].items()
+        if share > 0
     ]
     most = f"No candidate keeps all bounds; the nearest exceeds {' and '.join(missed)}"
     return None, f"{most}: {_describe(points[nearest], metric)}."
@@ -102,7 +118,8 @@ def choose_finalists(
     limit: int = 20,
     max_latency_ms: float | None = None,
 ) -> Indices:
-    """The candidates to measure for what is shown: the first of `rank_finalists`, with the same arguments.
+    """The candidates to measure for what is shown: the first of `rank_finalists`, with the same
+    arguments.
 
     Args:
         limit: most candidates to choose.
@@ -113,26 +130,35 @@ def choose_finalists(
     Raises:
         ValueError: the arrays are not of one length, or hold a NaN.
     """
-    ranked = rank_finalists(latency_ms, accuracy, relative_error=relative_error, max_latency_ms=max_latency_ms)
+    ranked = rank_finalists(
+        latency_ms, accuracy, relative_error=relative_error, max_latency_ms=max_latency_ms
+    )
     chosen = ranked[: max(limit, 0)]
     return chosen[np.argsort(np.asarray(latency_ms, dtype=np.float64)[chosen], kind="stable")]
 
 
 def rank_finalists(
-    latency_ms: ArrayLike, accuracy: ArrayLike, *, relative_error: float, max_latency_ms: float | None = None
+    latency_ms: ArrayLike,
+    accuracy: ArrayLike,
+    *,
+    relative_error: float,
+    max_latency_ms: float | None = None,
 ) -> Indices:
-    """The candidates that may be on the true front, given how far the predictor can be off, most telling first.
+    """The candidates that may be on the true front, given how far the predictor can be off, most
+    telling first.
 
-    A candidate is out if one at least as accurate would be faster even with the prediction of either off by
-    `relative_error` in the other's favour. Of the rest the fastest and the most accurate within the bound come first,
-    then those just below the bound at growing distance (one of them is to be recommended even if the predictor is too
-    optimistic) and one just above it, then the predicted front in the order in which its points add hypervolume, which
-    spreads them over it, then what is nearest to the front.
+    A candidate is out if one at least as accurate would be faster even with the prediction of
+    either off by `relative_error` in the other's favour. Of the rest the fastest and the most
+    accurate within the bound come first, then those just below the bound at growing distance (one
+    of them is to be recommended even if the predictor is too optimistic) and one just above it,
+    then the predicted front in the order in which its points add hypervolume, which spreads them
+    over it, then what is nearest to the front.
 
     Args:
         latency_ms: (n,), predicted.
         accuracy: (n,).
-        relative_error: share by which a prediction may be off, e.g. the predictor's 90th percentile.
+        relative_error: share by which a prediction may be off, e.g. the predictor's 90th
+            percentile.
         max_latency_ms: the device's latency bound, if it has one.
 
     Returns:
@@ -141,12 +167,16 @@ def rank_finalists(
     Raises:
         ValueError: the arrays are not of one length, or hold a NaN.
     """
-    latency, score = np.asarray(latency_ms, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    latency, score = (
+        np.asarray(latency_ms, dtype=np.float64),
+        np.asarray(accuracy, dtype=np.float64),
+    )
     front = pareto_front(latency, score)
     if len(front) == 0:
         return np.array([], dtype=np.intp)
     error = min(max(relative_error, 0.0), 0.9)
-    # Predicted latency of the fastest candidate that is at least as accurate: a point of the front.
+    # Predicted latency of the fastest candidate that is at least as accurate: a point of the
+    # front.
     rival = latency[front][np.searchsorted(score[front], score, side="left")]
     contenders = np.flatnonzero(latency * (1 - error) <= rival * (1 + error))
     ranked = [int(front[0])]
@@ -156,7 +186,10 @@ def rank_finalists(
         if len(within):
             ranked.append(int(within[np.lexsort((latency[within], -score[within]))[0]]))
     ranked += _by_added_hypervolume(latency, score, front)
-    ranked += [int(i) for i in contenders[np.argsort(latency[contenders] / rival[contenders], kind="stable")]]
+    ranked += [
+        int(i)
+        for i in contenders[np.argsort(latency[contenders] / rival[contenders], kind="stable")]
+    ]
     return np.array(list(dict.fromkeys(ranked)), dtype=np.intp)
 
 
@@ -188,7 +221,11 @@ def _excess(point: MeasuredPoint, bounds: Bounds) -> dict[str, float]:
 
 
 def _bound_text(bounds: Bounds, name: str) -> str:
-    return f"{name} = {getattr(bounds, name):g}" if name == "max_latency_ms" else f"{name} = {getattr(bounds, name):,}"
+    return (
+        f"{name} = {getattr(bounds, name):g}"
+        if name == "max_latency_ms"
+        else f"{name} = {getattr(bounds, name):,}"
+    )
 
 
 def _most(metric: Metric) -> str:
@@ -198,6 +235,8 @@ def _most(metric: Metric) -> str:
 def _describe(point: MeasuredPoint, metric: Metric) -> str:
     latency = point.latency_ms
     return (
-        f"{metric.label} {metric.text(point.quality)}, {latency.at_percentile:.3g} ms at p{latency.percentile:g} "
-        f"(95 % interval {latency.ci[0]:.3g} to {latency.ci[1]:.3g} ms), {point.params:,} parameters"
+        f"{metric.label} {metric.text(point.quality)}, {latency.at_percentile:.3g} ms at "
+        f"p{latency.percentile:g} "
+        f"(95 % interval {latency.ci[0]:.3g} to {latency.ci[1]:.3g} ms), {point.params:,} "
+        f"parameters"
     )

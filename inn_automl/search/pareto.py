@@ -1,9 +1,10 @@
-"""Pareto fronts of accuracy (more is better) against latency (less is better), and what they are worth.
+"""Pareto fronts of accuracy (more is better) against latency (less is better), and what they are
+worth.
 
-Functions take parallel arrays, one entry a candidate: latency in milliseconds (n,), accuracy as a share in 0..1 (n,),
-or the quality of another task in the unit of its metric.
-The hypervolume indicator is that of Zitzler and Thiele, "Multiobjective optimization using evolutionary algorithms",
-PPSN 1998; in two dimensions it is the area under a staircase and exact.
+Functions take parallel arrays, one entry a candidate: latency in milliseconds (n,), accuracy as a
+share in 0..1 (n,), or the quality of another task in the unit of its metric. The hypervolume
+indicator is that of Zitzler and Thiele, "Multiobjective optimization using evolutionary
+algorithms", PPSN 1998; in two dimensions it is the area under a staircase and exact.
 """
 
 from __future__ import annotations
@@ -25,27 +26,34 @@ def pareto_front(latency_ms: ArrayLike, accuracy: ArrayLike) -> Indices:
         accuracy: (n,).
 
     Returns:
-        Indices (m,), m <= n, along which latency and accuracy both strictly increase. Of equals the first stays.
+        Indices (m,), m <= n, along which latency and accuracy both strictly increase. Of equals
+        the first stays.
 
     Raises:
         ValueError: the arrays are not of one length, or hold a NaN.
     """
     latency, score = _parallel(latency_ms, accuracy)
-    # Fastest first and, at equal latency, most accurate first: a candidate is on the front if it beats all before it.
+    # Fastest first and, at equal latency, most accurate first: a candidate is on the front if it
+    # beats all before it.
     order = np.lexsort((np.arange(len(score)), -score, latency))
     best_before = np.maximum.accumulate(np.concatenate([[-np.inf], score[order]]))[:-1]
     return order[score[order] > best_before]
 
 
 def distinct_front(
-    latency_ms: ArrayLike, latency_ci: ArrayLike, accuracy: ArrayLike, *, always: Collection[int] = ()
+    latency_ms: ArrayLike,
+    latency_ci: ArrayLike,
+    accuracy: ArrayLike,
+    *,
+    always: Collection[int] = (),
 ) -> Indices:
     """The front of measured candidates, where latencies that cannot be told apart count as equal.
 
-    A candidate leaves if one at least as accurate, itself on the front, is faster, or slower by no more than the
-    candidate's own confidence interval reaches. So a point that claims to be faster than the next proves it, and of
-    candidates that cannot be told apart the most accurate speaks for all. Only points of the front drive others out:
-    in a chain of overlapping intervals the clearly faster end stays.
+    A candidate leaves if one at least as accurate, itself on the front, is faster, or slower by no
+    more than the candidate's own confidence interval reaches. So a point that claims to be faster
+    than the next proves it, and of candidates that cannot be told apart the most accurate speaks
+    for all. Only points of the front drive others out: in a chain of overlapping intervals the
+    clearly faster end stays.
 
     Args:
         latency_ms: (n,).
@@ -54,7 +62,8 @@ def distinct_front(
         always: indices that stay as long as they are on the plain front.
 
     Returns:
-        Indices (m,), along which latency and accuracy both strictly increase. It is a subset of `pareto_front`.
+        Indices (m,), along which latency and accuracy both strictly increase. It is a subset of
+        `pareto_front`.
 
     Raises:
         ValueError: the arrays are not of one length, or hold a NaN.
@@ -71,14 +80,16 @@ def distinct_front(
     return np.array(kept[::-1], dtype=np.intp)
 
 
-def hypervolume(latency_ms: ArrayLike, accuracy: ArrayLike, reference: tuple[float, float]) -> float:
+def hypervolume(
+    latency_ms: ArrayLike, accuracy: ArrayLike, reference: tuple[float, float]
+) -> float:
     """The area that the candidates dominate, up to a reference point.
 
     Args:
         latency_ms: (n,).
         accuracy: (n,).
-        reference: latency in milliseconds and accuracy of the worst point that counts; candidates that are not better
-            in both add nothing.
+        reference: latency in milliseconds and accuracy of the worst point that counts; candidates
+            that are not better in both add nothing.
 
     Returns:
         Accuracy times milliseconds; 0 for no candidates.
@@ -95,7 +106,11 @@ def hypervolume(latency_ms: ArrayLike, accuracy: ArrayLike, reference: tuple[flo
 
 
 def hypervolume_history(
-    latency_ms: ArrayLike, accuracy: ArrayLike, batch: ArrayLike, num_batches: int, reference: tuple[float, float]
+    latency_ms: ArrayLike,
+    accuracy: ArrayLike,
+    batch: ArrayLike,
+    num_batches: int,
+    reference: tuple[float, float],
 ) -> list[float]:
     """Hypervolume of all candidates found up to and with each batch.
 
@@ -114,14 +129,20 @@ def hypervolume_history(
     """
     latency, score = _parallel(latency_ms, accuracy)
     found_in = np.asarray(batch)
-    return [hypervolume(latency[found_in <= b], score[found_in <= b], reference) for b in range(num_batches)]
+    return [
+        hypervolume(latency[found_in <= b], score[found_in <= b], reference)
+        for b in range(num_batches)
+    ]
 
 
 def _parallel(latency_ms: ArrayLike, accuracy: ArrayLike) -> tuple[Floats, Floats]:
     latency = np.asarray(latency_ms, dtype=np.float64).reshape(-1)
     score = np.asarray(accuracy, dtype=np.float64).reshape(-1)
     if len(latency) != len(score):
-        raise ValueError(f"latency has {len(latency)} entries and accuracy {len(score)}: they must belong together.")
+        raise ValueError(
+            f"latency has {len(latency)} entries and accuracy {len(score)}: they must belong "
+            f"together."
+        )
     if np.isnan(latency).any() or np.isnan(score).any():
         raise ValueError("latency and accuracy must not hold NaN: leave such candidates out.")
     return latency, score

@@ -1,8 +1,10 @@
-"""Which widths to measure while a search goes on, so that its predictions become true where its front is.
+"""Which widths to measure while a search goes on, so that its predictions become true where its
+front is.
 
-A predictor that was fitted on widths from all over the space knows the front, a thin part of it, no better than the
-rest. So what the search has found is measured in a few rounds, the predictor is fitted again with it, and the search
-goes on from there; at the end it is measured until the front holds nothing that is only predicted.
+A predictor that was fitted on widths from all over the space knows the front, a thin part of it,
+no better than the rest. So what the search has found is measured in a few rounds, the predictor is
+fitted again with it, and the search goes on from there; at the end it is measured until the front
+holds nothing that is only predicted.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from inn_automl.search.pareto import Floats, Indices
 from inn_automl.search.space import Widths
 
 SMALLEST_ROUND, LARGEST_ROUND = 4, 8
-"""A measurement costs a start of processes, however few widths it is of: unless the search ends, fewer are put off.
-More at once would be chosen by predictions that the first of them correct."""
+"""A measurement costs a start of processes, however few widths it is of: unless the search ends,
+fewer are put off. More at once would be chosen by predictions that the first of them correct."""
 EARLY_SHARE = 0.6
-"""Share of the measurements that may be made before the search ends; a front that is still moving wastes them."""
+"""Share of the measurements that may be made before the search ends; a front that is still moving
+wastes them.
+"""
 
 
 class Refinement(Protocol):
@@ -51,7 +55,9 @@ class Refinement(Protocol):
         ...
 
     def measure(self, batch: int, widths: Sequence[Widths]) -> None:
-        """Measures widths together after a number of finished batches, keeps what was found, and fits anew."""
+        """Measures widths together after a number of finished batches, keeps what was found, and
+        fits anew.
+        """
         ...
 
 
@@ -81,7 +87,8 @@ def choose_to_measure(
     margin: float,
     max_latency_ms: float | None,
 ) -> Indices:
-    """Of the widths that were evaluated and may be on the true front, the most telling ones that were not measured.
+    """Of the widths that were evaluated and may be on the true front, the most telling ones that
+    were not measured.
 
     Args:
         latency_ms: (n,), measured where it was, else predicted.
@@ -93,5 +100,7 @@ def choose_to_measure(
     Returns:
         Indices.
     """
-    ranked = rank_finalists(latency_ms, accuracy, relative_error=margin, max_latency_ms=max_latency_ms)
+    ranked = rank_finalists(
+        latency_ms, accuracy, relative_error=margin, max_latency_ms=max_latency_ms
+    )
     return np.array([i for i in ranked if not is_measured[i]][:num], dtype=np.intp)

@@ -1,9 +1,12 @@
-"""The width search of a job: devices take turns, every accuracy counts for all of them, and nothing found is lost.
+"""The width search of a job: devices take turns, every accuracy counts for all of them, and
+nothing found is lost.
 
-What is called accuracy here is the quality of whatever task the job has, in its metric; more is better.
+What is called accuracy here is the quality of whatever task the job has, in its metric; more is
+better.
 
-Where a device can be measured meanwhile, what was found is measured every few batches and predictions follow; the
-search ends when hypervolume and front are stable: nothing grows, and what may be on the front has been measured.
+Where a device can be measured meanwhile, what was found is measured every few batches and
+predictions follow; the search ends when hypervolume and front are stable: nothing grows, and what
+may be on the front has been measured.
 """
 
 from __future__ import annotations
@@ -50,7 +53,8 @@ class SearchProgress:
         num_evaluations: without those that were inherited from another search.
         num_measured: by device, widths that were measured in the search.
         hypervolume: by device, in accuracy times milliseconds.
-        best: by device, predicted latency in milliseconds and accuracy of its most accurate feasible candidate.
+        best: by device, predicted latency in milliseconds and accuracy of its most accurate
+            feasible candidate.
     """
 
     batch: int
@@ -78,9 +82,12 @@ class DeviceOutcome:
 
     Args:
         candidates: everything evaluated in the job, in that order.
-        front: indices of the feasible candidates that no other feasible one beats, sorted by predicted latency.
-        hypervolume: of the feasible candidates, after each batch of the job, all by the latest predictions.
-        reference: latency in milliseconds and accuracy of the point that hypervolume is measured from.
+        front: indices of the feasible candidates that no other feasible one beats, sorted by
+            predicted latency.
+        hypervolume: of the feasible candidates, after each batch of the job, all by the latest
+            predictions.
+        reference: latency in milliseconds and accuracy of the point that hypervolume is measured
+            from.
         stopped: why no more was evaluated for this device.
         reason: the same as a sentence.
     """
@@ -116,16 +123,20 @@ def run_search(
     on_batch: Callable[[SearchProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> SearchOutcome:
-    """Searches widths for all devices until the budget is spent, nothing grows, or nothing is left.
+    """Searches widths for all devices until the budget is spent, nothing grows, or nothing is
+    left.
 
-    The state in `state_dir` is complete at any moment: the same call goes on where a killed one stopped, evaluates only
-    what is missing, and ends as if nothing had happened. With other devices it starts from all accuracies known.
+    The state in `state_dir` is complete at any moment: the same call goes on where a killed one
+    stopped, evaluates only what is missing, and ends as if nothing had happened. With other
+    devices it starts from all accuracies known.
 
     Args:
         devices: at least one; all of the same network.
-        evaluate: accuracy (a share in 0..1, or what `metric` says) of each of the given widths, in their order. It may
-            be a generator: what it has yielded is kept even if it is interrupted.
-        budget: evaluations in all, evaluations a batch, and batches without growth of any device's hypervolume.
+        evaluate: accuracy (a share in 0..1, or what `metric` says) of each of the given widths, in
+            their order. It may be a generator: what it has yielded is kept even if it is
+            interrupted.
+        budget: evaluations in all, evaluations a batch, and batches without growth of any device's
+            hypervolume.
         state_dir: folder of this search alone.
         seed: of all random choices.
         reference_accuracy: accuracy that is worth nothing, e.g. that of guessing.
@@ -134,7 +145,8 @@ def run_search(
         should_stop: asked before each batch, and after each accuracy that a generator yields.
 
     Returns:
-        The outcome; on KeyboardInterrupt too, with what was found so far and `stopped` "interrupted".
+        The outcome; on KeyboardInterrupt too, with what was found so far and `stopped`
+        "interrupted".
 
     Raises:
         SpecError: there is no device, or two share a name.
@@ -145,11 +157,19 @@ def run_search(
     """
     names = [device.name for device in devices]
     if not names or len(set(names)) < len(names):
-        raise SpecError(f"the devices to search are {names}: give at least one, each with its own name.")
-    groups = {name: allowed[-1] for name, allowed in zip(devices[0].space.names, devices[0].space.allowed, strict=True)}
+        raise SpecError(
+            f"the devices to search are {names}: give at least one, each with its own name."
+        )
+    groups = {
+        name: allowed[-1]
+        for name, allowed in zip(devices[0].space.names, devices[0].space.allowed, strict=True)
+    }
     with exclusive(state_dir), AccuracyTable(state_dir / "evaluations.jsonl", groups) as table:
         storage = open_journal(state_dir / "studies.journal")
-        studies = [WidthStudy(device, storage, seed, reference_accuracy, metric=metric) for device in devices]
+        studies = [
+            WidthStudy(device, storage, seed, reference_accuracy, metric=metric)
+            for device in devices
+        ]
         search = _Search(studies, evaluate, budget, table, should_stop or (lambda: False))
         try:
             stopped = search.run(on_batch)
@@ -275,7 +295,8 @@ class _Search:
         for accuracy in results:
             if num_done == len(widths) or not math.isfinite(accuracy):
                 raise BackendError(
-                    f"the evaluation of {len(widths)} widths returned {accuracy!r} as result {num_done + 1}: "
+                    f"the evaluation of {len(widths)} widths returned {accuracy!r} as result "
+                    f"{num_done + 1}: "
                     "it must return one finite accuracy for each."
                 )
             self.table.add(widths[num_done], float(accuracy), device)
@@ -283,7 +304,9 @@ class _Search:
             if still_evaluating and num_done < len(widths) and self.should_stop():
                 return False
         if num_done < len(widths):
-            raise BackendError(f"the evaluation of {len(widths)} widths returned {num_done}: return one for each.")
+            raise BackendError(
+                f"the evaluation of {len(widths)} widths returned {num_done}: return one for each."
+            )
         return True
 
     def tell(self) -> None:
@@ -296,14 +319,20 @@ class _Search:
 
     def see(self, study: WidthStudy, evaluations: Sequence[Evaluation]) -> list[SearchedWidths]:
         device = study.device
-        predictions = device.predict([evaluation.widths for evaluation in evaluations]) if evaluations else []
+        predictions = (
+            device.predict([evaluation.widths for evaluation in evaluations]) if evaluations else []
+        )
         return [
-            SearchedWidths(evaluation.widths, evaluation.accuracy, prediction, device.feasible(prediction))
+            SearchedWidths(
+                evaluation.widths, evaluation.accuracy, prediction, device.feasible(prediction)
+            )
             for evaluation, prediction in zip(evaluations, predictions, strict=True)
         ]
 
     def next_study(self) -> WidthStudy | None:
-        """The study whose batch was cut short, or else the next one in turn that has anything left."""
+        """The study whose batch was cut short, or else the next one in turn that has anything
+        left.
+        """
         by_name = {study.device.name: i for i, study in enumerate(self.studies)}
         if self.table.begun is not None and self.table.begun[0] in by_name:
             return self.studies[by_name[self.table.begun[0]]]
@@ -316,7 +345,9 @@ class _Search:
         window = max(self.budget.patience, len(self.studies))
         if self.table.batch <= window:
             return False
-        return all(history[-1] <= history[-1 - window] * (1.0 + STALL_GROWTH) for history in self.history)
+        return all(
+            history[-1] <= history[-1 - window] * (1.0 + STALL_GROWTH) for history in self.history
+        )
 
     def progress(self, study: WidthStudy | None) -> SearchProgress:
         best: dict[str, tuple[float, float] | None] = {}
@@ -328,10 +359,15 @@ class _Search:
             device="" if study is None else study.device.name,
             num_evaluations=self.table.num_own,
             max_evaluations=self.budget.max_evaluations,
-            hypervolume={s.device.name: history[-1] for s, history in zip(self.studies, self.history, strict=True)},
+            hypervolume={
+                s.device.name: history[-1]
+                for s, history in zip(self.studies, self.history, strict=True)
+            },
             best=best,
             num_measured={
-                s.device.name: s.device.refinement.num_made for s in self.studies if s.device.refinement is not None
+                s.device.name: s.device.refinement.num_made
+                for s in self.studies
+                if s.device.refinement is not None
             },
         )
 
@@ -341,7 +377,8 @@ class _Search:
         for study, seen, history in zip(self.studies, self.seen, self.history, strict=True):
             feasible = [i for i, one in enumerate(seen) if one.feasible]
             front = pareto_front(
-                [seen[i].prediction.latency_ms for i in feasible], [seen[i].accuracy for i in feasible]
+                [seen[i].prediction.latency_ms for i in feasible],
+                [seen[i].accuracy for i in feasible],
             )
             own: Stopped = "exhausted" if study.exhausted else stopped
             devices.append(
@@ -358,7 +395,10 @@ class _Search:
             )
         any_feasible = any(device.front for device in devices)
         return SearchOutcome(
-            tuple(self.table.evaluations), tuple(devices), stopped, self.reason(stopped, any_feasible=any_feasible)
+            tuple(self.table.evaluations),
+            tuple(devices),
+            stopped,
+            self.reason(stopped, any_feasible=any_feasible),
         )
 
     def measured(self, study: WidthStudy, front: Sequence[SearchedWidths]) -> str:

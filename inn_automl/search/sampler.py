@@ -1,11 +1,13 @@
-"""An Optuna sampler for widths: it proposes what should add most to the front of accuracy against latency.
+"""An Optuna sampler for widths: it proposes what should add most to the front of accuracy against
+latency.
 
-Latency, parameters and MACs of any widths are predicted in microseconds, latency with a known error; accuracy has to be
-guessed. Candidates are bred around the front that a surrogate of accuracy predicts, the infeasible ones fall out, and
-each proposal is the one with the largest expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks, "Single-
-and multiobjective evolutionary optimization assisted by Gaussian random field metamodels", IEEE TEC 10(4), 2006).
-Widths that are still being evaluated count as having the accuracy predicted for them ("Kriging believer", Ginsbourger,
-Le Riche and Carraro, 2010), so that a batch spreads.
+Latency, parameters and MACs of any widths are predicted in microseconds, latency with a known
+error; accuracy has to be guessed. Candidates are bred around the front that a surrogate of
+accuracy predicts, the infeasible ones fall out, and each proposal is the one with the largest
+expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks, "Single- and multiobjective
+evolutionary optimization assisted by Gaussian random field metamodels", IEEE TEC 10(4), 2006).
+Widths that are still being evaluated count as having the accuracy predicted for them ("Kriging
+believer", Ginsbourger, Le Riche and Carraro, 2010), so that a batch spreads.
 """
 
 from __future__ import annotations
@@ -42,10 +44,11 @@ Assess = Callable[[Points], tuple[Floats, NDArray[np.bool_]]]
 
 
 def width_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """What Optuna may choose for each coupled group: any integer that the network allows, on a logarithmic scale.
+    """What Optuna may choose for each coupled group: any integer that the network allows, on a
+    logarithmic scale.
 
-    A device's granularity is not part of it, nor which precisions it offers, so that what was evaluated for another
-    device fits too.
+    A device's granularity is not part of it, nor which precisions it offers, so that what was
+    evaluated for another device fits too.
     """
     return {
         name: (
@@ -60,7 +63,8 @@ def width_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
 class FrontSampler(BaseSampler):
     """Proposes widths for one batch, from what is known when it is made.
 
-    Its proposals are new and keep every bound. Where it finds none, Optuna falls back to a random point.
+    Its proposals are new and keep every bound. Where it finds none, Optuna falls back to a random
+    point.
 
     Args:
         space: the device's search space.
@@ -68,7 +72,8 @@ class FrontSampler(BaseSampler):
         assess: predicts latency and feasibility.
         reference: latency in milliseconds and accuracy, as in `hypervolume`.
         seed: entropy; the same seed and knowledge give the same proposals.
-        latency_error: standard deviation of the logarithm of true latency around the predicted one.
+        latency_error: standard deviation of the logarithm of true latency around the predicted
+            one.
         metric: what `evaluated` is in.
     """
 
@@ -91,7 +96,9 @@ class FrontSampler(BaseSampler):
         self._prepared = False
         self._believed: set[Key] = set()
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
         return width_distributions(self._space)
 
     def sample_relative(
@@ -107,12 +114,18 @@ class FrontSampler(BaseSampler):
         return {} if key is None else self._space.from_key(key)
 
     def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
     ) -> Any:
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def propose(self, running: Sequence[Key]) -> Key | None:
-        """The best new feasible point while the `running` ones are being evaluated; None if none was found."""
+        """The best new feasible point while the `running` ones are being evaluated; None if none
+        was found.
+        """
         if not self._prepared:
             self._prepare()
         for key in running:
@@ -129,10 +142,13 @@ class FrontSampler(BaseSampler):
         self._prepared = True
         points = np.array(list(self._evaluated), dtype=np.int64).reshape(-1, len(self._space.names))
         accuracy = np.array(list(self._evaluated.values()), dtype=np.float64)
-        latency, feasible = self._assess(points) if len(points) else (np.zeros(0), np.zeros(0, dtype=bool))
+        latency, feasible = (
+            self._assess(points) if len(points) else (np.zeros(0), np.zeros(0, dtype=bool))
+        )
         if len(points):
             self._surrogate = AccuracySurrogate(points, accuracy, self._metric)
-        # The front as the surrogate sees it: an accuracy that was lucky on the validation samples would hide gains.
+        # The front as the surrogate sees it: an accuracy that was lucky on the validation samples
+        # would hide gains.
         self._front_latency = latency[feasible]
         self._front_accuracy = self._metric.from_strength(self._strength(points[feasible])[0])
         self._pool, self._pool_latency = self._candidates(points[feasible])
@@ -154,7 +170,10 @@ class FrontSampler(BaseSampler):
             children, children_latency = self._new_and_feasible(
                 self._space.vary(parents, NUM_CHILDREN, self._rng), seen
             )
-            pool, latency = np.concatenate([pool, children]), np.concatenate([latency, children_latency])
+            pool, latency = (
+                np.concatenate([pool, children]),
+                np.concatenate([latency, children_latency]),
+            )
             if len(pool):
                 front = pool[pareto_front(latency, self._strength(pool)[0])]
                 parents = np.unique(np.concatenate([parents, front]), axis=0)
@@ -181,10 +200,14 @@ class FrontSampler(BaseSampler):
         mean, _ = self._surrogate.predict(point)
         self._surrogate.believe(point)
         self._front_latency = np.concatenate([self._front_latency, latency[feasible]])
-        self._front_accuracy = np.concatenate([self._front_accuracy, self._metric.from_strength(mean[feasible])])
+        self._front_accuracy = np.concatenate(
+            [self._front_accuracy, self._metric.from_strength(mean[feasible])]
+        )
 
     def _strength(self, points: Points) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the strength, (n,) each; before any evaluation, wider is stronger."""
+        """Mean and standard deviation of the strength, (n,) each; before any evaluation, wider is
+        stronger.
+        """
         if self._surrogate is None:
             full = np.array([values[-1] for values in self._space.values])
             return np.mean(points / full, axis=1), np.zeros(len(points))
@@ -196,7 +219,9 @@ class FrontSampler(BaseSampler):
         front = pareto_front(self._front_latency, self._front_accuracy)
         # The front is a staircase: accuracy level[i] from latency step[i] to step[i + 1].
         steps = np.concatenate([[-np.inf], self._front_latency[front], [worst_latency]])
-        levels = np.concatenate([[worst_accuracy], np.maximum(self._front_accuracy[front], worst_accuracy)])
+        levels = np.concatenate(
+            [[worst_accuracy], np.maximum(self._front_accuracy[front], worst_accuracy)]
+        )
         stretch = np.zeros((len(latency), len(levels)))
         for node, weight in zip(_NODES, _WEIGHTS, strict=True):
             start = np.maximum(steps[:-1], latency[:, None] * np.exp(node * self._latency_error))

@@ -32,19 +32,21 @@ class CoupledGroup(Protocol):
 
 
 class SearchSpace:
-    """Integer widths for every coupled group, on a device's granularity, and a precision where there is a choice.
+    """Integer widths for every coupled group, on a device's granularity, and a precision where
+    there is a choice.
 
-    A group may take the allowed widths that are multiples of `granularity`, and always its full size, so that the
-    full network is a point of every space: a group of size 10 on granularity 8 takes 8 or 10, one of size 6 only 6.
+    A group may take the allowed widths that are multiples of `granularity`, and always its full
+    size, so that the full network is a point of every space: a group of size 10 on granularity 8
+    takes 8 or 10, one of size 6 only 6.
 
-    Widths from elsewhere (another device, the user) need not lie on this grid: `key` takes any widths that the network
-    itself allows, `contains` and `nearest_key` are about the grid.
+    Widths from elsewhere (another device, the user) need not lie on this grid: `key` takes any
+    widths that the network itself allows, `contains` and `nearest_key` are about the grid.
 
     Args:
         groups: the coupled groups, in the network's order.
         granularity: channels that the device computes at a time.
-        precisions: the ones that the device offers. Where a job knows others than fp32, `precision` is the last name,
-            with the bits of a number for a width.
+        precisions: the ones that the device offers. Where a job knows others than fp32,
+            `precision` is the last name, with the bits of a number for a width.
         known: the ones that any device of the job offers; by default those of this device.
 
     Attributes:
@@ -67,7 +69,9 @@ class SearchSpace:
         if granularity < 1:
             raise WidthsError(f"granularity is {granularity}: give a positive number of channels.")
         if not groups:
-            raise WidthsError("there is no coupled group to resize: give a network with at least one.")
+            raise WidthsError(
+                "there is no coupled group to resize: give a network with at least one."
+            )
         self.granularity = granularity
         self.names = tuple(group.name for group in groups)
         if len(set(self.names)) < len(self.names):
@@ -78,7 +82,9 @@ class SearchSpace:
         """The ones that the device offers, the widest first."""
         if is_a_choice(known or precisions):
             if COORDINATE in self.names:
-                raise WidthsError(f"a coupled group is named {COORDINATE!r}: give its module another name.")
+                raise WidthsError(
+                    f"a coupled group is named {COORDINATE!r}: give its module another name."
+                )
             self.names += (COORDINATE,)
             self.values += (tuple(sorted(BITS[name] for name in precisions)),)
             self.allowed += (sorted(BITS[name] for name in known or precisions),)
@@ -100,7 +106,8 @@ class SearchSpace:
         return math.prod(len(values) for values in self.values)
 
     def uniform(self, ratio: float, precision: str | None = None) -> dict[str, int]:
-        """The same share of every group's full size, each rounded to the nearest width that the group may take.
+        """The same share of every group's full size, each rounded to the nearest width that the
+        group may take.
 
         Args:
             precision: one that the device offers; by default the widest.
@@ -114,14 +121,20 @@ class SearchSpace:
         """Widths as a hashable tuple in the order of `names`.
 
         Raises:
-            WidthsError: a group is missing or unknown, or its width is not one that the network allows.
+            WidthsError: a group is missing or unknown, or its width is not one that the network
+                allows.
         """
         if widths.keys() != set(self.names):
             wrong = ", ".join(sorted(widths.keys() ^ set(self.names)))
-            raise WidthsError(f"widths are missing or of no coupled group: {wrong}. Known: {', '.join(self.names)}.")
+            raise WidthsError(
+                f"widths are missing or of no coupled group: {wrong}. Known: "
+                f"{', '.join(self.names)}."
+            )
         for name, allowed in zip(self.names, self.allowed, strict=True):
             if widths[name] not in allowed:
-                raise WidthsError(f"width {widths[name]} of {name!r} is not among {allowed}: choose one of these.")
+                raise WidthsError(
+                    f"width {widths[name]} of {name!r} is not among {allowed}: choose one of these."
+                )
         return tuple(int(widths[name]) for name in self.names)
 
     def from_key(self, key: Sequence[int]) -> dict[str, int]:
@@ -129,8 +142,12 @@ class SearchSpace:
         return {name: int(width) for name, width in zip(self.names, key, strict=True)}
 
     def nearest_key(self, widths: Sequence[int]) -> Key:
-        """The point of the space that is nearest to widths in the order of `names`, group by group."""
-        return tuple(_nearest(values, width) for values, width in zip(self._arrays, widths, strict=True))
+        """The point of the space that is nearest to widths in the order of `names`, group by
+        group.
+        """
+        return tuple(
+            _nearest(values, width) for values, width in zip(self._arrays, widths, strict=True)
+        )
 
     def contains(self, widths: Widths) -> bool:
         """Whether all widths lie on the grid."""
@@ -140,7 +157,9 @@ class SearchSpace:
 
     def points(self) -> Points:
         """Every point of the space, (num_points, d): look at `num_points` first."""
-        return np.stack([axis.reshape(-1) for axis in np.meshgrid(*self._arrays, indexing="ij")], axis=1)
+        return np.stack(
+            [axis.reshape(-1) for axis in np.meshgrid(*self._arrays, indexing="ij")], axis=1
+        )
 
     def sample(self, num: int, rng: np.random.Generator) -> Points:
         """Random points (num, d): every group independent and uniform over its widths."""
@@ -153,9 +172,14 @@ class SearchSpace:
             parents: (m, d) widths, on the grid or not.
         """
         limits = np.array([len(values) - 1 for values in self.values])
-        indices = np.stack([_nearest_index(values, parents[:, j]) for j, values in enumerate(self._arrays)], axis=1)
+        indices = np.stack(
+            [_nearest_index(values, parents[:, j]) for j, values in enumerate(self._arrays)], axis=1
+        )
         shape = (num, len(limits))
-        child, other = indices[rng.integers(0, len(indices), num)], indices[rng.integers(0, len(indices), num)]
+        child, other = (
+            indices[rng.integers(0, len(indices), num)],
+            indices[rng.integers(0, len(indices), num)],
+        )
         crossed = (rng.random((num, 1)) < 0.4) & (rng.random(shape) < 0.3)
         child = np.where(crossed, other, child)
         # One or two groups of a child move; small steps refine, large ones escape.
@@ -167,14 +191,18 @@ class SearchSpace:
 
 
 def _values(group: CoupledGroup, granularity: int) -> tuple[int, ...]:
-    return tuple(width for width in group.allowed if width % granularity == 0 or width == group.size)
+    return tuple(
+        width for width in group.allowed if width % granularity == 0 or width == group.size
+    )
 
 
 def _nearest(values: NDArray[np.int64], width: float) -> int:
     return int(values[_nearest_index(values, np.array([width]))[0]])
 
 
-def _nearest_index(values: NDArray[np.int64], widths: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.intp]:
+def _nearest_index(
+    values: NDArray[np.int64], widths: NDArray[np.float64] | NDArray[np.int64]
+) -> NDArray[np.intp]:
     """Index of the nearest of ascending values for each width; the smaller one on a tie."""
     above = np.clip(np.searchsorted(values, widths), 0, len(values) - 1)
     below = np.maximum(above - 1, 0)

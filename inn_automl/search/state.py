@@ -1,8 +1,10 @@
-"""The state of a search on disk, complete at any moment, so that a kill loses nothing that was evaluated.
+"""The state of a search on disk, complete at any moment, so that a kill loses nothing that was
+evaluated.
 
-The table of accuracies is what counts. The Optuna studies beside it save their samplers' past; they can be told
-everything again from the table. Both are files of one JSON object a line, to which lines are only appended; a last line
-that a kill or a full disk cut short is dropped when the file is opened again.
+The table of accuracies is what counts. The Optuna studies beside it save their samplers' past;
+they can be told everything again from the table. Both are files of one JSON object a line, to
+which lines are only appended; a last line that a kill or a full disk cut short is dropped when the
+file is opened again.
 """
 
 from __future__ import annotations
@@ -21,13 +23,22 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from inn_automl.core.errors import CorruptFileError, JobDirectoryError, StorageError
-from inn_automl.core.precision import BITS, COORDINATE, DEFAULT, is_a_choice, join_point, split_point
+from inn_automl.core.precision import (
+    BITS,
+    COORDINATE,
+    DEFAULT,
+    is_a_choice,
+    join_point,
+    split_point,
+)
 from inn_automl.core.storage import write_atomically
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Widths with their accuracy (share of the validation split), and the batch and device that asked for them."""
+    """Widths with their accuracy (share of the validation split), and the batch and device that
+    asked for them.
+    """
 
     widths: dict[str, int]
     accuracy: float
@@ -38,12 +49,13 @@ class Evaluation:
 class AccuracyTable:
     """Accuracy by widths, shared by all devices of a job and appended to a file at once.
 
-    The file begins with a header that names the network's coupled groups; then comes a line for each beginning and end
-    of a batch, and one for each evaluation.
+    The file begins with a header that names the network's coupled groups; then comes a line for
+    each beginning and end of a batch, and one for each evaluation.
 
     Args:
         path: the file; created if it does not exist.
-        groups: name -> full size of the network's coupled groups; a file of another network is refused.
+        groups: name -> full size of the network's coupled groups; a file of another network is
+            refused.
 
     Attributes:
         evaluations: in the order in which they were made.
@@ -90,13 +102,21 @@ class AccuracyTable:
         self.begun = device, num
 
     def add(self, widths: dict[str, int], accuracy: float, device: str) -> None:
-        """Appends an evaluation of the current batch; it survives a kill of the process from here on.
+        """Appends an evaluation of the current batch; it survives a kill of the process from here
+        on.
 
         Raises:
             StorageError: it cannot be written, e.g. because the disk is full.
         """
         evaluation = Evaluation(dict(widths), accuracy, self.batch, device)
-        self._append({"batch": self.batch, "device": device, "widths": evaluation.widths, "accuracy": accuracy})
+        self._append(
+            {
+                "batch": self.batch,
+                "device": device,
+                "widths": evaluation.widths,
+                "accuracy": accuracy,
+            }
+        )
         self.evaluations.append(evaluation)
 
     def finish_batch(self, device: str) -> None:
@@ -124,13 +144,18 @@ class AccuracyTable:
         """Evaluations that the current batch still lacks."""
         if self.begun is None:
             return 0
-        return self.begun[1] - sum(evaluation.batch == self.batch for evaluation in self.evaluations)
+        return self.begun[1] - sum(
+            evaluation.batch == self.batch for evaluation in self.evaluations
+        )
 
     def __enter__(self) -> AccuracyTable:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._file.close()
 
@@ -143,7 +168,8 @@ class AccuracyTable:
                 os.fsync(self._file.fileno())
         except OSError as error:
             raise StorageError(
-                f"an evaluation could not be written to {str(self.path)!r} ({error}): free some space and run again."
+                f"an evaluation could not be written to {str(self.path)!r} ({error}): free some "
+                f"space and run again."
             ) from error
 
     def _read(self, number: int, line: bytes, groups: dict[str, int]) -> None:
@@ -160,21 +186,31 @@ class AccuracyTable:
             else:
                 widths = {str(name): int(width) for name, width in record["widths"].items()}
                 self.evaluations.append(
-                    Evaluation(widths, float(record["accuracy"]), int(record["batch"]), str(record["device"]))
+                    Evaluation(
+                        widths,
+                        float(record["accuracy"]),
+                        int(record["batch"]),
+                        str(record["device"]),
+                    )
                 )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptFileError(
-                f"line {number} of {str(self.path)!r} is not an evaluation ({error!r}): remove the file to search anew."
+                f"line {number} of {str(self.path)!r} is not an evaluation ({error!r}): remove the "
+                f"file to search anew."
             ) from error
         if number == 1 and found != groups:
             raise JobDirectoryError(
-                f"{str(self.path)!r} belongs to a network with coupled groups {found}, not {groups}: "
+                f"{str(self.path)!r} belongs to a network with coupled groups {found}, not "
+                f"{groups}: "
                 "choose another output folder or remove the file."
             )
 
 
-def inherit_evaluations(parent: Path, child: Path, precisions: Collection[str] = (DEFAULT,)) -> None:
-    """Begins the table `child` with all evaluations of another search's, as a first batch that cost nothing.
+def inherit_evaluations(
+    parent: Path, child: Path, precisions: Collection[str] = (DEFAULT,)
+) -> None:
+    """Begins the table `child` with all evaluations of another search's, as a first batch that
+    cost nothing.
 
     Args:
         precisions: those of the new search; evaluations of others are left behind.
@@ -194,23 +230,36 @@ def inherit_evaluations(parent: Path, child: Path, precisions: Collection[str] =
             groups[COORDINATE] = max(BITS[precision] for precision in precisions)
         header.update(groups=groups, inherited=len(made))
     except OSError as error:
-        raise StorageError(f"the evaluations {str(parent)!r} cannot be read ({error}): check the folder.") from error
+        raise StorageError(
+            f"the evaluations {str(parent)!r} cannot be read ({error}): check the folder."
+        ) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptFileError(
             f"{str(parent)!r} holds no evaluations ({error!r}): its job cannot be extended."
         ) from error
-    lines = [header, {"begun": 0, "device": "", "num": len(made)}, *made, {"finished": 0, "device": ""}]
-    write_atomically(child, b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines))
+    lines = [
+        header,
+        {"begun": 0, "device": "", "num": len(made)},
+        *made,
+        {"finished": 0, "device": ""},
+    ]
+    write_atomically(
+        child, b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
+    )
 
 
 def _point(point: dict[str, int], precisions: Collection[str]) -> dict[str, int]:
-    """A point with the coordinate of precision where these are a choice, and without it where they are none."""
+    """A point with the coordinate of precision where these are a choice, and without it where they
+    are none.
+    """
     widths, precision = split_point(point)
     return join_point(widths, precision) if is_a_choice(precisions) else widths
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cuts off what follows the last line end of a file, if it exists: a line that was being written at a crash."""
+    """Cuts off what follows the last line end of a file, if it exists: a line that was being
+    written at a crash.
+    """
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -222,7 +271,8 @@ def drop_torn_line(path: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keeps every other process out of a folder; the system lets go of it even if this process is killed.
+    """Keeps every other process out of a folder; the system lets go of it even if this process is
+    killed.
 
     Raises:
         JobDirectoryError: another process is in there.
@@ -232,13 +282,16 @@ def exclusive(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("ab")
     except OSError as error:
-        raise StorageError(f"the folder {str(folder)!r} cannot be written ({error}): choose another.") from error
+        raise StorageError(
+            f"the folder {str(folder)!r} cannot be written ({error}): choose another."
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise JobDirectoryError(
-                f"another process is searching in {str(folder)!r}: wait for it or choose another output folder."
+                f"another process is searching in {str(folder)!r}: wait for it or choose another "
+                f"output folder."
             ) from error
         yield
 
@@ -259,7 +312,9 @@ def open_journal(path: Path) -> BaseStorage:
             path.replace(path.with_suffix(".corrupt"))
             return JournalStorage(_Journal(str(path), lock_obj=_Unlocked(str(path))))
     except OSError as error:
-        raise StorageError(f"the studies {str(path)!r} cannot be opened ({error}): check the folder.") from error
+        raise StorageError(
+            f"the studies {str(path)!r} cannot be opened ({error}): check the folder."
+        ) from error
 
 
 class _Journal(JournalFileBackend):
@@ -268,12 +323,15 @@ class _Journal(JournalFileBackend):
             super().append_logs(logs)
         except OSError as error:
             raise StorageError(
-                f"a trial could not be written to {self._file_path!r} ({error}): free some space and run again."
+                f"a trial could not be written to {self._file_path!r} ({error}): free some space "
+                f"and run again."
             ) from error
 
 
 class _Unlocked(JournalFileOpenLock):
-    """No lock: the folder is locked already, and a lock file of Optuna's would outlive a killed process."""
+    """No lock: the folder is locked already, and a lock file of Optuna's would outlive a killed
+    process.
+    """
 
     def acquire(self) -> bool:
         return True

@@ -1,9 +1,11 @@
-"""The width search of one device: an Optuna study over widths, with latency predicted and accuracy told.
+"""The width search of one device: an Optuna study over widths, with latency predicted and accuracy
+told.
 
-The study minimizes predicted latency in milliseconds and maximizes accuracy. Bounds are its constraints: widths that
-are predicted to break one are never handed out for evaluation, but the study records them, with by how much, so that
-any Optuna sampler learns from them. Where predictions follow measurements (see `refinement`), what counts is what is
-predicted now; on record is what was predicted when the accuracy became known.
+The study minimizes predicted latency in milliseconds and maximizes accuracy. Bounds are its
+constraints: widths that are predicted to break one are never handed out for evaluation, but the
+study records them, with by how much, so that any Optuna sampler learns from them. Where
+predictions follow measurements (see `refinement`), what counts is what is predicted now; on record
+is what was predicted when the accuracy became known.
 """
 
 from __future__ import annotations
@@ -30,21 +32,26 @@ from inn_automl.search.space import Key, Points, SearchSpace, Widths
 NUM_WARM = 12
 """Uniform widths that a study starts with, shared among the precisions."""
 REFERENCE_FACTOR = 1.25
-"""Hypervolume is measured from beyond the bound, so that accuracy gained right at the bound counts."""
+"""Hypervolume is measured from beyond the bound, so that accuracy gained right at the bound
+counts.
+"""
 _LADDER_STEPS = 200
 _REFUSED, _BEGUN = "refused", "begun"
 """What the storage knows of a trial that was never evaluated, and of the study's beginning."""
 _MAX_USELESS_ASKS = 50
 _ERROR_SHARE = 0.5
-"""Share of the predictor's error that a search counts on: near the front, which is measured, it errs less than
-elsewhere. With the whole error it proposes too much at the fastest widths (`python -m benchmarks search`)."""
+"""Share of the predictor's error that a search counts on: near the front, which is measured, it
+errs less than elsewhere. With the whole error it proposes too much at the fastest widths (`python
+-m benchmarks search`)."""
 _MEDIAN_OF_NORMAL = 0.6745
 """Median size of a standard normal variable."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What widths are predicted to cost on a device; latency in milliseconds at the percentile of its bound."""
+    """What widths are predicted to cost on a device; latency in milliseconds at the percentile of
+    its bound.
+    """
 
     latency_ms: float
     params: int
@@ -65,8 +72,10 @@ class DeviceSearch:
         space: the widths to search.
         bounds: what a model must keep here.
         predict: costs of each of the given widths.
-        latency_margin: share by which predicted latency must stay below its bound, because the predictor errs.
-        refinement: measures while the search goes on, and then states the margin; None: predictions stay as they are.
+        latency_margin: share by which predicted latency must stay below its bound, because the
+            predictor errs.
+        refinement: measures while the search goes on, and then states the margin; None:
+            predictions stay as they are.
     """
 
     name: str
@@ -82,7 +91,8 @@ class DeviceSearch:
         return self.latency_margin if self.refinement is None else self.refinement.margin
 
     def excess(self, prediction: Prediction) -> dict[str, float]:
-        """By what share a prediction, with the margin on its latency, exceeds each bound: see `bounds.excess`.
+        """By what share a prediction, with the margin on its latency, exceeds each bound: see
+        `bounds.excess`.
 
         A precision that the device does not offer exceeds a bound of its own.
         """
@@ -101,7 +111,9 @@ class DeviceSearch:
         return all(share <= 0 for share in self.excess(prediction).values())
 
     def assess(self, points: Points) -> tuple[Floats, NDArray[np.bool_]]:
-        """Predicted latency in milliseconds (n,) of points (n, d), and whether they keep every bound (n,)."""
+        """Predicted latency in milliseconds (n,) of points (n, d), and whether they keep every
+        bound (n,).
+        """
         predictions = self.predict([self.space.from_key(point) for point in points.tolist()])
         return (
             np.array([prediction.latency_ms for prediction in predictions], dtype=np.float64),
@@ -113,21 +125,24 @@ class DeviceSearch:
 class WidthStudy:
     """Hands out new feasible widths for one device and learns their accuracy.
 
-    What it hands out follows from the seed and from what it was told, so a study that is opened again after a crash
-    goes on as it would have. Widths that were handed out before the crash, and never told, are handed out first.
+    What it hands out follows from the seed and from what it was told, so a study that is opened
+    again after a crash goes on as it would have. Widths that were handed out before the crash, and
+    never told, are handed out first.
 
     Args:
         device: what is searched.
-        storage: where Optuna keeps the study, under the device's name; an existing one is continued.
+        storage: where Optuna keeps the study, under the device's name; an existing one is
+            continued.
         seed: of all random choices.
         reference_accuracy: accuracy that is worth nothing, e.g. that of guessing.
-        make_sampler: another Optuna sampler, made from a seed for every batch; by default `FrontSampler`. It also
-            stands in where the other finds nothing new that is feasible.
+        make_sampler: another Optuna sampler, made from a seed for every batch; by default
+            `FrontSampler`. It also stands in where the other finds nothing new that is feasible.
         metric: what accuracies are in; the word stands for any task's quality.
 
     Attributes:
-        evaluated: accuracy of all that this object was told, feasible or not, in that order. After a restart it must be
-            told everything again; what the storage has on record is not recorded twice.
+        evaluated: accuracy of all that this object was told, feasible or not, in that order. After
+            a restart it must be told everything again; what the storage has on record is not
+            recorded twice.
         reference: latency in milliseconds and accuracy that hypervolume is measured from; fixed.
         exhausted: whether the last `ask` found that nothing new keeps the bounds.
     """
@@ -173,11 +188,16 @@ class WidthStudy:
     def ask(self, num: int) -> list[dict[str, int]]:
         """At most `num` widths to evaluate: feasible, and never told before.
 
-        Fewer come back while nothing but the warm start is known, or, with `exhausted` set, when no more were found.
+        Fewer come back while nothing but the warm start is known, or, with `exhausted` set, when
+        no more were found.
         """
         batch = list(self._running)[:num]
         for key in self._warm:
-            if len(batch) < num and key not in self._recorded | self._refused and key not in self._running:
+            if (
+                len(batch) < num
+                and key not in self._recorded | self._refused
+                and key not in self._running
+            ):
                 self._study.sampler = self._unused_sampler
                 self._study.enqueue_trial(self._space.from_key(key))
                 if self._open(self._study.ask(self._distributions)) is not None:
@@ -194,7 +214,9 @@ class WidthStudy:
         return [self._space.from_key(key) for key in batch]
 
     def tell(self, widths: Widths, accuracy: float) -> None:
-        """Records the accuracy of any widths of the network, asked for here or evaluated for another device."""
+        """Records the accuracy of any widths of the network, asked for here or evaluated for
+        another device.
+        """
         key = self._space.key(widths)
         if key in self._running or key not in self._recorded:
             prediction = self.predict(key)
@@ -233,7 +255,8 @@ class WidthStudy:
 
     def _samplers(self) -> list[tuple[BaseSampler, int]]:
         """The samplers to try in turn, and how many useless proposals to bear with."""
-        # A sampler lives for one batch and its randomness follows from what is known, so that none is lost in a crash.
+        # A sampler lives for one batch and its randomness follows from what is known, so that none
+        # is lost in a crash.
         entropy = (self.seed, len(self.evaluated))
         own: list[tuple[BaseSampler, int]] = [
             (
@@ -255,8 +278,11 @@ class WidthStudy:
         return [(self.make_sampler(seed), _MAX_USELESS_ASKS), *own]
 
     def _open(self, trial: Trial) -> Key | None:
-        """The widths of a new trial, if they are to be evaluated; otherwise finishes it with what is known."""
-        # Optuna may choose widths beside the device's granularity: what counts are the nearest ones on it.
+        """The widths of a new trial, if they are to be evaluated; otherwise finishes it with what
+        is known.
+        """
+        # Optuna may choose widths beside the device's granularity: what counts are the nearest
+        # ones on it.
         key = self._space.nearest_key([trial.params[name] for name in self._space.names])
         if trial.params != self._space.from_key(key):
             trial.set_user_attr("widths", self._space.from_key(key))
@@ -270,17 +296,25 @@ class WidthStudy:
         if key in self.evaluated or any(share > 0 for share in over.values()):
             if key not in self.evaluated:
                 trial.set_user_attr(_REFUSED, True)
-            self._study.tell(trial, [prediction.latency_ms, self.evaluated.get(key, self.reference_accuracy)])
+            self._study.tell(
+                trial, [prediction.latency_ms, self.evaluated.get(key, self.reference_accuracy)]
+            )
             self._refused.add(key)
             return None
         self._running[key] = trial.number
         return key
 
     def _adopt(self, trial: FrozenTrial) -> None:
-        """Takes over a trial that an earlier process left running; gives it up if it was not handed out yet."""
+        """Takes over a trial that an earlier process left running; gives it up if it was not
+        handed out yet.
+        """
         complete = len(trial.params) == len(self._space.names)
         key = self._key(trial) if complete else ()
-        handed_out = complete and self._space.contains(self._space.from_key(key)) and key not in self._recorded
+        handed_out = (
+            complete
+            and self._space.contains(self._space.from_key(key))
+            and key not in self._recorded
+        )
         if handed_out and key not in self._running and self.device.feasible(self.predict(key)):
             self._running[key] = trial.number
         else:
@@ -290,19 +324,25 @@ class WidthStudy:
         return self._space.key(trial.user_attrs.get("widths", trial.params))
 
     def _begun(self) -> tuple[list[Key], float]:
-        """The warm start that this study began with: later measurements do not change what a search started from."""
+        """The warm start that this study began with: later measurements do not change what a
+        search started from.
+        """
         known = self._study.user_attrs.get(_BEGUN)
         if known is None:
             warm, slowest_ms = self._warm_start()
-            self._study.set_user_attr(_BEGUN, {"warm": [list(key) for key in warm], "slowest_ms": slowest_ms})
+            self._study.set_user_attr(
+                _BEGUN, {"warm": [list(key) for key in warm], "slowest_ms": slowest_ms}
+            )
             return warm, slowest_ms
         return [tuple(key) for key in known["warm"]], float(known["slowest_ms"])
 
     def _warm_start(self) -> tuple[list[Key], float]:
-        """Uniform widths to start with, and the latency of the slowest uniform ones in milliseconds.
+        """Uniform widths to start with, and the latency of the slowest uniform ones in
+        milliseconds.
 
-        Of each precision the fastest, the slowest and the middle feasible ones come first, then others evenly spaced in
-        latency, then the full network where it is infeasible: it is recorded, not evaluated. Precisions take turns.
+        Of each precision the fastest, the slowest and the middle feasible ones come first, then
+        others evenly spaced in latency, then the full network where it is infeasible: it is
+        recorded, not evaluated. Precisions take turns.
         """
         num = -(-NUM_WARM // len(self._space.precisions))
         warm: list[list[Key]] = []
@@ -315,7 +355,10 @@ class WidthStudy:
             chosen: list[Key] = []
             if order:
                 span = np.linspace(latency[order[0]], latency[order[-1]], num)
-                nearest = [ladder[order[int(np.argmin(np.abs(latency[order] - target)))]] for target in span]
+                nearest = [
+                    ladder[order[int(np.argmin(np.abs(latency[order] - target)))]]
+                    for target in span
+                ]
                 chosen = [nearest[0], nearest[-1], nearest[num // 2], *nearest]
             warm.append([*dict.fromkeys([*chosen, ladder[-1]])])
         turns = itertools.chain.from_iterable(itertools.zip_longest(*warm))

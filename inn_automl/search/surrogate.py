@@ -1,8 +1,10 @@
-"""What accuracy widths would have, learned from the ones evaluated so far: a Gaussian process on log widths.
+"""What accuracy widths would have, learned from the ones evaluated so far: a Gaussian process on
+log widths.
 
-The error rate of a network falls roughly like a power of its widths, layer by layer, so the process models -log(error),
-or what is like it for another metric than accuracy (`Metric.strength`), over log(width): a constant plus a smooth,
-isotropic function (squared exponential) plus noise. Its hyperparameters are the mode of their posterior (Rasmussen and
+The error rate of a network falls roughly like a power of its widths, layer by layer, so the
+process models -log(error), or what is like it for another metric than accuracy
+(`Metric.strength`), over log(width): a constant plus a smooth, isotropic function (squared
+exponential) plus noise. Its hyperparameters are the mode of their posterior (Rasmussen and
 Williams, "Gaussian Processes for Machine Learning", 2006, section 5.4).
 """
 
@@ -44,7 +46,9 @@ class AccuracySurrogate:
         self._factorize()
 
     def predict(self, widths: Points) -> tuple[Floats, Floats]:
-        """Mean and standard deviation, (n,) each, of the strength of widths (n, d), without evaluation noise."""
+        """Mean and standard deviation, (n,) each, of the strength of widths (n, d), without
+        evaluation noise.
+        """
         x = self._features(widths)
         cross = self._kernel(x, self._x)
         explained = solve_triangular(self._cholesky, cross.T, lower=True, check_finite=False)
@@ -67,13 +71,15 @@ class AccuracySurrogate:
         parameters = self._log_parameters if log_parameters is None else log_parameters
         deviation, constant, length, _ = np.exp(parameters)
         squared = np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1) - 2.0 * a @ b.T
-        covariance: Floats = constant**2 + deviation**2 * np.exp(-0.5 * np.maximum(squared, 0.0) / length**2)
+        covariance: Floats = constant**2 + deviation**2 * np.exp(
+            -0.5 * np.maximum(squared, 0.0) / length**2
+        )
         return covariance
 
     def _most_probable_parameters(self) -> Floats:
         num, dimensions = self._x.shape
-        # Deviation and constant in units of the observations' spread; length scale, which grows with the root of the
-        # dimensions because distances do; noise.
+        # Deviation and constant in units of the observations' spread; length scale, which grows
+        # with the root of the dimensions because distances do; noise.
         expected = np.log([1.0, 0.5, 2.0 * dimensions**0.5, 0.3])
         spread = np.array([1.0, 1.0, 0.7, 1.0])
 
@@ -89,7 +95,13 @@ class AccuracySurrogate:
             return float(likelihood + 0.5 * np.sum(((log_parameters - expected) / spread) ** 2))
 
         bounds = [(value - 4.0, value + 3.0) for value in expected]
-        fit = minimize(negative_log_posterior, expected, method="L-BFGS-B", bounds=bounds, options={"maxiter": 15})
+        fit = minimize(
+            negative_log_posterior,
+            expected,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": 15},
+        )
         return np.asarray(fit.x, dtype=np.float64)
 
     def _factorize(self) -> None:

@@ -1,4 +1,6 @@
-"""Front points of one job in one process, switched while they serve: `ElasticModel`. Needs NumPy and ONNX Runtime."""
+"""Front points of one job in one process, switched while they serve: `ElasticModel`. Needs NumPy
+and ONNX Runtime.
+"""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from inn_automl.core.result import LatencySummary
 from inn_automl.export.elastic import ElasticPoint
 
 STEP_UP_SHARE = 0.9
-"""While adapting, a slower point takes over only if it keeps this share of the target: a slow-down that wavers around a
-point's limit would otherwise switch back and forth."""
+"""While adapting, a slower point takes over only if it keeps this share of the target: a slow-down
+that wavers around a point's limit would otherwise switch back and forth."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Choice:
     expected_ms: float
     """Upper bound of the point's latency at the percentile: the evidence's, times `slowdown`."""
     slowdown: float
-    """Observed latencies as a share of the evidence's; 1 where they were not asked for, or are too few."""
+    """Observed latencies as a share of the evidence's; 1 where they were not asked for, or are too
+    few.
+    """
 
     def __str__(self) -> str:
         expected = f"{self.point.id} stays below {self.expected_ms:.3g} ms at the {self.percentile:g}th percentile"
@@ -41,7 +43,12 @@ def latency_at(summary: LatencySummary, percentile: float) -> float:
     Raises:
         InputError: that one was not measured.
     """
-    known = {50.0: summary.p50, 95.0: summary.p95, 99.0: summary.p99, summary.percentile: summary.at_percentile}
+    known = {
+        50.0: summary.p50,
+        95.0: summary.p95,
+        99.0: summary.p99,
+        summary.percentile: summary.at_percentile,
+    }
     if percentile not in known:
         names = ", ".join(f"{one:g}" for one in sorted(known))
         raise InputError(f"percentile {percentile!r} was not measured: give one of {names}.")
@@ -51,7 +58,8 @@ def latency_at(summary: LatencySummary, percentile: float) -> float:
 def upper_bound_ms(summary: LatencySummary, percentile: float) -> float:
     """Upper end of the confidence interval of the latency at a percentile.
 
-    The evidence has the interval at one percentile; at the others it is taken to be as wide in proportion.
+    The evidence has the interval at one percentile; at the others it is taken to be as wide in
+    proportion.
     """
     width = max(1.0, summary.ci[1] / summary.at_percentile)
     return latency_at(summary, percentile) * width
@@ -66,12 +74,13 @@ def choose(
     slowdown: float = 1.0,
     current: str | None = None,
 ) -> Choice:
-    """The best point (the faster one of equals) whose upper bound keeps the target; the fastest, if none does.
+    """The best point (the faster one of equals) whose upper bound keeps the target; the fastest,
+    if none does.
 
     Args:
         slowdown: factor on the evidence.
-        current: id of the point that serves, which slower ones take over from only with some room to spare; None: no
-            point is favored.
+        current: id of the point that serves, which slower ones take over from only with some room
+            to spare; None: no point is favored.
     """
     bounds = {p.id: slowdown * upper_bound_ms(p.latency[device], percentile) for p in points}
     now = bounds.get(current or "", float("inf"))

@@ -1,7 +1,8 @@
 """A model that resizes itself while it serves.
 
-One continuous network is every width at once (K. Solodskikh et al., "Integral Neural Networks", CVPR 2023), so that
-one device whose conditions change can be served by whichever width its moment allows.
+One continuous network is every width at once (K. Solodskikh et al., "Integral Neural Networks",
+CVPR 2023), so that one device whose conditions change can be served by whichever width its moment
+allows.
 """
 
 from __future__ import annotations
@@ -40,15 +41,18 @@ class _Target:
 class ElasticModel:
     """The front points of a job on one device, one of which serves.
 
-    Any number of threads may call `run`, and others change the point meanwhile: a run ends on the point that it began
-    with, and never waits for a switch. Until a target or a point is set, the fastest point serves.
+    Any number of threads may call `run`, and others change the point meanwhile: a run ends on the
+    point that it began with, and never waits for a switch. Until a target or a point is set, the
+    fastest point serves.
 
     Args:
         path: elastic.zip of a job.
         device: whose measured latencies decide; may be left out where the job had one device.
-        threads: within an operator; by default those that the device's latencies were measured with.
-        max_bytes: of memory, about, for points that are ready to serve. The fastest ones that fit are ready from the
-            start, and a switch to them takes microseconds; a switch to another takes what loading it takes.
+        threads: within an operator; by default those that the device's latencies were measured
+            with.
+        max_bytes: of memory, about, for points that are ready to serve. The fastest ones that fit
+            are ready from the start, and a switch to them takes microseconds; a switch to another
+            takes what loading it takes.
 
     Attributes:
         config: all that the file says of its points.
@@ -58,17 +62,25 @@ class ElasticModel:
     Raises:
         InputError: no such device, or several and none was named; or no number of threads.
         StorageError: the file cannot be read.
-        CorruptFileError: it is no elastic model, was changed since it was written, or cannot be run here.
+        CorruptFileError: it is no elastic model, was changed since it was written, or cannot be
+            run here.
     """
 
     def __init__(
-        self, path: str | Path, *, device: str | None = None, threads: int | None = None, max_bytes: int = MAX_BYTES
+        self,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         file = read_elastic(path)
         self.config: ElasticConfig = file.config
         self.device = _device(self.config, device)
         evidence = self.config.devices[self.device]
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        if threads is not None and (
+            isinstance(threads, bool) or not isinstance(threads, int) or threads < 1
+        ):
             raise InputError(f"threads = {threads!r} is no number of threads: give 1 or more.")
         measured = [point for point in self.config.points if self.device in point.latency]
         self.points: tuple[ElasticPoint, ...] = tuple(
@@ -83,7 +95,8 @@ class ElasticModel:
         self._sessions = Sessions(file, threads or evidence.threads, evidence.batch_size, max_bytes)
         self._sessions.prepare(self.points)
         self._serving = self._sessions.get(self.points[0])
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="elastic-model")  # starts with its first task
+        # starts with its first task
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="elastic-model")
         self._checking: Future[None] | None = None
 
     @property
@@ -98,7 +111,9 @@ class ElasticModel:
 
     @property
     def observed(self) -> dict[str, Observed]:
-        """Latencies of each point's latest runs, by its id; only runs of as many samples as were measured count."""
+        """Latencies of each point's latest runs, by its id; only runs of as many samples as were
+        measured count.
+        """
         return self._observations.percentiles()
 
     def run(self, x: np.ndarray) -> np.ndarray:
@@ -137,15 +152,19 @@ class ElasticModel:
             self._serving = self._sessions.get(self._by_id[point])
             return self._serving.point
 
-    def set_latency(self, ms: float, percentile: float | None = None, *, adapt: bool = False) -> Choice:
-        """Lets the most accurate point serve whose latency keeps a target; the fastest, if none does.
+    def set_latency(
+        self, ms: float, percentile: float | None = None, *, adapt: bool = False
+    ) -> Choice:
+        """Lets the most accurate point serve whose latency keeps a target; the fastest, if none
+        does.
 
         Args:
             ms: most milliseconds for one run of as many samples as were measured.
-            percentile: of the runs, that share may take no longer: 50, 95, 99 or that of the device's budget, which is
-                the default.
-            adapt: whether the evidence is scaled by how the latest runs here compare with it, now and every
-                CHECK_EVERY runs from then on, so that the target holds while conditions change.
+            percentile: of the runs, that share may take no longer: 50, 95, 99 or that of the
+                device's budget, which is the default.
+            adapt: whether the evidence is scaled by how the latest runs here compare with it, now
+                and every CHECK_EVERY runs from then on, so that the target holds while conditions
+                change.
 
         Returns:
             The point, whether it keeps the target, and what it is expected to take.
@@ -153,8 +172,16 @@ class ElasticModel:
         Raises:
             InputError: no positive number of milliseconds, or a percentile that was not measured.
         """
-        if isinstance(ms, bool) or not isinstance(ms, int | float) or not math.isfinite(ms) or ms <= 0:
-            raise InputError(f"a latency target of {ms!r} ms cannot be kept: give a positive number of milliseconds.")
+        if (
+            isinstance(ms, bool)
+            or not isinstance(ms, int | float)
+            or not math.isfinite(ms)
+            or ms <= 0
+        ):
+            raise InputError(
+                f"a latency target of {ms!r} ms cannot be kept: give a positive number of "
+                f"milliseconds."
+            )
         summary = self.points[0].latency[self.device]
         percentile = summary.percentile if percentile is None else float(percentile)
         latency_at(summary, percentile)  # refuses one that was not measured
@@ -163,7 +190,8 @@ class ElasticModel:
             return self._follow(self._target)
 
     def slowdown(self, percentile: float | None = None) -> float:
-        """By which factor the latest runs were slower at a percentile than the evidence; 1 if there were too few.
+        """By which factor the latest runs were slower at a percentile than the evidence; 1 if
+        there were too few.
 
         Raises:
             InputError: a percentile that was not measured.
@@ -178,7 +206,14 @@ class ElasticModel:
     def _follow(self, target: _Target, current: str | None = None) -> Choice:
         """Switches to what a target asks for; the lock is held."""
         slowdown = self.slowdown(target.percentile) if target.adapt else 1.0
-        choice = choose(self.points, self.device, target.ms, target.percentile, slowdown=slowdown, current=current)
+        choice = choose(
+            self.points,
+            self.device,
+            target.ms,
+            target.percentile,
+            slowdown=slowdown,
+            current=current,
+        )
         self._serving = self._sessions.get(choice.point)
         self._choice = choice
         return choice
@@ -186,7 +221,11 @@ class ElasticModel:
     def _check_later(self) -> None:
         """Follows an adapting target in the background, so that no run waits for it."""
         target = self._target
-        if target is not None and target.adapt and (self._checking is None or self._checking.done()):
+        if (
+            target is not None
+            and target.adapt
+            and (self._checking is None or self._checking.done())
+        ):
             self._checking = self._background.submit(self._check)
 
     def _check(self) -> None:
@@ -197,19 +236,25 @@ class ElasticModel:
             try:
                 self._follow(target, self._serving.point.id)
             except Exception:
-                logger.exception("%s stays the point that serves, because no other could be loaded", self.point.id)
+                logger.exception(
+                    "%s stays the point that serves, because no other could be loaded",
+                    self.point.id,
+                )
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
         """The samples as the sessions take them."""
         try:
             batch = np.ascontiguousarray(x, dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise InputError(f"the input is not an array of numbers ({error}): give raw float32 values.") from None
+            raise InputError(
+                f"the input is not an array of numbers ({error}): give raw float32 values."
+            ) from None
         shape = self.config.input.shape
         if batch.shape[1:] != shape or not len(batch):
             wanted = ", ".join(map(str, shape))
             raise InputError(
-                f"the input has the shape {batch.shape}: give (N, {wanted}), N samples of which at least one."
+                f"the input has the shape {batch.shape}: give (N, {wanted}), N samples of which at "
+                f"least one."
             )
         return batch
 
@@ -218,7 +263,10 @@ def _device(config: ElasticConfig, name: str | None) -> str:
     if name is None:
         if len(config.devices) != 1:
             names = ", ".join(sorted(config.devices)) or "none"
-            raise InputError(f"the model was measured on several devices or on none: give one as device ({names}).")
+            raise InputError(
+                f"the model was measured on several devices or on none: give one as device "
+                f"({names})."
+            )
         return next(iter(config.devices))
     if name not in config.devices:
         raise UnknownNameError("device", name, config.devices)

@@ -34,7 +34,9 @@ class Observations:
 
     def __init__(self, points: Iterable[str]) -> None:
         self._lock = threading.Lock()  # held for microseconds
-        self._by_point: dict[str, deque[float]] = {point: deque(maxlen=NUM_KEPT) for point in points}
+        self._by_point: dict[str, deque[float]] = {
+            point: deque(maxlen=NUM_KEPT) for point in points
+        }
         self._recent: deque[tuple[str, float]] = deque(maxlen=NUM_RECENT)
         self._num_runs = 0
 
@@ -51,16 +53,18 @@ class Observations:
         with self._lock:
             samples = {point: list(found) for point, found in self._by_point.items() if found}
         return {
-            point: Observed(len(found), *(float(value) for value in np.percentile(found, (50, 95, 99))))
+            point: Observed(
+                len(found), *(float(value) for value in np.percentile(found, (50, 95, 99)))
+            )
             for point, found in samples.items()
         }
 
     def slowdown(self, percentile: float, evidence_ms: Callable[[str], float]) -> float:
         """By which factor recent runs were slower than the evidence; 1 if there were too few.
 
-        Each run counts as a share of what its own point took at the percentile when it was measured; where nothing
-        changed since, the percentile of these shares is 1. It is one factor for all points, so that those that have
-        not run yet are judged, too.
+        Each run counts as a share of what its own point took at the percentile when it was
+        measured; where nothing changed since, the percentile of these shares is 1. It is one
+        factor for all points, so that those that have not run yet are judged, too.
 
         Args:
             evidence_ms: measured latency of a point at the percentile.
@@ -69,4 +73,8 @@ class Observations:
             recent = list(self._recent)
         if len(recent) < FEWEST:
             return 1.0
-        return float(np.percentile([latency_ms / evidence_ms(point) for point, latency_ms in recent], percentile))
+        return float(
+            np.percentile(
+                [latency_ms / evidence_ms(point) for point, latency_ms in recent], percentile
+            )
+        )

@@ -1,8 +1,9 @@
 """ONNX Runtime sessions of an elastic model's points.
 
-A session holds a copy of its weights in the layout that the processor wants, which no two sessions can share. Making
-one takes 3 ms of a free core for a small ResNet, and a hundred where several programs want it. So sessions are made
-ahead as far as a bound on memory allows, and beyond that when they are needed; those that served last are kept.
+A session holds a copy of its weights in the layout that the processor wants, which no two sessions
+can share. Making one takes 3 ms of a free core for a small ResNet, and a hundred where several
+programs want it. So sessions are made ahead as far as a bound on memory allows, and beyond that
+when they are needed; those that served last are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ MAX_BYTES = 64 * 2**20
 """Memory for sessions, unless the application says otherwise."""
 
 _OVERHEAD_BYTES, _BYTES_PER_BYTE = 2**20, 1.5
-"""What a session took for itself, and for each byte of its weights: residual networks of 50 kB to 45 MB."""
+"""What a session took for itself, and for each byte of its weights: residual networks of 50 kB to
+45 MB.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,19 @@ class Serving:
 
 
 class Sessions:
-    """Makes sessions and keeps those of the points that were asked for last. For one thread at a time.
+    """Makes sessions and keeps those of the points that were asked for last. For one thread at a
+    time.
 
     Args:
         threads: within an operator.
         batch_size: of the run that warms a new session up.
-        max_bytes: of memory, about, for the sessions that are kept; the latest one is kept in any case.
+        max_bytes: of memory, about, for the sessions that are kept; the latest one is kept in any
+            case.
     """
 
-    def __init__(self, file: ElasticFile, threads: int, batch_size: int, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, file: ElasticFile, threads: int, batch_size: int, max_bytes: int = MAX_BYTES
+    ) -> None:
         self._file, self._threads, self._max_bytes = file, threads, max_bytes
         self._zeros = np.zeros((batch_size, *file.config.input.shape), np.float32)
         self._kept: OrderedDict[str, Serving] = OrderedDict()
@@ -65,7 +72,10 @@ class Sessions:
         if point.id not in self._kept:
             self._kept[point.id] = self._make(point)
         self._kept.move_to_end(point.id)
-        while len(self._kept) > 1 and _num_bytes(*(one.point for one in self._kept.values())) > self._max_bytes:
+        while (
+            len(self._kept) > 1
+            and _num_bytes(*(one.point for one in self._kept.values())) > self._max_bytes
+        ):
             self._kept.popitem(last=False)  # runs that are under way hold on to it
         return self._kept[point.id]
 
@@ -95,11 +105,13 @@ class Sessions:
                 self._file.graphs[point.id], options, providers=["CPUExecutionProvider"]
             )
             made = Serving(point, self._file.config.input.name, session, values)
-            made.run(self._zeros)  # the first run allocates memory: no request should wait for that
+            # the first run allocates memory: no request should wait for that
+            made.run(self._zeros)
         except Exception as error:  # ONNX Runtime's errors share no public base class
             reason = " ".join(str(error).split())
             raise CorruptFileError(
-                f"point {point.id} of {str(self._file.path)!r} cannot be run in ONNX Runtime {onnxruntime.__version__} "
+                f"point {point.id} of {str(self._file.path)!r} cannot be run in ONNX Runtime "
+                f"{onnxruntime.__version__} "
                 f"({reason:.300}): install the version that it was made with, "
                 f"{self._file.config.versions.get('onnxruntime', 'a newer one')}."
             ) from error

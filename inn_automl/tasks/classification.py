@@ -27,7 +27,9 @@ class Classification(Objective):
     def __init__(self, dataset: Dataset | None = None) -> None:
         """Nothing about it depends on the dataset."""
 
-    def augment(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def augment(
+        self, x: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         return augment(x, generator), targets
 
     def loss(self, output: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

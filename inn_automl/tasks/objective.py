@@ -35,8 +35,8 @@ class Score:
 class Objective(abc.ABC):
     """How a network is trained for a task, and what its quality is.
 
-    A network gives standardized outputs; `raw` brings them to the dataset's own units. Tensors of targets are (N,)
-    class indices, (N, K) numbers or (N, C, H, W) images.
+    A network gives standardized outputs; `raw` brings them to the dataset's own units. Tensors of
+    targets are (N,) class indices, (N, K) numbers or (N, C, H, W) images.
     """
 
     metric: Metric
@@ -49,8 +49,12 @@ class Objective(abc.ABC):
         """Outputs of a network in the dataset's own units."""
         return output
 
-    def augment(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random variant of each sample, with its target made to fit; as they are, where no variant is safe."""
+    def augment(
+        self, x: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """A random variant of each sample, with its target made to fit; as they are, where no
+        variant is safe.
+        """
         return x, targets
 
     @abc.abstractmethod
@@ -61,7 +65,9 @@ class Objective(abc.ABC):
     def soft_targets(
         self, output: Tensor, targets: Tensor, *, label_share: float, label_smoothing: float = 0.0
     ) -> Tensor:
-        """What reduced widths learn from: outputs of the full width, mixed with a share of the targets."""
+        """What reduced widths learn from: outputs of the full width, mixed with a share of the
+        targets.
+        """
 
     @abc.abstractmethod
     def soft_loss(self, output: Tensor, soft_targets: Tensor) -> Tensor:
@@ -82,9 +88,13 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def worst(self, dataset: Dataset) -> float:
-        """The quality, on the validation split, of what needs no training at all: worth nothing to a search."""
+        """The quality, on the validation split, of what needs no training at all: worth nothing to
+        a search.
+        """
 
 
 def channels(values: NDArray[np.float32], like: Tensor) -> Tensor:
     """(C,) values so that they go along the second dimension of a tensor."""
-    return torch.as_tensor(values, dtype=torch.float32, device=like.device).reshape(1, -1, *[1] * (like.ndim - 2))
+    return torch.as_tensor(values, dtype=torch.float32, device=like.device).reshape(
+        1, -1, *[1] * (like.ndim - 2)
+    )

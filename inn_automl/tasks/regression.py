@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 
 class Regression(Objective):
-    """Outputs and targets are numbers (N, K), standardized by the mean and deviation of the training split.
+    """Outputs and targets are numbers (N, K), standardized by the mean and deviation of the
+    training split.
 
-    Samples are not varied: whether a shifted image still has its target, nobody but the user knows.
+    Samples are not varied: whether a shifted image still has its target, nobody but the user
+    knows.
     """
 
     metric = R2
@@ -54,8 +56,8 @@ class Regression(Objective):
     def score(self, scores: NDArray[np.float64]) -> Score:
         """R² as the mean over the targets, with the interval of a ratio of means (delta method).
 
-        R² of one target is 1 - (mean squared error) / (variance of the target on the same samples). To first order a
-        sample changes the ratio r = e / v by (e_i - r v_i) / v.
+        R² of one target is 1 - (mean squared error) / (variance of the target on the same
+        samples). To first order a sample changes the ratio r = e / v by (e_i - r v_i) / v.
         """
         errors, targets = np.hsplit(scores, 2)
         squares = np.square(targets - targets.mean(axis=0))
@@ -65,7 +67,9 @@ class Regression(Objective):
         quality = 1 - float(ratio.mean())
         reach = NORMAL_95 * float(influence.std(ddof=1)) / len(scores) ** 0.5
         rmse = np.sqrt(errors.mean(axis=0)) * self._std
-        return Score(quality, (quality - reach, min(1.0, quality + reach)), len(scores), tuple(rmse.tolist()))
+        return Score(
+            quality, (quality - reach, min(1.0, quality + reach)), len(scores), tuple(rmse.tolist())
+        )
 
     def worst(self, dataset: Dataset) -> float:
         """That of predicting the mean."""

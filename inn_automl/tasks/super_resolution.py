@@ -1,7 +1,7 @@
 """Super-resolution: absolute error, and the peak signal-to-noise ratio (PSNR) of each image.
 
-L1 rather than squared error trains networks to a higher PSNR (Lim et al., "Enhanced Deep Residual Networks for Single
-Image Super-Resolution", CVPR Workshops 2017, section 3.3).
+L1 rather than squared error trains networks to a higher PSNR (Lim et al., "Enhanced Deep Residual
+Networks for Single Image Super-Resolution", CVPR Workshops 2017, section 3.3).
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
     from inn_automl.data import Dataset
 
 LEAST_ERROR = 1e-10
-"""Mean squared error, as a share of the squared peak, that every image is taken to have at least: 100 dB."""
+"""Mean squared error, as a share of the squared peak, that every image is taken to have at least:
+100 dB.
+"""
 _BATCH = 64
 
 
 class SuperResolution(Objective):
-    """Outputs and targets are images (N, C, s H, s W), standardized by the channels' statistics of the inputs.
+    """Outputs and targets are images (N, C, s H, s W), standardized by the channels' statistics of
+    the inputs.
 
-    PSNR is 10 log10(peak² / MSE) in dB, where MSE is the mean over all pixels and channels of an image, no border left
-    out, and peak is 255 for bytes and the range of the training targets for other numbers. Outputs for bytes are
-    clipped to 0..255 and not rounded. The quality of many images is the mean of theirs.
+    PSNR is 10 log10(peak² / MSE) in dB, where MSE is the mean over all pixels and channels of an
+    image, no border left out, and peak is 255 for bytes and the range of the training targets for
+    other numbers. Outputs for bytes are clipped to 0..255 and not rounded. The quality of many
+    images is the mean of theirs.
     """
 
     metric = PSNR
@@ -47,8 +51,12 @@ class SuperResolution(Objective):
     def raw(self, output: Tensor) -> Tensor:
         return output * channels(self._std, output) + channels(self._mean, output)
 
-    def augment(self, x: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One of the flips and rotations by right angles for the whole batch, the same for both images of a pair."""
+    def augment(
+        self, x: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """One of the flips and rotations by right angles for the whole batch, the same for both
+        images of a pair.
+        """
         flips_rows, flips_columns, turns = torch.randint(2, (3,), generator=generator).tolist()
         axes = [2] * flips_rows + [3] * flips_columns
         is_turned = bool(turns) and x.shape[2] == x.shape[3]
@@ -79,7 +87,9 @@ class SuperResolution(Objective):
     def score(self, scores: NDArray[np.float64]) -> Score:
         """The mean, with the interval of a mean."""
         quality = float(scores.mean())
-        reach = NORMAL_95 * float(scores.std(ddof=1)) / len(scores) ** 0.5 if len(scores) > 1 else 0.0
+        reach = (
+            NORMAL_95 * float(scores.std(ddof=1)) / len(scores) ** 0.5 if len(scores) > 1 else 0.0
+        )
         return Score(quality, (quality - reach, quality + reach), len(scores))
 
     def worst(self, dataset: Dataset) -> float:
@@ -88,6 +98,13 @@ class SuperResolution(Objective):
         found = []
         for start in range(0, len(dataset.validation), _BATCH):
             rows = dataset.validation[start : start + _BATCH]
-            small, large = torch.as_tensor(dataset.x[rows]).float(), torch.as_tensor(dataset.y[rows])
-            found.append(self.scores(F.interpolate(small, scale_factor=dataset.scale, mode="bicubic"), large).numpy())
+            small, large = (
+                torch.as_tensor(dataset.x[rows]).float(),
+                torch.as_tensor(dataset.y[rows]),
+            )
+            found.append(
+                self.scores(
+                    F.interpolate(small, scale_factor=dataset.scale, mode="bicubic"), large
+                ).numpy()
+            )
         return self.score(np.concatenate(found)).quality

@@ -1,4 +1,6 @@
-"""Training state on disk: one safetensors file whose header carries the rest as JSON. Nothing is pickled."""
+"""Training state on disk: one safetensors file whose header carries the rest as JSON. Nothing is
+pickled.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ _HEADER_KEY = "state"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Writes tensors and JSON-ready state to one file, which another process sees whole or not at all.
+    """Writes tensors and JSON-ready state to one file, which another process sees whole or not at
+    all.
 
     Raises:
         StorageError: the file cannot be written.
@@ -34,7 +37,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise StorageError(
-            f"the checkpoint {str(path)!r} cannot be written ({error}): make room or give another path."
+            f"the checkpoint {str(path)!r} cannot be written ({error}): make room or give another "
+            f"path."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -53,10 +57,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
         raise CorruptFileError(
-            f"{str(path)!r} is not a training checkpoint ({error}): delete it to train from the start."
+            f"{str(path)!r} is not a training checkpoint ({error}): delete it to train from the "
+            f"start."
         ) from error
     except OSError as error:
-        raise StorageError(f"the checkpoint {str(path)!r} cannot be read ({error}): make it readable.") from error
+        raise StorageError(
+            f"the checkpoint {str(path)!r} cannot be read ({error}): make it readable."
+        ) from error
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -66,7 +73,11 @@ def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors that `prefixed` put under this prefix, by their own names."""
-    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+    return {
+        name.removeprefix(f"{prefix}."): t
+        for name, t in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }
 
 
 def optimizer_tensors(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,4 +108,6 @@ def load_optimizer_tensors(
             # In the memory layout of the parameter: another one may round differently.
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         state.setdefault(position[name], {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

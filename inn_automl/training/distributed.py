@@ -1,8 +1,10 @@
-"""Several processes as one training: each takes its share of every batch, and all take the same step.
+"""Several processes as one training: each takes its share of every batch, and all take the same
+step.
 
-The processes are those of torch.distributed's default group; without one, this process is all there is. Gradients, the
-loss and batch statistics are summed over the group, so that a step is that of one process up to rounding. Processes
-decide nothing by their own clock or disk: the first one decides for all.
+The processes are those of torch.distributed's default group; without one, this process is all
+there is. Gradients, the loss and batch statistics are summed over the group, so that a step is
+that of one process up to rounding. Processes decide nothing by their own clock or disk: the first
+one decides for all.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def agreed(value: float, device: torch.device) -> float:
 
 
 def agree_on(tensors: Iterable[Tensor]) -> None:
-    """Gives tensors on the processes' devices the values that they have in the first process, in place."""
+    """Gives tensors on the processes' devices the values that they have in the first process, in
+    place.
+    """
     if num_workers() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
@@ -64,7 +68,9 @@ def sum_gradients(parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
     if num_workers() == 1:
         return loss
     gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([loss.detach().reshape(1).float(), *(g.reshape(-1).float() for g in gradients)])
+    flat = torch.cat(
+        [loss.detach().reshape(1).float(), *(g.reshape(-1).float() for g in gradients)]
+    )
     dist.all_reduce(flat)
     summed, *pieces = flat.split([1, *(g.numel() for g in gradients)])
     for gradient, piece in zip(gradients, pieces, strict=True):
@@ -74,7 +80,8 @@ def sum_gradients(parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def whole_batch_statistics(module: nn.Module) -> Iterator[None]:
-    """While inside, batch normalization in train mode takes its statistics from the batches of all processes.
+    """While inside, batch normalization in train mode takes its statistics from the batches of all
+    processes.
 
     torch.nn.SyncBatchNorm does so on GPUs only.
     """
@@ -111,7 +118,11 @@ def _normalized(layer: _BatchNorm, x: Tensor) -> Tensor:
 
 
 def _update_running(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    assert layer.running_mean is not None and layer.running_var is not None and layer.num_batches_tracked is not None
+    assert (
+        layer.running_mean is not None
+        and layer.running_var is not None
+        and layer.num_batches_tracked is not None
+    )
     layer.num_batches_tracked.add_(1)
     momentum = 1 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
     layer.running_mean.lerp_(mean, momentum)

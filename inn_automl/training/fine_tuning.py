@@ -1,15 +1,17 @@
-"""Tuning a discretized model before its export, at its own widths alone, for a stated time; its shapes stay.
+"""Tuning a discretized model before its export, at its own widths alone, for a stated time; its
+shapes stay.
 
-What can be tuned is the model's partition (where each coupled group is sampled, and with which quadrature weights; INN
-paper, section 4.2), what is affine in it (scales and shifts of normalization, and biases), and its weights. The model's
-own channels are the nodes, so that a model that was fitted to data can be tuned as one that was sampled can, tuning
-begins at the very model, and its shapes, and with them its size and latency, stay.
+What can be tuned is the model's partition (where each coupled group is sampled, and with which
+quadrature weights; INN paper, section 4.2), what is affine in it (scales and shifts of
+normalization, and biases), and its weights. The model's own channels are the nodes, so that a
+model that was fitted to data can be tuned as one that was sampled can, tuning begins at the very
+model, and its shapes, and with them its size and latency, stay.
 
-Targets are the full width's outputs mixed with the dataset's targets, as in the sandwich rule; what losses are, the
-task's objective says. Normalization statistics are those of the batch while tuning and are re-estimated afterwards.
-Which model is kept, the loss on the validation samples decides: a number of errors cannot. What tuning gains is less
-than its noise on a few hundred samples, and models that were chosen by it, out of many, look better in it than they
-are.
+Targets are the full width's outputs mixed with the dataset's targets, as in the sandwich rule;
+what losses are, the task's objective says. Normalization statistics are those of the batch while
+tuning and are re-estimated afterwards. Which model is kept, the loss on the validation samples
+decides: a number of errors cannot. What tuning gains is less than its noise on a few hundred
+samples, and models that were chosen by it, out of many, look better in it than they are.
 """
 
 from __future__ import annotations
@@ -28,7 +30,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from inn_automl.core.errors import InputError
 from inn_automl.core.metric import Metric
 from inn_automl.core.result import Tuning, named_qualities
-from inn_automl.evaluation.candidates import Candidate, Candidates, Samples, split_samples, use_channels_last
+from inn_automl.evaluation.candidates import (
+    Candidate,
+    Candidates,
+    Samples,
+    split_samples,
+    use_channels_last,
+)
 from inn_automl.integral import IntegralNetwork, Partition, Trainable, Widths
 
 if TYPE_CHECKING:
@@ -36,7 +44,9 @@ if TYPE_CHECKING:
 
 PARTS = ("partition", "affine", "weights")
 TUNED = ("affine", "weights")
-"""The parts that gain most. What another partition would make of a model's weights, tuned weights can be."""
+"""The parts that gain most. What another partition would make of a model's weights, tuned weights
+can be.
+"""
 MOST_SECONDS = 3600.0
 
 BATCH_SIZE = 64
@@ -54,7 +64,9 @@ SPARE_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What tuning brought: the quality on the validation samples, in the task's metric, and mean losses on them."""
+    """What tuning brought: the quality on the validation samples, in the task's metric, and mean
+    losses on them.
+    """
 
     quality_before: float
     quality_after: float
@@ -62,7 +74,9 @@ class Outcome:
     loss_after: float
     steps: int
     seconds: float
-    """Of tuning and of judging what came of it; making the model that it began with is not counted."""
+    """Of tuning and of judging what came of it; making the model that it began with is not
+    counted.
+    """
 
     @property
     def is_kept(self) -> bool:
@@ -87,7 +101,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A model that was tuned, or the one that it was made from where that has no higher loss on validation."""
+    """A model that was tuned, or the one that it was made from where that has no higher loss on
+    validation.
+    """
 
     candidate: Candidate
     outcome: Outcome
@@ -109,19 +125,23 @@ def tune(
         candidates: of the network; they run on its device.
         dataset: that of the candidates.
         seconds: what tuning may take, re-estimated statistics and validation included.
-        seed: of order and augmentation; on the CPU the same seed, steps and thread count give the same bits.
-        steps: how many steps to take, however long they take; None for as many as fit into `seconds`.
+        seed: of order and augmentation; on the CPU the same seed, steps and thread count give the
+            same bits.
+        steps: how many steps to take, however long they take; None for as many as fit into
+            `seconds`.
         parts: of `PARTS`, what is tuned.
 
     Raises:
-        InputError: `seconds` is not above 0 and at most 3600, `steps` is below 1, there is no such part, or nothing to
-            tune in it.
+        InputError: `seconds` is not above 0 and at most 3600, `steps` is below 1, there is no such
+            part, or nothing to tune in it.
         WidthsError: widths that the network does not allow.
     """
     check_seconds(seconds)
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
-        raise InputError(f"parts = {tuple(parts)} cannot be tuned: give one or more of {', '.join(PARTS)}.")
+        raise InputError(
+            f"parts = {tuple(parts)} cannot be tuned: give one or more of {', '.join(PARTS)}."
+        )
     if steps is not None and steps < 1:
         raise InputError(f"steps = {steps} of tuning were asked for: give 1 or more.")
     network = candidates.network
@@ -138,7 +158,11 @@ def tune(
     judging_s = 2 * (time.monotonic() - judged_at)  # the loss of both models
     end_s = started_at + seconds - judging_s
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        taken = run.steps(run.fitting_steps(end_s), end_s) if steps is None else run.steps(steps, math.inf)
+        taken = (
+            run.steps(run.fitting_steps(end_s), end_s)
+            if steps is None
+            else run.steps(steps, math.inf)
+        )
     after = candidates.settle(began.plain(), is_fitted=before.is_fitted)
     outcome = Outcome(
         before.score.quality,
@@ -157,7 +181,9 @@ def check_seconds(seconds: float) -> None:
         InputError: it is no time that tuning can take.
     """
     if not 0 < seconds <= MOST_SECONDS:  # a NaN is not
-        raise InputError(f"tuning for {seconds!r} s was asked for: give more than 0, at most {MOST_SECONDS:g} s.")
+        raise InputError(
+            f"tuning for {seconds!r} s was asked for: give more than 0, at most {MOST_SECONDS:g} s."
+        )
 
 
 @dataclass(frozen=True)
@@ -171,11 +197,18 @@ class Tunable:
 
     def optimizer(self) -> torch.optim.Adam:
         """With the highest learning rate of each group of parameters as its `highest`."""
-        deltas = {id(p.delta): p.delta for p in self.network.trainable_partitions if isinstance(p, Trainable)}
+        deltas = {
+            id(p.delta): p.delta
+            for p in self.network.trainable_partitions
+            if isinstance(p, Trainable)
+        }
         others = [p for part in PARTS for p in self.parameters[part] if id(p) not in deltas]
-        groups: list[dict[str, Any]] = [{"params": others, "highest": LEARNING_RATE}] if others else []
+        groups: list[dict[str, Any]] = (
+            [{"params": others, "highest": LEARNING_RATE}] if others else []
+        )
         for delta in deltas.values():
-            # The last of n points moves by the sum of n distances, each of which is the square of its delta.
+            # The last of n points moves by the sum of n distances, each of which is the square of
+            # its delta.
             distance = float(delta.detach().mean()) / len(delta)
             groups.append({"params": [delta], "highest": LEARNING_RATE * distance})
         return torch.optim.Adam(groups)
@@ -185,7 +218,9 @@ class Tunable:
         return self.network.discretize(self.network.full_widths).requires_grad_(True)
 
 
-def tunable(network: IntegralNetwork, module: nn.Module, widths: Widths, parts: Collection[str]) -> Tunable:
+def tunable(
+    network: IntegralNetwork, module: nn.Module, widths: Widths, parts: Collection[str]
+) -> Tunable:
     """A candidate with its parts to be tuned. A group of one channel has no partition to tune.
 
     Args:
@@ -202,10 +237,14 @@ def tunable(network: IntegralNetwork, module: nn.Module, widths: Widths, parts: 
         if "partition" in parts and num_points > 1:
             partitions[group.name] = Trainable(num_points, has_factors=True)
     coupling = network.coupling.at(widths)
-    own = IntegralNetwork(module, torch.empty(0), coupling=coupling, partition=partitions, min_ratio=1.0)
+    own = IntegralNetwork(
+        module, torch.empty(0), coupling=coupling, partition=partitions, min_ratio=1.0
+    )
     own.requires_grad_(False)
     affine = _affine(own.module)
-    weights: list[Tensor] = [p for p in own.module.parameters() if all(p is not other for other in affine)]
+    weights: list[Tensor] = [
+        p for p in own.module.parameters() if all(p is not other for other in affine)
+    ]
     parameters: dict[str, list[Tensor]] = {
         "partition": list(own.trainable_partitions.parameters()),
         "affine": affine if "affine" in parts else [],
@@ -214,7 +253,8 @@ def tunable(network: IntegralNetwork, module: nn.Module, widths: Widths, parts: 
     chosen = [parameter for part in parameters.values() for parameter in part]
     if not chosen:
         raise InputError(
-            f"the model has no {' or '.join(parts)} to tune: a partition of one point has none, nor has a layer "
+            f"the model has no {' or '.join(parts)} to tune: a partition of one point has none, "
+            f"nor has a layer "
             "without bias and normalization an affine; tune other parts, or wider models."
         )
     for parameter in chosen:
@@ -237,8 +277,8 @@ def _affine(module: nn.Module) -> list[Tensor]:
 class _Run:
     """The steps of one tuning, on batches that are gone through again and again.
 
-    Order and augmentation of a batch come from (seed, its number): what the full width makes of it, which takes several
-    times as long as a step of the model does, is computed once.
+    Order and augmentation of a batch come from (seed, its number): what the full width makes of
+    it, which takes several times as long as a step of the model does, is computed once.
     """
 
     def __init__(self, began: Tunable, full: nn.Module, samples: Samples, seed: int) -> None:
@@ -247,12 +287,16 @@ class _Run:
         size = min(BATCH_SIZE, len(samples))
         generator = torch.Generator().manual_seed(seed)
         num_epochs = -(-NUM_BATCHES * size // len(samples))
-        order = torch.cat([torch.randperm(len(samples), generator=generator) for _ in range(num_epochs)])
+        order = torch.cat(
+            [torch.randperm(len(samples), generator=generator) for _ in range(num_epochs)]
+        )
         self._batches = order[: NUM_BATCHES * size].split(size)
         self._targets: dict[int, Tensor] = {}
 
     def fitting_steps(self, end_s: float) -> int:
-        """Steps that fit until `time.monotonic()` is `end_s`, by a few real ones; the model is left as it was."""
+        """Steps that fit until `time.monotonic()` is `end_s`, by a few real ones; the model is
+        left as it was.
+        """
         network = self._began.network
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         self.steps(1, math.inf)  # the very first one also loads and compiles
@@ -271,7 +315,9 @@ class _Run:
         return max(1, int(num_steps))
 
     def steps(self, num_steps: int, end_s: float) -> int:
-        """Takes steps under a cosine schedule until `time.monotonic()` is `end_s`; how many were taken."""
+        """Takes steps under a cosine schedule until `time.monotonic()` is `end_s`; how many were
+        taken.
+        """
         network = self._began.network
         optimizer = self._began.optimizer()
         torch.manual_seed(self._seed)  # for dropout and the like
@@ -296,7 +342,9 @@ class _Run:
         x, y = objective.augment(x, y, torch.Generator().manual_seed(seed))
         if number not in self._targets:
             with torch.no_grad():
-                self._targets[number] = objective.soft_targets(self._full(x), y, label_share=LABEL_SHARE)
+                self._targets[number] = objective.soft_targets(
+                    self._full(x), y, label_share=LABEL_SHARE
+                )
         return x, self._targets[number]
 
 
@@ -304,5 +352,8 @@ def _loss(module: nn.Module, samples: Samples) -> float:
     """Mean loss of the samples' targets."""
     objective = samples.objective
     with torch.inference_mode():
-        total = sum(len(y) * float(objective.loss(module(x), objective.targets(y))) for x, y in samples.batches())
+        total = sum(
+            len(y) * float(objective.loss(module(x), objective.targets(y)))
+            for x, y in samples.batches()
+        )
     return total / len(samples)

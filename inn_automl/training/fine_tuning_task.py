@@ -1,4 +1,6 @@
-"""The models of a job that are tuned: each leaves what came of it in files, so that it is tuned once."""
+"""The models of a job that are tuned: each leaves what came of it in files, so that it is tuned
+once.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class TuningTask:
 
     widths: dict[str, int]
     path: Path
-    """Without an ending: the outcome is in .json, the weights of a tuned model that is kept in .safetensors."""
+    """Without an ending: the outcome is in .json, the weights of a tuned model that is kept in
+    .safetensors.
+    """
     seconds: float
     seed: int
     steps: int | None = None
@@ -50,7 +54,10 @@ class TuningTask:
         """Keeps what came of it, the outcome last."""
         if tuned.outcome.is_kept:
             module = tuned.candidate.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+            tensors = {
+                name: tensor.cpu().contiguous().clone()
+                for name, tensor in module.state_dict().items()
+            }
             write_atomically(self.weights, save(tensors))
         write_json(self._outcome, asdict(tuned.outcome))
 
@@ -74,7 +81,16 @@ class Tuner:
                 network = self._trained.network().to(self._device)
                 self._candidates = Candidates(network, self._dataset, device=self._device)
             candidates, seconds = self._candidates, task.seconds
-            task.write(tune(candidates, task.widths, self._dataset, seconds=seconds, seed=task.seed, steps=task.steps))
+            task.write(
+                tune(
+                    candidates,
+                    task.widths,
+                    self._dataset,
+                    seconds=seconds,
+                    seed=task.seed,
+                    steps=task.steps,
+                )
+            )
         return task.read()
 
 

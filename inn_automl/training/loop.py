@@ -1,4 +1,6 @@
-"""Training of an integral network: epochs of sandwich steps, checkpoints, a deadline, and the best state kept."""
+"""Training of an integral network: epochs of sandwich steps, checkpoints, a deadline, and the best
+state kept.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EpochReport", "TrainingResult", "fit_to_budget", "load_best", "train"]
 
-# Timing takes about this share of the time that is planned. The first steps with new random widths are slow ones.
+# Timing takes about this share of the time that is planned. The first steps with new random widths
+# are slow ones.
 _TIMED_SHARE = 0.03
 _MIN_TIMED_STEPS, _MAX_TIMED_STEPS = 3, 40
 _TIMED_EPOCHS = 100
@@ -51,16 +54,20 @@ def train(
     device: str = "cpu",
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> TrainingResult:
-    """Trains in place; on return the network is on `device`, in eval mode, and holds its best state.
+    """Trains in place; on return the network is on `device`, in eval mode, and holds its best
+    state.
 
     Args:
-        seed: of order, augmentation and random widths; on the CPU the same seed (and thread count) gives the same bits.
+        seed: of order, augmentation and random widths; on the CPU the same seed (and thread count)
+            gives the same bits.
         checkpoint: file to resume from if it exists, and to write after each epoch.
-        deadline_s: `time.monotonic()` at which to stop, validation included. An epoch cut short is validated too.
-        on_epoch: called after each epoch, once its checkpoint is written; what it raises ends the training.
+        deadline_s: `time.monotonic()` at which to stop, validation included. An epoch cut short is
+            validated too.
+        on_epoch: called after each epoch, once its checkpoint is written; what it raises ends the
+            training.
 
-    Where torch.distributed is initialized, all its processes call this alike and train together: see
-    `training.distributed`. They must see the same `checkpoint`.
+    Where torch.distributed is initialized, all its processes call this alike and train together:
+    see `training.distributed`. They must see the same `checkpoint`.
 
     Raises:
         TrainingError: the loss is no longer finite, or the checkpoint belongs to another training.
@@ -97,10 +104,12 @@ def fit_to_budget(
     max_epochs: int | None = None,
     device: str = "cpu",
 ) -> Recipe:
-    """The recipe with as many epochs as fit into `seconds`, so that its schedule ends before a deadline does.
+    """The recipe with as many epochs as fit into `seconds`, so that its schedule ends before a
+    deadline does.
 
-    Takes a few real steps and one validation on the clock; the network is left as it was, but for slopes of zero
-    where the recipe has slopes. Where less than one epoch fits, the recipe gets one epoch of fewer samples.
+    Takes a few real steps and one validation on the clock; the network is left as it was, but for
+    slopes of zero where the recipe has slopes. Where less than one epoch fits, the recipe gets one
+    epoch of fewer samples.
 
     Args:
         seconds: from this call on.
@@ -115,7 +124,9 @@ def fit_to_budget(
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         run.steps(_TIMED_EPOCHS, 1)  # the very first step also loads libraries
         affordable = int(_TIMED_SHARE * seconds / max(1e-6, _step_s(run, _TIMED_EPOCHS, 1)))
-        num_steps = int(agreed(min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable)), run.device))
+        num_steps = int(
+            agreed(min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable)), run.device)
+        )
         step_s = plain_step_s = agreed(_step_s(run, _TIMED_EPOCHS, num_steps), run.device)
         if timed.num_plain_epochs > 0:
             plain_step_s = agreed(_step_s(run, 1, _MIN_TIMED_STEPS), run.device)
@@ -139,7 +150,9 @@ def fit_to_budget(
     if epochs < 1:
         fitting = min(max(1, int((available_s - validation_s) / step_s)), run.steps_per_epoch)
         return dataclasses.replace(recipe, epochs=1, epoch_samples=fitting * run.batch_size)
-    return dataclasses.replace(recipe, epochs=epochs if max_epochs is None else min(epochs, max_epochs))
+    return dataclasses.replace(
+        recipe, epochs=epochs if max_epochs is None else min(epochs, max_epochs)
+    )
 
 
 def _step_s(run: Run, epoch: int, num_steps: int) -> float:

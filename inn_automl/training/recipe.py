@@ -1,4 +1,6 @@
-"""How a network is trained: one recipe, sensible defaults per family, and the candidates a search of recipes tries."""
+"""How a network is trained: one recipe, sensible defaults per family, and the candidates a search
+of recipes tries.
+"""
 
 from __future__ import annotations
 
@@ -31,34 +33,44 @@ class Recipe:
     momentum: float = 0.9
     """Momentum of SGD, first beta of AdamW."""
     schedule: str = "cosine"
-    """A short warm-up, then a "cosine" to zero; or "onecycle": a cosine up over 30 % of the steps, then down."""
+    """A short warm-up, then a "cosine" to zero; or "onecycle": a cosine up over 30 % of the steps,
+    then down.
+    """
     warmup_share: float = 0.05
     """Share of the steps that the cosine schedule warms up for."""
     label_smoothing: float = 0.0
     batch_size: int = 64
     epochs: int = 20
     epoch_samples: int | None = None
-    """Training samples in an epoch; None for all. Less where not even one whole epoch fits into the budget."""
+    """Training samples in an epoch; None for all. Less where not even one whole epoch fits into
+    the budget.
+    """
     augment: bool = True
     width_slopes: bool = True
     """Whether weights are functions of the width, too (`IntegralNetwork.add_slopes`)."""
     plain_share: float = 0.5
-    """Share of the epochs, the first ones, in which the full width learns alone; then its channels are put in order,
-    and slopes fitted to it. Saves time where classes are told apart; numbers are missed by more."""
+    """Share of the epochs, the first ones, in which the full width learns alone; then its channels
+    are put in order, and slopes fitted to it. Saves time where classes are told apart; numbers are
+    missed by more."""
     num_random_widths: int = 2
     """Random widths in each step after that, besides the full and the smallest."""
     num_width_uses: int = 4
-    """How often random widths are used, in turn with others, before new ones are drawn. A CPU compiles kernels for
-    every new shape, which took 15 to 50 % of a step when each step drew anew. A network that can be filled up with
-    channels of zeros instead (`IntegralNetwork.fills_up`) draws anew in each step."""
+    """How often random widths are used, in turn with others, before new ones are drawn. A CPU
+    compiles kernels for every new shape, which took 15 to 50 % of a step when each step drew anew.
+    A network that can be filled up with channels of zeros instead (`IntegralNetwork.fills_up`)
+    draws anew in each step."""
     soft_target_label_share: float = 0.3
     """Share of the labels in the targets of reduced widths; the rest is the full width's output."""
     teacher_window: float = 1 / 15
-    """Share of all steps over which the full width is averaged to teach the reduced widths; 0 for its present state."""
+    """Share of all steps over which the full width is averaged to teach the reduced widths; 0 for
+    its present state.
+    """
     max_gradient_norm: float | None = 5.0
     """Gradients are clipped to this norm; None for no clipping."""
     mixed_precision: bool = True
-    """bfloat16 (or float16 with scaled gradients) on a GPU that has it; the CPU always computes in float32."""
+    """bfloat16 (or float16 with scaled gradients) on a GPU that has it; the CPU always computes in
+    float32.
+    """
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -71,17 +83,29 @@ class Recipe:
         self._require("weight_decay", 0 <= self.weight_decay < math.inf, "a number from 0 up")
         self._require("momentum", 0 <= self.momentum < 1, "a number from 0 to below 1")
         self._require("warmup_share", 0 <= self.warmup_share < 1, "a number from 0 to below 1")
-        self._require("label_smoothing", 0 <= self.label_smoothing < 1, "a number from 0 to below 1")
+        self._require(
+            "label_smoothing", 0 <= self.label_smoothing < 1, "a number from 0 to below 1"
+        )
         self._require("batch_size", self.batch_size >= 2, "at least 2")
         self._require("epochs", self.epochs >= 1, "at least 1")
-        self._require("epoch_samples", self.epoch_samples is None or self.epoch_samples >= 1, "at least 1, or None")
+        self._require(
+            "epoch_samples",
+            self.epoch_samples is None or self.epoch_samples >= 1,
+            "at least 1, or None",
+        )
         self._require("plain_share", 0 <= self.plain_share < 1, "a number from 0 to below 1")
         self._require("num_random_widths", self.num_random_widths >= 0, "0 or more")
         self._require("num_width_uses", self.num_width_uses >= 1, "at least 1")
-        self._require("soft_target_label_share", 0 <= self.soft_target_label_share <= 1, "a number from 0 to 1")
+        self._require(
+            "soft_target_label_share",
+            0 <= self.soft_target_label_share <= 1,
+            "a number from 0 to 1",
+        )
         self._require("teacher_window", 0 <= self.teacher_window <= 1, "a number from 0 to 1")
         self._require(
-            "max_gradient_norm", self.max_gradient_norm is None or self.max_gradient_norm > 0, "above 0, or None"
+            "max_gradient_norm",
+            self.max_gradient_norm is None or self.max_gradient_norm > 0,
+            "above 0, or None",
         )
 
     def _require(self, name: str, fits: bool, allowed: str) -> None:
@@ -123,7 +147,9 @@ class TrainingCandidate:
 
 @dataclass(frozen=True)
 class RecipeSpace:
-    """What a search of training candidates varies around a recipe: logarithmic ranges, equally likely choices."""
+    """What a search of training candidates varies around a recipe: logarithmic ranges, equally
+    likely choices.
+    """
 
     base: Recipe
     learning_rates: tuple[float, float]
@@ -138,14 +164,17 @@ class RecipeSpace:
             learning_rate=_log_uniform(rng, *self.learning_rates),
             weight_decay=_log_uniform(rng, *self.weight_decays),
         )
-        return TrainingCandidate(recipe, float(rng.choice(self.widths)), int(rng.choice(self.depths)))
+        return TrainingCandidate(
+            recipe, float(rng.choice(self.widths)), int(rng.choice(self.depths))
+        )
 
 
 def default_recipe(family: str, num_train: int, task: Task = "classification") -> Recipe:
     """What serves a family well without any search.
 
     Args:
-        num_train: training samples. Small data needs small batches, because it is the number of steps that counts.
+        num_train: training samples. Small data needs small batches, because it is the number of
+            steps that counts.
 
     Raises:
         UnknownNameError: no such family.
@@ -153,7 +182,8 @@ def default_recipe(family: str, num_train: int, task: Task = "classification") -
     get_family(family)
     batch_size = 64 if num_train < 20_000 else 128
     if task == "super-resolution":
-        # Every pixel is a target, so few images make a batch; without normalization SGD would need a tiny rate.
+        # Every pixel is a target, so few images make a batch; without normalization SGD would need
+        # a tiny rate.
         return Recipe(
             optimizer="adamw",
             learning_rate=1e-3,
@@ -177,7 +207,8 @@ def default_recipe(family: str, num_train: int, task: Task = "classification") -
 
 
 def recipe_space(family: str, num_train: int, task: Task = "classification") -> RecipeSpace:
-    """The candidates worth training for a family: around its defaults, in widths and depths that it lists.
+    """The candidates worth training for a family: around its defaults, in widths and depths that
+    it lists.
 
     Raises:
         UnknownNameError: no such family.

@@ -1,8 +1,9 @@
 """The state of one training: what it steps through, validates, saves and restores.
 
-All randomness of an epoch comes from (seed, epoch), so a checkpoint needs no random state: a run that resumes takes the
-very steps that an uninterrupted one takes, and on the CPU ends in the same bits. Where several processes train together
-(`training.distributed`), each takes its share of every batch, and ends in the same state.
+All randomness of an epoch comes from (seed, epoch), so a checkpoint needs no random state: a run
+that resumes takes the very steps that an uninterrupted one takes, and on the CPU ends in the same
+bits. Where several processes train together (`training.distributed`), each takes its share of
+every batch, and ends in the same state.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ if TYPE_CHECKING:
     from inn_automl.data import Dataset
     from inn_automl.integral import IntegralNetwork
 
-# Validation after each epoch only has to rank epochs, so it may be coarser than the evaluation of a candidate.
+# Validation after each epoch only has to rank epochs, so it may be coarser than the evaluation of
+# a candidate.
 _NUM_CALIBRATION = 512
 _MAX_VALIDATION = 2_000
 _STEPS_BETWEEN_CHECKS = 50
@@ -76,10 +78,13 @@ class EpochReport:
     train_loss: float
     """Mean loss of the full width."""
     quality: dict[str, float]
-    """Validation quality (accuracy, or the task's other metric) of the "smallest", "middle" and "full" widths, with
-    re-estimated normalization; of the "full" one alone while it learns alone."""
+    """Validation quality (accuracy, or the task's other metric) of the "smallest", "middle" and
+    "full" widths, with re-estimated normalization; of the "full" one alone while it learns alone.
+    """
     score: float
-    """Mean of these: what the best state is chosen by, among those of all three widths where there are any."""
+    """Mean of these: what the best state is chosen by, among those of all three widths where there
+    are any.
+    """
     seconds: float
     """Wall-clock time of this epoch with its validation."""
 
@@ -93,7 +98,12 @@ class Run:
     """State of one training."""
 
     def __init__(
-        self, network: IntegralNetwork, dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
+        self,
+        network: IntegralNetwork,
+        dataset: Dataset,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.network, self.recipe, self.seed, self.device = network, recipe, seed, device
         self.fingerprint, self.objective = dataset.fingerprint, objective_of(dataset)
@@ -110,10 +120,14 @@ class Run:
         self.fills_up = device.type == "cpu" and network.fills_up
         self.optimizer, self.parameters = make_optimizer(network, recipe)
         self.autocast, self.scaler = _precision(recipe, device)
-        self.teacher = AveragedTeacher(network, recipe.teacher_window * recipe.epochs * self.steps_per_epoch)
+        self.teacher = AveragedTeacher(
+            network, recipe.teacher_window * recipe.epochs * self.steps_per_epoch
+        )
         self.validated_widths: dict[str, Widths] = {
             "smallest": network.smallest_widths,
-            "middle": {group.name: group.allowed[len(group.allowed) // 2] for group in network.groups},
+            "middle": {
+                group.name: group.allowed[len(group.allowed) // 2] for group in network.groups
+            },
             _FULL: network.full_widths,
         }
         self.history: list[EpochReport] = []
@@ -133,19 +147,31 @@ class Run:
         score = sum(quality.values()) / len(quality)
         if score >= self.best_score:  # of equals the later, which has seen lower learning rates
             self.best_score = score
-            self.best = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+            self.best = {
+                name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()
+            }
         seconds = time.monotonic() - started_at
-        self.history.append(EpochReport(epoch, self.recipe.epochs, train_loss, quality, score, seconds))
+        self.history.append(
+            EpochReport(epoch, self.recipe.epochs, train_loss, quality, score, seconds)
+        )
         self.epochs_done += is_whole
         return is_whole
 
-    def steps(self, epoch: int, num_steps: int, deadline_s: float | None = None) -> tuple[float, bool]:
-        """Takes `num_steps` steps of an epoch; their mean loss, and whether the deadline left time for all."""
-        order_seed, width_seed, torch_seed = np.random.SeedSequence((self.seed, epoch)).generate_state(3).tolist()
+    def steps(
+        self, epoch: int, num_steps: int, deadline_s: float | None = None
+    ) -> tuple[float, bool]:
+        """Takes `num_steps` steps of an epoch; their mean loss, and whether the deadline left time
+        for all.
+        """
+        order_seed, width_seed, torch_seed = (
+            np.random.SeedSequence((self.seed, epoch)).generate_state(3).tolist()
+        )
         generator = torch.Generator().manual_seed(order_seed)
         rng = np.random.default_rng(width_seed)
-        torch.manual_seed(torch_seed + rank())  # for dropout and the like, which differ from sample to sample
-        # Two orders: what the reduced widths learn from in a step are other samples than those of the full width.
+        # for dropout and the like, which differ from sample to sample
+        torch.manual_seed(torch_seed + rank())
+        # Two orders: what the reduced widths learn from in a step are other samples than those of
+        # the full width.
         orders = [torch.randperm(len(self.samples), generator=generator) for _ in range(2)]
         total = torch.zeros((), device=self.device)
         first = (epoch - 1) * self.steps_per_epoch
@@ -155,17 +181,30 @@ class Run:
             if self.is_over(deadline_s):
                 return float(total) / max(1, step), False
             start = (step % self.steps_per_epoch) * self.batch_size
-            full, narrow = (order[start : start + self.batch_size].to(self.device) for order in orders)
-            learning_rate = learning_rate_at(self.recipe, first + step, self.recipe.epochs * self.steps_per_epoch)
+            full, narrow = (
+                order[start : start + self.batch_size].to(self.device) for order in orders
+            )
+            learning_rate = learning_rate_at(
+                self.recipe, first + step, self.recipe.epochs * self.steps_per_epoch
+            )
             reduced: list[Widths] = []
             if epoch > self.recipe.num_plain_epochs:
-                reduced = [self.network.smallest_widths, *itertools.islice(drawn, self.recipe.num_random_widths)]
+                reduced = [
+                    self.network.smallest_widths,
+                    *itertools.islice(drawn, self.recipe.num_random_widths),
+                ]
             total += self._step(full, narrow, learning_rate, reduced, generator)
-            is_checked = self.device.type == "cpu" or step % _STEPS_BETWEEN_CHECKS == 0 or step == num_steps - 1
+            is_checked = (
+                self.device.type == "cpu"
+                or step % _STEPS_BETWEEN_CHECKS == 0
+                or step == num_steps - 1
+            )
             if is_checked and not math.isfinite(float(total)):
                 raise TrainingError(
-                    f"training diverged: the loss is {float(total)} in epoch {epoch} at learning rate "
-                    f"{learning_rate:.3g}; give a lower learning rate, such as {self.recipe.learning_rate / 3:.2g}."
+                    f"training diverged: the loss is {float(total)} in epoch {epoch} at learning "
+                    f"rate "
+                    f"{learning_rate:.3g}; give a lower learning rate, such as "
+                    f"{self.recipe.learning_rate / 3:.2g}."
                 )
         return float(total) / num_steps, True
 
@@ -177,7 +216,9 @@ class Run:
         reduced: list[Widths],
         generator: torch.Generator,
     ) -> Tensor:
-        """Steps on the samples `full` at full width, and on the samples `narrow` at the reduced widths, if any."""
+        """Steps on the samples `full` at full width, and on the samples `narrow` at the reduced
+        widths, if any.
+        """
         x, y = self._batch(full, generator)
         other = self._batch(narrow, generator) if reduced else None
         weight = len(y) / len(full)
@@ -208,7 +249,9 @@ class Run:
         return loss
 
     def _batch(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """This process's share of a batch of samples, standardized and augmented, and their targets."""
+        """This process's share of a batch of samples, standardized and augmented, and their
+        targets.
+        """
         x, y = self.samples.standardized(chosen), self.objective.targets(self.samples.y[chosen])
         if self.recipe.augment:
             x, y = self.objective.augment(x, y, generator)
@@ -238,9 +281,9 @@ class Run:
     def begin_widths(self) -> None:
         """Prepares a network that was trained at full width alone for learning to be narrow.
 
-        The channels that tell most come first, and slopes are those with which the smallest widths compute what is
-        nearest to the full one; the teacher and the optimizer's state follow. Where there are too few samples to tell,
-        all stays as it is.
+        The channels that tell most come first, and slopes are those with which the smallest widths
+        compute what is nearest to the full one; the teacher and the optimizer's state follow.
+        Where there are too few samples to tell, all stays as it is.
         """
         self.network.eval()
         samples = fitted_samples(self.calibration)
@@ -259,10 +302,22 @@ class Run:
 
     def _permute_optimizer(self, order: dict[str, Tensor]) -> None:
         prefix = "module."
-        named = {name.removeprefix(prefix): p for name, p in self.parameters.items() if name.startswith(prefix)}
+        named = {
+            name.removeprefix(prefix): p
+            for name, p in self.parameters.items()
+            if name.startswith(prefix)
+        }
         for key in {key for state in self.optimizer.state.values() for key in state}:
-            states = {name: self.optimizer.state[p].get(key) for name, p in named.items() if p in self.optimizer.state}
-            shaped = {name: state for name, state in states.items() if isinstance(state, Tensor) and state.ndim > 0}
+            states = {
+                name: self.optimizer.state[p].get(key)
+                for name, p in named.items()
+                if p in self.optimizer.state
+            }
+            shaped = {
+                name: state
+                for name, state in states.items()
+                if isinstance(state, Tensor) and state.ndim > 0
+            }
             permute_tensors(self.network.coupling, shaped, order)
 
     def finish(self) -> None:
@@ -277,7 +332,12 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be continued."""
-        return {"format": _FORMAT, "seed": self.seed, "dataset": self.fingerprint, "recipe": self.recipe.to_dict()}
+        return {
+            "format": _FORMAT,
+            "seed": self.seed,
+            "dataset": self.fingerprint,
+            "recipe": self.recipe.to_dict(),
+        }
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint; of several processes the first does so for all."""
@@ -306,11 +366,14 @@ class Run:
         different = [key for key in mine if mine[key] != theirs.get(key)]
         if different:
             raise TrainingError(
-                f"the checkpoint {str(path)!r} belongs to another training (it differs in {', '.join(different)}): "
+                f"the checkpoint {str(path)!r} belongs to another training (it differs in "
+                f"{', '.join(different)}): "
                 "delete it, or give another path."
             )
         self.network.load_state_dict(under("network", tensors))
-        self.best = {name: tensor.to(self.device) for name, tensor in under("best", tensors).items()}
+        self.best = {
+            name: tensor.to(self.device) for name, tensor in under("best", tensors).items()
+        }
         self.teacher.module.load_state_dict(under("teacher", tensors))
         self.teacher.num_updates = state["teacher_updates"]
         load_optimizer_tensors(self.optimizer, self.parameters, under("optimizer", tensors))
@@ -320,7 +383,9 @@ class Run:
         self.epochs_done = len(self.history)
 
 
-def make_optimizer(network: IntegralNetwork, recipe: Recipe) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
+def make_optimizer(
+    network: IntegralNetwork, recipe: Recipe
+) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
     """The recipe's optimizer, and its parameters by name, in its order."""
     trainable = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     decayed = [(name, p) for name, p in trainable if p.ndim > 1]
@@ -332,15 +397,27 @@ def make_optimizer(network: IntegralNetwork, recipe: Recipe) -> tuple[torch.opti
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
-        optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov)
+        optimizer = torch.optim.SGD(
+            groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov
+        )
     else:
-        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999))
+        optimizer = torch.optim.AdamW(
+            groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999)
+        )
     return optimizer, dict([*decayed, *plain])
 
 
-def _precision(recipe: Recipe, device: torch.device) -> tuple[torch.autocast | None, torch.amp.GradScaler]:
-    """The autocast context, and the gradient scaler that float16 needs (bfloat16 has the range of float32)."""
+def _precision(
+    recipe: Recipe, device: torch.device
+) -> tuple[torch.autocast | None, torch.amp.GradScaler]:
+    """The autocast context, and the gradient scaler that float16 needs (bfloat16 has the range of
+    float32).
+    """
     if device.type != "cuda" or not recipe.mixed_precision:
         return None, torch.amp.GradScaler("cpu", enabled=False)
-    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.autocast("cuda", dtype), torch.amp.GradScaler("cuda", enabled=dtype is torch.float16)
+    dtype = (
+        torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    )
+    return torch.autocast("cuda", dtype), torch.amp.GradScaler(
+        "cuda", enabled=dtype is torch.float16
+    )

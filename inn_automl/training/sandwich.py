@@ -1,9 +1,10 @@
 """One step of the sandwich rule with in-place distillation.
 
-The full width learns from the targets; the smallest and a few random widths learn from the full width's output (Yu and
-Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019): here from that of an average over
-the latest steps (`training.teacher`), mixed with a share of the targets, and on other samples than the full width has
-in this step. What losses and targets are, the task's objective says.
+The full width learns from the targets; the smallest and a few random widths learn from the full
+width's output (Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques",
+ICCV 2019): here from that of an average over the latest steps (`training.teacher`), mixed with a
+share of the targets, and on other samples than the full width has in this step. What losses and
+targets are, the task's objective says.
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ _POOLED_LAYERS = 128
 
 def random_widths(network: IntegralNetwork, rng: np.random.Generator) -> dict[str, int]:
     """Widths with each group drawn by itself, uniformly from what it allows."""
-    return {group.name: group.allowed[int(rng.integers(len(group.allowed)))] for group in network.groups}
+    return {
+        group.name: group.allowed[int(rng.integers(len(group.allowed)))] for group in network.groups
+    }
 
 
-def reused_widths(network: IntegralNetwork, rng: np.random.Generator, num_uses: int) -> Iterator[Widths]:
+def reused_widths(
+    network: IntegralNetwork, rng: np.random.Generator, num_uses: int
+) -> Iterator[Widths]:
     """Random widths without end: a pool of them is gone through `num_uses` times, then drawn anew.
 
-    A pool keeps neighbouring steps different; a small one keeps the kernels that were compiled for its shapes (three a
-    layer and widths) inside of oneDNN's cache of 1,024.
+    A pool keeps neighbouring steps different; a small one keeps the kernels that were compiled for
+    its shapes (three a layer and widths) inside of oneDNN's cache of 1,024.
     """
     num_layers = sum(parameter.ndim > 1 for parameter in network.parameters())
     size = min(_MAX_POOL, max(2, _POOLED_LAYERS // num_layers))
@@ -70,9 +75,10 @@ def sandwich_gradients(
         widths: the reduced widths of this step.
         objective: the task's losses.
         label_share: share of the targets in the targets of the reduced widths.
-        lesson: what the reduced widths learn from: x, y, and a teacher's outputs for x; None for `x`, `y` and the full
-            width's own.
-        autocast: the mixed-precision context of forward passes; None for the network's own precision.
+        lesson: what the reduced widths learn from: x, y, and a teacher's outputs for x; None for
+            `x`, `y` and the full width's own.
+        autocast: the mixed-precision context of forward passes; None for the network's own
+            precision.
         fill_up: see `IntegralNetwork.forward`.
         backward: how a loss is propagated, e.g. after scaling it.
 
@@ -88,7 +94,9 @@ def sandwich_gradients(
         return loss.detach()
     x, y, taught = lesson or (x, y, output)
     with torch.no_grad():
-        targets = objective.soft_targets(taught, y, label_share=label_share, label_smoothing=label_smoothing)
+        targets = objective.soft_targets(
+            taught, y, label_share=label_share, label_smoothing=label_smoothing
+        )
     for reduced in widths:
         with context:
             output = network(x, reduced, fill_up=fill_up).float()

@@ -8,7 +8,9 @@ from inn_automl.training.recipe import Recipe
 
 ONECYCLE_RISE = 0.3
 ONECYCLE_START = 0.04
-"""One-cycle begins at 1/25 of the highest rate (Smith and Topin, "Super-Convergence", 2018; torch's default too)."""
+"""One-cycle begins at 1/25 of the highest rate (Smith and Topin, "Super-Convergence", 2018;
+torch's default too).
+"""
 
 
 def learning_rate_at(recipe: Recipe, step: int, num_steps: int) -> float:

@@ -1,5 +1,5 @@
-"""The full width as it was on average over the latest steps: a steadier teacher of the reduced widths than the full
-width of this very step.
+"""The full width as it was on average over the latest steps: a steadier teacher of the reduced
+widths than the full width of this very step.
 
 A. Tarvainen and H. Valpola, "Mean teachers are better role models", NeurIPS 2017.
 """
@@ -22,10 +22,12 @@ class AveragedTeacher:
 
     Args:
         network: on its device, in the memory layout that it is trained in.
-        window: steps after which a step counts 1/e of what it did; at first fewer, as many as there were.
+        window: steps after which a step counts 1/e of what it did; at first fewer, as many as
+            there were.
 
     Attributes:
-        module: the average at full width. It normalizes with the statistics of each batch, and drops nothing out.
+        module: the average at full width. It normalizes with the statistics of each batch, and
+            drops nothing out.
         num_updates: how often it took in a network.
     """
 

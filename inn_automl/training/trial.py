@@ -1,7 +1,8 @@
-"""One training candidate from an empty folder to a saved integral network, resumable at any moment.
+"""One training candidate from an empty folder to a saved integral network, resumable at any
+moment.
 
-A trial's folder holds `plan.json` (the recipe as fitted to the time), `checkpoint.safetensors`, and, when it is done,
-`network/` and `outcome.json`.
+A trial's folder holds `plan.json` (the recipe as fitted to the time), `checkpoint.safetensors`,
+and, when it is done, `network/` and `outcome.json`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Architecture:
     def of(cls, dataset: Dataset, family: str, width: float, depth: int) -> Architecture:
         """The architecture of a family that serves a dataset."""
         num_outputs = 0 if dataset.task == "super-resolution" else dataset.output_shape[0]
-        return cls(family, dataset.input_shape, num_outputs, width, depth, dataset.task, dataset.scale)
+        return cls(
+            family, dataset.input_shape, num_outputs, width, depth, dataset.task, dataset.scale
+        )
 
     def module(self) -> nn.Module:
         """A freshly initialized module, by torch's global random state."""
@@ -69,7 +72,9 @@ class Architecture:
         """The integral network of a freshly initialized module; the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return IntegralNetwork(self.module(), torch.zeros(2, *self.input_shape), coupling=_coupling(self))
+            return IntegralNetwork(
+                self.module(), torch.zeros(2, *self.input_shape), coupling=_coupling(self)
+            )
 
     def load(self, folder: Path) -> IntegralNetwork:
         """The integral network that was saved in a folder.
@@ -93,7 +98,9 @@ class Architecture:
 def _coupling(architecture: Architecture) -> Coupling:
     """Following a network takes seconds and depends on nothing but its architecture."""
     with torch.random.fork_rng(devices=[]):
-        return IntegralNetwork(architecture.module(), torch.zeros(2, *architecture.input_shape)).coupling
+        return IntegralNetwork(
+            architecture.module(), torch.zeros(2, *architecture.input_shape)
+        ).coupling
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,9 @@ class Trained:
 
     @property
     def score(self) -> float:
-        """Best mean quality over widths, by which trials compare; -inf where reduced widths were never trained."""
+        """Best mean quality over widths, by which trials compare; -inf where reduced widths were
+        never trained.
+        """
         return -math.inf if self.history and self.history[-1].is_plain else self.best_score
 
     def network(self) -> IntegralNetwork:
@@ -151,9 +160,11 @@ def run_trial(
     device: str = "cpu",
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Trained:
-    """Trains a candidate; a folder that holds an unfinished trial is continued, a finished one is returned.
+    """Trains a candidate; a folder that holds an unfinished trial is continued, a finished one is
+    returned.
 
-    Several processes of torch.distributed train it together where all call this alike; they must see the same folder.
+    Several processes of torch.distributed train it together where all call this alike; they must
+    see the same folder.
 
     Args:
         seconds: time that is left for this trial. What does not fit into it is not planned.
@@ -173,7 +184,12 @@ def run_trial(
         recipe = Recipe.from_dict(read_json(plan))
     else:
         recipe = fit_to_budget(
-            network, dataset, candidate.recipe, seconds=seconds, max_epochs=max_epochs, device=device
+            network,
+            dataset,
+            candidate.recipe,
+            seconds=seconds,
+            max_epochs=max_epochs,
+            device=device,
         )
         if rank() == 0:
             write_json(plan, recipe.to_dict())
@@ -190,7 +206,14 @@ def run_trial(
     network.cpu()
     if rank() == 0:
         network.save(folder / "network")
-    trained = Trained(architecture, folder / "network", recipe, result.stopped, result.best_score, list(result.history))
+    trained = Trained(
+        architecture,
+        folder / "network",
+        recipe,
+        result.stopped,
+        result.best_score,
+        list(result.history),
+    )
     if rank() == 0:
         write_json(outcome, trained.to_dict())
     return trained
@@ -209,7 +232,8 @@ def load_trial(folder: Path) -> Trained:
 def salvage_trial(
     candidate: TrainingCandidate, family: str, dataset: Dataset, folder: Path, *, seed: int
 ) -> Trained | None:
-    """The best state of a trial that was stopped from outside, as if it had ended with its last checkpoint.
+    """The best state of a trial that was stopped from outside, as if it had ended with its last
+    checkpoint.
 
     Returns:
         None if the trial never reached a checkpoint.

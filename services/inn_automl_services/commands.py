@@ -35,10 +35,21 @@ HOME = click.option(
 
 @click.command()
 @HOME
-@click.option("--port", type=click.IntRange(0, 65535), help="Of the API; 0 for a free one.  [default: 8080, or free]")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Of the API; 0 for a free one.  [default: 8080, or free]",
+)
 @click.option("--detach", is_flag=True, help="Return when everything is ready; `down` stops it.")
-@click.option("--cpus", type=click.IntRange(1), help="Processors that jobs may use.  [default: all]")
-@click.option("--jobs", type=click.IntRange(1), default=1, help="At a time: others would disturb a measurement.")
+@click.option(
+    "--cpus", type=click.IntRange(1), help="Processors that jobs may use.  [default: all]"
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    help="At a time: others would disturb a measurement.",
+)
 def up(home: Path, port: int | None, detach: bool, cpus: int | None, jobs: int) -> None:
     """Run the whole service on this machine, until Ctrl-C.
 
@@ -47,10 +58,14 @@ def up(home: Path, port: int | None, detach: bool, cpus: int | None, jobs: int) 
     place = Home(absolute(home))
     place.make()
     if port and free_port(port) != port:
-        raise InputError(f"port {port} on {LOOPBACK} is taken: give another --port, or 0 for a free one.")
+        raise InputError(
+            f"port {port} on {LOOPBACK} is taken: give another --port, or 0 for a free one."
+        )
     if detach:
         numbers = {"port": port, "cpus": cpus, "jobs": jobs}
-        _detach(place, [f"--{name}={value}" for name, value in numbers.items() if value is not None])
+        _detach(
+            place, [f"--{name}={value}" for name, value in numbers.items() if value is not None]
+        )
         return
     stopping = _Stopping()
     with place.held():
@@ -60,9 +75,13 @@ def up(home: Path, port: int | None, detach: bool, cpus: int | None, jobs: int) 
         prepare(place)
         secrets = place.read_secrets()
         if secrets is None:
-            raise BackendError(f"{str(place.secrets)!r} is damaged: delete it to have new keys made.")
+            raise BackendError(
+                f"{str(place.secrets)!r} is damaged: delete it to have new keys made."
+            )
         ports = Ports.choose(port)
-        parts = make_parts(place, secrets, ports, cpus=cpus or os.cpu_count() or 1, max_running_jobs=jobs)
+        parts = make_parts(
+            place, secrets, ports, cpus=cpus or os.cpu_count() or 1, max_running_jobs=jobs
+        )
         supervisor = Supervisor(place, parts, say=_say, is_stopping=stopping)
         try:
             supervisor.start()
@@ -86,7 +105,9 @@ def down(home: Path) -> None:
         place.address.unlink(missing_ok=True)
         place.processes.unlink(missing_ok=True)
         click.echo(
-            f"ended {len(left)} processes of a stack whose supervisor was gone" if left else "nothing was running"
+            f"ended {len(left)} processes of a stack whose supervisor was gone"
+            if left
+            else "nothing was running"
         )
         return
     os.kill(supervisor, signal.SIGTERM)
@@ -94,7 +115,8 @@ def down(home: Path) -> None:
     while place.supervisor() == supervisor:
         if time.monotonic() > deadline_s:
             raise BackendError(
-                f"the stack, process {supervisor}, did not end in {STOP_LIMIT_S:g} s: see {place.log('supervisor')}."
+                f"the stack, process {supervisor}, did not end in {STOP_LIMIT_S:g} s: see "
+                f"{place.log('supervisor')}."
             )
         time.sleep(STEP_S)
     click.echo("stopped")
@@ -116,7 +138,8 @@ class _Stopping:
 
 
 def _detach(home: Home, options: list[str]) -> None:
-    """Starts the same command without --detach in a session of its own, and waits until it is ready.
+    """Starts the same command without --detach in a session of its own, and waits until it is
+    ready.
 
     Raises:
         InputError: a stack of the home runs already.
@@ -124,7 +147,9 @@ def _detach(home: Home, options: list[str]) -> None:
     """
     if (running := home.supervisor()) is not None:
         with home.held():
-            raise BackendError(f"process {running} gave up {str(home.folder)!r} just now: try again.")
+            raise BackendError(
+                f"process {running} gave up {str(home.folder)!r} just now: try again."
+            )
     command = [sys.executable, "-m", "inn_automl", "up", f"--home={home.folder}", *options]
     log = home.log("supervisor")
     home.address.unlink(missing_ok=True)
@@ -141,12 +166,15 @@ def _detach(home: Home, options: list[str]) -> None:
     while not home.address.exists():
         if process.poll() is not None:
             raise BackendError(
-                log.read_text(errors="replace").partition("\ninn-automl: ")[2].strip() or f"the stack ended: see {log}."
+                log.read_text(errors="replace").partition("\ninn-automl: ")[2].strip()
+                or f"the stack ended: see {log}."
             )
         if time.monotonic() > deadline_s:
             process.terminate()
             process.wait()
-            raise BackendError(f"the stack was not ready within {DETACH_LIMIT_S:g} s: see {log.parent}.")
+            raise BackendError(
+                f"the stack was not ready within {DETACH_LIMIT_S:g} s: see {log.parent}."
+            )
         time.sleep(STEP_S)
     click.echo(log.read_text(errors="replace").rstrip())
 
@@ -156,7 +184,11 @@ def _announce(home: Home, ports: Ports) -> None:
     _say(f"MLflow  {ports.mlflow_url}")
     _say(f"key     in {home.secrets}; commands find it by --home {home.folder}")
     _say("ready")
-    addresses = {"url": ports.coordinator_url, "mlflow_url": ports.mlflow_url, "ray_url": ports.ray_url}
+    addresses = {
+        "url": ports.coordinator_url,
+        "mlflow_url": ports.mlflow_url,
+        "ray_url": ports.ray_url,
+    }
     write_json(home.address, addresses)
 
 

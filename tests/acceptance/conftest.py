@@ -26,10 +26,14 @@ class Stack:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("INN_AUTOML_")}
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("INN_AUTOML_")
+        }
 
     def __call__(self, command: str, *arguments: str, code: int = 0) -> str:
-        """Standard output of a command that must end with `code`; its standard error for another code than 0."""
+        """Standard output of a command that must end with `code`; its standard error for another
+        code than 0.
+        """
         ended = subprocess.run(
             [PROGRAM, command, *arguments, "--home", self.home],
             capture_output=True,
@@ -48,11 +52,16 @@ class Stack:
         return Client.at(find_server(self.home))
 
     def processes(self) -> dict[str, int]:
-        found: dict[str, int] = json.loads((self.home / "processes.json").read_text(encoding="utf-8"))
+        found: dict[str, int] = json.loads(
+            (self.home / "processes.json").read_text(encoding="utf-8")
+        )
         return found
 
     def logs(self) -> str:
-        ends = {path.name: path.read_text(errors="replace")[-1500:] for path in (self.home / "logs").glob("*.log")}
+        ends = {
+            path.name: path.read_text(errors="replace")[-1500:]
+            for path in (self.home / "logs").glob("*.log")
+        }
         return "".join(f"\n--- {name}\n{end}" for name, end in ends.items())
 
     def left(self) -> list[str]:
@@ -61,7 +70,10 @@ class Stack:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 line = " ".join(process.cmdline())
-                is_ours = process.environ().get("INN_AUTOML_STACK") == str(self.home) or str(self.home) in line
+                is_ours = (
+                    process.environ().get("INN_AUTOML_STACK") == str(self.home)
+                    or str(self.home) in line
+                )
                 if is_ours and process.pid != os.getpid():
                     found.append(line)
         return found
@@ -69,7 +81,8 @@ class Stack:
     def reach(self, job_id: str, *stages: str) -> Job:
         """Waits until the job is in one of the stages.
 
-        An unreachable coordinator is waited for; that one was killed is what these tests are about.
+        An unreachable coordinator is waited for; that one was killed is what these tests are
+        about.
         """
         with self.client() as client:
             found: list[Job] = []
@@ -77,7 +90,9 @@ class Stack:
             def is_there() -> bool:
                 found.append(client.job(job_id))
                 job = found[-1]
-                assert job.state not in ("failed", "cancelled"), f"{job.error}\n{client.logs(job_id).decode()[-3000:]}"
+                assert job.state not in ("failed", "cancelled"), (
+                    f"{job.error}\n{client.logs(job_id).decode()[-3000:]}"
+                )
                 return job.progress is not None and job.progress.stage in stages
 
             eventually(is_there, f"{job_id} reaches no {' or '.join(stages)}")
@@ -91,7 +106,10 @@ class Stack:
             for process in psutil.process_iter():
                 with contextlib.suppress(psutil.Error):
                     words = process.cmdline()
-                    if "inn_automl_workers.run_job" in words and process.environ().get("INN_AUTOML_JOB_ID") == job_id:
+                    if (
+                        "inn_automl_workers.run_job" in words
+                        and process.environ().get("INN_AUTOML_JOB_ID") == job_id
+                    ):
                         found.append(process)
             return bool(found)
 

@@ -38,7 +38,9 @@ from inn_automl.latency.measurement import LatencyMeasurement, Protocol
 
 TOKEN = "token-of-a-run"
 # Long enough to be killed in its middle, on a busy machine too.
-PROTOCOL = Protocol(min_processes=3, max_processes=3, num_blocks=2, min_s=1.0, max_s=60.0, max_repeated=0)
+PROTOCOL = Protocol(
+    min_processes=3, max_processes=3, num_blocks=2, min_s=1.0, max_s=60.0, max_repeated=0
+)
 BROKEN = """
 import os
 from pathlib import Path
@@ -110,7 +112,17 @@ class Stack:
     def agent(self, name: str = "board", key: str = "", log: str = "") -> subprocess.Popen[bytes]:
         return self.start(
             log or name,
-            *("-m", "inn_automl", "agent", "--server", self.url, "--name", name, "--cache", f"{self.folder}/cache"),
+            *(
+                "-m",
+                "inn_automl",
+                "agent",
+                "--server",
+                self.url,
+                "--name",
+                name,
+                "--cache",
+                f"{self.folder}/cache",
+            ),
             INN_AUTOML_KEY=key or self.agent_key,
         )
 
@@ -125,7 +137,9 @@ class Stack:
         """States by name; None while the coordinator does not answer."""
         try:
             answer = httpx.get(
-                f"{self.url}/v1/devices", headers={"Authorization": f"Bearer {self.user_key}"}, trust_env=False
+                f"{self.url}/v1/devices",
+                headers={"Authorization": f"Bearer {self.user_key}"},
+                trust_env=False,
             )
         except httpx.TransportError:
             return None
@@ -141,7 +155,9 @@ class Stack:
         self.wait_for(lambda: (self.devices() or {}).get(name) == state)
 
     def told(self) -> str:
-        return "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(self.folder.glob("*.log")))
+        return "\n".join(
+            f"{path.name}:\n{path.read_text()}" for path in sorted(self.folder.glob("*.log"))
+        )
 
     def log_of(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
@@ -158,12 +174,21 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     database = Database(make_engine(database_url))
     with database.write() as session:
         project = Project(
-            id=new_id("prj"), name="p", max_running_jobs=1, max_gpu_hours=None, gpu_s=0.0, created_at=now()
+            id=new_id("prj"),
+            name="p",
+            max_running_jobs=1,
+            max_gpu_hours=None,
+            gpu_s=0.0,
+            created_at=now(),
         )
         session.add(project)
         session.flush()
-        _, stack.agent_key = create_key(session, project_id=project.id, name="agent", role=Role.AGENT)
-        _, stack.other_key = create_key(session, project_id=project.id, name="another", role=Role.AGENT)
+        _, stack.agent_key = create_key(
+            session, project_id=project.id, name="agent", role=Role.AGENT
+        )
+        _, stack.other_key = create_key(
+            session, project_id=project.id, name="another", role=Role.AGENT
+        )
         _, stack.user_key = create_key(session, project_id=project.id, name="user", role=Role.USER)
         stack.job_id = new_id("job")
         session.add(
@@ -199,7 +224,9 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 class Worker(threading.Thread):
     """What a job's worker does: has models measured."""
 
-    def __init__(self, stack: Stack, model: Path, *, protocol: Protocol = PROTOCOL, agent: str | None = None) -> None:
+    def __init__(
+        self, stack: Stack, model: Path, *, protocol: Protocol = PROTOCOL, agent: str | None = None
+    ) -> None:
         super().__init__(daemon=True)
         self._stack, self._model, self._protocol, self._agent = stack, model, protocol, agent
         self.shares: list[float] = []
@@ -246,7 +273,10 @@ def model(tmp_path: Path) -> Path:
         [weight],
     )
     path = tmp_path / "m.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+        str(path),
+    )
     return path
 
 
@@ -353,7 +383,9 @@ def test_what_cannot_be_measured_is_told(stack: Stack, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_damaged_download_is_told(stack: Stack, model: Path) -> None:
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
-    ObjectStore(f"{stack.storage}/jobs/{stack.job_id}").write(f"{FOLDER}/{sha256}.onnx", model.read_bytes()[::-1])
+    ObjectStore(f"{stack.storage}/jobs/{stack.job_id}").write(
+        f"{FOLDER}/{sha256}.onnx", model.read_bytes()[::-1]
+    )
     stack.serve()
     stack.agent()
     stack.wait_for_state("idle")
@@ -368,7 +400,12 @@ def test_a_damaged_download_is_told(stack: Stack, model: Path) -> None:
 @pytest.mark.slow
 def test_samples_that_are_no_numbers_are_told(stack: Stack, model: Path) -> None:
     stack.serve()
-    stack.start("board", "-c", BROKEN.format(url=stack.url, cache=stack.folder / "cache"), INN_KEY=stack.agent_key)
+    stack.start(
+        "board",
+        "-c",
+        BROKEN.format(url=stack.url, cache=stack.folder / "cache"),
+        INN_KEY=stack.agent_key,
+    )
     stack.wait_for_state("idle")
     worker = Worker(stack, model)
     worker.start()
@@ -379,7 +416,9 @@ def test_samples_that_are_no_numbers_are_told(stack: Stack, model: Path) -> None
 
 
 @pytest.mark.slow
-def test_anothers_name_is_refused_and_the_job_is_measured_by_its_owner(stack: Stack, model: Path) -> None:
+def test_anothers_name_is_refused_and_the_job_is_measured_by_its_owner(
+    stack: Stack, model: Path
+) -> None:
     stack.serve()
     stack.agent()
     stack.wait_for_state("idle")
@@ -394,7 +433,9 @@ def test_anothers_name_is_refused_and_the_job_is_measured_by_its_owner(stack: St
 
 
 @pytest.mark.slow
-def test_a_revoked_key_ends_the_agent_and_the_job_waits_for_the_next(stack: Stack, model: Path) -> None:
+def test_a_revoked_key_ends_the_agent_and_the_job_waits_for_the_next(
+    stack: Stack, model: Path
+) -> None:
     stack.serve()
     agent = stack.agent()
     stack.wait_for_state("idle")
@@ -413,16 +454,21 @@ def test_a_revoked_key_ends_the_agent_and_the_job_waits_for_the_next(stack: Stac
 
 
 @pytest.mark.slow
-def test_a_lease_that_is_lost_is_let_go_and_the_job_is_measured_by_who_has_it(stack: Stack, model: Path) -> None:
+def test_a_lease_that_is_lost_is_let_go_and_the_job_is_measured_by_who_has_it(
+    stack: Stack, model: Path
+) -> None:
     stack.serve()
     stack.agent()
     stack.wait_for_state("idle")
     worker = Worker(stack, model)
     worker.start()
     stack.wait_for(lambda: "leased" in stack.log_of("board"))
-    stack.agent(log="successor")  # of the same name, as after a crash that left the first one running
+    # of the same name, as after a crash that left the first one running
+    stack.agent(log="successor")
     stack.wait_for(lambda: "abandoned measurement=" in stack.log_of("board"))
-    assert "lease" in next(line for line in stack.log_of("board").splitlines() if "abandoned" in line)
+    assert "lease" in next(
+        line for line in stack.log_of("board").splitlines() if "abandoned" in line
+    )
     worker.check()
 
 

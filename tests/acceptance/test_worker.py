@@ -1,4 +1,6 @@
-"""A job through a real coordinator process and a real Ray, from the queue to the result; and a cancel on the way."""
+"""A job through a real coordinator process and a real Ray, from the queue to the result; and a
+cancel on the way.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,11 @@ from inn_automl.latency.measurement import Protocol
 
 RAY_TOKEN = "a-token-of-this-test-alone-0123456789"
 READY_S, JOB_S = 60.0, 90.0
-SERVE = "import sys, uvicorn; from inn_automl_services.coordinator.app import create_app; from inn_automl_services.coordinator.settings "
-SERVE += "import Settings; uvicorn.run(create_app(Settings()), host='127.0.0.1', port=int(sys.argv[1]))"
+SERVE = "import sys, uvicorn; from inn_automl_services.coordinator.app import create_app; "
+"from inn_automl_services.coordinator.settings "
+SERVE += (
+    "import Settings; uvicorn.run(create_app(Settings()), host='127.0.0.1', port=int(sys.argv[1]))"
+)
 SPEC = {
     "dataset": "digits",
     "family": "mlp",
@@ -57,9 +62,19 @@ class Stack:
     def submit(self, spec: dict[str, object], **values: object) -> str:
         job_id = new_id("job")
         fresh = {
-            "kind": "search", "spec": spec, "state": "queued", "priority": 0, "queue_position": job_id, "notes": [],
-            "available_at": now(), "max_attempts": 2, "cost_before": COST, "cost": COST, "created_at": now(), **values,
-        }  # fmt: skip
+            "kind": "search",
+            "spec": spec,
+            "state": "queued",
+            "priority": 0,
+            "queue_position": job_id,
+            "notes": [],
+            "available_at": now(),
+            "max_attempts": 2,
+            "cost_before": COST,
+            "cost": COST,
+            "created_at": now(),
+            **values,
+        }
         with self.database.write() as session:
             session.add(Job(id=job_id, project_id=self.project_id, **fresh))
         return job_id
@@ -77,13 +92,21 @@ class Stack:
             time.sleep(0.3)
         log = f"jobs/{job_id}/log.txt"
         printed = self.store.read(log).decode() if self.store.exists(log) else "no log"
-        pytest.fail(f"the job is {job.state}: {job.progress}, {job.notes}, {job.error}\n{printed[-4000:]}")
+        pytest.fail(
+            f"the job is {job.state}: {job.progress}, {job.notes}, {job.error}\n{printed[-4000:]}"
+        )
 
 
 def measure_quickly(models, device, *, protocol, on_progress=None):  # type: ignore[no-untyped-def]
     """Few samples: nothing here depends on their quality."""
     few = Protocol(
-        min_processes=2, max_processes=2, num_blocks=4, min_s=0.1, max_s=4.0, max_repeated=0, num_memory_runs=0
+        min_processes=2,
+        max_processes=2,
+        num_blocks=4,
+        min_s=0.1,
+        max_s=4.0,
+        max_repeated=0,
+        num_memory_runs=0,
     )
     return measure(models, device, protocol=few, on_progress=on_progress)
 
@@ -130,10 +153,16 @@ def ray_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     }
     options = [
-        f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
-        f"--ray-client-server-port={client}", "--dashboard-host=127.0.0.1", "--num-cpus=2",
-        "--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={128 * 2**20}",
-    ]  # fmt: skip
+        f"--port={gcs}",
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent}",
+        f"--ray-client-server-port={client}",
+        "--dashboard-host=127.0.0.1",
+        "--num-cpus=2",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--object-store-memory={128 * 2**20}",
+    ]
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options]
     with open(home / "ray.log", "wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -153,7 +182,12 @@ def stack(ray_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     database = Database(make_engine(database_url))
     with database.write() as session:
         project = Project(
-            id=new_id("prj"), name="test", max_running_jobs=4, max_gpu_hours=None, gpu_s=0.0, created_at=now()
+            id=new_id("prj"),
+            name="test",
+            max_running_jobs=4,
+            max_gpu_hours=None,
+            gpu_s=0.0,
+            created_at=now(),
         )
         session.add(project)
         session.flush()
@@ -170,10 +204,14 @@ def stack(ray_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         "INN_AUTOML_HEARTBEAT_S": "1",
     }
     with open(home / "coordinator.log", "wb") as log:
-        process = subprocess.Popen([sys.executable, "-c", SERVE, str(port)], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(port)], env=environment, stdout=log, stderr=log
+        )
     try:
         wait_for(f"{url}/openapi.json", {}, process)
-        agent = Agent(Link(url, key), "local", ModelCache(home / "models", 2**30), measure=measure_quickly)
+        agent = Agent(
+            Link(url, key), "local", ModelCache(home / "models", 2**30), measure=measure_quickly
+        )
         threading.Thread(target=agent.run, daemon=True).start()
         yield Stack(database, ObjectStore(storage_url), project.id, ray_url)
     finally:
@@ -187,17 +225,31 @@ def test_a_job_runs_to_its_end(stack: Stack) -> None:
     assert (job.state, job.error, job.attempt) == ("succeeded", None, 1)
     assert job.cost["wall_s"] == 0.0 and job.cost_before["wall_s"] > 1.0
     with stack.database.read() as session:
-        devices = session.execute(select(JobDevice).where(JobDevice.job_id == job_id)).scalars().all()
-        artifacts = session.execute(select(Artifact).where(Artifact.job_id == job_id)).scalars().all()
-        events = session.execute(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).scalars()
+        devices = (
+            session.execute(select(JobDevice).where(JobDevice.job_id == job_id)).scalars().all()
+        )
+        artifacts = (
+            session.execute(select(Artifact).where(Artifact.job_id == job_id)).scalars().all()
+        )
+        events = session.execute(
+            select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)
+        ).scalars()
         states = [event.data["state"] for event in events if event.kind == "state"]
     assert [device.name for device in devices] == ["here"]
     paths = {artifact.path: artifact for artifact in artifacts}
-    assert {"result.json", "inn.zip", "elastic.zip", "figures/fronts.html", "figures/fronts.png"} <= paths.keys()
+    assert {
+        "result.json",
+        "inn.zip",
+        "elastic.zip",
+        "figures/fronts.html",
+        "figures/fronts.png",
+    } <= paths.keys()
     assert {point["bundle"] for point in devices[0].result["front"]} <= paths.keys()
     for path, artifact in paths.items():
         assert stack.store.size_bytes(f"jobs/{job_id}/{path}") == artifact.size_bytes
-    assert states == sorted(states, key=["training", "searching", "measuring", "publishing", "succeeded"].index)
+    assert states == sorted(
+        states, key=["training", "searching", "measuring", "publishing", "succeeded"].index
+    )
     stack.wait(job_id, lambda _: stack.store.exists(f"jobs/{job_id}/log.txt"))
 
 

@@ -15,7 +15,9 @@ HERE = ("file:", "data:", "blob:", "http://localhost:")
 
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page without internet, which must not miss it; leaves a screenshot in the folder that `SCREENSHOTS` names."""
+    """A page without internet, which must not miss it; leaves a screenshot in the folder that
+    `SCREENSHOTS` names.
+    """
     missed: list[str] = []
 
     def refuse(route: Route) -> None:

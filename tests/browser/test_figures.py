@@ -30,7 +30,8 @@ def test_every_point_of_every_front_is_drawn(page: Page, tmp_path: Path) -> None
         assert drawn[f"{device.name}/other candidates"] > 150
         assert f"{device.name}/test accuracy" not in drawn
     assert page.locator(".shapelayer path").count() == len(result.devices)
-    page.get_by_text("test accuracy").first.click(force=True)  # The legend lays its switch over the text.
+    # The legend lays its switch over the text.
+    page.get_by_text("test accuracy").first.click(force=True)
     page.wait_for_function(f"Object.keys(({POINTS_BY_TRACE})()).length === {len(drawn) + 1}")
 
 

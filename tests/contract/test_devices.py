@@ -31,7 +31,10 @@ DESCRIPTION = {
     "num_cores": 4,
     "memory_bytes": 2**33,
     "runtimes": {"onnxruntime-cpu": "1.30"},
-    "details": {"governor": "performance", "missing_runtimes": {"onnxruntime-cuda": "there is no GPU."}},
+    "details": {
+        "governor": "performance",
+        "missing_runtimes": {"onnxruntime-cuda": "there is no GPU."},
+    },
 }
 MODEL = b"an ONNX file"
 SHA256 = "3f4f32a8ffed2c06a52bce7ff76b28ae0b4a8cb0bf1e1bcc5f6a0e5f6f3b7b0a"
@@ -52,7 +55,12 @@ class World:
         return self.access.agent.post("/v1/devices", json=body)
 
     def ask(
-        self, models: tuple[str, ...] = ("m",), *, token: str = TOKEN, job_id: str = "", **device: Any
+        self,
+        models: tuple[str, ...] = ("m",),
+        *,
+        token: str = TOKEN,
+        job_id: str = "",
+        **device: Any,
     ) -> httpx.Response:
         body = {
             "device": {"name": "d", **device},
@@ -84,10 +92,16 @@ class World:
     def expire(self, measurement_id: str) -> None:
         with self.database.write() as session:
             past = now() - timedelta(seconds=1)
-            session.execute(update(Measurement).where(Measurement.id == measurement_id).values(lease_expires_at=past))
+            session.execute(
+                update(Measurement)
+                .where(Measurement.id == measurement_id)
+                .values(lease_expires_at=past)
+            )
 
 
-def add_job(database: Database, project_id: str, state: JobState = JobState.SEARCHING, token: str = TOKEN) -> str:
+def add_job(
+    database: Database, project_id: str, state: JobState = JobState.SEARCHING, token: str = TOKEN
+) -> str:
     job_id = new_id("job")
     with database.write() as session:
         session.add(
@@ -120,7 +134,12 @@ def world(access: Any, client: TestClient, database: Database) -> World:
 
 
 def results(*names: str, ms: float = 1.0) -> dict[str, Any]:
-    one = {"percentile": 95.0, "samples_ms": [[[ms, ms * 1.01]], [[ms * 1.02, ms]]], "remark": "", "environment": {}}
+    one = {
+        "percentile": 95.0,
+        "samples_ms": [[[ms, ms * 1.01]], [[ms * 1.02, ms]]],
+        "remark": "",
+        "environment": {},
+    }
     return {"results": dict.fromkeys(names, one)}
 
 
@@ -155,13 +174,17 @@ def test_a_name_belongs_to_the_key_that_registered_it(
         check_problem(world.access.admin.post(path), 403, "forbidden")
     with database.write() as session:
         session.execute(
-            update(ApiKey).where(ApiKey.hash == hash_secret(world.access.agent_key)).values(revoked_at=now())
+            update(ApiKey)
+            .where(ApiKey.hash == hash_secret(world.access.agent_key))
+            .values(revoked_at=now())
         )
     assert world.access.admin.post("/v1/devices", json=body).status_code == 200
     assert world.access.admin.post("/v1/devices/pi4/heartbeat").status_code == 204
 
 
-def test_a_project_sees_only_its_own(world: World, other_access: Any, check_problem: Callable[..., str]) -> None:
+def test_a_project_sees_only_its_own(
+    world: World, other_access: Any, check_problem: Callable[..., str]
+) -> None:
     world.register()
     asked = world.ask().json()
     lease = world.lease()
@@ -172,8 +195,12 @@ def test_a_project_sees_only_its_own(world: World, other_access: Any, check_prob
     check_problem(other_access.agent.post("/v1/devices/pi4/lease"), 404, "not_found")
     headers = {"Lease-Token": lease["token"]}
     url = f"/v1/measurements/{asked['id']}"
-    check_problem(other_access.agent.post(f"{url}/heartbeat", json={}, headers=headers), 404, "not_found")
-    check_problem(other_access.agent.get(f"{url}/models/{SHA256}", headers=headers), 404, "not_found")
+    check_problem(
+        other_access.agent.post(f"{url}/heartbeat", json={}, headers=headers), 404, "not_found"
+    )
+    check_problem(
+        other_access.agent.get(f"{url}/models/{SHA256}", headers=headers), 404, "not_found"
+    )
 
 
 def test_lists_pages(world: World) -> None:
@@ -205,7 +232,9 @@ def test_states(world: World, database: Database) -> None:
     assert world.look(asked["id"])["agent_is_away"] is False
 
 
-def test_removing_fails_what_was_to_be_measured(world: World, check_problem: Callable[..., str]) -> None:
+def test_removing_fails_what_was_to_be_measured(
+    world: World, check_problem: Callable[..., str]
+) -> None:
     world.register()
     leased, queued = world.ask().json(), world.ask(("other",)).json()
     lease = world.lease()
@@ -258,7 +287,13 @@ def test_numbers_that_json_cannot_say(world: World) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/devices?cursor=x", "/v1/devices?limit=0", "/v1/devices?limit=201", "/v1/devices/a%00b", "/v1/devices/-"],
+    [
+        "/v1/devices?cursor=x",
+        "/v1/devices?limit=0",
+        "/v1/devices?limit=201",
+        "/v1/devices/a%00b",
+        "/v1/devices/-",
+    ],
 )
 def test_bad_questions(world: World, path: str) -> None:
     assert world.access.user.get(path).status_code == 422
@@ -272,7 +307,11 @@ def test_from_question_to_results(world: World, context: Context) -> None:
     asked = world.ask(("a", "b"), threads=2, percentile=90)
     assert asked.status_code == 200, asked.text
     measurement = asked.json()
-    assert (measurement["state"], measurement["agent"], measurement["results"]) == ("queued", "pi4", None)
+    assert (measurement["state"], measurement["agent"], measurement["results"]) == (
+        "queued",
+        "pi4",
+        None,
+    )
     lease = world.lease()
     assert lease is not None
     assert lease["id"] == measurement["id"]
@@ -285,7 +324,9 @@ def test_from_question_to_results(world: World, context: Context) -> None:
     assert world.say(lease, "heartbeat", {"fraction": 0.125}).status_code == 204
     assert world.look(measurement["id"])["fraction"] == 0.25
     told = results("a", "b")
-    told["results"]["a"] = told["results"]["a"] | {"memory": {"idle_bytes": 5, "peak_bytes": 9, "added_bytes": 1}}
+    told["results"]["a"] = told["results"]["a"] | {
+        "memory": {"idle_bytes": 5, "peak_bytes": 9, "added_bytes": 1}
+    }
     for _ in range(2):  # an agent that did not hear the answer posts again
         assert world.say(lease, "results", told).status_code == 204
     done = world.look(measurement["id"])
@@ -298,7 +339,9 @@ def test_from_question_to_results(world: World, context: Context) -> None:
     assert again == done
 
 
-def test_models_are_downloaded_by_hash(world: World, context: Context, check_problem: Callable[..., str]) -> None:
+def test_models_are_downloaded_by_hash(
+    world: World, context: Context, check_problem: Callable[..., str]
+) -> None:
     world.register()
     world.ask()
     lease = world.lease()
@@ -310,7 +353,9 @@ def test_models_are_downloaded_by_hash(world: World, context: Context, check_pro
     found = world.access.agent.get(f"{url}/{SHA256}", headers=headers)
     assert (found.status_code, found.content) == (200, MODEL)
     check_problem(world.access.agent.get(f"{url}/{'0' * 64}", headers=headers), 404, "not_found")
-    check_problem(world.access.agent.get(f"{url}/{SHA256}", headers={"Lease-Token": "x"}), 409, "stale_lease")
+    check_problem(
+        world.access.agent.get(f"{url}/{SHA256}", headers={"Lease-Token": "x"}), 409, "stale_lease"
+    )
 
 
 def test_asking_again_finds_the_same(world: World) -> None:
@@ -339,7 +384,10 @@ def test_failure_reaches_the_worker_and_asking_again_queues_anew(world: World) -
     asked = world.ask().json()
     lease = world.lease()
     assert lease is not None
-    assert world.say(lease, "failure", {"detail": "model 'm' cannot be measured: no."}).status_code == 204
+    assert (
+        world.say(lease, "failure", {"detail": "model 'm' cannot be measured: no."}).status_code
+        == 204
+    )
     failed = world.look(asked["id"])
     assert failed["state"] == "failed"
     assert failed["error"]["detail"] == "model 'm' cannot be measured: no."
@@ -364,15 +412,26 @@ def test_failure_reaches_the_worker_and_asking_again_queues_anew(world: World) -
         (changed(memory=10), "mapping"),
         ({"results": {"m": {"samples_ms": [[[1.0]]]}}}, "at least two processes"),
         ({"results": {"m": {}}}, "samples_ms"),
-        ({"results": {"m": {"samples_ms": [[["1.0"]], [[1.0]]]}}}, "'1.0' is no latency in milliseconds"),
-        ({"results": {"m": {"samples_ms": [[[None]], [[1.0]]]}}}, "None is no latency in milliseconds"),
-        ({"results": {"m": {"samples_ms": [[[True]], [[1.0]]]}}}, "True is no latency in milliseconds"),
+        (
+            {"results": {"m": {"samples_ms": [[["1.0"]], [[1.0]]]}}},
+            "'1.0' is no latency in milliseconds",
+        ),
+        (
+            {"results": {"m": {"samples_ms": [[[None]], [[1.0]]]}}},
+            "None is no latency in milliseconds",
+        ),
+        (
+            {"results": {"m": {"samples_ms": [[[True]], [[1.0]]]}}},
+            "True is no latency in milliseconds",
+        ),
         ({"results": {"m": {"samples_ms": [[1.0], [1.0]]}}}, "[process][block][run]"),
         ({"results": {"m": results("m")["results"]["m"] | {"remark": "a\0b"}}}, "NUL"),
         ({"results": {"m": results("m")["results"]["m"] | {"environment": 3}}}, "mapping"),
     ],
 )
-def test_results_that_are_refused_leave_it_leased(world: World, body: dict[str, Any], fault: str) -> None:
+def test_results_that_are_refused_leave_it_leased(
+    world: World, body: dict[str, Any], fault: str
+) -> None:
     world.register()
     asked = world.ask().json()
     lease = world.lease()
@@ -384,7 +443,9 @@ def test_results_that_are_refused_leave_it_leased(world: World, body: dict[str, 
     assert world.say(lease, "results", results("m")).status_code == 204
 
 
-def test_a_lease_that_ends_goes_to_the_next(world: World, check_problem: Callable[..., str]) -> None:
+def test_a_lease_that_ends_goes_to_the_next(
+    world: World, check_problem: Callable[..., str]
+) -> None:
     world.register()
     asked = world.ask().json()
     first = world.lease()
@@ -438,8 +499,12 @@ def test_giving_back_costs_no_attempt(world: World) -> None:
         assert world.look(asked["id"])["state"] == "queued"
 
 
-@pytest.mark.parametrize("state", [JobState.CANCELLING, JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED])
-def test_nobody_measures_for_a_job_that_ends(world: World, state: JobState, check_problem: Callable[..., str]) -> None:
+@pytest.mark.parametrize(
+    "state", [JobState.CANCELLING, JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED]
+)
+def test_nobody_measures_for_a_job_that_ends(
+    world: World, state: JobState, check_problem: Callable[..., str]
+) -> None:
     world.register()
     world.ask()
     world.ask(("other",))
@@ -476,8 +541,14 @@ def test_only_who_holds_the_job_may_ask(world: World, check_problem: Callable[..
     [
         ({"agent": "none"}, "'none', which is not registered"),
         ({"agent": "pi4", "threads": 5}, "more than the 4 cores"),
-        ({"agent": "bare"}, "no runtime 'onnxruntime-cpu', only none; `pip install onnxruntime` adds it"),
-        ({"agent": "pi4", "runtime": "openvino"}, "only onnxruntime-cpu; `pip install openvino` adds it"),
+        (
+            {"agent": "bare"},
+            "no runtime 'onnxruntime-cpu', only none; `pip install onnxruntime` adds it",
+        ),
+        (
+            {"agent": "pi4", "runtime": "openvino"},
+            "only onnxruntime-cpu; `pip install openvino` adds it",
+        ),
         ({"agent": "pi4", "runtime": "onnxruntime-cuda"}, "it says: there is no GPU."),
         ({}, "several (bare, pi4)"),
     ],
@@ -494,7 +565,9 @@ def test_no_device_at_all(world: World, check_problem: Callable[..., str]) -> No
     assert "no agent is registered" in check_problem(world.ask(), 422, "invalid_spec")
 
 
-def test_a_protocol_that_cannot_be_followed(world: World, check_problem: Callable[..., str]) -> None:
+def test_a_protocol_that_cannot_be_followed(
+    world: World, check_problem: Callable[..., str]
+) -> None:
     world.register()
     world.protocol = {"min_processes": 1}
     check_problem(world.ask(), 422, "measurement_failed")

@@ -1,4 +1,6 @@
-"""Dispatch, over both databases and with a runner that only pretends: nobody is started twice, and none is lost."""
+"""Dispatch, over both databases and with a runner that only pretends: nobody is started twice, and
+none is lost.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ from inn_automl_services.coordinator.dispatch import dispatcher as dispatching
 from inn_automl_services.coordinator.dispatch import repository
 from inn_automl_services.coordinator.dispatch.dispatcher import Dispatcher
 from inn_automl_services.coordinator.dispatch.logs import log_path
-from inn_automl_services.coordinator.dispatch.runner import Order, Run, Runner, RunnerAwayError, RunState
+from inn_automl_services.coordinator.dispatch.runner import (
+    Order,
+    Run,
+    Runner,
+    RunnerAwayError,
+    RunState,
+)
 from inn_automl_services.coordinator.jobs import changes
 from inn_automl_services.coordinator.jobs.lifecycle import CancelRequested, RunFailed, RunSucceeded
 from inn_automl_services.coordinator.keys import KeyRing
@@ -52,7 +60,9 @@ class FakeRunner(Runner):
             raise self.fault
         with self._lock:
             self.orders.append(order)
-            self.known[order.submission_id] = Run(order.submission_id, order.job_id, RunState.RUNNING)
+            self.known[order.submission_id] = Run(
+                order.submission_id, order.job_id, RunState.RUNNING
+            )
 
     def runs(self) -> dict[str, Run]:
         if isinstance(self.fault, RunnerAwayError):
@@ -77,7 +87,9 @@ class FakeRunner(Runner):
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(database_url=database_url, storage_url=f"file://{tmp_path}/storage", max_attempts=2)
+    return Settings(
+        database_url=database_url, storage_url=f"file://{tmp_path}/storage", max_attempts=2
+    )
 
 
 @pytest.fixture
@@ -91,7 +103,9 @@ def runner() -> FakeRunner:
 
 
 @pytest.fixture
-def dispatcher(context: Context, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dispatcher]:
+def dispatcher(
+    context: Context, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Dispatcher]:
     monkeypatch.setattr(dispatching, "WATCH_S", 0.0)
     monkeypatch.setattr(dispatching, "MISSING_S", 0.0)
     return Dispatcher(context, runner, grace_s=0.0)
@@ -119,10 +133,19 @@ def queue(database: Database) -> Callable[..., list[str]]:
             for _ in range(count):
                 job_id = new_id("job")
                 values = {
-                    "kind": "search", "spec": SPEC, "state": "queued", "priority": 0, "queue_position": job_id,
-                    "available_at": now(), "max_attempts": 2, "cost_before": COST, "cost": COST, "notes": [],
-                    "created_at": now(), **changed,
-                }  # fmt: skip
+                    "kind": "search",
+                    "spec": SPEC,
+                    "state": "queued",
+                    "priority": 0,
+                    "queue_position": job_id,
+                    "available_at": now(),
+                    "max_attempts": 2,
+                    "cost_before": COST,
+                    "cost": COST,
+                    "notes": [],
+                    "created_at": now(),
+                    **changed,
+                }
                 jobs.append(Job(id=job_id, project_id=project_id, **values))
             session.add_all(jobs)
         return [job.id for job in jobs]
@@ -169,8 +192,12 @@ def test_two_dispatchers_start_each_of_200_jobs_once(context, database, project,
         assert (job.state, job.attempt, job.submission_id) == ("training", 1, order.submission_id)
 
 
-def test_dispatchers_racing_for_failing_jobs_never_run_one_twice_at_a_time(context, database, project, queue):
-    """Jobs end and come back while two dispatchers claim: the runner checks that no job runs twice."""
+def test_dispatchers_racing_for_failing_jobs_never_run_one_twice_at_a_time(
+    context, database, project, queue
+):
+    """Jobs end and come back while two dispatchers claim: the runner checks that no job runs
+    twice.
+    """
     jobs = queue(project("a"), 30)
 
     class Checking(FakeRunner):
@@ -184,7 +211,9 @@ def test_dispatchers_racing_for_failing_jobs_never_run_one_twice_at_a_time(conte
                 job = repository.lock(session, seen)
                 with self._lock:
                     running.discard(order.job_id)
-                changes.apply(session, job, RunFailed(True) if order.attempt == 1 else RunSucceeded())
+                changes.apply(
+                    session, job, RunFailed(True) if order.attempt == 1 else RunSucceeded()
+                )
                 job.available_at = now()
 
     running: set[str] = set()
@@ -235,7 +264,10 @@ def test_limits_hold_while_coordinators_race(context, database, project, queue):
     queue(project("a", max_running_jobs=3), 40)
     queue(project("b"), 40)
     limited = Context(
-        context.settings.model_copy(update={"max_running_jobs": 20}), database, context.store, context.keys
+        context.settings.model_copy(update={"max_running_jobs": 20}),
+        database,
+        context.store,
+        context.keys,
     )
     runner = FakeRunner()
     threads = [threading.Thread(target=Dispatcher(limited, runner).start) for _ in range(3)]
@@ -262,7 +294,9 @@ def test_nothing_is_claimed_while_ray_is_away(dispatcher, runner, database, proj
     assert find(database, job).state == "training"
 
 
-def test_ray_that_goes_away_while_submitting_costs_no_attempt(dispatcher, runner, database, project, queue):
+def test_ray_that_goes_away_while_submitting_costs_no_attempt(
+    dispatcher, runner, database, project, queue
+):
     job = queue(project("a"))[0]
     runner.check = lambda: None
     runner.fault = RunnerAwayError("gone")
@@ -273,7 +307,9 @@ def test_ray_that_goes_away_while_submitting_costs_no_attempt(dispatcher, runner
     assert found.available_at > now()
 
 
-def test_a_job_that_ray_refuses_fails_after_its_attempts(dispatcher, runner, database, project, queue):
+def test_a_job_that_ray_refuses_fails_after_its_attempts(
+    dispatcher, runner, database, project, queue
+):
     job = queue(project("a"))[0]
     runner.fault = BackendError("no such thing.")
     dispatcher.start()
@@ -284,7 +320,9 @@ def test_a_job_that_ray_refuses_fails_after_its_attempts(dispatcher, runner, dat
     assert find(database, job).error["code"] == "not_started"
 
 
-def test_a_silent_run_is_given_up_and_its_job_started_again(dispatcher, runner, database, project, queue):
+def test_a_silent_run_is_given_up_and_its_job_started_again(
+    dispatcher, runner, database, project, queue
+):
     job = queue(project("a"))[0]
     dispatcher.start()
     dispatcher.reap()
@@ -311,7 +349,9 @@ def test_nobody_is_given_up_right_after_the_start(context, runner, database, pro
     assert find(database, job).state == "training"
 
 
-def test_a_run_that_ended_without_a_word_is_lost_at_once(dispatcher, runner, database, project, queue):
+def test_a_run_that_ended_without_a_word_is_lost_at_once(
+    dispatcher, runner, database, project, queue
+):
     job = queue(project("a"))[0]
     dispatcher.start()
     runner.printed[runner.orders[0].submission_id] = "one\nMemoryError: too large\n"
@@ -329,7 +369,9 @@ def test_runs_that_ray_forgot_are_lost(dispatcher, runner, database, project, qu
     assert find(database, job).state == "queued"
 
 
-def test_a_run_that_ray_does_not_list_yet_is_not_lost(dispatcher, runner, database, project, queue, monkeypatch):
+def test_a_run_that_ray_does_not_list_yet_is_not_lost(
+    dispatcher, runner, database, project, queue, monkeypatch
+):
     monkeypatch.setattr(dispatching, "MISSING_S", 60.0)
     job = queue(project("a"))[0]
     dispatcher.start()
@@ -356,7 +398,9 @@ def test_a_run_that_waits_for_room_keeps_its_lease(dispatcher, runner, database,
     assert find(database, job).lease_expires_at > now() + timedelta(seconds=100)
 
 
-def test_cancelling_stops_the_run_and_waits_for_its_end(dispatcher, runner, database, project, queue):
+def test_cancelling_stops_the_run_and_waits_for_its_end(
+    dispatcher, runner, database, project, queue
+):
     job = queue(project("a"))[0]
     dispatcher.start()
     order = runner.orders[0]
@@ -378,7 +422,9 @@ def test_cancelling_a_run_that_ray_does_not_know(dispatcher, runner, database, p
     assert find(database, job).state == "cancelled"
 
 
-def test_cancelling_while_ray_is_away_ends_with_the_lease(dispatcher, runner, database, project, queue):
+def test_cancelling_while_ray_is_away_ends_with_the_lease(
+    dispatcher, runner, database, project, queue
+):
     job = queue(project("a"))[0]
     dispatcher.start()
     cancel(database, job)
@@ -418,11 +464,18 @@ def test_old_runs_are_forgotten_once_their_log_is_kept(dispatcher, runner, conte
     assert context.store.read(log_path(job)).decode() == f"=== run {order.submission_id}\nthe end\n"
 
 
-def test_too_many_ended_runs_are_forgotten_before_their_logs_are_kept(dispatcher, runner, monkeypatch):
+def test_too_many_ended_runs_are_forgotten_before_their_logs_are_kept(
+    dispatcher, runner, monkeypatch
+):
     monkeypatch.setattr(dispatching, "LOGS_S", -1.0)  # no time for any
     monkeypatch.setattr(dispatching, "MAX_RAY_JOBS", 3)
     for minute in range(5):
-        ended = Run(f"run-{minute}", new_id("job"), RunState.ENDED, ended_at=now() - timedelta(minutes=minute))
+        ended = Run(
+            f"run-{minute}",
+            new_id("job"),
+            RunState.ENDED,
+            ended_at=now() - timedelta(minutes=minute),
+        )
         runner.known[ended.submission_id] = ended
     dispatcher.watch()
     assert set(runner.known) == {"run-0", "run-1", "run-2"}

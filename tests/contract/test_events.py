@@ -29,11 +29,21 @@ def job_id(access: Any, database: Database) -> str:
     with database.write() as session:
         session.add(
             Job(
-                id=job, project_id=access.project_id, kind="search", spec=SPEC, state="training", priority=0,
-                queue_position=job, available_at=now(), max_attempts=5, cost_before={}, cost={}, notes=[],
+                id=job,
+                project_id=access.project_id,
+                kind="search",
+                spec=SPEC,
+                state="training",
+                priority=0,
+                queue_position=job,
+                available_at=now(),
+                max_attempts=5,
+                cost_before={},
+                cost={},
+                notes=[],
                 created_at=now(),
             )
-        )  # fmt: skip
+        )
     tell(database, job, 3)
     return job
 
@@ -42,18 +52,24 @@ def tell(database: Database, job_id: str, number: int, state: JobState | None = 
     with database.write() as session:
         job = session.get_one(Job, job_id)
         for _ in range(number):
-            session.add(JobEvent(job_id=job_id, kind="note", data={"message": "grüße\nzwei"}, at=now()))
+            session.add(
+                JobEvent(job_id=job_id, kind="note", data={"message": "grüße\nzwei"}, at=now())
+            )
         job.state = state.value if state else job.state
 
 
-def read(client: Any, job_id: str, after: int | None = None, query: str = "") -> list[dict[str, Any]]:
+def read(
+    client: Any, job_id: str, after: int | None = None, query: str = ""
+) -> list[dict[str, Any]]:
     headers = {} if after is None else {"Last-Event-ID": str(after)}
     answer = client.get(f"/v1/jobs/{job_id}/events{query}", headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/event-stream")
     found = []
     for block in answer.text.strip().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if line and not line.startswith(":"))
+        fields = dict(
+            line.split(": ", 1) for line in block.splitlines() if line and not line.startswith(":")
+        )
         if fields:
             event = json.loads(fields["data"])
             assert (fields["id"], fields["event"]) == (str(event["id"]), event["kind"])
@@ -111,7 +127,9 @@ def test_a_stream_of_a_deleted_job_ends(
     assert len(rounds) == 3
 
 
-def test_many_watchers_ask_few_at_a_time(job_id: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_watchers_ask_few_at_a_time(
+    job_id: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(events, "POLL_S", 0.01)
     look, lock, asking, most = events._look, threading.Lock(), [0], [0]
 
@@ -129,7 +147,9 @@ def test_many_watchers_ask_few_at_a_time(job_id: str, database: Database, monkey
     counts: list[int] = []
 
     async def watch() -> None:
-        counts.append(len([event async for event in events.watch(database, job_id, after=0, follow=True)]))
+        counts.append(
+            len([event async for event in events.watch(database, job_id, after=0, follow=True)])
+        )
 
     async def all_of_them() -> None:
         async with anyio.create_task_group() as group:
@@ -144,12 +164,16 @@ def test_many_watchers_ask_few_at_a_time(job_id: str, database: Database, monkey
 
 
 @pytest.mark.parametrize("last", ["x", "-1", "1.5", str(2**63), "9" * 400, ""])
-def test_a_bad_last_event_id_is_refused(access: Any, job_id: str, check_problem: CheckProblem, last: str) -> None:
+def test_a_bad_last_event_id_is_refused(
+    access: Any, job_id: str, check_problem: CheckProblem, last: str
+) -> None:
     answer = access.user.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": last})
     check_problem(answer, 422, "invalid_request")
 
 
-def test_only_ones_own_job_is_watched(other_access: Any, job_id: str, check_problem: CheckProblem) -> None:
+def test_only_ones_own_job_is_watched(
+    other_access: Any, job_id: str, check_problem: CheckProblem
+) -> None:
     check_problem(other_access.user.get(f"/v1/jobs/{job_id}/events"), 404, "not_found")
 
 

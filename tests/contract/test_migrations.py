@@ -1,4 +1,6 @@
-"""Migrations make what the tables say, on both databases, and several processes may run them at once."""
+"""Migrations make what the tables say, on both databases, and several processes may run them at
+once.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def test_migrations_make_the_tables_that_the_code_expects(empty_database_url: st
     upgrade(empty_database_url)
     engine = make_engine(empty_database_url)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE, "compare_type": True}
+        )
         differences = compare_metadata(context, Table.metadata)
     engine.dispose()
     assert differences == []
@@ -26,7 +30,10 @@ def test_migrations_make_the_tables_that_the_code_expects(empty_database_url: st
 
 def test_constraints_carry_the_names_of_the_convention(empty_database_url: str) -> None:
     upgrade(empty_database_url)
-    found, expected = _constraint_names(empty_database_url), _expected_constraint_names(Table.metadata)
+    found, expected = (
+        _constraint_names(empty_database_url),
+        _expected_constraint_names(Table.metadata),
+    )
     assert found == expected
     assert all(None not in names for names in found.values())
 
@@ -53,7 +60,9 @@ def test_two_processes_that_start_at_once_both_find_the_tables(empty_database_ur
     assert _tables(empty_database_url) == {*Table.metadata.tables, VERSION_TABLE}
 
 
-def test_a_failed_migration_leaves_nothing(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_migration_leaves_nothing(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from alembic import op
 
     drop = op.create_index
@@ -99,6 +108,11 @@ def _expected_constraint_names(metadata: MetaData) -> dict[str, set[str | None]]
 
     names: dict[str, set[str | None]] = {}
     for name, table in metadata.tables.items():
-        statement = str(CreateTable(table).compile(dialect=sqlite.dialect()))  # as the naming convention puts them
-        names[name] = {line.split()[1] for line in statement.splitlines() if line.strip().startswith("CONSTRAINT")}
+        # as the naming convention puts them
+        statement = str(CreateTable(table).compile(dialect=sqlite.dialect()))
+        names[name] = {
+            line.split()[1]
+            for line in statement.splitlines()
+            if line.strip().startswith("CONSTRAINT")
+        }
     return names

@@ -1,4 +1,6 @@
-"""What a run may ask and report: only with the token of its lease, and a result that came twice counts once."""
+"""What a run may ask and report: only with the token of its lease, and a result that came twice
+counts once.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,23 @@ from inn_automl.core.object_store import ObjectStore
 SPEC = {"dataset": "digits", "budget": {"devices": [{"name": "here"}]}}
 COST = {"wall_s": 0.0, "cpu_s": 0.0, "gpu_s": 0.0}
 DEVICE = {
-    "name": "here", "recommended": None, "recommendation": "none", "hypervolume": [], "environment": {}, "budget": {},
-    "hypervolume_reference": [1.0, 0.0], "search_stopped": "done", "front": [],
+    "name": "here",
+    "recommended": None,
+    "recommendation": "none",
+    "hypervolume": [],
+    "environment": {},
+    "budget": {},
+    "hypervolume_reference": [1.0, 0.0],
+    "search_stopped": "done",
+    "front": [],
     "predictor_error": {
-        "median_relative": 0.1, "p90_relative": 0.2, "spearman": 1.0, "num_fitted": 3, "num_held_out": 2
+        "median_relative": 0.1,
+        "p90_relative": 0.2,
+        "spearman": 1.0,
+        "num_fitted": 3,
+        "num_held_out": 2,
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -58,12 +71,27 @@ class Attempt:
     def __init__(self, client: TestClient, database: Database, **values: Any) -> None:
         self.client, self.database, self.id = client, database, new_id("job")
         fresh = {
-            "kind": "search", "spec": SPEC, "state": "queued", "priority": 0, "queue_position": self.id, "notes": [],
-            "available_at": now(), "max_attempts": 3, "cost_before": COST, "cost": COST, "created_at": now(), **values,
-        }  # fmt: skip
+            "kind": "search",
+            "spec": SPEC,
+            "state": "queued",
+            "priority": 0,
+            "queue_position": self.id,
+            "notes": [],
+            "available_at": now(),
+            "max_attempts": 3,
+            "cost_before": COST,
+            "cost": COST,
+            "created_at": now(),
+            **values,
+        }
         with database.write() as session:
             project = Project(
-                id=new_id("prj"), name="alpha", max_running_jobs=4, max_gpu_hours=None, gpu_s=0.0, created_at=now()
+                id=new_id("prj"),
+                name="alpha",
+                max_running_jobs=4,
+                max_gpu_hours=None,
+                gpu_s=0.0,
+                created_at=now(),
             )
             session.add(project)
             session.flush()
@@ -81,7 +109,9 @@ class Attempt:
 
     def ask(self, method: str, what: str = "", token: str | None = None, **body: Any) -> Any:
         headers = {"Authorization": f"Bearer {token or self.token}"}
-        return self.client.request(method, f"/v1/runs/{self.id}{what}", headers=headers, json=body or None)
+        return self.client.request(
+            method, f"/v1/runs/{self.id}{what}", headers=headers, json=body or None
+        )
 
     def beat(self, **body: Any) -> Any:
         return self.ask("POST", "/heartbeat", **body)
@@ -108,13 +138,25 @@ def attempt(client: TestClient, database: Database) -> Attempt:
 def result(store: ObjectStore, attempt: Attempt) -> dict[str, Any]:
     data = b"a whole result"
     store.write(f"jobs/{attempt.id}/result.json", data)
-    artifact = {"path": "result.json", "sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
-    return {"result": {"job": {}, "devices": [DEVICE]}, "artifacts": [artifact], "cost": {"gpu_s": 7.0}}
+    artifact = {
+        "path": "result.json",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size_bytes": len(data),
+    }
+    return {
+        "result": {"job": {}, "devices": [DEVICE]},
+        "artifacts": [artifact],
+        "cost": {"gpu_s": 7.0},
+    }
 
 
 def test_the_order_says_all(attempt, context):
     order = attempt.ask("GET").json()
-    assert order["spec"]["dataset"] == "digits" and order["attempt"] == 1 and order["project"] == "alpha"
+    assert (
+        order["spec"]["dataset"] == "digits"
+        and order["attempt"] == 1
+        and order["project"] == "alpha"
+    )
     assert order["storage_url"] == f"{context.settings.storage_url}/jobs/{attempt.id}"
 
 
@@ -123,12 +165,16 @@ def test_heartbeats_keep_the_lease_and_tell_of_progress(attempt):
     with attempt.database.write() as session:
         session.get_one(Job, attempt.id).lease_expires_at = before - timedelta(seconds=30)
     for fraction in (0.1, 0.2, 0.3):
-        answer = attempt.beat(progress={"stage": "training", "fraction": fraction}, notes=["few samples"])
+        answer = attempt.beat(
+            progress={"stage": "training", "fraction": fraction}, notes=["few samples"]
+        )
         assert answer.json() == {"cancel": False}
     job = attempt.job
     assert job.lease_expires_at > before - timedelta(seconds=1)
     assert job.progress["fraction"] == 0.3 and job.notes == ["few samples"]
-    assert [data["fraction"] for data in attempt.told("progress")] == [0.1], "told every two seconds"
+    assert [data["fraction"] for data in attempt.told("progress")] == [0.1], (
+        "told every two seconds"
+    )
     attempt.beat(progress={"stage": "searching", "fraction": 0.0})
     assert attempt.told("progress")[-1]["stage"] == "searching" and attempt.job.state == "searching"
 
@@ -167,7 +213,10 @@ def test_a_cancel_reaches_the_run(attempt):
 def test_only_the_holder_is_heard(attempt, context):
     old = attempt.token
     attempt.apply(RunLost())
-    calls = {"/heartbeat": {"notes": ["x"]}, "/failure": {"code": "x", "detail": "x", "retryable": False}}
+    calls = {
+        "/heartbeat": {"notes": ["x"]},
+        "/failure": {"code": "x", "detail": "x", "retryable": False},
+    }
     calls["/result"] = result(context.store, attempt)
     for token in (old, "made up"):
         for what, body in calls.items():
@@ -192,7 +241,9 @@ def test_a_result_counts_once_however_often_it_comes(attempt, context):
     assert attempt.beat(notes=[]).status_code == 409
 
 
-@pytest.mark.parametrize("change", [{"size_bytes": 3}, {"path": "bundles/none.zip"}, {"path": "../other/result.json"}])
+@pytest.mark.parametrize(
+    "change", [{"size_bytes": 3}, {"path": "bundles/none.zip"}, {"path": "../other/result.json"}]
+)
 def test_a_result_without_its_files_is_refused(attempt, context, change):
     body = result(context.store, attempt)
     body["artifacts"][0].update(change)
@@ -216,4 +267,6 @@ def test_failures(attempt, retryable, state):
     body = {"code": "storage", "detail": "the disk is full.", "retryable": retryable}
     assert attempt.ask("POST", "/failure", **body).status_code == 204
     job = attempt.job
-    assert job.state == state and "the disk is full." in (job.error["detail"] if job.error else job.notes[0])
+    assert job.state == state and "the disk is full." in (
+        job.error["detail"] if job.error else job.notes[0]
+    )

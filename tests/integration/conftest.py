@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.run import run_job
 
 from inn_automl.core.progress import SilentProgress
 from inn_automl.core.result import JobResult
 from inn_automl.core.spec import DeviceBudget, JobSpec, parse
 from inn_automl.latency.benchmark import THOROUGH, LatencyMeasurement, Protocol, measure
 from inn_automl.latency.measurement import read_measurements
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.run import run_job
 
 BUDGET = {
     "devices": [
@@ -27,7 +27,11 @@ BUDGET = {
 
 
 def job_spec(**changes: object) -> JobSpec:
-    return parse(JobSpec, {"dataset": "digits", "family": "mlp", "budget": BUDGET, **changes}, where="the test's job")
+    return parse(
+        JobSpec,
+        {"dataset": "digits", "family": "mlp", "budget": BUDGET, **changes},
+        where="the test's job",
+    )
 
 
 class RecordingProgress(SilentProgress):
@@ -41,7 +45,9 @@ class RecordingProgress(SilentProgress):
     def stage(self, name: str) -> None:
         self.stages.append(name)
 
-    def update(self, fraction: float, *, best: str | None = None, detail: str | None = None) -> None:
+    def update(
+        self, fraction: float, *, best: str | None = None, detail: str | None = None
+    ) -> None:
         self.fractions.append(fraction)
 
     def note(self, message: str) -> None:
@@ -57,7 +63,13 @@ def measure_quickly(
 ) -> dict[str, LatencyMeasurement]:
     """Few real samples: for tests to which their quality does not matter."""
     few = Protocol(
-        min_processes=2, max_processes=2, num_blocks=4, min_s=0.1, max_s=10.0, max_repeated=0, num_memory_runs=0
+        min_processes=2,
+        max_processes=2,
+        num_blocks=4,
+        min_s=0.1,
+        max_s=10.0,
+        max_repeated=0,
+        num_memory_runs=0,
     )
     return measure(models, device, protocol=few, on_progress=on_progress)
 
@@ -72,7 +84,9 @@ def measure_by_size(
     """A machine without noise: a microsecond for each thousand bytes of the file."""
     values = {
         name: {
-            "samples_ms": [[[path.stat().st_size / 1e6 * drift] * 4] * 3 for drift in (0.99, 1.0, 1.01)],
+            "samples_ms": [
+                [[path.stat().st_size / 1e6 * drift] * 4] * 3 for drift in (0.99, 1.0, 1.01)
+            ],
             "remark": "",
             "environment": {"runtime": "by size", "reference_ms": 0.1},
             "memory": {"idle_bytes": 10**7, "peak_bytes": 10**7 + 10**6 + 3 * path.stat().st_size},
@@ -94,5 +108,7 @@ class FinishedJob:
 def finished_job(tmp_path_factory: pytest.TempPathFactory) -> FinishedJob:
     folder = tmp_path_factory.mktemp("job") / "out"
     spec, progress = job_spec(), RecordingProgress()
-    result = run_job(spec, folder, backend=LocalBackend(cpus=1), measure=measure_quickly, progress=progress)
+    result = run_job(
+        spec, folder, backend=LocalBackend(cpus=1), measure=measure_quickly, progress=progress
+    )
     return FinishedJob(spec, folder, result, progress)

@@ -1,4 +1,6 @@
-"""What a device's latency is predicted from: fresh measurements, those of earlier jobs, those of the search."""
+"""What a device's latency is predicted from: fresh measurements, those of earlier jobs, those of
+the search.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.calibrating import NUM_ANCHORS, NUM_CALIBRATION_WIDTHS, NUM_CHECKED, PrecisionLatency
-from inn_automl.pipeline.context import Job
 from torch import nn
 
 from inn_automl.core.errors import StorageError
@@ -22,6 +21,14 @@ from inn_automl.data import load_dataset
 from inn_automl.latency import cost_model as predictor
 from inn_automl.latency.benchmark import THOROUGH, LatencyMeasurement, Protocol
 from inn_automl.latency.store import CalibrationStore
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.calibrating import (
+    NUM_ANCHORS,
+    NUM_CALIBRATION_WIDTHS,
+    NUM_CHECKED,
+    PrecisionLatency,
+)
+from inn_automl.pipeline.context import Job
 from inn_automl.training.trial import Architecture
 
 from .conftest import RecordingProgress, job_spec, measure_by_size
@@ -31,7 +38,9 @@ NETWORK = Architecture("mlp", DATASET.input_shape, DATASET.num_classes, 1.0, 3).
 
 
 class FileOfParameters:
-    """Exports files that are as large as real ones, without the seconds that a real template takes."""
+    """Exports files that are as large as real ones, without the seconds that a real template
+    takes.
+    """
 
     def export(self, module: nn.Module, path: Path, *, widths: Mapping[str, int]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +67,9 @@ class BySize:
         found = measure_by_size(models, device)
         for name, one in found.items():
             scale = self.factor * float(np.exp(rng.normal(0, self.noise)))
-            summary = one.summary.model_copy(update={"at_percentile": one.summary.at_percentile * scale})
+            summary = one.summary.model_copy(
+                update={"at_percentile": one.summary.at_percentile * scale}
+            )
             environment = {**one.environment, "reference_ms": self.reference_ms}
             found[name] = LatencyMeasurement(summary, one.samples_ms, "", environment)
         return found
@@ -71,10 +82,18 @@ def calibrated(
     spec = job_spec()
     budget = spec.budget.model_copy(update={"search": spec.budget.search.model_copy(update=search)})
     job = Job(
-        spec.model_copy(update={"budget": budget}), folder, DATASET, "mlp", LocalBackend(), measure, progress,
+        spec.model_copy(update={"budget": budget}),
+        folder,
+        DATASET,
+        "mlp",
+        LocalBackend(),
+        measure,
+        progress,
         calibrations=store,
-    )  # fmt: skip
-    return PrecisionLatency(job, NETWORK, spec.budget.devices[0], DEFAULT, lambda: FileOfParameters()), progress.notes  # type: ignore[arg-type, return-value]
+    )
+    return PrecisionLatency(
+        job, NETWORK, spec.budget.devices[0], DEFAULT, lambda: FileOfParameters()
+    ), progress.notes  # type: ignore[arg-type, return-value]
 
 
 def some_widths(latency: PrecisionLatency, num: int) -> Sequence[dict[str, int]]:
@@ -97,14 +116,21 @@ def store(tmp_path: Path) -> CalibrationStore:
 def test_rounds_are_kept_counted_and_followed(tmp_path: Path) -> None:
     measure = BySize()
     latency, _ = calibrated(tmp_path, measure)
-    assert measure.calls == [NUM_CALIBRATION_WIDTHS] and (latency.num_left, latency.last_batch) == (24, -1)
+    assert measure.calls == [NUM_CALIBRATION_WIDTHS] and (latency.num_left, latency.last_batch) == (
+        24,
+        -1,
+    )
     widths = some_widths(latency, 5)
     latency.measure(3, widths)
     assert measure.calls == [NUM_CALIBRATION_WIDTHS, 5 + NUM_ANCHORS]
     assert (latency.num_made, latency.num_left, latency.last_batch) == (5, 19, 3)
-    rows = json.loads((tmp_path / "search" / "calibration-one-thread-rounds.json").read_text())[0]["rows"]
+    rows = json.loads((tmp_path / "search" / "calibration-one-thread-rounds.json").read_text())[0][
+        "rows"
+    ]
     assert [one["widths"] for one in rows] == list(widths)
-    assert [one.latency_ms for one in latency.predict(widths)] == [one["latency_ms"] for one in rows]
+    assert [one.latency_ms for one in latency.predict(widths)] == [
+        one["latency_ms"] for one in rows
+    ]
     again, _ = calibrated(tmp_path, measure)
     assert len(measure.calls) == 2
     assert again.reference_ms == latency.reference_ms > 0
@@ -120,12 +146,15 @@ def test_rounds_are_told_at_the_speed_that_the_machine_mostly_has(tmp_path: Path
     expected = [one.latency_ms / 1.5 for one in latency.predict(widths)]
     measure.factor = 1.0
     latency.measure(0, widths)
-    assert [one.latency_ms for one in latency.predict(widths)] == pytest.approx([1.5 * ms for ms in expected], rel=0.05)
+    assert [one.latency_ms for one in latency.predict(widths)] == pytest.approx(
+        [1.5 * ms for ms in expected], rel=0.05
+    )
     latency.measure(1, others[0])  # the calibration is in the minority now
     assert [one.latency_ms for one in latency.predict(widths)] == pytest.approx(expected, rel=0.05)
     measure.factor = 3.0
     latency.measure(2, others[1])
-    # Levels are 1.0, 0.67, 0.67 and 2.0 of the calibration's: of the two in the middle the slower one.
+    # Levels are 1.0, 0.67, 0.67 and 2.0 of the calibration's: of the two in the middle the slower
+    # one.
     assert [one.latency_ms for one in latency.predict(others[-1])] == pytest.approx(slow, rel=0.05)
 
 
@@ -137,7 +166,8 @@ def test_a_device_that_is_mostly_at_another_speed_is_calibrated_again(tmp_path: 
     latency.measure(0, first)
     measure.factor, measure.reference_ms = 1.5, 0.13
     latency.measure(1, second)
-    assert measure.calls == [NUM_CALIBRATION_WIDTHS, 8, 8] and not notes  # one of two rounds may be an exception
+    # one of two rounds may be an exception
+    assert measure.calls == [NUM_CALIBRATION_WIDTHS, 8, 8] and not notes
     latency.measure(2, third)
     assert measure.calls[3:] == [8, NUM_CALIBRATION_WIDTHS] and "calibrated again" in notes[0]
     assert [one.latency_ms for one in latency.predict(others)] == pytest.approx(expected, rel=0.05)
@@ -148,31 +178,43 @@ def test_a_device_that_is_mostly_at_another_speed_is_calibrated_again(tmp_path: 
     assert len(measure.calls) == 6 and len(notes) == 1  # once is enough
 
 
-def test_a_later_job_starts_from_what_an_earlier_one_measured(tmp_path: Path, store: CalibrationStore) -> None:
+def test_a_later_job_starts_from_what_an_earlier_one_measured(
+    tmp_path: Path, store: CalibrationStore
+) -> None:
     first, later, slower = BySize(), BySize(), BySize(1.4)
     latency, _ = calibrated(tmp_path / "first", first, store)
     latency.measure(0, some_widths(latency, 8))
     latency.keep()
     assert first.calls == [NUM_CALIBRATION_WIDTHS, 8 + NUM_ANCHORS]
     one, notes = calibrated(tmp_path / "later", later, store)
-    assert later.calls == [NUM_CHECKED] and "measurements of earlier jobs are used (8 fresh" in notes[0]
+    assert (
+        later.calls == [NUM_CHECKED]
+        and "measurements of earlier jobs are used (8 fresh" in notes[0]
+    )
     assert "of earlier jobs" in one.describe()
     widths = some_widths(one, 20)
     expected = [p.latency_ms for p in latency.predict(widths)]
     assert [p.latency_ms for p in one.predict(widths)] == pytest.approx(expected, rel=0.05)
     other, notes = calibrated(tmp_path / "slower", slower, store)
     assert slower.calls == [NUM_CHECKED] and "rescaled" in notes[0] and "1.40 times" in notes[0]
-    assert [p.latency_ms for p in other.predict(widths)] == pytest.approx([1.4 * ms for ms in expected], rel=0.05)
+    assert [p.latency_ms for p in other.predict(widths)] == pytest.approx(
+        [1.4 * ms for ms in expected], rel=0.05
+    )
     # Resumed, a job does not look into the store again, which others have changed.
     assert calibrated(tmp_path / "later", later, store)[0].predict(widths) == one.predict(widths)
     assert later.calls == [NUM_CHECKED]
 
 
-def test_a_machine_that_has_changed_is_calibrated_anew(tmp_path: Path, store: CalibrationStore) -> None:
+def test_a_machine_that_has_changed_is_calibrated_anew(
+    tmp_path: Path, store: CalibrationStore
+) -> None:
     calibrated(tmp_path / "first", BySize(), store)
     changed = BySize(factor=5.0)
     latency, notes = calibrated(tmp_path / "changed", changed, store)
-    assert changed.calls == [NUM_CHECKED, NUM_CALIBRATION_WIDTHS - NUM_CHECKED + NUM_ANCHORS] and "dropped" in notes[0]
+    assert (
+        changed.calls == [NUM_CHECKED, NUM_CALIBRATION_WIDTHS - NUM_CHECKED + NUM_ANCHORS]
+        and "dropped" in notes[0]
+    )
     assert "of earlier jobs" not in latency.describe()
     third = BySize(factor=5.0)
     assert "are used (" in calibrated(tmp_path / "third", third, store)[1][0]

@@ -1,4 +1,6 @@
-"""Trials on two workers of two Ray nodes: the result of one worker, workers and nodes that die, a driver that ends."""
+"""Trials on two workers of two Ray nodes: the result of one worker, workers and nodes that die, a
+driver that ends.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from inn_automl.pipeline.backend import LocalBackend, TrainingTask
 
 from inn_automl.core.errors import BackendError
 from inn_automl.data import Dataset, load_dataset
+from inn_automl.pipeline.backend import LocalBackend, TrainingTask
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import training_candidates
 from inn_automl.training.trial import Trained
@@ -30,7 +32,11 @@ from ray.cluster_utils import Cluster  # noqa: E402
 pytestmark = pytest.mark.slow
 
 # A dead node is noticed after seconds.
-HEALTH = {"health_check_period_ms": 500, "health_check_failure_threshold": 3, "health_check_timeout_ms": 1000}
+HEALTH = {
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 3,
+    "health_check_timeout_ms": 1000,
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +64,15 @@ def dataset() -> Dataset:
     return load_dataset("digits")
 
 
-def task(dataset: Dataset, folder: Path, *, workers: int, epochs: int, trials: int = 1) -> TrainingTask:
-    # At the default rate rounding alone, of sums of gradients, grows to percents of the loss in eight epochs; and it
-    # may put channels that tell the same into another order.
+def task(
+    dataset: Dataset, folder: Path, *, workers: int, epochs: int, trials: int = 1
+) -> TrainingTask:
+    # At the default rate rounding alone, of sums of gradients, grows to percents of the loss in
+    # eight epochs; and it may put channels that tell the same into another order.
     candidates = tuple(
-        dataclasses.replace(one, recipe=dataclasses.replace(one.recipe, learning_rate=0.003, plain_share=0.0))
+        dataclasses.replace(
+            one, recipe=dataclasses.replace(one.recipe, learning_rate=0.003, plain_share=0.0)
+        )
         for one in training_candidates("mlp", len(dataset.train), trials, seed=0)
     )
     return TrainingTask("mlp", candidates, dataset, folder, 0, 36_000.0, epochs, 2, 0, workers)
@@ -81,13 +91,19 @@ def workers_by_node() -> dict[int, int]:
 
 
 def assert_as_one_worker(trained: Trained, dataset: Dataset, folder: Path, epochs: int) -> None:
-    (alone,) = LocalBackend().train(task(dataset, folder, workers=1, epochs=epochs), lambda *_: None)
+    (alone,) = LocalBackend().train(
+        task(dataset, folder, workers=1, epochs=epochs), lambda *_: None
+    )
     assert [e.epoch for e in trained.history] == list(range(1, epochs + 1))
-    assert [e.train_loss for e in trained.history] == pytest.approx([e.train_loss for e in alone.history], rel=1e-3)
+    assert [e.train_loss for e in trained.history] == pytest.approx(
+        [e.train_loss for e in alone.history], rel=1e-3
+    )
     assert trained.best_score == pytest.approx(alone.best_score, abs=0.01)
     state = trained.network().state_dict()
     for name, value in alone.network().state_dict().items():
-        assert float((state[name] - value).float().norm()) <= 1e-3 * float(value.float().norm()), name
+        assert float((state[name] - value).float().norm()) <= 1e-3 * float(value.float().norm()), (
+            name
+        )
 
 
 def test_two_workers_on_two_nodes_end_where_one_does_although_one_was_killed(
@@ -148,7 +164,9 @@ def test_a_driver_told_to_stop_leaves_nothing_running(
     backend._connect()
     assert wait_for(all_free, 20)
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, cluster.address, str(tmp_path)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", DRIVER, cluster.address, str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert driver.stderr is not None
@@ -166,7 +184,9 @@ def test_a_driver_told_to_stop_leaves_nothing_running(
 def test_a_lost_node_costs_no_result(
     cluster: Cluster, backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path
 ) -> None:
-    """Two concurrent trials of one worker, one of them on the node that is lost; then evaluations on what is left."""
+    """Two concurrent trials of one worker, one of them on the node that is lost; then evaluations
+    on what is left.
+    """
     lost = next(iter(cluster.worker_nodes))
     killed: list[int] = []
 
@@ -175,14 +195,20 @@ def test_a_lost_node_costs_no_result(
             killed.append(epoch.epoch)
             cluster.remove_node(lost, allow_graceful=False)
 
-    trained = backend.train(task(dataset, tmp_path / "ray", workers=1, epochs=12, trials=2), lose_node)
+    trained = backend.train(
+        task(dataset, tmp_path / "ray", workers=1, epochs=12, trials=2), lose_node
+    )
     assert killed
-    alone = LocalBackend().train(task(dataset, tmp_path / "alone", workers=1, epochs=12, trials=2), lambda *_: None)
+    alone = LocalBackend().train(
+        task(dataset, tmp_path / "alone", workers=1, epochs=12, trials=2), lambda *_: None
+    )
     assert [t.best_score for t in trained if t.stopped == "epochs"]
     by_recipe = {json.dumps(t.recipe.to_dict()): t.best_score for t in alone}
     for one in trained:
         if one.stopped == "epochs":
-            assert one.best_score == pytest.approx(by_recipe[json.dumps(one.recipe.to_dict())], abs=1e-6)
+            assert one.best_score == pytest.approx(
+                by_recipe[json.dumps(one.recipe.to_dict())], abs=1e-6
+            )
     widths = [trained[0].network().uniform_widths(ratio) for ratio in (0.25, 0.5, 1.0)]
     found = backend.evaluate(trained[0], dataset, widths, split="validation")
     assert found == LocalBackend().evaluate(trained[0], dataset, widths, split="validation")

@@ -19,7 +19,9 @@ from .conftest import FinishedJob
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "elastic_stream.py"
 
 
-def test_every_front_point_gives_the_logits_of_its_bundle(finished_job: FinishedJob, tmp_path: Path) -> None:
+def test_every_front_point_gives_the_logits_of_its_bundle(
+    finished_job: FinishedJob, tmp_path: Path
+) -> None:
     path = finished_job.folder / finished_job.result.job["elastic"]
     data = load_dataset("digits", seed=0)
     samples = np.asarray(data.x[data.test[:16]], np.float32)
@@ -29,24 +31,43 @@ def test_every_front_point_gives_the_logits_of_its_bundle(finished_job: Finished
         for point in device.front:
             bundle, folder = finished_job.folder / point.bundle, tmp_path / point.id
             extract_bundle(bundle, folder)
-            session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                folder / "model.onnx", providers=["CPUExecutionProvider"]
+            )
             (expected,) = session.run(None, {"input": samples})
             assert model.set_point(point.id).accuracy.validation == point.accuracy
-            np.testing.assert_allclose(model.run(samples), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+            np.testing.assert_allclose(
+                model.run(samples), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+            )
         slowest = device.front[-1]
-        assert model.set_latency(2 * slowest.latency_ms.ci[1] + 1).point.accuracy.validation == slowest.accuracy
+        assert (
+            model.set_latency(2 * slowest.latency_ms.ci[1] + 1).point.accuracy.validation
+            == slowest.accuracy
+        )
     bundles = {point.bundle for device in finished_job.result.devices for point in device.front}
     total_bytes = sum((finished_job.folder / bundle).stat().st_size for bundle in bundles)
     assert path.stat().st_size < total_bytes
 
 
 def test_the_example_loses_no_frame(
-    finished_job: FinishedJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished_job: FinishedJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = load_dataset("digits", seed=0)
     np.savez(tmp_path / "frames.npz", x=data.x[data.test[:10]])
     elastic = str(finished_job.folder / "elastic.zip")
-    options = ["--device", "one-thread", "--samples", str(tmp_path / "frames.npz"), "--fps", "200", "--seconds", "1"]
+    options = [
+        "--device",
+        "one-thread",
+        "--samples",
+        str(tmp_path / "frames.npz"),
+        "--fps",
+        "200",
+        "--seconds",
+        "1",
+    ]
     monkeypatch.setattr(sys, "argv", ["elastic_stream.py", elastic, *options])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(EXAMPLE), run_name="__main__")

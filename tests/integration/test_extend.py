@@ -1,4 +1,6 @@
-"""A finished job's network on other devices and bounds, and at any widths: nothing is trained again."""
+"""A finished job's network on other devices and bounds, and at any widths: nothing is trained
+again.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
-from inn_automl.pipeline.run import discretize_job, extend_job, run_job
 
 from inn_automl.core.errors import ImpossibleBudgetError, InputError, JobDirectoryError, WidthsError
 from inn_automl.core.result import JobResult
@@ -21,6 +21,8 @@ from inn_automl.core.spec import DeviceBudget
 from inn_automl.export import load_inn, read_bundle
 from inn_automl.export.inn import InnConfig
 from inn_automl.latency.benchmark import THOROUGH, LatencyMeasurement, Protocol
+from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
+from inn_automl.pipeline.run import discretize_job, extend_job, run_job
 from inn_automl.training.trial import Trained
 
 from .conftest import BUDGET, FinishedJob, job_spec, measure_quickly
@@ -58,7 +60,9 @@ class Recorded:
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
         self.expected: dict[str, float] = {}
-        """By device, what the reference model was expected to take, by the last measurement that was told."""
+        """By device, what the reference model was expected to take, by the last measurement that
+        was told.
+        """
 
     def __call__(
         self,
@@ -84,24 +88,40 @@ def contents(folder: Path) -> dict[str, str]:
 
 def evaluations(folder: Path) -> list[tuple[dict[str, int], float]]:
     lines = (folder / "search" / "state" / "evaluations.jsonl").read_text().splitlines()
-    return [(value["widths"], value["accuracy"]) for line in lines if "accuracy" in (value := json.loads(line))]
+    return [
+        (value["widths"], value["accuracy"])
+        for line in lines
+        if "accuracy" in (value := json.loads(line))
+    ]
 
 
 def measured_in_search(folder: Path, device: str) -> list[Any]:
     """Nothing where all that is on the front was measured before."""
     path = folder / "search" / f"calibration-{device}-rounds.json"
-    return [row for one in json.loads(path.read_text()) for row in one["rows"]] if path.exists() else []
+    return (
+        [row for one in json.loads(path.read_text()) for row in one["rows"]]
+        if path.exists()
+        else []
+    )
 
 
 @pytest.fixture(scope="module")
 def extended(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A tighter bound on a known device and a device that the parent did not know, killed twice."""
     folder = tmp_path_factory.mktemp("child") / "out"
-    spec = extension({**ONE_THREAD, "max_params": 30_000}, {"name": "new", "agent": "pi4", "batch_size": 2})
+    spec = extension(
+        {**ONE_THREAD, "max_params": 30_000}, {"name": "new", "agent": "pi4", "batch_size": 2}
+    )
     before, recorded = contents(finished_job.folder), Recorded()
     for interrupted_at in (0, 1):
         with pytest.raises(KeyboardInterrupt):
-            extend_job(spec, finished_job.folder, folder, backend=Counting(interrupted_at), measure=recorded)
+            extend_job(
+                spec,
+                finished_job.folder,
+                folder,
+                backend=Counting(interrupted_at),
+                measure=recorded,
+            )
     backend = Counting()
     result = extend_job(spec, finished_job.folder, folder, backend=backend, measure=recorded)
     assert contents(finished_job.folder) == before
@@ -115,7 +135,9 @@ def extended(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory
     }
 
 
-def test_extension_measures_fronts_of_the_same_network(finished_job: FinishedJob, extended: dict[str, Any]) -> None:
+def test_extension_measures_fronts_of_the_same_network(
+    finished_job: FinishedJob, extended: dict[str, Any]
+) -> None:
     result: JobResult = extended["result"]
     assert [device.name for device in result.devices] == ["one-thread", "new"]
     known = {json.dumps(widths): accuracy for widths, accuracy in evaluations(finished_job.folder)}
@@ -135,7 +157,9 @@ def test_extension_measures_fronts_of_the_same_network(finished_job: FinishedJob
     assert nodes[0] == nodes[1]
 
 
-def test_what_the_parent_evaluated_costs_nothing(finished_job: FinishedJob, extended: dict[str, Any]) -> None:
+def test_what_the_parent_evaluated_costs_nothing(
+    finished_job: FinishedJob, extended: dict[str, Any]
+) -> None:
     inherited, all_of_child = evaluations(finished_job.folder), evaluations(extended["folder"])
     assert all_of_child[: len(inherited)] == inherited
     own = [widths for widths, _ in all_of_child[len(inherited) :]]
@@ -145,16 +169,22 @@ def test_what_the_parent_evaluated_costs_nothing(finished_job: FinishedJob, exte
     assert not [w for w in extended["backend"].evaluated["test"] if json.dumps(w) in tested]
 
 
-def test_known_device_is_not_calibrated_again(finished_job: FinishedJob, extended: dict[str, Any]) -> None:
+def test_known_device_is_not_calibrated_again(
+    finished_job: FinishedJob, extended: dict[str, Any]
+) -> None:
     name = "search/calibration-one-thread.json"
     parent = json.loads((finished_job.folder / name).read_text())
     later = measured_in_search(finished_job.folder, "one-thread")
     known = json.loads((extended["folder"] / name).read_text())
     assert [row["widths"] for row in known] == [row["widths"] for row in [*parent, *later]]
-    levels = [row["latency_ms"] / before["latency_ms"] for row, before in zip(known, [*parent, *later], strict=True)]
-    assert levels == pytest.approx([levels[0]] * len(known))  # the speed at which most of them were measured
-    # The bound's check, the calibration of the new device, what both found meanwhile, the finalists of both, and the
-    # layers of what is recommended.
+    levels = [
+        row["latency_ms"] / before["latency_ms"]
+        for row, before in zip(known, [*parent, *later], strict=True)
+    ]
+    # the speed at which most of them were measured
+    assert levels == pytest.approx([levels[0]] * len(known))
+    # The bound's check, the calibration of the new device, what both found meanwhile, the
+    # finalists of both, and the layers of what is recommended.
     calls = extended["calls"]
     assert calls[0] == ("one-thread", 1)
     assert calls[1] == ("new", 36)
@@ -165,7 +195,9 @@ def test_known_device_is_not_calibrated_again(finished_job: FinishedJob, extende
 
 def test_finalists_are_measured_at_the_speed_of_before(extended: dict[str, Any]) -> None:
     for device in ("one-thread", "new"):
-        calibration = json.loads((extended["folder"] / "search" / f"calibration-{device}.json").read_text())
+        calibration = json.loads(
+            (extended["folder"] / "search" / f"calibration-{device}.json").read_text()
+        )
         rounds = measured_in_search(extended["folder"], device)
         levels = [row["reference_ms"] for row in (*calibration, *rounds)]
         assert min(levels) <= extended["expected"][device] <= max(levels)
@@ -173,27 +205,37 @@ def test_finalists_are_measured_at_the_speed_of_before(extended: dict[str, Any])
 
 def test_what_was_measured_is_not_measured_again(extended: dict[str, Any]) -> None:
     for device in ("one-thread", "new"):
-        before = json.loads((extended["folder"] / "search" / f"calibration-{device}.json").read_text())
+        before = json.loads(
+            (extended["folder"] / "search" / f"calibration-{device}.json").read_text()
+        )
         rows = before + measured_in_search(extended["folder"], device)
         keys = [json.dumps(row["widths"]) for row in rows]
         assert len(set(keys)) == len(keys)
 
 
-def test_child_needs_no_parent(finished_job: FinishedJob, extended: dict[str, Any], tmp_path: Path) -> None:
+def test_child_needs_no_parent(
+    finished_job: FinishedJob, extended: dict[str, Any], tmp_path: Path
+) -> None:
     """Extended again, with the first parent out of reach."""
     child = tmp_path / "child"
     shutil.copytree(extended["folder"], child)
     spec = extension({**SMALL, "max_params": 25_000})
-    result = extend_job(spec, child, tmp_path / "grandchild", backend=Counting(), measure=Recorded())
+    result = extend_job(
+        spec, child, tmp_path / "grandchild", backend=Counting(), measure=Recorded()
+    )
     assert result.devices[0].front
     shutil.rmtree(child)
     for point in result.devices[0].front:
         assert read_bundle(tmp_path / "grandchild" / point.bundle).widths == point.widths
 
 
-def test_impossible_bound_is_refused_before_anything_is_copied(finished_job: FinishedJob, tmp_path: Path) -> None:
+def test_impossible_bound_is_refused_before_anything_is_copied(
+    finished_job: FinishedJob, tmp_path: Path
+) -> None:
     spec = extension({"name": "tiny", "max_params": 10})
-    with pytest.raises(ImpossibleBudgetError, match=r"trained network .* from [\d,]+ to [\d,]+ params"):
+    with pytest.raises(
+        ImpossibleBudgetError, match=r"trained network .* from [\d,]+ to [\d,]+ params"
+    ):
         extend_job(spec, finished_job.folder, tmp_path, backend=Counting(), measure=Recorded())
     assert not (tmp_path / "training").exists()
     assert not (tmp_path / "search").exists()
@@ -205,7 +247,10 @@ def test_impossible_bound_is_refused_before_anything_is_copied(finished_job: Fin
         ({"seed": 1}, "seed"),
         ({"family": "convnet"}, "family"),
         ({"dataset": "mnist1d"}, "dataset"),
-        ({"budget": {**BUDGET, "training": {"max_minutes": 5, "max_epochs": 3, "trials": 2}}}, "max_epochs"),
+        (
+            {"budget": {**BUDGET, "training": {"max_minutes": 5, "max_epochs": 3, "trials": 2}}},
+            "max_epochs",
+        ),
     ],
 )
 def test_another_training_is_refused(
@@ -236,7 +281,9 @@ def test_agents_are_not_reached_from_here(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_front_point_is_discretized_again_as_it_was(finished_job: FinishedJob, tmp_path: Path) -> None:
+def test_a_front_point_is_discretized_again_as_it_was(
+    finished_job: FinishedJob, tmp_path: Path
+) -> None:
     before = contents(finished_job.folder)
     point = finished_job.result.devices[0].front[-1]
     path = discretize_job(finished_job.folder, point.widths, tmp_path)
@@ -278,7 +325,9 @@ def test_the_documented_lines_discretize_the_network(
     finished_job: FinishedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = (Path(__file__).parents[2] / "docs" / "bundle.md").read_text(encoding="utf-8")
-    (code,) = (c for c in re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL) if "load_inn" in c)
+    (code,) = (
+        c for c in re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL) if "load_inn" in c
+    )
     monkeypatch.chdir(finished_job.folder)
     names: dict[str, Any] = {}
     exec(compile(code, "bundle.md", "exec"), names)
@@ -286,7 +335,12 @@ def test_the_documented_lines_discretize_the_network(
     assert names["logits"].shape == (32, len(config.classes))
     assert torch.isfinite(names["logits"]).all()
     assert {name: group.size for name, group in config.groups.items()} == network.full_widths
-    assert {name: group.smallest for name, group in config.groups.items()} == network.smallest_widths
+    assert {
+        name: group.smallest for name, group in config.groups.items()
+    } == network.smallest_widths
     table = document.split("# The trained network")[1]
     documented = set(re.findall(r"`([a-z0-9_]+)`", table))
-    assert set(InnConfig.model_fields) | set(next(iter(config.groups.values())).model_dump()) <= documented
+    assert (
+        set(InnConfig.model_fields) | set(next(iter(config.groups.values())).model_dump())
+        <= documented
+    )

@@ -1,4 +1,6 @@
-"""What deploys the service: checked by the tools that would run it, and against the code that it starts."""
+"""What deploys the service: checked by the tools that would run it, and against the code that it
+starts.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,21 @@ from typing import Any
 import click
 import kubernetes_validate
 import pytest
-from inn_automl.cli.main import commands
 from inn_automl_services.coordinator.settings import Settings
 from ruamel.yaml import YAML
+
+from inn_automl.cli.main import commands
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "infra" / "kubernetes"
 KUBERNETES_VERSION = "1.34"
 DOCKERFILES = sorted((ROOT / "infra" / "docker").glob("*.Dockerfile"))
 OVERLAYS = ("base", "overlays/gpu")
-LIMITS = dict(line.split("==") for line in (ROOT / "infra/constraints.txt").read_text().splitlines() if "==" in line)
+LIMITS = dict(
+    line.split("==")
+    for line in (ROOT / "infra/constraints.txt").read_text().splitlines()
+    if "==" in line
+)
 OTHER_VARIABLES = {"INN_AUTOML_KEY", "INN_AUTOML_URL", "INN_AUTOML_HOME"}
 """Those of the client and the agent; all others are the coordinator's settings."""
 ONE_SHOTS = {"buckets", "migrate"}
@@ -36,13 +43,26 @@ def _compose_binary() -> Path:
     spec = importlib.util.find_spec("compose")
     assert spec is not None
     assert spec.origin is not None
-    return Path(spec.origin).parent / "docker-compose"  # the package's own command hides the exit code
+    return (
+        Path(spec.origin).parent / "docker-compose"
+    )  # the package's own command hides the exit code
 
 
 def _compose(env_file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [_compose_binary(), "--project-directory", ROOT, "--env-file", env_file, "--profile", "*", *arguments]
+    command = [
+        _compose_binary(),
+        "--project-directory",
+        ROOT,
+        "--env-file",
+        env_file,
+        "--profile",
+        "*",
+        *arguments,
+    ]
     environment = {"PATH": os.environ["PATH"], "HOME": "/tmp"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
+    )
 
 
 @cache
@@ -82,13 +102,20 @@ def _containers() -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
 
 def _instructions(path: Path, word: str) -> list[str]:
     text = path.read_text().replace("\\\n", " ")
-    return [line.removeprefix(word).strip() for line in text.splitlines() if line.startswith(f"{word} ")]
+    return [
+        line.removeprefix(word).strip() for line in text.splitlines() if line.startswith(f"{word} ")
+    ]
 
 
 def _entry_commands() -> list[tuple[str, list[str]]]:
     found: list[tuple[str, list[str]]] = []
     for name, service in _services().items():
-        found.append((f"compose/{name}", [*(service.get("entrypoint") or []), *(service.get("command") or [])]))
+        found.append(
+            (
+                f"compose/{name}",
+                [*(service.get("entrypoint") or []), *(service.get("command") or [])],
+            )
+        )
     found += [(where, [*c.get("command", []), *c.get("args", [])]) for where, _, c in _containers()]
     for path in DOCKERFILES:
         words = [json.loads(i) for word in ("ENTRYPOINT", "CMD") for i in _instructions(path, word)]
@@ -99,18 +126,36 @@ def _entry_commands() -> list[tuple[str, list[str]]]:
 def _named_variables() -> set[str]:
     text = (ROOT / "docker-compose.yml").read_text() + "".join(p.read_text() for p in DOCKERFILES)
     text += "".join(path.read_text() for path in KUBERNETES.rglob("*.yaml"))
-    listed = {variable["name"] for _, _, container in _containers() for variable in container.get("env", [])}
+    listed = {
+        variable["name"]
+        for _, _, container in _containers()
+        for variable in container.get("env", [])
+    }
     written = set(re.findall(r"^[\s-]*(?:ENV )?(INN_AUTOML_[A-Z_]+)[:=]", text, re.MULTILINE))
     return written | {name for name in listed if name.startswith("INN_AUTOML_")}
 
 
 def test_compose_accepts_the_file() -> None:
-    assert {"postgres", "storage", "mlflow", "ray-head", "ray-worker", "coordinator", "agent"} <= _services().keys()
+    assert {
+        "postgres",
+        "storage",
+        "mlflow",
+        "ray-head",
+        "ray-worker",
+        "coordinator",
+        "agent",
+    } <= _services().keys()
 
 
 def test_the_compose_file_fits_its_schema() -> None:
-    command = [Path(sys.executable).parent / "check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    checked = subprocess.run([*command, ROOT / "docker-compose.yml"], capture_output=True, text=True, check=False)
+    command = [
+        Path(sys.executable).parent / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+    ]
+    checked = subprocess.run(
+        [*command, ROOT / "docker-compose.yml"], capture_output=True, text=True, check=False
+    )
     assert checked.returncode == 0, checked.stdout
 
 
@@ -120,7 +165,9 @@ SECRETS = sorted(set(re.findall(r"\$\{([A-Z_]+):\?", (ROOT / "docker-compose.yml
 @pytest.mark.parametrize("name", SECRETS)
 def test_compose_refuses_to_start_without_a_secret(name: str, tmp_path: Path) -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
-    (tmp_path / "env").write_text("\n".join(line for line in lines if not line.startswith(f"{name}=")))
+    (tmp_path / "env").write_text(
+        "\n".join(line for line in lines if not line.startswith(f"{name}="))
+    )
     refused = _compose(tmp_path / "env", "config", "--quiet")
     assert refused.returncode != 0
     assert name in refused.stderr
@@ -143,14 +190,19 @@ def _assert_not_root(name: str, service: dict[str, Any]) -> None:
         assert int(service["user"].split(":")[0]) > 0, name
     else:
         image = service["image"].removeprefix("inn-automl/").split(":")[0]
-        assert _instructions(ROOT / f"infra/docker/{image}.Dockerfile", "USER") == ["10001:10001"], name
+        assert _instructions(ROOT / f"infra/docker/{image}.Dockerfile", "USER") == [
+            "10001:10001"
+        ], name
 
 
 def test_every_running_service_of_compose_has_a_health_check_and_restarts() -> None:
     for name, service in _services().items():
         if name in ONE_SHOTS:
             continue
-        image = ROOT / f"infra/docker/{service['image'].removeprefix('inn-automl/').split(':')[0]}.Dockerfile"
+        image = (
+            ROOT
+            / f"infra/docker/{service['image'].removeprefix('inn-automl/').split(':')[0]}.Dockerfile"
+        )
         assert "test" in service.get("healthcheck", {}) or _instructions(image, "HEALTHCHECK"), name
         assert service["restart"] == "unless-stopped", name
 
@@ -164,12 +216,19 @@ def test_what_compose_waits_for_can_become_true() -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_dockerfiles(path: Path) -> None:
-    checked = subprocess.run([Path(sys.executable).parent / "hadolint", path], capture_output=True, text=True)
+    checked = subprocess.run(
+        [Path(sys.executable).parent / "hadolint", path], capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stdout
     assert _instructions(path, "USER")[-1] == "10001:10001"
     assert _instructions(path, "HEALTHCHECK")
     assert "org.opencontainers.image.title" in path.read_text()
-    sources = [s for line in _instructions(path, "COPY") if "--from" not in line for s in shlex.split(line)[:-1]]
+    sources = [
+        s
+        for line in _instructions(path, "COPY")
+        if "--from" not in line
+        for s in shlex.split(line)[:-1]
+    ]
     assert [source for source in sources if not (ROOT / source).exists()] == []
     for source in sources:  # .dockerignore leaves everything out that it does not name
         assert f"!{source}" in (ROOT / ".dockerignore").read_text().splitlines()
@@ -178,7 +237,9 @@ def test_dockerfiles(path: Path) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_manifests_fit_the_schemas_of_kubernetes(overlay: str) -> None:
     documents = _manifests(overlay)
-    documents += YAML(typ="safe", pure=True).load_all((KUBERNETES / "secrets.example.yaml").read_text())
+    documents += YAML(typ="safe", pure=True).load_all(
+        (KUBERNETES / "secrets.example.yaml").read_text()
+    )
     for document in documents:
         if not document["apiVersion"].startswith("ray.io/"):
             kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
@@ -190,9 +251,16 @@ def test_the_ray_cluster(overlay: str) -> None:
     assert cluster["apiVersion"] == "ray.io/v1"
     spec = cluster["spec"]
     groups = {"headGroupSpec", "workerGroupSpecs"}
-    assert spec.keys() == groups | {"rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions"}
+    assert spec.keys() == groups | {
+        "rayVersion",
+        "authOptions",
+        "enableInTreeAutoscaling",
+        "autoscalerOptions",
+    }
     assert spec["rayVersion"] == LIMITS["ray"]
-    assert [group["groupName"] for group in spec["workerGroupSpecs"]] == ["cpu", "gpu"][: 1 + overlay.endswith("gpu")]
+    assert [group["groupName"] for group in spec["workerGroupSpecs"]] == ["cpu", "gpu"][
+        : 1 + overlay.endswith("gpu")
+    ]
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
         [container] = group["template"]["spec"]["containers"]
@@ -228,7 +296,10 @@ def test_secrets_and_config_maps_that_pods_name_exist() -> None:
     documents = _manifests("overlays/gpu") + list(
         YAML(typ="safe", pure=True).load_all((KUBERNETES / "secrets.example.yaml").read_text())
     )
-    known = {(d["kind"], d["metadata"]["name"]): {**d.get("data", {}), **d.get("stringData", {})} for d in documents}
+    known = {
+        (d["kind"], d["metadata"]["name"]): {**d.get("data", {}), **d.get("stringData", {})}
+        for d in documents
+    }
     for where, pod, container in _containers():
         for source in container.get("envFrom", []):
             kind = "Secret" if "secretRef" in source else "ConfigMap"
@@ -245,7 +316,8 @@ def test_secrets_and_config_maps_that_pods_name_exist() -> None:
 
 def test_our_variables_are_ones_that_somebody_reads() -> None:
     settings = {f"INN_AUTOML_{name.upper()}" for name in Settings.model_fields}
-    named = _named_variables() - {"INN_AUTOML_ADMIN_KEY", "INN_AUTOML_AGENT_KEY"}  # of `inn-automl migrate`
+    # of `inn-automl migrate`
+    named = _named_variables() - {"INN_AUTOML_ADMIN_KEY", "INN_AUTOML_AGENT_KEY"}
     assert named - settings - OTHER_VARIABLES == set()
     assert {"INN_AUTOML_DATABASE_URL", "INN_AUTOML_STORAGE_URL"} <= named
 
@@ -258,6 +330,7 @@ def test_our_commands_are_ones_that_exist() -> None:
             command = commands.get_command(click.Context(commands), name)
             assert command is not None, f"{where} starts `inn-automl {name}`, which does not exist"
             if arguments != ["--help"]:
-                command.make_context(name, arguments)  # parses, runs nothing; raises on an option that is not there
+                # parses, runs nothing; raises on an option that is not there
+                command.make_context(name, arguments)
             checked.add(name)
     assert checked == {"agent", "coordinator", "migrate"}

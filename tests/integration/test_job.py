@@ -12,17 +12,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
-from inn_automl.pipeline.run import run_job
 
-from inn_automl.core.errors import ImpossibleBudgetError, JobDirectoryError, MeasurementError, SpecError
+from inn_automl.core.errors import (
+    ImpossibleBudgetError,
+    JobDirectoryError,
+    MeasurementError,
+    SpecError,
+)
 from inn_automl.core.result import JobResult
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.evaluation.candidates import Evaluation
 from inn_automl.export import read_bundle
+from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
+from inn_automl.pipeline.run import run_job
 from inn_automl.training.trial import Trained
 
-from .conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size, measure_quickly
+from .conftest import (
+    BUDGET,
+    FinishedJob,
+    RecordingProgress,
+    job_spec,
+    measure_by_size,
+    measure_quickly,
+)
 
 
 class Stopping(LocalBackend):
@@ -42,7 +54,9 @@ class Stopping(LocalBackend):
 
         return super().train(task, stop)
 
-    def evaluate(self, trained: Trained, dataset: Dataset, batch: Sequence[Any], *, split: str) -> list[Evaluation]:
+    def evaluate(
+        self, trained: Trained, dataset: Dataset, batch: Sequence[Any], *, split: str
+    ) -> list[Evaluation]:
         if self.num_calls == self._at:
             raise KeyboardInterrupt
         self.num_calls += 1
@@ -66,11 +80,20 @@ def test_result_keeps_its_contract(finished_job: FinishedJob) -> None:
         for point in front:
             low, high = point["test_accuracy_ci"]
             assert 0 <= low <= point["test_accuracy"] <= high <= 1
-            assert point["latency_ms"]["p50"] <= point["latency_ms"]["p95"] <= point["latency_ms"]["p99"]
+            assert (
+                point["latency_ms"]["p50"]
+                <= point["latency_ms"]["p95"]
+                <= point["latency_ms"]["p99"]
+            )
             assert (finished_job.folder / point["bundle"]).stat().st_size > point["size_bytes"]
     assert finished_job.progress.stages == [
-        "checking", "training", "calibrating", "searching", "measuring", "publishing",
-    ]  # fmt: skip
+        "checking",
+        "training",
+        "calibrating",
+        "searching",
+        "measuring",
+        "publishing",
+    ]
     assert all(0 <= fraction <= 1 for fraction in finished_job.progress.fractions)
 
 
@@ -86,7 +109,11 @@ def test_bundle_needs_no_code_of_ours(finished_job: FinishedJob, tmp_path: Path)
     device = finished_job.result.devices[0]
     point = next(p for p in device.front if p.id == device.recommended)
     dataset = load_dataset("digits")
-    np.savez(tmp_path / "test.npz", x=dataset.x[dataset.test].astype(np.float32), y=dataset.y[dataset.test])
+    np.savez(
+        tmp_path / "test.npz",
+        x=dataset.x[dataset.test].astype(np.float32),
+        y=dataset.y[dataset.test],
+    )
     code = """
 import io, json, sys, zipfile
 import numpy as np, onnxruntime
@@ -102,9 +129,12 @@ print(np.mean([int(name) == label for name, label in zip(found, test["y"])]))
     path = finished_job.folder / point.bundle
     found = subprocess.run(
         [sys.executable, "-c", code, str(path), str(tmp_path / "test.npz")],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    # The very test split that the job reports on; a tie between logits may fall either way in another batch.
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # The very test split that the job reports on; a tie between logits may fall either way in
+    # another batch.
     assert float(found.stdout) == pytest.approx(point.test_accuracy, abs=1.5 / len(dataset.test))
     config = read_bundle(path)
     assert config.widths == point.widths
@@ -118,9 +148,14 @@ def test_finished_job_is_shown_again_without_any_work(finished_job: FinishedJob)
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"seed": 1}, "seed"), ({"budget": {**BUDGET, "search": {"max_evaluations": 15}}}, "max_evaluations")],
+    [
+        ({"seed": 1}, "seed"),
+        ({"budget": {**BUDGET, "search": {"max_evaluations": 15}}}, "max_evaluations"),
+    ],
 )
-def test_folder_of_another_job_is_refused(finished_job: FinishedJob, changes: dict[str, Any], named: str) -> None:
+def test_folder_of_another_job_is_refused(
+    finished_job: FinishedJob, changes: dict[str, Any], named: str
+) -> None:
     with pytest.raises(JobDirectoryError, match=named):
         run_job(job_spec(**changes), finished_job.folder, backend=LocalBackend())
 
@@ -141,10 +176,13 @@ def test_interrupted_job_ends_where_an_uninterrupted_one_does(tmp_path: Path) ->
     backend = Stopping()
     result = run_job(spec, folders[1], backend=backend, measure=measure_by_size)
 
-    whole, resumed = ([(c["widths"], c["accuracy"]) for c in evaluations(folder)] for folder in folders)
+    whole, resumed = (
+        [(c["widths"], c["accuracy"]) for c in evaluations(folder)] for folder in folders
+    )
     assert resumed == whole
     num_tested = len({p.id for d in result.devices for p in d.front})
-    assert backend.num_evaluated == len(whole) - 8 + num_tested  # two batches of four were there already
+    # two batches of four were there already
+    assert backend.num_evaluated == len(whole) - 8 + num_tested
     for device, other in zip(result.devices, uninterrupted.devices, strict=True):
         assert [point.widths for point in device.front] == [point.widths for point in other.front]
         assert device.recommended == other.recommended
@@ -157,9 +195,15 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("bound", "named"),
-    [({"max_latency_ms": 1e-6}, "ms at p95"), ({"max_params": 10}, "params"), ({"max_size_bytes": 100}, "bytes")],
+    [
+        ({"max_latency_ms": 1e-6}, "ms at p95"),
+        ({"max_params": 10}, "params"),
+        ({"max_size_bytes": 100}, "bytes"),
+    ],
 )
-def test_impossible_budget_is_refused_before_training(tmp_path: Path, bound: dict[str, float], named: str) -> None:
+def test_impossible_budget_is_refused_before_training(
+    tmp_path: Path, bound: dict[str, float], named: str
+) -> None:
     budget = {**BUDGET, "devices": [{"name": "tiny", **bound}]}
     backend = Stopping(in_training=True)
     with pytest.raises(ImpossibleBudgetError, match=named) as refusal:
@@ -171,7 +215,9 @@ def test_impossible_budget_is_refused_before_training(tmp_path: Path, bound: dic
 def test_impossible_memory_is_refused_before_training(tmp_path: Path) -> None:
     budget = {**BUDGET, "devices": [{"name": "tiny", "max_memory_bytes": 1000}]}
     backend = Stopping(in_training=True)
-    with pytest.raises(ImpossibleBudgetError, match=r"'tiny'.*from 1,0\d\d,\d+ to [\d,]+ bytes of memory"):
+    with pytest.raises(
+        ImpossibleBudgetError, match=r"'tiny'.*from 1,0\d\d,\d+ to [\d,]+ bytes of memory"
+    ):
         run_job(job_spec(budget=budget), tmp_path, backend=backend, measure=measure_by_size)
 
 
@@ -182,7 +228,9 @@ def test_memory_that_a_device_does_not_tell_cannot_be_bounded(tmp_path: Path) ->
 
     budget = {**BUDGET, "devices": [{"name": "mute", "max_memory_bytes": 10**9}]}
     with pytest.raises(SpecError, match=r"'mute': max_memory_bytes.*leave the bound out"):
-        run_job(job_spec(budget=budget), tmp_path, backend=Stopping(in_training=True), measure=measure)
+        run_job(
+            job_spec(budget=budget), tmp_path, backend=Stopping(in_training=True), measure=measure
+        )
 
 
 def test_memory_bound_is_kept_and_a_device_that_fails_is_gone_without(tmp_path: Path) -> None:
@@ -196,7 +244,12 @@ def test_memory_bound_is_kept_and_a_device_that_fails_is_gone_without(tmp_path: 
         return measure_by_size(models, device, **options)
 
     bound = 1_120_000
-    devices = [{"name": "never"}, {"name": "free"}, {"name": "later"}, {"name": "bound", "max_memory_bytes": bound}]
+    devices = [
+        {"name": "never"},
+        {"name": "free"},
+        {"name": "later"},
+        {"name": "bound", "max_memory_bytes": bound},
+    ]
     progress = RecordingProgress()
     few = {
         "devices": devices,
@@ -220,7 +273,9 @@ def test_memory_bound_is_kept_and_a_device_that_fails_is_gone_without(tmp_path: 
     for point in (*found["free"].front, *found["bound"].front):
         assert point.peak_memory_bytes == 10**6 + 3 * point.size_bytes
         assert point.process_memory_bytes == 10**7 + point.peak_memory_bytes
-    recommended = next(point for point in found["bound"].front if point.id == found["bound"].recommended)
+    recommended = next(
+        point for point in found["bound"].front if point.id == found["bound"].recommended
+    )
     assert recommended.peak_memory_bytes is not None and recommended.peak_memory_bytes <= bound
     config = read_bundle(tmp_path / recommended.bundle)
     assert config.latency["bound"].peak_memory_bytes == recommended.peak_memory_bytes
@@ -234,7 +289,12 @@ def test_a_job_fails_with_its_last_device(tmp_path: Path) -> None:
     backend = Stopping(in_training=True)
     devices = [{"name": name, "max_latency_ms": 1.0} for name in "ab"]
     with pytest.raises(MeasurementError, match="agent 'b' was away"):
-        run_job(job_spec(budget={**BUDGET, "devices": devices}), tmp_path, backend=backend, measure=measure)
+        run_job(
+            job_spec(budget={**BUDGET, "devices": devices}),
+            tmp_path,
+            backend=backend,
+            measure=measure,
+        )
 
 
 def test_family_that_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""A job on a network that was trained elsewhere: nothing is trained, and what does not fit is refused at once."""
+"""A job on a network that was trained elsewhere: nothing is trained, and what does not fit is
+refused at once.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
-from inn_automl.pipeline.run import extend_job, run_job
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -15,6 +15,8 @@ from inn_automl.core.errors import ImpossibleBudgetError, InputError, JobDirecto
 from inn_automl.data import load_dataset
 from inn_automl.evaluation.candidates import count_correct, split_samples
 from inn_automl.models import build
+from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
+from inn_automl.pipeline.run import extend_job, run_job
 from inn_automl.training.trial import Trained
 
 from .conftest import BUDGET, RecordingProgress, job_spec, measure_by_size
@@ -51,16 +53,28 @@ def weights(module: torch.nn.Module, tmp_path: Path) -> Path:
 
 def run(out: Path, weights: Path, **changes: object) -> object:
     return run_job(
-        job_spec(**changes), out, backend=Untrained(cpus=1), measure=measure_by_size, progress=RecordingProgress(),
+        job_spec(**changes),
+        out,
+        backend=Untrained(cpus=1),
+        measure=measure_by_size,
+        progress=RecordingProgress(),
         pretrained=weights,
-    )  # fmt: skip
+    )
 
 
-def test_a_trained_network_is_searched_without_training(module: torch.nn.Module, weights: Path, tmp_path: Path) -> None:
+def test_a_trained_network_is_searched_without_training(
+    module: torch.nn.Module, weights: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     result = run(out, weights)
-    assert (result.job["training"][0]["stopped"], result.job["training"][0]["epochs_done"]) == ("pretrained", 0)
-    assert (result.job["architecture"]["width"], result.job["architecture"]["depth"]) == (WIDTH, DEPTH)
+    assert (result.job["training"][0]["stopped"], result.job["training"][0]["epochs_done"]) == (
+        "pretrained",
+        0,
+    )
+    assert (result.job["architecture"]["width"], result.job["architecture"]["depth"]) == (
+        WIDTH,
+        DEPTH,
+    )
     validation = split_samples(load_dataset("digits"), "validation")
     own = count_correct(module, validation) / len(validation)
     best = max(result.devices[0].front, key=lambda point: point.accuracy)
@@ -68,11 +82,15 @@ def test_a_trained_network_is_searched_without_training(module: torch.nn.Module,
     assert min(result.devices[0].front, key=lambda point: point.params).accuracy > 0.5
     assert run(out, weights) == result  # a second time the result is shown
     other = job_spec(budget={**BUDGET, "devices": [{"name": "another", "max_params": 5_000}]})
-    extended = extend_job(other, out, tmp_path / "extended", backend=Untrained(cpus=1), measure=measure_by_size)
+    extended = extend_job(
+        other, out, tmp_path / "extended", backend=Untrained(cpus=1), measure=measure_by_size
+    )
     assert extended.devices[0].front
 
 
-def test_other_weights_are_another_job(weights: Path, tmp_path: Path, module: torch.nn.Module) -> None:
+def test_other_weights_are_another_job(
+    weights: Path, tmp_path: Path, module: torch.nn.Module
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(ImpossibleBudgetError, match="trained network"):
         run(out, weights, budget={**BUDGET, "devices": [{"name": "tiny", "max_params": 100}]})
@@ -111,9 +129,14 @@ def _not_finite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         (_not_finite, "not finite"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(module: torch.nn.Module, tmp_path: Path, change, message: str) -> None:
+def test_weights_that_do_not_fit_are_refused(
+    module: torch.nn.Module, tmp_path: Path, change, message: str
+) -> None:
     path = tmp_path / "weights.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in change(dict(module.state_dict())).items()}, path)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in change(dict(module.state_dict())).items()},
+        path,
+    )
     with pytest.raises(InputError, match=message):
         run(tmp_path / "out", path)
     assert not (tmp_path / "out").exists()

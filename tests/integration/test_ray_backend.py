@@ -1,4 +1,6 @@
-"""The Ray backend on a cluster of this machine: the same numbers as in process, and workers that die."""
+"""The Ray backend on a cluster of this machine: the same numbers as in process, and workers that
+die.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from inn_automl.pipeline.backend import LocalBackend, TrainingTask
 
 from inn_automl.core.precision import join_point
 from inn_automl.data import Dataset, load_dataset
+from inn_automl.pipeline.backend import LocalBackend, TrainingTask
 from inn_automl.training.fine_tuning_task import TuningTask
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import training_candidates
@@ -46,11 +48,18 @@ def task(dataset: Dataset, folder: Path, *, trials: int, epochs: int) -> Trainin
 
 
 def test_trains_and_evaluates_as_in_process(
-    backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    backend: ray_backend.RayBackend,
+    dataset: Dataset,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     reports: list[tuple[int, EpochReport]] = []
-    remote = backend.train(task(dataset, tmp_path / "ray", trials=1, epochs=2), lambda i, e: reports.append((i, e)))
-    local = LocalBackend().train(task(dataset, tmp_path / "local", trials=1, epochs=2), lambda *_: None)
+    remote = backend.train(
+        task(dataset, tmp_path / "ray", trials=1, epochs=2), lambda i, e: reports.append((i, e))
+    )
+    local = LocalBackend().train(
+        task(dataset, tmp_path / "local", trials=1, epochs=2), lambda *_: None
+    )
     assert remote[0].best_score == pytest.approx(local[0].best_score, abs=1e-6)
     assert [(i, e.epoch) for i, e in reports] == [(0, 1), (0, 2)]
 
@@ -67,7 +76,9 @@ def test_finished_trials_are_not_trained_again(
 ) -> None:
     first = backend.train(task(dataset, tmp_path, trials=2, epochs=1), lambda *_: None)
     reports: list[int] = []
-    again = backend.train(task(dataset, tmp_path, trials=2, epochs=1), lambda i, _: reports.append(i))
+    again = backend.train(
+        task(dataset, tmp_path, trials=2, epochs=1), lambda i, _: reports.append(i)
+    )
     assert [t.best_score for t in again] == [t.best_score for t in first]
     assert reports == []
 
@@ -89,11 +100,15 @@ def test_killed_trial_continues_from_its_checkpoint(
     assert trained[0].stopped == "epochs"
     assert [e.epoch for e in trained[0].history] == list(range(1, 31))
     assert reports.count(1) == 1  # nothing before the last checkpoint was done twice
-    uninterrupted = LocalBackend().train(task(dataset, tmp_path / "local", trials=1, epochs=30), lambda *_: None)
+    uninterrupted = LocalBackend().train(
+        task(dataset, tmp_path / "local", trials=1, epochs=30), lambda *_: None
+    )
     assert trained[0].best_score == pytest.approx(uninterrupted[0].best_score, abs=1e-6)
 
 
-def test_killed_evaluation_is_done_again(backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path) -> None:
+def test_killed_evaluation_is_done_again(
+    backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path
+) -> None:
     trained = backend.train(task(dataset, tmp_path, trials=1, epochs=1), lambda *_: None)[0]
     network = trained.network()
     batch = [network.uniform_widths(0.25 + i / 100) for i in range(60)]
@@ -114,26 +129,33 @@ def test_killed_evaluation_is_done_again(backend: ray_backend.RayBackend, datase
     assert found == LocalBackend().evaluate(trained, dataset, batch, split="validation")
 
 
-def test_tunes_as_in_process(backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path) -> None:
+def test_tunes_as_in_process(
+    backend: ray_backend.RayBackend, dataset: Dataset, tmp_path: Path
+) -> None:
     trained = backend.train(task(dataset, tmp_path / "ray", trials=1, epochs=1), lambda *_: None)[0]
     network, shares = trained.network(), []
 
     def tasks(folder: Path) -> list[TuningTask]:
         return [
-            TuningTask(network.uniform_widths(ratio), folder / str(ratio), seconds=30.0, seed=1, steps=20)
+            TuningTask(
+                network.uniform_widths(ratio), folder / str(ratio), seconds=30.0, seed=1, steps=20
+            )
             for ratio in (0.25, 0.5, 0.75)
         ]
 
     asked = tasks(tmp_path / "remote")
     assert backend.tuning_seconds(asked) == 60.0  # two at a time
     remote = backend.tune(trained, dataset, asked, on_progress=shares.append)
-    local = LocalBackend().tune(trained, dataset, tasks(tmp_path / "local"), on_progress=lambda _: None)
+    local = LocalBackend().tune(
+        trained, dataset, tasks(tmp_path / "local"), on_progress=lambda _: None
+    )
     for one, other in zip(remote, local, strict=True):
         assert one.loss_after == pytest.approx(other.loss_after, abs=1e-6)
         assert (one.quality_before, one.steps) == (other.quality_before, 20)
     assert shares == pytest.approx([1 / 3, 2 / 3, 1])
     assert backend.tuning_seconds(asked) == 0.0
-    assert backend.tune(trained, dataset, asked, on_progress=lambda _: None) == remote  # read, not tuned again
+    # read, not tuned again
+    assert backend.tune(trained, dataset, asked, on_progress=lambda _: None) == remote
 
 
 def worker(*names: str) -> int:
@@ -161,5 +183,7 @@ except BackendError as error:
 
 def test_cluster_that_is_not_there_is_named() -> None:
     # In a process of its own: this one has joined a cluster.
-    ended = subprocess.run([sys.executable, "-c", JOIN], capture_output=True, text=True, check=True, cwd=ROOT)
+    ended = subprocess.run(
+        [sys.executable, "-c", JOIN], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert "127.0.0.1:1" in ended.stdout

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.run import discretize_job, run_job
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 from sklearn.metrics import r2_score
@@ -21,6 +19,8 @@ from inn_automl.core.spec import JobSpec, parse
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.export import load_inn, read_bundle
 from inn_automl.export.verification import HALF_TOLERANCE
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.run import discretize_job, run_job
 from inn_automl.serving import ElasticModel
 
 from .conftest import RecordingProgress, measure_by_size
@@ -32,15 +32,26 @@ def spec(dataset: Path, family: str | None, **training: object) -> JobSpec:
     budget = {
         "devices": [{"name": "here", "max_latency_ms": 50.0, "precisions": ["fp32", "int8"]}],
         "training": {"max_minutes": 5, "trials": 1, **training},
-        "search": {"max_evaluations": 6, "batch_size": 3, "max_measurements": 12, "tune_seconds": 1.0},
+        "search": {
+            "max_evaluations": 6,
+            "batch_size": 3,
+            "max_measurements": 12,
+            "tune_seconds": 1.0,
+        },
     }
-    return parse(JobSpec, {"dataset": str(dataset), "family": family, "budget": budget}, where="the test's job")
+    return parse(
+        JobSpec,
+        {"dataset": str(dataset), "family": family, "budget": budget},
+        where="the test's job",
+    )
 
 
 def outputs(path: Path, x: np.ndarray) -> np.ndarray:
     """What a bundle's model makes of raw samples, with no code of ours."""
     with zipfile.ZipFile(path) as bundle:
-        session = onnxruntime.InferenceSession(bundle.read("model.onnx"), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            bundle.read("model.onnx"), providers=["CPUExecutionProvider"]
+        )
     (found,) = session.run(["output"], {"input": x.astype(np.float32)})
     return found
 
@@ -97,7 +108,9 @@ def check_elastic(folder: Path, dataset: Dataset, front: list[FrontPoint]) -> No
     x = dataset.x[dataset.test[:4]].astype(np.float32)
     for point in front:
         assert model.set_point(point.id).quality.validation == point.quality
-        np.testing.assert_allclose(model.run(x), outputs(folder / point.bundle, x), rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(
+            model.run(x), outputs(folder / point.bundle, x), rtol=1e-4, atol=1e-3
+        )
 
 
 @pytest.mark.slow
@@ -107,13 +120,21 @@ def test_regression_from_images_to_bundles(tmp_path: Path) -> None:
     ink = x.sum((1, 2), dtype=np.float64)
     middle = (x * np.arange(8)).sum((1, 2)) / ink
     np.savez(tmp_path / "ink.npz", x=x[:900], y=np.stack([5000 + 10 * ink, middle], 1)[:900])
-    job, folder, progress = spec(tmp_path / "ink.npz", "mlp", max_epochs=4), tmp_path / "out", RecordingProgress()
-    result = run_job(job, folder, backend=LocalBackend(), measure=measure_by_size, progress=progress)
+    job, folder, progress = (
+        spec(tmp_path / "ink.npz", "mlp", max_epochs=4),
+        tmp_path / "out",
+        RecordingProgress(),
+    )
+    result = run_job(
+        job, folder, backend=LocalBackend(), measure=measure_by_size, progress=progress
+    )
     front, dataset = check_front(result, "r2"), load_dataset(tmp_path / "ink.npz")
     assert front[-1].quality > 0.8
     for point in front:
         found = outputs(folder / point.bundle, dataset.x[dataset.test])
-        assert r2_score(dataset.y[dataset.test], found) == pytest.approx(point.test_quality, abs=1e-3)
+        assert r2_score(dataset.y[dataset.test], found) == pytest.approx(
+            point.test_quality, abs=1e-3
+        )
         config = read_bundle(folder / point.bundle)
         assert (config.task, config.classes, config.accuracy) == ("regression", (), None)
         assert (config.quality.metric, config.output.shape) == ("r2", (2,))
@@ -126,7 +147,11 @@ def test_regression_from_images_to_bundles(tmp_path: Path) -> None:
     other = read_bundle(discretize_job(folder, 0.5, tmp_path / "half.zip"))
     assert other.quality.test > 0.3 and other.output.name == "output"
     inn, network = load_inn(folder / "inn.zip")
-    assert inn.task == "regression" and inn.targets is not None and dataset.target_statistics is not None
+    assert (
+        inn.task == "regression"
+        and inn.targets is not None
+        and dataset.target_statistics is not None
+    )
     assert inn.targets.mean == tuple(dataset.target_statistics[0].tolist())
     assert network.full_widths.keys() == front[0].widths.keys()
     assert not [note for note in progress.notes if "MLflow" in note]
@@ -143,9 +168,17 @@ def test_super_resolution_from_a_folder_of_pairs_to_bundles(tmp_path: Path) -> N
             tile = Image.fromarray(photograph[row : row + TILE, column : column + TILE])
             name = f"{row}-{column}.png"
             tile.save(tmp_path / "tiles" / "target" / name)
-            tile.resize((TILE // 2, TILE // 2), Image.Resampling.BOX).save(tmp_path / "tiles" / "input" / name)
-    job, folder, progress = spec(tmp_path / "tiles", None, max_epochs=8), tmp_path / "out", RecordingProgress()
-    result = run_job(job, folder, backend=LocalBackend(), measure=measure_by_size, progress=progress)
+            tile.resize((TILE // 2, TILE // 2), Image.Resampling.BOX).save(
+                tmp_path / "tiles" / "input" / name
+            )
+    job, folder, progress = (
+        spec(tmp_path / "tiles", None, max_epochs=8),
+        tmp_path / "out",
+        RecordingProgress(),
+    )
+    result = run_job(
+        job, folder, backend=LocalBackend(), measure=measure_by_size, progress=progress
+    )
     assert result.job["family"] == "edsr"
     front, dataset = check_front(result, "psnr_db"), load_dataset(tmp_path / "tiles")
     for point in front:
@@ -153,7 +186,11 @@ def test_super_resolution_from_a_folder_of_pairs_to_bundles(tmp_path: Path) -> N
         assert found.shape == (len(dataset.test), 3, TILE, TILE)
         assert psnr(found, dataset.y[dataset.test]) == pytest.approx(point.test_quality, abs=0.02)
         config = read_bundle(folder / point.bundle)
-        assert (config.task, config.build.scale, config.quality.unit) == ("super-resolution", 2, "dB")
+        assert (config.task, config.build.scale, config.quality.unit) == (
+            "super-resolution",
+            2,
+            "dB",
+        )
     assert result.devices[0].hypervolume_reference[1] < front[-1].quality
     assert f"PSNR {front[-1].quality:.2f} dB" in result.devices[0].recommendation
     check_elastic(folder, dataset, front)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.context import Tracking
-from inn_automl.pipeline.run import run_job
-
-from inn_automl.pipeline.run import publishing
+from inn_automl.pipeline.run import publishing, run_job
 from inn_automl.reporting import registry
 from inn_automl.reporting.store import connect, locate
 
@@ -37,7 +36,11 @@ def unpublished(finished_job: FinishedJob, tmp_path: Path, monkeypatch: pytest.M
 def num_runs(kind: str, experiment: str) -> int:
     client = connect(locate())
     found = client.get_experiment_by_name(experiment)
-    return len(client.search_runs([found.experiment_id], f"tags.`inn_automl.kind` = '{kind}'")) if found else 0
+    return (
+        len(client.search_runs([found.experiment_id], f"tags.`inn_automl.kind` = '{kind}'"))
+        if found
+        else 0
+    )
 
 
 def publish(finished_job: FinishedJob, folder: Path, patience_s: float) -> RecordingProgress:
@@ -47,7 +50,9 @@ def publish(finished_job: FinishedJob, folder: Path, patience_s: float) -> Recor
     return progress
 
 
-def test_a_store_that_comes_back_gets_the_job_once(finished_job: FinishedJob, unpublished: Path) -> None:
+def test_a_store_that_comes_back_gets_the_job_once(
+    finished_job: FinishedJob, unpublished: Path
+) -> None:
     home = unpublished.parent / "home"
     home.touch()  # a file where the store's folder should be
     timer = threading.Timer(2.0, home.unlink)
@@ -60,7 +65,9 @@ def test_a_store_that_comes_back_gets_the_job_once(finished_job: FinishedJob, un
     assert set(published["device_run_ids"]) == {"one-thread", "small"}
 
 
-def test_a_store_that_stays_away_leaves_the_result_whole(finished_job: FinishedJob, unpublished: Path) -> None:
+def test_a_store_that_stays_away_leaves_the_result_whole(
+    finished_job: FinishedJob, unpublished: Path
+) -> None:
     (unpublished.parent / "home").touch()
     progress = publish(finished_job, unpublished, patience_s=0.5)
     assert [note for note in progress.notes if "MLflow has no record" in note]

@@ -1,4 +1,6 @@
-"""Points of the final fronts are tuned before they are published, and any widths of a finished job on demand."""
+"""Points of the final fronts are tuned before they are published, and any widths of a finished job
+on demand.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.exporting import point_id
-from inn_automl.pipeline.run import discretize_job, extend_job
 
 from inn_automl.core.errors import InputError
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.evaluation.onnx_precision import evaluate_file
 from inn_automl.export import read_bundle
 from inn_automl.export.archive import unpack
-from inn_automl.pipeline.run import calibrating
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.exporting import point_id
+from inn_automl.pipeline.run import calibrating, discretize_job, extend_job
 from inn_automl.training.fine_tuning import Outcome
 from inn_automl.training.fine_tuning_task import TuningTask
 from inn_automl.training.trial import Trained
@@ -73,11 +74,23 @@ def job(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.raises(KeyboardInterrupt):
         extend_job(spec, finished_job.folder, folder, backend=first, measure=measure_by_size)
     kept = {path.name: path.read_bytes() for path in (folder / "tuning").iterdir()}
-    result = extend_job(spec, finished_job.folder, folder, backend=second, measure=measure_by_size, progress=progress)
+    result = extend_job(
+        spec,
+        finished_job.folder,
+        folder,
+        backend=second,
+        measure=measure_by_size,
+        progress=progress,
+    )
     return {
-        "spec": spec, "folder": folder, "result": result, "kept": kept, "notes": progress.notes,
-        "stages": progress.stages, "first": first.tuned,
-    }  # fmt: skip
+        "spec": spec,
+        "folder": folder,
+        "result": result,
+        "kept": kept,
+        "notes": progress.notes,
+        "stages": progress.stages,
+        "first": first.tuned,
+    }
 
 
 def test_tuned_points_say_what_they_gained(job: dict[str, Any]) -> None:
@@ -88,7 +101,11 @@ def test_tuned_points_say_what_they_gained(job: dict[str, Any]) -> None:
         seconds = SECONDS if point.tuning else 0.0
         assert point.id == point_id(point.widths, point.precision, tune_seconds=seconds)
         config = read_bundle(job["folder"] / point.bundle)
-        assert (config.id, config.tuning, config.accuracy.validation) == (point.id, point.tuning, point.accuracy)
+        assert (config.id, config.tuning, config.accuracy.validation) == (
+            point.id,
+            point.tuning,
+            point.accuracy,
+        )
     for point in tuned:
         assert point.tuning.loss_after < point.tuning.loss_before
         assert point.tuning.steps > 0 and point.tuning.seconds > 0
@@ -102,7 +119,9 @@ def test_tuned_points_say_what_they_gained(job: dict[str, Any]) -> None:
 def test_the_bundle_holds_the_tuned_model(job: dict[str, Any], tmp_path: Path) -> None:
     dataset, (device,) = load_dataset("digits"), job["result"].devices
     for point in device.front:
-        (tmp_path / "model.onnx").write_bytes(unpack((job["folder"] / point.bundle).read_bytes())["model.onnx"])
+        (tmp_path / "model.onnx").write_bytes(
+            unpack((job["folder"] / point.bundle).read_bytes())["model.onnx"]
+        )
         for split, told in (("validation", point.accuracy), ("test", point.test_accuracy)):
             found = evaluate_file(tmp_path / "model.onnx", dataset, split)
             # A tie between logits may fall either way in another batch.
@@ -113,7 +132,10 @@ def test_the_latency_is_that_of_the_same_shapes(job: dict[str, Any]) -> None:
     measured = json.loads((job["folder"] / "measuring" / "board.json").read_text())["latency_ms"]
     (device,) = job["result"].devices
     for point in device.front:
-        assert point.latency_ms.model_dump(mode="json") == measured[point_id(point.widths, point.precision)]
+        assert (
+            point.latency_ms.model_dump(mode="json")
+            == measured[point_id(point.widths, point.precision)]
+        )
 
 
 def test_a_resumed_job_does_not_tune_twice(job: dict[str, Any]) -> None:
@@ -150,5 +172,7 @@ def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Pat
 
 def test_nothing_is_tuned_unless_it_is_asked_for(finished_job: FinishedJob) -> None:
     assert "tuning" not in finished_job.progress.stages
-    assert all(point.tuning is None for device in finished_job.result.devices for point in device.front)
+    assert all(
+        point.tuning is None for device in finished_job.result.devices for point in device.front
+    )
     assert not (finished_job.folder / "tuning").exists()

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.run import run_job
 from safetensors.torch import load_file, save_file
 
 from inn_automl.core.result import JobResult
 from inn_automl.data import load_dataset
 from inn_automl.export import extract_bundle, read_bundle
+from inn_automl.pipeline.backend import LocalBackend
+from inn_automl.pipeline.run import run_job
 from inn_automl.serving import ElasticModel
 
 from .conftest import RecordingProgress, job_spec, measure_by_size
@@ -30,7 +30,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, JobResult]:
     folder = tmp_path_factory.mktemp("vit") / "out"
     spec = job_spec(family="vit", budget=BUDGET)
     progress = RecordingProgress()
-    result = run_job(spec, folder, backend=LocalBackend(cpus=1), measure=measure_by_size, progress=progress)
+    result = run_job(
+        spec, folder, backend=LocalBackend(cpus=1), measure=measure_by_size, progress=progress
+    )
     return folder, result
 
 
@@ -46,22 +48,36 @@ def test_every_point_is_verified_and_served(job: tuple[Path, JobResult], tmp_pat
         assert config.verification.max_difference <= config.verification.tolerance
         assert any(name.endswith("attention.query") for name in config.widths)
         extract_bundle(folder / point.bundle, tmp_path / point.id)
-        session = onnxruntime.InferenceSession(tmp_path / point.id / "model.onnx", providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            tmp_path / point.id / "model.onnx", providers=["CPUExecutionProvider"]
+        )
         (expected,) = session.run(None, {"input": samples})
         elastic.set_point(point.id)
-        np.testing.assert_allclose(elastic.run(samples), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(
+            elastic.run(samples), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+        )
 
 
-def test_its_trained_weights_are_taken_without_training(job: tuple[Path, JobResult], tmp_path: Path) -> None:
+def test_its_trained_weights_are_taken_without_training(
+    job: tuple[Path, JobResult], tmp_path: Path
+) -> None:
     (saved,) = job[0].glob("training/*/network/nodes.safetensors")
     path = tmp_path / "weights.safetensors"
-    tensors = {name.removeprefix("module."): t for name, t in load_file(saved).items() if name.startswith("module.")}
+    tensors = {
+        name.removeprefix("module."): t
+        for name, t in load_file(saved).items()
+        if name.startswith("module.")
+    }
     save_file(tensors, path)
     budget = {**BUDGET, "devices": [{"name": "by-size"}]}
     result = run_job(
-        job_spec(family="vit", budget=budget), tmp_path / "out", backend=LocalBackend(cpus=1), measure=measure_by_size,
-        progress=RecordingProgress(), pretrained=path,
-    )  # fmt: skip
+        job_spec(family="vit", budget=budget),
+        tmp_path / "out",
+        backend=LocalBackend(cpus=1),
+        measure=measure_by_size,
+        progress=RecordingProgress(),
+        pretrained=path,
+    )
     assert result.job["training"][0]["stopped"] == "pretrained"
     assert result.job["architecture"]["depth"] == 3
     assert result.devices[0].front

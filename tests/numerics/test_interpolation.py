@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inn_automl.integral.sampling.interpolation import CubicConvolution, Interpolation, Linear, Nearest, matrix
+from inn_automl.integral.sampling.interpolation import (
+    CubicConvolution,
+    Interpolation,
+    Linear,
+    Nearest,
+    matrix,
+)
 
 RULES = [Nearest(), Linear(), CubicConvolution()]
 DTYPE = torch.float64
@@ -42,9 +48,13 @@ def test_order_of_convergence(rule: Interpolation, where: str) -> None:
     assert order == pytest.approx(rule.order, abs=0.1)
 
 
-@pytest.mark.parametrize(("rule", "degree"), [(Nearest(), 0), (Linear(), 1), (CubicConvolution(), 2)], ids=str)
+@pytest.mark.parametrize(
+    ("rule", "degree"), [(Nearest(), 0), (Linear(), 1), (CubicConvolution(), 2)], ids=str
+)
 @pytest.mark.parametrize("num_nodes", [3, 4, 9])
-def test_polynomials_are_exact_up_to_the_ends(rule: Interpolation, degree: int, num_nodes: int) -> None:
+def test_polynomials_are_exact_up_to_the_ends(
+    rule: Interpolation, degree: int, num_nodes: int
+) -> None:
     positions = torch.linspace(0, num_nodes - 1, 101, dtype=DTYPE)
     nodes = torch.arange(num_nodes, dtype=DTYPE)
     for power in range(degree + 1):
@@ -53,19 +63,25 @@ def test_polynomials_are_exact_up_to_the_ends(rule: Interpolation, degree: int, 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @given(num_nodes=st.integers(1, 12), shares=st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_rows_sum_to_one_and_nodes_are_met(rule: Interpolation, num_nodes: int, shares: list[float]) -> None:
+def test_rows_sum_to_one_and_nodes_are_met(
+    rule: Interpolation, num_nodes: int, shares: list[float]
+) -> None:
     positions = torch.tensor(shares, dtype=DTYPE) * (num_nodes - 1)
     index, coefficient = rule.coefficients(positions, num_nodes)
     assert index.shape == coefficient.shape
     assert int(index.min()) >= 0
     assert int(index.max()) < num_nodes
     torch.testing.assert_close(coefficient.sum(-1), torch.ones(len(shares), dtype=DTYPE))
-    at_nodes = matrix(*rule.coefficients(torch.arange(num_nodes, dtype=DTYPE), num_nodes), num_nodes)
+    at_nodes = matrix(
+        *rule.coefficients(torch.arange(num_nodes, dtype=DTYPE), num_nodes), num_nodes
+    )
     torch.testing.assert_close(at_nodes, torch.eye(num_nodes, dtype=DTYPE))
 
 
 def test_nearest_takes_the_right_node_halfway() -> None:
-    assert interpolated(Nearest(), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.49, 1.5])).tolist() == [2, 2, 3]
+    assert interpolated(
+        Nearest(), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.49, 1.5])
+    ).tolist() == [2, 2, 3]
 
 
 @pytest.mark.parametrize("rule", RULES[1:], ids=str)

@@ -31,7 +31,9 @@ def small(family: str) -> tuple[nn.Module, Tensor]:
     about = FAMILIES[family]
     scale = 2 if "super-resolution" in about.tasks else None
     width = 0.5 if family == "vit" else 0.25  # two heads: one alone is not resized
-    module = build(family, shape, 3, width=width, depth=about.depths[0], task=about.tasks[0], scale=scale)
+    module = build(
+        family, shape, 3, width=width, depth=about.depths[0], task=about.tasks[0], scale=scale
+    )
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -47,11 +49,15 @@ def followed(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor, Couplin
     module, x = small(request.param)
     network = IntegralNetwork(module, x)
     # What a pixel shuffle makes an image of keeps its size.
-    assert [one.module for one in network.unfollowed] == (["tail"] if request.param == "edsr" else [])
+    assert [one.module for one in network.unfollowed] == (
+        ["tail"] if request.param == "edsr" else []
+    )
     return module, x, network.coupling
 
 
-def test_every_family_at_full_width_is_the_module(followed: tuple[nn.Module, Tensor, Coupling]) -> None:
+def test_every_family_at_full_width_is_the_module(
+    followed: tuple[nn.Module, Tensor, Coupling],
+) -> None:
     module, x, coupling = followed
     with torch.no_grad():
         expected = module(x)
@@ -133,8 +139,12 @@ def test_gradients_in_learned_partitions() -> None:
     check_gradients(network, output)
 
 
-def test_gradients_through_every_family_at_reduced_widths(followed: tuple[nn.Module, Tensor, Coupling]) -> None:
-    """In nodes and in the places of learned partitions, with batch statistics; residual streams, depthwise and all."""
+def test_gradients_through_every_family_at_reduced_widths(
+    followed: tuple[nn.Module, Tensor, Coupling],
+) -> None:
+    """In nodes and in the places of learned partitions, with batch statistics; residual streams,
+    depthwise and all.
+    """
     module, x, coupling = followed
     torch.manual_seed(2)
     widths = {g.name: g.allowed[len(g.allowed) // 2] for g in coupling.groups}
@@ -169,18 +179,23 @@ def check_gradients(network: IntegralNetwork, output: object, step: float = 1e-6
         directions = [torch.randn_like(value) for value in start]
         with torch.no_grad():
             ahead, behind = (
-                output(*(v + sign * step * d for v, d in zip(start, directions, strict=True))).sin().sum()
+                output(*(v + sign * step * d for v, d in zip(start, directions, strict=True)))
+                .sin()
+                .sum()
                 for sign in (1, -1)
             )
         expected = (ahead - behind) / (2 * step)
-        found = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None)
+        found = sum(
+            (g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None
+        )
         torch.testing.assert_close(torch.as_tensor(found), expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(
     ("partition", "order"),
     [
-        (Uniform(CubicConvolution(), Riemann()), 1),  # equal weights, but the ends are points: half a cell too much
+        # equal weights, but the ends are points: half a cell too much
+        (Uniform(CubicConvolution(), Riemann()), 1),
         (CellAverages(), 2),
         (Uniform(CubicConvolution(), Trapezoid()), 2),
         (Uniform(CubicConvolution(), Simpson()), 4),
@@ -188,8 +203,12 @@ def check_gradients(network: IntegralNetwork, output: object, step: float = 1e-6
     ],
     ids=str,
 )
-def test_a_network_of_continuous_weights_converges_to_the_integral(partition: Partition, order: int) -> None:
-    """Two integral layers whose weights sample known functions: the output settles as the width grows."""
+def test_a_network_of_continuous_weights_converges_to_the_integral(
+    partition: Partition, order: int
+) -> None:
+    """Two integral layers whose weights sample known functions: the output settles as the width
+    grows.
+    """
     nodes = 1025  # so dense that only the quadrature is seen
     grid = torch.arange(nodes, dtype=torch.float64)
     grid = (grid + 0.5) / nodes if isinstance(partition, CellAverages) else grid / (nodes - 1)
@@ -204,8 +223,13 @@ def test_a_network_of_continuous_weights_converges_to_the_integral(partition: Pa
         exact = (values * weights).sum(1, keepdim=True)
     network = IntegralNetwork(module, x, partition=partition, min_ratio=0.001).eval()
     with torch.no_grad():
-        # Set here, because the quadrature's weights at full width are taken out of a module's own weights.
+        # Set here, because the quadrature's weights at full width are taken out of a module's own
+        # weights.
         network.module[2].weight.copy_((2 * grid).exp()[None] / nodes)
-        sizes = [8, 16, 32] if getattr(partition, "quadrature", None) == GaussLegendre(2) else [9, 17, 33]
+        sizes = (
+            [8, 16, 32]
+            if getattr(partition, "quadrature", None) == GaussLegendre(2)
+            else [9, 17, 33]
+        )
         errors = [float((network(x, {"0": width}) - exact).abs().max()) for width in sizes]
     assert math.log2(errors[0] / errors[-1]) / 2 == pytest.approx(order, abs=0.35)

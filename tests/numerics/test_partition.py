@@ -42,19 +42,24 @@ def test_samples_of_a_constant(partition: Partition, sizes: tuple[int, int]) -> 
     matrix = dense(sampling)
     assert matrix.shape == (num_samples, num_nodes)
     torch.testing.assert_close(matrix.sum(1), torch.ones(num_samples, dtype=DTYPE))
-    # The integral of 1, in units in which a node is worth 1: over [0, n/m] for the nested partition in order.
+    # The integral of 1, in units in which a node is worth 1: over [0, n/m] for the nested
+    # partition in order.
     total = num_samples if partition == Nested() else num_nodes
     assert float(dense(sampling, integrate=True).sum()) == pytest.approx(total)
 
 
 @pytest.mark.parametrize("partition", FIXED, ids=str)
 @given(sizes=SIZES, dim=st.integers(0, 2))
-def test_any_dimension_of_any_tensor(partition: Partition, sizes: tuple[int, int], dim: int) -> None:
+def test_any_dimension_of_any_tensor(
+    partition: Partition, sizes: tuple[int, int], dim: int
+) -> None:
     num_nodes, num_samples = sizes
     sampling = partition.sampling(num_nodes, num_samples)
     values = torch.rand([num_nodes if i == dim else i + 2 for i in range(3)], dtype=DTYPE)
     for integrate in (False, True):
-        expected = torch.tensordot(dense(sampling, integrate=integrate), values, ([1], [dim])).movedim(0, dim)
+        expected = torch.tensordot(
+            dense(sampling, integrate=integrate), values, ([1], [dim])
+        ).movedim(0, dim)
         torch.testing.assert_close(sampling.apply(values, dim, integrate=integrate), expected)
 
 
@@ -71,7 +76,9 @@ def test_any_type(partition: Partition, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    "partition", [p for p in FIXED if p not in (Uniform(CubicConvolution(), GaussLegendre(2)), *FIXED[-2:])], ids=str
+    "partition",
+    [p for p in FIXED if p not in (Uniform(CubicConvolution(), GaussLegendre(2)), *FIXED[-2:])],
+    ids=str,
 )
 @given(num_nodes=st.integers(1, 30))
 def test_samples_at_full_width_are_the_nodes(partition: Partition, num_nodes: int) -> None:
@@ -86,7 +93,9 @@ def test_nested_partitions_are_nested(order: str, num_nodes: int) -> None:
     nodes = torch.arange(num_nodes)
     smaller: set[int] = set()
     for num_samples in range(1, num_nodes + 1):
-        picked = Nested(order).sampling(num_nodes, num_samples).apply(nodes, 0, integrate=False).tolist()
+        picked = (
+            Nested(order).sampling(num_nodes, num_samples).apply(nodes, 0, integrate=False).tolist()
+        )
         assert picked == sorted(set(picked))
         assert len(picked) == num_samples
         assert smaller < set(picked)
@@ -98,8 +107,13 @@ def test_van_der_corput_order_spans_the_nodes_at_every_length(num_nodes: int) ->
     order = van_der_corput(num_nodes)
     assert sorted(order) == list(range(num_nodes))
     for length in range(1, num_nodes + 1):
-        # A power of two of picks, at least half of all, stands in every cell of that number of equal cells.
-        spacing = 2 ** (math.ceil(math.log2(num_nodes)) - math.floor(math.log2(length))) if num_nodes > 1 else 1
+        # A power of two of picks, at least half of all, stands in every cell of that number of
+        # equal cells.
+        spacing = (
+            2 ** (math.ceil(math.log2(num_nodes)) - math.floor(math.log2(length)))
+            if num_nodes > 1
+            else 1
+        )
         picked = sorted(order[:length])
         gaps = [b - a for a, b in zip([-1, *picked], [*picked, num_nodes], strict=False)]
         assert max(gaps) <= spacing
@@ -117,7 +131,9 @@ def test_cell_averages_keep_the_mean(rule: Nearest, sizes: tuple[int, int]) -> N
     values = torch.rand(num_nodes, dtype=DTYPE)
     partition = CellAverages(rule)
     mean = partition.sampling(num_nodes, num_samples).apply(values, 0, integrate=False).mean()
-    torch.testing.assert_close(mean, partition.sampling(num_nodes, 1).apply(values, 0, integrate=False)[0])
+    torch.testing.assert_close(
+        mean, partition.sampling(num_nodes, 1).apply(values, 0, integrate=False)[0]
+    )
     if isinstance(rule, Nearest):
         torch.testing.assert_close(mean, values.mean())
 
@@ -125,7 +141,11 @@ def test_cell_averages_keep_the_mean(rule: Nearest, sizes: tuple[int, int]) -> N
 def test_cell_averages_of_whole_cells() -> None:
     averages = CellAverages().sampling(6, 3).apply(torch.arange(6, dtype=DTYPE), 0, integrate=False)
     assert averages.tolist() == pytest.approx([0.5, 2.5, 4.5])
-    averages = CellAverages().sampling(3, 2).apply(torch.tensor([0.0, 3.0, 6.0], dtype=DTYPE), 0, integrate=False)
+    averages = (
+        CellAverages()
+        .sampling(3, 2)
+        .apply(torch.tensor([0.0, 3.0, 6.0], dtype=DTYPE), 0, integrate=False)
+    )
     assert averages.tolist() == pytest.approx([1, 5])
 
 
@@ -135,7 +155,8 @@ def test_cell_averages_of_whole_cells() -> None:
         (Uniform(CubicConvolution(), Trapezoid()), 2),
         (Uniform(CubicConvolution(), Simpson()), 4),
         (Uniform(CubicConvolution(), GaussLegendre(2)), 4),
-        (Uniform(CubicConvolution(), Riemann()), 1),  # equal weights, but the ends are points: half a cell too much
+        # equal weights, but the ends are points: half a cell too much
+        (Uniform(CubicConvolution(), Riemann()), 1),
         (CellAverages(), 2),
     ],
     ids=str,
@@ -146,7 +167,8 @@ def test_a_layer_converges_to_its_integral(partition: Partition, order: int) -> 
     centred = isinstance(partition, CellAverages)
     nodes = torch.arange(num_nodes, dtype=DTYPE)
     x = (nodes + 0.5) / num_nodes if centred else nodes / (num_nodes - 1)
-    kernel = torch.cos(2 * x)[None] * torch.tensor([[1.0], [2.0]], dtype=DTYPE)  # (outputs, inputs)
+    # (outputs, inputs)
+    kernel = torch.cos(2 * x)[None] * torch.tensor([[1.0], [2.0]], dtype=DTYPE)
     signal = x.exp()
     # int_0^1 cos(2x) e^x dx = [e^x (cos 2x + 2 sin 2x) / 5]_0^1
     exact = (math.e * (math.cos(2) + 2 * math.sin(2)) - 1) / 5
@@ -169,14 +191,22 @@ def test_a_layer_converges_to_its_integral(partition: Partition, order: int) -> 
     ],
     ids=str,
 )
-def test_where_nodes_get_denser_the_interpolation_sets_the_order(partition: Uniform, order: int) -> None:
-    """The quadrature's order is above the interpolation's, and the samples stand at other places than the nodes."""
+def test_where_nodes_get_denser_the_interpolation_sets_the_order(
+    partition: Uniform, order: int
+) -> None:
+    """The quadrature's order is above the interpolation's, and the samples stand at other places
+    than the nodes.
+    """
     errors = []
     for num_nodes in (65, 129, 257, 513):
         x = torch.arange(num_nodes, dtype=DTYPE) / (num_nodes - 1)
         sampling = partition.sampling(num_nodes, num_nodes // 3)
         points = partition.quadrature.rule(num_nodes // 3)[0]
-        errors.append(float((sampling.apply((2 * x).exp(), 0, integrate=False) - (2 * points).exp()).abs().max()))
+        errors.append(
+            float(
+                (sampling.apply((2 * x).exp(), 0, integrate=False) - (2 * points).exp()).abs().max()
+            )
+        )
     assert math.log2(errors[0] / errors[-1]) / 3 == pytest.approx(order, abs=0.15)
 
 
@@ -216,7 +246,10 @@ def test_a_learned_partition_begins_at_its_nodes(num_samples: int) -> None:
     sampling = Trainable(num_samples, has_factors=True).double().sampling(num_samples, num_samples)
     for integrate in (False, True):
         torch.testing.assert_close(
-            dense(sampling, integrate=integrate), torch.eye(num_samples, dtype=DTYPE), rtol=0, atol=1e-4
+            dense(sampling, integrate=integrate),
+            torch.eye(num_samples, dtype=DTYPE),
+            rtol=0,
+            atol=1e-4,
         )
 
 
@@ -264,8 +297,17 @@ def test_description_round_trip(partition: Partition) -> None:
         {"rule": "spline"},
         {"rule": "nested", "order": "random"},
         {"rule": "uniform", "interpolation": "Quintic", "quadrature": {"rule": "Riemann"}},
-        {"rule": "uniform", "interpolation": "Linear", "quadrature": {"rule": "Riemann", "points": 3}},
-        {"rule": "trainable", "num_samples": 4, "interpolation": "Linear", "quadrature": {"rule": "Simpson"}},
+        {
+            "rule": "uniform",
+            "interpolation": "Linear",
+            "quadrature": {"rule": "Riemann", "points": 3},
+        },
+        {
+            "rule": "trainable",
+            "num_samples": 4,
+            "interpolation": "Linear",
+            "quadrature": {"rule": "Simpson"},
+        },
     ],
 )
 def test_descriptions_of_no_partition(value: dict[str, object]) -> None:

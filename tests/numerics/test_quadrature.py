@@ -54,7 +54,12 @@ def test_order_of_convergence(rule: Quadrature, offset: int) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "degree"),
-    [(Riemann(), 1), (Trapezoid(), 1), (Simpson(), 3), *((GaussLegendre(k), 2 * k - 1) for k in (1, 2, 3, 5))],
+    [
+        (Riemann(), 1),
+        (Trapezoid(), 1),
+        (Simpson(), 3),
+        *((GaussLegendre(k), 2 * k - 1) for k in (1, 2, 3, 5)),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("num_points", [3, 4, 5, 6, 7, 12])

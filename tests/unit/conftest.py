@@ -15,7 +15,9 @@ MakeConvNet = Callable[..., Path]
 
 @pytest.fixture
 def make_conv_net(tmp_path: Path) -> MakeConvNet:
-    """Writes a network of 3x3 convolutions with ReLU, average pooling and a linear layer, of the given widths."""
+    """Writes a network of 3x3 convolutions with ReLU, average pooling and a linear layer, of the
+    given widths.
+    """
 
     def make(
         name: str,
@@ -31,11 +33,19 @@ def make_conv_net(tmp_path: Path) -> MakeConvNet:
             weight = rng.standard_normal((width, channels, 3, 3), dtype=np.float32)
             initializers.append(numpy_helper.from_array(weight, f"weight{index}"))
             nodes.append(
-                helper.make_node("Conv", [value, f"weight{index}"], [f"conv{index}"], kernel_shape=[3, 3], pads=[1] * 4)
+                helper.make_node(
+                    "Conv",
+                    [value, f"weight{index}"],
+                    [f"conv{index}"],
+                    kernel_shape=[3, 3],
+                    pads=[1] * 4,
+                )
             )
             nodes.append(helper.make_node("Relu", [f"conv{index}"], [f"relu{index}"]))
             value, channels = f"relu{index}", width
-        initializers.append(numpy_helper.from_array(rng.standard_normal((channels, 10), dtype=np.float32), "linear"))
+        initializers.append(
+            numpy_helper.from_array(rng.standard_normal((channels, 10), dtype=np.float32), "linear")
+        )
         nodes += [
             helper.make_node("GlobalAveragePool", [value], ["pooled"]),
             helper.make_node("Flatten", ["pooled"], ["flat"]),

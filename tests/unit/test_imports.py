@@ -54,14 +54,18 @@ def exists(module: str) -> bool:
 def imported_by(code: str) -> set[str]:
     """Top-level packages that a fresh interpreter has imported after running `code`."""
     report = "import sys; print('\\n', *{name.partition('.')[0] for name in sys.modules})"
-    ended = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     return set(ended.stdout.splitlines()[-1].split())
 
 
 def test_import_directions_hold() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
-    ended = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
@@ -77,7 +81,9 @@ def test_what_the_base_install_runs_is_light(module: str) -> None:
 
 
 def test_the_command_answers_without_anything_heavy() -> None:
-    code = "from inn_automl.cli.main import commands\ncommands.main(['--help'], standalone_mode=False)"
+    code = (
+        "from inn_automl.cli.main import commands\ncommands.main(['--help'], standalone_mode=False)"
+    )
     assert not imported_by(code) & HEAVY
 
 
@@ -110,7 +116,10 @@ def third_party_imports(folder: Path) -> set[str]:
 
 
 def names_of(requirements: list[str]) -> set[str]:
-    return {re.split(r"[\[<>=!~; ]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
+    return {
+        re.split(r"[\[<>=!~; ]", requirement)[0].lower().replace("_", "-")
+        for requirement in requirements
+    }
 
 
 @pytest.mark.parametrize(

@@ -49,4 +49,8 @@ def test_every_key_of_a_budget_is_explained() -> None:
 
     reference = README.split("## The hardware budget")[1].split("## ")[0]
     named = set(re.findall(r"`[\w\[\]]*\.(\w+)`", reference))
-    assert named == {*DeviceBudget.model_fields, *TrainingBudget.model_fields, *SearchBudget.model_fields}
+    assert named == {
+        *DeviceBudget.model_fields,
+        *TrainingBudget.model_fields,
+        *SearchBudget.model_fields,
+    }

@@ -19,11 +19,14 @@ MAX_BYTES = 50 * 2**30
 def cache_folder() -> Path:
     """INN_AUTOML_CACHE, or a folder beside other temporary files."""
     chosen = os.environ.get("INN_AUTOML_CACHE")
-    return Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"inn-automl-cache-{os.getuid()}"
+    return (
+        Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"inn-automl-cache-{os.getuid()}"
+    )
 
 
 def fetch_dataset(url: str, sha256: str, filename: str, cache: Path) -> Path:
-    """The path of a dataset's file, relative to `cache`: the same on every machine, as it is part of the job's spec.
+    """The path of a dataset's file, relative to `cache`: the same on every machine, as it is part
+    of the job's spec.
 
     A file of a local storage is not copied, only linked.
 
@@ -41,7 +44,9 @@ def fetch_dataset(url: str, sha256: str, filename: str, cache: Path) -> Path:
             store.get(name, target, sha256=sha256)
         else:
             if not _is_whole(local, sha256):
-                raise CorruptFileError(f"the dataset {url!r} is not what was uploaded: upload it again.")
+                raise CorruptFileError(
+                    f"the dataset {url!r} is not what was uploaded: upload it again."
+                )
             _link(target, local)
     os.utime(target.parent)
     _prune(cache, keep=target.parent)
@@ -68,7 +73,11 @@ def _is_whole(path: Path, sha256: str) -> bool:
 def _prune(cache: Path, *, keep: Path) -> None:
     """Whoever reads a file that is deleted here reads on."""
     with suppress(OSError):
-        folders = sorted((f for f in cache.iterdir() if f.is_dir()), key=lambda f: f.stat().st_mtime, reverse=True)
+        folders = sorted(
+            (f for f in cache.iterdir() if f.is_dir()),
+            key=lambda f: f.stat().st_mtime,
+            reverse=True,
+        )
         total = 0
         for folder in folders:
             total += sum(file.lstat().st_size for file in folder.iterdir())

@@ -1,8 +1,9 @@
-"""One Ray Tune trial on several workers: Ray Train starts them, on one node or several, and they train together.
+"""One Ray Tune trial on several workers: Ray Train starts them, on one node or several, and they
+train together.
 
-The trial's own process only watches and holds no processor, so that the workers of all concurrent trials fit. A worker
-or node that dies makes all of the trial's workers start again from its last checkpoint. Workers speak gloo on CPUs and
-NCCL on GPUs (the latter is untested).
+The trial's own process only watches and holds no processor, so that the workers of all concurrent
+trials fit. A worker or node that dies makes all of the trial's workers start again from its last
+checkpoint. Workers speak gloo on CPUs and NCCL on GPUs (the latter is untested).
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ import os
 import time
 from typing import Any
 
-# Read by Ray Train in the trial's process. A worker's report waits until it is asked for; every 2 s is too seldom for
-# epochs that take less.
+# Read by Ray Train in the trial's process. A worker's report waits until it is asked for; every 2
+# s is too seldom for epochs that take less.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 import ray.train
-from inn_automl.pipeline.backend import TrainingTask
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from inn_automl.core.errors import TrainingError
+from inn_automl.pipeline.backend import TrainingTask
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import run_trial
 
@@ -29,7 +30,13 @@ MAX_FAILURES = 3
 
 
 def train_on_workers(
-    config: dict[str, Any], *, task: TrainingTask, end_at: float, num_parallel: int, cpus: int, gpus: int
+    config: dict[str, Any],
+    *,
+    task: TrainingTask,
+    end_at: float,
+    num_parallel: int,
+    cpus: int,
+    gpus: int,
 ) -> None:
     """A Tune trial: starts the trial's workers and hands the first one's reports to Tune.
 
@@ -42,7 +49,12 @@ def train_on_workers(
         return
     trainer = TorchTrainer(
         _train_share,
-        train_loop_config={"trial": index, "task": task, "end_at": end_at, "num_parallel": num_parallel},
+        train_loop_config={
+            "trial": index,
+            "task": task,
+            "end_at": end_at,
+            "num_parallel": num_parallel,
+        },
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=task.workers_per_trial,
@@ -74,7 +86,9 @@ def _train_share(config: dict[str, Any]) -> None:
             task.dataset,
             task.trial_folder(index),
             seed=task.seed,
-            seconds=task.planned_seconds(max(0.0, config["end_at"] - time.time()), config["num_parallel"]),
+            seconds=task.planned_seconds(
+                max(0.0, config["end_at"] - time.time()), config["num_parallel"]
+            ),
             max_epochs=task.max_epochs,
             device="cuda" if task.gpus else "cpu",
             on_epoch=report,
@@ -90,5 +104,7 @@ def metrics(index: int, epoch: EpochReport) -> dict[str, Any]:
 
 
 def failure(index: int, error: TrainingError) -> dict[str, Any]:
-    """What a trial that diverged tells Tune: it would diverge again, so it is a result, not a fault to retry."""
+    """What a trial that diverged tells Tune: it would diverge again, so it is a result, not a
+    fault to retry.
+    """
     return {"trial": index, "score": float("-inf"), "percent": 100, "failed": str(error)}

@@ -1,4 +1,6 @@
-"""A folder of this machine that stands in for one in an object store: pulled first, pushed as it changes."""
+"""A folder of this machine that stands in for one in an object store: pulled first, pushed as it
+changes.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ NOT_MINE = ("log.txt", "measuring-models/")
 class Mirror:
     """A folder and the store that keeps it.
 
-    Files are pushed in the order in which they were last changed: a file that says that others are complete was
-    written after them, and is in the store only once they are.
+    Files are pushed in the order in which they were last changed: a file that says that others are
+    complete was written after them, and is in the store only once they are.
     """
 
     def __init__(self, store: ObjectStore, folder: Path) -> None:
@@ -41,7 +43,8 @@ class Mirror:
             self._known = dict(self._present())
 
     def push(self) -> None:
-        """Takes to the store what changed since the last time, and deletes there what was deleted here.
+        """Takes to the store what changed since the last time, and deletes there what was deleted
+        here.
 
         Raises:
             StorageError: the store is away or full; what was not pushed is pushed the next time.
@@ -78,7 +81,9 @@ class Mirror:
             self.push()
 
     def _present(self) -> list[tuple[str, tuple[int, int]]]:
-        """Names with what changes when a file does (nanoseconds, bytes), by the time of the last change."""
+        """Names with what changes when a file does (nanoseconds, bytes), by the time of the last
+        change.
+        """
         found = []
         for path in self._folder.rglob("*"):
             name = path.relative_to(self._folder).as_posix()

@@ -1,8 +1,9 @@
-"""The pipeline's backend on Ray: training candidates are Ray Tune trials under ASHA, evaluations are Ray tasks.
+"""The pipeline's backend on Ray: training candidates are Ray Tune trials under ASHA, evaluations
+are Ray tasks.
 
-Each trial keeps its checkpoint in a folder of its own (`training.trial`), so that a trial whose worker died is started
-again where its last checkpoint left it. Tasks are stateless and retried by Ray. On a cluster of several machines the
-job's folder must be on storage that all of them reach.
+Each trial keeps its checkpoint in a folder of its own (`training.trial`), so that a trial whose
+worker died is started again where its last checkpoint left it. Tasks are stateless and retried by
+Ray. On a cluster of several machines the job's folder must be on storage that all of them reach.
 
 ASHA: L. Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020.
 """
@@ -20,16 +21,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# Read by Ray when it is imported. Every node must present the same token; without one here Ray writes one into the home
-# folder, which a node started by hand would not find.
+# Read by Ray when it is imported. Every node must present the same token; without one here Ray
+# writes one into the home folder, which a node started by hand would not find.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # it would turn Ctrl-C into a normal end of training
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = (
+    "1"  # it would turn Ctrl-C into a normal end of training
+)
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import ray
-from inn_automl.pipeline.backend import Backend, Evaluator, Report, TrainingTask, best_first
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
@@ -37,6 +39,7 @@ from inn_automl.core.errors import BackendError, InnAutomlError, TrainingError
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import Evaluation
 from inn_automl.integral import Widths
+from inn_automl.pipeline.backend import Backend, Evaluator, Report, TrainingTask, best_first
 from inn_automl.training.fine_tuning import Outcome
 from inn_automl.training.fine_tuning_task import Tuner, TuningTask
 from inn_automl.training.loop import EpochReport
@@ -48,17 +51,21 @@ logger = logging.getLogger(__name__)
 FIRST_RUNG, REDUCTION = 25, 3
 """ASHA judges trials at 25 % and 75 % of their plan, and goes on with the better third."""
 WATCHING_BYTES = 300 * 2**20
-"""What a process needs that only watches its workers train. Tune wants some resource of every trial."""
+"""What a process needs that only watches its workers train. Tune wants some resource of every
+trial.
+"""
 CONNECT_S = 10.0
 TASKS_PER_CPU = 2
 """Batches are cut finer than the processors, so that a slow one does not leave the others idle."""
 
 
 class RayBackend(Backend):
-    """Joins the cluster at `address`, or starts one on this machine, when there is work; `close` leaves or ends it.
+    """Joins the cluster at `address`, or starts one on this machine, when there is work; `close`
+    leaves or ends it.
 
     Args:
-        cpus: processors of a cluster that is started here; of any cluster, how many of them are used at a time.
+        cpus: processors of a cluster that is started here; of any cluster, how many of them are
+            used at a time.
         gpus: likewise.
     """
 
@@ -87,9 +94,12 @@ class RayBackend(Backend):
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # Ray raises many kinds
             where = "on this machine" if address is None else f"at {address!r}"
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = (
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            )
             raise BackendError(
-                f"Ray cannot be reached {where} ({reason}): check --address, or use --backend local."
+                f"Ray cannot be reached {where} ({reason}): check --address, or use --backend "
+                f"local."
             ) from error
 
     def train(self, task: TrainingTask, report: Report) -> list[Trained]:
@@ -100,23 +110,29 @@ class RayBackend(Backend):
             self._connect()
             failures = self._tune(task, open_trials, report)
         results = [
-            done[i] or salvage_trial(c, task.family, task.dataset, task.trial_folder(i), seed=task.seed)
+            done[i]
+            or salvage_trial(c, task.family, task.dataset, task.trial_folder(i), seed=task.seed)
             for i, c in enumerate(task.candidates)
         ]
         return best_first(results, failures)
 
-    def evaluate(self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str) -> list[Evaluation]:
+    def evaluate(
+        self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str
+    ) -> list[Evaluation]:
         if not batch:
             return []
         self._connect()
         dataset_ref, trained_ref = self._put(dataset), self._put_network(trained)
-        # In a cluster that others use too, tasks that wait would start beyond this job's share of processors.
+        # In a cluster that others use too, tasks that wait would start beyond this job's share of
+        # processors.
         num_tasks = min(len(batch), self._cpus * (TASKS_PER_CPU if self._address is None else 1))
         pieces = [list(batch[i::num_tasks]) for i in range(num_tasks)]
         gpu_share = min(1.0, self._gpus / self._cpus) if self._gpus else 0
         remote = _evaluate_task.options(num_cpus=1, num_gpus=gpu_share)
         references = [
-            remote.remote(trained_ref, str(trained.folder), dataset_ref, piece, split, bool(self._gpus))
+            remote.remote(
+                trained_ref, str(trained.folder), dataset_ref, piece, split, bool(self._gpus)
+            )
             for piece in pieces
         ]
         try:
@@ -126,13 +142,16 @@ class RayBackend(Backend):
             raise BackendError(f"the evaluation of a candidate failed: {cause}") from error
         except ray.exceptions.RayError as error:
             raise BackendError(
-                f"Ray lost the evaluation of a candidate {MAX_FAILURES} times ({error}): start again."
+                f"Ray lost the evaluation of a candidate {MAX_FAILURES} times ({error}): start "
+                f"again."
             ) from error
         except KeyboardInterrupt:
             for reference in references:
                 ray.cancel(reference, force=True)
             raise
-        evaluations: list[Evaluation] = [found[i % num_tasks][i // num_tasks] for i in range(len(batch))]
+        evaluations: list[Evaluation] = [
+            found[i % num_tasks][i // num_tasks] for i in range(len(batch))
+        ]
         return evaluations
 
     def tune(
@@ -156,10 +175,13 @@ class RayBackend(Backend):
         found: dict[int, Outcome] = {}
         try:
             while waiting or running:
-                # In a cluster that others use too, tasks that wait would start beyond this job's share of processors.
+                # In a cluster that others use too, tasks that wait would start beyond this job's
+                # share of processors.
                 while waiting and len(running) < num_parallel:
                     index, task = waiting.pop(0)
-                    reference = remote.remote(trained_ref, dataset_ref, task, cpus, bool(self._gpus))
+                    reference = remote.remote(
+                        trained_ref, dataset_ref, task, cpus, bool(self._gpus)
+                    )
                     running[reference] = index
                 (reference,), _ = ray.wait(list(running), num_returns=1)
                 found[running.pop(reference)] = ray.get(reference)
@@ -168,7 +190,9 @@ class RayBackend(Backend):
             cause = error.cause if isinstance(error.cause, InnAutomlError) else error
             raise BackendError(f"a model could not be tuned: {cause}") from error
         except ray.exceptions.RayError as error:
-            raise BackendError(f"Ray lost a tuning {MAX_FAILURES} times ({error}): start again.") from error
+            raise BackendError(
+                f"Ray lost a tuning {MAX_FAILURES} times ({error}): start again."
+            ) from error
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -185,7 +209,11 @@ class RayBackend(Backend):
         if not (task.trial_folder(index) / "outcome.json").exists():
             return None
         return salvage_trial(
-            task.candidates[index], task.family, task.dataset, task.trial_folder(index), seed=task.seed
+            task.candidates[index],
+            task.family,
+            task.dataset,
+            task.trial_folder(index),
+            seed=task.seed,
         )
 
     def _tune(self, task: TrainingTask, open_trials: list[int], report: Report) -> list[str]:
@@ -224,8 +252,8 @@ class RayBackend(Backend):
                 verbose=0,
             ),
         )
-        # Tune logs the traceback of every worker that dies, even if it goes on (the trial's error.txt has it too), and
-        # prints tables to standard output, which is for results.
+        # Tune logs the traceback of every worker that dies, even if it goes on (the trial's
+        # error.txt has it too), and prints tables to standard output, which is for results.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -253,15 +281,21 @@ class _Forward(tune.Callback):
         self._report = report
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune saves its callbacks to restore experiments, which is not done here; a live display cannot be saved."""
+        """Tune saves its callbacks to restore experiments, which is not done here; a live display
+        cannot be saved.
+        """
         return {}
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
         if "epoch_report" in result:
             self._report(result["trial"], EpochReport(**result["epoch_report"]))
 
 
-def _train_trial(config: dict[str, Any], *, task: TrainingTask, end_at: float, num_parallel: int) -> None:
+def _train_trial(
+    config: dict[str, Any], *, task: TrainingTask, end_at: float, num_parallel: int
+) -> None:
     """One trial, in a worker process."""
     index = config["trial"]
 
@@ -306,8 +340,12 @@ def _evaluate_task(
 
 
 @ray.remote(max_retries=MAX_FAILURES)
-def _tune_task(trained: Trained, dataset: Dataset, task: TuningTask, cpus: int, on_gpu: bool) -> Outcome:
-    """Tunes one model; it is kept in the job's folder, so that a task that is tried again finds it."""
+def _tune_task(
+    trained: Trained, dataset: Dataset, task: TuningTask, cpus: int, on_gpu: bool
+) -> Outcome:
+    """Tunes one model; it is kept in the job's folder, so that a task that is tried again finds
+    it.
+    """
     import torch
 
     torch.set_num_threads(cpus)
@@ -327,7 +365,9 @@ def _ask_for(address: str) -> None:
 
 def _largest_node() -> int:
     """Processors of the cluster's largest node: a process that wants more would wait for ever."""
-    return int(max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0))
+    return int(
+        max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    )
 
 
 def _reason(error: BaseException) -> str:

@@ -1,6 +1,8 @@
-"""Measuring on another machine: the models go into the job's storage, the coordinator queues them for a device agent.
+"""Measuring on another machine: the models go into the job's storage, the coordinator queues them
+for a device agent.
 
-A measurement outlives the worker that asked for it: whoever runs the job next asks for the same and finds it.
+A measurement outlives the worker that asked for it: whoever runs the job next asks for the same
+and finds it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ FOLDER = "measuring-models"
 """In the job's storage, where the coordinator looks for what agents download."""
 
 PATIENCE_S = 24 * 3600.0
-"""How long an agent may be away, or the coordinator not answer, before the measurement is given up."""
+"""How long an agent may be away, or the coordinator not answer, before the measurement is given
+up.
+"""
 
 WAIT_S = 5.0
 """How long one look waits for the end of a measurement; progress is told this often."""
@@ -36,7 +40,8 @@ class RemoteMeasure:
     """Has a device agent measure; called as `inn_automl.latency.benchmark.measure` is.
 
     Args:
-        http: its base URL is the coordinator's, its header `Authorization` carries the job's lease token.
+        http: its base URL is the coordinator's, its header `Authorization` carries the job's lease
+            token.
         store: the job's folder in the coordinator's storage.
         note: tells the user of the job something, once.
         patience_s: how long an agent may be away, or the coordinator not answer.
@@ -68,7 +73,8 @@ class RemoteMeasure:
             SpecError: the project has no such agent, or it cannot be this device.
             MeasurementError: a file is missing or cannot be measured, or the agent stayed away.
             StorageError: a model could not be put into the storage.
-            BackendError: the coordinator does not answer, or this run does not hold the job any more.
+            BackendError: the coordinator does not answer, or this run does not hold the job any
+                more.
         """
         if not models:
             return {}
@@ -81,7 +87,9 @@ class RemoteMeasure:
         done = self._wait(measurement, on_progress)
         found = read_measurements(done.results, device.percentile)
         if set(found) != set(models):
-            raise MeasurementError(f"agent {done.agent!r} did not measure all models: measure them again.")
+            raise MeasurementError(
+                f"agent {done.agent!r} did not measure all models: measure them again."
+            )
         return {name: found[name] for name in models}
 
     def _put(self, name: str, path: Path) -> ModelFile:
@@ -90,14 +98,17 @@ class RemoteMeasure:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise MeasurementError(
-                f"model {name!r} cannot be measured: there is no file {str(path)!r}, export it first."
+                f"model {name!r} cannot be measured: there is no file {str(path)!r}, export it "
+                f"first."
             ) from None
         size_bytes, target = path.stat().st_size, f"{FOLDER}/{sha256}.onnx"
         if not self._store.exists(target):
             self._store.put(target, path)
         return ModelFile(sha256=sha256, size_bytes=size_bytes)
 
-    def _wait(self, measurement: Measurement, on_progress: Callable[[float], None] | None) -> Measurement:
+    def _wait(
+        self, measurement: Measurement, on_progress: Callable[[float], None] | None
+    ) -> Measurement:
         """The measurement once it is done."""
         share, away_since, told = 0.0, None, False
         while True:
@@ -107,7 +118,11 @@ class RemoteMeasure:
             if measurement.state is MeasurementState.DONE:
                 return measurement
             if measurement.state in (MeasurementState.FAILED, MeasurementState.CANCELLED):
-                detail = measurement.error.detail if measurement.error else "the measurement was cancelled."
+                detail = (
+                    measurement.error.detail
+                    if measurement.error
+                    else "the measurement was cancelled."
+                )
                 raise MeasurementError(detail)
             if not measurement.agent_is_away:
                 away_since = None
@@ -115,20 +130,24 @@ class RemoteMeasure:
                 away_since = away_since or time.monotonic()
                 if not told:
                     self._note(
-                        f"agent {measurement.agent!r} is away (stopped, cut off, or its key was revoked: its log says "
+                        f"agent {measurement.agent!r} is away (stopped, cut off, or its key was "
+                        f"revoked: its log says "
                         "which): its measurements wait until it is back."
                     )
                     told = True
                 if time.monotonic() - away_since > self._patience_s:
                     raise MeasurementError(
-                        f"agent {measurement.agent!r} was away for {self._patience_s / 3600:.3g} hours: start it again "
+                        f"agent {measurement.agent!r} was away for {self._patience_s / 3600:.3g} "
+                        f"hours: start it again "
                         "and retry the job."
                     )
             url = f"{self._url}/{measurement.id}"
             measurement = self._request("GET", url, params={"wait_s": WAIT_S})
 
     def _request(self, method: str, url: str, **content: Any) -> Measurement:
-        """The coordinator's answer; asked again while it does not come, for asking twice is asking once."""
+        """The coordinator's answer; asked again while it does not come, for asking twice is asking
+        once.
+        """
         delay_s, since = FIRST_DELAY_S, time.monotonic()
         while True:
             try:
@@ -142,7 +161,9 @@ class RemoteMeasure:
                 if response.status_code < 500 and response.status_code not in (408, 425, 429):
                     raise _refusal(response.status_code, reason)
             if time.monotonic() - since > self._patience_s:
-                raise BackendError(f"the coordinator does not answer ({reason}): check that it runs.")
+                raise BackendError(
+                    f"the coordinator does not answer ({reason}): check that it runs."
+                )
             time.sleep(delay_s)
             delay_s = min(MAX_DELAY_S, 2 * delay_s)
 

@@ -1,4 +1,6 @@
-"""How a run speaks with the coordinator: heartbeats in a thread, and requests that outlast its restarts."""
+"""How a run speaks with the coordinator: heartbeats in a thread, and requests that outlast its
+restarts.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +114,9 @@ class Reporter:
 
     def keep_beating(self, every_s: float) -> None:
         """Heartbeats from a thread until `succeed`, `fail` or `close`."""
-        self._thread = threading.Thread(target=self._beat_on, args=(every_s,), name="heartbeats", daemon=True)
+        self._thread = threading.Thread(
+            target=self._beat_on, args=(every_s,), name="heartbeats", daemon=True
+        )
         self._thread.start()
 
     def succeed(self, result: RunResult) -> None:
@@ -137,7 +141,8 @@ class Reporter:
             self._thread.join(timeout=REQUEST_S)
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Asks for `/runs/JOB` + `path` until there is an answer, through restarts of the coordinator.
+        """Asks for `/runs/JOB` + `path` until there is an answer, through restarts of the
+        coordinator.
 
         Raises:
             RefusedError: the request is wrong.
@@ -154,7 +159,8 @@ class Reporter:
                 reason = str(error) or type(error).__name__
             if time.monotonic() > end_s:
                 raise BackendError(
-                    f"the coordinator at {self._url} has been away for {PATIENCE_S / 3600:.0f} h ({reason}): start it."
+                    f"the coordinator at {self._url} has been away for {PATIENCE_S / 3600:.0f} h "
+                    f"({reason}): start it."
                 )
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -201,7 +207,9 @@ class RunProgress:
         self._lines.stage(name)
         self._reporter.report(JobProgress(stage=name, best=self._best or None), now=True)
 
-    def update(self, fraction: float, *, best: str | None = None, detail: str | None = None) -> None:
+    def update(
+        self, fraction: float, *, best: str | None = None, detail: str | None = None
+    ) -> None:
         fraction = min(max(fraction, 0.0), 1.0)
         self._lines.update(fraction, best=best, detail=detail)
         self._left.update(fraction)
@@ -228,7 +236,9 @@ def printable(text: str) -> str:
 
 
 def stop_process(reason: str) -> NoReturn:
-    """Ends this process and its children at once. What they wrote is whole: another attempt continues it."""
+    """Ends this process and its children at once. What they wrote is whole: another attempt
+    continues it.
+    """
     say(f"stopped: {reason}")
     for pid in _descendants(os.getpid()):
         with suppress(ProcessLookupError):

@@ -1,6 +1,7 @@
 """Entry point of a Ray job: one attempt at one job, from its order to its result.
 
-Exit codes: 0 the result or the failure was delivered, 1 neither could be, 3 the run was told to stop.
+Exit codes: 0 the result or the failure was delivered, 1 neither could be, 3 the run was told to
+stop.
 """
 
 from __future__ import annotations
@@ -33,10 +34,9 @@ from inn_automl_workers.mirror import Mirror
 from inn_automl_workers.reporter import Reporter, RunProgress, printable, say, stop_process
 
 if TYPE_CHECKING:
-    from inn_automl.pipeline.backend import Backend
-
     from inn_automl.core.result import JobResult
     from inn_automl.core.spec import JobSpec
+    from inn_automl.pipeline.backend import Backend
 
 LOCK_S, LOCK_POLL_S = 60.0, 0.5
 """For how long a run waits for the one before it to let go of the job's folder."""
@@ -109,10 +109,11 @@ def _mlflow_page(folder: Path) -> str | None:
     return str(page)
 
 
-def _search(order: RunOrder, folder: Path, reporter: Reporter, store: ObjectStore, progress: RunProgress) -> JobResult:
+def _search(
+    order: RunOrder, folder: Path, reporter: Reporter, store: ObjectStore, progress: RunProgress
+) -> JobResult:
     from inn_automl.pipeline.context import Tracking
     from inn_automl.pipeline.run import extend_job, run_job
-
     from inn_automl.reporting.figures import write_figures
     from inn_automl_workers.remote_measure import RemoteMeasure
 
@@ -133,7 +134,10 @@ def _search(order: RunOrder, folder: Path, reporter: Reporter, store: ObjectStor
                 calibrations=calibrations,
             )
         else:
-            with _folder_of(_parent_url(order), f"{order.job_id}-parent", pushed=False) as (parent, _):
+            with _folder_of(_parent_url(order), f"{order.job_id}-parent", pushed=False) as (
+                parent,
+                _,
+            ):
                 result = extend_job(
                     spec,
                     parent,
@@ -146,7 +150,8 @@ def _search(order: RunOrder, folder: Path, reporter: Reporter, store: ObjectStor
                 )
     finally:
         backend.close()
-    if not (folder / FIGURES / "fronts.html").exists():  # publishing draws them, but not where MLflow was away
+    # publishing draws them, but not where MLflow was away
+    if not (folder / FIGURES / "fronts.html").exists():
         write_figures(result, folder / FIGURES)
     return result
 
@@ -156,7 +161,8 @@ def _calibrations(order: RunOrder) -> CalibrationStore | None:
     url = os.environ.get("INN_AUTOML_STORAGE_URL")
     if not url:
         return None
-    project = hashlib.sha256(order.project.encode()).hexdigest()[:16]  # a name may hold what a path may not
+    # a name may hold what a path may not
+    project = hashlib.sha256(order.project.encode()).hexdigest()[:16]
     return CalibrationStore(ObjectStore(url).child(f"calibrations/{project}"))
 
 
@@ -166,7 +172,9 @@ def _discretize(order: RunOrder, folder: Path, progress: RunProgress) -> Path:
     if order.widths is None:
         raise InputError("the order names no widths: submit the discretization again.")
     progress.stage("publishing")
-    widths = order.widths.widths if order.widths.widths is not None else float(order.widths.ratio or 0.0)
+    widths = (
+        order.widths.widths if order.widths.widths is not None else float(order.widths.ratio or 0.0)
+    )
     with _folder_of(_parent_url(order), f"{order.job_id}-parent", pushed=False) as (parent, _):
         return discretize_job(
             parent,
@@ -186,18 +194,25 @@ def _join_ray(spec: JobSpec) -> Backend:
     """
     import ray
 
-    from inn_automl_workers.ray_backend import RayBackend  # before Ray: it sets what Ray reads when it is imported
+    # before Ray: it sets what Ray reads when it is imported
+    from inn_automl_workers.ray_backend import RayBackend
 
     try:
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises many kinds
-        raise BackendError(f"the Ray cluster that runs this job cannot be joined ({error}).") from error
+        raise BackendError(
+            f"the Ray cluster that runs this job cannot be joined ({error})."
+        ) from error
     signal.signal(signal.SIGTERM, _on_sigterm)  # Ray has put its own in place
-    return RayBackend(cpus=spec.budget.training.cpus, gpus=spec.budget.training.gpus, address="auto")
+    return RayBackend(
+        cpus=spec.budget.training.cpus, gpus=spec.budget.training.gpus, address="auto"
+    )
 
 
 def _dataset(order: RunOrder) -> str:
-    """What the spec calls the dataset: a built-in name, or a path relative to the cache, where this process works."""
+    """What the spec calls the dataset: a built-in name, or a path relative to the cache, where
+    this process works.
+    """
     if not (order.dataset_url and order.dataset_sha256 and order.dataset_filename):
         return order.spec.dataset
     cache = cache_folder()
@@ -208,13 +223,17 @@ def _dataset(order: RunOrder) -> str:
 
 def _parent_url(order: RunOrder) -> str:
     if order.parent_storage_url is None:
-        raise InputError(f"the order of a job of the kind {order.kind} names no parent: submit it again.")
+        raise InputError(
+            f"the order of a job of the kind {order.kind} names no parent: submit it again."
+        )
     return order.parent_storage_url
 
 
 @contextmanager
 def _folder_of(url: str, name: str, *, pushed: bool) -> Iterator[tuple[Path, Mirror | None]]:
-    """The folder at the URL: itself where it is on this machine, else a copy under INN_AUTOML_SCRATCH."""
+    """The folder at the URL: itself where it is on this machine, else a copy under
+    INN_AUTOML_SCRATCH.
+    """
     store = ObjectStore(url)
     local = store.local_path("job.json")
     if local is not None:
@@ -222,7 +241,9 @@ def _folder_of(url: str, name: str, *, pushed: bool) -> Iterator[tuple[Path, Mir
             local.parent.mkdir(parents=True, exist_ok=True)
         yield local.parent, None
         return
-    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=os.environ.get("INN_AUTOML_SCRATCH")) as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix=f"{name}-", dir=os.environ.get("INN_AUTOML_SCRATCH")
+    ) as scratch:
         mirror = Mirror(store, Path(scratch))
         mirror.pull()
         with mirror.pushing() if pushed else nullcontext():
@@ -230,7 +251,8 @@ def _folder_of(url: str, name: str, *, pushed: bool) -> Iterator[tuple[Path, Mir
 
 
 def wait_for_folder(folder: Path, patience_s: float = LOCK_S) -> None:
-    """Waits until no other process works in the folder: a run that lost its lease needs a moment to end.
+    """Waits until no other process works in the folder: a run that lost its lease needs a moment
+    to end.
 
     Raises:
         BackendError: it does not end.
@@ -239,7 +261,9 @@ def wait_for_folder(folder: Path, patience_s: float = LOCK_S) -> None:
     try:
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise StorageError(f"the folder {str(folder)!r} cannot be written ({error.strerror}).") from error
+        raise StorageError(
+            f"the folder {str(folder)!r} cannot be written ({error.strerror})."
+        ) from error
     end_s = time.monotonic() + patience_s
     try:
         while True:
@@ -249,7 +273,8 @@ def wait_for_folder(folder: Path, patience_s: float = LOCK_S) -> None:
             except BlockingIOError:
                 if time.monotonic() > end_s:
                     raise BackendError(
-                        f"an earlier run still works in {str(folder)!r} after {patience_s:g} s: stop it."
+                        f"an earlier run still works in {str(folder)!r} after {patience_s:g} s: "
+                        f"stop it."
                     ) from None
                 time.sleep(LOCK_POLL_S)
     finally:
@@ -257,29 +282,47 @@ def wait_for_folder(folder: Path, patience_s: float = LOCK_S) -> None:
 
 
 def failure_of(error: BaseException, reporter: Reporter) -> RunFailure:
-    """What the coordinator is told: bad input and diverged training stay so, machines and disks may recover."""
+    """What the coordinator is told: bad input and diverged training stay so, machines and disks
+    may recover.
+    """
     if isinstance(error, InnAutomlError):
         code, detail = error_code(error), str(error)
         retryable = isinstance(error, BackendError | StorageError)
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        code, detail, retryable = "storage", f"no room is left ({error}): free some and retry.", True
+        code, detail, retryable = (
+            "storage",
+            f"no room is left ({error}): free some and retry.",
+            True,
+        )
     else:
         code, retryable = "unforeseen", True
         detail = f"this should not happen ({type(error).__name__}: {error}); the job's log has the traceback."
-    return RunFailure(code=code, detail=printable(detail), retryable=retryable, cost=reporter.cost())
+    return RunFailure(
+        code=code, detail=printable(detail), retryable=retryable, cost=reporter.cost()
+    )
 
 
 def error_code(error: Exception) -> str:
     """`ImpossibleBudgetError` is `impossible_budget`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()[:64]
+    return re.sub(
+        r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")
+    ).lower()[:64]
 
 
 def _describe(folder: Path, result: JobResult) -> list[Artifact]:
     """What users may download of a finished job."""
-    names = {"result.json", "inn.zip", *(point.bundle for device in result.devices for point in device.front)}
+    names = {
+        "result.json",
+        "inn.zip",
+        *(point.bundle for device in result.devices for point in device.front),
+    }
     if "elastic" in result.job:  # a job that an earlier release finished has none
         names.add(result.job["elastic"])
-    names |= {path.relative_to(folder).as_posix() for path in (folder / FIGURES).rglob("*") if path.is_file()}
+    names |= {
+        path.relative_to(folder).as_posix()
+        for path in (folder / FIGURES).rglob("*")
+        if path.is_file()
+    }
     return [describe(folder, folder / name) for name in sorted(names)]
 
 
@@ -296,8 +339,12 @@ def describe(folder: Path, path: Path) -> Artifact:
                 digest.update(chunk)
                 size_bytes += len(chunk)
     except OSError as error:
-        raise StorageError(f"{str(path)!r} cannot be read ({error.strerror}): run the job again.") from error
-    return Artifact(path=path.relative_to(folder).as_posix(), sha256=digest.hexdigest(), size_bytes=size_bytes)
+        raise StorageError(
+            f"{str(path)!r} cannot be read ({error.strerror}): run the job again."
+        ) from error
+    return Artifact(
+        path=path.relative_to(folder).as_posix(), sha256=digest.hexdigest(), size_bytes=size_bytes
+    )
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

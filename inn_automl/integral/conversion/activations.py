@@ -44,9 +44,10 @@ class Seen:
         inputs: (r, f) features of its input, at some places of each sample.
         outputs: (r, o) its output, at other places of each sample.
         places: (k,) which places of the output these are.
-        norm: path of the normalization layer that takes its output, so that a mean does not matter; else None.
-        clip: between which values the activation passes the output (normalized, where it is), and that nothing else
-            sees it: what lies beyond does not matter. None where that is not so.
+        norm: path of the normalization layer that takes its output, so that a mean does not
+            matter; else None.
+        clip: between which values the activation passes the output (normalized, where it is), and
+            that nothing else sees it: what lies beyond does not matter. None where that is not so.
         num_calls: how often it ran.
     """
 
@@ -59,7 +60,9 @@ class Seen:
 
 
 class _Uses(TorchFunctionMode):
-    """While it is entered, counts what takes the tensors that are watched, and notes by what they are clipped."""
+    """While it is entered, counts what takes the tensors that are watched, and notes by what they
+    are clipped.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,14 +74,20 @@ class _Uses(TorchFunctionMode):
         self._watched[tensor] = path
 
     def is_only_clipped(self, path: str, num_steps: int) -> bool:
-        """Whether nothing but `num_steps` operations in a row, the last of which clips, has taken what a layer made."""
+        """Whether nothing but `num_steps` operations in a row, the last of which clips, has taken
+        what a layer made.
+        """
         return path in self.clips and self._num[path] == num_steps
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if any(isinstance(one, Tensor) for one in (out if isinstance(out, list | tuple) else (out,))):
+        if any(
+            isinstance(one, Tensor) for one in (out if isinstance(out, list | tuple) else (out,))
+        ):
             flat = [
-                one for argument in args for one in (argument if isinstance(argument, list | tuple) else (argument,))
+                one
+                for argument in args
+                for one in (argument if isinstance(argument, list | tuple) else (argument,))
             ]
             for tensor in flat:
                 path = self._watched.get(tensor) if isinstance(tensor, Tensor) else None
@@ -98,7 +107,10 @@ def _clip_bounds(func: Any, args: Any, kwargs: Any) -> tuple[float, float] | Non
     if func is functional.relu6:
         return 0.0, 6.0
     if func is functional.hardtanh:
-        low, high = (*args[1:3], *(kwargs.get(key, value) for key, value in (("min_val", -1.0), ("max_val", 1.0))))[:2]
+        low, high = (
+            *args[1:3],
+            *(kwargs.get(key, value) for key, value in (("min_val", -1.0), ("max_val", 1.0))),
+        )[:2]
         return float(low), float(high)
     return None
 
@@ -108,7 +120,11 @@ def consumers(network: IntegralNetwork) -> list[Consumer]:
     coupling, found = network.coupling, []
     names = {id(parameter): name for name, parameter in network.module.named_parameters()}
     for path, layer in network.module.named_modules():
-        is_conv = isinstance(layer, _ConvNd) and not isinstance(layer, _ConvTransposeNd) and layer.groups == 1
+        is_conv = (
+            isinstance(layer, _ConvNd)
+            and not isinstance(layer, _ConvTransposeNd)
+            and layer.groups == 1
+        )
         if is_conv or isinstance(layer, nn.Linear):
             name = names.get(id(layer.weight))
             if name is None:
@@ -129,8 +145,8 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
         By the consumer's path; consumers that did not run are missing.
 
     Raises:
-        InputError: there are too few samples, all of them are alike, or the module cannot be run on them or makes
-            numbers of them that are not finite.
+        InputError: there are too few samples, all of them are alike, or the module cannot be run
+            on them or makes numbers of them that are not finite.
     """
     check_samples(samples)
     module = network.discretize(network.full_widths)
@@ -159,14 +175,19 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
                 seen[path].norm = names[layer]
                 uses.watch(normalized, path)
 
-    hooks = [module.get_submodule(one.path).register_forward_hook(looking(one.path)) for one in layers]
-    hooks += [m.register_forward_hook(normalizing) for m in module.modules() if isinstance(m, _NormBase)]
+    hooks = [
+        module.get_submodule(one.path).register_forward_hook(looking(one.path)) for one in layers
+    ]
+    hooks += [
+        m.register_forward_hook(normalizing) for m in module.modules() if isinstance(m, _NormBase)
+    ]
     try:
         with torch.no_grad(), evaluating(module), uses:
             output = module(samples)
     except Exception as error:  # whatever a user's module makes of samples that it was not made for
         raise InputError(
-            f"{type(module).__name__} cannot be run on the calibration samples, {samples.dtype} of shape "
+            f"{type(module).__name__} cannot be run on the calibration samples, {samples.dtype} of "
+            f"shape "
             f"{tuple(samples.shape)} ({error}): give samples as the module takes them."
         ) from error
     finally:
@@ -174,7 +195,8 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
             hook.remove()
     if isinstance(output, Tensor) and not torch.isfinite(output).all():
         raise InputError(
-            f"{type(module).__name__} makes numbers of the calibration samples that are not finite: give a module "
+            f"{type(module).__name__} makes numbers of the calibration samples that are not "
+            f"finite: give a module "
             "whose training went well, and samples as it takes them."
         )
     for path, one in seen.items():
@@ -184,7 +206,9 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
 
 
 def choose_places(layer: nn.Module, x: Tensor) -> Tensor:
-    """Places (k,) of each sample of a layer's input or output, spread at random but the same every time."""
+    """Places (k,) of each sample of a layer's input or output, spread at random but the same every
+    time.
+    """
     num_places = x[0].numel() // x.shape[_channels(layer)]
     order = torch.randperm(num_places, generator=torch.Generator().manual_seed(0))
     return order[: max(1, MAX_ROWS // len(x))].to(x.device)
@@ -192,7 +216,9 @@ def choose_places(layer: nn.Module, x: Tensor) -> Tensor:
 
 def rows_at(layer: nn.Module, x: Tensor, places: Tensor) -> Tensor:
     """(N * k, channels) of a layer's input or output at `k` places of each sample."""
-    by_place = x.movedim(_channels(layer), -1).reshape(len(x), -1, x.shape[_channels(layer)])[:, places]
+    by_place = x.movedim(_channels(layer), -1).reshape(len(x), -1, x.shape[_channels(layer)])[
+        :, places
+    ]
     return by_place.flatten(0, 1)
 
 
@@ -208,7 +234,10 @@ def windows_at(layer: nn.Module, x: Tensor, places: Tensor) -> Tensor:
     padded = _padded(layer, x)
     sizes = padded.shape[2:]
     steps = list(zip(sizes, layer.kernel_size, layer.stride, layer.dilation, strict=True))
-    out = [(size - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, dilation in steps]
+    out = [
+        (size - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, dilation in steps
+    ]
     corners = torch.stack(torch.unravel_index(places, out), dim=1) * places.new_tensor(layer.stride)
     axes = [torch.arange(kernel, device=x.device) * dilation for _, kernel, _, dilation in steps]
     offsets = torch.cartesian_prod(*axes).reshape(-1, len(axes))
@@ -237,13 +266,20 @@ def _channels(layer: nn.Module) -> int:
     return -1 if isinstance(layer, nn.Linear) else 1
 
 
-def part_columns(coupling: Coupling, group: int, outer: int, inner: int, samples: tuple[int, ...]) -> Tensor:
+def part_columns(
+    coupling: Coupling, group: int, outer: int, inner: int, samples: tuple[int, ...]
+) -> Tensor:
     """(p, n) features of one part of an axis."""
     if group < 0:
         return torch.arange(outer * inner).reshape(1, -1)
     unit = unit_of(coupling, group, inner)
     features = torch.arange(outer * samples[group] * inner)
-    return features.reshape(outer, samples[group], unit, inner // unit).permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
+    return (
+        features.reshape(outer, samples[group], unit, inner // unit)
+        .permute(0, 3, 1, 2)
+        .flatten(2)
+        .flatten(0, 1)
+    )
 
 
 def unit_of(coupling: Coupling, group: int, inner: int) -> int:
@@ -253,13 +289,21 @@ def unit_of(coupling: Coupling, group: int, inner: int) -> int:
 
 
 def check_samples(samples: Tensor) -> None:
-    """Raises `InputError` for calibration samples that are no tensor, too few, not finite or all alike."""
+    """Raises `InputError` for calibration samples that are no tensor, too few, not finite or all
+    alike.
+    """
     if not isinstance(samples, Tensor):
-        raise InputError(f"the calibration samples are a {type(samples).__name__}: give one tensor (N, ...).")
+        raise InputError(
+            f"the calibration samples are a {type(samples).__name__}: give one tensor (N, ...)."
+        )
     if len(samples) < MIN_SAMPLES:
-        raise InputError(f"{_counted(len(samples))} given: give at least {MIN_SAMPLES}, better 500.")
+        raise InputError(
+            f"{_counted(len(samples))} given: give at least {MIN_SAMPLES}, better 500."
+        )
     if not torch.isfinite(samples).all():
-        raise InputError("the calibration samples hold numbers that are not finite: leave these samples out.")
+        raise InputError(
+            "the calibration samples hold numbers that are not finite: leave these samples out."
+        )
     if (samples == samples[:1]).all():
         raise InputError("the calibration samples are all alike: give samples as they come in use.")
 

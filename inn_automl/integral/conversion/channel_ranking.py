@@ -1,10 +1,13 @@
-"""The order of channels: which of them come first, so that the first n are the n that tell most of all.
+"""The order of channels: which of them come first, so that the first n are the n that tell most of
+all.
 
-With nested partitions a network at n channels holds the first n of each group. For a network that was trained at full
-width only, the channels are put into the order in which a pivoted Cholesky decomposition of their Gram matrix takes
-them: each is the one that the channels before it can explain least, as the layers that read them weigh them. One order
-serves every width. Column-pivoted QR of activations is another name for it: S. Chandrasekaran and I. Ipsen, "On
-rank-revealing factorisations", SIAM J. Matrix Anal. Appl. 15 (1994).
+With nested partitions a network at n channels holds the first n of each group. For a network that
+was trained at full width only, the channels are put into the order in which a pivoted Cholesky
+decomposition of their Gram matrix takes
+them: each is the one that the channels before it can explain least, as the layers that read them
+weigh them. One order serves every width. Column-pivoted QR of activations is another name for it:
+S. Chandrasekaran and I. Ipsen, "On rank-revealing factorisations", SIAM J. Matrix Anal. Appl. 15
+(1994).
 """
 
 from __future__ import annotations
@@ -14,7 +17,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from inn_automl.integral.conversion.activations import Consumer, Seen, consumers, observe, part_columns, unit_of
+from inn_automl.integral.conversion.activations import (
+    Consumer,
+    Seen,
+    consumers,
+    observe,
+    part_columns,
+    unit_of,
+)
 from inn_automl.integral.graph.groups import Coupling
 from inn_automl.integral.network import IntegralNetwork
 
@@ -23,7 +33,8 @@ _EXHAUSTED = 1e-10
 
 
 def rank_channels(network: IntegralNetwork, samples: Tensor) -> dict[str, Tensor]:
-    """The order of each group's channels (of its units, where widths are multiples of several channels).
+    """The order of each group's channels (of its units, where widths are multiples of several
+    channels).
 
     Args:
         samples: (N, ...) inputs as the module takes them, a few hundred; no labels.
@@ -52,7 +63,8 @@ def pivots(gram: Tensor, num: int) -> Tensor:
     """The order in which a pivoted Cholesky decomposition takes blocks of columns.
 
     Args:
-        gram: (num * u, num * u), symmetric, positive semidefinite; blocks of u columns stand together.
+        gram: (num * u, num * u), symmetric, positive semidefinite; blocks of u columns stand
+            together.
 
     Returns:
         Indices (num,) of all blocks.
@@ -79,7 +91,8 @@ def pivots(gram: Tensor, num: int) -> Tensor:
 
 
 def permute(network: IntegralNetwork, order: dict[str, Tensor]) -> None:
-    """Puts the channels of each group into another order, in place; the full width computes what it did.
+    """Puts the channels of each group into another order, in place; the full width computes what
+    it did.
 
     Args:
         order: by group, a permutation of its samples; groups that are missing stay as they are.
@@ -89,14 +102,18 @@ def permute(network: IntegralNetwork, order: dict[str, Tensor]) -> None:
     permute_tensors(network.coupling, network.named_slopes(), order)
 
 
-def permute_tensors(coupling: Coupling, tensors: Mapping[str, Tensor], order: Mapping[str, Tensor]) -> None:
+def permute_tensors(
+    coupling: Coupling, tensors: Mapping[str, Tensor], order: Mapping[str, Tensor]
+) -> None:
     """Does so with tensors of the shapes that the module's have.
 
     Args:
         tensors: by the names that the module has for them; not all need to be there.
         order: as `permute` takes it.
     """
-    by_index = {i: order[group.name] for i, group in enumerate(coupling.groups) if group.name in order}
+    by_index = {
+        i: order[group.name] for i, group in enumerate(coupling.groups) if group.name in order
+    }
     sizes = coupling.full_samples()
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -105,7 +122,9 @@ def permute_tensors(coupling: Coupling, tensors: Mapping[str, Tensor], order: Ma
                     index, start = [], 0
                     for part in parts:
                         num = sizes[part.group] if part.group >= 0 else 1
-                        features = torch.arange(part.outer * num * part.inner).reshape(part.outer, num, part.inner)
+                        features = torch.arange(part.outer * num * part.inner).reshape(
+                            part.outer, num, part.inner
+                        )
                         if part.group in by_index:
                             features = features[:, by_index[part.group]]
                         index.append(features.flatten() + start)
@@ -114,7 +133,9 @@ def permute_tensors(coupling: Coupling, tensors: Mapping[str, Tensor], order: Ma
 
 
 def _weighted_grams(network: IntegralNetwork, consumer: Consumer, seen: Seen) -> dict[int, Tensor]:
-    """By group, the Gram matrix of its channels as one consumer weighs them, as a share of all that it takes in."""
+    """By group, the Gram matrix of its channels as one consumer weighs them, as a share of all
+    that it takes in.
+    """
     coupling, sizes = network.coupling, network.coupling.full_samples()
     weight = network.module.get_parameter(consumer.weight).detach().double()
     norms = weight.transpose(0, 1).flatten(1).norm(dim=1)  # of each feature
@@ -131,7 +152,8 @@ def _weighted_grams(network: IntegralNetwork, consumer: Consumer, seen: Seen) ->
             x = rows[:, index].flatten(0, 1)  # (r * p, n * unit)
             gram = x.T @ x / total
             missing = coupling.groups[part.group].unit // unit
-            if missing > 1:  # a unit whose channels are not told apart here counts for each of them alike
+            # a unit whose channels are not told apart here counts for each of them alike
+            if missing > 1:
                 gram = torch.kron(gram, torch.eye(missing, dtype=gram.dtype)) / missing
             found[part.group] = found[part.group] + gram if part.group in found else gram
     return found

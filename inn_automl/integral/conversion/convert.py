@@ -1,7 +1,9 @@
-"""Conversion: a network that was trained at full width only becomes one that can be sampled at any width, untrained.
+"""Conversion: a network that was trained at full width only becomes one that can be sampled at any
+width, untrained.
 
-Channels are put in order (`ordering`, or `path`); at each width the weights are fitted to what the full width computes
-(`compensation`) and normalization statistics are re-estimated. A few hundred samples, no labels, no gradient step.
+Channels are put in order (`ordering`, or `path`); at each width the weights are fitted to what the
+full width computes (`compensation`) and normalization statistics are re-estimated. A few hundred
+samples, no labels, no gradient step.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from inn_automl.integral.sampling.partition import Nested, Partition, Uniform
 from inn_automl.integral.sampling.quadrature import Riemann
 
 ORDERS: dict[str, Partition] = {"pivots": Nested(), "path": Uniform(Linear(), Riemann())}
-"""How channels can be put in order, and the partition that served each order best (docs/theory.md)."""
+"""How channels can be put in order, and the partition that served each order best
+(docs/theory.md).
+"""
 _BATCH = 256
 
 
@@ -32,12 +36,15 @@ class ConvertedNetwork:
     """A trained module that can be discretized at any widths.
 
     Attributes:
-        network: the module as an integral network, its channels in order; at full width it computes what it did.
+        network: the module as an integral network, its channels in order; at full width it
+            computes what it did.
 
     Use `convert` to make one.
     """
 
-    def __init__(self, network: IntegralNetwork, calibration: Tensor, *, gives_logits: bool = True) -> None:
+    def __init__(
+        self, network: IntegralNetwork, calibration: Tensor, *, gives_logits: bool = True
+    ) -> None:
         self.network = network
         self._gives_logits = gives_logits
         self._calibration = calibration
@@ -47,17 +54,20 @@ class ConvertedNetwork:
         is_classifier = gives_logits and self._wanted.ndim == 2 and self._wanted.shape[1] > 1
         if is_classifier and len(self._wanted.argmax(1).unique()) == 1:
             warnings.warn(
-                f"the module puts all {len(calibration)} calibration samples into one class, and narrower networks "
-                "will know little of the others: give samples of all classes, or gives_logits=False where outputs are "
+                f"the module puts all {len(calibration)} calibration samples into one class, and "
+                f"narrower networks "
+                "will know little of the others: give samples of all classes, or "
+                "gives_logits=False where outputs are "
                 "other numbers.",
                 stacklevel=3,
             )
 
     def discretize(self, widths: Mapping[str, int]) -> nn.Module:
-        """A plain module at the widths, in evaluation mode, with weights and statistics of its own.
+        """A plain module at the widths, in evaluation mode, with weights and statistics of its
+        own.
 
-        Of the fits by `compensation.RULES`, the one whose outputs are nearest to those of the full width on the
-        calibration samples.
+        Of the fits by `compensation.RULES`, the one whose outputs are nearest to those of the full
+        width on the calibration samples.
 
         Raises:
             WidthsError: see `IntegralNetwork.check_widths`.
@@ -73,7 +83,9 @@ class ConvertedNetwork:
         return min(found, key=lambda one: one[0])[1]
 
     def _outputs(self, module: nn.Module) -> Tensor:
-        """What a module makes of the calibration samples, as probabilities where it gives logits (N, classes)."""
+        """What a module makes of the calibration samples, as probabilities where it gives logits
+        (N, classes).
+        """
         with torch.no_grad():
             out = torch.cat([module(batch) for batch in self._calibration.split(_BATCH)])
         return out.softmax(1) if self._gives_logits and out.ndim == 2 and out.shape[1] > 1 else out
@@ -91,26 +103,31 @@ def convert(
 ) -> ConvertedNetwork:
     """Makes a trained module one that can be discretized at any widths, without training it.
 
-    Warns where a classifier puts all calibration samples into one class: what it knows of others would be lost.
+    Warns where a classifier puts all calibration samples into one class: what it knows of others
+    would be lost.
 
     Args:
         module: any torch module that maps one tensor to one; copied, never changed.
         example_input: (N, ...) that the module accepts; it is traced and run with it.
-        calibration: (N, ...) inputs as they come in use, 500 or more are best, 16 the least; no labels. All of them run
-            through the module at once.
+        calibration: (N, ...) inputs as they come in use, 500 or more are best, 16 the least; no
+            labels. All of them run through the module at once.
         min_ratio: smallest allowed share of a group's channels, in (0, 1].
-        order: `"pivots"`: those that tell most first (`ordering.rank_channels`), or `"path"`: neighbours are alike
-            (`path.path_order`), as the INN paper has it. With fitted weights, as here, the first lost fewer points at
-            half of the channels and below, and about as many above.
-        partition: how channels are sampled; by default nested with pivots, and linear point samples along a path.
-        gives_logits: whether outputs (N, K) of K > 1 are logits of classes, which are compared as probabilities. False
-            for a regression with several targets, an embedding and the like. Other outputs never are.
+        order: `"pivots"`: those that tell most first (`ordering.rank_channels`), or `"path"`:
+            neighbours are alike (`path.path_order`), as the INN paper has it. With fitted weights,
+            as here, the first lost fewer points at half of the channels and below, and about as
+            many above.
+        partition: how channels are sampled; by default nested with pivots, and linear point
+            samples along a path.
+        gives_logits: whether outputs (N, K) of K > 1 are logits of classes, which are compared as
+            probabilities. False for a regression with several targets, an embedding and the like.
+            Other outputs never are.
 
     Raises:
-        ModuleError: the module cannot be traced, or has no channels that can be resized. Operations that cannot be
-            followed are not an error: what stays at full width is in `network.unfollowed`.
-        InputError: there are too few calibration samples, they are all alike or not finite, or the module cannot be run
-            on them, or makes numbers of them that are not finite.
+        ModuleError: the module cannot be traced, or has no channels that can be resized.
+            Operations that cannot be followed are not an error: what stays at full width is in
+            `network.unfollowed`.
+        InputError: there are too few calibration samples, they are all alike or not finite, or the
+            module cannot be run on them, or makes numbers of them that are not finite.
         UnknownNameError: there is no such order.
         WidthsError: `min_ratio` is out of range.
     """
@@ -118,8 +135,11 @@ def convert(
         raise UnknownNameError("order", order, ORDERS)
     check_samples(calibration)
     network = IntegralNetwork(module, example_input, min_ratio=min_ratio).eval()
-    permute(network, path_order(network) if order == "path" else rank_channels(network, calibration))
-    # Channels are in order before their quadrature weights, which may differ from place to place, are absorbed.
+    permute(
+        network, path_order(network) if order == "path" else rank_channels(network, calibration)
+    )
+    # Channels are in order before their quadrature weights, which may differ from place to place,
+    # are absorbed.
     ordered = IntegralNetwork(
         network.module,
         example_input,

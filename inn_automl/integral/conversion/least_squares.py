@@ -1,7 +1,9 @@
-"""Fits of one layer: the weights with which it makes of its inputs what is nearest to what is wanted.
+"""Fits of one layer: the weights with which it makes of its inputs what is nearest to what is
+wanted.
 
-Linear least squares with a ridge that pulls to the weights that the layer has; where an activation clips what the layer
-makes, alternating least squares that leave free what the activation cannot tell apart.
+Linear least squares with a ridge that pulls to the weights that the layer has; where an activation
+clips what the layer makes, alternating least squares that leave free what the activation cannot
+tell apart.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ _NO_SCALE = 1e-9
 
 
 def fit(layer: nn.Module, x: Tensor, wanted: Tensor, *, ridge: float, is_centered: bool) -> None:
-    """Gives a layer the weights, and the bias if it has one, with which it makes of `x` what is nearest to `wanted`.
+    """Gives a layer the weights, and the bias if it has one, with which it makes of `x` what is
+    nearest to `wanted`.
 
     Args:
         layer: linear or convolutional, with the weights that the fit is held to.
@@ -29,7 +32,9 @@ def fit(layer: nn.Module, x: Tensor, wanted: Tensor, *, ridge: float, is_centere
         ridge: how much it is held, relative to the mean square of a feature.
         is_centered: whether the means of the outputs do not matter.
     """
-    regression = _Regression(layer, x, ridge, has_intercept=is_centered or isinstance(layer.bias, Tensor))
+    regression = _Regression(
+        layer, x, ridge, has_intercept=is_centered or isinstance(layer.bias, Tensor)
+    )
     weights, mean = regression.solve(wanted.double())
     _assign(layer, weights, mean - regression.shift(weights))
 
@@ -43,19 +48,21 @@ def fit_clipped(
     clip: tuple[float, float],
     norm: _BatchNorm | None = None,
 ) -> None:
-    """As `fit`, but outputs need only be near where an activation lets them through; below and above they are free.
+    """As `fit`, but outputs need only be near where an activation lets them through; below and
+    above they are free.
 
-    Alternates between the outputs that are nearest to those of the layer among all that the activation cannot tell from
-    what is wanted, and the weights that fit them best; neither step ever raises the error after the activation (X.
-    Zhang, J. Zou, K. He and J. Sun, "Accelerating Very Deep Convolutional Networks for Classification and Detection",
-    TPAMI 2016, section 3.2).
+    Alternates between the outputs that are nearest to those of the layer among all that the
+    activation cannot tell from what is wanted, and the weights that fit them best; neither step
+    ever raises the error after the activation (X. Zhang, J. Zou, K. He and J. Sun, "Accelerating
+    Very Deep Convolutional Networks for Classification and Detection", TPAMI 2016, section 3.2).
 
     Args:
         layer: with a bias, where there is no `norm`.
         clip: the values between which the activation is the identity, and constant elsewhere.
-        norm: the batch normalization between layer and activation, with the affine weights and the statistics that it
-            has in the full network. Its affine weights become those with which it computes what was fitted once it has
-            the statistics of the layer's new outputs, which it gets, too.
+        norm: the batch normalization between layer and activation, with the affine weights and the
+            statistics that it has in the full network. Its affine weights become those with which
+            it computes what was fitted once it has the statistics of the layer's new outputs,
+            which it gets, too.
     """
     regression = _Regression(layer, x, ridge, has_intercept=True)
     wanted = wanted.double()
@@ -72,11 +79,14 @@ def fit_clipped(
     _assign(layer, weights, mean - shift)
     if norm is not None:
         made_mean = shift if layer.bias is None else mean
-        _renormalize(norm, wanted, mean, made_mean, regression.predict(weights, mean).var(0, correction=0))
+        _renormalize(
+            norm, wanted, mean, made_mean, regression.predict(weights, mean).var(0, correction=0)
+        )
 
 
 class _Regression:
-    """Ridge regression of a layer's outputs on what it multiplies with its weights, for any number of targets.
+    """Ridge regression of a layer's outputs on what it multiplies with its weights, for any number
+    of targets.
 
     Args:
         layer: with the weights that the ridge pulls to.
@@ -103,7 +113,8 @@ class _Regression:
         return torch.linalg.lu_solve(*self._factor, self._x.T @ (wanted - mean) + self._held), mean
 
     def alternate(self, nearest: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
-        """Targets (r, o) after `NUM_ALTERNATIONS` between what the layer makes and what is nearest to that.
+        """Targets (r, o) after `NUM_ALTERNATIONS` between what the layer makes and what is nearest
+        to that.
 
         In single precision: its rounding is far below what the targets leave free.
 
@@ -137,27 +148,39 @@ def _assign(layer: nn.Module, weights: Tensor, bias: Tensor) -> None:
 
 
 def _statistics(norm: _BatchNorm, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (o,) by which the full network normalizes the outputs `wanted` (r, o)."""
+    """Mean and standard deviation (o,) by which the full network normalizes the outputs `wanted`
+    (r, o).
+    """
     if norm.running_mean is None or norm.running_var is None:
         return wanted.mean(0), (wanted.var(0, correction=0) + norm.eps).sqrt()
     return norm.running_mean.double().clone(), (norm.running_var.double() + norm.eps).sqrt()
 
 
-def _bounds(norm: _BatchNorm | None, clip: tuple[float, float], wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Between which outputs (o,) of the layer, before any normalization, the activation is the identity."""
+def _bounds(
+    norm: _BatchNorm | None, clip: tuple[float, float], wanted: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Between which outputs (o,) of the layer, before any normalization, the activation is the
+    identity.
+    """
     low, high = (torch.full_like(wanted[0], bound) for bound in clip)
     if norm is None:
         return low, high
     mean, deviation = _statistics(norm, wanted)
     scale = norm.weight.double() / deviation
     ends = [mean + (bound - norm.bias.double()) / scale for bound in (low, high)]
-    lower, upper = torch.where(scale < 0, ends[1], ends[0]), torch.where(scale < 0, ends[0], ends[1])
+    lower, upper = (
+        torch.where(scale < 0, ends[1], ends[0]),
+        torch.where(scale < 0, ends[0], ends[1]),
+    )
     is_constant = scale.abs() * wanted.std(0) < _NO_SCALE  # no output of such a channel matters
     return lower.masked_fill(is_constant, -math.inf), upper.masked_fill(is_constant, math.inf)
 
 
-def _renormalize(norm: _BatchNorm, wanted: Tensor, mean: Tensor, made_mean: Tensor, variance: Tensor) -> None:
-    """Gives a normalization the statistics of a layer's new outputs, and affine weights that suit them.
+def _renormalize(
+    norm: _BatchNorm, wanted: Tensor, mean: Tensor, made_mean: Tensor, variance: Tensor
+) -> None:
+    """Gives a normalization the statistics of a layer's new outputs, and affine weights that suit
+    them.
 
     Args:
         wanted: (r, o) outputs of the full layer, which `norm` was made for.

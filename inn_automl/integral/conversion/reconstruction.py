@@ -1,12 +1,14 @@
-"""Compensation: the weights of narrower layers, fitted so that they rebuild what the full layers compute.
+"""Compensation: the weights of narrower layers, fitted so that they rebuild what the full layers
+compute.
 
-A layer that sums over fewer channels computes another quadrature of the same integral. Instead of prescribing the
-interpolation between its samples (nearest, linear, cubic), it is fitted to data: of all weights on the channels that
-are left, at all places of the kernel, those are taken whose outputs are nearest, in the mean square over a few hundred
-samples, to the outputs of the full layer in the full network. One least-squares problem a layer, in the order in which
-the layers run, each on what the layers before it really give by then; no gradient step, no labels. Least-squares
-reconstruction of pruned layers: Y. He, X. Zhang and J. Sun, "Channel Pruning for Accelerating Very Deep Neural
-Networks", ICCV 2017.
+A layer that sums over fewer channels computes another quadrature of the same integral. Instead of
+prescribing the interpolation between its samples (nearest, linear, cubic), it is fitted to data:
+of all weights on the channels that are left, at all places of the kernel, those are taken whose
+outputs are nearest, in the mean square over a few hundred samples, to the outputs of the full
+layer in the full network. One least-squares problem a layer, in the order in which the layers run,
+each on what the layers before it really give by then; no gradient step, no labels. Least-squares
+reconstruction of pruned layers: Y. He, X. Zhang and J. Sun, "Channel Pruning for Accelerating Very
+Deep Neural Networks", ICCV 2017.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from inn_automl.integral.graph.trace import evaluating
 from inn_automl.integral.network import IntegralNetwork
 
 RIDGE = 1e-3
-"""By how much a fit is held to the network's own samples, relative to the mean square of a channel: it keeps channels
-that are all but sums of others from large weights."""
+"""By how much a fit is held to the network's own samples, relative to the mean square of a
+channel: it keeps channels that are all but sums of others from large weights."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,21 @@ class Rule:
     """What a fit is after.
 
     Attributes:
-        is_clipped: whether outputs that an activation clips in the full network may be anything that it clips as well.
-        keeps_statistics: whether layers normalize with the statistics of the full width while later ones are fitted,
-            rather than with those of the samples.
+        is_clipped: whether outputs that an activation clips in the full network may be anything
+            that it clips as well.
+        keeps_statistics: whether layers normalize with the statistics of the full width while
+            later ones are fitted, rather than with those of the samples.
     """
 
     is_clipped: bool
     keeps_statistics: bool = False
 
 
-RULES = (Rule(is_clipped=True), Rule(is_clipped=False), Rule(is_clipped=False, keeps_statistics=True))
+RULES = (
+    Rule(is_clipped=True),
+    Rule(is_clipped=False),
+    Rule(is_clipped=False, keeps_statistics=True),
+)
 """The best one first, where much is left out; where little is, one of the others may be better."""
 
 
@@ -61,11 +68,14 @@ class Compensator:
     def __init__(self, network: IntegralNetwork, samples: Tensor) -> None:
         self._network, self._samples = network, samples
         self._seen = observe(network, samples, consumers(network))
-        # A layer that runs several times would have to rebuild several outputs by one weight: it keeps its samples.
+        # A layer that runs several times would have to rebuild several outputs by one weight: it
+        # keeps its samples.
         self._consumers = [one for one in consumers(network) if one.path in self._seen]
         self._consumers = [one for one in self._consumers if self._seen[one.path].num_calls == 1]
 
-    def discretize(self, widths: Mapping[str, int], rule: Rule | None = None, *, ridge: float = RIDGE) -> nn.Module:
+    def discretize(
+        self, widths: Mapping[str, int], rule: Rule | None = None, *, ridge: float = RIDGE
+    ) -> nn.Module:
         """A plain module at the widths.
 
         Its normalization statistics are those of the full width, resampled: re-estimate them
@@ -82,10 +92,14 @@ class Compensator:
         module = self._network.discretize(widths)
         rule = rule or RULES[0]
         hooks = [
-            module.get_submodule(one.path).register_forward_pre_hook(self._fitting(module, one, samples, rule, ridge))
+            module.get_submodule(one.path).register_forward_pre_hook(
+                self._fitting(module, one, samples, rule, ridge)
+            )
             for one in self._consumers
         ]
-        statistics = contextlib.nullcontext() if rule.keeps_statistics else _batch_statistics(module)
+        statistics = (
+            contextlib.nullcontext() if rule.keeps_statistics else _batch_statistics(module)
+        )
         try:
             with torch.no_grad(), evaluating(module), statistics:
                 module(self._samples)
@@ -95,7 +109,12 @@ class Compensator:
         return module
 
     def _fitting(
-        self, module: nn.Module, consumer: Consumer, samples: tuple[int, ...], rule: Rule, ridge: float
+        self,
+        module: nn.Module,
+        consumer: Consumer,
+        samples: tuple[int, ...],
+        rule: Rule,
+        ridge: float,
     ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         seen = self._seen[consumer.path]
         wanted = self._network.sample_channels(seen.outputs, consumer.weight, samples)
@@ -115,23 +134,29 @@ class Compensator:
 
 
 def fit_slopes(network: IntegralNetwork, samples: Tensor) -> None:
-    """Gives slopes the values with which the smallest widths are what is fitted to the full one there.
+    """Gives slopes the values with which the smallest widths are what is fitted to the full one
+    there.
 
     Args:
-        network: with slopes, and partitions that take nodes as they are (`Nested`): of others this is a step that way.
+        network: with slopes, and partitions that take nodes as they are (`Nested`): of others this
+            is a step that way.
         samples: as `Compensator` takes them.
 
     Raises:
         InputError: there are too few samples, or all of them are alike.
     """
     widths, slopes = network.smallest_widths, network.named_slopes()
-    narrowness = {name: network.coupling.narrowness(name, network.coupling.samples(widths)) for name in slopes}
+    narrowness = {
+        name: network.coupling.narrowness(name, network.coupling.samples(widths)) for name in slopes
+    }
     names = [name for name, slope in slopes.items() if slope.requires_grad and narrowness[name] > 0]
     fitted = dict(Compensator(network, samples).discretize(widths).named_parameters())
     sampled = network.sample_parameters(widths)
     missing = [(fitted[name] - sampled[name]).detach() for name in names]
     # What is taken as it is goes back to where it was taken from, times its narrowness.
-    steps = torch.autograd.grad([sampled[name] for name in names], [slopes[name] for name in names], missing)
+    steps = torch.autograd.grad(
+        [sampled[name] for name in names], [slopes[name] for name in names], missing
+    )
     with torch.no_grad():
         for name, step in zip(names, steps, strict=True):
             if step.isfinite().all():
@@ -140,8 +165,14 @@ def fit_slopes(network: IntegralNetwork, samples: Tensor) -> None:
 
 @contextlib.contextmanager
 def _batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Normalization layers normalize with the statistics of the batch, and keep their own as they are."""
-    layers = [layer for layer in module.modules() if isinstance(layer, _NormBase) and layer.track_running_stats]
+    """Normalization layers normalize with the statistics of the batch, and keep their own as they
+    are.
+    """
+    layers = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, _NormBase) and layer.track_running_stats
+    ]
     momenta = {layer: layer.momentum for layer in layers}
     try:
         for layer in layers:

@@ -1,12 +1,14 @@
 """Tensor axes as sequences of segments of resizable channel variables.
 
-The size of a network's channel axis is rarely one free number. A flattened feature map repeats every channel H x W
-times, a concatenation puts two channel counts behind each other, a grouped convolution repeats its channels per
-group. A `Segment` says this in closed form: `outer x n x inner` elements, where `n` is the variable that can be
-resized. Element `(o, j, i)` of a segment is sample `j` of the variable. An axis is a sequence of segments.
+The size of a network's channel axis is rarely one free number. A flattened feature map repeats
+every channel H x W times, a concatenation puts two channel counts behind each other, a grouped
+convolution repeats its channels per group. A `Segment` says this in closed form: `outer x n x
+inner` elements, where `n` is the variable that can be resized. Element `(o, j, i)` of a segment is
+sample `j` of the variable. An axis is a sequence of segments.
 
-`Variables` keeps what is known of the variables while a network is followed: which are equal, which are made of
-others (a grouped convolution refines the channels that feed it), and which must stay as they are.
+`Variables` keeps what is known of the variables while a network is followed: which are equal,
+which are made of others (a grouped convolution refines the channels that feed it), and which must
+stay as they are.
 """
 
 from __future__ import annotations
@@ -98,7 +100,9 @@ class Variables:
             ValueError: the axes differ in length.
         """
         if self.size(left) != self.size(right):
-            raise ValueError(f"axes of {self.size(left)} and {self.size(right)} elements meet in {where}")
+            raise ValueError(
+                f"axes of {self.size(left)} and {self.size(right)} elements meet in {where}"
+            )
         # Neighbours are not merged in here: copies that were written out must stay apart.
         first, second = list(left), list(right)
         while self.resolve(tuple(first)) != self.resolve(tuple(second)):
@@ -157,15 +161,18 @@ class Variables:
             return (Segment(spread[0].var, spread[0].outer * before, spread[0].inner),)
         return spread * before if before <= MAX_REPEATS else None
 
-    def unflatten(self, axis: Axis, sizes: Sequence[int], where: str, remaining: int | None = None) -> list[Axis]:
-        """The axes that a row-major split of one axis gives. The resizable part goes where its repeats allow it.
+    def unflatten(
+        self, axis: Axis, sizes: Sequence[int], where: str, remaining: int | None = None
+    ) -> list[Axis]:
+        """The axes that a row-major split of one axis gives. The resizable part goes where its
+        repeats allow it.
 
-        Trailing axes that lie inside of the repeats of every channel are constant, what stands in front of the
-        resizable axis is a fixed number of parts (heads, groups).
+        Trailing axes that lie inside of the repeats of every channel are constant, what stands in
+        front of the resizable axis is a fixed number of parts (heads, groups).
 
         Args:
-            remaining: the position whose size was not given but is what the others leave: it is the one that is
-                resized (heads of a fixed size, where that is the last).
+            remaining: the position whose size was not given but is what the others leave: it is
+                the one that is resized (heads of a fixed size, where that is the last).
         """
         if len(sizes) == 1:
             return [axis]
@@ -173,7 +180,9 @@ class Variables:
             return [self.constant(size, self.reason([axis])) for size in sizes]
         resolved = self.resolve(axis)
         position, inner = len(sizes) - 1, 1
-        while position > (remaining or 0) and all(s.inner % (inner * sizes[position]) == 0 for s in resolved):
+        while position > (remaining or 0) and all(
+            s.inner % (inner * sizes[position]) == 0 for s in resolved
+        ):
             inner *= sizes[position]
             position -= 1
         if remaining is not None and position > remaining:
@@ -198,10 +207,15 @@ class Variables:
         if len(parts) == 1:
             (part,) = parts
             return (Segment(part.var, segment.outer * part.outer, part.inner * segment.inner),)
-        return tuple(Segment(part.var, part.outer, part.inner * segment.inner) for part in parts) * segment.outer
+        return (
+            tuple(Segment(part.var, part.outer, part.inner * segment.inner) for part in parts)
+            * segment.outer
+        )
 
     def _split(self, segment: Segment, head_size: int, where: str) -> Axis:
-        """Segments equal to `segment`, the first of which ends at or before `head_size` where that can be done."""
+        """Segments equal to `segment`, the first of which ends at or before `head_size` where that
+        can be done.
+        """
         var, outer, inner = segment
         if 1 < outer <= MAX_REPEATS:
             return (Segment(var, 1, inner),) * outer
@@ -211,7 +225,9 @@ class Variables:
             return self._substitute(segment)
         self.fix([(segment,)], f"{where} cuts through its channels")
         reason = self._fixed[var]
-        return self.constant(head_size, reason) + self.constant(self.size((segment,)) - head_size, reason)
+        return self.constant(head_size, reason) + self.constant(
+            self.size((segment,)) - head_size, reason
+        )
 
     def _unify_segments(self, a: Segment, b: Segment, where: str) -> None:
         fixed = [s.var in self._fixed for s in (a, b)]
@@ -225,7 +241,9 @@ class Variables:
                 return
             part = self.new(size // (outer * inner))[0].var
             for segment in (a, b):
-                self._replaced[segment.var] = (Segment(part, outer // segment.outer, inner // segment.inner),)
+                self._replaced[segment.var] = (
+                    Segment(part, outer // segment.outer, inner // segment.inner),
+                )
 
     def _union(self, a: int, b: int, where: str) -> None:
         if a == b:
@@ -234,7 +252,9 @@ class Variables:
         if keep in self._fixed or drop in self._fixed:
             reason = self._fixed.get(keep) or self._fixed.get(drop)
             both = keep in self._fixed and drop in self._fixed
-            self._fixed[keep] = reason or ("" if both else f"{where} joins it with an axis of fixed size")
+            self._fixed[keep] = reason or (
+                "" if both else f"{where} joins it with an axis of fixed size"
+            )
         self._replaced[drop] = (Segment(keep),)
 
 

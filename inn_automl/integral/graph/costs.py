@@ -24,7 +24,9 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a network costs at given widths: parameters (shared ones once) and multiply-accumulates for one sample."""
+    """What a network costs at given widths: parameters (shared ones once) and multiply-accumulates
+    for one sample.
+    """
 
     params: int
     macs: int

@@ -1,6 +1,8 @@
-"""Coupled groups: which channel axes of a module are resized together, and what every tensor is made of.
+"""Coupled groups: which channel axes of a module are resized together, and what every tensor is
+made of.
 
-The idea of grouping dependent channels before they are resized: G. Fang et al., "DepGraph", CVPR 2023.
+The idea of grouping dependent channels before they are resized: G. Fang et al., "DepGraph", CVPR
+2023.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Group:
     Attributes:
         name: the layer that first produces these channels.
         size: channels at full width.
-        unit: widths are multiples of this many channels (the groups of a grouped convolution, attention heads).
+        unit: widths are multiples of this many channels (the groups of a grouped convolution,
+            attention heads).
         allowed: the widths that the group can take, ascending; the last one is `size`.
     """
 
@@ -72,9 +75,10 @@ class Layer:
     """Shape of a weighted layer in terms of the coupled groups, for costs.
 
     Attributes:
-        output, input: axes of the tensors, the channel axis first; they hold `num_samples` samples.
-        macs_axes: axes whose sizes multiply to the multiply-accumulates per output element (per input element for a
-            transposed convolution).
+        output, input: axes of the tensors, the channel axis first; they hold `num_samples`
+            samples.
+        macs_axes: axes whose sizes multiply to the multiply-accumulates per output element (per
+            input element for a transposed convolution).
         parameters: names of the parameters that the layer itself reads.
     """
 
@@ -92,15 +96,16 @@ class Coupling:
     """The coupled groups of a module and how every parameter and buffer follows them.
 
     Attributes:
-        axes: for each parameter and buffer, what its axes are made of; tied ones stand under their first name.
+        axes: for each parameter and buffer, what its axes are made of; tied ones stand under their
+            first name.
         buffers: which of these are buffers.
         contracted: for each parameter and buffer, the axes that a layer sums over.
         conv_groups: modules whose `groups` equals their input channels, with those channels.
         normalized_shapes: layer norms, with the axes that they average over.
         layers: weighted layers in the order in which they run.
         unfollowed: channels that stay at full width, and why.
-        takes_zeros: whether channels of zeros may stand beside those of a group: what the module makes of them, layers
-            with weights of zeros leave out.
+        takes_zeros: whether channels of zeros may stand beside those of a group: what the module
+            makes of them, layers with weights of zeros leave out.
     """
 
     groups: tuple[Group, ...]
@@ -121,7 +126,9 @@ class Coupling:
         return tuple(group.size // group.unit for group in self.groups)
 
     def narrowness(self, name: str, samples: Sequence[int]) -> float:
-        """How far a parameter is on its way from full width, 0, to the smallest, 1: the mean over its resized axes."""
+        """How far a parameter is on its way from full width, 0, to the smallest, 1: the mean over
+        its resized axes.
+        """
         return self._narrowness[name](samples)
 
     @functools.cached_property
@@ -133,9 +140,12 @@ class Coupling:
         }
 
     def at(self, widths: Mapping[str, int]) -> Coupling:
-        """That of the plain module at the widths, whose channels are all that there is: they are its full width."""
+        """That of the plain module at the widths, whose channels are all that there is: they are
+        its full width.
+        """
         groups = (
-            replace(g, size=widths[g.name], allowed=range(widths[g.name], widths[g.name] + 1)) for g in self.groups
+            replace(g, size=widths[g.name], allowed=range(widths[g.name], widths[g.name] + 1))
+            for g in self.groups
         )
         return replace(self, groups=tuple(groups))
 
@@ -170,13 +180,20 @@ class Coupling:
             ModuleError: a tensor is missing, additional or of another shape.
         """
         samples = self.full_samples()
-        expected = {name: tuple(length(parts, samples) for parts in axes) for name, axes in self.axes.items()}
-        found = {name: tuple(t.shape) for name, t in [*module.named_parameters(), *module.named_buffers()]}
+        expected = {
+            name: tuple(length(parts, samples) for parts in axes)
+            for name, axes in self.axes.items()
+        }
+        found = {
+            name: tuple(t.shape)
+            for name, t in [*module.named_parameters(), *module.named_buffers()]
+        }
         for name in sorted({*expected, *found}):
             if expected.get(name) != found.get(name):
                 raise ModuleError(
                     f"{type(module).__name__} is not the module that was followed: {name} is "
-                    f"{found.get(name, 'missing')} instead of {expected.get(name, 'missing')}; build the same module."
+                    f"{found.get(name, 'missing')} instead of {expected.get(name, 'missing')}; "
+                    f"build the same module."
                 )
 
     def to_json(self) -> dict[str, Any]:
@@ -187,13 +204,16 @@ class Coupling:
 
         return {
             "groups": [
-                {"name": g.name, "size": g.size, "unit": g.unit, "smallest": g.allowed.start} for g in self.groups
+                {"name": g.name, "size": g.size, "unit": g.unit, "smallest": g.allowed.start}
+                for g in self.groups
             ],
             "axes": {name: axes(value) for name, value in self.axes.items()},
             "buffers": sorted(self.buffers),
             "contracted": {name: list(value) for name, value in self.contracted.items()},
             "conv_groups": {path: axes([value])[0] for path, value in self.conv_groups.items()},
-            "normalized_shapes": {path: axes(value) for path, value in self.normalized_shapes.items()},
+            "normalized_shapes": {
+                path: axes(value) for path, value in self.normalized_shapes.items()
+            },
             "layers": [
                 {
                     "name": layer.name,
@@ -229,7 +249,9 @@ class Coupling:
 
         return cls(
             groups=tuple(
-                Group(g["name"], g["size"], g["unit"], range(g["smallest"], g["size"] + 1, g["unit"]))
+                Group(
+                    g["name"], g["size"], g["unit"], range(g["smallest"], g["size"] + 1, g["unit"])
+                )
                 for g in value["groups"]
             ),
             axes={name: axes(a) for name, a in value["axes"].items()},
@@ -257,7 +279,8 @@ class Coupling:
 class _Local(Generic[T]):
     """A function of the samples of a few groups, computed once for each combination of them.
 
-    A search asks for the costs of thousands of widths, in which a layer sees the same few hundred again and again.
+    A search asks for the costs of thousands of widths, in which a layer sees the same few hundred
+    again and again.
     """
 
     def __init__(self, groups: Sequence[int], compute: Callable[[Sequence[int]], T]) -> None:
@@ -284,7 +307,11 @@ def _narrowness(groups: Sequence[Group], axes: Sequence[Parts], samples: Sequenc
         return (group.size - num * group.unit) / max(1, group.size - group.allowed.start)
 
     resized = [{part.group for part in parts if part.group >= 0} for parts in axes]
-    of_axes = [sum(of(groups[i], samples[i]) for i in sorted(found)) / len(found) for found in resized if found]
+    of_axes = [
+        sum(of(groups[i], samples[i]) for i in sorted(found)) / len(found)
+        for found in resized
+        if found
+    ]
     return sum(of_axes) / len(of_axes) if of_axes else 0.0
 
 
@@ -292,8 +319,12 @@ def _volume(axes: Sequence[Parts], samples: Sequence[int]) -> int:
     return math.prod(length(parts, samples) for parts in axes)
 
 
-def _layer_cost(layer: Layer, parameters: Sequence[tuple[Parts, ...]], samples: Sequence[int]) -> LayerCost:
-    inputs, outputs = (_volume(axes, samples) // layer.num_samples for axes in (layer.input, layer.output))
+def _layer_cost(
+    layer: Layer, parameters: Sequence[tuple[Parts, ...]], samples: Sequence[int]
+) -> LayerCost:
+    inputs, outputs = (
+        _volume(axes, samples) // layer.num_samples for axes in (layer.input, layer.output)
+    )
     source = inputs if layer.kind == "conv_transpose" else outputs
     return LayerCost(
         name=layer.name,

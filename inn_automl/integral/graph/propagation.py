@@ -1,8 +1,8 @@
 """What is known of every tensor while a traced graph is followed from its inputs to its outputs.
 
-`rules` holds one small rule an operation: it receives the `Tracker` and the traced node, and returns the axes of the
-node's output. An operation without a rule is not followed: every channel that reaches it stays at full width and is
-reported with the operation's name.
+`rules` holds one small rule an operation: it receives the `Tracker` and the traced node, and
+returns the axes of the node's output. An operation without a rule is not followed: every channel
+that reaches it stays at full width and is reported with the operation's name.
 
 Operations are those of `torch.export`'s training graph (ATen before decomposition).
 """
@@ -64,7 +64,9 @@ class Tracker:
         self.activations: set[Node] = set()
         """The network's input and all that is computed from it."""
         self.contracted: dict[tuple[Node, Node], set[int]] = {}
-        """Axes of a parameter that a layer (the second node) sums over: the integral's inner variable."""
+        """Axes of a parameter that a layer (the second node) sums over: the integral's inner
+        variable.
+        """
         self.producers: list[tuple[str, Axis]] = []
         """(layer, channel axis) of every weighted layer's output, in the order in which they run."""
         self.layers: list[WeightedLayer] = []
@@ -73,7 +75,9 @@ class Tracker:
         self.normalized_shapes: dict[str, Shape] = {}
         """Axes that a layer norm averages over, by the module that runs it."""
         self.unfollowed_weights: dict[str, tuple[int, str]] = {}
-        """Layers whose weights reach an operation without a rule: their largest axis, and the reason."""
+        """Layers whose weights reach an operation without a rule: their largest axis, and the
+        reason.
+        """
         self._labels = labels
 
     def shape(self, node: Any) -> Shape:
@@ -112,20 +116,30 @@ class Tracker:
         self.variables.fix(axes, f"{self.where(node)} {why}")
 
     def contract(self, source: Any, axis: int, node: Node) -> None:
-        """Notes that the node sums over an axis of a tensor; nothing is weighted if that tensor is an activation."""
+        """Notes that the node sums over an axis of a tensor; nothing is weighted if that tensor is
+        an activation.
+        """
         if source in self.weights:
             weight = self.weights[source]
             self.contracted.setdefault((source, node), set()).add(weight.axes[axis])
         elif source in self.computed_weights:
-            self.fix([self.shape(source)[axis]], node, "sums over channels of weights that are computed from others")
+            self.fix(
+                [self.shape(source)[axis]],
+                node,
+                "sums over channels of weights that are computed from others",
+            )
 
     def name_of(self, node: Node, weight: Any) -> str:
-        """Name of a weighted layer: that of its weight's layer, or where it runs if the weight is computed."""
+        """Name of a weighted layer: that of its weight's layer, or where it runs if the weight is
+        computed.
+        """
         if weight in self.weights:
             return self._labels[self.weights[weight].name]
         return self.module_path(node) or str(node.name)
 
-    def produce(self, node: Node, weight: Any, axis: Axis, kind: str, macs_axes: Sequence[Axis]) -> None:
+    def produce(
+        self, node: Node, weight: Any, axis: Axis, kind: str, macs_axes: Sequence[Axis]
+    ) -> None:
         """Notes a weighted layer, for names, units and costs."""
         name = self.name_of(node, weight)
         self.producers.append((name, axis))
@@ -143,9 +157,11 @@ class Tracker:
         return self.constants(node, reason)
 
     def contracted_axes(self) -> dict[str, set[int]]:
-        """Axes of each parameter that layers sum over. An axis that only some layers sum over is fixed.
+        """Axes of each parameter that layers sum over. An axis that only some layers sum over is
+        fixed.
 
-        Quadrature weights of such an axis would be right for one of the layers and wrong for the other.
+        Quadrature weights of such an axis would be right for one of the layers and wrong for the
+        other.
         """
         found: dict[str, set[int]] = {}
         uses: dict[str, list[tuple[Node, set[int]]]] = {}
@@ -160,7 +176,9 @@ class Tracker:
             for user, axes in by_user:
                 shape = self.shape(self.parameters[name])
                 self.fix(
-                    [shape[axis] for axis in axes - by_all], user, f"sums over channels of {name}, another use does not"
+                    [shape[axis] for axis in axes - by_all],
+                    user,
+                    f"sums over channels of {name}, another use does not",
                 )
         return found
 
@@ -192,9 +210,15 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def follow(tracker: Tracker, node: Node) -> Any:
-    """Axes of the node's output: a shape, or a list of shapes for an operation with several outputs."""
+    """Axes of the node's output: a shape, or a list of shapes for an operation with several
+    outputs.
+    """
     found = RULES.get(operation(node))
-    if found is None and isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags:
+    if (
+        found is None
+        and isinstance(node.target, torch._ops.OpOverload)
+        and torch.Tag.pointwise in node.target.tags
+    ):
         found = RULES["pointwise"]
     result = None
     if found is not None:
@@ -254,7 +278,9 @@ def _note_origin(tracker: Tracker, node: Node) -> None:
 
 
 def _rearranged(node: Node, axes: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The axes of a parameter after an operation that only rearranges it; None after any other operation."""
+    """The axes of a parameter after an operation that only rearranges it; None after any other
+    operation.
+    """
     name = operation(node)
     if name in ("alias", "clone", "contiguous", "detach", "to", "_to_copy"):
         return axes

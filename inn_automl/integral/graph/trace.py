@@ -1,8 +1,9 @@
 """Finds the coupled groups of a module.
 
-The module is traced once with `torch.export` on an example input, and the channel axes of its parameters are followed
-through every operation (`rules`). Axes that meet become one coupled group, the unit of the width search. What reaches
-an operation without a rule stays at full width and is reported by name.
+The module is traced once with `torch.export` on an example input, and the channel axes of its
+parameters are followed through every operation (`rules`). Axes that meet become one coupled group,
+the unit of the width search. What reaches an operation without a rule stays at full width and is
+reported by name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from torch.nn.parameter import is_lazy
 from inn_automl.core.errors import ModuleError
 from inn_automl.integral.graph import rules  # noqa: F401  (registers the rules)
 from inn_automl.integral.graph.axis import Axis
-from inn_automl.integral.graph.groups import CONSTANT, Coupling, Group, Layer, Part, Parts, Unfollowed, length
+from inn_automl.integral.graph.groups import (
+    CONSTANT,
+    Coupling,
+    Group,
+    Layer,
+    Part,
+    Parts,
+    Unfollowed,
+    length,
+)
 from inn_automl.integral.graph.propagation import (
     Shape,
     Tracker,
@@ -32,20 +42,72 @@ from inn_automl.integral.graph.propagation import (
     operation,
 )
 
-# No channel of zeros changes another one here, nor becomes infinite, in outputs or gradients. In place or not.
-_LEAVES_OTHERS_ALONE = frozenset({
-    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear",
-    "batch_norm", "dropout", "feature_dropout",
-    "add", "sub", "mul", "neg", "relu", "relu6", "hardtanh", "clamp", "leaky_relu", "elu", "prelu", "gelu", "silu",
-    "mish", "sigmoid", "hardsigmoid", "hardswish", "tanh", "softplus",
-    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
-    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
-    "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d",
-    "alias", "clone", "contiguous", "detach", "to", "_to_copy",
-    "cat", "flatten", "reshape", "squeeze", "unsqueeze", "view",
-})  # fmt: skip
+# No channel of zeros changes another one here, nor becomes infinite, in outputs or gradients. In
+# place or not.
+_LEAVES_OTHERS_ALONE = frozenset(
+    {
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "linear",
+        "batch_norm",
+        "dropout",
+        "feature_dropout",
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "relu",
+        "relu6",
+        "hardtanh",
+        "clamp",
+        "leaky_relu",
+        "elu",
+        "prelu",
+        "gelu",
+        "silu",
+        "mish",
+        "sigmoid",
+        "hardsigmoid",
+        "hardswish",
+        "tanh",
+        "softplus",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool3d",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
+        "upsample_nearest1d",
+        "upsample_nearest2d",
+        "upsample_nearest3d",
+        "upsample_linear1d",
+        "upsample_bilinear2d",
+        "upsample_bicubic2d",
+        "upsample_trilinear3d",
+        "alias",
+        "clone",
+        "contiguous",
+        "detach",
+        "to",
+        "_to_copy",
+        "cat",
+        "flatten",
+        "reshape",
+        "squeeze",
+        "unsqueeze",
+        "view",
+    }
+)
 
 _IS_INPUT, _IS_OUTPUT = "it is an input of the network", "it is an output of the network"
 
@@ -69,25 +131,34 @@ def trace(module: nn.Module, example_input: Tensor) -> torch.export.ExportedProg
         ModuleError: `torch.export` cannot trace it, or it has lazy parameters.
     """
     if any(is_lazy(tensor) for tensor in [*module.parameters(), *module.buffers()]):
-        raise ModuleError(f"{type(module).__name__} has parameters without a size yet: run it once before.")
+        raise ModuleError(
+            f"{type(module).__name__} has parameters without a size yet: run it once before."
+        )
     try:
         with evaluating(module), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer warns of its own internals, nothing that a caller can change
+            # the tracer warns of its own internals, nothing that a caller can change
+            warnings.simplefilter("ignore")
             return torch.export.export(module, (example_input,), strict=False)
     except Exception as error:  # the tracer raises many kinds, none of them documented
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModuleError(
             f"{type(module).__name__} cannot be traced by torch.export with an input of shape "
-            f"{tuple(example_input.shape)} ({reason}): make its forward traceable, without control flow on values."
+            f"{tuple(example_input.shape)} ({reason}): make its forward traceable, without control "
+            f"flow on values."
         ) from error
 
 
 def _labels(module: nn.Module) -> dict[str, str]:
-    """What the layer of each parameter and buffer is called: its path, or the tensor's own name in a user's module."""
+    """What the layer of each parameter and buffer is called: its path, or the tensor's own name in
+    a user's module.
+    """
     labels = {}
     for path, owner in module.named_modules():
         is_layer = type(owner).__module__.startswith("torch.nn.")
-        for name, _ in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]:
+        for name, _ in [
+            *owner.named_parameters(recurse=False),
+            *owner.named_buffers(recurse=False),
+        ]:
             full = f"{path}.{name}" if path else name
             labels[full] = path if path and (is_layer or name == "weight") else full
     return labels
@@ -124,7 +195,9 @@ class FollowedModule:
                 self._tracker.shapes[node] = follow(self._tracker, node)
             elif node.op == "output":
                 for source in node.all_input_nodes:
-                    self._tracker.variables.fix(flatten_shapes(self._tracker.shapes[source]), _IS_OUTPUT)
+                    self._tracker.variables.fix(
+                        flatten_shapes(self._tracker.shapes[source]), _IS_OUTPUT
+                    )
             else:  # a subgraph that an operation without a rule takes
                 self._tracker.shapes[node] = ()
         self._contracted = self._tracker.contracted_axes()
@@ -143,7 +216,10 @@ class FollowedModule:
             tracker.parameters[name] = node
             if value.is_floating_point():
                 return tuple(tracker.variables.new(int(size)) for size in value.shape)
-            return tuple(tracker.variables.constant(int(size), f"{name} holds no real numbers") for size in value.shape)
+            return tuple(
+                tracker.variables.constant(int(size), f"{name} holds no real numbers")
+                for size in value.shape
+            )
         if spec.kind is InputKind.USER_INPUT:
             tracker.activations.add(node)
             reason = _IS_INPUT
@@ -166,7 +242,9 @@ class FollowedModule:
             reason = keep.get(name, variables.fixed_reason(var))
             if reason is None:
                 smallest = unit * max(1, math.ceil(num_nodes * min_ratio - 1e-9))
-                groups.append(Group(name, unit * num_nodes, unit, range(smallest, unit * num_nodes + 1, unit)))
+                groups.append(
+                    Group(name, unit * num_nodes, unit, range(smallest, unit * num_nodes + 1, unit))
+                )
             elif reason not in ("", _IS_INPUT, _IS_OUTPUT):
                 unfollowed[name] = Unfollowed(name, unit * num_nodes, reason)
         for name, (size, reason) in tracker.unfollowed_weights.items():
@@ -182,33 +260,46 @@ class FollowedModule:
             groups=tuple(groups),
             axes=axes,
             buffers=self._buffers,
-            contracted={name: tuple(sorted(found)) for name, found in self._contracted.items() if found},
-            conv_groups={path: self._parts((axis,), index)[0] for path, axis in tracker.conv_groups.items()},
-            normalized_shapes={path: self._parts(shape, index) for path, shape in tracker.normalized_shapes.items()},
+            contracted={
+                name: tuple(sorted(found)) for name, found in self._contracted.items() if found
+            },
+            conv_groups={
+                path: self._parts((axis,), index)[0] for path, axis in tracker.conv_groups.items()
+            },
+            normalized_shapes={
+                path: self._parts(shape, index) for path, shape in tracker.normalized_shapes.items()
+            },
             layers=tuple(self._layer(layer, index) for layer in tracker.layers),
             unfollowed=tuple(unfollowed.values()),
-            takes_zeros=all(self._leaves_others_alone(n) for n in self._graph.nodes if n.op == "call_function"),
+            takes_zeros=all(
+                self._leaves_others_alone(n) for n in self._graph.nodes if n.op == "call_function"
+            ),
         )
 
     def _leaves_others_alone(self, node: torch.fx.Node) -> bool:
         """Whether a channel that can be resized changes no other one in an operation."""
 
         def num_free(one: torch.fx.Node) -> int:
-            return sum(map(self._tracker.variables.is_free, flatten_shapes(self._tracker.shapes[one])))
+            return sum(
+                map(self._tracker.variables.is_free, flatten_shapes(self._tracker.shapes[one]))
+            )
 
         num_given = sum(map(num_free, node.all_input_nodes))
         if operation(node) == "mean":  # over channels it divides by their number
             return num_free(node) == num_given
         return num_given == 0 or operation(node).rstrip("_") in _LEAVES_OTHERS_ALONE
 
-    def difference(self, coupling: Coupling, widths: Mapping[str, int], resized: torch.export.ExportedProgram) -> Any:
+    def difference(
+        self, coupling: Coupling, widths: Mapping[str, int], resized: torch.export.ExportedProgram
+    ) -> Any:
         """Where a resized module does something else than what was followed.
 
         Args:
             resized: the trace of the module at the widths.
 
         Returns:
-            Names of the groups at fault and a sentence that says where they go wrong; None if all is as it should be.
+            Names of the groups at fault and a sentence that says where they go wrong; None if all
+            is as it should be.
         """
         index = {group.name: position for position, group in enumerate(coupling.groups)}
         samples = coupling.samples(widths)
@@ -222,16 +313,32 @@ class FollowedModule:
             found = [int(size) for one in values if isinstance(one, Tensor) for size in one.shape]
             if operation(node) == operation(other) and expected == found:
                 continue
-            around = [axis for source in node.all_input_nodes for axis in flatten_shapes(self._tracker.shapes[source])]
-            at_fault = [parts for parts, want, have in zip(axes, expected, found, strict=False) if want != have]
+            around = [
+                axis
+                for source in node.all_input_nodes
+                for axis in flatten_shapes(self._tracker.shapes[source])
+            ]
+            at_fault = [
+                parts
+                for parts, want, have in zip(axes, expected, found, strict=False)
+                if want != have
+            ]
             for candidates in (at_fault, axes, self._parts(around, index)):
-                names = {coupling.groups[p.group].name for parts in candidates for p in parts if p.group >= 0}
+                names = {
+                    coupling.groups[p.group].name
+                    for parts in candidates
+                    for p in parts
+                    if p.group >= 0
+                }
                 if names:
                     break
             where = self._tracker.where(node)
             if operation(node) != operation(other):
                 return names, f"at other widths {operation(other)} takes the place of {where}"
-            return names, f"{where} gives {tuple(found)} instead of {tuple(expected)} at other widths"
+            return (
+                names,
+                f"{where} gives {tuple(found)} instead of {tuple(expected)} at other widths",
+            )
         if len(mine) != len(others):
             return set(index), "the module runs other operations at other widths"
         return None
@@ -250,7 +357,9 @@ class FollowedModule:
         """Name and unit of each variable that a weighted layer produces."""
         variables = self._tracker.variables
         shapes = [self._tracker.shape(node) for node in self._tracker.parameters.values()]
-        used = {segment.var for shape in shapes for axis in shape for segment in variables.resolve(axis)}
+        used = {
+            segment.var for shape in shapes for axis in shape for segment in variables.resolve(axis)
+        }
         names: dict[int, str] = {}
         units: dict[int, int] = {}
         for layer, axis in self._tracker.producers:
@@ -283,6 +392,8 @@ class FollowedModule:
             output=axes(layer.node),
             input=axes(given),
             macs_axes=self._parts(layer.macs_axes, index),
-            parameters=tuple(tracker.weights[source].name for source in sources if source in tracker.weights),
+            parameters=tuple(
+                tracker.weights[source].name for source in sources if source in tracker.weights
+            ),
             num_samples=self._num_samples if layer.node in tracker.activations else 1,
         )

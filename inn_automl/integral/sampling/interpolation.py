@@ -1,11 +1,11 @@
 """Continuous functions on [0, 1] given by values at nodes, one interpolation rule a class.
 
-With `m` nodes, position `u` in [0, m - 1] counts in nodes: node `i` stands at `u = i`. A rule says which nodes a
-position depends on and with which coefficients; sampling `n` positions of a function is then a product with an
-(n, m) matrix with few entries per row.
+With `m` nodes, position `u` in [0, m - 1] counts in nodes: node `i` stands at `u = i`. A rule says
+which nodes a position depends on and with which coefficients; sampling `n` positions of a function
+is then a product with an (n, m) matrix with few entries per row.
 
-Sources: R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 29(6), 1981;
-K. Solodskikh et al., "Integral Neural Networks", CVPR 2023, eq. 7-9.
+Sources: R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP
+29(6), 1981; K. Solodskikh et al., "Integral Neural Networks", CVPR 2023, eq. 7-9.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Interpolation(abc.ABC):
 
         Returns:
             index: (n, t) int64, nodes that each value depends on.
-            coefficient: (n, t) in the dtype of `positions`, differentiable in `positions`; a row sums to 1.
+            coefficient: (n, t) in the dtype of `positions`, differentiable in `positions`; a row
+            sums to 1.
         """
 
     def __eq__(self, other: object) -> bool:
@@ -71,8 +72,8 @@ class Linear(Interpolation):
 class CubicConvolution(Interpolation):
     """Keys' cubic convolution with a = -1/2, through four neighbours.
 
-    The node beyond each end is extrapolated by Keys' boundary condition, f(-1) = 3 f(0) - 3 f(1) + f(2), which keeps
-    the third order up to the ends.
+    The node beyond each end is extrapolated by Keys' boundary condition, f(-1) = 3 f(0) - 3 f(1) +
+    f(2), which keeps the third order up to the ends.
     """
 
     order = 3
@@ -94,13 +95,16 @@ class CubicConvolution(Interpolation):
         before = (left == 0).to(s.dtype)
         beyond = (left == num_nodes - 2).to(s.dtype)
         extrapolation = torch.tensor([3.0, -3.0, 1.0], dtype=s.dtype, device=s.device)
-        # Four nodes starting at `left - 1`; the extrapolated one's share goes to the three that define it.
+        # Four nodes starting at `left - 1`; the extrapolated one's share goes to the three that
+        # define it.
         inner = weights[:, 1:3]
         first, last = weights[:, :1], weights[:, 3:]
         zero = torch.zeros_like(first)
         from_first = torch.cat([zero, first * extrapolation], -1) * before.unsqueeze(-1)
         from_last = torch.cat([last * extrapolation.flip(0), zero], -1) * beyond.unsqueeze(-1)
-        kept = torch.cat([first * (1 - before).unsqueeze(-1), inner, last * (1 - beyond).unsqueeze(-1)], -1)
+        kept = torch.cat(
+            [first * (1 - before).unsqueeze(-1), inner, last * (1 - beyond).unsqueeze(-1)], -1
+        )
         index = (left - 1).unsqueeze(-1) + torch.arange(4, device=left.device)
         # An extrapolated node has no share left, so that any node in range may stand in its place.
         return index.clamp(0, num_nodes - 1), kept + from_first + from_last

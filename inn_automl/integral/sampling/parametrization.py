@@ -29,16 +29,16 @@ _MAX_PLANS = 256
 
 _GRAIN = 16
 _MAX_GRAINS = 8
-"""Channels are filled up to multiples of 16, a vector of a CPU's registers; to larger ones where a group would have
-more than eight of them."""
+"""Channels are filled up to multiples of 16, a vector of a CPU's registers; to larger ones where a
+group would have more than eight of them."""
 _MATRIX_DIMS = 2
 
 
 class _Tensor(NamedTuple):
     """A parameter or buffer, every place that a module keeps it in, and the axes that are resized.
 
-    `axes` holds (dimension, what it is made of, whether a layer sums over it); `slope` where its slope along the width
-    is kept.
+    `axes` holds (dimension, what it is made of, whether a layer sums over it); `slope` where its
+    slope along the width is kept.
     """
 
     name: str
@@ -63,8 +63,8 @@ class _Tensor(NamedTuple):
 class _Planned(NamedTuple):
     """What becomes of a tensor at some widths.
 
-    `leading` is its size there if its samples are its first elements along each axis, None if they are not; `filled`
-    is that with channels of zeros, `narrowness` what its slope counts.
+    `leading` is its size there if its samples are its first elements along each axis, None if they
+    are not; `filled` is that with channels of zeros, `narrowness` what its slope counts.
     """
 
     leading: tuple[int, ...] | None
@@ -73,7 +73,9 @@ class _Planned(NamedTuple):
 
 
 class _SizeAttribute(NamedTuple):
-    """A number that a layer keeps beside its tensors: the product of the sizes of axes (or all of them, as a tuple)."""
+    """A number that a layer keeps beside its tensors: the product of the sizes of axes (or all of
+    them, as a tuple).
+    """
 
     path: str
     layer: nn.Module
@@ -95,14 +97,20 @@ class Resizer:
         partitions: how each coupled group is sampled.
     """
 
-    def __init__(self, module: nn.Module, coupling: Coupling, partitions: Sequence[Partition]) -> None:
+    def __init__(
+        self, module: nn.Module, coupling: Coupling, partitions: Sequence[Partition]
+    ) -> None:
         self.module = module
         self.coupling = coupling
         self.partitions = list(partitions)
         self.full_samples = coupling.full_samples()
         self._tensors = list(self._find_tensors())
         self._attributes = list(_size_attributes(module, coupling))
-        self._norms = [m for m in module.modules() if type(m).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)]
+        self._norms = [
+            m
+            for m in module.modules()
+            if type(m).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+        ]
         self._plans: dict[tuple[Samples, Samples], list[_Planned]] = {}
 
     def _find_tensors(self) -> Iterator[_Tensor]:
@@ -114,7 +122,11 @@ class Resizer:
                     if tensor is not None:
                         places.setdefault(id(tensor), []).append((owner, key))
             if isinstance(layer, _NormBase):
-                statistics |= {id(layer.running_mean), id(layer.running_var), id(layer.num_batches_tracked)}
+                statistics |= {
+                    id(layer.running_mean),
+                    id(layer.running_var),
+                    id(layer.num_batches_tracked),
+                }
         for name, tensor in [*self.module.named_parameters(), *self.module.named_buffers()]:
             contracted = self.coupling.contracted.get(name, ())
             axes = tuple(
@@ -123,7 +135,9 @@ class Resizer:
                 if any(part.group >= 0 for part in parts)
             )
             is_buffer = name in self.coupling.buffers
-            yield _Tensor(name, tuple(places[id(tensor)]), axes, is_buffer, id(tensor) in statistics)
+            yield _Tensor(
+                name, tuple(places[id(tensor)]), axes, is_buffer, id(tensor) in statistics
+            )
 
     @property
     def resized_parameters(self) -> list[str]:
@@ -131,14 +145,17 @@ class Resizer:
         return [tensor.name for tensor in self._tensors if tensor.axes and not tensor.is_buffer]
 
     def add_slopes(self, slopes: nn.ParameterList) -> None:
-        """From now on a parameter's samples are its own plus its narrowness times those of its slope.
+        """From now on a parameter's samples are its own plus its narrowness times those of its
+        slope.
 
         Args:
             slopes: of `resized_parameters`, in their order.
         """
         positions = {name: str(i) for i, name in enumerate(self.resized_parameters)}
         self._tensors = [
-            tensor._replace(slope=(slopes._parameters, positions[tensor.name])) if tensor.name in positions else tensor
+            tensor._replace(slope=(slopes._parameters, positions[tensor.name]))
+            if tensor.name in positions
+            else tensor
             for tensor in self._tensors
         ]
         self._plans.clear()
@@ -153,13 +170,19 @@ class Resizer:
 
     @functools.cached_property
     def _grains(self) -> tuple[int, ...]:
-        """What the samples of each group may be filled up to multiples of; 1 where there is nothing to gain."""
-        smallest = self.coupling.samples({group.name: group.allowed.start for group in self.coupling.groups})
+        """What the samples of each group may be filled up to multiples of; 1 where there is
+        nothing to gain.
+        """
+        smallest = self.coupling.samples(
+            {group.name: group.allowed.start for group in self.coupling.groups}
+        )
         sampling = self._samplings(smallest)
         convolved: set[int] = set()
         others: set[int] = set()
         for tensor in self._tensors:
-            groups = {part.group for _, parts, _ in tensor.axes for part in parts if part.group >= 0}
+            groups = {
+                part.group for _, parts, _ in tensor.axes for part in parts if part.group >= 0
+            }
             if self._planned(tensor, smallest, smallest, sampling).leading is None:
                 others |= groups
             elif tensor.value.dim() > _MATRIX_DIMS:
@@ -185,12 +208,13 @@ class Resizer:
     def resized(self, samples: Samples, *, fill_up: bool = False) -> Iterator[None]:
         """The module at other widths, inside of the context.
 
-        In training mode buffers are copies, and running statistics of batch normalization are set aside, so that those
-        of the full width stay as they are.
+        In training mode buffers are copies, and running statistics of batch normalization are set
+        aside, so that those of the full width stay as they are.
 
         Args:
-            fill_up: with channels of zeros up to a few numbers of them, where that changes nothing: a CPU compiles
-                kernels for every new number, which takes as long as to run them several times.
+            fill_up: with channels of zeros up to a few numbers of them, where that changes
+                nothing: a CPU compiles kernels for every new number, which takes as long as to run
+                them several times.
         """
         filled = self._filled(samples) if fill_up else samples
         swapped: list[tuple[dict[str, Any], str, Any]] = []
@@ -199,7 +223,11 @@ class Resizer:
             swapped.append((owner, key, owner[key]))
             owner[key] = value
 
-        unread = {id(norm._buffers): norm for norm in self._norms if norm.training and samples != self.full_samples}
+        unread = {
+            id(norm._buffers): norm
+            for norm in self._norms
+            if norm.training and samples != self.full_samples
+        }
         try:
             for norm in unread.values():
                 swap(vars(norm), "track_running_stats", False)
@@ -237,14 +265,19 @@ class Resizer:
 
     def parameters(self, samples: Samples) -> dict[str, Tensor]:
         """Every parameter's samples by its name, differentiable."""
-        return {tensor.name: value for tensor, value in self._sampled(samples, samples) if not tensor.is_buffer}
+        return {
+            tensor.name: value
+            for tensor, value in self._sampled(samples, samples)
+            if not tensor.is_buffer
+        }
 
     def sample_axis(self, value: Tensor, dim: int, parts: Parts, samples: Samples) -> Tensor:
         """Samples of a tensor along an axis of the full width; no layer sums over it."""
         return self._sample_axis(value, dim, parts, self._samplings(samples), integrates=False)
 
     def absorb_full_width_weights(self) -> None:
-        """Divides the nodes by the quadrature weights at full width, so that sampling there gives the module back.
+        """Divides the nodes by the quadrature weights at full width, so that sampling there gives
+        the module back.
 
         Learned partitions are left out: their weights change.
         """
@@ -262,24 +295,36 @@ class Resizer:
                         )
                         ones = tensor.value.new_ones(tensor.value.shape[dim])
                         weights = self._sample_axis(ones, 0, kept, sampling, integrates=True)
-                        tensor.value.div_(weights.reshape([-1] + [1] * (tensor.value.dim() - dim - 1)))
+                        tensor.value.div_(
+                            weights.reshape([-1] + [1] * (tensor.value.dim() - dim - 1))
+                        )
 
     def _samplings(self, samples: Samples) -> _Samplings:
-        """How each group is sampled, for tensors of a device and type; what is learned is computed once a call."""
+        """How each group is sampled, for tensors of a device and type; what is learned is computed
+        once a call.
+        """
         learned: dict[Any, Sampling] = {}
 
         def sampling(group: int, like: Tensor) -> Sampling:
-            partition, num_nodes, num_samples = self.partitions[group], self.full_samples[group], samples[group]
+            partition, num_nodes, num_samples = (
+                self.partitions[group],
+                self.full_samples[group],
+                samples[group],
+            )
             if not isinstance(partition, Trainable):
                 return _fixed_sampling(partition, num_nodes, num_samples, like.device, like.dtype)
             key = (group, like.device, like.dtype)
             if key not in learned:
-                learned[key] = partition.sampling(num_nodes, num_samples).to(like.device, like.dtype)
+                learned[key] = partition.sampling(num_nodes, num_samples).to(
+                    like.device, like.dtype
+                )
             return learned[key]
 
         return sampling
 
-    def _sampled(self, samples: Samples, filled: Samples, without: Container[int] = ()) -> list[tuple[_Tensor, Tensor]]:
+    def _sampled(
+        self, samples: Samples, filled: Samples, without: Container[int] = ()
+    ) -> list[tuple[_Tensor, Tensor]]:
         """Every tensor's samples.
 
         Args:
@@ -299,12 +344,16 @@ class Resizer:
             elif leading is None or tensor.is_buffer:
                 value = self._sampled_by_axis(tensor, narrowness, sampling)
                 is_filled = leading is None or leading == room
-                sampled.append((tensor, value if is_filled else filled_up(value, value.new_zeros(room))))
+                sampled.append(
+                    (tensor, value if is_filled else filled_up(value, value.new_zeros(room)))
+                )
             else:
                 slope = tensor.slope_value if narrowness > 0 else None
                 together.append((tensor, (value, slope, leading, room, narrowness)))
         blocks = leading_blocks([wanted for _, wanted in together])
-        return sampled + [(tensor, block) for (tensor, _), block in zip(together, blocks, strict=True)]
+        return sampled + [
+            (tensor, block) for (tensor, _), block in zip(together, blocks, strict=True)
+        ]
 
     def _plan(self, samples: Samples, filled: Samples, sampling: _Samplings) -> list[_Planned]:
         """What becomes of each tensor."""
@@ -316,7 +365,9 @@ class Resizer:
             self._plans[samples, filled] = plan
         return plan
 
-    def _planned(self, tensor: _Tensor, samples: Samples, filled: Samples, sampling: _Samplings) -> _Planned:
+    def _planned(
+        self, tensor: _Tensor, samples: Samples, filled: Samples, sampling: _Samplings
+    ) -> _Planned:
         shape = tuple(tensor.value.shape)
         if tensor.is_statistic and samples == self.full_samples:
             # They are those of the network at full width, not functions with nodes.
@@ -327,7 +378,10 @@ class Resizer:
             part, *others = parts
             if others or part.outer != 1 or not sampling(part.group, tensor.value).is_leading:
                 return _Planned(None, (), narrowness)
-            sizes[dim], room[dim] = samples[part.group] * part.inner, filled[part.group] * part.inner
+            sizes[dim], room[dim] = (
+                samples[part.group] * part.inner,
+                filled[part.group] * part.inner,
+            )
         return _Planned(tuple(sizes), tuple(room), narrowness)
 
     def _sampled_by_axis(self, tensor: _Tensor, narrowness: float, sampling: _Samplings) -> Tensor:
@@ -342,7 +396,9 @@ class Resizer:
             sampled = sampled + narrowness * along_axes(tensor.slope_value)
         return sampled.detach() if tensor.is_statistic else sampled
 
-    def _sample_axis(self, value: Tensor, dim: int, parts: Parts, sampling: _Samplings, *, integrates: bool) -> Tensor:
+    def _sample_axis(
+        self, value: Tensor, dim: int, parts: Parts, sampling: _Samplings, *, integrates: bool
+    ) -> Tensor:
         if len(parts) > 1:
             pieces = value.split([length((part,), self.full_samples) for part in parts], dim)
             sampled = [
@@ -389,7 +445,9 @@ def _size_attributes(module: nn.Module, coupling: Coupling) -> Iterator[_SizeAtt
             return
         elif isinstance(layer, _ConvNd):
             groups = coupling.conv_groups.get(path, (Part(CONSTANT, layer.groups, 1),))
-            of_all, of_one = ("in_channels", "out_channels")[:: 1 if isinstance(layer, _ConvTransposeNd) else -1]
+            of_all, of_one = ("in_channels", "out_channels")[
+                :: 1 if isinstance(layer, _ConvTransposeNd) else -1
+            ]
             yield _SizeAttribute(path, layer, "groups", (groups,))
             yield _SizeAttribute(path, layer, of_all, axes(weight)[:1])
             yield _SizeAttribute(path, layer, of_one, (axes(weight)[1], groups))

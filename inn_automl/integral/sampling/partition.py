@@ -1,10 +1,12 @@
 """Where a continuous channel dimension is sampled, one rule a class.
 
-A function of x in [0, 1] is given by `m` nodes; a partition turns it into `n` samples with quadrature weights. All
-weights here are relative: `q_i * m`, so that sampling at full width with equal weights changes nothing.
+A function of x in [0, 1] is given by `m` nodes; a partition turns it into `n` samples with
+quadrature weights. All weights here are relative: `q_i * m`, so that sampling at full width with
+equal weights changes nothing.
 
-What was measured (mnist1d, widths 0.25-1.0): point samples of a coarse uniform grid alias and lose 3 to 6 points of
-accuracy against nested partitions, whose sub-networks share their samples; cell averages lose 0.2.
+What was measured (mnist1d, widths 0.25-1.0): point samples of a coarse uniform grid alias and lose
+3 to 6 points of accuracy against nested partitions, whose sub-networks share their samples; cell
+averages lose 0.2.
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inn_automl.core.errors import CorruptFileError, WidthsError
-from inn_automl.integral.sampling.interpolation import CubicConvolution, Interpolation, Linear, Nearest, matrix
+from inn_automl.integral.sampling.interpolation import (
+    CubicConvolution,
+    Interpolation,
+    Linear,
+    Nearest,
+    matrix,
+)
 from inn_automl.integral.sampling.quadrature import (
     GaussLegendre,
     PointwiseQuadrature,
@@ -34,8 +42,9 @@ from inn_automl.integral.sampling.quadrature import (
 class Sampling:
     """How `n` samples are made from `m` nodes.
 
-    Either `take` picks nodes (a slice, or an index (n,)), or `index` (n, t) and `coefficient` (n, t) mix `t` nodes for
-    each sample. `weights` (n,) are relative quadrature weights; None where all are 1.
+    Either `take` picks nodes (a slice, or an index (n,)), or `index` (n, t) and `coefficient` (n,
+    t) mix `t` nodes for each sample. `weights` (n,) are relative quadrature weights; None where
+    all are 1.
     """
 
     num_nodes: int
@@ -70,25 +79,34 @@ class Sampling:
 
         Args:
             values: (..., m, ...) node values, `m` at `dim`.
-            integrate: whether the samples are multiplied with the quadrature weights, because a layer sums over them.
+            integrate: whether the samples are multiplied with the quadrature weights, because a
+                layer sums over them.
 
         Returns:
             (..., n, ...), differentiable in `values` and in the coefficients.
         """
         weights = self.weights if integrate else None
         if self.index is not None and self.coefficient is not None:
-            # A sample is the weighted sum of a few rows: many times faster than a product with a dense (n, m) matrix.
+            # A sample is the weighted sum of a few rows: many times faster than a product with a
+            # dense (n, m) matrix.
             rows = values.movedim(dim, 0)
-            coefficient = self.coefficient if weights is None else self.coefficient * weights.unsqueeze(-1)
+            coefficient = (
+                self.coefficient if weights is None else self.coefficient * weights.unsqueeze(-1)
+            )
             mixed = F.embedding_bag(
-                self.index, rows.reshape(self.num_nodes, -1), per_sample_weights=coefficient, mode="sum"
+                self.index,
+                rows.reshape(self.num_nodes, -1),
+                per_sample_weights=coefficient,
+                mode="sum",
             )
             return mixed.reshape(-1, *rows.shape[1:]).movedim(0, dim)
         if isinstance(self.take, Tensor):
             out = values.index_select(dim, self.take)
         else:
             out = values.narrow(dim, 0, self.num_samples)
-        return out if weights is None else out * weights.reshape([-1] + [1] * (values.dim() - dim - 1))
+        return (
+            out if weights is None else out * weights.reshape([-1] + [1] * (values.dim() - dim - 1))
+        )
 
 
 class Partition(abc.ABC):
@@ -104,12 +122,16 @@ class Partition(abc.ABC):
 
     @abc.abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """A JSON value from which `partition_from_json` builds an equal partition (learned values excepted)."""
+        """A JSON value from which `partition_from_json` builds an equal partition (learned values
+        excepted).
+        """
 
 
 def _check(num_nodes: int, num_samples: int) -> None:
     if not 1 <= num_samples <= num_nodes:
-        raise WidthsError(f"{num_samples} samples of {num_nodes} nodes were asked for: give 1 to {num_nodes}.")
+        raise WidthsError(
+            f"{num_samples} samples of {num_nodes} nodes were asked for: give 1 to {num_nodes}."
+        )
 
 
 @dataclass(frozen=True)
@@ -117,15 +139,19 @@ class Nested(Partition):
     """The first `n` nodes in a fixed order: every partition is contained in all larger ones.
 
     Attributes:
-        order: `"first"`: ascending, the integral over [0, n/m]; or `"van_der_corput"`: bit-reversed, so that any number
-            of nodes spans [0, 1] evenly (J. G. van der Corput, 1935).
+        order: `"first"`: ascending, the integral over [0, n/m]; or `"van_der_corput"`:
+            bit-reversed, so that any number of nodes spans [0, 1] evenly (J. G. van der Corput,
+            1935).
     """
 
     order: str = "first"
 
     def __post_init__(self) -> None:
         if self.order not in ("first", "van_der_corput"):
-            raise ValueError(f"unknown order {self.order!r} of a nested partition: give 'first' or 'van_der_corput'")
+            raise ValueError(
+                f"unknown order {self.order!r} of a nested partition: give 'first' or "
+                f"'van_der_corput'"
+            )
 
     def sampling(self, num_nodes: int, num_samples: int) -> Sampling:
         _check(num_nodes, num_samples)
@@ -150,9 +176,11 @@ def van_der_corput(num_nodes: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Uniform(Partition):
-    """Point samples on a uniform grid from 0 to 1: the INN paper's partition with its default arguments.
+    """Point samples on a uniform grid from 0 to 1: the INN paper's partition with its default
+    arguments.
 
-    Nodes stand at 0, 1/(m-1), ..., 1. A quadrature with points of its own (Gauss-Legendre) samples at those instead.
+    Nodes stand at 0, 1/(m-1), ..., 1. A quadrature with points of its own (Gauss-Legendre) samples
+    at those instead.
     """
 
     interpolation: Interpolation = CubicConvolution()
@@ -166,7 +194,13 @@ class Uniform(Partition):
         else:
             points, weights = self.quadrature.rule(num_samples)
         index, coefficient = self.interpolation.coefficients(points * (num_nodes - 1), num_nodes)
-        return Sampling(num_nodes, num_samples, index=index, coefficient=coefficient, weights=weights * num_nodes)
+        return Sampling(
+            num_nodes,
+            num_samples,
+            index=index,
+            coefficient=coefficient,
+            weights=weights * num_nodes,
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -180,8 +214,8 @@ class Uniform(Partition):
 class CellAverages(Partition):
     """The mean of the function over each of `n` equal cells; no aliasing.
 
-    Node `i` stands in the middle of [i/m, (i+1)/m]. With `Nearest` the function is constant on these cells, and
-    sampling at full width changes nothing.
+    Node `i` stands in the middle of [i/m, (i+1)/m]. With `Nearest` the function is constant on
+    these cells, and sampling at full width changes nothing.
     """
 
     interpolation: Interpolation = Nearest()
@@ -190,7 +224,8 @@ class CellAverages(Partition):
         _check(num_nodes, num_samples)
         if isinstance(self.interpolation, Nearest):
             return self._overlaps(num_nodes, num_samples)
-        # Breakpoints of the piecewise polynomial are the nodes; between them Gauss-Legendre of 3 points is exact.
+        # Breakpoints of the piecewise polynomial are the nodes; between them Gauss-Legendre of 3
+        # points is exact.
         nodes = (torch.arange(num_nodes, dtype=torch.float64) + 0.5) / num_nodes
         edges = torch.arange(num_samples + 1, dtype=torch.float64) / num_samples
         breaks = torch.unique(torch.cat([nodes, edges]))
@@ -202,7 +237,9 @@ class CellAverages(Partition):
         dense = matrix(*self.interpolation.coefficients(positions, num_nodes), num_nodes)
         weighted = dense * (lengths[:, None] * shares).flatten()[:, None] * num_samples
         cells = (points * num_samples).floor().long().clamp(0, num_samples - 1)
-        averages = torch.zeros(num_samples, num_nodes, dtype=torch.float64).index_add(0, cells, weighted)
+        averages = torch.zeros(num_samples, num_nodes, dtype=torch.float64).index_add(
+            0, cells, weighted
+        )
         return self._from_matrix(averages, num_nodes, num_samples)
 
     def _overlaps(self, num_nodes: int, num_samples: int) -> Sampling:
@@ -218,24 +255,30 @@ class CellAverages(Partition):
     @staticmethod
     def _from_matrix(dense: Tensor, num_nodes: int, num_samples: int) -> Sampling:
         weights = torch.full((num_samples,), num_nodes / num_samples, dtype=torch.float64)
-        if num_samples == num_nodes and torch.allclose(dense, torch.eye(num_nodes, dtype=torch.float64)):
+        if num_samples == num_nodes and torch.allclose(
+            dense, torch.eye(num_nodes, dtype=torch.float64)
+        ):
             return Sampling(num_nodes, num_samples, take=slice(0, num_nodes))
         taps = int((dense.abs() > 1e-12).sum(1).max())
         index = dense.abs().topk(taps, dim=1).indices.sort(1).values
-        return Sampling(num_nodes, num_samples, index=index, coefficient=dense.gather(1, index), weights=weights)
+        return Sampling(
+            num_nodes, num_samples, index=index, coefficient=dense.gather(1, index), weights=weights
+        )
 
 
 class Trainable(nn.Module, Partition):
     """A partition of `n` points whose places are learned.
 
-    Latent delta = (0, d_1, ..., d_{n-1}); normalized delta^2 / sum(delta^2); points are its cumulative sum: always
-    ordered, always from 0 to 1 (INN paper, section 4.2).
+    Latent delta = (0, d_1, ..., d_{n-1}); normalized delta^2 / sum(delta^2); points are its
+    cumulative sum: always ordered, always from 0 to 1 (INN paper, section 4.2).
 
-    On `n` nodes it begins with the nodes themselves: with equal weights, sampling changes nothing until it learns.
+    On `n` nodes it begins with the nodes themselves: with equal weights, sampling changes nothing
+    until it learns.
 
     Args:
         num_samples: `n`, at least 2.
-        has_factors: whether the quadrature weight of each point is multiplied with a learned factor, at first 1.
+        has_factors: whether the quadrature weight of each point is multiplied with a learned
+            factor, at first 1.
     """
 
     def __init__(
@@ -248,7 +291,9 @@ class Trainable(nn.Module, Partition):
     ) -> None:
         super().__init__()
         if num_samples < 2:
-            raise WidthsError(f"a trainable partition of {num_samples} points was asked for: give 2 or more.")
+            raise WidthsError(
+                f"a trainable partition of {num_samples} points was asked for: give 2 or more."
+            )
         self.num_samples = num_samples
         self.interpolation = interpolation or Linear()
         self.quadrature = quadrature or Riemann()
@@ -263,13 +308,18 @@ class Trainable(nn.Module, Partition):
 
     def sampling(self, num_nodes: int, num_samples: int) -> Sampling:
         if num_samples != self.num_samples:
-            raise WidthsError(f"this trained partition has {self.num_samples} points, {num_samples} were asked for.")
+            raise WidthsError(
+                f"this trained partition has {self.num_samples} points, {num_samples} were asked "
+                f"for."
+            )
         points = self.points()
         index, coefficient = self.interpolation.coefficients(points * (num_nodes - 1), num_nodes)
         weights = self.quadrature.weights(points) * num_nodes
         if self.factors is not None:
             weights = weights * self.factors
-        return Sampling(num_nodes, num_samples, index=index, coefficient=coefficient, weights=weights)
+        return Sampling(
+            num_nodes, num_samples, index=index, coefficient=coefficient, weights=weights
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -281,8 +331,12 @@ class Trainable(nn.Module, Partition):
         }
 
 
-_INTERPOLATIONS: dict[str, type[Interpolation]] = {c.__name__: c for c in (Nearest, Linear, CubicConvolution)}
-_QUADRATURES: dict[str, type[Quadrature]] = {c.__name__: c for c in (Riemann, Trapezoid, Simpson, GaussLegendre)}
+_INTERPOLATIONS: dict[str, type[Interpolation]] = {
+    c.__name__: c for c in (Nearest, Linear, CubicConvolution)
+}
+_QUADRATURES: dict[str, type[Quadrature]] = {
+    c.__name__: c for c in (Riemann, Trapezoid, Simpson, GaussLegendre)
+}
 
 
 def quadrature_to_json(quadrature: Quadrature) -> dict[str, Any]:
@@ -308,7 +362,11 @@ def partition_from_json(value: dict[str, Any]) -> Partition:
             return Uniform(interpolation, quadrature)
         if rule == "trainable" and isinstance(quadrature, PointwiseQuadrature):
             has_factors = bool(value.get("has_factors", False))  # not written by earlier releases
-            return Trainable(int(value["num_samples"]), interpolation, quadrature, has_factors=has_factors)
+            return Trainable(
+                int(value["num_samples"]), interpolation, quadrature, has_factors=has_factors
+            )
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(f"{value!r:.200} describes no partition ({error}): save the network again.") from error
+        raise CorruptFileError(
+            f"{value!r:.200} describes no partition ({error}): save the network again."
+        ) from error
     raise CorruptFileError(f"{value!r:.200} describes no partition: save the network again.")

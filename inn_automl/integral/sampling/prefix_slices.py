@@ -1,9 +1,10 @@
-"""The leading blocks of many tensors at once, with their slopes added: x[:n, :m] + narrowness * slope[:n, :m].
+"""The leading blocks of many tensors at once, with their slopes added: x[:n, :m] + narrowness *
+slope[:n, :m].
 
 What is wanted larger than its block is filled up with zeros.
 
-One operation for a whole network, whose gradient writes each tensor once: slices and sums of their own for each of them
-cost as much as the forward and backward of a small network.
+One operation for a whole network, whose gradient writes each tensor once: slices and sums of their
+own for each of them cost as much as the forward and backward of a small network.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from torch.autograd.function import once_differentiable
 
 Sizes = tuple[int, ...]
 Leading = tuple[Tensor, Tensor | None, Sizes, Sizes, float]
-"""A tensor, its slope (or None), the sizes of the block, those with zeros behind it, and what the slope counts."""
+"""A tensor, its slope (or None), the sizes of the block, those with zeros behind it, and what the
+slope counts.
+"""
 
 
 def leading_blocks(wanted: Sequence[Leading]) -> tuple[Tensor, ...]:
@@ -35,7 +38,11 @@ def leading_blocks(wanted: Sequence[Leading]) -> tuple[Tensor, ...]:
 class _LeadingBlocks(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, sizes: Sequence[Sizes], filled: Sequence[Sizes], narrowness: Sequence[float], *tensors: Tensor
+        ctx: Any,
+        sizes: Sequence[Sizes],
+        filled: Sequence[Sizes],
+        narrowness: Sequence[float],
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         num = len(sizes)
         ctx.sizes, ctx.narrowness, ctx.tensors = sizes, narrowness, tensors[:num]
@@ -45,8 +52,16 @@ class _LeadingBlocks(torch.autograd.Function):
         ):
             block = _block(tensor, size)
             # Two operations: a fused one rounds otherwise than readers of exported weights do.
-            sampled = block.clone() if slope is None else torch.mul(_block(slope, size), factor).add_(block)
-            blocks.append(sampled if room == size else filled_up(sampled, torch.zeros_like(_block(tensor, room))))
+            sampled = (
+                block.clone()
+                if slope is None
+                else torch.mul(_block(slope, size), factor).add_(block)
+            )
+            blocks.append(
+                sampled
+                if room == size
+                else filled_up(sampled, torch.zeros_like(_block(tensor, room)))
+            )
         return tuple(blocks)
 
     @staticmethod

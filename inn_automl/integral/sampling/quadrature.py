@@ -1,6 +1,7 @@
 """Quadrature on [0, 1], one rule a class: int_0^1 f(x) dx ~ sum_i w_i f(x_i).
 
-Source: P. J. Davis and P. Rabinowitz, "Methods of Numerical Integration", 2nd ed., 1984, chapter 2.
+Source: P. J. Davis and P. Rabinowitz, "Methods of Numerical Integration", 2nd ed., 1984, chapter
+2.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Riemann(PointwiseQuadrature):
 
 
 class Trapezoid(PointwiseQuadrature):
-    """The integral of the piecewise linear function through the points; beyond them it is constant."""
+    """The integral of the piecewise linear function through the points; beyond them it is
+    constant.
+    """
 
     order = 2
 
@@ -82,7 +85,9 @@ class Trapezoid(PointwiseQuadrature):
 
 
 class Simpson(Quadrature):
-    """Composite Simpson on equally spaced points; with an even number, the last three intervals by the 3/8 rule."""
+    """Composite Simpson on equally spaced points; with an even number, the last three intervals by
+    the 3/8 rule.
+    """
 
     order = 4
 
@@ -102,8 +107,8 @@ class Simpson(Quadrature):
 class GaussLegendre(Quadrature):
     """Composite Gauss-Legendre: equal panels of `points_per_panel` points.
 
-    Where `n` is not a multiple of it, the first panel takes the remaining points as well, so that its order is not
-    below that of the others.
+    Where `n` is not a multiple of it, the first panel takes the remaining points as well, so that
+    its order is not below that of the others.
     """
 
     def __init__(self, points_per_panel: int = 2) -> None:

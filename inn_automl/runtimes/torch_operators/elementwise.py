@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inn_automl.runtimes.torch_operators.registry import Attributes, Compute, Constants, Maker, makes
+from inn_automl.runtimes.torch_operators.registry import (
+    Attributes,
+    Compute,
+    Constants,
+    Maker,
+    makes,
+)
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:

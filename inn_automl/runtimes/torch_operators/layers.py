@@ -155,4 +155,6 @@ makes("ReduceMean")(_reduction(lambda x, axes, keeps: x.mean(axes, keepdim=keeps
 makes("ReduceSum")(_reduction(lambda x, axes, keeps: x.sum(axes, keepdim=keeps)))
 makes("ReduceMax")(_reduction(lambda x, axes, keeps: x.amax(axes, keepdim=keeps)))
 makes("ReduceMin")(_reduction(lambda x, axes, keeps: x.amin(axes, keepdim=keeps)))
-makes("ReduceL2")(_reduction(lambda x, axes, keeps: torch.linalg.vector_norm(x, dim=axes, keepdim=keeps)))
+makes("ReduceL2")(
+    _reduction(lambda x, axes, keeps: torch.linalg.vector_norm(x, dim=axes, keepdim=keeps))
+)

@@ -23,7 +23,14 @@ from inn_automl.runtimes.torch_operators.registry import (
 _NO_END = 2**31 - 1
 """torch warns of the larger numbers that mean the ends of a dimension in exported slices."""
 
-_DTYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16, 11: torch.float64}
+_DTYPES = {
+    1: torch.float32,
+    6: torch.int32,
+    7: torch.int64,
+    9: torch.bool,
+    10: torch.float16,
+    11: torch.float64,
+}
 """By ONNX's number of the element type (`TensorProto.DataType`)."""
 
 
@@ -32,7 +39,9 @@ def _reshape(attributes: Attributes, constants: Constants) -> Compute:
     keeps_zero = attributes.get("allowzero", 0)
 
     def compute(x: Tensor, target: Tensor) -> Tensor:
-        return x.reshape([x.shape[i] if n == 0 and not keeps_zero else n for i, n in enumerate(target.tolist())])
+        return x.reshape(
+            [x.shape[i] if n == 0 and not keeps_zero else n for i, n in enumerate(target.tolist())]
+        )
 
     if constants[1] is None:
         return compute
@@ -62,7 +71,11 @@ def _concat(attributes: Attributes, constants: Constants) -> Compute:
 
 @makes("Split")
 def _split(attributes: Attributes, constants: Constants) -> Compute:
-    axis, sizes, num = attributes.get("axis", 0), ints(constants, 1, "sizes"), attributes.get("num_outputs")
+    axis, sizes, num = (
+        attributes.get("axis", 0),
+        ints(constants, 1, "sizes"),
+        attributes.get("num_outputs"),
+    )
     if sizes:
         return lambda x, *_: x.split(sizes, axis)
     if num is None:
@@ -88,8 +101,12 @@ def _slice(attributes: Attributes, constants: Constants) -> Compute:
     axes, steps = ints(constants, 3, "axes"), ints(constants, 4, "steps")
     if steps and min(steps) < 1:
         raise NotCoveredError("negative steps")
-    starts, ends = ([max(-_NO_END, min(bound, _NO_END)) for bound in bounds] for bounds in (starts, ends))
-    pieces = [slice(*bounds) for bounds in zip(starts, ends, steps or [1] * len(starts), strict=True)]
+    starts, ends = (
+        [max(-_NO_END, min(bound, _NO_END)) for bound in bounds] for bounds in (starts, ends)
+    )
+    pieces = [
+        slice(*bounds) for bounds in zip(starts, ends, steps or [1] * len(starts), strict=True)
+    ]
 
     def compute(x: Tensor, *_: Tensor) -> Tensor:
         chosen = [slice(None)] * x.ndim
@@ -141,7 +158,8 @@ def _expand(attributes: Attributes, constants: Constants) -> Compute:
 @makes("Shape")
 def _shape(attributes: Attributes, constants: Constants) -> Compute:
     start, end = attributes.get("start", 0), attributes.get("end")
-    return lambda x: torch.tensor(x.shape[start:end], dtype=torch.int64)  # on the CPU: sizes are read there
+    # on the CPU: sizes are read there
+    return lambda x: torch.tensor(x.shape[start:end], dtype=torch.int64)
 
 
 @makes("ConstantOfShape")
@@ -153,7 +171,9 @@ def _constant_of_shape(attributes: Attributes, constants: Constants) -> Compute:
 
 @makes("Pad")
 def _pad(attributes: Attributes, constants: Constants) -> Compute:
-    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}.get(attributes.get("mode", "constant"))
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}.get(
+        attributes.get("mode", "constant")
+    )
     pads = ints(constants, 1, "pads")
     if mode is None or pads is None or len(constants) > 3:
         raise NotCoveredError("wrapping, axes, or pads as an attribute")
@@ -201,10 +221,17 @@ def _resize(attributes: Attributes, constants: Constants) -> Compute:
     scales, sizes = [constants[i] if len(constants) > i else None for i in (2, 3)]
     if (scales is None or not scales.size) == (sizes is None or not sizes.size):
         raise NotCoveredError("a size that the graph computes")
-    if attributes.get("axes") or attributes.get("antialias", 0) or attributes.get("exclude_outside", 0):
+    if (
+        attributes.get("axes")
+        or attributes.get("antialias", 0)
+        or attributes.get("exclude_outside", 0)
+    ):
         raise NotCoveredError("axes, antialiasing or exclude_outside")
     if kind == "nearest":
-        if (places, attributes.get("nearest_mode", "round_prefer_floor")) != ("asymmetric", "floor"):
+        if (places, attributes.get("nearest_mode", "round_prefer_floor")) != (
+            "asymmetric",
+            "floor",
+        ):
             raise NotCoveredError(f"nearest values by {places}")
         options: dict[str, Any] = {"mode": "nearest"}
     elif places in ("half_pixel", "pytorch_half_pixel", "align_corners"):
@@ -214,7 +241,10 @@ def _resize(attributes: Attributes, constants: Constants) -> Compute:
     else:
         raise NotCoveredError(f"positions by {places}")
     target = (scales if sizes is None or not sizes.size else sizes)[2:].tolist()  # type: ignore[index]
-    names = {"linear": {1: "linear", 2: "bilinear", 3: "trilinear"}[len(target)], "cubic": "bicubic"}
+    names = {
+        "linear": {1: "linear", 2: "bilinear", 3: "trilinear"}[len(target)],
+        "cubic": "bicubic",
+    }
     options["mode"] = names.get(options["mode"], options["mode"])
     if sizes is None or not sizes.size:
         return lambda x, *_: F.interpolate(x, scale_factor=target, **options)

@@ -10,7 +10,9 @@ import numpy as np
 from inn_automl.core.errors import MeasurementError
 
 Compute = Callable[..., Any]
-"""From a node's inputs (None where an optional one is left out) to its output, or to all of them as a sequence."""
+"""From a node's inputs (None where an optional one is left out) to its output, or to all of them
+as a sequence.
+"""
 
 Constants = Sequence[np.ndarray | None]
 """A node's inputs as far as the file holds their values."""
@@ -41,10 +43,13 @@ def make(operator: str, attributes: Attributes, constants: Constants) -> Compute
     """What computes a node.
 
     Raises:
-        MeasurementError: torch has no counterpart here; names the operator, or the attribute that is not covered.
+        MeasurementError: torch has no counterpart here; names the operator, or the attribute that
+            is not covered.
     """
     if operator not in MAKERS:
-        raise MeasurementError(f"the torch runtimes have no operator {operator!r}: use an ONNX Runtime one.")
+        raise MeasurementError(
+            f"the torch runtimes have no operator {operator!r}: use an ONNX Runtime one."
+        )
     try:
         return MAKERS[operator](attributes, constants)
     except NotCoveredError as fault:

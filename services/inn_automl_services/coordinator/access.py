@@ -1,5 +1,5 @@
-"""Who asks: the caller behind a request's key, and what its role allows. An endpoint takes `User`, `Admin` or `Agent`
-as an argument."""
+"""Who asks: the caller behind a request's key, and what its role allows. An endpoint takes `User`,
+`Admin` or `Agent` as an argument."""
 
 from __future__ import annotations
 
@@ -49,13 +49,19 @@ def authenticate(
 def _look_up(context: Context, hashed: str) -> Caller:
     with context.database.read() as session:
         row = session.execute(
-            select(ApiKey, Project.name).join(Project, Project.id == ApiKey.project_id).where(ApiKey.hash == hashed)
+            select(ApiKey, Project.name)
+            .join(Project, Project.id == ApiKey.project_id)
+            .where(ApiKey.hash == hashed)
         ).one_or_none()
     if row is None:
-        raise AuthenticationError("the key is not known here: check INN_AUTOML_KEY, or ask an admin for a new key.")
+        raise AuthenticationError(
+            "the key is not known here: check INN_AUTOML_KEY, or ask an admin for a new key."
+        )
     key, project = row
     if key.revoked_at is not None:
-        raise AuthenticationError(f"the key {key.prefix}... was revoked: ask an admin for a new one.")
+        raise AuthenticationError(
+            f"the key {key.prefix}... was revoked: ask an admin for a new one."
+        )
     if key.last_used_at is None or now() - key.last_used_at > LAST_USED_STEP:
         with context.database.write() as session:
             stored = session.get(ApiKey, key.id)
@@ -73,7 +79,9 @@ class _Requires:
     def __call__(self, caller: Annotated[Caller, Depends(authenticate)]) -> Caller:
         if caller.role not in self._roles:
             allowed = " or ".join(self._roles)
-            raise ForbiddenError(f"a key of the role {caller.role} may not do this: use one of the role {allowed}.")
+            raise ForbiddenError(
+                f"a key of the role {caller.role} may not do this: use one of the role {allowed}."
+            )
         return caller
 
 

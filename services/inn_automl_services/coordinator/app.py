@@ -1,4 +1,6 @@
-"""The application: routers, faults as problem documents, request ids, and the loop that dispatches jobs."""
+"""The application: routers, faults as problem documents, request ids, and the loop that dispatches
+jobs.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ ROUTERS = (system, projects, datasets, jobs, models, devices, runs)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """An application over a migrated database; nothing is dispatched unless the settings name a Ray."""
+    """An application over a migrated database; nothing is dispatched unless the settings name a
+    Ray.
+    """
     context = Context(
         settings=settings,
         database=Database(make_engine(settings.database_url)),
@@ -45,7 +49,8 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="inn_automl",
         version=__version__,
-        summary="Datasets and hardware budgets in; measured accuracy-latency fronts and downloadable models out.",
+        summary="Datasets and hardware budgets in; measured accuracy-latency fronts and "
+        "downloadable models out.",
         lifespan=running,
     )
     app.state.context = context

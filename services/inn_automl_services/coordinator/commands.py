@@ -25,16 +25,24 @@ GRACE_S = 4
 
 @click.command()
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 for a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    help="Port to listen on; 0 for a free one.",
+)
 @click.option("--migrate", is_flag=True, help="Bring the database's tables up to date first.")
 @click.option(
     "--bootstrap-key-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="PATH",
-    help="Make the project 'default' and an admin key, and write the key here, unless there is an admin key already.",
+    help="Make the project 'default' and an admin key, and write the key here, unless there is an "
+    "admin key already.",
 )
 def coordinator(host: str, port: int, migrate: bool, bootstrap_key_file: Path | None) -> None:
-    """Serve the API until SIGTERM; settings are read from INN_AUTOML_DATABASE_URL, INN_AUTOML_STORAGE_URL and so on."""
+    """Serve the API until SIGTERM; settings are read from INN_AUTOML_DATABASE_URL,
+    INN_AUTOML_STORAGE_URL and so on.
+    """
     from inn_automl_services.coordinator.app import create_app
     from inn_automl_services.coordinator.db.migrate import upgrade
     from inn_automl_services.coordinator.requests import log_as_json
@@ -50,15 +58,19 @@ def coordinator(host: str, port: int, migrate: bool, bootstrap_key_file: Path | 
 
 @click.command()
 def migrate() -> None:
-    """Bring the database's tables up to date and end; what a deployment runs before its coordinators.
+    """Bring the database's tables up to date and end; what a deployment runs before its
+    coordinators.
 
-    Where INN_AUTOML_ADMIN_KEY or INN_AUTOML_AGENT_KEY are set, these become keys of the project 'default'.
+    Where INN_AUTOML_ADMIN_KEY or INN_AUTOML_AGENT_KEY are set, these become keys of the project
+    'default'.
     """
     from inn_automl.api.access import Role
     from inn_automl_services.coordinator.db.migrate import upgrade
 
     settings = _settings()
-    secrets = {role: os.environ.get(f"INN_AUTOML_{role.name}_KEY", "") for role in (Role.ADMIN, Role.AGENT)}
+    secrets = {
+        role: os.environ.get(f"INN_AUTOML_{role.name}_KEY", "") for role in (Role.ADMIN, Role.AGENT)
+    }
     given = {role: secret for role, secret in secrets.items() if secret}
     for role, secret in given.items():
         if len(secret) < LEAST_KEY_LENGTH:
@@ -112,7 +124,8 @@ def _server(app: object, host: str, port: int) -> uvicorn.Server:
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             super().handle_exit(sig, frame)
-            # A thread in a long poll cannot be interrupted. Everything is a transaction: nothing is lost by leaving.
+            # A thread in a long poll cannot be interrupted. Everything is a transaction: nothing
+            # is lost by leaving.
             leaving = threading.Timer(GRACE_S + 1, os._exit, (0,))
             leaving.daemon = True
             leaving.start()

@@ -1,7 +1,8 @@
-"""How faults are answered: every error of ours has its entry in the catalog, a stable code and a status.
+"""How faults are answered: every error of ours has its entry in the catalog, a stable code and a
+status.
 
-Bodies are `application/problem+json` (RFC 9457). What nobody foresaw is a 500 that tells the request's id and no more;
-its traceback is logged.
+Bodies are `application/problem+json` (RFC 9457). What nobody foresaw is a 500 that tells the
+request's id and no more; its traceback is logged.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ CATALOG: dict[type[Exception], Entry] = {
     ForbiddenError: Entry(403, "forbidden", "Not allowed"),
     NotFoundError: Entry(404, "not_found", "Not found"),
     ConflictError: Entry(409, "conflict", "Conflict"),
-    IdempotencyError: Entry(409, "idempotency_mismatch", "Idempotency key used for another request"),
+    IdempotencyError: Entry(
+        409, "idempotency_mismatch", "Idempotency key used for another request"
+    ),
     StaleLeaseError: Entry(409, "stale_lease", "Lease lost"),
     GoneError: Entry(410, "gone", "Gone"),
     TooLargeError: Entry(413, "too_large", "Too large"),
@@ -95,7 +98,12 @@ def error_code(error: BaseException) -> str:
 
 
 def problem_response(
-    request: Request, entry: Entry, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+    request: Request,
+    entry: Entry,
+    detail: str,
+    *,
+    headers: dict[str, str] | None = None,
+    **more: Any,
 ) -> JSONResponse:
     """The answer for one fault."""
     problem = Problem(
@@ -108,7 +116,10 @@ def problem_response(
         **more,
     )
     return JSONResponse(
-        problem.model_dump(mode="json", exclude_none=True), entry.status, headers=headers, media_type=MEDIA_TYPE
+        problem.model_dump(mode="json", exclude_none=True),
+        entry.status,
+        headers=headers,
+        media_type=MEDIA_TYPE,
     )
 
 
@@ -143,25 +154,38 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [{"loc": list(fault["loc"]), "msg": fault["msg"], "type": fault["type"]} for fault in error.errors()]
+        faults = [
+            {"loc": list(fault["loc"]), "msg": fault["msg"], "type": fault["type"]}
+            for fault in error.errors()
+        ]
         place = ".".join(str(part) for part in faults[0]["loc"])
         detail = _explanation(request, error) or f"{place}: {faults[0]['msg']}"
-        return problem_response(request, INVALID_REQUEST, _printable(detail), errors=_printable(faults))
+        return problem_response(
+            request, INVALID_REQUEST, _printable(detail), errors=_printable(faults)
+        )
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 400:  # FastAPI's answer to what is no text, or has integers of thousands of digits
-            return problem_response(request, INVALID_REQUEST, "the body cannot be read: send JSON in UTF-8.")
+        if (
+            error.status_code == 400
+        ):  # FastAPI's answer to what is no text, or has integers of thousands of digits
+            return problem_response(
+                request, INVALID_REQUEST, "the body cannot be read: send JSON in UTF-8."
+            )
         code = HTTP_CODES.get(error.status_code, "http_error")
         entry = Entry(error.status_code, code, str(error.detail))
-        detail = f"{request.method} {request.url.path}: {error.detail}. See /docs for what there is."
+        detail = (
+            f"{request.method} {request.url.path}: {error.detail}. See /docs for what there is."
+        )
         return problem_response(request, entry, detail, headers=dict(error.headers or {}))
 
     @app.exception_handler(OperationalError)
     async def _database(request: Request, error: OperationalError) -> JSONResponse:
         logger.warning("the database failed: %s", error)
         detail = "the database cannot be reached right now: try again in a few seconds."
-        return problem_response(request, CATALOG[UnavailableError], detail, headers={"Retry-After": "2"})
+        return problem_response(
+            request, CATALOG[UnavailableError], detail, headers={"Retry-After": "2"}
+        )
 
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
@@ -173,10 +197,14 @@ def install(app: FastAPI) -> None:
 
 
 def _explanation(request: Request, error: RequestValidationError) -> str | None:
-    """What to correct first in a JSON body, in the words of the command line: an unknown key with the nearest one."""
+    """What to correct first in a JSON body, in the words of the command line: an unknown key with
+    the nearest one.
+    """
     field = getattr(request.scope.get("route"), "body_field", None)
     model = field.field_info.annotation if field else None
-    if not (isinstance(model, type) and issubclass(model, BaseModel) and isinstance(error.body, dict)):
+    if not (
+        isinstance(model, type) and issubclass(model, BaseModel) and isinstance(error.body, dict)
+    ):
         return None
     try:
         parse(model, error.body, where="the request")

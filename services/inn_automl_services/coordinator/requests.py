@@ -32,7 +32,9 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _requests = Counter("inn_automl_requests", "Requests answered.", ("method", "route", "status"))
-_seconds = Histogram("inn_automl_request_seconds", "Time until an answer was sent.", ("method", "route"))
+_seconds = Histogram(
+    "inn_automl_request_seconds", "Time until an answer was sent.", ("method", "route")
+)
 
 
 class RequestLimits:
@@ -75,7 +77,9 @@ class RequestLimits:
         detail = f"the body is larger than the limit of {limit:,} bytes: send less."
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length[:20]) > limit:
-            await problem_response(Request(scope), CATALOG[TooLargeError], detail)(scope, receive, send)
+            await problem_response(Request(scope), CATALOG[TooLargeError], detail)(
+                scope, receive, send
+            )
             return
         received = 0
 
@@ -84,7 +88,8 @@ class RequestLimits:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                raise HTTPException(413, detail)  # the one kind that FastAPI lets pass while it reads a body
+                # the one kind that FastAPI lets pass while it reads a body
+                raise HTTPException(413, detail)
             return message
 
         await self._app(scope, counted, send)
@@ -109,7 +114,10 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
         "job_id": (scope.get("path_params") or {}).get("job_id"),
         "project": scope["state"].get("project"),
     }
-    logger.info("request", extra={"fields": {key: value for key, value in fields.items() if value is not None}})
+    logger.info(
+        "request",
+        extra={"fields": {key: value for key, value in fields.items() if value is not None}},
+    )
 
 
 def _template(scope: Scope) -> str:

@@ -1,4 +1,6 @@
-"""The settings: environment variables with the prefix `INN_AUTOML_`, or arguments of the embedded stack."""
+"""The settings: environment variables with the prefix `INN_AUTOML_`, or arguments of the embedded
+stack.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Settings(BaseSettings):
     public_url: str = "http://127.0.0.1:8080"
     """Where workers and agents reach this coordinator."""
     ray_url: str | None = None
-    """Ray's dashboard, whose Jobs API runs the jobs: `http://127.0.0.1:8265`. None: nothing is dispatched here."""
+    """Ray's dashboard, whose Jobs API runs the jobs: `http://127.0.0.1:8265`. None: nothing is
+    dispatched here.
+    """
     ray_token: SecretStr | None = None
     mlflow_url: str | None = None
     """MLflow as workers reach it."""
@@ -49,7 +53,9 @@ class Settings(BaseSettings):
     upload_seconds: float = 600.0
     """Time that checking an upload may take."""
     allowed_dataset_roots: tuple[str, ...] = ()
-    """URLs that datasets may be registered from begin with one of these, e.g. `s3://data/`, `https://data.example/`."""
+    """URLs that datasets may be registered from begin with one of these, e.g. `s3://data/`,
+    `https://data.example/`.
+    """
     max_body_bytes: int = 2**20
     """Of JSON requests; results of workers and agents may be 64 times as large."""
     requests_per_minute: Annotated[int, Field(ge=1)] = 6000

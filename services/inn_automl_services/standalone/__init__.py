@@ -1,4 +1,5 @@
-"""The whole service on one machine: coordinator, Ray, MLflow and a device agent, over one home folder.
+"""The whole service on one machine: coordinator, Ray, MLflow and a device agent, over one home
+folder.
 
 - `home`: the folder: lock, secrets, addresses
 - `parts`: how each part is started and when it is ready

@@ -1,5 +1,6 @@
-"""The secrets of a home, the database's schema and the keys in it, made where they are missing. Run as a process of its
-own, so that the supervisor stays small: `python -m inn_automl_services.standalone.first_start HOME`."""
+"""The secrets of a home, the database's schema and the keys in it, made where they are missing.
+Run as a process of its own, so that the supervisor stays small: `python -m
+inn_automl_services.standalone.first_start HOME`."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def prepare(home: Home) -> Secrets:
         with database.write() as session:
             if repository.find_project(session, PROJECT) is None:
                 create_project(session, NewProject(name=PROJECT, max_running_jobs=MAX_RUNNING_JOBS))
-        ensure_project_and_keys(database, PROJECT, {Role.ADMIN: known.user_key, Role.AGENT: known.agent_key})
+        ensure_project_and_keys(
+            database, PROJECT, {Role.ADMIN: known.user_key, Role.AGENT: known.agent_key}
+        )
     finally:
         database.engine.dispose()
     return known
@@ -44,7 +47,9 @@ def _write(home: Home) -> Secrets:
     made = Secrets(user_key, agent_key, ray_token=secrets.token_hex(32))
     partial = home.secrets.with_name(f".{home.secrets.name}.part")
     partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    with open(
+        os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as file:
         json.dump(asdict(made), file)
         file.flush()
         os.fsync(file.fileno())

@@ -26,7 +26,9 @@ from inn_automl.core.storage import read_json, write_json
 PROCESSES_FILE = "processes.json"
 SOCKET_PATH_BYTES = 107
 RAY_PATH_BYTES = 68
-"""What Ray adds to its folder for its longest socket: `/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store`."""
+"""What Ray adds to its folder for its longest socket:
+`/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store`.
+"""
 SHORT = Path("/tmp")
 MAX_LOG_BYTES = 16 * 2**20
 """A log that has grown beyond this is put aside as NAME.log.1 at the next start."""
@@ -50,7 +52,10 @@ class Home:
     @property
     def database_url(self) -> str:
         """What INN_AUTOML_DATABASE_URL names, or else the embedded SQLite file."""
-        return os.environ.get("INN_AUTOML_DATABASE_URL") or f"sqlite:///{self.folder / 'coordinator.db'}"
+        return (
+            os.environ.get("INN_AUTOML_DATABASE_URL")
+            or f"sqlite:///{self.folder / 'coordinator.db'}"
+        )
 
     @property
     def storage_url(self) -> str:
@@ -92,11 +97,13 @@ class Home:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"--home {str(self.folder)!r} cannot be written ({error.strerror}): give another folder."
+                f"--home {str(self.folder)!r} cannot be written ({error.strerror}): give another "
+                f"folder."
             ) from error
 
     def ray_sessions(self) -> Path:
-        """The folder for Ray's sockets and logs: in the home, or where that is too long for a socket, under /tmp.
+        """The folder for Ray's sockets and logs: in the home, or where that is too long for a
+        socket, under /tmp.
 
         Raises:
             StorageError: the one under /tmp belongs to somebody else.
@@ -108,16 +115,23 @@ class Home:
         short = SHORT / f"inn-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:8]}"
         short.mkdir(mode=0o700, exist_ok=True)
         status = short.lstat()
-        if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
+        if (
+            status.st_uid != os.getuid()
+            or not stat.S_ISDIR(status.st_mode)
+            or status.st_mode & 0o077
+        ):
             raise StorageError(
-                f"{str(short)!r} is not a folder of this user alone: remove it, or choose a short --home."
+                f"{str(short)!r} is not a folder of this user alone: remove it, or choose a short "
+                f"--home."
             )
         sessions = short / "s"  # Ray lets everybody into its own folder
         sessions.mkdir(exist_ok=True)
         return sessions
 
     def clean(self) -> None:
-        """Puts large logs aside and deletes what Ray left of all but its latest runs. Nothing of the stack may run."""
+        """Puts large logs aside and deletes what Ray left of all but its latest runs. Nothing of
+        the stack may run.
+        """
         for log in (self.folder / "logs").glob("*.log"):
             if log.stat().st_size > MAX_LOG_BYTES:
                 log.replace(log.with_name(f"{log.name}.1"))
@@ -161,7 +175,8 @@ class Home:
             except BlockingIOError:
                 lock.seek(0)
                 raise InputError(
-                    f"a stack of --home {str(self.folder)!r} runs already, as process {lock.read().strip()}: "
+                    f"a stack of --home {str(self.folder)!r} runs already, as process "
+                    f"{lock.read().strip()}: "
                     f"stop it with `inn-automl down --home {self.folder}`, or give another --home."
                 ) from None
             lock.truncate(0)

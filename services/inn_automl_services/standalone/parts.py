@@ -1,4 +1,6 @@
-"""The parts of a stack: the command and environment of each, and the question that tells whether it is ready."""
+"""The parts of a stack: the command and environment of each, and the question that tells whether
+it is ready.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Ports:
     def choose(cls, port: int | None) -> Ports:
         """Usual ports where they are free, others where not; for the coordinator `port`, if given."""
         return cls(
-            coordinator=free_port(USUAL_PORTS["coordinator"]) if port is None else (port or free_port()),
+            coordinator=free_port(USUAL_PORTS["coordinator"])
+            if port is None
+            else (port or free_port()),
             mlflow=free_port(USUAL_PORTS["mlflow"]),
             ray_dashboard=free_port(USUAL_PORTS["ray"]),
             ray_gcs=free_port(),
@@ -81,7 +85,9 @@ def free_port(preferred: int = 0) -> int:
     raise OSError("no free port")
 
 
-def make_parts(home: Home, secrets: Secrets, ports: Ports, *, cpus: int, max_running_jobs: int) -> list[Part]:
+def make_parts(
+    home: Home, secrets: Secrets, ports: Ports, *, cpus: int, max_running_jobs: int
+) -> list[Part]:
     """All parts, in the order in which they are started."""
     return [
         _ray(home, secrets, ports, cpus),
@@ -113,10 +119,13 @@ def _ray(home: Home, secrets: Secrets, ports: Ports, cpus: int) -> Part:
         "RAY_gcs_storage": "rocksdb",
         "RAY_gcs_storage_path": str(home.gcs),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        # Threads that spin while they wait stand still for as long as another program has their core.
+        # Threads that spin while they wait stand still for as long as another program has their
+        # core.
         "OMP_WAIT_POLICY": "PASSIVE",
         # Jobs say `python`, and mean the one that has all this installed.
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        "PATH": os.pathsep.join(
+            (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+        ),
     }
     # No port is left to a default, so that several stacks fit on one machine.
     options = {
@@ -133,15 +142,42 @@ def _ray(home: Home, secrets: Secrets, ports: Ports, cpus: int) -> Part:
         "include-log-monitor": False,  # jobs keep their own log
     }
     arguments = (f"--{name}={value}" for name, value in options.items())
-    command = (sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *arguments)
+    command = (
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        "--block",
+        *arguments,
+    )
     headers = {"Authorization": f"Bearer {secrets.ray_token}"}
-    return Part("ray", command, environment, _answers(f"{ports.ray_url}/api/jobs/", headers), grace_s=10.0)
+    return Part(
+        "ray", command, environment, _answers(f"{ports.ray_url}/api/jobs/", headers), grace_s=10.0
+    )
 
 
 def _mlflow(home: Home, ports: Ports) -> Part:
     store = locate(home.folder)
-    options = ("--backend-store-uri", store.uri, "--artifacts-destination", str(store.artifacts), "--workers", "1")
-    command = (sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(ports.mlflow), *options)
+    options = (
+        "--backend-store-uri",
+        store.uri,
+        "--artifacts-destination",
+        str(store.artifacts),
+        "--workers",
+        "1",
+    )
+    command = (
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(ports.mlflow),
+        *options,
+    )
     return Part("mlflow", command, SERVER_ENVIRONMENT, _answers(f"{ports.mlflow_url}/health"))
 
 
@@ -152,7 +188,9 @@ def _agent(secrets: Secrets, ports: Ports) -> Part:
 
     def is_ready() -> bool:
         response = _ask(url, headers)
-        return response is not None and response.is_success and response.json().get("state") != "away"
+        return (
+            response is not None and response.is_success and response.json().get("state") != "away"
+        )
 
     return Part("agent", command, {"INN_AUTOML_KEY": secrets.agent_key}, is_ready)
 

@@ -1,7 +1,8 @@
 """Processes of a stack, found by a mark in their environment, which whatever they start inherits.
 
-A mark finds what process groups and parents do not: Ray gives its workers sessions of their own, and what lost its
-parent has no tree. No process that another program started can carry it, however process ids are reused.
+A mark finds what process groups and parents do not: Ray gives its workers sessions of their own,
+and what lost its parent has no tree. No process that another program started can carry it, however
+process ids are reused.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ STEP_S = 0.05
 
 def marks(home: Path, part: str) -> dict[str, str]:
     """What the environment of a part carries."""
-    # The third one keeps programs that change their title (Ray's workers) from writing it over their environment.
+    # The third one keeps programs that change their title (Ray's workers) from writing it over
+    # their environment.
     return {STACK_VARIABLE: str(home), PART_VARIABLE: part, "SPT_NOENV": "1"}
 
 
 def find(home: Path, part: str | None = None) -> list[int]:
-    """Process ids of what belongs to a stack, or to one part of it; never this process itself, and none that has ended
-    but was not waited for, whose environment is empty."""
+    """Process ids of what belongs to a stack, or to one part of it; never this process itself, and
+    none that has ended but was not waited for, whose environment is empty."""
     wanted = {f"{STACK_VARIABLE}={home}".encode()}
     if part is not None:
         wanted.add(f"{PART_VARIABLE}={part}".encode())
@@ -37,9 +39,11 @@ def find(home: Path, part: str | None = None) -> list[int]:
     return found
 
 
-def end(home: Path, part: str | None = None, *, first: tuple[int, ...] = (), grace_s: float = 5.0) -> None:
-    """Ends all processes of a stack or part: SIGTERM to `first` (to all, where empty), SIGKILL to what is left after
-    `grace_s`."""
+def end(
+    home: Path, part: str | None = None, *, first: tuple[int, ...] = (), grace_s: float = 5.0
+) -> None:
+    """Ends all processes of a stack or part: SIGTERM to `first` (to all, where empty), SIGKILL to
+    what is left after `grace_s`."""
     for process in first or find(home, part):
         _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + grace_s

@@ -19,7 +19,9 @@ STEP_S = 0.25
 READY_LIMIT_S = 120.0
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 30.0
 STEADY_S = 60.0
-"""A part that ran for this long is started again after the first delay, however often it died before."""
+"""A part that ran for this long is started again after the first delay, however often it died
+before.
+"""
 EARLY_DEATHS = 3
 """A part that died this often before it was ever ready does not come up by itself."""
 LAST_LINES = 8
@@ -41,7 +43,9 @@ class Supervised:
         self._delay_s = FIRST_DELAY_S
 
     def start(self) -> None:
-        """Starts the process, in a session of its own: Ctrl-C in a terminal reaches the supervisor alone."""
+        """Starts the process, in a session of its own: Ctrl-C in a terminal reaches the supervisor
+        alone.
+        """
         inherited = {name: value for name, value in os.environ.items() if name not in FORGOTTEN}
         own = {"INN_AUTOML_HOME": str(self._home.folder), "PYTHONUNBUFFERED": "1"}
         marks = processes.marks(self._home.folder, self.part.name)
@@ -70,7 +74,8 @@ class Supervised:
             return None
         self.process = None
         self.num_deaths += 1
-        processes.end(self._home.folder, self.part.name, grace_s=0.0)  # what it left behind holds its ports
+        # what it left behind holds its ports
+        processes.end(self._home.folder, self.part.name, grace_s=0.0)
         if now_s - self._started_s > STEADY_S:
             self._delay_s = FIRST_DELAY_S
         self._start_at_s = now_s + self._delay_s
@@ -103,7 +108,9 @@ class Supervisor:
         is_stopping: whether the stack is to end.
     """
 
-    def __init__(self, home: Home, parts: Sequence[Part], *, say: Say, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, home: Home, parts: Sequence[Part], *, say: Say, is_stopping: Callable[[], bool]
+    ) -> None:
         self._home, self._say, self._is_stopping = home, say, is_stopping
         self._parts = [Supervised(part, home) for part in parts]
 
@@ -124,7 +131,8 @@ class Supervisor:
                 late = time.monotonic() > deadline_s
                 if late or supervised.num_deaths >= EARLY_DEATHS:
                     raise BackendError(
-                        f"{supervised.part.name} does not come up: see {self._home.log(supervised.part.name)}, "
+                        f"{supervised.part.name} does not come up: see "
+                        f"{self._home.log(supervised.part.name)}, "
                         f"which ends with\n{supervised.last_words()}"
                     )
             waiting = [supervised for supervised in waiting if not supervised.part.is_ready()]
@@ -156,8 +164,8 @@ class Supervisor:
 
 
 def prepare(home: Home) -> None:
-    """Makes what a first start needs: the database's schema, keys, MLflow's store; each in a process that is gone
-    afterwards, both at once.
+    """Makes what a first start needs: the database's schema, keys, MLflow's store; each in a
+    process that is gone afterwards, both at once.
 
     Raises:
         BackendError: one of them failed.
@@ -166,7 +174,9 @@ def prepare(home: Home) -> None:
     running: list[subprocess.Popen[str]] = []
     for module in modules:
         command = [sys.executable, "-m", module, str(home.folder)]
-        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        running.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
     for module, process in zip(modules, running, strict=True):
         said, _ = process.communicate()
         if process.returncode:

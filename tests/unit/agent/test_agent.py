@@ -33,7 +33,12 @@ CONTENT = b"a model"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MODELS = {"m": ModelFile(sha256=SHA256, size_bytes=len(CONTENT))}
 LEASE = MeasurementLease(
-    id="msr_1", token="t", lease_s=0.2, device=DeviceBudget(name="d"), models=MODELS, protocol=Protocol().to_dict()
+    id="msr_1",
+    token="t",
+    lease_s=0.2,
+    device=DeviceBudget(name="d"),
+    models=MODELS,
+    protocol=Protocol().to_dict(),
 )
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -86,7 +91,9 @@ def make_agent(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(link_module, "FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr(agent_module, "machine_lock", lambda on_wait: machine_lock(on_wait, folder=tmp_path))
+    monkeypatch.setattr(
+        agent_module, "machine_lock", lambda on_wait: machine_lock(on_wait, folder=tmp_path)
+    )
 
 
 def test_describes_this_machine() -> None:
@@ -94,9 +101,19 @@ def test_describes_this_machine() -> None:
     assert found.num_cores >= 1
     assert "onnxruntime-cpu" in found.runtimes
     assert set(found.runtimes) | set(found.details["missing_runtimes"]) == set(RUNTIMES)
-    for key in ("platform", "architecture", "python_version", "governor", "max_frequency_mhz", "turbo", "gpus"):
+    for key in (
+        "platform",
+        "architecture",
+        "python_version",
+        "governor",
+        "max_frequency_mhz",
+        "turbo",
+        "gpus",
+    ):
         assert key in found.details
-    assert RegisterDevice.model_validate_json(RegisterDevice(name="d", description=found).model_dump_json())
+    assert RegisterDevice.model_validate_json(
+        RegisterDevice(name="d", description=found).model_dump_json()
+    )
 
 
 def test_a_lease_is_measured_and_answered(make_agent: Callable[..., Agent]) -> None:
@@ -111,7 +128,12 @@ def test_a_lease_is_measured_and_answered(make_agent: Callable[..., Agent]) -> N
 
 
 def test_answers_again_until_it_is_heard(make_agent: Callable[..., Agent]) -> None:
-    left = [problem(503), httpx.Response(404, text="a proxy says"), httpx.Response(502), problem(429)]
+    left = [
+        problem(503),
+        httpx.Response(404, text="a proxy says"),
+        httpx.Response(502),
+        problem(429),
+    ]
 
     def results(request: httpx.Request) -> httpx.Response:
         return left.pop() if left else httpx.Response(204)
@@ -141,7 +163,8 @@ def test_who_may_not_speak_stops(make_agent: Callable[..., Agent], status: int) 
 
 
 @pytest.mark.parametrize(
-    ("status", "detail"), [(401, "the key is not known here."), (403, "the device 'pi4' belongs to the key inn_a...")]
+    ("status", "detail"),
+    [(401, "the key is not known here."), (403, "the device 'pi4' belongs to the key inn_a...")],
 )
 def test_a_wrong_key_and_anothers_name_end_the_agent(
     make_agent: Callable[..., Agent], status: int, detail: str
@@ -153,7 +176,9 @@ def test_a_wrong_key_and_anothers_name_end_the_agent(
     assert coordinator.names() == ["devices"]
 
 
-def test_a_key_that_is_revoked_in_the_middle_ends_the_agent(make_agent: Callable[..., Agent]) -> None:
+def test_a_key_that_is_revoked_in_the_middle_ends_the_agent(
+    make_agent: Callable[..., Agent],
+) -> None:
     def measure(*_: Any, on_progress: Callable[[float], None], **__: Any) -> Any:
         for _ in range(1000):
             time.sleep(0.01)
@@ -166,7 +191,9 @@ def test_a_key_that_is_revoked_in_the_middle_ends_the_agent(make_agent: Callable
     assert coordinator.names() == ["models"]
 
 
-def test_a_file_whose_hash_differs_is_told(make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_whose_hash_differs_is_told(
+    make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture
+) -> None:
     coordinator = Coordinator(models=lambda request: httpx.Response(200, content=b"another"))
     make_agent(coordinator).serve(LEASE)
     assert coordinator.names() == ["models", "failure"]
@@ -175,7 +202,9 @@ def test_a_file_whose_hash_differs_is_told(make_agent: Callable[..., Agent], cap
 
 
 def test_a_runtime_that_is_not_installed_any_more_is_told(
-    make_agent: Callable[..., Agent], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_agent: Callable[..., Agent],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.delitem(sys.modules, "inn_automl.runtimes.openvino_cpu", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -187,7 +216,9 @@ def test_a_runtime_that_is_not_installed_any_more_is_told(
     assert "`pip install openvino` adds it" in caplog.text
 
 
-def test_a_fault_of_the_measurement_is_told(make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_of_the_measurement_is_told(
+    make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture
+) -> None:
     def measure(*_: Any, **__: Any) -> Any:
         raise MeasurementError("model 'm' cannot be measured: too large.")
 
@@ -207,7 +238,9 @@ def test_a_fault_that_nobody_foresaw_is_told(make_agent: Callable[..., Agent]) -
     assert b"the agent on 'pi4' failed (KeyError" in coordinator.asked[-1][1].content
 
 
-def test_a_lost_lease_ends_the_measuring(make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_lease_ends_the_measuring(
+    make_agent: Callable[..., Agent], caplog: pytest.LogCaptureFixture
+) -> None:
     beaten = threading.Event()
 
     def heartbeat(request: httpx.Request) -> httpx.Response:
@@ -235,7 +268,9 @@ def test_heartbeats_tell_the_share(make_agent: Callable[..., Agent]) -> None:
             heard.set()
         return httpx.Response(204)
 
-    def measure(models: Mapping[str, Path], *_: Any, on_progress: Callable[[float], None], **__: Any) -> Any:
+    def measure(
+        models: Mapping[str, Path], *_: Any, on_progress: Callable[[float], None], **__: Any
+    ) -> Any:
         on_progress(0.25)
         assert heard.wait(10)
         return measured(models)
@@ -244,7 +279,9 @@ def test_heartbeats_tell_the_share(make_agent: Callable[..., Agent]) -> None:
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
-def test_who_is_stopped_gives_back(make_agent: Callable[..., Agent], end: type[BaseException]) -> None:
+def test_who_is_stopped_gives_back(
+    make_agent: Callable[..., Agent], end: type[BaseException]
+) -> None:
     def measure(*_: Any, **__: Any) -> Any:
         raise end
 
@@ -265,7 +302,9 @@ def test_refused_results_are_told_as_a_failure(
 
 
 @pytest.mark.parametrize("content", [b"another", b"a model and more"])
-def test_a_file_whose_hash_differs_is_told_as_a_failure(make_agent: Callable[..., Agent], content: bytes) -> None:
+def test_a_file_whose_hash_differs_is_told_as_a_failure(
+    make_agent: Callable[..., Agent], content: bytes
+) -> None:
     coordinator = Coordinator(models=lambda request: httpx.Response(200, content=content))
     make_agent(coordinator).serve(LEASE)
     assert coordinator.names() == ["models", "failure"]
@@ -304,7 +343,10 @@ def test_cache_drops_what_was_used_longest_ago(tmp_path: Path) -> None:
 
 
 def test_cache_has_room_for_what_is_measured_now(tmp_path: Path) -> None:
-    assert ModelCache(tmp_path, 0).collect(MODELS, lambda sha256: [CONTENT])["m"].read_bytes() == CONTENT
+    assert (
+        ModelCache(tmp_path, 0).collect(MODELS, lambda sha256: [CONTENT])["m"].read_bytes()
+        == CONTENT
+    )
 
 
 def test_cache_leaves_the_download_of_another_agent_alone(tmp_path: Path) -> None:

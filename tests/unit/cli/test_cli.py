@@ -1,4 +1,6 @@
-"""The command as a user meets it, over a pipeline that is replaced: what it is asked, what it prints, how it ends."""
+"""The command as a user meets it, over a pipeline that is replaced: what it is asked, what it
+prints, how it ends.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,22 @@ from inn_automl import __version__
 from inn_automl.cli import main as cli
 from inn_automl.core.errors import BackendError, DatasetTooSmallError, StorageError, TrainingError
 from inn_automl.core.progress import Progress
-from inn_automl.core.result import DeviceResult, FrontPoint, JobResult, LatencySummary, PredictorError
+from inn_automl.core.result import (
+    DeviceResult,
+    FrontPoint,
+    JobResult,
+    LatencySummary,
+    PredictorError,
+)
 from inn_automl.core.spec import JobSpec
 from inn_automl.latency.store import CalibrationStore
 
 BUDGET = "devices: [{name: laptop, max_latency_ms: 2.0}]\ntraining: {cpus: 2, gpus: 1}\n"
 
 
-def point(identifier: str, latency_ms: float, accuracy: float, percentile: float = 95.0) -> FrontPoint:
+def point(
+    identifier: str, latency_ms: float, accuracy: float, percentile: float = 95.0
+) -> FrontPoint:
     return FrontPoint(
         id=identifier,
         widths={"conv1": 8},
@@ -62,13 +72,20 @@ def result(front: list[FrontPoint], recommended: str | None, sentence: str) -> J
         hypervolume_reference=(3.0, 0.1),
         search_stopped="its budget of 200 evaluations",
         environment={},
-        budget={"name": "laptop", "runtime": "onnxruntime-cpu", "threads": 1, "max_latency_ms": 2.0},
+        budget={
+            "name": "laptop",
+            "runtime": "onnxruntime-cpu",
+            "threads": 1,
+            "max_latency_ms": 2.0,
+        },
         front=front,
     )
     return JobResult(job={}, devices=[device])
 
 
-RESULT = result([point("p0", 0.4, 0.91), point("p1", 1.6, 0.97)], "p1", "p1 is the most accurate within 2 ms.")
+RESULT = result(
+    [point("p0", 0.4, 0.91), point("p1", 1.6, 0.97)], "p1", "p1 is the most accurate within 2 ms."
+)
 
 
 class FakeBackend:
@@ -89,7 +106,9 @@ Job = Callable[[JobSpec, Path, Progress], JobResult]
 class Terminal:
     """Runs the command with a job of the test's in the pipeline's place."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         self.folder, self._monkeypatch, self._capsys = folder, monkeypatch, capsys
         self.jobs: list[JobSpec] = []
         self.pretrained: Path | None = None
@@ -97,13 +116,19 @@ class Terminal:
         monkeypatch.chdir(folder)
         FakeBackend.made = []
         groups = {"inn_automl.backends": {"ray": "made:RayBackend", "local": "made:FakeBackend"}}
-        monkeypatch.setitem(sys.modules, "made", types.SimpleNamespace(FakeBackend=FakeBackend, RayBackend=FakeBackend))
+        monkeypatch.setitem(
+            sys.modules,
+            "made",
+            types.SimpleNamespace(FakeBackend=FakeBackend, RayBackend=FakeBackend),
+        )
         self.register(groups)
         self.job(lambda spec, out, progress: RESULT)
 
     def register(self, groups: dict[str, dict[str, str]]) -> None:
         all_points = EntryPoints(
-            EntryPoint(name, value, group) for group, names in groups.items() for name, value in names.items()
+            EntryPoint(name, value, group)
+            for group, names in groups.items()
+            for name, value in names.items()
         )
         self._monkeypatch.setattr(cli, "entry_points", all_points.select)
 
@@ -122,7 +147,9 @@ class Terminal:
             self.pretrained = pretrained
             return job(spec, out, progress)
 
-        self._monkeypatch.setitem(sys.modules, "inn_automl.pipeline.run", types.SimpleNamespace(run_job=run_job))
+        self._monkeypatch.setitem(
+            sys.modules, "inn_automl.pipeline.run", types.SimpleNamespace(run_job=run_job)
+        )
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, standard output, standard error."""
@@ -134,11 +161,15 @@ class Terminal:
 
     def run(self, *more: str, **changes: str) -> tuple[int, str, str]:
         options = {"dataset": "digits", "budget": "budget.yaml", "out": "out", **changes}
-        return self("run", *(part for key, value in options.items() for part in (f"--{key}", value)), *more)
+        return self(
+            "run", *(part for key, value in options.items() for part in (f"--{key}", value)), *more
+        )
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+def terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Terminal:
     return Terminal(tmp_path, monkeypatch, capsys)
 
 
@@ -149,11 +180,15 @@ def one_sentence(text: str) -> bool:
 def after_progress(text: str) -> str:
     """What was said after the progress display had ended."""
     lines = text.splitlines(keepends=True)
-    return "".join(lines[next(i for i, line in enumerate(lines) if line.startswith("inn-automl: ")) :])
+    return "".join(
+        lines[next(i for i, line in enumerate(lines) if line.startswith("inn-automl: ")) :]
+    )
 
 
 def test_the_options_reach_the_pipeline(terminal: Terminal) -> None:
-    code, _, _ = terminal.run("--family", "resnet", "--seed", "7", "--address", "10.0.0.1:6379", "--pretrained", "w.st")
+    code, _, _ = terminal.run(
+        "--family", "resnet", "--seed", "7", "--address", "10.0.0.1:6379", "--pretrained", "w.st"
+    )
     assert code == 0
     (spec,) = terminal.jobs
     assert (spec.dataset, spec.family, spec.seed) == ("digits", "resnet", 7)
@@ -190,7 +225,15 @@ def test_a_finished_job_shows_its_fronts(terminal: Terminal) -> None:
     code, out, _ = terminal.run()
     assert code == 0
     (row,) = [line for line in out.splitlines() if line.startswith("*   p1 ")]
-    for cell in ("97.00", "96.00 (95.0-97.0)", "1.44", "1.6 (1.52-1.68)", "45.3 k", "1.23 M", "181 kB"):
+    for cell in (
+        "97.00",
+        "96.00 (95.0-97.0)",
+        "1.44",
+        "1.6 (1.52-1.68)",
+        "45.3 k",
+        "1.23 M",
+        "181 kB",
+    ):
         assert cell in row
     (other,) = [line for line in out.splitlines() if " p0 " in line]
     assert "*" not in other
@@ -201,7 +244,11 @@ def test_a_finished_job_shows_its_fronts(terminal: Terminal) -> None:
 
 
 def test_a_bound_on_another_percentile_has_its_column(terminal: Terminal) -> None:
-    terminal.job(lambda spec, out, progress: result([point("p0", 0.4, 0.9, percentile=99.0)], None, "None does."))
+    terminal.job(
+        lambda spec, out, progress: result(
+            [point("p0", 0.4, 0.9, percentile=99.0)], None, "None does."
+        )
+    )
     _, out, _ = terminal.run()
     assert all(f"p{percentile} ms" in out for percentile in (50, 95, 99))
     assert "None does." in out
@@ -223,11 +270,17 @@ def test_a_front_without_points_is_shown_as_such(terminal: Terminal) -> None:
         ({"dataset": "mnist5"}, "did you mean 'mnist5k'?"),
         ({"dataset": "data/cats.npz"}, "no file or folder at 'data/cats.npz'"),
         ({"backend": "rai"}, "unknown backend 'rai': did you mean 'ray'?"),
-        ({"backend": "local", "address": "auto"}, "the local backend joins no cluster, --address 'auto'"),
+        (
+            {"backend": "local", "address": "auto"},
+            "the local backend joins no cluster, --address 'auto'",
+        ),
         ({"seed": "-1"}, "-1 is not in the range"),
         ({"sed": "1"}, "No such option"),
         ({"out": "budget.yaml"}, "--out 'budget.yaml' is a file"),
-        ({"out": "budget.yaml/below"}, "--out 'budget.yaml/below' cannot be written (Not a directory)"),
+        (
+            {"out": "budget.yaml/below"},
+            "--out 'budget.yaml/below' cannot be written (Not a directory)",
+        ),
         ({"out": "/proc/out"}, "--out '/proc/out' cannot be written"),
     ],
 )
@@ -269,12 +322,17 @@ def test_input_that_the_pipeline_refuses(terminal: Terminal) -> None:
     terminal.job(refuse)
     code, _, err = terminal.run()
     assert code == 2
-    assert after_progress(err) == "inn-automl: class 'cat' has 2 samples and the splits need 3: add some.\n"
+    assert (
+        after_progress(err)
+        == "inn-automl: class 'cat' has 2 samples and the splits need 3: add some.\n"
+    )
     assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_job_says_that_it_resumes(terminal: Terminal, number: signal.Signals) -> None:
+def test_an_interrupted_job_says_that_it_resumes(
+    terminal: Terminal, number: signal.Signals
+) -> None:
     def job(spec: JobSpec, out: Path, progress: Progress) -> JobResult:
         progress.stage("training")
         out.mkdir()
@@ -301,7 +359,10 @@ def test_an_interrupted_job_says_that_it_resumes(terminal: Terminal, number: sig
         (TrainingError("training diverged at epoch 3."), "training diverged at epoch 3."),
         (BackendError("the last worker died."), f"the last worker died. {cli.KEPT}"),
         (StorageError("no room for 'a'."), f"no room for 'a'. {cli.KEPT}"),
-        (OSError(errno.ENOSPC, "No space"), f"the disk that holds 'out' is full: free some space. {cli.KEPT}"),
+        (
+            OSError(errno.ENOSPC, "No space"),
+            f"the disk that holds 'out' is full: free some space. {cli.KEPT}",
+        ),
         (
             ModuleNotFoundError("No module named 'ray.tune'", name="ray.tune"),
             "ray is not installed: pip install 'inn-automl[worker]' brings it.",
@@ -320,7 +381,12 @@ def test_a_failure_is_one_sentence(terminal: Terminal, error: Exception, told: s
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("two\nlines"), KeyError(), ModuleNotFoundError("No module", name="inn_automl.gone")]
+    "error",
+    [
+        ValueError("two\nlines"),
+        KeyError(),
+        ModuleNotFoundError("No module", name="inn_automl.gone"),
+    ],
 )
 def test_the_unforeseen_leaves_a_traceback(terminal: Terminal, error: Exception) -> None:
     def fail(spec: JobSpec, out: Path, progress: Progress) -> JobResult:
@@ -337,7 +403,9 @@ def test_the_unforeseen_leaves_a_traceback(terminal: Terminal, error: Exception)
     assert "raise error" in log
 
 
-def test_without_room_for_the_traceback_it_is_shown(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_for_the_traceback_it_is_shown(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(spec: JobSpec, out: Path, progress: Progress) -> JobResult:
         raise RuntimeError("odd")
 
@@ -349,7 +417,9 @@ def test_without_room_for_the_traceback_it_is_shown(terminal: Terminal, monkeypa
     code, _, err = terminal.run()
     assert code == 1
     assert "Traceback" in err
-    assert err.endswith("inn-automl: this should not happen: RuntimeError: odd; the traceback is above.\n")
+    assert err.endswith(
+        "inn-automl: this should not happen: RuntimeError: odd; the traceback is above.\n"
+    )
 
 
 def test_version(terminal: Terminal) -> None:
@@ -357,7 +427,9 @@ def test_version(terminal: Terminal) -> None:
     assert __version__ in terminal("--version")[1]
 
 
-def test_browse_serves_the_store_it_is_given(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_browse_serves_the_store_it_is_given(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[dict[str, Any]] = []
     server = types.SimpleNamespace(browse=lambda **arguments: calls.append(arguments))
     monkeypatch.setitem(sys.modules, "inn_automl.reporting.server", server)
@@ -366,7 +438,9 @@ def test_browse_serves_the_store_it_is_given(terminal: Terminal, monkeypatch: py
     assert calls == [{"home": Path("store"), "port": 5001}, {"home": None, "port": None}]
 
 
-def test_installed_packages_add_commands(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_packages_add_commands(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @click.command()
     @click.argument("name")
     def greet(name: str) -> None:
@@ -392,13 +466,25 @@ def test_a_command_that_fails_outside_of_a_job_leaves_a_traceback(
     code, _, err = terminal("broken")
     log = terminal.folder / "inn-automl-error.log"
     assert code == 1
-    assert err == f"inn-automl: this should not happen: ZeroDivisionError: by zero; the traceback is in {log}.\n"
+    assert (
+        err
+        == f"inn-automl: this should not happen: ZeroDivisionError: by zero; the traceback is in "
+        f"{log}.\n"
+    )
     assert "ZeroDivisionError" in log.read_text(encoding="utf-8")
 
 
 def test_the_installed_program_refuses_bad_input(tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("inn-automl")
-    arguments = ["run", "--dataset", "digits", "--budget", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "out")]
+    arguments = [
+        "run",
+        "--dataset",
+        "digits",
+        "--budget",
+        str(tmp_path / "none.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     ended = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert one_sentence(ended.stderr)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inn_automl.cli.models import parse_widths
 
 from inn_automl.api.jobs import Job, JobEvent
 from inn_automl.cli.main import main as cli
+from inn_automl.cli.models import parse_widths
 from inn_automl.client import Client
 from inn_automl.core.errors import InputError
 from inn_automl.core.spec import JobSpec
@@ -49,7 +49,10 @@ class Terminal:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.calls: list[tuple[str, Any]] = []
-        self.job, self.events = job(), [JobEvent(id=1, kind="state", data={"state": "training"}, at=NOW)]
+        self.job, self.events = (
+            job(),
+            [JobEvent(id=1, kind="state", data={"state": "training"}, at=NOW)],
+        )
         self._capsys = capsys
         monkeypatch.setenv("INN_AUTOML_URL", "http://server")
         monkeypatch.setenv("INN_AUTOML_KEY", "inn_key")
@@ -78,14 +81,18 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+def terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Terminal:
     monkeypatch.chdir(tmp_path)
     Path("budget.yaml").write_text("devices: [{name: laptop}]", encoding="utf-8")
     return Terminal(monkeypatch, capsys)
 
 
 def test_submit_prints_exactly_the_id(terminal: Terminal) -> None:
-    code, out, _ = terminal("submit", "--dataset", "digits", "--budget", "budget.yaml", "--priority", "3", "--json")
+    code, out, _ = terminal(
+        "submit", "--dataset", "digits", "--budget", "budget.yaml", "--priority", "3", "--json"
+    )
     assert (code, json.loads(out)) == (0, {"job_id": "job_1"})
     assert terminal.calls == [("submit", ("digits", {"name": None, "priority": 3}))]
 
@@ -114,7 +121,10 @@ def test_watch_shows_stages_and_prints_events(terminal: Terminal) -> None:
 @pytest.mark.parametrize(
     ("ended", "told"),
     [
-        (job("failed", error={"code": "training_failed", "detail": "it diverged."}), "job job_1 failed: it diverged."),
+        (
+            job("failed", error={"code": "training_failed", "detail": "it diverged."}),
+            "job job_1 failed: it diverged.",
+        ),
         (job("cancelled"), "job job_1 is cancelled: `inn-automl retry job_1` continues it."),
     ],
 )
@@ -149,7 +159,9 @@ def test_elastic_is_one_file_of_a_job(terminal: Terminal) -> None:
     assert not terminal.calls
 
 
-def test_no_server_says_how_to_start_one(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_says_how_to_start_one(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("INN_AUTOML_URL")
     code, _, err = terminal("jobs")
     assert code == 2

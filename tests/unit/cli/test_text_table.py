@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from inn_automl.cli.text_table import PAGE_COLUMNS, text_table
 
 ROWS = [["a", "1.5"], ["a name of several words", "12.25"]]
@@ -28,7 +29,9 @@ def test_numbers_are_shown_as_they_were_written() -> None:
 
 
 def test_a_pipe_gets_a_page(capsys: pytest.CaptureFixture[str]) -> None:
-    assert max(len(line) for line in text_table(["what"], [["x " * 200]]).splitlines()) in range(100, PAGE_COLUMNS + 1)
+    assert max(len(line) for line in text_table(["what"], [["x " * 200]]).splitlines()) in range(
+        100, PAGE_COLUMNS + 1
+    )
 
 
 def test_a_table_without_rows_has_a_header() -> None:

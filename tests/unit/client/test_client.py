@@ -76,17 +76,28 @@ Answer = Callable[[httpx.Request], httpx.Response]
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the client would have waited."""
     waited: list[float] = []
-    clock = types.SimpleNamespace(sleep=waited.append, monotonic=lambda: sum(waited), time=time.time)
+    clock = types.SimpleNamespace(
+        sleep=waited.append, monotonic=lambda: sum(waited), time=time.time
+    )
     monkeypatch.setattr("inn_automl.client.transport.time", clock)
     return waited
 
 
 def client_of(answer: Answer) -> Client:
-    return Client("http://server", "inn_key", patience_s=20.0, transport=httpx.MockTransport(answer))
+    return Client(
+        "http://server", "inn_key", patience_s=20.0, transport=httpx.MockTransport(answer)
+    )
 
 
 def problem(status: int, code: str = "some_code", **headers: str) -> httpx.Response:
-    body = {"type": "t", "title": "T", "status": status, "detail": "the fault.", "code": code, "request_id": "req_1"}
+    body = {
+        "type": "t",
+        "title": "T",
+        "status": status,
+        "detail": "the fault.",
+        "code": code,
+        "request_id": "req_1",
+    }
     return httpx.Response(status, json=body, headers=headers)
 
 
@@ -135,7 +146,9 @@ def test_a_server_that_is_gone_is_told_with_its_address() -> None:
     def gone(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("connection refused")
 
-    with pytest.raises(ConnectionLostError, match=r"no answer from http://server \(connection refused\)"):
+    with pytest.raises(
+        ConnectionLostError, match=r"no answer from http://server \(connection refused\)"
+    ):
         client_of(gone).job("job_1")
 
 
@@ -144,7 +157,11 @@ def test_a_refusal_is_bad_input(status: int) -> None:
     with pytest.raises(RefusedError, match=r"^the fault\.$") as caught:
         client_of(lambda request: problem(status)).job("job_1")
     assert isinstance(caught.value, InputError)
-    assert (caught.value.code, caught.value.status, caught.value.request_id) == ("some_code", status, "req_1")
+    assert (caught.value.code, caught.value.status, caught.value.request_id) == (
+        "some_code",
+        status,
+        "req_1",
+    )
 
 
 def test_a_fault_of_the_server_names_the_request() -> None:
@@ -155,7 +172,9 @@ def test_a_fault_of_the_server_names_the_request() -> None:
 
 def test_a_newer_server_may_say_more() -> None:
     newer = {**JOB, "mood": "fine", "cost": {"wall_s": 1.0, "karma": 2}}
-    assert client_of(lambda request: httpx.Response(200, json=newer)).job("job_1").cost.wall_s == 1.0
+    assert (
+        client_of(lambda request: httpx.Response(200, json=newer)).job("job_1").cost.wall_s == 1.0
+    )
 
 
 @pytest.mark.parametrize("body", ["<html>", "{}", '{"items": 1}', "[]"])
@@ -180,7 +199,10 @@ def test_ids_cannot_leave_their_place_in_the_path() -> None:
 
 def test_lists_are_read_page_by_page() -> None:
     summary = {
-        **{key: JOB[key] for key in ("name", "kind", "parent_id", "state", "created_at", "finished_at")},
+        **{
+            key: JOB[key]
+            for key in ("name", "kind", "parent_id", "state", "created_at", "finished_at")
+        },
         **{"dataset": "digits", "devices": [], "stage": None, "fraction": 0.0},
     }
     pages = [
@@ -215,7 +237,12 @@ def test_bad_arguments_are_refused_before_anything_is_sent() -> None:
 
 
 def event(number: int, kind: str = "progress", **data: Any) -> dict[str, Any]:
-    return {"id": number, "kind": kind, "data": data or {"stage": "training", "fraction": 0.1}, "at": NOW}
+    return {
+        "id": number,
+        "kind": kind,
+        "data": data or {"stage": "training", "fraction": 0.1},
+        "at": NOW,
+    }
 
 
 def stream(*events: dict[str, Any], breaks: bool = False) -> httpx.Response:
@@ -231,7 +258,10 @@ def stream(*events: dict[str, Any], breaks: bool = False) -> httpx.Response:
 
 
 def test_watching_misses_and_repeats_nothing() -> None:
-    running, ended = httpx.Response(200, json=JOB), httpx.Response(200, json={**JOB, "state": "succeeded"})
+    running, ended = (
+        httpx.Response(200, json=JOB),
+        httpx.Response(200, json={**JOB, "state": "succeeded"}),
+    )
     answer, seen = in_turn(
         stream(event(1), event(2), breaks=True),
         httpx.ConnectError("refused"),
@@ -245,7 +275,11 @@ def test_watching_misses_and_repeats_nothing() -> None:
     reasons: list[str] = []
     events = list(client_of(answer).watch("job_1", on_reconnect=reasons.append))
     assert [one.id for one in events] == [1, 2, 5, 6, 7]
-    asked = [request.headers.get("Last-Event-ID") for request in seen if request.url.path.endswith("/events")]
+    asked = [
+        request.headers.get("Last-Event-ID")
+        for request in seen
+        if request.url.path.endswith("/events")
+    ]
     assert asked == ["0", "2", "2", "2", "5", "6"]
     assert seen[-1].url.params["follow"] == "false"
     assert len(reasons) == 3
@@ -265,10 +299,18 @@ def test_watching_gives_up_when_patience_ends() -> None:
 
 
 def test_waiting_raises_what_the_job_failed_of() -> None:
-    failed = {**JOB, "state": "failed", "error": {"code": "training_failed", "detail": "it diverged."}}
+    failed = {
+        **JOB,
+        "state": "failed",
+        "error": {"code": "training_failed", "detail": "it diverged."},
+    }
 
     def answer(request: httpx.Request) -> httpx.Response:
-        return stream(event(1)) if request.url.path.endswith("/events") else httpx.Response(200, json=failed)
+        return (
+            stream(event(1))
+            if request.url.path.endswith("/events")
+            else httpx.Response(200, json=failed)
+        )
 
     with pytest.raises(JobEndedError, match="job job_1 failed: it diverged") as caught:
         client_of(answer).wait("job_1")
@@ -327,12 +369,17 @@ def test_a_download_that_was_cut_goes_on_where_it_broke(
     progress: list[tuple[int, int | None]] = []
     with Client(url, "inn_key") as client:
         file = client.download(
-            "job_1", tmp_path / "new" / "model.zip", device="laptop", on_progress=lambda *now: progress.append(now)
+            "job_1",
+            tmp_path / "new" / "model.zip",
+            device="laptop",
+            on_progress=lambda *now: progress.append(now),
         )
     assert file.path.read_bytes() == handler.content
     assert file.sha256 == hashlib.sha256(handler.content).hexdigest()
     assert file.size_bytes == len(handler.content)
-    starts = [int(asked.removeprefix("bytes=").removesuffix("-")) for asked in handler.ranges if asked]
+    starts = [
+        int(asked.removeprefix("bytes=").removesuffix("-")) for asked in handler.ranges if asked
+    ]
     assert starts[:1] == [2_000_000] and starts == sorted(starts)
     assert progress[-1] == (len(handler.content), len(handler.content))
     assert [path.name for path in file.path.parent.iterdir()] == ["model.zip"]
@@ -353,7 +400,9 @@ def test_a_file_that_changed_meanwhile_is_read_from_its_start(
         assert client.download_inn("job_1", tmp_path / "inn.zip").path.read_bytes() == b"new" * 900
 
 
-def test_the_elastic_model_of_a_job_is_downloaded(file_server: tuple[type[FileServer], str], tmp_path: Path) -> None:
+def test_the_elastic_model_of_a_job_is_downloaded(
+    file_server: tuple[type[FileServer], str], tmp_path: Path
+) -> None:
     handler, url = file_server
     handler.content = b"all points"
     with Client(url, "inn_key") as client:
@@ -368,7 +417,10 @@ def test_a_download_that_does_not_match_its_hash_does_not_appear(
     handler, url = file_server
     handler.content, handler.etag = b"tampered", "0" * 64
     (tmp_path / "model.zip").write_bytes(b"before")
-    with Client(url, "inn_key") as client, pytest.raises(CorruptFileError, match="download it again"):
+    with (
+        Client(url, "inn_key") as client,
+        pytest.raises(CorruptFileError, match="download it again"),
+    ):
         client.download_bundle("job_1", tmp_path / "model.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
     assert (tmp_path / "model.zip").read_bytes() == b"before"
@@ -398,7 +450,9 @@ def test_a_folder_is_uploaded_as_the_same_zip_each_time(tmp_path: Path) -> None:
         (folder / name).write_bytes(name.encode())
     answer, seen = uploads()
     progress: list[tuple[int, int | None]] = []
-    dataset = client_of(answer).upload_dataset(folder, on_progress=lambda *now: progress.append(now))
+    dataset = client_of(answer).upload_dataset(
+        folder, on_progress=lambda *now: progress.append(now)
+    )
     assert dataset.name == "my-cats"
     first, second = seen
     assert first.content == second.content
@@ -462,7 +516,9 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_server_is_what_was_said_most_clearly(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_is_what_was_said_most_clearly(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(RefusedError, match="inn-automl up"):
         find_server()
     make_home(nowhere / "default", "http://default")

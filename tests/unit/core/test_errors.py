@@ -35,7 +35,11 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
         name: (
             next((base.__name__ for base in cls.__bases__ if base.__name__ in CLASSES), None),
             next(
-                (base.__name__ for base in cls.__bases__ if base.__module__ == "builtins" and base is not Exception),
+                (
+                    base.__name__
+                    for base in cls.__bases__
+                    if base.__module__ == "builtins" and base is not Exception
+                ),
                 None,
             ),
         )
@@ -59,9 +63,16 @@ def test_errors_cross_processes(name: str) -> None:
 
 def test_an_unknown_name_comes_with_the_nearest_one() -> None:
     error = errors.UnknownNameError("family", "restnet", ["mlp", "resnet", "convnet"], "the job")
-    assert str(error) == "the job: unknown family 'restnet': did you mean 'resnet'? Known: convnet, mlp, resnet."
+    assert (
+        str(error)
+        == "the job: unknown family 'restnet': did you mean 'resnet'? Known: convnet, mlp, resnet."
+    )
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    assert (str(again), again.name, again.known) == (str(error), "restnet", ["convnet", "mlp", "resnet"])
+    assert (str(again), again.name, again.known) == (
+        str(error),
+        "restnet",
+        ["convnet", "mlp", "resnet"],
+    )
 
 
 def test_a_name_like_no_other_comes_with_all_of_them() -> None:

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inn_automl.core.progress import LineProgress, LiveProgress, TimeLeft, duration, show_progress, time_left
+from inn_automl.core.progress import (
+    LineProgress,
+    LiveProgress,
+    TimeLeft,
+    duration,
+    show_progress,
+    time_left,
+)
 
 
 class Clock:
@@ -78,7 +85,14 @@ def test_time_left_is_never_negative(reports: list[tuple[float, float]]) -> None
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
-    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (185, "3 min 5 s"), (3599.9, "1 h 0 min"), (7800, "2 h 10 min")],
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (185, "3 min 5 s"),
+        (3599.9, "1 h 0 min"),
+        (7800, "2 h 10 min"),
+    ],
 )
 def test_durations_read_as_people_say_them(seconds: float, told: str) -> None:
     assert duration(seconds) == told
@@ -134,7 +148,14 @@ def test_a_terminal_shows_all_of_it_and_keeps_the_notes(monkeypatch: pytest.Monk
         progress.note("a note with [brackets]")
         progress.stage("searching")
     shown = stream.getvalue()
-    for part in ("training", "50%", "30 s", "about 30 s left", "best 97.1 % [at 2 ms]", "trial 1 of 4"):
+    for part in (
+        "training",
+        "50%",
+        "30 s",
+        "about 30 s left",
+        "best 97.1 % [at 2 ms]",
+        "trial 1 of 4",
+    ):
         assert part in shown
     assert "a note with [brackets]\n" in shown
     assert "training: done in 30 s\n" in shown

@@ -29,13 +29,19 @@ def budget_of(folder: Path, text: str) -> Budget:
 def test_a_budget_is_read(tmp_path: Path) -> None:
     budget = budget_of(tmp_path, EXAMPLE)
     assert budget.devices == (DeviceBudget(name="laptop-1-thread", threads=1, max_latency_ms=2.0),)
-    assert (budget.training.max_minutes, budget.training.cpus, budget.search.max_evaluations) == (5.0, 2, 200)
+    assert (budget.training.max_minutes, budget.training.cpus, budget.search.max_evaluations) == (
+        5.0,
+        2,
+        200,
+    )
     assert budget.devices[0].percentile == 95.0
     assert budget.devices[0].granularity == 1
 
 
 def test_a_budget_survives_json() -> None:
-    spec = JobSpec(dataset="digits", budget=Budget(devices=(DeviceBudget(name="a", max_macs=10**6),)), seed=3)
+    spec = JobSpec(
+        dataset="digits", budget=Budget(devices=(DeviceBudget(name="a", max_macs=10**6),)), seed=3
+    )
     assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
@@ -43,12 +49,18 @@ def test_large_numbers_may_be_written_short(tmp_path: Path) -> None:
     device = budget_of(
         tmp_path, "devices: [{name: a, max_macs: 2e6, max_params: 1.5e+5, max_size_bytes: 1_000}]"
     ).devices[0]
-    assert (device.max_macs, device.max_params, device.max_size_bytes) == (2_000_000, 150_000, 1_000)
+    assert (device.max_macs, device.max_params, device.max_size_bytes) == (
+        2_000_000,
+        150_000,
+        1_000,
+    )
 
 
 def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
     first, second = budget_of(
-        tmp_path, "devices:\n  - &first {name: a, threads: 2, granularity: 8}\n  - {<<: *first, name: b, threads: 4}\n"
+        tmp_path,
+        "devices:\n  - &first {name: a, threads: 2, granularity: 8}\n  - {<<: *first, name: b, "
+        "threads: 4}\n",
     ).devices
     assert (first.threads, second.threads, second.granularity) == (2, 4, 8)
 
@@ -64,7 +76,9 @@ def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
         ("devices: [{name: a}]\nsearch: {max_evaluation: 5}", "search", "max_evaluations"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_one(tmp_path: Path, text: str, place: str, nearest: str) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_one(
+    tmp_path: Path, text: str, place: str, nearest: str
+) -> None:
     with pytest.raises(UnknownNameError) as caught:
         budget_of(tmp_path, text)
     message = str(caught.value)
@@ -93,9 +107,13 @@ NUMBERS = [
 MAY_BE_ZERO = [("training", "gpus"), ("search", "tune_seconds")]
 
 
-@pytest.mark.parametrize("value", ["-1", "0", ".nan", ".inf", "-.inf", "true", "'3'", "many", "[3]", "{a: 3}"])
+@pytest.mark.parametrize(
+    "value", ["-1", "0", ".nan", ".inf", "-.inf", "true", "'3'", "many", "[3]", "{a: 3}"]
+)
 @pytest.mark.parametrize(("section", "key"), [*NUMBERS, *MAY_BE_ZERO])
-def test_an_impossible_number_is_refused(tmp_path: Path, section: str, key: str, value: str) -> None:
+def test_an_impossible_number_is_refused(
+    tmp_path: Path, section: str, key: str, value: str
+) -> None:
     if (section, key) in MAY_BE_ZERO and value == "0":
         budget = budget_of(tmp_path, f"devices: [{{name: a}}]\n{section}: {{{key}: 0}}")
         assert getattr(getattr(budget, section), key) == 0
@@ -156,7 +174,9 @@ def test_a_budget_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @given(st.text())
-def test_any_text_is_a_budget_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_any_text_is_a_budget_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any-budget.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")
     try:
@@ -168,7 +188,10 @@ def test_any_text_is_a_budget_or_refused(tmp_path_factory: pytest.TempPathFactor
 KEYS = sorted({"devices", "name", "training", "search"} | {key for _, key in NUMBERS})
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), inner)
+    ),
     max_leaves=8,
 )
 
@@ -182,7 +205,8 @@ def test_any_value_is_a_budget_or_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("seed", -1), ("seed", 2**31), ("seed", True), ("dataset", ""), ("family", 3)]
+    ("key", "value"),
+    [("seed", -1), ("seed", 2**31), ("seed", True), ("dataset", ""), ("family", 3)],
 )
 def test_a_bad_job_is_refused(key: str, value: object) -> None:
     good = {"dataset": "digits", "budget": {"devices": [{"name": "a"}]}}
@@ -202,11 +226,16 @@ def test_a_device_may_name_its_agent() -> None:
     ("training", "told"),
     [
         ({"workers_per_trial": 3, "cpus": 2}, "workers_per_trial = 3 is more than cpus = 2"),
-        ({"workers_per_trial": 2, "cpus": 4, "gpus": 1}, "workers_per_trial = 2 is more than gpus = 1"),
+        (
+            {"workers_per_trial": 2, "cpus": 4, "gpus": 1},
+            "workers_per_trial = 2 is more than gpus = 1",
+        ),
         ({"workers_per_trial": 0}, "workers_per_trial = 0"),
     ],
 )
-def test_a_trial_has_no_more_workers_than_there_are_processors(training: dict[str, int], told: str) -> None:
+def test_a_trial_has_no_more_workers_than_there_are_processors(
+    training: dict[str, int], told: str
+) -> None:
     budget = {"devices": [{"name": "d"}], "training": training}
     with pytest.raises(SpecError, match=told):
         parse(Budget, budget, where="b")

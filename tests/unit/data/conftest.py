@@ -19,7 +19,11 @@ class Make:
 
     @staticmethod
     def png(
-        colour: int | tuple[int, ...] = 0, *, size: tuple[int, int] = (6, 4), mode: str = "L", **options: Any
+        colour: int | tuple[int, ...] = 0,
+        *,
+        size: tuple[int, int] = (6, 4),
+        mode: str = "L",
+        **options: Any,
     ) -> bytes:
         """A PNG of one colour; size is (width, height)."""
         stream = io.BytesIO()
@@ -27,7 +31,9 @@ class Make:
         return stream.getvalue()
 
     @staticmethod
-    def image(pixels: np.ndarray, file_format: str = "PNG", mode: str | None = None, **options: Any) -> bytes:
+    def image(
+        pixels: np.ndarray, file_format: str = "PNG", mode: str | None = None, **options: Any
+    ) -> bytes:
         """An image file of an array (H, W) or (H, W, C)."""
         stream = io.BytesIO()
         image = Image.fromarray(pixels)

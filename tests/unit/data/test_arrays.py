@@ -114,19 +114,26 @@ def test_given_splits(npz: Npz, validation: str, train: str) -> None:
     }
     dataset = load_dataset(npz(**arrays))
     np.testing.assert_array_equal(dataset.x[np.sort(dataset.train), 0], arrays[f"x{train}"])
-    np.testing.assert_array_equal(dataset.x[np.sort(dataset.validation), 0], arrays[f"x_{validation}"])
+    np.testing.assert_array_equal(
+        dataset.x[np.sort(dataset.validation), 0], arrays[f"x_{validation}"]
+    )
     np.testing.assert_array_equal(dataset.x[np.sort(dataset.test), 0], arrays["x_test"])
 
 
 def test_given_test_without_validation(npz: Npz) -> None:
-    dataset = load_dataset(npz(x_train=values(40, 5), y_train=[0, 1] * 20, x_test=values(6, 5), y_test=Y[:6]))
+    dataset = load_dataset(
+        npz(x_train=values(40, 5), y_train=[0, 1] * 20, x_test=values(6, 5), y_test=Y[:6])
+    )
     assert sorted(dataset.test) == list(range(40, 46))
     assert (len(dataset.train), len(dataset.validation)) == (34, 6)
 
 
 def test_compressed_files_read_the_same(npz: Npz, tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "small.npz", x=values(12, 5), y=Y)
-    assert load_dataset(tmp_path / "small.npz").fingerprint == load_dataset(npz(x=values(12, 5), y=Y)).fingerprint
+    assert (
+        load_dataset(tmp_path / "small.npz").fingerprint
+        == load_dataset(npz(x=values(12, 5), y=Y)).fingerprint
+    )
 
 
 X = values(12, 5)
@@ -137,19 +144,37 @@ NAN[7, 2], INF[3, 0], HUGE[5, 1] = np.nan, -np.inf, 1e300
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": X, "y": Y[:9]}, r"x of 'user.npz' has 12 samples but y of 'user.npz' has 9: give one label"),
-        ({"x": NAN, "y": Y}, r"x of 'user.npz' holds NaN or infinite values, first nan in sample 7: remove"),
+        (
+            {"x": X, "y": Y[:9]},
+            r"x of 'user.npz' has 12 samples but y of 'user.npz' has 9: give one label",
+        ),
+        (
+            {"x": NAN, "y": Y},
+            r"x of 'user.npz' holds NaN or infinite values, first nan in sample 7: remove",
+        ),
         ({"x": INF, "y": Y}, r"first -inf in sample 3"),
         ({"x": HUGE, "y": Y}, r"holds 1e\+300 in sample 5, beyond the range of float32: rescale"),
-        ({"x": X.astype(object), "y": Y}, r"x of 'user.npz' is pickled .* never loaded: store plain numbers"),
-        ({"x": X, "y": np.array(["a", 1] * 6, object)}, r"y of 'user.npz' is pickled .*y\.astype\(str\)"),
+        (
+            {"x": X.astype(object), "y": Y},
+            r"x of 'user.npz' is pickled .* never loaded: store plain numbers",
+        ),
+        (
+            {"x": X, "y": np.array(["a", 1] * 6, object)},
+            r"y of 'user.npz' is pickled .*y\.astype\(str\)",
+        ),
         ({"x": X + 1j, "y": Y}, r"holds complex64 values: store real numbers"),
         ({"x": X.astype(str), "y": Y}, r"values: store real numbers"),
         ({"x": np.zeros(12, "M8[s]").reshape(12, 1), "y": Y}, r"datetime64\[s\] values"),
         ({"x": np.zeros((12, 2), [("a", "f4")]), "y": Y}, r"values: store real numbers"),
-        ({"x": X, "y": np.where(Y, np.nan, 1.0)}, r"holds NaN or infinite values, first nan in sample 1"),
+        (
+            {"x": X, "y": np.where(Y, np.nan, 1.0)},
+            r"holds NaN or infinite values, first nan in sample 1",
+        ),
         ({"x": X, "y": Y + 1j}, r"complex128 values: store labels as integers or strings"),
-        ({"x": X, "y": np.eye(2, dtype=int)[Y]}, r"y of 'user.npz' has shape 12 x 2: .*argmax\(1\)"),
+        (
+            {"x": X, "y": np.eye(2, dtype=int)[Y]},
+            r"y of 'user.npz' has shape 12 x 2: .*argmax\(1\)",
+        ),
         ({"x": X, "y": np.array(3)}, r"y of 'user.npz' has shape \(\): store one label"),
         ({"x": X, "y": np.array(["a", "b", ""] * 4)}, r"empty label for sample 2"),
         ({"x": X, "y": np.array([b"a", b"\xff"] * 6)}, r"bytes that are not UTF-8"),
@@ -161,12 +186,21 @@ NAN[7, 2], INF[3, 0], HUGE[5, 1] = np.nan, -np.inf, 1e300
             {"x": values(12, 32, 16, 3), "y": Y},
             r"12 x 32 x 16 x 3, which looks like channels last: store x.transpose\(0, 3",
         ),
-        ({"x": values(12, 100, 3), "y": Y}, r"signals with channels last: store x.transpose\(0, 2, 1\), or add kind"),
-        ({"x": values(12, 8, 8), "y": Y, "kind": "Image"}, r"kind of 'user.npz' is 'Image': store 'image' or 'signal'"),
+        (
+            {"x": values(12, 100, 3), "y": Y},
+            r"signals with channels last: store x.transpose\(0, 2, 1\), or add kind",
+        ),
+        (
+            {"x": values(12, 8, 8), "y": Y, "kind": "Image"},
+            r"kind of 'user.npz' is 'Image': store 'image' or 'signal'",
+        ),
         ({"x": X, "y": Y, "kind": 3}, r"kind of 'user.npz' is None"),
         ({"x": X, "y": Y, "kind": "image"}, r"shape 12 x 5, which cannot be of kind 'image'"),
         ({"x": values(12, 1, 8, 8), "y": Y, "kind": "signal"}, r"which cannot be of kind 'signal'"),
-        ({"images": X, "labels": Y}, r"keys that are not read, 'images', 'labels'; unknown key 'images'.*x_train"),
+        (
+            {"images": X, "labels": Y},
+            r"keys that are not read, 'images', 'labels'; unknown key 'images'.*x_train",
+        ),
         ({"x": X, "y": Y, "x_tets": X}, r"'x_tets'; unknown key 'x_tets': did you mean 'x_test'\?"),
         ({"x": X}, r"lacks 'y': store samples as x, labels as y"),
         ({"x": X, "y": Y, "y_test": Y}, r"lacks 'x_test'"),
@@ -176,7 +210,10 @@ NAN[7, 2], INF[3, 0], HUGE[5, 1] = np.nan, -np.inf, 1e300
             {"x": X, "y": Y, "x_test": values(6, 4), "y_test": Y[:6]},
             r"x_test .* shape 4 but x of 'user.npz' of 5: bring",
         ),
-        ({"x": X, "y": Y, "x_test": X.astype(np.uint8), "y_test": Y}, r"mixes other \(now float32\) and uint8 values"),
+        (
+            {"x": X, "y": Y, "x_test": X.astype(np.uint8), "y_test": Y},
+            r"mixes other \(now float32\) and uint8 values",
+        ),
         ({}, r"no training samples"),
     ],
 )
@@ -189,7 +226,9 @@ def test_faults(npz: Npz, arrays: dict[str, Any], message: str) -> None:
 def test_structured_arrays_of_format_3(npz: Npz) -> None:
     with pytest.warns(UserWarning, match=r"format 3\.0"):
         path = npz(x=np.zeros((12, 2), [("日", "f4")]), y=Y)
-    with pytest.raises(DatasetFormatError, match=r"x of 'user\.npz' is a structured array: store plain numbers"):
+    with pytest.raises(
+        DatasetFormatError, match=r"x of 'user\.npz' is a structured array: store plain numbers"
+    ):
         load_dataset(path)
 
 
@@ -218,7 +257,9 @@ def test_not_an_npz(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
         archive.writestr("x.npy", "no array")
     for name in ("single", "empty", "text"):
-        with pytest.raises(DatasetFormatError, match=rf"{name}.npz' cannot be read as an .npz file \(.*numpy.savez"):
+        with pytest.raises(
+            DatasetFormatError, match=rf"{name}.npz' cannot be read as an .npz file \(.*numpy.savez"
+        ):
             load_dataset(tmp_path / f"{name}.npz")
 
 
@@ -227,24 +268,33 @@ def test_too_large_is_refused_by_its_header(npz: Npz, monkeypatch: pytest.Monkey
     path = npz(x=np.zeros((12, 2**16), np.float32), y=Y)
     monkeypatch.setattr(np.lib.format, "read_array", None)  # expanding anything would now fail
     with pytest.raises(
-        DatasetFormatError, match=r"would take 3 MiB in memory, more than the limit of 1 MiB: use fewer"
+        DatasetFormatError,
+        match=r"would take 3 MiB in memory, more than the limit of 1 MiB: use fewer",
     ):
         load_dataset(path)
 
 
 def test_a_header_that_claims_more_than_there_is(tmp_path: Path) -> None:
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (12, 2**26)})
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "<f4", "fortran_order": False, "shape": (12, 2**26)}
+    )
     with zipfile.ZipFile(tmp_path / "liar.npz", "w") as archive:
         archive.writestr("x.npy", stream.getvalue())
         archive.writestr("y.npy", b"\x93NUMPY")
-    with pytest.raises(DatasetFormatError, match=r"x of 'liar.npz' is cut short: its header says 12 x 67108864"):
+    with pytest.raises(
+        DatasetFormatError, match=r"x of 'liar.npz' is cut short: its header says 12 x 67108864"
+    ):
         load_dataset(tmp_path / "liar.npz")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
-def test_damage_anywhere_is_a_dataset_error_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
+def test_damage_anywhere_is_a_dataset_error_or_harmless(
+    tmp_path: Path, data: st.DataObject
+) -> None:
     stream = io.BytesIO()
     np.savez_compressed(stream, x=X, y=Y)
     content = bytearray(stream.getvalue())

@@ -23,7 +23,10 @@ Tree = Callable[[dict[str, bytes]], Path]
 
 
 def read(*contents: bytes) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    entries = [Entry(("a", f"{i}.wav"), lambda content=content: content) for i, content in enumerate(contents)]  # type: ignore[misc]
+    entries = [
+        Entry(("a", f"{i}.wav"), lambda content=content: content)
+        for i, content in enumerate(contents)
+    ]  # type: ignore[misc]
     return read_wavs(entries, "'sounds'")
 
 
@@ -34,7 +37,14 @@ def tone(length: int = 50, channels: int | None = None) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("subtype", "tolerance"),
-    [("PCM_16", 2**-15), ("PCM_U8", 2**-7), ("PCM_24", 2**-23), ("PCM_32", 2**-22), ("FLOAT", 1e-7), ("DOUBLE", 1e-7)],
+    [
+        ("PCM_16", 2**-15),
+        ("PCM_U8", 2**-7),
+        ("PCM_24", 2**-23),
+        ("PCM_32", 2**-22),
+        ("FLOAT", 1e-7),
+        ("DOUBLE", 1e-7),
+    ],
 )
 def test_values_are_in_units_of_full_scale(make: Any, subtype: str, tolerance: float) -> None:
     signal = tone()
@@ -55,26 +65,41 @@ def test_lengths_are_brought_to_the_median_at_the_end(make: Any) -> None:
     assert x.shape == (5, 1, 50)
     np.testing.assert_allclose(x[0, 0], np.pad(signals[0], (0, 20)), atol=1e-7)
     np.testing.assert_allclose(x[4, 0], signals[4][:50], atol=1e-7)
-    assert notes == ("2 of 5 WAV files were cut or padded with zeros at their end to 50 samples, the median length.",)
+    assert notes == (
+        "2 of 5 WAV files were cut or padded with zeros at their end to 50 samples, the median "
+        "length.",
+    )
 
 
 def test_a_folder_of_sounds(make: Any, tree: Tree) -> None:
-    files = {f"{name}/{i}.WAV": make.wav(tone(40 + i), rate_hz=16000) for name in ("yes", "no") for i in range(5)}
+    files = {
+        f"{name}/{i}.WAV": make.wav(tone(40 + i), rate_hz=16000)
+        for name in ("yes", "no")
+        for i in range(5)
+    }
     dataset = load_dataset(tree(files))
-    assert (dataset.kind, dataset.input_shape, dataset.classes) == ("signal", (1, 42), ("no", "yes"))
+    assert (dataset.kind, dataset.input_shape, dataset.classes) == (
+        "signal",
+        (1, 42),
+        ("no", "yes"),
+    )
     assert dataset.sample_rate_hz == dataset.facts()["sample_rate_hz"] == 16000
     assert "8 of 10 WAV files" in dataset.notes[0]
 
 
 def test_different_sample_rates(make: Any) -> None:
     with pytest.raises(
-        DatasetFormatError, match=r"'a/1.wav' in 'sounds' has a sample rate of 16000 Hz but 'a/0.wav' of 8000"
+        DatasetFormatError,
+        match=r"'a/1.wav' in 'sounds' has a sample rate of 16000 Hz but 'a/0.wav' of 8000",
     ):
         read(make.wav(tone()), make.wav(tone(), rate_hz=16000))
 
 
 def test_different_channel_counts(make: Any) -> None:
-    with pytest.raises(DatasetFormatError, match=r"'a/1.wav' .* has 2 channel\(s\) but 'a/0.wav' has 1: convert all"):
+    with pytest.raises(
+        DatasetFormatError,
+        match=r"'a/1.wav' .* has 2 channel\(s\) but 'a/0.wav' has 1: convert all",
+    ):
         read(make.wav(tone()), make.wav(tone(channels=2)))
 
 
@@ -82,7 +107,10 @@ def test_different_channel_counts(make: Any) -> None:
 def test_values_that_are_not_finite(make: Any, value: float, shown: str) -> None:
     signal = tone()
     signal[9] = value
-    with pytest.raises(DatasetFormatError, match=rf"'a/0.wav' in 'sounds' holds NaN or infinite values, first {shown}"):
+    with pytest.raises(
+        DatasetFormatError,
+        match=rf"'a/0.wav' in 'sounds' holds NaN or infinite values, first {shown}",
+    ):
         read(make.wav(signal, subtype="FLOAT"))
 
 
@@ -98,7 +126,8 @@ def test_values_that_are_not_finite(make: Any, value: float, shown: str) -> None
 )
 def test_corrupt_files(make: Any, spoil: Callable[[bytes], bytes], reason: str) -> None:
     with pytest.raises(
-        DatasetFormatError, match=rf"'a/1.wav' in 'sounds' cannot be read as a WAV file \({reason}.*replace"
+        DatasetFormatError,
+        match=rf"'a/1.wav' in 'sounds' cannot be read as a WAV file \({reason}.*replace",
     ):
         read(make.wav(tone()), spoil(make.wav(tone())))
 
@@ -118,7 +147,10 @@ def test_files_written_to_a_pipe_do_not_know_their_size(make: Any) -> None:
 
 def test_too_large_in_memory(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_DATASET_BYTES", 2**10)
-    with pytest.raises(DatasetFormatError, match=r"'sounds' would take 2 KiB in memory, more than the limit of 1 KiB"):
+    with pytest.raises(
+        DatasetFormatError,
+        match=r"'sounds' would take 2 KiB in memory, more than the limit of 1 KiB",
+    ):
         read(make.wav(tone(512)))
 
 

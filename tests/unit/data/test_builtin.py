@@ -28,14 +28,26 @@ def datasets() -> dict[str, Dataset]:
     ],
 )
 def test_shape_and_splits(
-    datasets: dict[str, Dataset], name: str, kind: str, shape: tuple[int, ...], dtype: str, sizes: tuple[int, ...]
+    datasets: dict[str, Dataset],
+    name: str,
+    kind: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    sizes: tuple[int, ...],
 ) -> None:
     dataset = datasets[name]
-    assert (dataset.name, dataset.kind, dataset.x.shape, str(dataset.x.dtype)) == (name, kind, shape, dtype)
+    assert (dataset.name, dataset.kind, dataset.x.shape, str(dataset.x.dtype)) == (
+        name,
+        kind,
+        shape,
+        dtype,
+    )
     assert (dataset.input_shape, dataset.num_classes) == (shape[1:], 10)
     assert dataset.classes == tuple("0123456789")
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == sizes
-    assert sorted(np.concatenate([dataset.train, dataset.validation, dataset.test])) == list(range(shape[0]))
+    assert sorted(np.concatenate([dataset.train, dataset.validation, dataset.test])) == list(
+        range(shape[0])
+    )
     for split in (dataset.train, dataset.validation, dataset.test):
         counts = np.bincount(dataset.y[split], minlength=10)
         assert counts.min() > 0.07 * len(split)
@@ -59,7 +71,9 @@ def test_mnist1d_keeps_the_given_test_split(datasets: dict[str, Dataset]) -> Non
     assert sorted(datasets["mnist1d"].test) == list(range(4000, 5000))
 
 
-def test_generating_leaves_the_random_streams_alone_and_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generating_leaves_the_random_streams_alone_and_opens_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from mnist1d.data import ObjectView, get_dataset_args
 
     def refuse(*_: object) -> None:

@@ -15,7 +15,9 @@ from inn_automl.data.dataset import assemble
 from inn_automl.data.samples import Samples, ordered
 
 
-def samples(x: np.ndarray | None = None, labels: list[str] | None = None, **options: object) -> Samples:
+def samples(
+    x: np.ndarray | None = None, labels: list[str] | None = None, **options: object
+) -> Samples:
     labels = labels or ["b", "a"] * 10
     if x is None:
         x = np.random.default_rng(0).integers(0, 256, (len(labels), 3, 4, 5)).astype(np.uint8)
@@ -25,7 +27,9 @@ def samples(x: np.ndarray | None = None, labels: list[str] | None = None, **opti
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("shape", [(40, 3, 4, 5), (40, 2, 30)])
-def test_statistics_are_of_the_training_split_by_channel(dtype: type, shape: tuple[int, ...]) -> None:
+def test_statistics_are_of_the_training_split_by_channel(
+    dtype: type, shape: tuple[int, ...]
+) -> None:
     x = np.random.default_rng(1).uniform(0, 255, shape).astype(dtype)
     dataset = assemble("d", samples(x, ["a", "b"] * 20), seed=0)
     axes = (0, *range(2, len(shape)))
@@ -129,7 +133,9 @@ def test_facts_are_json() -> None:
 
 
 def test_one_class_only() -> None:
-    with pytest.raises(DatasetTooSmallError, match=r"'d' has one class only, 'a': .* at least two classes"):
+    with pytest.raises(
+        DatasetTooSmallError, match=r"'d' has one class only, 'a': .* at least two classes"
+    ):
         assemble("d", samples(labels=["a"] * 20), seed=0)
 
 
@@ -141,7 +147,10 @@ def test_a_declared_class_without_samples() -> None:
 def test_a_class_that_training_lacks() -> None:
     given_test = {"train": np.arange(16), "test": np.arange(16, 20)}
     labels = ["a", "b"] * 8 + ["a", "b", "c", "b"]
-    with pytest.raises(DatasetFormatError, match="test split of 'd' has the class 'c', which the training split lacks"):
+    with pytest.raises(
+        DatasetFormatError,
+        match="test split of 'd' has the class 'c', which the training split lacks",
+    ):
         assemble("d", samples(labels=labels, given=given_test), seed=0)
 
 

@@ -23,14 +23,20 @@ def below(prefix: str, files: dict[str, bytes]) -> dict[str, bytes]:
 
 def test_folders_are_classes(make: Any, tree: Tree) -> None:
     dataset = load_dataset(tree(make.classes("dog", "cat", count=20)))
-    assert (dataset.classes, dataset.kind, dataset.input_shape) == (("cat", "dog"), "image", (1, 4, 6))
+    assert (dataset.classes, dataset.kind, dataset.input_shape) == (
+        ("cat", "dog"),
+        "image",
+        (1, 4, 6),
+    )
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (28, 6, 6)
     assert dataset.x.dtype == np.uint8
     for shade, label in zip(dataset.x[:, 0, 0, 0], dataset.y, strict=True):
         assert dataset.classes[label] == ("dog" if shade < 20 else "cat")
 
 
-def test_an_archive_and_a_folder_are_the_same_dataset(make: Any, tree: Tree, zipped: Zipped) -> None:
+def test_an_archive_and_a_folder_are_the_same_dataset(
+    make: Any, tree: Tree, zipped: Zipped
+) -> None:
     files = make.classes("chat", "été", count=5)
     folder = load_dataset(tree(files))
     reordered = dict(sorted(files.items(), key=lambda item: hash(item[1])))
@@ -41,7 +47,8 @@ def test_an_archive_and_a_folder_are_the_same_dataset(make: Any, tree: Tree, zip
 
 
 @pytest.mark.parametrize(
-    "names", [("train", "validation", "test"), ("Training", "VAL", "testing"), ("train", "valid", "test")]
+    "names",
+    [("train", "validation", "test"), ("Training", "VAL", "testing"), ("train", "valid", "test")],
 )
 def test_given_splits(make: Any, tree: Tree, names: tuple[str, str, str]) -> None:
     files: dict[str, bytes] = {}
@@ -54,7 +61,9 @@ def test_given_splits(make: Any, tree: Tree, names: tuple[str, str, str]) -> Non
 
 
 def test_given_train_and_test_only(make: Any, tree: Tree) -> None:
-    files = below("train", make.classes("a", "b", count=10)) | below("test", make.classes("a", "b", count=4))
+    files = below("train", make.classes("a", "b", count=10)) | below(
+        "test", make.classes("a", "b", count=4)
+    )
     dataset = load_dataset(tree(files))
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (16, 4, 8)
 
@@ -88,7 +97,11 @@ def test_numbered_classes_are_in_numeric_order(make: Any, tree: Tree) -> None:
 
 
 def test_suffixes_in_any_case(make: Any, tree: Tree) -> None:
-    files = {f"{name}/{i}.{suffix}": make.png(i) for name in "ab" for i, suffix in enumerate(("PNG", "png", "Png"))}
+    files = {
+        f"{name}/{i}.{suffix}": make.png(i)
+        for name in "ab"
+        for i, suffix in enumerate(("PNG", "png", "Png"))
+    }
     jpeg = make.image(np.zeros((4, 6), np.uint8), "JPEG")
     files |= {f"a/{i}.{suffix}": jpeg for i, suffix in enumerate(("JPG", "jpeg", "Jpg"))}
     assert len(load_dataset(tree(files)).x) == 9
@@ -96,7 +109,9 @@ def test_suffixes_in_any_case(make: Any, tree: Tree) -> None:
 
 def test_names_composed_and_decomposed_are_one_class(make: Any, tree: Tree) -> None:
     composed, decomposed = "\u00e9t\u00e9", "e\u0301te\u0301"
-    files = below("train", make.classes(composed, "b")) | below("test", make.classes(decomposed, "b"))
+    files = below("train", make.classes(composed, "b")) | below(
+        "test", make.classes(decomposed, "b")
+    )
     assert load_dataset(tree(files)).classes == ("b", composed)
 
 
@@ -121,18 +136,33 @@ def test_linked_folders_are_followed(make: Any, tree: Tree, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (lambda m: {"README": b""}, r"holds no PNG, JPEG or WAV files: give a folder for each class"),
+        (
+            lambda m: {"README": b""},
+            r"holds no PNG, JPEG or WAV files: give a folder for each class",
+        ),
         (lambda m: {"a/1.bmp": b"", "b/1.gif": b""}, r"holds no PNG, JPEG or WAV files"),
         (
             lambda m: m.classes("a", "b") | {"b/s.wav": b""},
             r"mixes images \('a/0.png'\) and WAV files \('b/s.wav'\): keep",
         ),
-        (lambda m: m.classes("a", "b") | {"1.png": m.png()}, r"'1.png' in '.*pets' lies in no class folder: put it"),
+        (
+            lambda m: m.classes("a", "b") | {"1.png": m.png()},
+            r"'1.png' in '.*pets' lies in no class folder: put it",
+        ),
         (lambda m: {"1.png": m.png(), "2.png": m.png()}, r"lies in no class folder"),
-        (lambda m: {"train/1.png": m.png(), "test/2.png": m.png()}, r"'test/2.png' .* lies in no class folder"),
-        (lambda m: m.classes("a/x", "b/y"), r"'a/x/0.png' in '.*pets' lies in nested class folders: put all files"),
+        (
+            lambda m: {"train/1.png": m.png(), "test/2.png": m.png()},
+            r"'test/2.png' .* lies in no class folder",
+        ),
+        (
+            lambda m: m.classes("a/x", "b/y"),
+            r"'a/x/0.png' in '.*pets' lies in nested class folders: put all files",
+        ),
         (lambda m: m.classes("a", "b", "b/x"), r"'b/x/0.png' .* nested class folders"),
-        (lambda m: below("train", m.classes("a/x", "b/y")), r"'train/a/x/0.png' .* nested class folders"),
+        (
+            lambda m: below("train", m.classes("a/x", "b/y")),
+            r"'train/a/x/0.png' .* nested class folders",
+        ),
         (lambda m: below("u", below("v", m.classes("a", "b"))), r"nested class folders"),
         (
             lambda m: m.classes("a", "b") | {"b/9.webp": b""},
@@ -146,14 +176,19 @@ def test_linked_folders_are_followed(make: Any, tree: Tree, tmp_path: Path) -> N
             lambda m: below("val", m.classes("a", "b")) | below("valid", m.classes("a", "b")),
             r"two folders for the validation split, one of them 'valid'",
         ),
-        (lambda m: below("test", m.classes("a", "b")), r"has the split 'test' but no train folder: add one"),
+        (
+            lambda m: below("test", m.classes("a", "b")),
+            r"has the split 'test' but no train folder: add one",
+        ),
         (
             lambda m: below("train", m.classes("a", "b")) | below("test", m.classes("c")),
             r"class 'c', which the training",
         ),
     ],
 )
-def test_layouts_refused(make: Any, tree: Tree, layout: Callable[[Any], dict[str, bytes]], message: str) -> None:
+def test_layouts_refused(
+    make: Any, tree: Tree, layout: Callable[[Any], dict[str, bytes]], message: str
+) -> None:
     with pytest.raises(DatasetFormatError, match=message):
         load_dataset(tree(layout(make)))
 
@@ -179,7 +214,9 @@ def test_an_empty_class_folder(make: Any, tree: Tree, prefix: str) -> None:
 def test_broken_links_and_circles(make: Any, tree: Tree) -> None:
     folder = tree(make.classes("cat", "dog"))
     (folder / "cat" / "gone.png").symlink_to(folder / "nowhere.png")
-    with pytest.raises(DatasetFormatError, match=r"gone.png' is a broken link or no plain file: remove it"):
+    with pytest.raises(
+        DatasetFormatError, match=r"gone.png' is a broken link or no plain file: remove it"
+    ):
         load_dataset(folder)
     (folder / "cat" / "gone.png").unlink()
     (folder / "cat" / "again").symlink_to(folder / "cat")
@@ -187,14 +224,20 @@ def test_broken_links_and_circles(make: Any, tree: Tree) -> None:
         load_dataset(folder)
 
 
-def test_a_file_that_vanishes_or_is_too_large(make: Any, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_or_is_too_large(
+    make: Any, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tree({"a/0.png": make.png()})
     entry = list_folder(folder).files[0]
     monkeypatch.setattr(limits, "MAX_FILE_BYTES", 10)
-    with pytest.raises(DatasetFormatError, match=r"'0.png' in .* is larger than the limit of 10 bytes a file"):
+    with pytest.raises(
+        DatasetFormatError, match=r"'0.png' in .* is larger than the limit of 10 bytes a file"
+    ):
         entry.read()
     (folder / "a/0.png").unlink()
-    with pytest.raises(DatasetFormatError, match=r"0.png' cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        DatasetFormatError, match=r"0.png' cannot be read \(No such file or directory\)"
+    ):
         entry.read()
 
 

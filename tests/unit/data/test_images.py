@@ -26,7 +26,10 @@ Tree = Callable[[dict[str, bytes]], Path]
 
 
 def entries(*contents: bytes, suffix: str = "png") -> list[Entry]:
-    return [Entry(("a", f"{i}.{suffix}"), lambda content=content: content) for i, content in enumerate(contents)]  # type: ignore[misc]
+    return [
+        Entry(("a", f"{i}.{suffix}"), lambda content=content: content)
+        for i, content in enumerate(contents)
+    ]  # type: ignore[misc]
 
 
 def read(*contents: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -61,7 +64,11 @@ def test_alpha_is_dropped_and_noted(make: Any) -> None:
 def test_palettes_become_rgb(make: Any) -> None:
     colour = np.zeros((4, 6, 3), np.uint8)
     colour[:, ::2] = 200, 10, 30
-    x, notes = read(make.image(colour), make.image(colour, mode="P"), make.image(colour, mode="P", transparency=0))
+    x, notes = read(
+        make.image(colour),
+        make.image(colour, mode="P"),
+        make.image(colour, mode="P", transparency=0),
+    )
     np.testing.assert_allclose(x[1].astype(int), x[0], atol=60)  # the web palette is coarse
     np.testing.assert_array_equal(x[2], x[1])
     assert notes == (
@@ -81,7 +88,9 @@ def test_16_bit_greyscale_keeps_its_values(make: Any) -> None:
     assert x.dtype == np.float32
     np.testing.assert_array_equal(x[0, 0], deep)
     assert x.max() > 255
-    with pytest.raises(DatasetFormatError, match=r"mixes images of 8 and 16 bits, e.g. 'a/0.png' and 'a/1.png'"):
+    with pytest.raises(
+        DatasetFormatError, match=r"mixes images of 8 and 16 bits, e.g. 'a/0.png' and 'a/1.png'"
+    ):
         read(make.image(deep), make.png())
 
 
@@ -108,21 +117,30 @@ def test_jpegs_are_turned_upright(make: Any, orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = make.image(np.ascontiguousarray(undo(upright)), "JPEG", exif=exif.tobytes(), quality=100)
+    stored = make.image(
+        np.ascontiguousarray(undo(upright)), "JPEG", exif=exif.tobytes(), quality=100
+    )
     x, _ = read(stored)
     np.testing.assert_allclose(x[0, 0].astype(int), upright, atol=3)
 
 
 def test_other_sizes_are_resized_to_the_most_common_one(make: Any) -> None:
     common = [make.png(10, size=(6, 4)) for _ in range(3)]
-    x, notes = read(make.png(200, size=(60, 40)), *common, make.png(90, size=(2, 2)), make.png(90, size=(3, 2)))
+    x, notes = read(
+        make.png(200, size=(60, 40)), *common, make.png(90, size=(2, 2)), make.png(90, size=(3, 2))
+    )
     assert x.shape == (6, 1, 4, 6)
     assert x[:, 0, 0, 0].tolist() == [200, 10, 10, 10, 90, 90]
     assert notes == ("3 of 6 images were resized to 4 x 6 (height x width), the most common size.",)
 
 
 def test_of_two_equally_common_sizes_the_larger_one_counts(make: Any) -> None:
-    files = make.png(size=(6, 4)), make.png(size=(7, 4)), make.png(size=(7, 4)), make.png(size=(6, 4))
+    files = (
+        make.png(size=(6, 4)),
+        make.png(size=(7, 4)),
+        make.png(size=(7, 4)),
+        make.png(size=(6, 4)),
+    )
     assert read(*files)[0].shape == read(*files[::-1])[0].shape == (4, 1, 4, 7)
 
 
@@ -135,9 +153,7 @@ def test_shrinking_is_antialiased(make: Any) -> None:
 
 def test_different_channel_counts(make: Any, tree: Tree) -> None:
     colour = make.png((1, 2, 3), mode="RGB")
-    message = (
-        r"'b/9.png' in '.*pets' has 3 channel\(s\) but 'a/0.png' has 1: convert all images to greyscale or all to RGB"
-    )
+    message = r"'b/9.png' in '.*pets' has 3 channel\(s\) but 'a/0.png' has 1: convert all images to greyscale or all to RGB"
     with pytest.raises(DatasetFormatError, match=message):
         load_dataset(tree(make.classes("a", "b") | {"b/9.png": colour}))
 
@@ -163,7 +179,8 @@ def with_chunk(png: bytes, kind: bytes, data: bytes) -> bytes:
 def test_corrupt_images(make: Any, tree: Tree, spoil: Callable[[bytes], bytes]) -> None:
     spoiled = spoil(make.image(noise(16, 16)))
     with pytest.raises(
-        DatasetFormatError, match=r"'b/9.png' in .* cannot be read as a PNG or JPEG image \(.*replace"
+        DatasetFormatError,
+        match=r"'b/9.png' in .* cannot be read as a PNG or JPEG image \(.*replace",
     ) as e:
         load_dataset(tree(make.classes("a", "b") | {"b/9.png": spoiled}))
     assert " at 0x" not in str(e.value)
@@ -177,13 +194,16 @@ def test_another_format_under_a_png_name(make: Any) -> None:
     assert read(jpeg)[0].shape == (1, 1, 4, 6)
 
 
-def test_an_image_of_too_many_pixels_is_not_decoded(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_too_many_pixels_is_not_decoded(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     huge = bytearray(make.png(size=(6, 4)))
     huge[16:24] = struct.pack(">II", 9000, 8000)
     huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
     monkeypatch.setattr(Image.Image, "convert", None)
     with pytest.raises(
-        DatasetFormatError, match=r"'a/0.png' .* has 9000 x 8000 pixels, more than the limit of 67,108,864"
+        DatasetFormatError,
+        match=r"'a/0.png' .* has 9000 x 8000 pixels, more than the limit of 67,108,864",
     ):
         read(bytes(huge))
     huge[16:24] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
@@ -195,7 +215,8 @@ def test_an_image_of_too_many_pixels_is_not_decoded(make: Any, monkeypatch: pyte
 def test_too_large_in_memory(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_DATASET_BYTES", 100)
     with pytest.raises(
-        DatasetFormatError, match=r"'pets' would take 120 bytes in memory, more than the limit of 100 bytes"
+        DatasetFormatError,
+        match=r"'pets' would take 120 bytes in memory, more than the limit of 100 bytes",
     ):
         read(*[make.png()] * 5)
 
@@ -217,7 +238,9 @@ def test_warning_filters_are_left_as_they_were(make: Any) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["PNG", "JPEG"]), st.data())
-def test_damage_anywhere_is_a_dataset_error_or_an_array(make: Any, file_format: str, data: st.DataObject) -> None:
+def test_damage_anywhere_is_a_dataset_error_or_an_array(
+    make: Any, file_format: str, data: st.DataObject
+) -> None:
     content = bytearray(make.image(noise(8, 8, 3), file_format))
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -14,10 +14,13 @@ from inn_automl.core.errors import DatasetFormatError, DatasetNotFoundError
 from inn_automl.data import load_dataset
 
 
-def test_unknown_name_says_both_facts_and_the_nearest_builtin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_name_says_both_facts_and_the_nearest_builtin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        DatasetNotFoundError, match=r"no file or folder at 'Digit' and no built-in .*mean 'digits'\?"
+        DatasetNotFoundError,
+        match=r"no file or folder at 'Digit' and no built-in .*mean 'digits'\?",
     ) as e:
         load_dataset("Digit")
     assert isinstance(e.value, FileNotFoundError)
@@ -49,7 +52,9 @@ def test_too_long_a_name_cannot_be_read() -> None:
         load_dataset("a" * 5000)
 
 
-def test_name_comes_from_the_path(make: Any, tree: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_comes_from_the_path(
+    make: Any, tree: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tree(make.classes("cat", "dog"))
     assert load_dataset(str(folder)).name == "pets"
     assert load_dataset(f"{folder}/").name == "pets"
@@ -67,7 +72,9 @@ def test_builtin_wins_over_a_folder_of_its_name_unless_given_as_a_path(
     assert load_dataset("./digits").classes == ("cat", "dog")
 
 
-def test_suffixes_in_any_case(make: Any, zipped: Callable[..., Path], npz: Callable[..., Path]) -> None:
+def test_suffixes_in_any_case(
+    make: Any, zipped: Callable[..., Path], npz: Callable[..., Path]
+) -> None:
     archive = zipped(make.classes("cat", "dog"))
     assert load_dataset(archive.rename(archive.with_suffix(".ZIP"))).classes == ("cat", "dog")
     arrays = npz(x=[[0.0, 1.0]] * 6, y=[0, 1] * 3)

@@ -31,7 +31,9 @@ def test_made_splits_are_stratified_and_cover_all(counts: list[int], seed: int) 
         found = np.bincount(y[splits[split]], minlength=len(counts))
         assert found.min() >= 1
         assert splits[split].dtype == np.int64
-        np.testing.assert_allclose(found, share * np.array(counts), atol=1.0 if split != "train" else 2.0)
+        np.testing.assert_allclose(
+            found, share * np.array(counts), atol=1.0 if split != "train" else 2.0
+        )
 
 
 @settings(deadline=None)
@@ -55,7 +57,8 @@ def test_seed_decides_and_is_stable_across_machines_and_versions() -> None:
     y = np.repeat([0, 1], 10)
     everything = {"train": np.arange(20)}
     first = complete_splits("d", y, ("a", "b"), everything, seed=0)
-    # Frozen on purpose: the accuracies of a job are only comparable while its splits stay what they were.
+    # Frozen on purpose: the accuracies of a job are only comparable while its splits stay what
+    # they were.
     assert first["validation"].tolist() == [11, 3, 2, 13]
     assert first["test"].tolist() == [1, 15, 8, 18]
     other = complete_splits("d", y, ("a", "b"), everything, seed=1)
@@ -66,7 +69,11 @@ def test_any_beginning_of_a_split_is_a_fair_sample_of_sorted_data() -> None:
     y = np.repeat(np.arange(4), 500)
     train = complete_splits("d", y, tuple("abcd"), {"train": np.arange(2000)}, seed=0)["train"]
     assert np.bincount(y[train[:200]], minlength=4).min() > 30
-    given_all = {"train": np.arange(0, 2000, 2), "validation": np.arange(1, 2000, 4), "test": np.arange(3, 2000, 4)}
+    given_all = {
+        "train": np.arange(0, 2000, 2),
+        "validation": np.arange(1, 2000, 4),
+        "test": np.arange(3, 2000, 4),
+    }
     splits = complete_splits("d", y, tuple("abcd"), given_all, seed=0)
     for indices in splits.values():
         assert np.bincount(y[indices[:100]], minlength=4).min() > 10
@@ -80,7 +87,9 @@ def test_any_beginning_of_a_split_is_a_fair_sample_of_sorted_data() -> None:
         (["train", "validation", "test"], "0 training samples", 1),
     ],
 )
-def test_a_class_smaller_than_the_splits_need(given_splits: list[str], counts: str, needed: int) -> None:
+def test_a_class_smaller_than_the_splits_need(
+    given_splits: list[str], counts: str, needed: int
+) -> None:
     rare = needed - 1
     y = np.array([0] * 10 + [1] * rare + [0, 1] * 4)
     parts = {
@@ -90,7 +99,8 @@ def test_a_class_smaller_than_the_splits_need(given_splits: list[str], counts: s
     }
     used = {split: parts[split] for split in given_splits}
     with pytest.raises(
-        DatasetTooSmallError, match=f"class 'rare' of 'd' has {counts}.* at least {needed}: add samples"
+        DatasetTooSmallError,
+        match=f"class 'rare' of 'd' has {counts}.* at least {needed}: add samples",
     ):
         complete_splits("d", y, ("common", "rare"), used, seed=0)  # type: ignore[arg-type]
 

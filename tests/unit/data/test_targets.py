@@ -55,7 +55,9 @@ def test_several_targets_and_given_splits(load: Load) -> None:
     assert len(dataset.validation) == 10
     assert (
         dataset.fingerprint
-        != load(x_train=X[:30], y_train=targets[:30] + 1, x_val=X[30:], y_val=targets[30:]).fingerprint
+        != load(
+            x_train=X[:30], y_train=targets[:30] + 1, x_val=X[30:], y_val=targets[30:]
+        ).fingerprint
     )
 
 
@@ -70,27 +72,43 @@ def test_whole_floats_are_noted(load: Load) -> None:
 @pytest.mark.parametrize(
     ("y", "error", "message"),
     [
-        (np.where(np.arange(40) == 7, np.nan, Y), DatasetFormatError, "NaN or infinite values, first nan in sample 7"),
-        (np.full(40, 2.5), DatasetFormatError, r"target 0 of 'user' is 2\.5 for all samples of the train split"),
+        (
+            np.where(np.arange(40) == 7, np.nan, Y),
+            DatasetFormatError,
+            "NaN or infinite values, first nan in sample 7",
+        ),
+        (
+            np.full(40, 2.5),
+            DatasetFormatError,
+            r"target 0 of 'user' is 2\.5 for all samples of the "
+            r"train split",
+        ),
         (np.stack([Y, 0 * Y], 1), DatasetFormatError, "target 1 of 'user' is 0 for all samples"),
         (np.zeros((40, 0)), DatasetFormatError, "store at least one target"),
         (Y[:39], DatasetFormatError, "x of 'user.npz' has 40 samples but y of 'user.npz' has 39"),
     ],
-)  # fmt: skip
-def test_targets_that_cannot_be_learned(load: Load, y: np.ndarray, error: type[Exception], message: str) -> None:
+)
+def test_targets_that_cannot_be_learned(
+    load: Load, y: np.ndarray, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         load(x=X, y=y)
 
 
 def test_too_few_samples(load: Load) -> None:
-    with pytest.raises(DatasetTooSmallError, match="has 2 training samples, but training and validation and test"):
+    with pytest.raises(
+        DatasetTooSmallError, match="has 2 training samples, but training and validation and test"
+    ):
         load(x=X[:2], y=Y[:2])
     with pytest.raises(DatasetTooSmallError, match="the validation split of 'user' has 1 sample"):
         load(x=X[:8], y=Y[:8])
 
 
 def test_splits_must_ask_for_one_task(load: Load) -> None:
-    with pytest.raises(DatasetFormatError, match=r"asks for classification but y_test of 'user\.npz' for regression"):
+    with pytest.raises(
+        DatasetFormatError,
+        match=r"asks for classification but y_test of 'user\.npz' for regression",
+    ):
         load(x=X, y=np.arange(40) % 4, x_test=X, y_test=Y)
 
 
@@ -101,7 +119,9 @@ def test_larger_images_are_targets(load: Load) -> None:
     without_channels = load(x=X[:, 0], y=LARGE[:, 0])
     assert (without_channels.x.shape, without_channels.y.shape) == (X.shape, LARGE.shape)
     floats = load(x=X / 255, y=LARGE / 51)
-    assert floats.peak == pytest.approx((LARGE[floats.train].max() - LARGE[floats.train].min()) / 51)
+    assert floats.peak == pytest.approx(
+        (LARGE[floats.train].max() - LARGE[floats.train].min()) / 51
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,10 +129,14 @@ def test_larger_images_are_targets(load: Load) -> None:
     [
         (LARGE[:, :, :, :11], r"are 1 x 6 x 6 and their targets 1 x 12 x 11: give targets"),
         (X, r"are 1 x 6 x 6 and their targets 1 x 6 x 6"),
-        (LARGE.repeat(3, axis=1), r"and their targets 3 x 12 x 12: give targets of as many channels"),
+        (
+            LARGE.repeat(3, axis=1),
+            r"and their targets 3 x 12 x 12: give targets of as many "
+            r"channels",
+        ),
         (LARGE.astype(np.float32), r"x of 'user.npz' holds uint8 values but y of 'user.npz' other"),
     ],
-)  # fmt: skip
+)
 def test_images_that_are_no_pairs(load: Load, y: np.ndarray, message: str) -> None:
     with pytest.raises(DatasetFormatError, match=message):
         load(x=X, y=y)

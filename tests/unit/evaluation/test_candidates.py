@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from inn_automl.integral.conversion.reconstruction import RULES, Compensator
 from torch import Tensor, nn
 
 from inn_automl.core.errors import InputError, WidthsError
@@ -23,6 +22,7 @@ from inn_automl.evaluation.candidates import (
 )
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.batch_norm import reestimate_normalization
+from inn_automl.integral.conversion.reconstruction import RULES, Compensator
 from inn_automl.models import build
 from inn_automl.tasks import Score
 from inn_automl.tasks.classification import wilson
@@ -55,14 +55,18 @@ def images() -> Dataset:
 @pytest.fixture
 def network() -> IntegralNetwork:
     torch.manual_seed(0)
-    return IntegralNetwork(build("convnet", (2, 8, 8), 3, width=0.5, depth=2), torch.zeros(2, 2, 8, 8)).eval()
+    return IntegralNetwork(
+        build("convnet", (2, 8, 8), 3, width=0.5, depth=2), torch.zeros(2, 2, 8, 8)
+    ).eval()
 
 
 def share(num_correct: int, num_samples: int) -> Score:
     return Score(num_correct / num_samples, wilson(num_correct, num_samples), num_samples)
 
 
-def reference_accuracy(network: IntegralNetwork, widths: dict[str, int], dataset: Dataset, split: str) -> int:
+def reference_accuracy(
+    network: IntegralNetwork, widths: dict[str, int], dataset: Dataset, split: str
+) -> int:
     """The same by hand: batch statistics of the training samples, then the split with those."""
     module = network.discretize(widths)
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -89,7 +93,9 @@ def test_accuracy_is_that_of_the_discretized_network_on_the_split(
     for widths in (network.smallest_widths, network.uniform_widths(0.6), network.full_widths):
         evaluation = evaluate_widths(network, widths, images, split=split)
         expected = reference_accuracy(network, widths, images, split)
-        assert evaluation == Evaluation(share(expected, len(getattr(images, split))), num_calibration=60)
+        assert evaluation == Evaluation(
+            share(expected, len(getattr(images, split))), num_calibration=60
+        )
         assert evaluation.quality == expected / len(getattr(images, split))
 
 
@@ -100,15 +106,21 @@ def test_the_network_itself_is_left_alone(images: Dataset, network: IntegralNetw
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_a_candidate_is_a_plain_module_ready_for_export(images: Dataset, network: IntegralNetwork) -> None:
+def test_a_candidate_is_a_plain_module_ready_for_export(
+    images: Dataset, network: IntegralNetwork
+) -> None:
     made = Candidates(network.train(), images).make(network.uniform_widths(0.5))
     assert not any(m.training for m in made.module.modules())
-    assert not any(type(m).__module__.startswith("inn_automl.integral") for m in made.module.modules())
+    assert not any(
+        type(m).__module__.startswith("inn_automl.integral") for m in made.module.modules()
+    )
     assert made.score == score_of(made.module, split_samples(images, "validation"))
     assert made.num_calibration == 60
 
 
-def test_a_candidate_is_what_serves_the_validation_split_best(images: Dataset, network: IntegralNetwork) -> None:
+def test_a_candidate_is_what_serves_the_validation_split_best(
+    images: Dataset, network: IntegralNetwork
+) -> None:
     candidates, validation = Candidates(network, images), split_samples(images, "validation")
     compensator = Compensator(network, calibration_samples(images).standardized(slice(None)))
     for widths in (network.smallest_widths, network.uniform_widths(0.6)):
@@ -130,11 +142,17 @@ def test_the_full_width_is_the_network_itself(images: Dataset, network: Integral
     assert made.score.quality == correct / len(images.validation)
 
 
-def test_too_few_samples_to_fit_leave_weights_as_they_are(images: Dataset, network: IntegralNetwork) -> None:
-    assert not Candidates(network, images, num_calibration=12).make(network.smallest_widths).is_fitted
+def test_too_few_samples_to_fit_leave_weights_as_they_are(
+    images: Dataset, network: IntegralNetwork
+) -> None:
+    assert (
+        not Candidates(network, images, num_calibration=12).make(network.smallest_widths).is_fitted
+    )
 
 
-def test_calibration_takes_the_same_samples_for_every_width(images: Dataset, network: IntegralNetwork) -> None:
+def test_calibration_takes_the_same_samples_for_every_width(
+    images: Dataset, network: IntegralNetwork
+) -> None:
     assert torch.equal(calibration_samples(images, 20).x, calibration_samples(images, 20).x)
     drawn = {one.tobytes() for one in calibration_samples(images, 20).x.numpy()}
     assert len(drawn) == 20
@@ -144,7 +162,9 @@ def test_calibration_takes_the_same_samples_for_every_width(images: Dataset, net
 
 
 def test_a_network_without_statistics_uses_no_calibration(images: Dataset) -> None:
-    module = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    module = nn.Sequential(
+        nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 3)
+    )
     network = IntegralNetwork(module, torch.zeros(2, 2, 8, 8))
     assert evaluate_widths(network, network.smallest_widths, images).num_calibration == 0
 
@@ -156,7 +176,9 @@ def test_wrong_splits_and_widths_are_refused(images: Dataset, network: IntegralN
         evaluate_widths(network, {**network.full_widths, network.groups[0].name: 10_000}, images)
 
 
-def test_samples_keep_their_type_and_are_standardized_by_the_training_split(images: Dataset) -> None:
+def test_samples_keep_their_type_and_are_standardized_by_the_training_split(
+    images: Dataset,
+) -> None:
     samples = split_samples(images, "train")
     assert samples.x.dtype == torch.uint8
     x = samples.standardized(slice(None))
@@ -167,8 +189,12 @@ def test_samples_keep_their_type_and_are_standardized_by_the_training_split(imag
 
 
 @given(num=st.integers(2, 70), batch_size=st.integers(1, 80))
-def test_batches_cover_all_samples_in_order_and_differ_by_at_most_one(num: int, batch_size: int) -> None:
-    dataset = dataset_of(np.arange(100, dtype=np.float32).reshape(100, 1, 1).repeat(3, 2), num_train=num)
+def test_batches_cover_all_samples_in_order_and_differ_by_at_most_one(
+    num: int, batch_size: int
+) -> None:
+    dataset = dataset_of(
+        np.arange(100, dtype=np.float32).reshape(100, 1, 1).repeat(3, 2), num_train=num
+    )
     samples = Samples(dataset, dataset.train)
     batches = list(samples.batches(batch_size))
     sizes = [len(x) for x, _ in batches]
@@ -179,7 +205,9 @@ def test_batches_cover_all_samples_in_order_and_differ_by_at_most_one(num: int, 
 
 
 def test_long_samples_come_in_smaller_batches() -> None:
-    dataset = dataset_of(np.random.default_rng(0).normal(size=(100, 1, 1024)).astype(np.float32), num_train=90)
+    dataset = dataset_of(
+        np.random.default_rng(0).normal(size=(100, 1, 1024)).astype(np.float32), num_train=90
+    )
     assert [len(x) for x, _ in Samples(dataset, dataset.train).batches()] == [45, 45]
 
 
@@ -202,7 +230,9 @@ def is_channels_last(module: nn.Module) -> bool:
     return weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_image_networks_run_in_channels_last_layout_unless_their_forward_cannot(network: IntegralNetwork) -> None:
+def test_image_networks_run_in_channels_last_layout_unless_their_forward_cannot(
+    network: IntegralNetwork,
+) -> None:
     x = torch.randn(3, 2, 8, 8)
     expected = network(x)
     network.train()
@@ -219,6 +249,8 @@ def test_image_networks_run_in_channels_last_layout_unless_their_forward_cannot(
     viewing(x)
 
 
-def test_a_network_that_cannot_run_in_channels_last_layout_is_evaluated_all_the_same(images: Dataset) -> None:
+def test_a_network_that_cannot_run_in_channels_last_layout_is_evaluated_all_the_same(
+    images: Dataset,
+) -> None:
     network = IntegralNetwork(Viewing(), torch.zeros(2, 2, 8, 8))
     assert evaluate_widths(network, network.full_widths, images).score.num_samples == 20

@@ -1,4 +1,6 @@
-"""Precision as a coordinate of the search, on made-up devices: int8 is faster on wide networks, and a bit worse."""
+"""Precision as a coordinate of the search, on made-up devices: int8 is faster on wide networks,
+and a bit worse.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def evaluate(batch: Sequence[Widths]) -> list[float]:
 
 
 def device(
-    name: str = "laptop", precisions: Sequence[str] = BOTH, groups: Sequence[Group] = GROUPS, **budget: Any
+    name: str = "laptop",
+    precisions: Sequence[str] = BOTH,
+    groups: Sequence[Group] = GROUPS,
+    **budget: Any,
 ) -> DeviceSearch:
     def costs(batch: Sequence[Widths]) -> list[Prediction]:
         found = []
@@ -42,11 +47,17 @@ def device(
             (one,) = predict([widths])
             latency_ms = one.latency_ms if precision == "fp32" else 6.0 + 0.4 * one.latency_ms
             size_bytes = one.size_bytes if precision == "fp32" else one.size_bytes // 4
-            found.append(Prediction(latency_ms, one.params, one.macs, size_bytes, offered=precision in precisions))
+            found.append(
+                Prediction(
+                    latency_ms, one.params, one.macs, size_bytes, offered=precision in precisions
+                )
+            )
         return found
 
     bounds = DeviceBudget.model_validate({"name": name, "precisions": precisions, **budget})
-    return DeviceSearch(name, SearchSpace(groups, bounds.granularity, bounds.precisions, BOTH), bounds, costs)
+    return DeviceSearch(
+        name, SearchSpace(groups, bounds.granularity, bounds.precisions, BOTH), bounds, costs
+    )
 
 
 def search(folder: Path, *devices: DeviceSearch, evaluations: int = 40) -> SearchOutcome:
@@ -109,13 +120,19 @@ def test_the_search_finds_where_each_precision_wins(tmp_path: Path) -> None:
     chosen = [split_point(candidate.widths)[1] for candidate in front]
     assert set(chosen) == {"fp32", "int8"}
     assert chosen[0] == "fp32"  # the narrowest takes 8 ms, and 9.2 in int8
-    keys = itertools.product((8, 12, 16, 20, 24, 28, 32), (8, 16, 24, 32), (8, 16, 24, 32), (8, 16, 24, 32), (8, 32))
+    keys = itertools.product(
+        (8, 12, 16, 20, 24, 28, 32), (8, 16, 24, 32), (8, 16, 24, 32), (8, 16, 24, 32), (8, 32)
+    )
     points = [one.space.from_key(key) for key in keys]
     latency = [prediction.latency_ms for prediction in one.predict(points)]
-    assert outcome.hypervolume[-1] >= 0.98 * hypervolume(latency, evaluate(points), outcome.reference)
+    assert outcome.hypervolume[-1] >= 0.98 * hypervolume(
+        latency, evaluate(points), outcome.reference
+    )
 
 
-def test_what_one_device_cannot_run_is_infeasible_there_and_counts_elsewhere(tmp_path: Path) -> None:
+def test_what_one_device_cannot_run_is_infeasible_there_and_counts_elsewhere(
+    tmp_path: Path,
+) -> None:
     outcome = search(tmp_path, device("both"), device("floats", ("fp32",)))
     both, floats = outcome.devices
     assert [one.widths for one in both.candidates] == [one.widths for one in floats.candidates]
@@ -132,7 +149,11 @@ def test_a_size_bound_is_about_the_file_of_the_precision(tmp_path: Path) -> None
 
 
 def test_any_optuna_sampler_takes_the_coordinate() -> None:
-    study = WidthStudy(device(), InMemoryStorage(), make_sampler=lambda seed: TPESampler(seed=seed, multivariate=True))
+    study = WidthStudy(
+        device(),
+        InMemoryStorage(),
+        make_sampler=lambda seed: TPESampler(seed=seed, multivariate=True),
+    )
     for _ in range(3):
         for point in study.ask(8):
             study.tell(point, evaluate([point])[0])
@@ -173,4 +194,6 @@ def test_evaluations_are_inherited_by_any_choice(
         assert table.num_own == 0
     kept = [name for name in before if name in precisions]
     assert found == [join_point(plain, name) if precisions != ("fp32",) else plain for name in kept]
-    assert json.loads((tmp_path / "new.jsonl").read_text().splitlines()[0])["inherited"] == len(kept)
+    assert json.loads((tmp_path / "new.jsonl").read_text().splitlines()[0])["inherited"] == len(
+        kept
+    )

@@ -37,7 +37,9 @@ def _template(module: nn.Module, other: nn.Module, samples: np.ndarray) -> OnnxT
 
 @dataclass(frozen=True)
 class Front:
-    """Three points of one network: as bundles, and as elastic.zip. Wider ones are more accurate and slower."""
+    """Three points of one network: as bundles, and as elastic.zip. Wider ones are more accurate
+    and slower.
+    """
 
     network: Path
     bundles: dict[str, Path]
@@ -49,7 +51,9 @@ POINTS = {"a" * 12: (0.25, 0.80, 1.0), "b" * 12: (0.6, 0.90, 2.0), "c" * 12: (1.
 
 
 @pytest.fixture(scope="session")
-def front(mixed_template: OnnxTemplate, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Front:
+def front(
+    mixed_template: OnnxTemplate, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> Front:
     return _front(
         IntegralNetwork(Mixed(16, 12, 10, seed=1), torch.zeros(2, *SHAPE)).eval(),
         mixed_template,
@@ -59,7 +63,9 @@ def front(mixed_template: OnnxTemplate, samples: np.ndarray, tmp_path_factory: p
 
 
 @pytest.fixture(scope="session")
-def sloped_front(mixed_template: OnnxTemplate, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Front:
+def sloped_front(
+    mixed_template: OnnxTemplate, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> Front:
     """The same of a network whose weights depend on the width."""
     network = IntegralNetwork(Mixed(16, 12, 10, seed=1), torch.zeros(2, *SHAPE)).eval()
     network.add_slopes()
@@ -68,24 +74,32 @@ def sloped_front(mixed_template: OnnxTemplate, samples: np.ndarray, tmp_path_fac
     return _front(network, mixed_template, samples, tmp_path_factory.mktemp("sloped"))
 
 
-def _front(network: IntegralNetwork, mixed_template: OnnxTemplate, samples: np.ndarray, folder: Path) -> Front:
+def _front(
+    network: IntegralNetwork, mixed_template: OnnxTemplate, samples: np.ndarray, folder: Path
+) -> Front:
     """Measured on two devices: all points on the laptop, the fastest on the phone."""
     network.save(folder / "network")
     bundles = {}
     for name, (share, accuracy, latency_ms) in POINTS.items():
         widths = network.uniform_widths(share)
         module = network.discretize(widths)
-        reestimate_normalization(module, [torch.from_numpy((samples - MEAN[:, None, None]) / STD[:, None, None])])
+        reestimate_normalization(
+            module, [torch.from_numpy((samples - MEAN[:, None, None]) / STD[:, None, None])]
+        )
         export = mixed_template.export(module.eval(), folder / f"{name}.onnx", widths=widths)
         devices = {"laptop": 1.0, "phone": 10.0} if name[0] == "a" else {"laptop": 1.0}
-        config = make_config(name, widths, accuracy, {device: latency_ms * k for device, k in devices.items()})
+        config = make_config(
+            name, widths, accuracy, {device: latency_ms * k for device, k in devices.items()}
+        )
         bundles[name] = folder / f"{name}.zip"
         write_bundle(bundles[name], config, onnx=export.path, weights=module.state_dict())
     write_elastic(folder / "elastic.zip", list(bundles.values()), folder / "network")
     return Front(folder / "network", bundles, folder / "elastic.zip")
 
 
-def make_config(name: str, widths: dict[str, int], accuracy: float, latency_ms: dict[str, float]) -> BundleConfig:
+def make_config(
+    name: str, widths: dict[str, int], accuracy: float, latency_ms: dict[str, float]
+) -> BundleConfig:
     return BundleConfig.model_validate(
         {
             "id": name,
@@ -98,7 +112,10 @@ def make_config(name: str, widths: dict[str, int], accuracy: float, latency_ms: 
             "preprocessing": {"mean": tuple(MEAN.tolist()), "std": tuple(STD.tolist())},
             "dataset": {"name": "noise", "fingerprint": "0" * 64},
             "accuracy": {
-                "validation": accuracy, "test": 0.88, "test_ci": (0.85, 0.91), "num_test_samples": 500,
+                "validation": accuracy,
+                "test": 0.88,
+                "test_ci": (0.85, 0.91),
+                "num_test_samples": 500,
             },
             "params": 123,
             "macs": 4567,
@@ -108,8 +125,13 @@ def make_config(name: str, widths: dict[str, int], accuracy: float, latency_ms: 
                     "threads": 1,
                     "batch_size": 1,
                     "latency_ms": {
-                        "p50": 0.8 * ms, "p95": ms, "p99": 2 * ms, "ci": (0.9 * ms, 1.1 * ms), "percentile": 95.0,
-                        "at_percentile": ms, "num_samples": 1000,
+                        "p50": 0.8 * ms,
+                        "p95": ms,
+                        "p99": 2 * ms,
+                        "ci": (0.9 * ms, 1.1 * ms),
+                        "percentile": 95.0,
+                        "at_percentile": ms,
+                        "num_samples": 1000,
                     },
                     "environment": {"cpu": device},
                 }
@@ -117,4 +139,4 @@ def make_config(name: str, widths: dict[str, int], accuracy: float, latency_ms: 
             },
             "verification": {"max_difference": 1e-7, "tolerance": 1e-4, "num_samples": 4},
         }
-    )  # fmt: skip
+    )

@@ -13,13 +13,21 @@ STD = np.array([50.0, 80.0], np.float32)
 
 
 class Mixed(nn.Module):
-    """What the families have and more, at any widths: a stream of `a` channels, `b` (and heads), `c` inside."""
+    """What the families have and more, at any widths: a stream of `a` channels, `b` (and heads),
+    `c` inside.
+    """
 
     def __init__(self, a: int, b: int, c: int, seed: int = 0) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(2, a, 3, padding=1, bias=False), nn.BatchNorm2d(a), nn.ReLU())
-        self.expand = nn.Sequential(nn.Conv2d(a, 2 * b, 1, bias=False), nn.BatchNorm2d(2 * b), nn.Hardswish())
-        self.depthwise = nn.Sequential(nn.Conv2d(2 * b, 2 * b, 3, padding=1, groups=2 * b), nn.BatchNorm2d(2 * b))
+        self.stem = nn.Sequential(
+            nn.Conv2d(2, a, 3, padding=1, bias=False), nn.BatchNorm2d(a), nn.ReLU()
+        )
+        self.expand = nn.Sequential(
+            nn.Conv2d(a, 2 * b, 1, bias=False), nn.BatchNorm2d(2 * b), nn.Hardswish()
+        )
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(2 * b, 2 * b, 3, padding=1, groups=2 * b), nn.BatchNorm2d(2 * b)
+        )
         self.squeeze = nn.Conv2d(2 * b, b, 1)
         self.excite = nn.Conv2d(b, 2 * b, 1)
         self.project = nn.Conv2d(2 * b, a, 1, bias=False)
@@ -30,7 +38,12 @@ class Mixed(nn.Module):
         self.query, self.key, self.value = (nn.Linear(a, 4 * b) for _ in range(3))
         self.heads = nn.Linear(4 * b, a)
         self.hidden = nn.Sequential(
-            nn.Flatten(), nn.Linear(16 * a, c, bias=False), nn.BatchNorm1d(c), nn.ReLU(), nn.Dropout(), nn.LayerNorm(c)
+            nn.Flatten(),
+            nn.Linear(16 * a, c, bias=False),
+            nn.BatchNorm1d(c),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.LayerNorm(c),
         )
         self.head = nn.Linear(c, 3)
         randomize(self, seed)
@@ -39,7 +52,11 @@ class Mixed(nn.Module):
         x = self.stem(x)
         y = self.depthwise(self.expand(x))
         n, channels, height, width = y.shape
-        y = y.view(n, 2, channels // 2, height, width).transpose(1, 2).reshape(n, channels, height, width)
+        y = (
+            y.view(n, 2, channels // 2, height, width)
+            .transpose(1, 2)
+            .reshape(n, channels, height, width)
+        )
         y = y * torch.sigmoid(self.excite(torch.relu(self.squeeze(y.mean((2, 3), keepdim=True)))))
         x = torch.relu(x + self.norm(self.project(y)))
         x = self.pool(self.again(torch.relu(self.shared(x))))
@@ -49,7 +66,8 @@ class Mixed(nn.Module):
         """Attention over the pixels of a map, with `b` heads of size 4."""
         pixels = x.flatten(2).transpose(1, 2)
         query, key, value = (
-            layer(pixels).unflatten(-1, (-1, 4)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+            layer(pixels).unflatten(-1, (-1, 4)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
         )
         heads = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         return self.heads(heads).transpose(1, 2).unflatten(2, x.shape[2:])

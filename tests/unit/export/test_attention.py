@@ -30,7 +30,10 @@ class Heads(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, 6, 10) -> (N, 3)."""
         x = x.transpose(1, 2)
-        heads = [layer(x).unflatten(-1, (-1, SIZE)).transpose(1, 2) for layer in (self.query, self.key, self.value)]
+        heads = [
+            layer(x).unflatten(-1, (-1, SIZE)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        ]
         y = F.scaled_dot_product_attention(*heads, **self.arguments)
         return self.last(y.transpose(1, 2).flatten(2)).mean(1)
 
@@ -50,8 +53,16 @@ def test_nothing_is_computed_from_shapes(arguments: dict[str, Any], tmp_path: Pa
     operations = [node.op_type for node in graph.node]
     assert operations.count("Softmax") == 1
     assert set(operations) <= {
-        "Sub", "Div", "MatMul", "Add", "Reshape", "Transpose", "Mul", "Softmax", "ReduceMean",
-    }  # fmt: skip
+        "Sub",
+        "Div",
+        "MatMul",
+        "Add",
+        "Reshape",
+        "Transpose",
+        "Mul",
+        "Softmax",
+        "ReduceMean",
+    }
 
 
 def test_what_is_masked_is_left_to_the_exporter(tmp_path: Path) -> None:
@@ -63,7 +74,9 @@ def test_what_is_masked_is_left_to_the_exporter(tmp_path: Path) -> None:
 
 def test_weights_of_products_keep_their_names_at_any_size(tmp_path: Path) -> None:
     graph = exported(tmp_path / "model.onnx")
-    weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer if "weight" in tensor.name}
+    weights = {
+        tensor.name: list(tensor.dims) for tensor in graph.initializer if "weight" in tensor.name
+    }
     assert weights == {
         **{f"body.{name}.weight.T": [6, 2 * SIZE] for name in ("query", "key", "value")},
         "body.last.weight.T": [2 * SIZE, 3],

@@ -33,7 +33,14 @@ MEMBERS = ["config.json", "model.onnx", "weights.safetensors"]
 
 
 def make_config(**changes: Any) -> BundleConfig:
-    latency = {"p50": 1.0, "p95": 1.2, "p99": 1.5, "ci": (1.1, 1.3), "percentile": 95.0, "at_percentile": 1.2}
+    latency = {
+        "p50": 1.0,
+        "p95": 1.2,
+        "p99": 1.5,
+        "ci": (1.1, 1.3),
+        "percentile": 95.0,
+        "at_percentile": 1.2,
+    }
     content = {
         "id": "a1b2",
         "family": "convnet",
@@ -44,7 +51,12 @@ def make_config(**changes: Any) -> BundleConfig:
         "output": {"name": "logits", "shape": (3,)},
         "preprocessing": {"mean": tuple(MEAN.tolist()), "std": tuple(STD.tolist())},
         "dataset": {"name": "noise", "fingerprint": "0" * 64},
-        "accuracy": {"validation": 0.9, "test": 0.88, "test_ci": (0.85, 0.91), "num_test_samples": 500},
+        "accuracy": {
+            "validation": 0.9,
+            "test": 0.88,
+            "test_ci": (0.85, 0.91),
+            "num_test_samples": 500,
+        },
         "params": 123,
         "macs": 4567,
         "latency": {
@@ -74,7 +86,12 @@ def bundle(onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def repack(bundle: Path, path: Path, changes: dict[str, bytes | None], compression: int = zipfile.ZIP_STORED) -> Path:
+def repack(
+    bundle: Path,
+    path: Path,
+    changes: dict[str, bytes | None],
+    compression: int = zipfile.ZIP_STORED,
+) -> Path:
     with zipfile.ZipFile(bundle) as old:
         contents = {name: old.read(name) for name in old.namelist()} | changes
     with zipfile.ZipFile(path, "w", compression) as new:
@@ -112,14 +129,18 @@ def test_the_same_content_gives_the_same_bytes(bundle: Path, onnx: Path, tmp_pat
 
 def test_is_dated_now_by_default(onnx: Path, tmp_path: Path) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
-    write_bundle(tmp_path / "b.zip", make_config(created_at=None), onnx=onnx, weights=Small(6).state_dict())
+    write_bundle(
+        tmp_path / "b.zip", make_config(created_at=None), onnx=onnx, weights=Small(6).state_dict()
+    )
     created_at = read_bundle(tmp_path / "b.zip").created_at
     assert created_at is not None
     assert before <= created_at <= datetime.now(UTC)
 
 
 def test_reads_back_what_was_written(bundle: Path, onnx: Path, tmp_path: Path) -> None:
-    written = write_bundle(tmp_path / "b.zip", make_config(), onnx=onnx, weights=Small(6).state_dict())
+    written = write_bundle(
+        tmp_path / "b.zip", make_config(), onnx=onnx, weights=Small(6).state_dict()
+    )
     assert read_bundle(bundle) == written
     assert written.model_copy(update={"files": {}, "versions": {}}) == make_config()
     assert extract_bundle(bundle, tmp_path / "unpacked") == written
@@ -142,7 +163,11 @@ def test_reads_back_what_was_written(bundle: Path, onnx: Path, tmp_path: Path) -
 def test_a_changed_bundle_is_refused(
     bundle: Path, tmp_path: Path, changes: dict[str, bytes | None], reason: str
 ) -> None:
-    changed = repack(bundle, tmp_path / "in" / "changed.zip" if (tmp_path / "in").mkdir() is None else bundle, changes)
+    changed = repack(
+        bundle,
+        tmp_path / "in" / "changed.zip" if (tmp_path / "in").mkdir() is None else bundle,
+        changes,
+    )
     with pytest.raises(CorruptFileError, match=reason):
         extract_bundle(changed, tmp_path / "in" / "folder")
     assert [path.name for path in tmp_path.rglob("*")] == ["in", "changed.zip"]
@@ -151,7 +176,10 @@ def test_a_changed_bundle_is_refused(
 def test_another_format_and_missing_hashes_are_refused(bundle: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(bundle) as archive:
         config = json.loads(archive.read("config.json"))
-    for key, value, reason in (("format_version", 2, "format_version"), ("files", {}, "no hash of model.onnx")):
+    for key, value, reason in (
+        ("format_version", 2, "format_version"),
+        ("files", {}, "no hash of model.onnx"),
+    ):
         changed = json.dumps(config | {key: value}).encode()
         with pytest.raises(CorruptFileError, match=reason):
             read_bundle(repack(bundle, tmp_path / f"{key}.zip", {"config.json": changed}))
@@ -175,7 +203,9 @@ def test_no_bundle_at_all(bundle: Path, onnx: Path, tmp_path: Path) -> None:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_changed_byte_changes_nothing_unnoticed(bundle: Path, tmp_path: Path, data: st.DataObject) -> None:
+def test_a_changed_byte_changes_nothing_unnoticed(
+    bundle: Path, tmp_path: Path, data: st.DataObject
+) -> None:
     content = bytearray(bundle.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     changed = tmp_path / "changed.zip"
@@ -191,7 +221,8 @@ def test_a_changed_byte_changes_nothing_unnoticed(bundle: Path, tmp_path: Path, 
 def only_4096_bytes_a_file() -> Iterator[None]:
     """A real limit of the system, which stops a file in its middle as a full disk does.
 
-    It holds for the whole process: pytest's own output, where it goes into a file, must not be written under it.
+    It holds for the whole process: pytest's own output, where it goes into a file, must not be
+    written under it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
@@ -220,7 +251,9 @@ def test_without_a_model_there_is_no_bundle(tmp_path: Path) -> None:
 
 
 def test_the_documented_code_reads_it_with_onnxruntime_alone(bundle: Path) -> None:
-    """The very code of docs/bundle.md, in a fresh interpreter that cannot import torch or this library."""
+    """The very code of docs/bundle.md, in a fresh interpreter that cannot import torch or this
+    library.
+    """
     guard = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'inn_automl', 'safetensors']))\n"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", guard + CODE[0]],
@@ -243,7 +276,9 @@ def test_reading_a_bundle_needs_no_torch(bundle: Path) -> None:
         f"from inn_automl.export import read_bundle; print(read_bundle({str(bundle)!r}).family)"
     )
     root = DOCUMENT.parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
     assert (done.stdout, done.stderr) == ("convnet\n", "")
 
 
@@ -255,7 +290,9 @@ def test_the_documented_code_makes_a_torch_module_of_it(
     network = IntegralNetwork(full, torch.zeros(2, *SHAPE))
     widths = network.uniform_widths(0.5)
     module = network.discretize(widths).eval()
-    write_bundle(tmp_path / "bundle.zip", make_config(widths=widths), onnx=onnx, weights=module.state_dict())
+    write_bundle(
+        tmp_path / "bundle.zip", make_config(widths=widths), onnx=onnx, weights=module.state_dict()
+    )
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(CODE[1], names)
@@ -275,7 +312,13 @@ def test_every_key_is_documented(bundle: Path) -> None:
     def keys(value: Any) -> Iterator[str]:
         for key, inner in value.items():
             yield key
-            if isinstance(inner, dict) and key not in ("widths", "versions", "environment", "files", "latency"):
+            if isinstance(inner, dict) and key not in (
+                "widths",
+                "versions",
+                "environment",
+                "files",
+                "latency",
+            ):
                 yield from keys(inner)
 
     config = read_bundle(bundle).model_dump()

@@ -1,4 +1,6 @@
-"""Outputs in the units of targets: inside of the file, verified by their deviations, float in int8 and fp16 files."""
+"""Outputs in the units of targets: inside of the file, verified by their deviations, float in int8
+and fp16 files.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ import pytest
 import torch
 
 from inn_automl.core.errors import VerificationError
-from inn_automl.export import TOLERANCE, OnnxTemplate, export_onnx, halve_onnx, quantize_onnx, verify_onnx
+from inn_automl.export import (
+    TOLERANCE,
+    OnnxTemplate,
+    export_onnx,
+    halve_onnx,
+    quantize_onnx,
+    verify_onnx,
+)
 from inn_automl.export.verification import HALF_TOLERANCE
 from inn_automl.models import build
 from tests.unit.export.networks import MEAN, SHAPE, STD, Small
@@ -36,12 +45,20 @@ def test_outputs_are_in_the_units_of_the_targets(path: Path, samples: np.ndarray
     standardized = (samples - MEAN[:, None, None]) / STD[:, None, None]
     with torch.inference_mode():
         expected = Small(6)(torch.from_numpy(standardized.astype(np.float32))).numpy()
-    np.testing.assert_allclose(run(path, samples), expected * TARGETS[1] + TARGETS[0], rtol=1e-5, atol=1e-5)
-    assert 0 <= verify_onnx(path, Small(6), samples, mean=MEAN, std=STD, target_statistics=TARGETS) < TOLERANCE / 10
+    np.testing.assert_allclose(
+        run(path, samples), expected * TARGETS[1] + TARGETS[0], rtol=1e-5, atol=1e-5
+    )
+    assert (
+        0
+        <= verify_onnx(path, Small(6), samples, mean=MEAN, std=STD, target_statistics=TARGETS)
+        < TOLERANCE / 10
+    )
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
-def test_a_target_that_is_small_beside_others_is_compared_too(path: Path, samples: np.ndarray, column: int) -> None:
+def test_a_target_that_is_small_beside_others_is_compared_too(
+    path: Path, samples: np.ndarray, column: int
+) -> None:
     module = Small(6)
     with torch.no_grad():
         module.head.weight[column].mul_(1.01)
@@ -49,7 +66,9 @@ def test_a_target_that_is_small_beside_others_is_compared_too(path: Path, sample
         verify_onnx(path, module, samples, mean=MEAN, std=STD, target_statistics=TARGETS)
 
 
-def test_bringing_outputs_to_their_units_stays_float(path: Path, samples: np.ndarray, tmp_path: Path) -> None:
+def test_bringing_outputs_to_their_units_stays_float(
+    path: Path, samples: np.ndarray, tmp_path: Path
+) -> None:
     training = np.random.default_rng(1).integers(0, 256, (64, *SHAPE)).astype(np.uint8)
     quantize_onnx(path, tmp_path / "int8.onnx", training)
     expected, found = run(path, samples), run(tmp_path / "int8.onnx", samples)
@@ -64,7 +83,9 @@ def test_bringing_outputs_to_their_units_stays_float(path: Path, samples: np.nda
     assert [add.op_type, multiply.op_type, network.op_type] == ["Add", "Mul", "Gemm"]
 
 
-def test_bringing_outputs_to_their_units_stays_float_in_halves(path: Path, samples: np.ndarray, tmp_path: Path) -> None:
+def test_bringing_outputs_to_their_units_stays_float_in_halves(
+    path: Path, samples: np.ndarray, tmp_path: Path
+) -> None:
     """A mean of 1e4 has no digits left for a deviation of 100 in float16."""
     half = tmp_path / "fp16.onnx"
     halve_onnx(path, half)
@@ -85,7 +106,9 @@ def pictures() -> np.ndarray:
     return np.round(127.5 + 120 * waves).astype(np.uint8)
 
 
-def test_image_to_image_networks_keep_their_pixels_in_int8(pictures: np.ndarray, tmp_path: Path) -> None:
+def test_image_to_image_networks_keep_their_pixels_in_int8(
+    pictures: np.ndarray, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     mean, std = np.full(3, 127.5, np.float32), np.full(3, 60.0, np.float32)
     modules = [
@@ -93,7 +116,12 @@ def test_image_to_image_networks_keep_their_pixels_in_int8(pictures: np.ndarray,
         for width in (0.5, 0.25)
     ]
     template = OnnxTemplate(
-        *modules, input_shape=(3, 12, 12), mean=mean, std=std, target_statistics=(mean, std), samples=pictures[:4]
+        *modules,
+        input_shape=(3, 12, 12),
+        mean=mean,
+        std=std,
+        target_statistics=(mean, std),
+        samples=pictures[:4],
     )
     assert template.why_not is None
     assert template.export(modules[1], tmp_path / "fp32.onnx").difference < TOLERANCE
@@ -103,6 +131,14 @@ def test_image_to_image_networks_keep_their_pixels_in_int8(pictures: np.ndarray,
     assert np.sqrt(np.mean(np.square(found - expected))) < 1.0  # of 255 steps
     halve_onnx(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
     statistics = {"mean": mean, "std": std, "target_statistics": (mean, std)}
-    assert verify_onnx(tmp_path / "fp16.onnx", modules[1], pictures[:4], **statistics, tolerance=HALF_TOLERANCE) < 5e-3
-    types = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    assert (
+        verify_onnx(
+            tmp_path / "fp16.onnx", modules[1], pictures[:4], **statistics, tolerance=HALF_TOLERANCE
+        )
+        < 5e-3
+    )
+    types = {
+        tensor.name: tensor.data_type
+        for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer
+    }
     assert onnx.TensorProto.INT8 in types.values()

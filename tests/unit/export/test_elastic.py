@@ -53,29 +53,53 @@ def test_every_weight_comes_back_bit_by_bit(fixture: str, request: pytest.Fixtur
 def test_the_points_share_one_copy_of_the_weights(front: Front) -> None:
     file = read_elastic(front.elastic)
     # Others hold two halves that each begin at 0. `again` is `shared` under another name.
-    for name, tensor in {"again.weight": "shared.weight", "stem.0.weight": "", "hidden.1.weight": ""}.items():
+    for name, tensor in {
+        "again.weight": "shared.weight",
+        "stem.0.weight": "",
+        "hidden.1.weight": "",
+    }.items():
         parts = [file.parts[point][f"body.{name}"] for point in POINTS]
         assert {part.tensor for part in parts} == {tensor or name}
-        assert parts[0].shape < parts[1].shape < parts[2].shape == file.tensors[tensor or name].shape
-    assert file.parts["a" * 12]["body.stem.0.weight"].scale == f"{'a' * 12}/stem.0.weight.scale"  # batch norm
+        assert (
+            parts[0].shape < parts[1].shape < parts[2].shape == file.tensors[tensor or name].shape
+        )
+    # batch norm
+    assert file.parts["a" * 12]["body.stem.0.weight"].scale == f"{'a' * 12}/stem.0.weight.scale"
     assert file.parts["a" * 12]["body.again.weight"].scale is None
     query = file.parts["b" * 12]["body.query.weight.T"]
     assert (
-        query.transposed and query.tensor == "query.weight" and query.shape[0] < file.tensors["query.weight"].shape[0]
+        query.transposed
+        and query.tensor == "query.weight"
+        and query.shape[0] < file.tensors["query.weight"].shape[0]
     )
-    assert front.elastic.stat().st_size < 0.75 * sum(path.stat().st_size for path in front.bundles.values())
+    assert front.elastic.stat().st_size < 0.75 * sum(
+        path.stat().st_size for path in front.bundles.values()
+    )
 
 
 def test_the_points_share_one_copy_of_weights_and_slopes(front: Front, sloped_front: Front) -> None:
     file, plain = read_elastic(sloped_front.elastic), read_elastic(front.elastic)
-    for in_graph, name in {"again.weight": "shared.weight", "hidden.1.weight": "hidden.1.weight"}.items():
+    for in_graph, name in {
+        "again.weight": "shared.weight",
+        "hidden.1.weight": "hidden.1.weight",
+    }.items():
         parts = [file.parts[point][f"body.{in_graph}"] for point in POINTS]
         assert {part.tensor for part in parts} == {name}
         assert [part.slope for part in parts] == [f"slope.{name}", f"slope.{name}", None]
         assert 1 >= parts[0].narrowness > parts[1].narrowness > parts[2].narrowness == 0
         assert file.tensors[name].shape == file.tensors[f"slope.{name}"].shape == parts[2].shape
-    own = {part.tensor for point in file.parts.values() for part in point.values() if "/" in part.tensor}
-    assert own == {part.tensor for point in plain.parts.values() for part in point.values() if "/" in part.tensor}
+    own = {
+        part.tensor
+        for point in file.parts.values()
+        for part in point.values()
+        if "/" in part.tensor
+    }
+    assert own == {
+        part.tensor
+        for point in plain.parts.values()
+        for part in point.values()
+        if "/" in part.tensor
+    }
 
 
 def test_what_is_no_block_of_the_network_is_kept_as_it_is(front: Front) -> None:
@@ -83,7 +107,8 @@ def test_what_is_no_block_of_the_network_is_kept_as_it_is(front: Front) -> None:
     strange = SharedWeights({"body.head.weight": np.zeros((3, 10), np.float32)})
     _, parts = strange.take("b", model)
     assert parts and all(
-        part.tensor == f"b/{name.removeprefix('body.').removesuffix('.T')}" for name, part in parts.items()
+        part.tensor == f"b/{name.removeprefix('body.').removesuffix('.T')}"
+        for name, part in parts.items()
     )
     _, again = strange.take("second", model)
     assert again == parts  # equal tensors are kept once
@@ -95,8 +120,14 @@ def test_the_config_says_what_the_bundles_say(front: Front) -> None:
     assert config.devices["phone"].environment == {"cpu": "phone"}
     for point, bundle in zip(config.points, front.bundles.values(), strict=True):
         expected = read_bundle(bundle)
-        assert (point.id, point.widths, point.accuracy) == (expected.id, expected.widths, expected.accuracy)
-        assert point.latency == {name: evidence.latency_ms for name, evidence in expected.latency.items()}
+        assert (point.id, point.widths, point.accuracy) == (
+            expected.id,
+            expected.widths,
+            expected.accuracy,
+        )
+        assert point.latency == {
+            name: evidence.latency_ms for name, evidence in expected.latency.items()
+        }
         assert point.sha256 == expected.files["model.onnx"].sha256
         assert config.classes == expected.classes
 
@@ -104,9 +135,13 @@ def test_the_config_says_what_the_bundles_say(front: Front) -> None:
 def test_graphs_are_models_without_data(front: Front) -> None:
     for name, graph in read_elastic(front.elastic).graphs.items():
         model = onnx.load_from_string(graph)
-        external = {i.name for i in model.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL}
+        external = {
+            i.name for i in model.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL
+        }
         assert external == read_elastic(front.elastic).parts[name].keys()
-        assert len(external) > 2 and not any(i.raw_data for i in model.graph.initializer if i.name in external)
+        assert len(external) > 2 and not any(
+            i.raw_data for i in model.graph.initializer if i.name in external
+        )
 
 
 def test_same_content_same_bytes(front: Front, tmp_path: Path) -> None:
@@ -121,7 +156,9 @@ def test_bundles_of_different_jobs_are_refused(front: Front, tmp_path: Path) -> 
     config: dict[str, Any] = json.loads(content["config.json"])
     config["classes"] = ["x", "y", "z"]
     other = repack(tmp_path / "other.zip", {"config.json": json.dumps(config).encode()}, second)
-    with pytest.raises(InputError, match="classes of the bundle bbbbbbbbbbbb is not that of aaaaaaaaaaaa"):
+    with pytest.raises(
+        InputError, match="classes of the bundle bbbbbbbbbbbb is not that of aaaaaaaaaaaa"
+    ):
         write_elastic(tmp_path / "elastic.zip", [first, other], front.network)
     with pytest.raises(InputError, match="no bundle"):
         write_elastic(tmp_path / "elastic.zip", [], front.network)
@@ -161,11 +198,17 @@ def test_a_damaged_file_is_refused(front: Front, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [{"tensor": "none", "shape": [1]}, {"tensor": "head.weight", "shape": [1]},
-     {"tensor": "shared.weight", "shape": [99, 16, 3, 3]}, {"tensor": "shared.weight", "shape": [-1, 16, 3, 3]},
-     {"tensor": "shared.weight", "shape": [4, 4, 3, 3], "scale": "shared.weight"}],
-)  # fmt: skip
-def test_parts_that_point_nowhere_are_refused(front: Front, tmp_path: Path, part: dict[str, Any]) -> None:
+    [
+        {"tensor": "none", "shape": [1]},
+        {"tensor": "head.weight", "shape": [1]},
+        {"tensor": "shared.weight", "shape": [99, 16, 3, 3]},
+        {"tensor": "shared.weight", "shape": [-1, 16, 3, 3]},
+        {"tensor": "shared.weight", "shape": [4, 4, 3, 3], "scale": "shared.weight"},
+    ],
+)
+def test_parts_that_point_nowhere_are_refused(
+    front: Front, tmp_path: Path, part: dict[str, Any]
+) -> None:
     """Hashes that match say who wrote a file, not that it makes sense."""
     from inn_automl.export.archive import sha256
 
@@ -175,6 +218,9 @@ def test_parts_that_point_nowhere_are_refused(front: Front, tmp_path: Path, part
     text = json.dumps(parts).encode()
     config = json.loads(whole["config.json"])
     config["files"]["parts.json"] = {"sha256": sha256(text), "size_bytes": len(text)}
-    changes: dict[str, bytes | None] = {"parts.json": text, "config.json": json.dumps(config).encode()}
+    changes: dict[str, bytes | None] = {
+        "parts.json": text,
+        "config.json": json.dumps(config).encode(),
+    }
     with pytest.raises(CorruptFileError, match=r"is no part of|does not scale"):
         read_elastic(repack(tmp_path / "wrong.zip", changes, front.elastic))

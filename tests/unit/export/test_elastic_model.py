@@ -53,16 +53,22 @@ def run_and_settle(elastic: ElasticModel, num_runs: int) -> None:
             elastic._checking.result(30)
 
 
-def test_outputs_are_those_of_the_bundles(elastic: ElasticModel, front: Front, tmp_path: Path) -> None:
+def test_outputs_are_those_of_the_bundles(
+    elastic: ElasticModel, front: Front, tmp_path: Path
+) -> None:
     batch = np.random.default_rng(0).integers(0, 256, (5, *SHAPE)).astype(np.float32)
     seen = []
     for name, bundle in front.bundles.items():
         extract_bundle(bundle, tmp_path / name)
-        session = onnxruntime.InferenceSession(tmp_path / name / "model.onnx", providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            tmp_path / name / "model.onnx", providers=["CPUExecutionProvider"]
+        )
         elastic.set_point(name)
         for samples in (batch, batch[:1]):
             (expected,) = session.run(None, {"input": samples})
-            np.testing.assert_allclose(elastic.run(samples), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+            np.testing.assert_allclose(
+                elastic.run(samples), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+            )
         np.testing.assert_array_equal(elastic.run(batch.astype(np.uint8)), elastic.run(batch))
         seen.append(elastic.run(batch))
     assert not any(np.allclose(first, second) for first, second in pairwise(seen))
@@ -78,13 +84,22 @@ def test_points_are_those_of_the_device(front: Front) -> None:
 @pytest.mark.parametrize(
     ("target_ms", "percentile", "expected", "keeps", "expected_ms"),
     [
-        (100, None, SLOW, True, 4.4), (4.4, None, SLOW, True, 4.4), (4.39, None, MIDDLE, True, 2.2),
-        (1.1, 95, FAST, True, 1.1), (1.09, 95, FAST, False, 1.1), (4.4, 99, MIDDLE, True, 4.4),
+        (100, None, SLOW, True, 4.4),
+        (4.4, None, SLOW, True, 4.4),
+        (4.39, None, MIDDLE, True, 2.2),
+        (1.1, 95, FAST, True, 1.1),
+        (1.09, 95, FAST, False, 1.1),
+        (4.4, 99, MIDDLE, True, 4.4),
         (3.6, 50, SLOW, True, 3.52),
     ],
-)  # fmt: skip
+)
 def test_the_most_accurate_point_that_keeps_the_target_serves(
-    elastic: ElasticModel, target_ms: float, percentile: float | None, expected: str, keeps: bool, expected_ms: float
+    elastic: ElasticModel,
+    target_ms: float,
+    percentile: float | None,
+    expected: str,
+    keeps: bool,
+    expected_ms: float,
 ) -> None:
     """The upper end of the confidence interval decides: 1.1 times the measured latency here."""
     choice = elastic.set_latency(target_ms, percentile)
@@ -92,7 +107,9 @@ def test_the_most_accurate_point_that_keeps_the_target_serves(
     assert (choice.point.id, choice.keeps_target) == (expected, keeps)
     assert choice.expected_ms == pytest.approx(expected_ms)
     assert elastic.point == choice.point
-    assert str(choice).startswith(expected if keeps else "No point keeps 1.09 ms; the fastest, aaaaaaaaaaaa")
+    assert str(choice).startswith(
+        expected if keeps else "No point keeps 1.09 ms; the fastest, aaaaaaaaaaaa"
+    )
 
 
 def test_a_point_set_by_hand_ends_the_target(elastic: ElasticModel) -> None:
@@ -121,7 +138,8 @@ def test_few_runs_tell_no_slowdown(elastic: ElasticModel, monkeypatch: pytest.Mo
     assert elastic.slowdown() == 1.0
     elastic.run(SAMPLE)
     assert elastic.slowdown() == pytest.approx(3.0)
-    assert elastic.slowdown(99) == pytest.approx(1.5)  # as a share of the evidence at that percentile
+    # as a share of the evidence at that percentile
+    assert elastic.slowdown(99) == pytest.approx(1.5)
     assert elastic.set_latency(4.4).point.id == SLOW  # not asked to adapt
     assert elastic.set_latency(4.4, adapt=True).point.id == FAST
     assert elastic.set_latency(6.7, adapt=True).point.id == MIDDLE
@@ -168,7 +186,9 @@ def test_no_run_is_lost_or_mixed_up_while_points_change(front: Front, max_bytes:
     elastic = ElasticModel(front.elastic, device="laptop", max_bytes=max_bytes)
     batch = np.random.default_rng(1).integers(0, 256, (1, *SHAPE)).astype(np.float32)
     expected = [ElasticModel(front.elastic, device="laptop") for _ in POINTS]
-    logits = [one.set_point(name) and one.run(batch) for one, name in zip(expected, POINTS, strict=True)]
+    logits = [
+        one.set_point(name) and one.run(batch) for one, name in zip(expected, POINTS, strict=True)
+    ]
     stop, served, wrong = threading.Event(), [0, 0], []
 
     def serve(thread: int) -> None:
@@ -214,7 +234,8 @@ def test_sessions_are_made_ahead_as_far_as_memory_allows(front: Front) -> None:
     def kept(elastic: ElasticModel) -> list[str]:
         return list(elastic._sessions._kept)
 
-    assert kept(ElasticModel(front.elastic, device="laptop")) == [MIDDLE, SLOW, FAST]  # the last one serves
+    # the last one serves
+    assert kept(ElasticModel(front.elastic, device="laptop")) == [MIDDLE, SLOW, FAST]
     two = ElasticModel(front.elastic, device="laptop", max_bytes=int(2.5 * 2**20))
     assert kept(two) == [MIDDLE, FAST]
     first = two._serving
@@ -235,12 +256,16 @@ def test_bad_input_is_told(front: Front, elastic: ElasticModel) -> None:
         ElasticModel(front.elastic, device="labtop")
     with pytest.raises(InputError, match="threads = 0"):
         ElasticModel(front.elastic, device="laptop", threads=0)
-    with pytest.raises(UnknownNameError, match="unknown point 'aaaaaaaaaaab': did you mean 'aaaaaaaaaaaa'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown point 'aaaaaaaaaaab': did you mean 'aaaaaaaaaaaa'"
+    ):
         elastic.set_point("aaaaaaaaaaab")
     for wrong in (0, -1.0, float("nan"), float("inf"), True, "8"):
         with pytest.raises(InputError, match="give a positive number of milliseconds"):
             elastic.set_latency(wrong)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"percentile 90\.0 was not measured: give one of 50, 95, 99"):
+    with pytest.raises(
+        InputError, match=r"percentile 90\.0 was not measured: give one of 50, 95, 99"
+    ):
         elastic.set_latency(1.0, 90)
     for shape in (SHAPE, (0, *SHAPE), (1, 2, 8, 9), ()):
         with pytest.raises(InputError, match=r"give \(N, 2, 8, 8\)"):
@@ -254,7 +279,8 @@ def test_a_graph_that_cannot_be_run_is_told(front: Front, monkeypatch: pytest.Mo
     elastic = ElasticModel(front.elastic, device="laptop", max_bytes=0)
     monkeypatch.setitem(elastic._sessions._file.graphs, SLOW, b"\xff")
     with pytest.raises(
-        CorruptFileError, match=f"point {SLOW} .* cannot be run in ONNX Runtime {onnxruntime.__version__}"
+        CorruptFileError,
+        match=f"point {SLOW} .* cannot be run in ONNX Runtime {onnxruntime.__version__}",
     ):
         elastic.set_latency(100)
     assert elastic.point.id == FAST
@@ -272,5 +298,7 @@ model = ElasticModel({str(front.elastic)!r}, device="laptop")
 model.set_latency(2.5)
 print(model.point.id, model.run(np.zeros((1, *{SHAPE}), np.float32)).shape)
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert ended.stdout.split(" ", 1) == [MIDDLE, "(1, 3)\n"], ended.stderr

@@ -24,7 +24,9 @@ from inn_automl.runtimes.torch_model import TorchModel
 SHAPES = {"image": (2, 12, 12), "signal": (2, 48)}
 
 
-def write(folder: Path, name: str, module: nn.Module, *, raw: float = 200.0) -> tuple[Path, Path, np.ndarray]:
+def write(
+    folder: Path, name: str, module: nn.Module, *, raw: float = 200.0
+) -> tuple[Path, Path, np.ndarray]:
     """A module's float32 and float16 files, and raw samples."""
     shape = SHAPES["signal" if name == "signal" else "image"]
     samples = raw * np.random.default_rng(0).random((8, *shape), dtype=np.float32)
@@ -42,7 +44,9 @@ def run(model: bytes, samples: np.ndarray) -> np.ndarray:
 
 
 class Attention(nn.Module):
-    """Sizes are computed in the graph, and layer normalization and softmax are operations of their own."""
+    """Sizes are computed in the graph, and layer normalization and softmax are operations of their
+    own.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +55,10 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.embed(x).flatten(2).transpose(1, 2)
-        q, k, v = (part.unflatten(2, (2, 4)).transpose(1, 2) for part in self.all_three(self.norm(x)).chunk(3, dim=-1))
+        q, k, v = (
+            part.unflatten(2, (2, 4)).transpose(1, 2)
+            for part in self.all_three(self.norm(x)).chunk(3, dim=-1)
+        )
         attended = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self.head(nn.functional.gelu(x + attended).mean(1))
 
@@ -77,7 +84,10 @@ def test_what_is_run_is_what_half_precision_computes(name: str, tmp_path: Path) 
     shape = SHAPES["signal" if name == "signal" else "image"]
     module = (Attention() if name == "attention" else build(name, shape, 3)).eval()
     source, target, samples = write(tmp_path, name, module)
-    expected, found = run(source.read_bytes(), samples), run(as_computed(target.read_bytes()), samples)
+    expected, found = (
+        run(source.read_bytes(), samples),
+        run(as_computed(target.read_bytes()), samples),
+    )
     off = np.abs(found - expected).max() / np.abs(expected).max()
     assert 1e-5 < off < 2e-3  # unlike the float32 file, and not far from it
     x = torch.from_numpy(samples)
@@ -93,7 +103,8 @@ def test_weights_are_half_and_the_ports_and_the_standardization_are_float(tmp_pa
     module = build("convnet", SHAPES["image"], 3).eval()
     source, target, samples = write(tmp_path, "convnet", module, raw=1e6)
     model = onnx.load(target)
-    onnx.checker.check_model(model, full_check=True)  # also that each value is made before it is used
+    # also that each value is made before it is used
+    onnx.checker.check_model(model, full_check=True)
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     assert {kinds[name] for name in kinds if name.endswith("weight")} == {TensorProto.FLOAT16}
     assert {kinds[name] for name in kinds if name.startswith("standardize.")} == {TensorProto.FLOAT}
@@ -115,7 +126,9 @@ def test_weights_are_half_and_the_ports_and_the_standardization_are_float(tmp_pa
 def test_what_overflows_on_a_gpu_is_not_taken_for_right(tmp_path: Path) -> None:
     module = Overflowing().eval()
     source, target, samples = write(tmp_path, "overflowing", module)
-    assert np.isfinite(run(target.read_bytes(), samples)).all()  # ONNX Runtime's CPU provider does not round
+    assert np.isfinite(
+        run(target.read_bytes(), samples)
+    ).all()  # ONNX Runtime's CPU provider does not round
     assert not np.isfinite(run(as_computed(target.read_bytes()), samples)).all()
     statistics = {"mean": np.full(2, 100.0, np.float32), "std": np.full(2, 50.0, np.float32)}
     assert verify_onnx(source, module, samples, **statistics) < TOLERANCE
@@ -129,7 +142,11 @@ def test_verification_allows_rounding_and_nothing_more(tmp_path: Path) -> None:
     module = build("resnet", SHAPES["image"], 3).eval()
     _, target, samples = write(tmp_path, "resnet", module)
     statistics = {"mean": np.full(2, 100.0, np.float32), "std": np.full(2, 50.0, np.float32)}
-    assert TOLERANCE < verify_onnx(target, module, samples, **statistics, tolerance=HALF_TOLERANCE) < 5e-3
+    assert (
+        TOLERANCE
+        < verify_onnx(target, module, samples, **statistics, tolerance=HALF_TOLERANCE)
+        < 5e-3
+    )
     with torch.no_grad():
         next(p for p in module.parameters() if p.ndim == 4).mul_(1.5)
     with pytest.raises(VerificationError, match=r"more than 0\.05"):

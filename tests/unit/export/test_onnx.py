@@ -42,13 +42,24 @@ def model(path: Path) -> onnx.ModelProto:
 def test_one_input_and_one_output_with_a_dynamic_batch(path: Path, model: onnx.ModelProto) -> None:
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(path)
-    ports = [(port.name, port.type, port.shape) for port in (*session.get_inputs(), *session.get_outputs())]
-    assert ports == [("input", "tensor(float)", ["batch", *SHAPE]), ("logits", "tensor(float)", ["batch", 3])]
+    ports = [
+        (port.name, port.type, port.shape)
+        for port in (*session.get_inputs(), *session.get_outputs())
+    ]
+    assert ports == [
+        ("input", "tensor(float)", ["batch", *SHAPE]),
+        ("logits", "tensor(float)", ["batch", 3]),
+    ]
 
 
 def test_takes_raw_values(path: Path, module: Small, samples: np.ndarray) -> None:
     standardized = (samples - MEAN[:, None, None]) / STD[:, None, None]
-    expected = copy.deepcopy(module).eval()(torch.from_numpy(standardized.astype(np.float32))).detach().numpy()
+    expected = (
+        copy.deepcopy(module)
+        .eval()(torch.from_numpy(standardized.astype(np.float32)))
+        .detach()
+        .numpy()
+    )
     session = onnxruntime.InferenceSession(path)
     for size in (1, 2, 4):
         (logits,) = session.run(["logits"], {"input": samples[:size].astype(np.float32)})
@@ -56,12 +67,22 @@ def test_takes_raw_values(path: Path, module: Small, samples: np.ndarray) -> Non
 
 
 def test_batch_norm_is_folded(model: onnx.ModelProto) -> None:
-    assert [node.op_type for node in model.graph.node] == ["Sub", "Div", "Conv", "Relu", "ReduceMax", "Mul", "Gemm"]
+    assert [node.op_type for node in model.graph.node] == [
+        "Sub",
+        "Div",
+        "Conv",
+        "Relu",
+        "ReduceMax",
+        "Mul",
+        "Gemm",
+    ]
 
 
 def test_names_its_producer_and_widths(model: onnx.ModelProto) -> None:
     assert model.producer_name == "inn_automl"
-    assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == {"inn_automl.widths": WIDTHS}
+    assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == {
+        "inn_automl.widths": WIDTHS
+    }
 
 
 def test_says_nothing_of_the_machine_it_was_made_on(path: Path) -> None:
@@ -76,7 +97,9 @@ def test_leaves_the_module_as_it_was(module: Small) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-def test_a_template_gives_the_same_bytes(small_template: OnnxTemplate, path: Path, tmp_path: Path) -> None:
+def test_a_template_gives_the_same_bytes(
+    small_template: OnnxTemplate, path: Path, tmp_path: Path
+) -> None:
     """So that what is measured on one holds for the other."""
     export = small_template.export(Small(5), tmp_path / "model.onnx", widths=WIDTHS)
     assert export.from_template
@@ -95,7 +118,9 @@ def test_a_module_for_one_batch_size_is_refused(tmp_path: Path) -> None:
 
 def test_statistics_of_other_channels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="mean has 3 values for 2 channels"):
-        export_onnx(nn.Flatten(), tmp_path / "model.onnx", input_shape=SHAPE, mean=np.zeros(3), std=STD)
+        export_onnx(
+            nn.Flatten(), tmp_path / "model.onnx", input_shape=SHAPE, mean=np.zeros(3), std=STD
+        )
 
 
 def test_a_module_that_torch_cannot_trace_is_refused(tmp_path: Path) -> None:
@@ -108,7 +133,9 @@ def test_a_module_that_torch_cannot_trace_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path, small_template: OnnxTemplate) -> None:
+def test_a_folder_that_is_a_file_is_a_storage_error(
+    tmp_path: Path, small_template: OnnxTemplate
+) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="could not be written"):
         small_template.export(Small(4), tmp_path / "file" / "model.onnx")

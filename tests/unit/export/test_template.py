@@ -25,17 +25,27 @@ from tests.unit.export.networks import MEAN, SHAPE, STD, Averaging, Mixed, Small
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(a=st.integers(1, 20), b=st.integers(1, 12), c=st.integers(1, 20), seed=st.integers(0, 99))
-def test_serves_any_widths(mixed_template: OnnxTemplate, tmp_path: Path, a: int, b: int, c: int, seed: int) -> None:
-    export = mixed_template.export(Mixed(a, b, c, seed), tmp_path / "model.onnx", widths={"a": a, "b": b, "c": c})
+def test_serves_any_widths(
+    mixed_template: OnnxTemplate, tmp_path: Path, a: int, b: int, c: int, seed: int
+) -> None:
+    export = mixed_template.export(
+        Mixed(a, b, c, seed), tmp_path / "model.onnx", widths={"a": a, "b": b, "c": c}
+    )
     assert export.from_template
     assert export.difference <= TOLERANCE
     assert export.size_bytes == export.path.stat().st_size
 
 
-def test_group_count_and_reshape_follow_the_widths(mixed_template: OnnxTemplate, tmp_path: Path) -> None:
+def test_group_count_and_reshape_follow_the_widths(
+    mixed_template: OnnxTemplate, tmp_path: Path
+) -> None:
     export = mixed_template.export(Mixed(7, 5, 6), tmp_path / "model.onnx")
     graph = onnx.load(export.path).graph
-    groups = [onnx.helper.get_node_attr_value(node, "group") for node in graph.node if node.op_type == "Conv"]
+    groups = [
+        onnx.helper.get_node_attr_value(node, "group")
+        for node in graph.node
+        if node.op_type == "Conv"
+    ]
     assert sorted(groups) == [1, 1, 1, 1, 1, 1, 1, 10]
     weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     assert weights["body.depthwise.0.weight"] == [10, 1, 3, 3]
@@ -45,7 +55,9 @@ def test_group_count_and_reshape_follow_the_widths(mixed_template: OnnxTemplate,
 def test_what_it_cannot_follow_is_named_and_translated_in_full(
     samples: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    template = OnnxTemplate(Averaging(8), Averaging(4), input_shape=SHAPE, mean=MEAN, std=STD, samples=samples)
+    template = OnnxTemplate(
+        Averaging(8), Averaging(4), input_shape=SHAPE, mean=MEAN, std=STD, samples=samples
+    )
     assert template.why_not is not None
     assert "Constant() in" in template.why_not
     assert "changes with the widths" in template.why_not
@@ -59,7 +71,9 @@ def test_networks_of_other_operations_share_no_template(
     mixed_template: OnnxTemplate, small_template: OnnxTemplate
 ) -> None:
     raws = [RawInput(module, SHAPE, MEAN, STD) for module in (Mixed(5, 3, 4), Small(4))]
-    with pytest.raises(NotUnderstoodError, match="the operations of the network change with its widths"):
+    with pytest.raises(
+        NotUnderstoodError, match="the operations of the network change with its widths"
+    ):
         reconcile(mixed_template.model.clone(), small_template.model.clone(), *raws)
 
 
@@ -85,7 +99,10 @@ def test_nothing_is_written_that_differs(
     template = copy.copy(small_template)
     template.tolerance = -1.0
     other = nn.Sequential(nn.Flatten(), nn.Linear(128, 3)).eval()
-    with pytest.raises(VerificationError, match=r"differs from torch by \S+ where the largest output is \S+, a share"):
+    with pytest.raises(
+        VerificationError,
+        match=r"differs from torch by \S+ where the largest output is \S+, a share",
+    ):
         template.export(other, path)
     assert "full export" in caplog.text
     assert "other parameters" in caplog.text
@@ -99,7 +116,9 @@ def test_serves_every_family(family: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     about = FAMILIES[family]
     scale = 2 if "super-resolution" in about.tasks else None
-    module = build(family, shape, 4, width=0.5, depth=min(about.depths), task=about.tasks[0], scale=scale)
+    module = build(
+        family, shape, 4, width=0.5, depth=min(about.depths), task=about.tasks[0], scale=scale
+    )
     randomize(module, 0)
     network = IntegralNetwork(module, torch.zeros(2, *shape))
     rng = np.random.default_rng(0)
@@ -114,7 +133,9 @@ def test_serves_every_family(family: str, tmp_path: Path) -> None:
     assert template.why_not is None
     for index in range(3):
         widths = {group.name: int(rng.choice(group.allowed)) for group in network.groups}
-        export = template.export(network.discretize(widths).eval(), tmp_path / f"{index}.onnx", widths=widths)
+        export = template.export(
+            network.discretize(widths).eval(), tmp_path / f"{index}.onnx", widths=widths
+        )
         assert export.from_template
         operations = {node.op_type for node in onnx.load(export.path).graph.node}
         assert not operations & {"BatchNormalization", "Shape", "Identity", "Constant", "Concat"}

@@ -26,7 +26,9 @@ def test_one_sample_is_enough(path: Path, samples: np.ndarray) -> None:
     assert verify_onnx(path, Small(6), samples[:1], mean=MEAN, std=STD) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", [name for name, _ in Small(6).named_parameters()] + ["norm.running_var"])
+@pytest.mark.parametrize(
+    "name", [name for name, _ in Small(6).named_parameters()] + ["norm.running_var"]
+)
 def test_one_tensor_off_by_a_percent_is_caught(path: Path, samples: np.ndarray, name: str) -> None:
     module = Small(6)
     with torch.no_grad():

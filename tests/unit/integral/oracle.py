@@ -1,7 +1,8 @@
 """What a network at reduced widths must compute, by other means than resizing it.
 
-With the nested partition every removed channel can instead be set to zero: in all parameters of the full-size module,
-along all axes. That gives the same outputs wherever no operation averages over channels.
+With the nested partition every removed channel can instead be set to zero: in all parameters of
+the full-size module, along all axes. That gives the same outputs wherever no operation averages
+over channels.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def kept(coupling: Coupling, parts: Parts, samples: tuple[int, ...]) -> Tensor:
     runs = []
     for part in parts:
         run = (
-            torch.arange(full[part.group]) < samples[part.group] if part.group >= 0 else torch.ones(1, dtype=torch.bool)
+            torch.arange(full[part.group]) < samples[part.group]
+            if part.group >= 0
+            else torch.ones(1, dtype=torch.bool)
         )
         runs.append(run.repeat_interleave(part.inner).repeat(part.outer))
     return torch.cat(runs)
@@ -46,12 +49,16 @@ def masked(network: IntegralNetwork, widths: Mapping[str, int]) -> nn.Module:
 
 
 def randomized(module: nn.Module) -> nn.Module:
-    """The module with no parameter or statistic left at a value that hides mistakes, such as 0 or 1."""
+    """The module with no parameter or statistic left at a value that hides mistakes, such as 0 or
+    1.
+    """
     with torch.no_grad():
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             if tensor.is_floating_point():
                 tensor.copy_(
-                    torch.rand_like(tensor) + 0.5 if name.endswith("running_var") else torch.randn_like(tensor)
+                    torch.rand_like(tensor) + 0.5
+                    if name.endswith("running_var")
+                    else torch.randn_like(tensor)
                 )
                 if tensor.dim() > 1:
                     tensor.div_(tensor[0].numel() ** 0.5)
@@ -67,7 +74,9 @@ def outputs(value: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
 
 
 def assert_same(
-    found: Tensor | tuple[Tensor, ...], expected: Tensor | tuple[Tensor, ...], tolerance: float = 1e-4
+    found: Tensor | tuple[Tensor, ...],
+    expected: Tensor | tuple[Tensor, ...],
+    tolerance: float = 1e-4,
 ) -> None:
     for one, other in zip(outputs(found), outputs(expected), strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
@@ -87,7 +96,9 @@ def check_filled(network: IntegralNetwork, x: Tensor) -> None:
 
 
 @torch.no_grad()
-def check_network(network: IntegralNetwork, module: nn.Module, x: Tensor, *, is_maskable: bool = True) -> None:
+def check_network(
+    network: IntegralNetwork, module: nn.Module, x: Tensor, *, is_maskable: bool = True
+) -> None:
     """Checks everything that must hold for any module with the nested partition."""
     network.eval()
     module.eval()
@@ -103,10 +114,16 @@ def check_network(network: IntegralNetwork, module: nn.Module, x: Tensor, *, is_
         check_costs(network, widths, plain, x)
 
 
-def check_costs(network: IntegralNetwork, widths: Mapping[str, int], plain: nn.Module, x: Tensor) -> None:
+def check_costs(
+    network: IntegralNetwork, widths: Mapping[str, int], plain: nn.Module, x: Tensor
+) -> None:
     costs = network.costs(widths)
     assert costs.params == sum(p.numel() for p in plain.parameters())
     # Fused attention, and torch's layer for it without gradients, are not counted.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+        torch.enable_grad(),
+    ):
         plain(x)
     assert 2 * costs.macs * x.shape[0] == counter.get_total_flops()

@@ -1,4 +1,6 @@
-"""Random architectures: whatever blocks a network is made of, resizing it is removing channels from it."""
+"""Random architectures: whatever blocks a network is made of, resizing it is removing channels
+from it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,13 @@ from torch import Tensor, nn
 from inn_automl.core.errors import ModuleError
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
 from inn_automl.integral.sampling import parametrization as resizing
-from tests.unit.integral.oracle import assert_same, check_filled, check_network, randomized, some_widths
+from tests.unit.integral.oracle import (
+    assert_same,
+    check_filled,
+    check_network,
+    randomized,
+    some_widths,
+)
 from tests.unit.integral.zoo import HeadAttention, Net, conv
 
 NUM_EXAMPLES = 12
@@ -28,7 +36,9 @@ def make_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int]:
     """A block of a kind and the number of channels that it gives."""
     grouped = next(g for g in (number, 2, 1) if channels % g == 0)
     if kind == "conv":
-        return nn.Sequential(conv(channels, 2 * number), nn.BatchNorm2d(2 * number), nn.ReLU()), 2 * number
+        return nn.Sequential(
+            conv(channels, 2 * number), nn.BatchNorm2d(2 * number), nn.ReLU()
+        ), 2 * number
     if kind == "depthwise":
         factor = 1 + number % 2
         return conv(channels, factor * channels, groups=channels), factor * channels
@@ -36,18 +46,26 @@ def make_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int]:
         return conv(channels, grouped * 4, groups=grouped), grouped * 4
     if kind == "residual":
         return Net(
-            lambda m, x: x + m.b(F.relu(m.a(x))), a=conv(channels, number), b=conv(number, channels, 1)
+            lambda m, x: x + m.b(F.relu(m.a(x))),
+            a=conv(channels, number),
+            b=conv(number, channels, 1),
         ), channels
     if kind == "projected":
         return Net(
-            lambda m, x: m.a(x) * m.b(x).sigmoid(), a=conv(channels, number), b=conv(channels, number, 1)
+            lambda m, x: m.a(x) * m.b(x).sigmoid(),
+            a=conv(channels, number),
+            b=conv(channels, number, 1),
         ), number
     if kind == "branches":
         return Net(
-            lambda m, x: torch.cat([m.a(x), m.b(x)], 1), a=conv(channels, number), b=conv(channels, 4)
+            lambda m, x: torch.cat([m.a(x), m.b(x)], 1),
+            a=conv(channels, number),
+            b=conv(channels, 4),
         ), number + 4
     if kind == "dense":
-        return Net(lambda m, x: torch.cat([x, m.a(x)], 1), a=conv(channels, number)), channels + number
+        return Net(
+            lambda m, x: torch.cat([x, m.a(x)], 1), a=conv(channels, number)
+        ), channels + number
     if kind == "joined":
         return Net(
             lambda m, x: m.c(x) + torch.cat([m.a(x), x], 1),
@@ -57,8 +75,9 @@ def make_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int]:
     if kind == "squeeze":
         return Net(
             lambda m, x: x * m.b(F.relu(m.a(x.mean((2, 3), keepdim=True)))).sigmoid(),
-            a=conv(channels, number, 1), b=conv(number, channels, 1),
-        ), channels  # fmt: skip
+            a=conv(channels, number, 1),
+            b=conv(number, channels, 1),
+        ), channels
     if kind == "gate" and channels % 2 == 0:
         return Net(lambda m, x: torch.tanh(x.chunk(2, 1)[0]) * x.chunk(2, 1)[1]), channels // 2
     if kind == "shuffle":
@@ -72,17 +91,30 @@ def make_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int]:
         return nn.Sequential(nn.PixelShuffle(2), nn.MaxPool2d(2)), channels // 4
     if kind == "permuted":
         return Net(
-            lambda m, x: m.a(x.permute(0, 2, 3, 1)).movedim(-1, 1).contiguous(), a=nn.Linear(channels, number)
+            lambda m, x: m.a(x.permute(0, 2, 3, 1)).movedim(-1, 1).contiguous(),
+            a=nn.Linear(channels, number),
         ), number
     if kind == "attention":
         return Net(
-            lambda m, x: x + m.a(x.flatten(2).mT).mT.unflatten(2, x.shape[2:]), a=HeadAttention(channels, number, 4)
+            lambda m, x: x + m.a(x.flatten(2).mT).mT.unflatten(2, x.shape[2:]),
+            a=HeadAttention(channels, number, 4),
         ), channels
     return nn.Sequential(nn.BatchNorm2d(channels), nn.PReLU(channels)), channels
 
 
 KINDS = (
-    *("conv", "depthwise", "grouped", "transposed", "norm", "permuted", "twice", "residual", "projected", "squeeze"),
+    *(
+        "conv",
+        "depthwise",
+        "grouped",
+        "transposed",
+        "norm",
+        "permuted",
+        "twice",
+        "residual",
+        "projected",
+        "squeeze",
+    ),
     *("branches", "dense", "joined", "gate", "shuffle", "pixels", "attention"),
 )
 
@@ -97,29 +129,37 @@ def make_network(blocks: list[Block], head: str) -> nn.Module:
         return nn.Sequential(*layers, nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4 * channels, 5))
     if head == "view":
         return nn.Sequential(
-            *layers, Net(lambda m, x: m.fc(x.view(x.size(0), -1)), fc=nn.Linear(SIDE * SIDE * channels, 5))
+            *layers,
+            Net(lambda m, x: m.fc(x.view(x.size(0), -1)), fc=nn.Linear(SIDE * SIDE * channels, 5)),
         )
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5))
 
 
-BLOCKS = st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from([3, 4, 6])), min_size=1, max_size=5)
+BLOCKS = st.lists(
+    st.tuples(st.sampled_from(KINDS), st.sampled_from([3, 4, 6])), min_size=1, max_size=5
+)
 HEADS = st.sampled_from(["pool", "flatten", "view"])
 
 
-def followed(blocks: list[Block], head: str, **options: Any) -> tuple[nn.Module, Tensor, IntegralNetwork | None]:
+def followed(
+    blocks: list[Block], head: str, **options: Any
+) -> tuple[nn.Module, Tensor, IntegralNetwork | None]:
     torch.manual_seed(0)
     module = randomized(make_network(blocks, head)).eval()
     x = torch.randn(2, CHANNELS, SIDE, SIDE)
     try:
         return module, x, IntegralNetwork(module, x, **options)
-    except ModuleError as error:  # a shuffle or groups that do not divide keep all channels in place
+    # a shuffle or groups that do not divide keep all channels in place
+    except ModuleError as error:
         assert "stays at" in str(error)
         return module, x, None
 
 
 @given(blocks=BLOCKS, head=HEADS)
 @settings(max_examples=NUM_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
-def test_reduced_widths_compute_what_is_left_of_the_full_network(blocks: list[Block], head: str) -> None:
+def test_reduced_widths_compute_what_is_left_of_the_full_network(
+    blocks: list[Block], head: str
+) -> None:
     module, x, network = followed(blocks, head)
     if network is not None:
         check_network(network, module, x)
@@ -136,7 +176,9 @@ def test_channels_of_zeros_change_nothing(blocks: list[Block], head: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "partition", [Uniform(), CellAverages(), Nested("van_der_corput")], ids=lambda p: type(p).__name__
+    "partition",
+    [Uniform(), CellAverages(), Nested("van_der_corput")],
+    ids=lambda p: type(p).__name__,
 )
 @given(blocks=BLOCKS, head=HEADS)
 @settings(max_examples=NUM_EXAMPLES // 3, suppress_health_check=[HealthCheck.too_slow])

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from inn_automl.integral.graph.axis import Axis, Segment, Variables, merge_reshape
 
 
-def elements(variables: Variables, axis: Axis, samples: dict[int, int] | None = None) -> list[tuple[int, int]]:
+def elements(
+    variables: Variables, axis: Axis, samples: dict[int, int] | None = None
+) -> list[tuple[int, int]]:
     """(variable, sample) of each element of an axis, as the definition of a segment says."""
     out = []
     for var, outer, inner in variables.resolve(axis):
@@ -38,7 +40,11 @@ def test_groups_refine_the_channels_that_feed_them() -> None:
     half = variables.part(channels, 2, "conv")
     assert elements(variables, half) == 2 * elements(variables, part)
     one = variables.part(channels, 12, "norm")
-    assert fixed(variables, channels) == fixed(variables, part) == ["norm takes every channel for itself"]
+    assert (
+        fixed(variables, channels)
+        == fixed(variables, part)
+        == ["norm takes every channel for itself"]
+    )
     assert variables.size(one) == 1
 
 
@@ -77,7 +83,11 @@ def test_what_cannot_be_expressed_is_fixed_with_the_place() -> None:
     variables = Variables()
     a, b = variables.new(6), variables.new(6)
     variables.unify((Segment(a[0].var, 1, 4),), (Segment(b[0].var, 4, 1),), "add in block")
-    assert fixed(variables, a) == fixed(variables, b) == ["add in block joins it with channels of another layout"]
+    assert (
+        fixed(variables, a)
+        == fixed(variables, b)
+        == ["add in block joins it with channels of another layout"]
+    )
     c = variables.new(9)
     variables.unify((Segment(c[0].var, 1, 2),), variables.new(5) + variables.new(13), "cat")
     assert not variables.is_free(c)
@@ -109,7 +119,9 @@ def test_axes_of_different_lengths_never_meet() -> None:
         variables.part(variables.new(7), 2, "chunk")
 
 
-SEGMENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=4)
+SEGMENTS = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=4
+)
 
 
 @given(sizes=st.lists(st.integers(1, 6), min_size=4, max_size=4), left=SEGMENTS, right=SEGMENTS)
@@ -137,10 +149,17 @@ def test_unified_axes_are_made_of_the_same_elements(
 
 def _halved(variables: Variables) -> dict[int, int]:
     sizes = {var: variables.variable_size(var) for var in range(len(variables._size))}
-    return {v: size if variables.fixed_reason(v) is not None else math.ceil(size / 2) for v, size in sizes.items()}
+    return {
+        v: size if variables.fixed_reason(v) is not None else math.ceil(size / 2)
+        for v, size in sizes.items()
+    }
 
 
-@given(size=st.integers(2, 6), shape=st.lists(st.integers(2, 4), min_size=1, max_size=3), place=st.integers(0, 3))
+@given(
+    size=st.integers(2, 6),
+    shape=st.lists(st.integers(2, 4), min_size=1, max_size=3),
+    place=st.integers(0, 3),
+)
 def test_flattening_and_back(size: int, shape: list[int], place: int) -> None:
     variables = Variables()
     place = min(place, len(shape))
@@ -160,8 +179,12 @@ def test_two_resizable_axes_are_not_flattened() -> None:
     assert variables.flatten([variables.new(2), variables.new(3)]) is None
 
 
-@given(st.lists(st.lists(st.integers(2, 4), min_size=1, max_size=3), min_size=1, max_size=4), st.data())
-def test_reshapes_are_matched_in_the_smallest_runs(runs: list[list[int]], data: st.DataObject) -> None:
+@given(
+    st.lists(st.lists(st.integers(2, 4), min_size=1, max_size=3), min_size=1, max_size=4), st.data()
+)
+def test_reshapes_are_matched_in_the_smallest_runs(
+    runs: list[list[int]], data: st.DataObject
+) -> None:
     before, after = [], []
     for run in runs:
         before += run

@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from inn_automl.integral.conversion.activations import choose_places, consumers, observe, rows_at, windows_at
-from inn_automl.integral.conversion.channel_ranking import permute, pivots, rank_channels
-from inn_automl.integral.conversion.least_squares import fit, fit_clipped
-from inn_automl.integral.conversion.reconstruction import RULES, Compensator, fit_slopes
 from torch import Tensor, nn
 
 from inn_automl.core.errors import InputError
 from inn_automl.integral import IntegralNetwork, convert, reestimate_normalization
+from inn_automl.integral.conversion.activations import (
+    choose_places,
+    consumers,
+    observe,
+    rows_at,
+    windows_at,
+)
+from inn_automl.integral.conversion.channel_ranking import permute, pivots, rank_channels
+from inn_automl.integral.conversion.least_squares import fit, fit_clipped
+from inn_automl.integral.conversion.reconstruction import RULES, Compensator, fit_slopes
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import CASES, Net
 
@@ -39,7 +45,10 @@ def test_another_order_of_channels_computes_the_same(name: str) -> None:
         (nn.Linear(6, 4), (5, 7, 6)),
         (nn.Conv1d(3, 4, 5, stride=2, padding=2), (5, 3, 11)),
         (nn.Conv2d(3, 4, 3, padding=1), (5, 3, 6, 7)),
-        (nn.Conv2d(3, 4, (3, 1), stride=(2, 1), padding=(2, 0), dilation=(2, 1), bias=False), (5, 3, 9, 4)),
+        (
+            nn.Conv2d(3, 4, (3, 1), stride=(2, 1), padding=(2, 0), dilation=(2, 1), bias=False),
+            (5, 3, 9, 4),
+        ),
         (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), (5, 3, 6, 6)),
         (nn.Conv2d(3, 4, 3, padding="same", dilation=2), (5, 3, 6, 6)),
         (nn.Conv2d(3, 4, 3, padding="valid"), (5, 3, 6, 6)),
@@ -47,7 +56,9 @@ def test_another_order_of_channels_computes_the_same(name: str) -> None:
     ],
     ids=str,
 )
-def test_windows_are_what_a_layer_multiplies_its_weights_with(layer: nn.Module, shape: tuple[int, ...]) -> None:
+def test_windows_are_what_a_layer_multiplies_its_weights_with(
+    layer: nn.Module, shape: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
     x = torch.randn(shape)
     with torch.no_grad():
@@ -75,7 +86,9 @@ def test_a_fit_finds_the_weights_that_made_the_outputs() -> None:
 
 
 def test_pivots_are_those_of_column_pivoted_qr() -> None:
-    rows = np.random.default_rng(0).standard_normal((50, 12)) @ np.random.default_rng(1).standard_normal((12, 12))
+    rows = np.random.default_rng(0).standard_normal((50, 12)) @ np.random.default_rng(
+        1
+    ).standard_normal((12, 12))
     expected = scipy.linalg.qr(rows, pivoting=True, mode="r")[1]
     assert pivots(torch.tensor(rows.T @ rows), 12).tolist() == expected.tolist()
 
@@ -94,7 +107,9 @@ def test_units_are_taken_whole() -> None:
 
 
 def residual() -> nn.Module:
-    """Convolution, a residual block, a depthwise convolution, and a classifier on the flattened map."""
+    """Convolution, a residual block, a depthwise convolution, and a classifier on the flattened
+    map.
+    """
     return Net(
         lambda m, x: m.last(torch.flatten(m.deep(_block(m, torch.relu(m.norm(m.stem(x))))), 1)),
         stem=nn.Conv2d(2, 8, 3, padding=1, bias=False),
@@ -112,7 +127,9 @@ def _block(m: nn.Module, x: Tensor) -> Tensor:
 
 
 def doubled(module: nn.Module) -> nn.Module:
-    """Every second half of a group's channels does what the first half does: half the width suffices."""
+    """Every second half of a group's channels does what the first half does: half the width
+    suffices.
+    """
     network = IntegralNetwork(module, torch.zeros(2, 2, 6, 6), min_ratio=0.5)
     half = {name: size // 2 for name, size in network.full_widths.items()}
     copies = {name: torch.arange(size) % (size // 2) for name, size in network.full_widths.items()}
@@ -133,12 +150,18 @@ def test_channels_that_others_can_stand_for_are_not_missed() -> None:
         reestimate_normalization(sampled, [x])
         missed, fault = ((one.eval()(x) - module(x)).square().mean() for one in (sampled, small))
         assert fault < 1e-3 * missed and fault < 1e-3 * module(x).var()
-    assert sum(p.numel() for p in small.parameters()) < 0.6 * sum(p.numel() for p in module.parameters())
+    assert sum(p.numel() for p in small.parameters()) < 0.6 * sum(
+        p.numel() for p in module.parameters()
+    )
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.input is None and case.groups])
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if case.input is None and case.groups]
+)
 def test_every_coupled_structure_is_fitted(name: str) -> None:
-    """At full width nothing changes; at less, outputs come nearer to those of the full width, or stay."""
+    """At full width nothing changes; at less, outputs come nearer to those of the full width, or
+    stay.
+    """
     case = CASES[name]
     torch.manual_seed(0)
     module = randomized(case.make()).eval()
@@ -149,12 +172,19 @@ def test_every_coupled_structure_is_fitted(name: str) -> None:
         expected = network(x)
         assert_same(fitted.discretize(network.full_widths, RULES[-1]).eval()(x), expected, 1e-3)
         widths = network.uniform_widths(0.5)
-        small, sampled = fitted.discretize(widths, RULES[-1]).eval(), network.discretize(widths).eval()
+        small, sampled = (
+            fitted.discretize(widths, RULES[-1]).eval(),
+            network.discretize(widths).eval(),
+        )
         if isinstance(expected, Tensor):
-            assert (small(x) - expected).square().mean() <= 1.05 * (sampled(x) - expected).square().mean() + 1e-9
+            assert (small(x) - expected).square().mean() <= 1.05 * (
+                sampled(x) - expected
+            ).square().mean() + 1e-9
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.input is None and case.groups])
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if case.input is None and case.groups]
+)
 def test_with_fitted_slopes_the_smallest_widths_are_what_is_fitted(name: str) -> None:
     case = CASES[name]
     torch.manual_seed(0)
@@ -185,7 +215,9 @@ def test_a_clipped_fit_is_nearer_behind_the_activation(low: float, high: float) 
         wanted = 2 * true(x)
         fit(linear, x[:, :6], wanted, ridge=1e-6, is_centered=False)
         fit_clipped(clipped, x[:, :6], wanted, ridge=1e-6, clip=(low, high))
-        far, near = (clipped_error(layer(x[:, :6]), wanted, low, high) for layer in (linear, clipped))
+        far, near = (
+            clipped_error(layer(x[:, :6]), wanted, low, high) for layer in (linear, clipped)
+        )
         assert near < 0.98 * far
 
 
@@ -226,9 +258,16 @@ def clips(module: nn.Module, x: Tensor) -> dict[str, tuple[float, float] | None]
 def test_only_what_an_activation_alone_sees_is_clipped() -> None:
     torch.manual_seed(0)
     x = torch.randn(32, 4)
-    layers = {"a": nn.Linear(4, 8), "b": nn.Linear(8, 8), "n": nn.BatchNorm1d(8), "c": nn.Linear(8, 3)}
+    layers = {
+        "a": nn.Linear(4, 8),
+        "b": nn.Linear(8, 8),
+        "n": nn.BatchNorm1d(8),
+        "c": nn.Linear(8, 3),
+    }
 
-    def found(forward: Callable[[Net, Tensor], Tensor], **more: nn.Module) -> tuple[float, float] | None:
+    def found(
+        forward: Callable[[Net, Tensor], Tensor], **more: nn.Module
+    ) -> tuple[float, float] | None:
         return clips(Net(forward, **layers, **more), x)["b"]
 
     infinite = (0.0, float("inf"))
@@ -247,7 +286,10 @@ def test_only_what_an_activation_alone_sees_is_clipped() -> None:
 def test_a_layer_that_runs_twice_keeps_its_samples() -> None:
     torch.manual_seed(0)
     module = Net(
-        lambda m, x: m.c(m.b(m.b(torch.relu(m.a(x))))), a=nn.Linear(4, 8), b=nn.Linear(8, 8), c=nn.Linear(8, 3)
+        lambda m, x: m.c(m.b(m.b(torch.relu(m.a(x))))),
+        a=nn.Linear(4, 8),
+        b=nn.Linear(8, 8),
+        c=nn.Linear(8, 3),
     ).eval()
     x = torch.randn(64, 4)
     network = IntegralNetwork(module, x[:2])
@@ -273,7 +315,10 @@ def test_the_order_is_that_of_what_later_layers_weigh() -> None:
         (torch.randn(1, 2, 6, 6), "1 calibration sample was given: give at least 16"),
         (torch.ones(64, 2, 6, 6), "all alike"),
         (torch.full((64, 2, 6, 6), float("nan")), "not finite"),
-        (torch.randn(64, 3, 6, 6), r"cannot be run on .* torch.float32 of shape \(64, 3, 6, 6\) .*expected input"),
+        (
+            torch.randn(64, 3, 6, 6),
+            r"cannot be run on .* torch.float32 of shape \(64, 3, 6, 6\) .*expected input",
+        ),
         (torch.randn(64, 6, 6), r"of shape \(64, 6, 6\) .* give samples as the module takes them"),
         (torch.randn(64, 2, 6, 6).double(), r"torch\.float64 of shape \(64, 2, 6, 6\)"),
         (np.zeros((64, 2, 6, 6)), "are a ndarray: give one tensor"),
@@ -289,7 +334,9 @@ def test_a_module_that_makes_no_numbers() -> None:
     module = residual().eval()
     with torch.no_grad():
         module.get_parameter("inner.weight")[0] = torch.inf
-    with pytest.raises(InputError, match="Net makes numbers of the calibration samples that are not finite"):
+    with pytest.raises(
+        InputError, match="Net makes numbers of the calibration samples that are not finite"
+    ):
         convert(module, torch.zeros(2, 2, 6, 6), calibration=torch.randn(32, 2, 6, 6))
 
 
@@ -302,7 +349,8 @@ def test_samples_of_one_class_are_warned_of() -> None:
     x, other = one + 0.1 * torch.randn(256, 2, 6, 6), torch.randn(256, 2, 6, 6)
     with pytest.warns(UserWarning, match="puts all 128 calibration samples into one class"):
         converted = convert(module, x[:2], calibration=x[:128])
-    convert(module, x[:2], calibration=x[:128], gives_logits=False)  # warns of nothing: there are no classes
+    # warns of nothing: there are no classes
+    convert(module, x[:2], calibration=x[:128], gives_logits=False)
     small = converted.discretize(converted.network.uniform_widths(0.5))
     with torch.no_grad():
         held_out = (small(x[128:]) - module(x[128:])).square().mean() / module(x[128:]).var()
@@ -324,7 +372,10 @@ def test_an_operation_that_cannot_be_followed_is_named_and_stays_at_full_width()
         "a stays at 8 channels: sort in the module itself cannot be followed"
     ]
     small = converted.discretize(converted.network.smallest_widths)
-    assert (small.get_parameter("a.weight").shape, small.get_parameter("b.weight").shape) == ((8, 4), (2, 8))
+    assert (small.get_parameter("a.weight").shape, small.get_parameter("b.weight").shape) == (
+        (8, 4),
+        (2, 8),
+    )
 
 
 def test_the_module_itself_stays_as_it_is() -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from inn_automl.integral.conversion.channel_ranking import permute
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inn_automl.core.errors import CorruptFileError, ModuleError, StorageError, WidthsError
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Trainable, Uniform
+from inn_automl.integral.conversion.channel_ranking import permute
 from inn_automl.integral.graph.groups import Coupling
 from inn_automl.integral.validation import widths_between
 from inn_automl.models import build
@@ -30,9 +30,13 @@ def make() -> nn.Module:
     return randomized(
         Net(
             lambda m, x: m.head(F.relu(m.norm(m.c(F.relu(m.b(m.a(x))))))),
-            a=conv(3, 8), b=conv(8, 8, groups=8), c=conv(8, 12), norm=nn.BatchNorm2d(12), head=head(12),
+            a=conv(3, 8),
+            b=conv(8, 8, groups=8),
+            c=conv(8, 12),
+            norm=nn.BatchNorm2d(12),
+            head=head(12),
         )
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,9 @@ def test_widths_of_groups_with_a_unit() -> None:
     network = IntegralNetwork(module, X, min_ratio=0.5)
     assert list(network.groups[0].allowed) == [8, 12]
     assert network.smallest_widths == {"0": 8, "1": 8, "2": 3}
-    with pytest.raises(WidthsError, match=r"width 10 of '0' is not allowed: give 8 to 12 in steps of 4\."):
+    with pytest.raises(
+        WidthsError, match=r"width 10 of '0' is not allowed: give 8 to 12 in steps of 4\."
+    ):
         network.check_widths({"0": 10, "1": 8, "2": 3})
 
 
@@ -86,11 +92,16 @@ def test_widths_that_are_allowed(network: IntegralNetwork) -> None:
         ({"a": 5, "c": 4.5}, "width 4.5 of 'c' is not allowed: give 3 to 12."),
         ({"a": 5, "c": "7"}, "width '7' of 'c' is not allowed: give 3 to 12."),
         ({"a": 5, "c": None}, "width None of 'c' is not allowed: give 3 to 12."),
-        ({"a": 5, "c": 7, "aa": 3}, "there is no coupled group 'aa': did you mean 'a'? Groups: a, c."),
+        (
+            {"a": 5, "c": 7, "aa": 3},
+            "there is no coupled group 'aa': did you mean 'a'? Groups: a, c.",
+        ),
         ({"a": 5, "c": 7, 3: 3}, "there is no coupled group 3: Groups: a, c."),
     ],
 )
-def test_widths_that_are_not(network: IntegralNetwork, widths: dict[str, int], message: str) -> None:
+def test_widths_that_are_not(
+    network: IntegralNetwork, widths: dict[str, int], message: str
+) -> None:
     for use in (network.check_widths, network.discretize, network.costs, lambda w: network(X, w)):
         with pytest.raises(WidthsError) as error:
             use(widths)
@@ -100,8 +111,11 @@ def test_widths_that_are_not(network: IntegralNetwork, widths: dict[str, int], m
 def test_costs_name_the_layers(network: IntegralNetwork) -> None:
     layers = network.costs(SMALL).layers
     assert [(one.name, one.kind, one.in_channels, one.out_channels) for one in layers] == [
-        ("a", "conv", 3, 5), ("b", "grouped_conv", 5, 5), ("c", "conv", 5, 7), ("head.2", "linear", 7, 5),
-    ]  # fmt: skip
+        ("a", "conv", 3, 5),
+        ("b", "grouped_conv", 5, 5),
+        ("c", "conv", 5, 7),
+        ("head.2", "linear", 7, 5),
+    ]
     assert layers[2].macs == 8 * 8 * 7 * 5 * 9
     assert layers[2].params == 7 * 5 * 9 + 7
     assert (layers[2].input_elements, layers[2].output_elements) == (5 * 64, 7 * 64)
@@ -154,8 +168,12 @@ def test_a_failing_forward_leaves_the_nodes_in_place(network: IntegralNetwork) -
     assert network(X).shape == (2, 5)
 
 
-@pytest.mark.parametrize("partition", [Nested(), Uniform(), CellAverages()], ids=lambda p: type(p).__name__)
-def test_running_statistics_are_those_of_the_full_width(coupling: Coupling, partition: Partition) -> None:
+@pytest.mark.parametrize(
+    "partition", [Nested(), Uniform(), CellAverages()], ids=lambda p: type(p).__name__
+)
+def test_running_statistics_are_those_of_the_full_width(
+    coupling: Coupling, partition: Partition
+) -> None:
     network = IntegralNetwork(make(), X, coupling=coupling, partition=partition).train()
     plain = make().train()
     norm = network.module.norm
@@ -189,7 +207,9 @@ def test_copies_are_independent(network: IntegralNetwork) -> None:
 
 def test_pickled_to_another_process() -> None:
     """Ours is no obstacle to what torch and Ray do with plain modules."""
-    network = IntegralNetwork(nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 5)), torch.zeros(2, 10)).eval()
+    network = IntegralNetwork(
+        nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 5)), torch.zeros(2, 10)
+    ).eval()
     again = pickle.loads(pickle.dumps(network))  # noqa: S301
     x = torch.randn(2, 10)
     assert_same(again(x, {"0": 3}), network(x, {"0": 3}), 1e-6)
@@ -208,7 +228,9 @@ def test_other_types_after_the_fact(network: IntegralNetwork) -> None:
 
 def test_state_dict_is_that_of_the_module(network: IntegralNetwork, coupling: Coupling) -> None:
     other = IntegralNetwork(randomized(make()), X, coupling=coupling)
-    assert {name.removeprefix("module.") for name in network.state_dict()} == make().state_dict().keys()
+    assert {
+        name.removeprefix("module.") for name in network.state_dict()
+    } == make().state_dict().keys()
     other.load_state_dict(network.state_dict())
     assert torch.equal(other.eval()(X, SMALL), network.eval()(X, SMALL))
 
@@ -226,7 +248,9 @@ def test_a_discretized_module_is_plain_and_owns_its_tensors(network: IntegralNet
     assert type(plain) is Net
     assert not plain.a.weight.requires_grad
     assert plain.c.weight.requires_grad
-    assert all(isinstance(p, nn.Parameter) and p.is_leaf and p.grad is None for p in plain.parameters())
+    assert all(
+        isinstance(p, nn.Parameter) and p.is_leaf and p.grad is None for p in plain.parameters()
+    )
     assert (plain.b.in_channels, plain.b.out_channels, plain.b.groups) == (5, 5, 5)
     assert "Conv2d(5, 7, kernel_size" in repr(plain)
     assert "BatchNorm2d(7," in repr(plain)
@@ -244,20 +268,29 @@ def test_tied_weights_stay_tied() -> None:
 def test_sizes_that_layers_declare() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         x = m.norm(m.prelu(m.up(m.conv(x))))
-        x = x.view(x.shape[0], m.up.out_channels, -1).mT  # a forward may read what a layer declares
+        # a forward may read what a layer declares
+        x = x.view(x.shape[0], m.up.out_channels, -1).mT
         return m.fc(m.layer(x)).mean(1)
 
     module = Net(
         run,
-        conv=conv(3, 8), up=nn.ConvTranspose2d(8, 6, 2), prelu=nn.PReLU(6), norm=nn.GroupNorm(2, 6),
-        layer=nn.LayerNorm(6), fc=nn.Linear(6, 5),
-    )  # fmt: skip
+        conv=conv(3, 8),
+        up=nn.ConvTranspose2d(8, 6, 2),
+        prelu=nn.PReLU(6),
+        norm=nn.GroupNorm(2, 6),
+        layer=nn.LayerNorm(6),
+        fc=nn.Linear(6, 5),
+    )
     network = IntegralNetwork(module, X).eval()
     assert not network.unfollowed
     plain: Any = network.discretize({"conv": 5, "up": 4}).eval()
     assert (plain.up.in_channels, plain.up.out_channels) == (5, 4)
     assert (plain.prelu.num_parameters, plain.norm.num_channels, plain.norm.num_groups) == (4, 4, 2)
-    assert (plain.layer.normalized_shape, plain.fc.in_features, plain.fc.out_features) == ((4,), 4, 5)
+    assert (plain.layer.normalized_shape, plain.fc.in_features, plain.fc.out_features) == (
+        (4,),
+        4,
+        5,
+    )
     assert torch.equal(plain(X), network(X, {"conv": 5, "up": 4}))
 
 
@@ -277,7 +310,9 @@ def test_partitions_by_group(coupling: Coupling) -> None:
 
 
 def test_learned_partitions_are_parameters(coupling: Coupling) -> None:
-    network = IntegralNetwork(make(), X, coupling=coupling, partition={"a": Trainable(8), "c": Trainable(5)})
+    network = IntegralNetwork(
+        make(), X, coupling=coupling, partition={"a": Trainable(8), "c": Trainable(5)}
+    )
     assert sum("delta" in name for name, _ in network.named_parameters()) == 2
     widths = {"a": 8, "c": 5}
     network.train()(X, widths).square().sum().backward()
@@ -307,19 +342,39 @@ def uncopyable() -> nn.Module:
 @pytest.mark.parametrize(
     ("module", "x", "message"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), X, "has no channels that can be resized: no weighted layer"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
+            X,
+            "has no channels that can be resized: no weighted layer",
+        ),
         (nn.Sequential(nn.ReLU(), nn.Flatten()), X, "has no channels that can be resized"),
         (
-            Net(lambda m, x: m.head(torch.fft.fft(m.a(x)).real.roll(1, 1)), a=conv(3, 8), head=head(8)),
+            Net(
+                lambda m, x: m.head(torch.fft.fft(m.a(x)).real.roll(1, 1)),
+                a=conv(3, 8),
+                head=head(8),
+            ),
             X,
             "fft_fft in the module",
         ),
         (branching(), X, "cannot be traced by torch.export with an input of shape"),
-        (conv(3, 8), torch.zeros(2, 4, 8, 8), "cannot be traced by torch.export with an input of shape"),
+        (
+            conv(3, 8),
+            torch.zeros(2, 4, 8, 8),
+            "cannot be traced by torch.export with an input of shape",
+        ),
         (lazy(), X, "has parameters without a size"),
         (uncopyable(), X, "cannot be copied"),
     ],
-    ids=["one layer", "no layer", "unknown operation", "branching", "other input", "lazy", "uncopyable"],
+    ids=[
+        "one layer",
+        "no layer",
+        "unknown operation",
+        "branching",
+        "other input",
+        "lazy",
+        "uncopyable",
+    ],
 )
 def test_modules_that_cannot(module: nn.Module, x: Tensor, message: str) -> None:
     with pytest.raises(ModuleError, match=message):
@@ -356,8 +411,11 @@ def test_slopes_change_nothing_until_they_are_trained(network: IntegralNetwork) 
     network.add_slopes()
     network.add_slopes()  # there already
     assert network.named_slopes().keys() == {f"{layer}.weight" for layer in "abc"} | {
-        *(f"{layer}.bias" for layer in "abc"), "norm.weight", "norm.bias", "head.2.weight"
-    }  # fmt: skip
+        *(f"{layer}.bias" for layer in "abc"),
+        "norm.weight",
+        "norm.bias",
+        "head.2.weight",
+    }
     assert torch.equal(network(X, SMALL), before)
 
 
@@ -365,9 +423,15 @@ def test_slopes_change_nothing_until_they_are_trained(network: IntegralNetwork) 
     ("widths", "narrowness"),
     [
         ({"a": 8, "c": 12}, {"a.weight": 0, "c.weight": 0, "head.2.weight": 0}),
-        ({"a": 2, "c": 3}, {"a.weight": 1, "b.weight": 1, "c.weight": 1, "norm.bias": 1, "head.2.weight": 1}),
+        (
+            {"a": 2, "c": 3},
+            {"a.weight": 1, "b.weight": 1, "c.weight": 1, "norm.bias": 1, "head.2.weight": 1},
+        ),
         ({"a": 5, "c": 12}, {"a.weight": 1 / 2, "b.bias": 1 / 2, "c.weight": 1 / 4, "c.bias": 0}),
-        ({"a": 8, "c": 9}, {"a.weight": 0, "c.weight": 1 / 6, "norm.weight": 1 / 3, "head.2.weight": 1 / 3}),
+        (
+            {"a": 8, "c": 9},
+            {"a.weight": 0, "c.weight": 1 / 6, "norm.weight": 1 / 3, "head.2.weight": 1 / 3},
+        ),
     ],
 )
 def test_a_weight_is_its_nodes_and_its_narrowness_times_its_slope(
@@ -390,12 +454,16 @@ def test_gradients_are_those_of_slices(layout: torch.memory_format) -> None:
     found = network.sample_parameters({"0": 3})
     nodes, slopes = dict(network.module.named_parameters()), network.named_slopes()
     narrowness = 5 / 6
-    expected = {name: (nodes[name] + narrowness * slopes[name])[:3] for name in ("0.weight", "0.bias", "1.weight")}
+    expected = {
+        name: (nodes[name] + narrowness * slopes[name])[:3]
+        for name in ("0.weight", "0.bias", "1.weight")
+    }
     expected["3.weight"] = (nodes["3.weight"] + narrowness * slopes["3.weight"])[:, :3]
     trained = [tensor for name in expected for tensor in (nodes[name], slopes[name])]
     weights = [torch.randn_like(value) for value in expected.values()]
     gradients = [
-        torch.autograd.grad([values[name] for name in expected], trained, weights) for values in (found, expected)
+        torch.autograd.grad([values[name] for name in expected], trained, weights)
+        for values in (found, expected)
     ]
     for one, other, tensor in zip(*gradients, trained, strict=True):
         torch.testing.assert_close(one, other)
@@ -429,7 +497,10 @@ def test_slopes_are_put_in_order_with_their_weights(sloped: IntegralNetwork) -> 
     full = sloped(X)
     permute(sloped, {"a": torch.randperm(8), "c": torch.randperm(12)})
     torch.testing.assert_close(sloped(X), full)
-    assert all(torch.equal(s, 2 * sloped.module.get_parameter(name)) for name, s in sloped.named_slopes().items())
+    assert all(
+        torch.equal(s, 2 * sloped.module.get_parameter(name))
+        for name, s in sloped.named_slopes().items()
+    )
 
 
 def test_slopes_are_saved_copied_and_loaded(sloped: IntegralNetwork, tmp_path: Path) -> None:
@@ -473,7 +544,9 @@ def test_saved_and_loaded_bit_for_bit(coupling: Coupling, partition: Any, tmp_pa
         "nodes.safetensors",
     ]
     again.save(tmp_path / "again")
-    assert (tmp_path / "again" / "network.json").read_bytes() == (tmp_path / "new/folder/network.json").read_bytes()
+    assert (tmp_path / "again" / "network.json").read_bytes() == (
+        tmp_path / "new/folder/network.json"
+    ).read_bytes()
 
 
 def test_learned_partitions_on_disk_have_the_precision_of_the_module(tmp_path: Path) -> None:
@@ -558,7 +631,9 @@ def test_remembered_costs_are_those_of_the_module(family: str) -> None:
     network = IntegralNetwork(build(family, shape, 10), torch.zeros(2, *shape))
     generator = np.random.default_rng(0)
     for _ in range(20):
-        widths = {group.name: int(generator.choice(list(group.allowed))) for group in network.groups}
+        widths = {
+            group.name: int(generator.choice(list(group.allowed))) for group in network.groups
+        }
         found = network.costs(widths)
         fresh = Coupling.from_json(network.coupling.to_json()).costs(widths)  # remembers nothing
         assert found == fresh == network.costs(widths)
@@ -566,7 +641,8 @@ def test_remembered_costs_are_those_of_the_module(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "fills_up"), [("convnet", True), ("resnet", True), ("mobilenet", True), ("mlp", False), ("vit", False)]
+    ("family", "fills_up"),
+    [("convnet", True), ("resnet", True), ("mobilenet", True), ("mlp", False), ("vit", False)],
 )
 def test_families_that_channels_of_zeros_serve(family: str, fills_up: bool) -> None:
     network = IntegralNetwork(build(family, (3, 16, 16), 4), torch.zeros(2, 3, 16, 16))

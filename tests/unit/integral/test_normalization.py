@@ -13,7 +13,12 @@ from inn_automl.integral import IntegralNetwork, reestimate_normalization
 def module_with_norm() -> Any:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.ReLU(), nn.Linear(4, 4), nn.BatchNorm1d(4)
+        nn.Linear(3, 4),
+        nn.BatchNorm1d(4),
+        nn.Dropout(0.5),
+        nn.ReLU(),
+        nn.Linear(4, 4),
+        nn.BatchNorm1d(4),
     )
 
 

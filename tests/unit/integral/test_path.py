@@ -4,6 +4,17 @@ import itertools
 
 import pytest
 import torch
+from torch import Tensor, nn
+
+from inn_automl.core.errors import ModuleError, UnknownNameError
+from inn_automl.integral import (
+    CellAverages,
+    IntegralNetwork,
+    Partition,
+    Uniform,
+    convert,
+    reestimate_normalization,
+)
 from inn_automl.integral.conversion.channel_ranking import permute
 from inn_automl.integral.conversion.tsp_ordering import (
     channel_distances,
@@ -11,10 +22,6 @@ from inn_automl.integral.conversion.tsp_ordering import (
     path_order,
     shortest_path,
 )
-from torch import Tensor, nn
-
-from inn_automl.core.errors import ModuleError, UnknownNameError
-from inn_automl.integral import CellAverages, IntegralNetwork, Partition, Uniform, convert, reestimate_normalization
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import CASES
 
@@ -26,7 +33,9 @@ def distances(points: Tensor) -> Tensor:
 @pytest.mark.parametrize("num", [1, 2, 3, 7])
 def test_no_path_through_few_points_is_shorter(num: int) -> None:
     apart = distances(torch.randn(num, 3, generator=torch.Generator().manual_seed(0)))
-    shortest = min(path_length(apart, torch.tensor(path)) for path in itertools.permutations(range(num)))
+    shortest = min(
+        path_length(apart, torch.tensor(path)) for path in itertools.permutations(range(num))
+    )
     found = shortest_path(apart)
     assert sorted(found.tolist()) == list(range(num))
     assert path_length(apart, found) == pytest.approx(shortest)
@@ -53,7 +62,9 @@ def test_every_coupled_structure_varies_less_along_its_path(name: str) -> None:
     before = [path_length(one, torch.arange(len(one))) for one in apart]
     permute(network, paths)
     after = [path_length(one, torch.arange(len(one))) for one in channel_distances(network)]
-    assert after == pytest.approx([path_length(*pair) for pair in zip(apart, paths.values(), strict=True)], rel=1e-6)
+    assert after == pytest.approx(
+        [path_length(*pair) for pair in zip(apart, paths.values(), strict=True)], rel=1e-6
+    )
     assert all(a <= b * (1 + 1e-6) for a, b in zip(after, before, strict=True))
 
 
@@ -68,7 +79,10 @@ def twins() -> nn.Module:
         nn.Conv2d(8, 3, 1),
     )
     network = IntegralNetwork(randomized(module), torch.zeros(2, 2, 6, 6))
-    permute(network, {name: torch.randperm(size) % (size // 2) for name, size in network.full_widths.items()})
+    permute(
+        network,
+        {name: torch.randperm(size) % (size // 2) for name, size in network.full_widths.items()},
+    )
     return network.module.eval()
 
 
@@ -76,7 +90,9 @@ def test_along_a_path_twins_are_neighbours_and_averaged_without_loss() -> None:
     torch.manual_seed(0)
     module, x = twins(), torch.randn(64, 2, 6, 6)
     reestimate_normalization(module, [x])
-    network = convert(module.eval(), x[:2], calibration=x, order="path", partition=CellAverages()).network
+    network = convert(
+        module.eval(), x[:2], calibration=x, order="path", partition=CellAverages()
+    ).network
     small = network.discretize(network.uniform_widths(0.5))
     reestimate_normalization(small, [x])
     with torch.no_grad():

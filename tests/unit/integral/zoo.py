@@ -14,7 +14,9 @@ from torch import Tensor, nn
 class Net(nn.Module):
     """A module from its layers and its forward."""
 
-    def __init__(self, run: Callable[[Any, Tensor], Any], **layers: nn.Module | nn.Parameter | float) -> None:
+    def __init__(
+        self, run: Callable[[Any, Tensor], Any], **layers: nn.Module | nn.Parameter | float
+    ) -> None:
         super().__init__()
         self.run = run
         for name, layer in layers.items():
@@ -31,7 +33,8 @@ class Case:
     Attributes:
         groups: size and unit of each coupled group.
         unfollowed: layers that stay, each with a word of the reason.
-        is_maskable: whether removed channels may as well be set to zero (nothing averages over channels).
+        is_maskable: whether removed channels may as well be set to zero (nothing averages over
+            channels).
     """
 
     make: Callable[[], nn.Module]
@@ -49,11 +52,15 @@ class Case:
 CASES: dict[str, Case] = {}
 
 
-def case(groups: dict[str, tuple[int, int] | int], **options: Any) -> Callable[[Callable[[], nn.Module]], None]:
+def case(
+    groups: dict[str, tuple[int, int] | int], **options: Any
+) -> Callable[[Callable[[], nn.Module]], None]:
     """Registers a function that makes a module; groups without a unit have a unit of 1."""
 
     def register(make: Callable[[], nn.Module]) -> None:
-        sizes = {name: size if isinstance(size, tuple) else (size, 1) for name, size in groups.items()}
+        sizes = {
+            name: size if isinstance(size, tuple) else (size, 1) for name, size in groups.items()
+        }
         CASES[make.__name__] = Case(make, sizes, **options)
 
     return register
@@ -103,7 +110,11 @@ def conv_3d() -> nn.Module:
 @case({"0": 8, "1": 6, "3": 10})
 def conv_transposed() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2), nn.ConvTranspose2d(8, 6, 3, 2), nn.BatchNorm2d(6), nn.ConvTranspose2d(6, 10, 3), head(10)
+        nn.Conv2d(3, 8, 3, 2),
+        nn.ConvTranspose2d(8, 6, 3, 2),
+        nn.BatchNorm2d(6),
+        nn.ConvTranspose2d(6, 10, 3),
+        head(10),
     )
 
 
@@ -128,10 +139,13 @@ def resnext_block() -> nn.Module:
         conv(3, 8),
         Net(
             lambda m, x: x + m.c(F.relu(m.b(F.relu(m.norm(m.a(x)))))),
-            a=conv(8, 8, 1), norm=nn.BatchNorm2d(8), b=conv(8, 8, groups=4), c=conv(8, 8, 1),
+            a=conv(8, 8, 1),
+            norm=nn.BatchNorm2d(8),
+            b=conv(8, 8, groups=4),
+            c=conv(8, 8, 1),
         ),
         head(8),
-    )  # fmt: skip
+    )
 
 
 @case({"0": 8, "4": 12})
@@ -149,7 +163,9 @@ def depthwise() -> nn.Module:
 
 @case({"0": 8, "3": 6})
 def depthwise_multiplier() -> nn.Module:
-    return nn.Sequential(conv(3, 8), conv(8, 24, groups=8), nn.BatchNorm2d(24), conv(24, 6, 1), head(6))
+    return nn.Sequential(
+        conv(3, 8), conv(8, 24, groups=8), nn.BatchNorm2d(24), conv(24, 6, 1), head(6)
+    )
 
 
 @case({"0": (8, 2), "1": (8, 2)})
@@ -159,7 +175,9 @@ def depthwise_multiplier_of_grouped() -> nn.Module:
 
 @case({"0": 8})
 def depthwise_same_padding() -> nn.Module:
-    return nn.Sequential(conv(3, 8), nn.Conv2d(8, 8, 3, padding="same", groups=8), nn.Hardswish(), head(8))
+    return nn.Sequential(
+        conv(3, 8), nn.Conv2d(8, 8, 3, padding="same", groups=8), nn.Hardswish(), head(8)
+    )
 
 
 # Normalization.
@@ -167,12 +185,16 @@ def depthwise_same_padding() -> nn.Module:
 
 @case({"0": 16, "3": 12}, shape=(2, 10))
 def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(10, 16), nn.BatchNorm1d(16), nn.LogSigmoid(), nn.Linear(16, 12), nn.Linear(12, 5))
+    return nn.Sequential(
+        nn.Linear(10, 16), nn.BatchNorm1d(16), nn.LogSigmoid(), nn.Linear(16, 12), nn.Linear(12, 5)
+    )
 
 
 @case({"0": 16, "2": 8}, shape=(2, 10), is_maskable=False)
 def layer_and_rms_norm() -> nn.Module:
-    return nn.Sequential(nn.Linear(10, 16), nn.LayerNorm(16), nn.Linear(16, 8), nn.RMSNorm(8), nn.Linear(8, 5))
+    return nn.Sequential(
+        nn.Linear(10, 16), nn.LayerNorm(16), nn.Linear(16, 8), nn.RMSNorm(8), nn.Linear(8, 5)
+    )
 
 
 @case({"0": 16, "2": 8}, shape=(2, 10), is_maskable=False)
@@ -193,7 +215,14 @@ def layer_norm_of_images() -> nn.Module:
 
 @case({"0": (12, 4)}, unfollowed={"2": "every channel for itself"}, is_maskable=False)
 def group_norm() -> nn.Module:
-    return nn.Sequential(conv(3, 12), nn.GroupNorm(4, 12), conv(12, 8), nn.GroupNorm(1, 8), nn.GroupNorm(8, 8), head(8))
+    return nn.Sequential(
+        conv(3, 12),
+        nn.GroupNorm(4, 12),
+        conv(12, 8),
+        nn.GroupNorm(1, 8),
+        nn.GroupNorm(8, 8),
+        head(8),
+    )
 
 
 @case({"0": 8, "2": 6})
@@ -212,7 +241,9 @@ class ChannelLayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(
+            0, 3, 1, 2
+        )
 
 
 @case({"0": 8, "2": 6}, is_maskable=False)
@@ -225,8 +256,11 @@ def one_layer_norm_twice() -> nn.Module:
     """It declares one size, so that both layers that it follows have one size."""
     return Net(
         lambda m, x: m.out(m.norm(m.a(x)).relu()) + m.out(m.norm(m.b(x)).tanh()),
-        a=nn.Linear(10, 8), b=nn.Linear(10, 8), norm=nn.LayerNorm(8, elementwise_affine=False), out=nn.Linear(8, 5),
-    )  # fmt: skip
+        a=nn.Linear(10, 8),
+        b=nn.Linear(10, 8),
+        norm=nn.LayerNorm(8, elementwise_affine=False),
+        out=nn.Linear(8, 5),
+    )
 
 
 # Joins.
@@ -235,15 +269,20 @@ def one_layer_norm_twice() -> nn.Module:
 @case({"0": 8, "1.b": 8, "2.a": 12})
 def residual_identity_and_projection() -> nn.Module:
     return nn.Sequential(
-        conv(3, 8), residual(8), Net(lambda m, x: m.a(x) + m.b(x), a=conv(8, 12), b=conv(8, 12, 1)), head(12)
+        conv(3, 8),
+        residual(8),
+        Net(lambda m, x: m.a(x) + m.b(x), a=conv(8, 12), b=conv(8, 12, 1)),
+        head(12),
     )
 
 
 def residual(channels: int) -> nn.Module:
     return Net(
         lambda m, x: F.relu(x + m.c(F.relu(m.norm(m.b(x))))),
-        b=conv(channels, channels), norm=nn.BatchNorm2d(channels), c=conv(channels, channels),
-    )  # fmt: skip
+        b=conv(channels, channels),
+        norm=nn.BatchNorm2d(channels),
+        c=conv(channels, channels),
+    )
 
 
 @case({"a": 6, "b": 10, "c": 8})
@@ -321,7 +360,9 @@ def flatten_after_concat() -> nn.Module:
 
 @case({"0": 8, "4": 12}, shape=(2, 3, 4, 4))
 def flatten_into_linear() -> nn.Module:
-    return nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 12), nn.Linear(12, 5))
+    return nn.Sequential(
+        conv(3, 8), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 12), nn.Linear(12, 5)
+    )
 
 
 @case({"a": 6, "b": 4}, shape=(2, 3, 4, 4))
@@ -367,10 +408,11 @@ def squeeze_excite() -> nn.Module:
         conv(3, 8),
         Net(
             lambda m, x: x * m.expand(F.relu(m.reduce(x.mean((2, 3), keepdim=True)))).sigmoid(),
-            reduce=conv(8, 4, 1), expand=conv(4, 8, 1),
+            reduce=conv(8, 4, 1),
+            expand=conv(4, 8, 1),
         ),
         head(8),
-    )  # fmt: skip
+    )
 
 
 # Shared layers.
@@ -379,7 +421,10 @@ def squeeze_excite() -> nn.Module:
 @case({"stem": 8})
 def one_layer_twice() -> nn.Module:
     return Net(
-        lambda m, x: m.head(m.block(F.relu(m.block(m.stem(x))))), stem=conv(3, 8), block=conv(8, 8), head=head(8)
+        lambda m, x: m.head(m.block(F.relu(m.block(m.stem(x))))),
+        stem=conv(3, 8),
+        block=conv(8, 8),
+        head=head(8),
     )
 
 
@@ -408,11 +453,15 @@ def tied_depthwise() -> nn.Module:
 
 @case({"inner": 6}, shape=(2, 10), unfollowed={"outer": "another use does not"})
 def tied_transposed() -> nn.Module:
-    """An autoencoder whose decoder is the transposed encoder: quadrature weights would suit only one of them."""
+    """An autoencoder whose decoder is the transposed encoder: quadrature weights would suit only
+    one of them.
+    """
     return Net(
         lambda m, x: F.linear(F.relu(m.inner(F.relu(m.outer(x)))), m.back.weight) @ m.outer.weight,
-        outer=nn.Linear(10, 8, bias=False), inner=nn.Linear(8, 6), back=nn.Linear(6, 8),
-    )  # fmt: skip
+        outer=nn.Linear(10, 8, bias=False),
+        inner=nn.Linear(8, 6),
+        back=nn.Linear(6, 8),
+    )
 
 
 @case({"stem": 8, "a": 6})
@@ -439,7 +488,9 @@ def channel_shuffle() -> nn.Module:
 
 @case({"0": (8, 4), "2": (12, 2), "3": 6})
 def channel_shuffle_layer() -> nn.Module:
-    return nn.Sequential(conv(3, 8), nn.ChannelShuffle(2), conv(8, 12, groups=2), conv(12, 6), head(6))
+    return nn.Sequential(
+        conv(3, 8), nn.ChannelShuffle(2), conv(8, 12, groups=2), conv(12, 6), head(6)
+    )
 
 
 @case({"a": (16, 4), "b": (24, 6)})
@@ -457,7 +508,9 @@ def parts_of_a_fixed_size() -> nn.Module:
 
 @case({"0": (16, 4), "3": 24})
 def pixel_shuffle() -> nn.Module:
-    return nn.Sequential(conv(3, 16), nn.PixelShuffle(2), nn.PixelUnshuffle(2), conv(16, 24), nn.ReLU(), conv(24, 5))
+    return nn.Sequential(
+        conv(3, 16), nn.PixelShuffle(2), nn.PixelUnshuffle(2), conv(16, 24), nn.ReLU(), conv(24, 5)
+    )
 
 
 @case({"0": (16, 2), "2": 6})
@@ -479,8 +532,11 @@ def gate_by_hand() -> nn.Module:
 def repeated() -> nn.Module:
     return Net(
         lambda m, x: m.c(m.a(x).repeat(1, 2, 1, 1)) + m.d(m.b(x).repeat_interleave(3, 1)),
-        a=conv(3, 4), b=conv(3, 6), c=head(8), d=head(18),
-    )  # fmt: skip
+        a=conv(3, 4),
+        b=conv(3, 6),
+        c=head(8),
+        d=head(18),
+    )
 
 
 @case({"a": 6, "b": 8})
@@ -541,9 +597,14 @@ def own_parameters() -> nn.Module:
 
     module = Net(
         run,
-        a=conv(3, 8), b=conv(8, 6), head=head(6), prelu=nn.PReLU(),
-        scale=own(8, 1, 1), position=own(1, 8, 8, 8), slope=own(6),
-    )  # fmt: skip
+        a=conv(3, 8),
+        b=conv(8, 6),
+        head=head(6),
+        prelu=nn.PReLU(),
+        scale=own(8, 1, 1),
+        position=own(1, 8, 8, 8),
+        slope=own(6),
+    )
     module.register_buffer("mask", torch.ones(6))
     return module
 
@@ -553,8 +614,11 @@ def functional_weights() -> nn.Module:
     """Weights that belong to no layer, used the one way and the other."""
     return Net(
         lambda m, x: torch.addmm(m.bias, F.relu(F.linear(x, m.w) @ m.v.T.contiguous()), m.u),
-        w=own(8, 10), v=own(6, 8), u=own(6, 5), bias=own(5),
-    )  # fmt: skip
+        w=own(8, 10),
+        v=own(6, 8),
+        u=own(6, 5),
+        bias=own(5),
+    )
 
 
 @case({"a": 8, "linear_2": 4}, shape=(2, 10), unfollowed={"b": "computed from others"})
@@ -582,16 +646,25 @@ def frozen_layers() -> nn.Module:
 class Attention(nn.Module):
     def __init__(self, channels: int, num_heads: int, *, is_fused: bool) -> None:
         super().__init__()
-        self.num_heads, self.scale, self.is_fused = num_heads, (channels // num_heads) ** -0.5, is_fused
+        self.num_heads, self.scale, self.is_fused = (
+            num_heads,
+            (channels // num_heads) ** -0.5,
+            is_fused,
+        )
         self.qkv, self.proj = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         n, t, _ = x.shape
         if self.is_fused:
-            q, k, v = self.qkv(x).reshape(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            q, k, v = (
+                self.qkv(x).reshape(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            )
             y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         else:
-            q, k, v = (one.view(n, t, self.num_heads, -1).transpose(1, 2) for one in self.qkv(x).chunk(3, -1))
+            q, k, v = (
+                one.view(n, t, self.num_heads, -1).transpose(1, 2)
+                for one in self.qkv(x).chunk(3, -1)
+            )
             y = ((q @ k.transpose(-2, -1)) * self.scale).softmax(-1) @ v
         return self.proj(y.transpose(1, 2).flatten(2))
 
@@ -607,7 +680,9 @@ class HeadAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, t, _ = x.shape
-        q, k = (layer(x).unflatten(-1, (-1, self.size)).transpose(1, 2) for layer in (self.q, self.k))
+        q, k = (
+            layer(x).unflatten(-1, (-1, self.size)).transpose(1, 2) for layer in (self.q, self.k)
+        )
         v = self.v(x).view(n, t, -1, self.size).transpose(1, 2)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1))
 
@@ -622,10 +697,16 @@ def transformer(*, with_norm: bool, attention: nn.Module) -> nn.Module:
 
     return Net(
         run,
-        patches=nn.Conv2d(3, 8, 4, 4), token=own(1, 1, 8), position=own(1, 5, 8),
-        scale=own(8), norm=nn.LayerNorm(8) if with_norm else nn.Identity(),
-        attention=attention, up=nn.Linear(8, 12), down=nn.Linear(12, 8), head=nn.Linear(8, 5),
-    )  # fmt: skip
+        patches=nn.Conv2d(3, 8, 4, 4),
+        token=own(1, 1, 8),
+        position=own(1, 5, 8),
+        scale=own(8),
+        norm=nn.LayerNorm(8) if with_norm else nn.Identity(),
+        attention=attention,
+        up=nn.Linear(8, 12),
+        down=nn.Linear(12, 8),
+        head=nn.Linear(8, 5),
+    )
 
 
 @case({"patches": 8, "attention.qkv": (24, 6), "up": 12})
@@ -667,7 +748,13 @@ def token_mixing() -> nn.Module:
         x = x + m.mix(x)
         return m.head(F.relu(m.up(x.transpose(1, 2))).mean(1))
 
-    return Net(run, patches=nn.Conv2d(3, 8, 2, 2), mix=nn.Linear(16, 16), up=nn.Linear(8, 6), head=nn.Linear(6, 5))
+    return Net(
+        run,
+        patches=nn.Conv2d(3, 8, 2, 2),
+        mix=nn.Linear(16, 16),
+        up=nn.Linear(8, 6),
+        head=nn.Linear(6, 5),
+    )
 
 
 # What stays.
@@ -676,7 +763,11 @@ def token_mixing() -> nn.Module:
 def around(run: Callable[[Any, Tensor], Tensor]) -> nn.Module:
     """Two convolutions, something, a third convolution: only the first group is free of it."""
     return Net(
-        lambda m, x: m.head(m.c(run(m, m.b(F.relu(m.a(x)))))), a=conv(3, 6), b=conv(6, 8), c=conv(8, 4), head=head(4)
+        lambda m, x: m.head(m.c(run(m, m.b(F.relu(m.a(x)))))),
+        a=conv(3, 6),
+        b=conv(6, 8),
+        c=conv(8, 4),
+        head=head(4),
     )
 
 
@@ -696,22 +787,36 @@ STAYS: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "slice_channels": (lambda m, x: torch.cat([x[:, :4], x[:, 4:].relu()], 1), "slice"),
     "pick_channels": (lambda m, x: x[:, torch.tensor([1, 0, 3, 2, 5, 4, 7, 6])], "index"),
     "shift_channels": (lambda m, x: F.pad(x, (0, 0, 0, 0, 1, -1)), "pad"),
-    "assign_channels": (lambda m, x: x.clone().index_fill_(1, torch.tensor([0]), 0.0), "index_fill"),
+    "assign_channels": (
+        lambda m, x: x.clone().index_fill_(1, torch.tensor([0]), 0.0),
+        "index_fill",
+    ),
     "pool_over_channels": (
-        lambda m, x: F.avg_pool1d(x.flatten(2).mT, 3, 1, 1).mT.unflatten(2, x.shape[2:]), "avg_pool1d",
+        lambda m, x: F.avg_pool1d(x.flatten(2).mT, 3, 1, 1).mT.unflatten(2, x.shape[2:]),
+        "avg_pool1d",
     ),
     "conv_over_channels": (
-        lambda m, x: F.conv3d(x[:, None], torch.ones(1, 1, 3, 1, 1), padding=(1, 0, 0))[:, 0], "conv3d",
+        lambda m, x: F.conv3d(x[:, None], torch.ones(1, 1, 3, 1, 1), padding=(1, 0, 0))[:, 0],
+        "conv3d",
     ),
     "local_response_norm": (lambda m, x: F.local_response_norm(x, 3), "pad"),
     "constant_tensor": (lambda m, x: x * torch.arange(8.0).view(1, -1, 1, 1), "fixed size"),
     "hard_coded_view": (lambda m, x: x.view(x.shape[0], 8, -1).reshape(x.shape), "view"),
-    "hard_coded_heads": (lambda m, x: x.view(x.shape[0], 2, 4, *x.shape[2:]).transpose(1, 2).flatten(1, 2), "shape"),
+    "hard_coded_heads": (
+        lambda m, x: x.view(x.shape[0], 2, 4, *x.shape[2:]).transpose(1, 2).flatten(1, 2),
+        "shape",
+    ),
     "hard_coded_split": (lambda m, x: torch.cat(x.split(4, 1)[::-1], 1), "split"),
-    "hard_coded_condition": (lambda m, x: x.relu() if x.shape[1] > 7 else x.sigmoid(), "takes the place of relu"),
-    "hard_coded_mixing": (lambda m, x: x.reshape(x.shape[0], 64, -1).transpose(1, 2).reshape(x.shape), "slides"),
+    "hard_coded_condition": (
+        lambda m, x: x.relu() if x.shape[1] > 7 else x.sigmoid(),
+        "takes the place of relu",
+    ),
+    "hard_coded_mixing": (
+        lambda m, x: x.reshape(x.shape[0], 64, -1).transpose(1, 2).reshape(x.shape),
+        "slides",
+    ),
     "no_grad": (lambda m, x: x * _without_gradients(x), "cannot be followed"),
-}  # fmt: skip
+}
 
 
 def _without_gradients(x: Tensor) -> Tensor:
@@ -729,10 +834,16 @@ def lstm() -> nn.Module:
         x = m.b(F.relu(m.a(x))).flatten(2).transpose(1, 2)
         return m.fc(m.lstm(x)[0][:, -1])
 
-    return Net(run, a=conv(3, 6), b=conv(6, 8), lstm=nn.LSTM(8, 7, batch_first=True), fc=nn.Linear(7, 5))
+    return Net(
+        run, a=conv(3, 6), b=conv(6, 8), lstm=nn.LSTM(8, 7, batch_first=True), fc=nn.Linear(7, 5)
+    )
 
 
-@case({"a": 6, "fc": 6}, unfollowed={"b": "does not run", "attention": "does not run"}, is_maskable=False)
+@case(
+    {"a": 6, "fc": 6},
+    unfollowed={"b": "does not run", "attention": "does not run"},
+    is_maskable=False,
+)
 def multi_head_attention_layer() -> nn.Module:
     """torch's own layer compares its input with the size that it was made for."""
 
@@ -741,13 +852,23 @@ def multi_head_attention_layer() -> nn.Module:
         return m.out(F.relu(m.fc((x + m.attention(x, x, x, need_weights=False)[0]).mean(1))))
 
     attention = nn.MultiheadAttention(8, 2, batch_first=True)
-    return Net(run, a=conv(3, 6), b=conv(6, 8), attention=attention, fc=nn.Linear(8, 6), out=nn.Linear(6, 5))
+    return Net(
+        run,
+        a=conv(3, 6),
+        b=conv(6, 8),
+        attention=attention,
+        fc=nn.Linear(8, 6),
+        out=nn.Linear(6, 5),
+    )
 
 
 @case({"a": 6}, unfollowed={"b": "shape"})
 def hard_coded_flatten() -> nn.Module:
     return Net(
-        lambda m, x: m.fc(m.b(F.relu(m.a(x))).view(x.shape[0], 512)), a=conv(3, 6), b=conv(6, 8), fc=nn.Linear(512, 5)
+        lambda m, x: m.fc(m.b(F.relu(m.a(x))).view(x.shape[0], 512)),
+        a=conv(3, 6),
+        b=conv(6, 8),
+        fc=nn.Linear(512, 5),
     )
 
 
@@ -764,7 +885,9 @@ def two_outputs() -> nn.Module:
 
 @case({"a": 6})
 def residual_on_the_input() -> nn.Module:
-    return Net(lambda m, x: m.head(x + m.b(F.relu(m.a(x)))), a=conv(3, 6), b=conv(6, 3), head=head(3))
+    return Net(
+        lambda m, x: m.head(x + m.b(F.relu(m.a(x)))), a=conv(3, 6), b=conv(6, 3), head=head(3)
+    )
 
 
 @case({"a": 6}, unfollowed={"b": "does not run"})
@@ -783,8 +906,11 @@ def weight_norm() -> nn.Module:
     """Each weight is computed from two others."""
     return Net(
         lambda m, x: m.head(F.relu(m.c(F.relu(m.b(m.a(x)))))),
-        a=conv(3, 6), b=conv(6, 8), c=nn.utils.parametrizations.weight_norm(conv(8, 8)), head=head(8),
-    )  # fmt: skip
+        a=conv(3, 6),
+        b=conv(6, 8),
+        c=nn.utils.parametrizations.weight_norm(conv(8, 8)),
+        head=head(8),
+    )
 
 
 @case({"a": 6})
@@ -804,5 +930,8 @@ def changes_its_buffers() -> nn.Module:
 @case({"a": 6, "b": 8}, input=lambda: torch.randn(2, 3, 8, 8, dtype=torch.float64))
 def other_types() -> nn.Module:
     return Net(
-        lambda m, x: m.head(m.b(F.relu(m.a(x)).float().to(torch.float64))), a=conv(3, 6), b=conv(6, 8), head=head(8)
+        lambda m, x: m.head(m.b(F.relu(m.a(x)).float().to(torch.float64))),
+        a=conv(3, 6),
+        b=conv(6, 8),
+        head=head(8),
     ).double()

@@ -17,14 +17,23 @@ from inn_automl.latency import benchmark as latency
 from inn_automl.latency.benchmark import QUICK, Protocol, measure
 
 TINY = Protocol(
-    min_processes=2, max_processes=2, num_blocks=2, min_s=0.0, max_s=10.0, max_runs=5, max_repeated=0, num_memory_runs=0
+    min_processes=2,
+    max_processes=2,
+    num_blocks=2,
+    min_s=0.0,
+    max_s=10.0,
+    max_runs=5,
+    max_repeated=0,
+    num_memory_runs=0,
 )
 
 
 def test_measures_models_together(make_conv_net):
     models = {"small": make_conv_net("a", (4,)), "large": make_conv_net("b", (8, 8), size=12)}
     shares: list[float] = []
-    found = measure(models, DeviceBudget(name="d", percentile=90), protocol=TINY, on_progress=shares.append)
+    found = measure(
+        models, DeviceBudget(name="d", percentile=90), protocol=TINY, on_progress=shares.append
+    )
     assert list(found) == ["small", "large"]
     for one in found.values():
         runs = np.concatenate([block for process in one.samples_ms for block in process])
@@ -50,14 +59,23 @@ def test_accounts_for_operations_where_it_is_asked_to(make_conv_net):
         nodes = found[name].environment["node_times"]
         assert sum(node["kind"] == "Conv" for node in nodes) == num_convolutions
         assert all(node["ms"] >= 0 for node in nodes)
-    assert "node_times" not in measure(models, DeviceBudget(name="d"), protocol=TINY)["m"].environment
+    assert (
+        "node_times" not in measure(models, DeviceBudget(name="d"), protocol=TINY)["m"].environment
+    )
 
 
-def test_a_runtime_that_is_not_installed_is_refused_before_anything_runs(make_conv_net, monkeypatch):
+def test_a_runtime_that_is_not_installed_is_refused_before_anything_runs(
+    make_conv_net, monkeypatch
+):
     monkeypatch.delitem(sys.modules, "inn_automl.runtimes.openvino_cpu", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(SpecError, match=r"device 'd': .*'openvino' is not installed.*`pip install openvino` adds it"):
-        measure({"m": make_conv_net("m")}, DeviceBudget(name="d", runtime="openvino"), protocol=TINY)
+    with pytest.raises(
+        SpecError,
+        match=r"device 'd': .*'openvino' is not installed.*`pip install openvino` adds it",
+    ):
+        measure(
+            {"m": make_conv_net("m")}, DeviceBudget(name="d", runtime="openvino"), protocol=TINY
+        )
 
 
 def test_records_what_was_measured_on(make_conv_net):
@@ -74,7 +92,9 @@ def test_records_what_was_measured_on(make_conv_net):
     assert environment["num_processes"] == 2
     assert Protocol(**environment["protocol"]) == TINY
     assert 0 <= environment["disturbed_share"] <= 1
-    started, ended = (datetime.fromisoformat(environment[key]) for key in ("started_at", "ended_at"))
+    started, ended = (
+        datetime.fromisoformat(environment[key]) for key in ("started_at", "ended_at")
+    )
     assert started.utcoffset() == timedelta(0)
     assert started <= ended
 
@@ -121,13 +141,17 @@ NO_MEMORY = Protocol(min_processes=2, max_processes=9, num_memory_runs=0)
 
 
 def test_starts_processes_until_all_are_settled(monkeypatch, path):
-    """The second model settles with the fourth process, when its interval has become narrow enough."""
+    """The second model settles with the fourth process, when its interval has become narrow
+    enough.
+    """
     num_started = 0
 
     def answer(request, *, stalled_s, on_event):
         nonlocal num_started
         num_started += 1
-        return answer_of({"steady": [1_000_000] * 5, "wavering": [1_000_000 + 30_000 * (num_started == 1)] * 5})
+        return answer_of(
+            {"steady": [1_000_000] * 5, "wavering": [1_000_000 + 30_000 * (num_started == 1)] * 5}
+        )
 
     monkeypatch.setattr(latency, "run_timing", answer)
     models = {"steady": path, "wavering": path}
@@ -137,7 +161,9 @@ def test_starts_processes_until_all_are_settled(monkeypatch, path):
     assert found["wavering"].environment["num_processes"] == num_started
 
     num_started = 0
-    found = measure(models, DeviceBudget(name="d"), protocol=dataclasses.replace(NO_MEMORY, max_processes=2))
+    found = measure(
+        models, DeviceBudget(name="d"), protocol=dataclasses.replace(NO_MEMORY, max_processes=2)
+    )
     assert num_started == 2
     assert found["steady"].settled
     assert "differs between processes" in found["wavering"].remark
@@ -196,7 +222,9 @@ def test_one_of_two_speeds_counts(monkeypatch, path, reference_ms, expected):
 
 
 def test_says_that_the_machine_is_not_as_fast_as_before(monkeypatch, path):
-    monkeypatch.setattr(latency, "run_timing", lambda *_, **__: answer_of({"m": [10**6]}, reference_ns=100.0))
+    monkeypatch.setattr(
+        latency, "run_timing", lambda *_, **__: answer_of({"m": [10**6]}, reference_ns=100.0)
+    )
     protocol = dataclasses.replace(TINY, reference_ms=2e-4)
     assert "was not as fast as before: the reference model was off by 50%" in (
         measure({"m": path}, DeviceBudget(name="d"), protocol=protocol)["m"].remark
@@ -204,7 +232,12 @@ def test_says_that_the_machine_is_not_as_fast_as_before(monkeypatch, path):
 
 
 def test_says_that_batches_drifted(monkeypatch, path):
-    blocks = {"m": [{"ns": [10**6], "waited": 0.0, "drift": 0.5}, {"ns": [10**6], "waited": 0.0, "drift": 0.0}]}
+    blocks = {
+        "m": [
+            {"ns": [10**6], "waited": 0.0, "drift": 0.5},
+            {"ns": [10**6], "waited": 0.0, "drift": 0.0},
+        ]
+    }
     answer = {**answer_of({}, num_batches=40, num_drifted=30), "blocks": blocks}
     monkeypatch.setattr(latency, "run_timing", lambda *_, **__: answer)
     found = measure({"m": path}, DeviceBudget(name="d"), protocol=TINY)["m"]
@@ -226,7 +259,9 @@ def test_peak_memory_grows_with_the_model(make_conv_net):
     """Weights of 4.7 MB more are at least that much more memory."""
     models = {"small": make_conv_net("a", (4,)), "large": make_conv_net("b", (256, 512))}
     few = dataclasses.replace(TINY, num_memory_runs=1)
-    small, large = (one.memory for one in measure(models, DeviceBudget(name="d"), protocol=few).values())
+    small, large = (
+        one.memory for one in measure(models, DeviceBudget(name="d"), protocol=few).values()
+    )
     assert small is not None and large is not None
     assert 0 < small.idle_bytes < small.peak_bytes
     assert large.added_bytes - small.added_bytes > 4_500_000
@@ -234,8 +269,12 @@ def test_peak_memory_grows_with_the_model(make_conv_net):
 
 def test_memory_that_the_platform_does_not_tell(monkeypatch, path):
     monkeypatch.setattr(latency, "run_timing", lambda *_, **__: answer_of({"m": [1_000_000]}))
-    monkeypatch.setattr(latency, "run_memory", lambda *_, **__: {"idle_bytes": None, "peak_bytes": None})
-    found = measure({"m": path}, DeviceBudget(name="d"), protocol=dataclasses.replace(TINY, num_memory_runs=1))
+    monkeypatch.setattr(
+        latency, "run_memory", lambda *_, **__: {"idle_bytes": None, "peak_bytes": None}
+    )
+    found = measure(
+        {"m": path}, DeviceBudget(name="d"), protocol=dataclasses.replace(TINY, num_memory_runs=1)
+    )
     assert found["m"].memory is None
 
 
@@ -256,7 +295,9 @@ def test_missing_file(tmp_path):
 def test_file_that_is_no_model(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(b"no protobuf")
-    with pytest.raises(MeasurementError, match="model 'm' cannot be measured: ONNX Runtime cannot load"):
+    with pytest.raises(
+        MeasurementError, match="model 'm' cannot be measured: ONNX Runtime cannot load"
+    ):
         measure({"m": path}, DeviceBudget(name="d"), protocol=TINY)
 
 
@@ -284,7 +325,8 @@ def test_needs_none_of_the_extras():
     """A device agent's machine has neither torch nor the libraries that fit predictors."""
     heavy = {"torch", "sklearn", "scipy", "onnx", "pandas", "ray", "optuna", "mlflow"}
     modules = (
-        "latency, timing, memory, reference, isolation, confidence, environment, features, predictor, calibration, "
+        "latency, timing, memory, reference, isolation, confidence, environment, features, "
+        "predictor, calibration, "
         "runtimes"
     )
     code = f"import sys; from inn_automl.devices import {modules}; print(sorted({heavy} & sys.modules.keys()))"

@@ -18,7 +18,9 @@ from tests.unit.latency.costs import conv_costs
 
 
 def sample(num, *, noise=0.0, seed=0):
-    """Features and latencies of a device that computes 16 channels at a time, and ragged ones at half the speed."""
+    """Features and latencies of a device that computes 16 channels at a time, and ragged ones at
+    half the speed.
+    """
     rng = np.random.default_rng(seed)
     features, latency_ms = [], []
     for widths in rng.integers(8, 65, size=(num, 3)):
@@ -131,7 +133,9 @@ def test_samples_that_cannot_be_fitted(features, latency_ms, message):
         LatencyPredictor().fit(features, latency_ms)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"features": [[1], "x"], "latency_ms": [1, 2]}), "null"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", json.dumps({"features": [[1], "x"], "latency_ms": [1, 2]}), "null"]
+)
 def test_text_that_holds_no_samples(text):
     with pytest.raises(CorruptFileError, match="calibrate again"):
         LatencyPredictor.from_json(text)
@@ -156,7 +160,9 @@ def test_more_samples_are_fitted_as_the_first_were() -> None:
 
 
 def test_a_predictor_is_distrusted_for_its_error_or_its_order() -> None:
-    fine = PredictorError(median_relative=0.05, p90_relative=0.1, spearman=0.95, num_fitted=28, num_held_out=36)
+    fine = PredictorError(
+        median_relative=0.05, p90_relative=0.1, spearman=0.95, num_fitted=28, num_held_out=36
+    )
     assert distrust(fine) is None
     assert "12.0%" in distrust(fine.model_copy(update={"median_relative": 0.12}))
     assert "0.850" in distrust(fine.model_copy(update={"spearman": 0.85}))

@@ -12,7 +12,10 @@ from inn_automl.search.space import SearchSpace
 
 
 def space(sizes, granularity=1):
-    groups = [SimpleNamespace(name=f"g{i}", size=s, allowed=range(max(1, s // 4), s + 1)) for i, s in enumerate(sizes)]
+    groups = [
+        SimpleNamespace(name=f"g{i}", size=s, allowed=range(max(1, s // 4), s + 1))
+        for i, s in enumerate(sizes)
+    ]
     return SearchSpace(groups, granularity)
 
 

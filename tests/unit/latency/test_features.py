@@ -40,4 +40,6 @@ def test_works_on_the_costs_of_an_integral_network():
     from inn_automl.integral.graph.costs import Costs, LayerCost
 
     layer = LayerCost("conv", "conv", 576, 72, 1, 8, 64, 512)
-    assert latency_features(Costs(72, 576, (layer,))).shape == latency_features(conv_costs([8])).shape
+    assert (
+        latency_features(Costs(72, 576, (layer,))).shape == latency_features(conv_costs([8])).shape
+    )

@@ -29,7 +29,9 @@ def test_the_step_of_a_device_is_found(lanes, suggested):
     found = find_granularity(where.values, measured(where, lanes, noise=0.01))
     assert found.suggested == suggested
     assert found.num_pairs >= MIN_PAIRS and f"{found.num_pairs} measured pairs" in found.evidence
-    assert found.sentence.startswith("no granularity" if suggested == 1 else f"granularity {suggested} is suggested")
+    assert found.sentence.startswith(
+        "no granularity" if suggested == 1 else f"granularity {suggested} is suggested"
+    )
     if lanes > 1:
         assert found.median_ratio <= found.ratio_bound < 1.05
     else:

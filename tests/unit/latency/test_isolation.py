@@ -12,7 +12,9 @@ from inn_automl.latency.isolation import run_timing
 
 @pytest.fixture
 def child(tmp_path, monkeypatch):
-    """Has a shell script run in place of the timing process; gives the path that it can write its id to."""
+    """Has a shell script run in place of the timing process; gives the path that it can write its
+    id to.
+    """
 
     def install(script: str) -> Path:
         executable = tmp_path / "python"
@@ -44,12 +46,16 @@ def test_answers_with_the_last_line(child):
 
 def test_reads_a_last_line_of_any_length(child):
     numbers = "yes 1, | head -n 50000 | tr -d '\\n'"
-    child(f"""echo '{{"event": "timing"}}'; printf '{{"event": "done", "ns": ['; {numbers}; echo '1]}}'""")
+    child(
+        f"""echo '{{"event": "timing"}}'; printf '{{"event": "done", "ns": ['; {numbers}; echo '1]}}'"""
+    )
     assert len(run()["ns"]) == 50_001
 
 
 def test_reports_events(child):
-    child("""echo '{"event": "timing", "model": "m", "share": 0.5}'; sleep 0.5; echo '{"event": "done"}'""")
+    child(
+        """echo '{"event": "timing", "model": "m", "share": 0.5}'; sleep 0.5; echo '{"event": "done"}'"""
+    )
     events = []
     run(on_event=events.append)
     assert {"event": "timing", "model": "m", "share": 0.5} in events
@@ -59,8 +65,14 @@ def test_reports_events(child):
     ("script", "message"),
     [
         ("kill -9 $$", "while timing it the process was killed, often for want of memory"),
-        ("kill -SEGV $$", "while timing it the process crashed with SIGSEGV: check that the runtime"),
-        ("echo 'bad luck' >&2; exit 3", r"while timing it the process ended with exit code 3 \(bad luck\)"),
+        (
+            "kill -SEGV $$",
+            "while timing it the process crashed with SIGSEGV: check that the runtime",
+        ),
+        (
+            "echo 'bad luck' >&2; exit 3",
+            r"while timing it the process ended with exit code 3 \(bad luck\)",
+        ),
         ("exit 0", "while timing it the process ended with exit code 0"),
     ],
 )
@@ -72,19 +84,25 @@ def test_death_names_the_model_and_a_remedy(child, script, message):
 
 def test_failure_that_the_process_explains(child):
     child("""echo '{"event": "failed", "model": "m", "message": "it is broken: mend it."}'""")
-    with pytest.raises(MeasurementError, match=r"^model 'm' cannot be measured: it is broken: mend it\.$"):
+    with pytest.raises(
+        MeasurementError, match=r"^model 'm' cannot be measured: it is broken: mend it\.$"
+    ):
         run()
 
 
 def test_death_before_the_first_model(child):
     child("exit 1")
-    with pytest.raises(MeasurementError, match="nothing can be measured: before the first model was loaded"):
+    with pytest.raises(
+        MeasurementError, match="nothing can be measured: before the first model was loaded"
+    ):
         run()
 
 
 def test_stalled_process_is_killed(child):
     pid = child("""echo '{"event": "loading", "model": "m"}'; exec sleep 100""")
-    with pytest.raises(MeasurementError, match=r"while loading it the process did nothing for 0\.3 s"):
+    with pytest.raises(
+        MeasurementError, match=r"while loading it the process did nothing for 0\.3 s"
+    ):
         run(stalled_s=0.3)
     assert is_gone(pid)
 

@@ -25,14 +25,20 @@ MEMORY = {"small": PeakMemory(50_000_000, 60_000_000)}
 def measurements() -> dict[str, LatencyMeasurement]:
     return {
         name: LatencyMeasurement(
-            summary, SAMPLES[name], "" if name == "small" else "busy", {"cpu": "test"}, MEMORY.get(name)
+            summary,
+            SAMPLES[name],
+            "" if name == "small" else "busy",
+            {"cpu": "test"},
+            MEMORY.get(name),
         )
         for name, summary in summarize(SAMPLES, 95.0).items()
     }
 
 
 def as_json() -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(json.dumps({name: one.to_dict() for name, one in measurements().items()}))
+    value: dict[str, Any] = json.loads(
+        json.dumps({name: one.to_dict() for name, one in measurements().items()})
+    )
     return value
 
 
@@ -100,7 +106,8 @@ def test_other_nesting_is_refused(samples: object, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "wrong"), [("remark", 1), ("environment", None), ("environment", "fast"), ("environment", [1])]
+    ("key", "wrong"),
+    [("remark", 1), ("environment", None), ("environment", "fast"), ("environment", [1])],
 )
 def test_other_types_are_refused(key: str, wrong: object) -> None:
     value = as_json()

@@ -20,7 +20,9 @@ def test_table_of_student_t():
     np.testing.assert_allclose(_T95, student.ppf(0.975, np.arange(1, len(_T95) + 1)), atol=5e-4)
 
 
-@given(st.lists(st.lists(LATENCY, min_size=1, max_size=5), min_size=2, max_size=6), st.floats(50, 99))
+@given(
+    st.lists(st.lists(LATENCY, min_size=1, max_size=5), min_size=2, max_size=6), st.floats(50, 99)
+)
 def test_summary_is_ordered(processes, percentile):
     runs = np.concatenate(processes)
     found = summarize({"m": [[process] for process in processes]}, percentile)["m"]

@@ -12,7 +12,13 @@ from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.latency import store as calibration_store
 from inn_automl.latency.features import latency_features
-from inn_automl.latency.store import CalibrationStore, describe_architecture, describe_place, known_latency, verify
+from inn_automl.latency.store import (
+    CalibrationStore,
+    describe_architecture,
+    describe_place,
+    known_latency,
+    verify,
+)
 
 LAPTOP = DeviceBudget(name="laptop")
 HERE = {"cpu_model": "x", "runtime_version": "1", "agent": None}
@@ -21,11 +27,16 @@ HERE = {"cpu_model": "x", "runtime_version": "1", "agent": None}
 def costs(*channels, macs=10):
     layers = [
         SimpleNamespace(
-            kind="conv", macs=macs * a * b, params=a * b, in_channels=a, out_channels=b,
-            input_elements=4 * a, output_elements=4 * b,
+            kind="conv",
+            macs=macs * a * b,
+            params=a * b,
+            in_channels=a,
+            out_channels=b,
+            input_elements=4 * a,
+            output_elements=4 * b,
         )
         for a, b in pairwise(channels)
-    ]  # fmt: skip
+    ]
     return SimpleNamespace(layers=layers, params=sum(layer.params for layer in layers))
 
 
@@ -47,7 +58,9 @@ def test_what_is_saved_is_loaded_on_the_same_machine_only(store):
     elsewhere = {**HERE, "cpu_model": "y"}
     store.save(ARCHITECTURE, elsewhere, rows(2, 7.0))
     assert store.knows(ARCHITECTURE)
-    assert store.load(ARCHITECTURE, HERE) == rows(5) and store.load(ARCHITECTURE, elsewhere) == rows(2, 7.0)
+    assert store.load(ARCHITECTURE, HERE) == rows(5) and store.load(
+        ARCHITECTURE, elsewhere
+    ) == rows(2, 7.0)
     assert store.load(ARCHITECTURE, {**HERE, "cpu_model": "z"}) == []
     known = store.load(ARCHITECTURE, HERE)[3]
     assert (latency_features(known) == latency_features(costs(3, 11, 16))).all()
@@ -70,14 +83,29 @@ def replace_device(**settings):
 
 
 def test_a_place_is_told_by_what_changes_latency():
-    environment = {"cpu_model": "x", "runtime_version": "1.2", "started_at": "now", "disturbed_share": 0.1}
-    assert describe_place(LAPTOP, environment) == {"agent": None, "cpu_model": "x", "runtime_version": "1.2"}
+    environment = {
+        "cpu_model": "x",
+        "runtime_version": "1.2",
+        "started_at": "now",
+        "disturbed_share": 0.1,
+    }
+    assert describe_place(LAPTOP, environment) == {
+        "agent": None,
+        "cpu_model": "x",
+        "runtime_version": "1.2",
+    }
 
 
 def test_newer_rows_replace_those_of_the_same_layers(store):
     store.save(ARCHITECTURE, HERE, rows(5))
     store.save(ARCHITECTURE, HERE, rows(3, 2.0), kept=store.load(ARCHITECTURE, HERE))
-    assert sorted(one.latency_ms for one in store.load(ARCHITECTURE, HERE)) == [1.03, 1.04, 2.0, 2.01, 2.02]
+    assert sorted(one.latency_ms for one in store.load(ARCHITECTURE, HERE)) == [
+        1.03,
+        1.04,
+        2.0,
+        2.01,
+        2.02,
+    ]
     store.save(ARCHITECTURE, HERE, rows(1, 3.0))  # the earlier ones were dropped
     assert [one.latency_ms for one in store.load(ARCHITECTURE, HERE)] == [3.0]
 
@@ -98,7 +126,9 @@ def test_it_stays_small_and_spread(store, monkeypatch):
     assert len(store._files.files()) == 3
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"machines": [{"machine": {}, "rows": [[-1, []]]}]}', '{"machines": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"machines": [{"machine": {}, "rows": [[-1, []]]}]}', '{"machines": 3}']
+)
 def test_a_file_that_cannot_be_understood_counts_as_missing(store, text):
     store.save(ARCHITECTURE, HERE, rows(5))
     (name,) = store._files.files()

@@ -38,7 +38,14 @@ class FakeWaiting(WaitClock):
 
 def turns(models, disturbed=None, **options):
     order = []
-    arguments = {"num_blocks": 3, "min_s": 0.0, "max_s": 60.0, "seed": 0, "max_runs": 4, "block_ns": BLOCK_NS}
+    arguments = {
+        "num_blocks": 3,
+        "min_s": 0.0,
+        "max_s": 60.0,
+        "seed": 0,
+        "max_runs": 4,
+        "block_ns": BLOCK_NS,
+    }
     arguments["max_drift"] = 1e9
     blocks, _ = take_turns(
         models,
@@ -90,7 +97,9 @@ def test_order_follows_from_the_seed():
 def test_disturbed_blocks_are_repeated():
     # Every other block is the reference model's.
     of_model = [False, True, True, False, False]
-    blocks, _ = turns({"m": lambda: None}, disturbed=[one for pair in of_model for one in (False, pair)])
+    blocks, _ = turns(
+        {"m": lambda: None}, disturbed=[one for pair in of_model for one in (False, pair)]
+    )
     assert [block.waited > MAX_WAITED for block in blocks["m"]] == of_model
     assert choose(blocks["m"], 3, 1e9) == [block for block in blocks["m"] if block.waited == 0.0]
 
@@ -141,13 +150,21 @@ def test_goes_on_for_the_least_time():
 
 
 def test_choice_takes_the_least_disturbed_where_calm_ones_are_too_few():
-    blocks = [Block([1], 0.5), Block([2], 0.0), Block([3], 0.9), Block([4], 0.2), Block([5], 0.0, 0.45)]
+    blocks = [
+        Block([1], 0.5),
+        Block([2], 0.0),
+        Block([3], 0.9),
+        Block([4], 0.2),
+        Block([5], 0.0, 0.45),
+    ]
     assert choose(blocks, 4, 0.15) == [blocks[1], blocks[3], blocks[4], blocks[0]]
     assert choose(blocks, 1, 0.15) == [blocks[1]]
 
 
 @pytest.mark.parametrize(
-    ("medians", "settled"), [([100, 60, 59], True), ([2.0**k for k in range(50)], False)], ids=["settles", "never"]
+    ("medians", "settled"),
+    [([100, 60, 59], True), ([2.0**k for k in range(50)], False)],
+    ids=["settles", "never"],
 )
 def test_warm_up_ends_when_the_median_settles(monkeypatch, medians, settled):
     remaining = list(medians)

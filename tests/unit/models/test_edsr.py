@@ -11,7 +11,9 @@ from inn_automl.models.edsr import EDSR
 
 def edsr(scale: int, *, channels: int = 3, width: float = 0.5, depth: int = 2) -> EDSR:
     torch.manual_seed(0)
-    module = build("edsr", (channels, 9, 7), 0, width=width, depth=depth, task="super-resolution", scale=scale)
+    module = build(
+        "edsr", (channels, 9, 7), 0, width=width, depth=depth, task="super-resolution", scale=scale
+    )
     assert isinstance(module, EDSR)
     return module.eval()
 
@@ -43,6 +45,9 @@ def test_the_stream_is_one_group_and_the_image_none() -> None:
     assert not network.unfollowed
     small = network.discretize(network.smallest_widths)
     assert isinstance(small, EDSR)
-    assert (small.tail.in_channels, small.tail.out_channels) == (network.smallest_widths["head"], 27)
+    assert (small.tail.in_channels, small.tail.out_channels) == (
+        network.smallest_widths["head"],
+        27,
+    )
     assert torch.equal(small.enlarge.weight, network.module.enlarge.weight)
     assert small(torch.zeros(1, 3, 9, 7)).shape == (1, 3, 27, 21)

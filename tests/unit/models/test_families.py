@@ -53,12 +53,25 @@ def test_every_listed_depth_and_width_builds_and_grows(name: str) -> None:
 
 def test_reference_architectures() -> None:
     def channels(model: torch.nn.Module) -> list[int]:
-        return [m.out_channels for m in model.modules() if isinstance(m, torch.nn.Conv1d | torch.nn.Conv2d)]
+        return [
+            m.out_channels
+            for m in model.modules()
+            if isinstance(m, torch.nn.Conv1d | torch.nn.Conv2d)
+        ]
 
     assert channels(build("convnet", (1, 28, 28), 10)) == [16, 32, 48, 64]
     assert channels(build("signal", (1, 40), 10)) == [32, 32, 64, 64]
     resnet20 = build("resnet", (3, 32, 32), 10, depth=20)
-    assert len([c for c in resnet20.modules() if isinstance(c, torch.nn.Conv2d) and c.kernel_size == (3, 3)]) == 19
+    assert (
+        len(
+            [
+                c
+                for c in resnet20.modules()
+                if isinstance(c, torch.nn.Conv2d) and c.kernel_size == (3, 3)
+            ]
+        )
+        == 19
+    )
 
 
 def test_resnet18_has_eleven_million_parameters() -> None:
@@ -80,7 +93,10 @@ def test_a_signal_is_never_shortened_to_nothing(length: int, depth: int) -> None
 
 def test_the_default_family_fits_its_data() -> None:
     for shape in IMAGE_SHAPES:
-        assert build(default_family("image", shape), shape, 2)(torch.zeros(2, *shape)).shape == (2, 2)
+        assert build(default_family("image", shape), shape, 2)(torch.zeros(2, *shape)).shape == (
+            2,
+            2,
+        )
     assert default_family("signal", (1, 40)) == "signal"
     with pytest.raises(UnknownNameError, match="image"):
         default_family("images", (1, 8, 8))
@@ -108,7 +124,9 @@ def test_bad_arguments_are_refused_with_the_remedy() -> None:
 
 def test_a_spec_is_checked_against_what_there_is() -> None:
     assert {name: family.kinds for name, family in FAMILIES.items()} == FAMILY_KINDS
-    assert {name for name, family in FAMILIES.items() if "super-resolution" in family.tasks} == IMAGE_TO_IMAGE
+    assert {
+        name for name, family in FAMILIES.items() if "super-resolution" in family.tasks
+    } == IMAGE_TO_IMAGE
 
 
 def test_families_serve_regression_of_any_number_of_targets() -> None:
@@ -121,7 +139,9 @@ def test_families_serve_regression_of_any_number_of_targets() -> None:
 def test_a_family_that_does_not_serve_the_task_names_those_that_do() -> None:
     with pytest.raises(SpecError, match=r"'convnet' does not serve super-resolution: use edsr"):
         build("convnet", (1, 8, 8), 0, task="super-resolution", scale=2)
-    with pytest.raises(SpecError, match=r"'edsr' does not serve classification: use mlp or convnet"):
+    with pytest.raises(
+        SpecError, match=r"'edsr' does not serve classification: use mlp or convnet"
+    ):
         build("edsr", (1, 8, 8), 10)
     with pytest.raises(SpecError, match=r"'signal' does not serve super-resolution: give images"):
         build("signal", (1, 40), 0, task="super-resolution", scale=2)

@@ -12,7 +12,10 @@ from tests.unit.integral.oracle import assert_same, check_costs, randomized, som
 
 def test_attention_is_that_of_torch() -> None:
     torch.manual_seed(0)
-    ours, theirs = randomized(Attention(48, 3)), nn.MultiheadAttention(48, 48 // HEAD_SIZE, batch_first=True)
+    ours, theirs = (
+        randomized(Attention(48, 3)),
+        nn.MultiheadAttention(48, 48 // HEAD_SIZE, batch_first=True),
+    )
     layers = (ours.query, ours.key, ours.value)
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([layer.weight for layer in layers]))
@@ -24,7 +27,14 @@ def test_attention_is_that_of_torch() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "num_tokens"),
-    [((1, 8, 8), 16), ((1, 28, 28), 49), ((3, 32, 32), 64), ((3, 64, 48), 48), ((3, 224, 224), 49), ((1, 3, 3), 9)],
+    [
+        ((1, 8, 8), 16),
+        ((1, 28, 28), 49),
+        ((3, 32, 32), 64),
+        ((3, 64, 48), 48),
+        ((3, 224, 224), 49),
+        ((1, 3, 3), 9),
+    ],
 )
 def test_larger_images_have_larger_patches(shape: tuple[int, ...], num_tokens: int) -> None:
     module = build("vit", shape, 3, width=0.5, depth=2)

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import numpy as np
-from inn_automl.pipeline.memory import MemoryModel
 
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.integral.graph.costs import Costs, LayerCost
+from inn_automl.pipeline.memory import MemoryModel
 from inn_automl.search.bounds import excess
 
 
 def cost(channels: int) -> Costs:
     layers = tuple(
-        LayerCost(str(i), "conv", 0, 9 * channels**2, channels, channels, 64 * channels, 64 * channels)
+        LayerCost(
+            str(i), "conv", 0, 9 * channels**2, channels, channels, 64 * channels, 64 * channels
+        )
         for i in range(2)
     )
     return Costs(sum(layer.params for layer in layers), 0, layers)
@@ -25,7 +27,9 @@ def test_memory_is_predicted_from_weights_and_the_largest_layer() -> None:
     known = [8, 12, 16, 24, 32, 48, 64]
     measured = [round(truth(channels) * rng.uniform(0.997, 1.003)) for channels in known]
     model = MemoryModel([cost(channels) for channels in known], measured)
-    assert all(p >= m for p, m in zip(model.predict([cost(c) for c in known]), measured, strict=True))
+    assert all(
+        p >= m for p, m in zip(model.predict([cost(c) for c in known]), measured, strict=True)
+    )
     others = [10, 20, 40, 60]
     predicted = model.predict([cost(channels) for channels in others])
     assert np.allclose(predicted, [truth(channels) for channels in others], rtol=0.01)

@@ -14,11 +14,16 @@ REPOSITORY = Path(__file__).parents[3]
 
 @pytest.fixture(scope="session")
 def template_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose database two processes wanted at the same time, beside what a killed one had left."""
+    """A home whose database two processes wanted at the same time, beside what a killed one had
+    left.
+    """
     home = tmp_path_factory.mktemp("home with a space")
     (home / "mlflow.db.partial").write_bytes(b"left by a process that was killed")
     command = [sys.executable, "-W", "error", "-m", "inn_automl.reporting.store", str(home)]
-    both = [subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     for process in both:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors

@@ -1,4 +1,6 @@
-"""A finished job as the pipeline leaves it: its fronts over six coupled groups, bundles and learning curves."""
+"""A finished job as the pipeline leaves it: its fronts over six coupled groups, bundles and
+learning curves.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,17 @@ def make_job(
     epochs: int = 20,
     seed: int = 0,
 ) -> tuple[JobResult, dict[str, list[Candidate]], list[dict[str, Any]]]:
-    """A result, each device's candidates, and the training history; with bundles under `out` where it is given."""
+    """A result, each device's candidates, and the training history; with bundles under `out` where
+    it is given.
+    """
     random = np.random.default_rng(seed)
     devices = devices or {
         "laptop-1-thread": {"threads": 1, "max_latency_ms": 1.2},
         "laptop-2-threads": {"threads": 2, "max_latency_ms": 0.6},
     }
-    shares = np.concatenate([[[0.25] * 6, [0.6] * 6, [1.0] * 6], random.uniform(0.25, 1, (num_candidates - 3, 6))])
+    shares = np.concatenate(
+        [[[0.25] * 6, [0.6] * 6, [1.0] * 6], random.uniform(0.25, 1, (num_candidates - 3, 6))]
+    )
     sizes = np.array(list(GROUPS.values()))
     widths = np.maximum(1, np.round(shares * sizes)).astype(int)
     macs = (
@@ -50,7 +56,13 @@ def make_job(
         + widths[:, 4:].prod(axis=1) * 10
     )
     params = (
-        9 * (widths[:, 0] + widths[:, 0] * widths[:, 1] + widths[:, 1] * widths[:, 2] + widths[:, 2] * widths[:, 3])
+        9
+        * (
+            widths[:, 0]
+            + widths[:, 0] * widths[:, 1]
+            + widths[:, 1] * widths[:, 2]
+            + widths[:, 2] * widths[:, 3]
+        )
         + widths[:, 4] * widths[:, 5] * 10
     )
     size = macs / macs.max()
@@ -61,8 +73,12 @@ def make_job(
     for name, budget in devices.items():
         latency = (0.11 + 2.0 * size / budget["threads"] ** 0.8) * random.normal(1, 0.03, len(size))
         order = np.argsort(latency)
-        front = [i for rank, i in enumerate(order) if accuracy[i] > accuracy[order[:rank]].max(initial=0)]
-        front = [front[i] for i in np.unique(np.linspace(0, len(front) - 1, num_points).astype(int))]
+        front = [
+            i for rank, i in enumerate(order) if accuracy[i] > accuracy[order[:rank]].max(initial=0)
+        ]
+        front = [
+            front[i] for i in np.unique(np.linspace(0, len(front) - 1, num_points).astype(int))
+        ]
         points = [
             _point(k, widths[i], accuracy[i], latency[i], params[i], macs[i], name, random, out)
             for k, i in enumerate(front)
@@ -85,26 +101,42 @@ def make_job(
             DeviceResult(
                 name=name,
                 recommended=within[-1].id if within else None,
-                recommendation=f"The most accurate of {len(within)} points that meet {bound} ms at p95."
+                recommendation=f"The most accurate of {len(within)} points that meet {bound} ms at "
+                f"p95."
                 if within
-                else f"No point meets {bound} ms: the fastest takes {points[0].latency_ms.at_percentile:.3g} ms.",
+                else f"No point meets {bound} ms: the fastest takes "
+                f"{points[0].latency_ms.at_percentile:.3g} ms.",
                 predictor_error=PredictorError(
                     median_relative=0.031,
                     p90_relative=0.08,
                     spearman=0.985,
                     num_fitted=32,
                     num_held_out=36,
-                    held_out_ms=[(float(ms), float(ms * random.normal(1, 0.045))) for ms in latency[:36]],
+                    held_out_ms=[
+                        (float(ms), float(ms * random.normal(1, 0.045))) for ms in latency[:36]
+                    ],
                 ),
                 hypervolume=[float(v) for v in np.round(2 - 0.6 * np.exp(-0.4 * np.arange(20)), 4)],
                 hypervolume_reference=(2.6, 0.1),
                 search_stopped="hypervolume grew by less than 0.1 % in 5 batches",
-                environment={"runtime": "onnxruntime", "runtime_version": "1.32.0", "cpu": "Example CPU @ 2.9 GHz"},
-                budget={"name": name, "runtime": "onnxruntime-cpu", "batch_size": 1, "percentile": 95.0, **budget},
+                environment={
+                    "runtime": "onnxruntime",
+                    "runtime_version": "1.32.0",
+                    "cpu": "Example CPU @ 2.9 GHz",
+                },
+                budget={
+                    "name": name,
+                    "runtime": "onnxruntime-cpu",
+                    "batch_size": 1,
+                    "percentile": 95.0,
+                    **budget,
+                },
                 front=points,
                 layers=[
                     LayerTime(name=f"body.{layer}", share=share)
-                    for layer, share in zip(("stem.0", *GROUPS), (0.02, 0.3, 0.25, 0.2, 0.11, 0.07, 0.05), strict=True)
+                    for layer, share in zip(
+                        ("stem.0", *GROUPS), (0.02, 0.3, 0.25, 0.2, 0.11, 0.07, 0.05), strict=True
+                    )
                 ],
             )
         )
@@ -124,7 +156,12 @@ def make_job(
         for e in range(1, epochs + 1)
     ]
     job = {
-        "spec": {"dataset": "mnist5k", "family": None, "seed": 0, "budget": {"devices": list(devices)}},
+        "spec": {
+            "dataset": "mnist5k",
+            "family": None,
+            "seed": 0,
+            "budget": {"devices": list(devices)},
+        },
         "family": "convnet",
         "recipe": {"optimizer": "sgd", "learning_rate": 0.1, "epochs": epochs},
         "dataset": {
@@ -184,7 +221,10 @@ def write_bundle(path: Path, *, num_features: int) -> None:
     """A ZIP with a real ONNX graph: logits of a linear layer over images of one channel."""
     weights = np.full((784, 10), 1 / num_features, dtype=np.float32)
     graph = helper.make_graph(
-        [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "weights"], ["logits"])],
+        [
+            helper.make_node("Flatten", ["input"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        ],
         "model",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 28, 28])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
@@ -194,4 +234,6 @@ def write_bundle(path: Path, *, num_features: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model.onnx", model.SerializeToString())
-        archive.writestr("config.json", json.dumps({"classes": [str(digit) for digit in range(10)]}))
+        archive.writestr(
+            "config.json", json.dumps({"classes": [str(digit) for digit in range(10)]})
+        )

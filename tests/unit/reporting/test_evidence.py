@@ -22,7 +22,9 @@ def test_parity_shows_what_was_held_out_and_what_was_measured_afterwards(tmp_pat
     assert len(series.held_out) == 36
     assert len(series.finalists) == len(device.front)
     low, high = series.range
-    assert all(low < value < high for pair in (*series.held_out, *series.finalists) for value in pair)
+    assert all(
+        low < value < high for pair in (*series.held_out, *series.finalists) for value in pair
+    )
     assert "median error 3.1 %" in series.summary
     path = write_parity(series, tmp_path / "parity.png")
     assert num_pixels(path, HELD_OUT) > 300
@@ -60,9 +62,12 @@ def test_without_a_recommendation_there_are_no_layers() -> None:
 def test_one_page_has_all_devices_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     result, candidates, _ = make_job(num_candidates=30)
     fronts = {device.name: front_figure(device) for device in result.devices}
-    html = write_page(result, fronts, candidates, tmp_path / "devices.html").read_text(encoding="utf-8")
+    html = write_page(result, fronts, candidates, tmp_path / "devices.html").read_text(
+        encoding="utf-8"
+    )
     for device in result.devices:
         assert f"<h2>{device.name}</h2><p>{device.recommendation}</p>" in html
     assert html.count("Plotly.newPlot(") >= 3 * len(result.devices)
     assert not re.search(r"<(script|link)[^>]+(src|href)=", html)
-    assert fronts[result.devices[0].name].layout.title.text.startswith("laptop-1-thread")  # its own title is untouched
+    # its own title is untouched
+    assert fronts[result.devices[0].name].layout.title.text.startswith("laptop-1-thread")

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from inn_automl.reporting.figures import MAX_WIDTHS_SHOWN, front_figure, fronts_figure, write_figures, write_html
+from inn_automl.reporting.figures import (
+    MAX_WIDTHS_SHOWN,
+    front_figure,
+    fronts_figure,
+    write_figures,
+    write_html,
+)
 from tests.unit.reporting.job_samples import make_job
 
 
@@ -29,8 +35,12 @@ def test_front_is_a_step_line_with_the_intervals_as_whiskers() -> None:
         assert line.x[index] - line.error_x.arrayminus[index] == pytest.approx(low)
         assert line.x[index] == latency
     test = trace(figure, "test accuracy")
-    assert test.y[0] - test.error_y.arrayminus[0] == pytest.approx(100 * device.front[0].test_accuracy_ci[0])
-    assert len(trace(figure, "other candidates").x) == len(candidates[device.name]) - len(device.front)
+    assert test.y[0] - test.error_y.arrayminus[0] == pytest.approx(
+        100 * device.front[0].test_accuracy_ci[0]
+    )
+    assert len(trace(figure, "other candidates").x) == len(candidates[device.name]) - len(
+        device.front
+    )
     assert [shape.x0 for shape in figure.layout.shapes] == [1.2]
 
 
@@ -49,10 +59,19 @@ def test_hover_tells_widths_costs_and_evidence() -> None:
     device = result.devices[0]
     point = device.front[3]
     text = trace(front_figure(device), "front (validation accuracy)").hovertext[3]
-    for part in (point.id, f"stage2 {point.widths['stage2']}", "parameters", "MACs", "2000 runs", "p99"):
+    for part in (
+        point.id,
+        f"stage2 {point.widths['stage2']}",
+        "parameters",
+        "MACs",
+        "2000 runs",
+        "p99",
+    ):
         assert part in text
 
-    wide = point.model_copy(update={"widths": {f"group{i}": i + 1 for i in range(MAX_WIDTHS_SHOWN + 5)}})
+    wide = point.model_copy(
+        update={"widths": {f"group{i}": i + 1 for i in range(MAX_WIDTHS_SHOWN + 5)}}
+    )
     text = front_figure(device.model_copy(update={"front": [wide]})).data[2].hovertext[0]
     assert "and 5 more groups" in text
     assert f"group{MAX_WIDTHS_SHOWN}" not in text
@@ -84,15 +103,26 @@ def test_all_figures_of_a_job(tmp_path: Path) -> None:
     result, candidates, history = make_job(num_candidates=30, num_points=5)
     write_figures(result, tmp_path, candidates, history)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
-        "devices.html", "fronts.html", "fronts.png", "learning_curves.png",
-        *(f"laptop-1-thread/{name}" for name in ("front.html", "front.png", "layers.png", "parity.png")),
-        *(f"laptop-2-threads/{name}" for name in ("front.html", "front.png", "layers.png", "parity.png")),
-    }  # fmt: skip
+        "devices.html",
+        "fronts.html",
+        "fronts.png",
+        "learning_curves.png",
+        *(
+            f"laptop-1-thread/{name}"
+            for name in ("front.html", "front.png", "layers.png", "parity.png")
+        ),
+        *(
+            f"laptop-2-threads/{name}"
+            for name in ("front.html", "front.png", "layers.png", "parity.png")
+        ),
+    }
 
 
 def test_a_job_that_measured_nothing_still_has_figures(tmp_path: Path) -> None:
     result, _, _ = make_job(num_candidates=10)
-    empty = [device.model_copy(update={"front": [], "recommended": None}) for device in result.devices]
+    empty = [
+        device.model_copy(update={"front": [], "recommended": None}) for device in result.devices
+    ]
     write_figures(result.model_copy(update={"devices": empty}), tmp_path)
     assert "no candidate was measured" in (tmp_path / "fronts.html").read_text(encoding="utf-8")
     assert not (tmp_path / "learning_curves.png").exists()

@@ -39,7 +39,9 @@ def test_each_device_has_a_panel_in_its_color(tmp_path: Path) -> None:
 
 
 def test_a_bound_beyond_the_front_and_a_front_of_one_point(tmp_path: Path) -> None:
-    result, _, _ = make_job(devices={"fast": {"threads": 1, "max_latency_ms": 500.0}}, num_candidates=10, num_points=1)
+    result, _, _ = make_job(
+        devices={"fast": {"threads": 1, "max_latency_ms": 500.0}}, num_candidates=10, num_points=1
+    )
     assert len(result.devices[0].front) == 1
     assert num_pixels(write_front(result.devices[0], tmp_path / "front.png"), STAR) > 100
 
@@ -60,4 +62,8 @@ def test_no_plotting_state_of_the_process_is_touched(tmp_path: Path) -> None:
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules"
     )
     repository = Path(__file__).parents[3]
-    subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path / "x.png")], cwd=repository, check=True)
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(tmp_path / "x.png")],
+        cwd=repository,
+        check=True,
+    )

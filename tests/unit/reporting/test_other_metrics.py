@@ -1,4 +1,6 @@
-"""Fronts of other tasks: no value that is no share is ever shown as a percentage, nor called an accuracy."""
+"""Fronts of other tasks: no value that is no share is ever shown as a percentage, nor called an
+accuracy.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from inn_automl.cli.summary import print_summary
 
+from inn_automl.cli.summary import print_summary
 from inn_automl.core.metric import PSNR, R2, Metric
 from inn_automl.core.result import Candidate, DeviceResult, FrontPoint, JobResult, named_qualities
 from inn_automl.reporting import tables, views
@@ -38,7 +40,11 @@ def in_metric(job: JobResult, metric: Metric, low: float, high: float) -> JobRes
 
     devices = [
         device.model_copy(
-            update={"metric": metric.name, "front": [point(p) for p in device.front], "recommendation": "The best."}
+            update={
+                "metric": metric.name,
+                "front": [point(p) for p in device.front],
+                "recommendation": "The best.",
+            }
         )
         for device in job.devices
     ]
@@ -51,14 +57,18 @@ def made(request: pytest.FixtureRequest) -> tuple[JobResult, Metric, Sequence[Ca
     job, candidates, _ = make_job()
     device = job.devices[0].name
     others = [
-        Candidate.model_validate({**c.model_dump(), "accuracy": None, "quality": low + (high - low) * c.quality})
+        Candidate.model_validate(
+            {**c.model_dump(), "accuracy": None, "quality": low + (high - low) * c.quality}
+        )
         for c in candidates[device]
     ]
     return in_metric(job, metric, low, high), metric, others
 
 
 def test_a_terminal_and_a_description(
-    made: tuple[JobResult, Metric, Sequence[Candidate]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: tuple[JobResult, Metric, Sequence[Candidate]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     job, metric, _ = made
     print_summary(job, tmp_path, "browse")
@@ -82,7 +92,9 @@ def test_rows_and_metrics_have_the_metric_in_their_names(
     assert found[f"front/test_{metric.name}", 0] == device.front[0].test_quality
     rows = tables.candidates_table(candidates, device)
     assert rows[metric.name] == sorted((c.quality for c in candidates), reverse=True)
-    curves = tables.training_metrics([{"epoch": 1, "train_loss": 0.5, "quality": {"full": 3.0}}], metric.name)
+    curves = tables.training_metrics(
+        [{"epoch": 1, "train_loss": 0.5, "quality": {"full": 3.0}}], metric.name
+    )
     assert curves == [("training/loss", 0.5, 1), (f"training/{metric.name}_full", 3.0, 1)]
     names = {name for name, _ in found} | set(rows) | {name for name, _, _ in curves}
     assert not [name for name in names if "accuracy" in name]
@@ -93,7 +105,9 @@ def test_figures(made: tuple[JobResult, Metric, Sequence[Candidate]], tmp_path: 
     device = job.devices[0]
     figure = front_figure(device, candidates)
     assert figure.layout.yaxis.title.text == metric.axis
-    line = next(trace for trace in figure.data if trace.name == f"front (validation {metric.label})")
+    line = next(
+        trace for trace in figure.data if trace.name == f"front (validation {metric.label})"
+    )
     assert list(line.y) == [p.quality for p in front_series(device).points]
     text = figure.to_json() + fronts_figure(job).to_json()
     assert "accuracy" not in text.casefold()

@@ -10,7 +10,10 @@ share = st.floats(0, 1)
 SIZE = (0.3, 0.2)
 
 
-@given(target=st.tuples(share, share), obstacles=st.lists(st.tuples(share, share, st.floats(0, 5)), max_size=30))
+@given(
+    target=st.tuples(share, share),
+    obstacles=st.lists(st.tuples(share, share, st.floats(0, 5)), max_size=30),
+)
 def test_label_stays_inside_and_never_covers_what_it_names(
     target: tuple[float, float], obstacles: list[tuple[float, float, float]]
 ) -> None:
@@ -24,7 +27,9 @@ def test_label_leaves_a_line_free_and_stays_near() -> None:
     line = along_steps([(0.0, 0.1), (0.4, 0.5), (0.8, 0.9), (1.0, 0.9)])
     target = (0.4, 0.5)
     x, y = free_spot(SIZE, target, [(*spot, 3.0) for spot in line])
-    assert not [spot for spot in line if abs(spot[0] - x) <= SIZE[0] / 2 and abs(spot[1] - y) <= SIZE[1] / 2]
+    assert not [
+        spot for spot in line if abs(spot[0] - x) <= SIZE[0] / 2 and abs(spot[1] - y) <= SIZE[1] / 2
+    ]
     assert abs(x - target[0]) + abs(y - target[1]) < 0.5
 
 

@@ -20,7 +20,9 @@ def test_names_keep_to_what_a_registry_takes() -> None:
     assert registry.model_name("///", "a") == "dataset.a"
 
 
-def test_registered_model_is_the_bundle_s_and_the_newest_is_recommended(store: Store, tmp_path: Path) -> None:
+def test_registered_model_is_the_bundle_s_and_the_newest_is_recommended(
+    store: Store, tmp_path: Path
+) -> None:
     client = connect(store)
     experiment = client.create_experiment("x", artifact_location=(tmp_path / "artifacts").as_uri())
     run = client.create_run(experiment)
@@ -28,7 +30,9 @@ def test_registered_model_is_the_bundle_s_and_the_newest_is_recommended(store: S
     for features in (1, 2):
         bundle = tmp_path / f"{features}.zip"
         write_bundle(bundle, num_features=features)
-        numbers.append(registry.register(client, run, bundle, "m.d", tags={"k": "v"}, description="d"))
+        numbers.append(
+            registry.register(client, run, bundle, "m.d", tags={"k": "v"}, description="d")
+        )
     assert numbers == ["1", "2"]
     found = client.get_model_version_by_alias("m.d", "recommended")
     assert (str(found.version), found.run_id, found.tags) == ("2", run.info.run_id, {"k": "v"})
@@ -38,7 +42,9 @@ def test_registered_model_is_the_bundle_s_and_the_newest_is_recommended(store: S
     with zipfile.ZipFile(tmp_path / "2.zip") as archive:
         assert content == archive.read("model.onnx")
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    assert session.run(None, {"input": np.ones((3, 1, 28, 28), np.float32)})[0] == pytest.approx(np.full((3, 10), 392))
+    assert session.run(None, {"input": np.ones((3, 1, 28, 28), np.float32)})[0] == pytest.approx(
+        np.full((3, 10), 392)
+    )
 
     model = mlflow.models.Model.load(str(folder / "MLmodel"))
     assert model.get_input_schema().inputs[0].shape == (-1, 1, 28, 28)
@@ -51,7 +57,9 @@ def test_registered_model_is_the_bundle_s_and_the_newest_is_recommended(store: S
 
 
 @pytest.mark.parametrize("content", [None, b"no zip", "empty zip"])
-def test_a_bundle_that_cannot_be_read_is_named(store: Store, tmp_path: Path, content: bytes | str | None) -> None:
+def test_a_bundle_that_cannot_be_read_is_named(
+    store: Store, tmp_path: Path, content: bytes | str | None
+) -> None:
     bundle = tmp_path / "bundle.zip"
     if isinstance(content, bytes):
         bundle.write_bytes(content)

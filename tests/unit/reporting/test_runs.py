@@ -24,13 +24,17 @@ class Epoch:
     quality: dict[str, float]
 
 
-def small_job(out: Path, **options: Any) -> tuple[JobResult, dict[str, list[Any]], list[dict[str, Any]]]:
+def small_job(
+    out: Path, **options: Any
+) -> tuple[JobResult, dict[str, list[Any]], list[dict[str, Any]]]:
     return make_job(out, **{"num_candidates": 25, "num_points": 4, "epochs": 3, **options})
 
 
 def runs_of(client: MlflowClient, kind: str) -> list[Any]:
     experiment = client.get_experiment_by_name("inn_automl")
-    return list(client.search_runs([experiment.experiment_id], f"tags.`inn_automl.kind` = '{kind}'"))
+    return list(
+        client.search_runs([experiment.experiment_id], f"tags.`inn_automl.kind` = '{kind}'")
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +50,9 @@ def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inn_automl.reporting.runs.write_figures", write_figures)
 
 
-def test_one_run_for_the_job_and_one_beside_it_for_each_device(store: Store, tmp_path: Path) -> None:
+def test_one_run_for_the_job_and_one_beside_it_for_each_device(
+    store: Store, tmp_path: Path
+) -> None:
     result, candidates, _ = small_job(tmp_path)
     history = [Epoch(1, 0.5, {"full": 0.9}), Epoch(2, 0.25, {"full": 0.95})]
     published = publish(result, tmp_path, candidates=candidates, history=history, store=store)
@@ -60,26 +66,47 @@ def test_one_run_for_the_job_and_one_beside_it_for_each_device(store: Store, tmp
     assert {run.info.status for run in (job, *devices)} == {"FINISHED"}
     assert job.data.params["spec.dataset"] == "mnist5k"
     assert job.data.params["recipe.learning_rate"] == "0.1"
-    assert [(m.step, m.value) for m in client.get_metric_history(job.info.run_id, "training/accuracy_full")] == [
-        (1, 0.9), (2, 0.95)
-    ]  # fmt: skip
+    assert [
+        (m.step, m.value)
+        for m in client.get_metric_history(job.info.run_id, "training/accuracy_full")
+    ] == [(1, 0.9), (2, 0.95)]
     assert job.inputs.dataset_inputs[0].dataset.name == "mnist5k"
-    assert JobResult.model_validate_json(mlflow.artifacts.load_text(f"{job.info.artifact_uri}/result.json")) == result
+    assert (
+        JobResult.model_validate_json(
+            mlflow.artifacts.load_text(f"{job.info.artifact_uri}/result.json")
+        )
+        == result
+    )
 
     for device in result.devices:
         run = client.get_run(published.device_run_ids[device.name])
         drawn = {
-            name: [m.value for m in sorted(client.get_metric_history(run.info.run_id, name), key=lambda m: m.step)]
+            name: [
+                m.value
+                for m in sorted(
+                    client.get_metric_history(run.info.run_id, name), key=lambda m: m.step
+                )
+            ]
             for name in ("front/accuracy", "front/latency_ms", "search/hypervolume")
         }
         assert drawn["front/accuracy"] == [point.accuracy for point in device.front]
-        assert drawn["front/latency_ms"] == [point.latency_ms.at_percentile for point in device.front]
+        assert drawn["front/latency_ms"] == [
+            point.latency_ms.at_percentile for point in device.front
+        ]
         assert drawn["search/hypervolume"] == device.hypervolume
         assert run.data.params["budget.threads"] == str(device.budget["threads"])
         assert run.data.params["environment.runtime_version"] == "1.32.0"
         names = {item.path for item in client.list_artifacts(run.info.run_id)}
-        assert names == {"bundle", "candidates_table.json", "front.html", "front_table.json", "model"}
-        table = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/candidates_table.json"))
+        assert names == {
+            "bundle",
+            "candidates_table.json",
+            "front.html",
+            "front_table.json",
+            "model",
+        }
+        table = json.loads(
+            mlflow.artifacts.load_text(f"{run.info.artifact_uri}/candidates_table.json")
+        )
         assert len(table["data"]) == len(candidates[device.name])
         version = client.get_model_version_by_alias(f"mnist5k.{device.name}", "recommended")
         assert f"{version.name}/{version.version}" == published.model_versions[device.name]
@@ -100,7 +127,9 @@ def test_a_job_is_known_wherever_its_folder_moves(store: Store, tmp_path: Path) 
     assert publish(result, tmp_path / "there", store=store) == first
 
 
-def test_what_a_killed_process_left_is_replaced(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_process_left_is_replaced(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result, _, _ = small_job(tmp_path)
     register, calls = registry.register, []
 
@@ -119,13 +148,19 @@ def test_what_a_killed_process_left_is_replaced(store: Store, tmp_path: Path, mo
 
     published = publish(result, tmp_path, store=store)
     assert [run.info.run_id for run in runs_of(client, "job")] == [published.job_run_id]
-    assert {r.info.run_id for r in runs_of(client, "device")} == set(published.device_run_ids.values())
+    assert {r.info.run_id for r in runs_of(client, "device")} == set(
+        published.device_run_ids.values()
+    )
     assert len(client.search_model_versions("name = 'mnist5k.laptop-1-thread'")) == 1
 
 
-def test_a_changed_result_replaces_the_old_and_other_jobs_stay(store: Store, tmp_path: Path) -> None:
+def test_a_changed_result_replaces_the_old_and_other_jobs_stay(
+    store: Store, tmp_path: Path
+) -> None:
     result, _, _ = small_job(tmp_path / "one")
-    other, _, _ = small_job(tmp_path / "two", devices={"phone": {"threads": 1, "max_latency_ms": 0.01}})
+    other, _, _ = small_job(
+        tmp_path / "two", devices={"phone": {"threads": 1, "max_latency_ms": 0.01}}
+    )
     publish(other, tmp_path / "two", store=store)
     publish(result, tmp_path / "one", store=store)
     fewer = result.model_copy(update={"devices": result.devices[:1]})
@@ -133,9 +168,14 @@ def test_a_changed_result_replaces_the_old_and_other_jobs_stay(store: Store, tmp
 
     client = connect(store)
     assert len(runs_of(client, "job")) == 2
-    assert {run.data.tags["inn_automl.device"] for run in runs_of(client, "device")} == {"phone", "laptop-1-thread"}
+    assert {run.data.tags["inn_automl.device"] for run in runs_of(client, "device")} == {
+        "phone",
+        "laptop-1-thread",
+    }
     assert client.search_model_versions("name = 'mnist5k.laptop-2-threads'") == []
-    phone = next(run for run in runs_of(client, "device") if run.data.tags["inn_automl.device"] == "phone")
+    phone = next(
+        run for run in runs_of(client, "device") if run.data.tags["inn_automl.device"] == "phone"
+    )
     assert phone.data.params["recommended"] == "none"
     assert "No point meets" in phone.data.tags["mlflow.note.content"]
     assert latest_fragment(store) == published.fragment
@@ -176,7 +216,8 @@ def test_a_failing_store_says_that_the_result_is_safe(
     result, _, _ = small_job(tmp_path)
     monkeypatch.setattr(MlflowClient, "log_batch", fail)
     with pytest.raises(
-        StorageError, match=r"failed \(database is locked\): the result is whole in .*publishes it again"
+        StorageError,
+        match=r"failed \(database is locked\): the result is whole in .*publishes it again",
     ):
         publish(result, tmp_path, store=store)
 
@@ -200,7 +241,9 @@ def test_what_was_left_beside_a_complete_job_is_removed(
     published = publish(changed, tmp_path, store=store)
     client = connect(store)
     assert [run.info.run_id for run in runs_of(client, "job")] == [published.job_run_id]
-    assert {run.info.run_id for run in runs_of(client, "device")} == set(published.device_run_ids.values())
+    assert {run.info.run_id for run in runs_of(client, "device")} == set(
+        published.device_run_ids.values()
+    )
     assert len(client.search_model_versions("name = 'mnist5k.laptop-1-thread'")) == 1
 
 
@@ -210,7 +253,9 @@ def interrupt(*_: object) -> None:
 
 def test_a_project_is_an_experiment_and_a_job_has_a_name(store: Store, tmp_path: Path) -> None:
     result, _, _ = small_job(tmp_path)
-    published = publish(result, tmp_path, store=store, experiment="robots", job_id="7", job_name="first try")
+    published = publish(
+        result, tmp_path, store=store, experiment="robots", job_id="7", job_name="first try"
+    )
     client = connect(store)
     assert client.get_experiment(published.experiment_id).name == "robots"
     for run_id in (published.job_run_id, *published.device_run_ids.values()):

@@ -25,7 +25,9 @@ def test_a_taken_port_is_named_with_the_remedy(store: Store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(InputError, match=rf"port {port} on 127\.0\.0\.1 .*in use.*another --port"),
+            pytest.raises(
+                InputError, match=rf"port {port} on 127\.0\.0\.1 .*in use.*another --port"
+            ),
             server.serve(store, port=port),
         ):
             pass
@@ -45,12 +47,17 @@ def test_a_tracking_server_is_only_linked_to(monkeypatch: pytest.MonkeyPatch) ->
     assert links == ["http://tracking:5000/#/fronts-at-http://tracking:5000"]
 
 
-def test_a_server_that_does_not_start_says_why(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_says_why(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho starting; echo 'no room for a server' >&2; exit 3\n")
     python.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(python))
-    with pytest.raises(StorageError, match=r"stopped with code 3: .*no room for a server"), server.serve(store, port=0):
+    with (
+        pytest.raises(StorageError, match=r"stopped with code 3: .*no room for a server"),
+        server.serve(store, port=0),
+    ):
         pass
 
 
@@ -58,18 +65,25 @@ def test_a_server_that_hangs_is_ended_with_all_it_started(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     python, pid_file = tmp_path / "python", tmp_path / "pid"
-    python.write_text(f"#!/bin/sh\ntrap '' TERM\nsleep 600 & echo $! > {pid_file}\nwait; wait; sleep 600\n")
+    python.write_text(
+        f"#!/bin/sh\ntrap '' TERM\nsleep 600 & echo $! > {pid_file}\nwait; wait; sleep 600\n"
+    )
     python.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(python))
     monkeypatch.setattr(server, "START_LIMIT_S", 0.5)
     monkeypatch.setattr(server, "STOP_LIMIT_S", 0.2)
-    with pytest.raises(StorageError, match=r"did not answer within 0\.5 s"), server.serve(store, port=0):
+    with (
+        pytest.raises(StorageError, match=r"did not answer within 0\.5 s"),
+        server.serve(store, port=0),
+    ):
         pass
     assert _is_gone(int(pid_file.read_text()), within_s=10.0)
 
 
 def _is_gone(pid: int, *, within_s: float) -> bool:
-    """Whether a process that was killed is not there any more; a busy machine takes its time to bury it."""
+    """Whether a process that was killed is not there any more; a busy machine takes its time to
+    bury it.
+    """
     until_s = time.monotonic() + within_s
     while time.monotonic() < until_s:
         with suppress(psutil.NoSuchProcess):
@@ -108,9 +122,7 @@ def test_ctrl_c_ends_browsing_as_it_should(store: Store, monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_browse_serves_until_sigterm_and_leaves_nothing_behind(store: Store) -> None:
     code = "import sys, pathlib; from inn_automl.reporting.server import browse; "
-    code += (
-        "browse(home=pathlib.Path(sys.argv[1]), port=0, open_link=lambda link: print(link, flush=True)); print('ended')"
-    )
+    code += "browse(home=pathlib.Path(sys.argv[1]), port=0, open_link=lambda link: print(link, flush=True)); print('ended')"
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", code, str(store.home)],
         cwd=REPOSITORY,
@@ -122,7 +134,9 @@ def test_browse_serves_until_sigterm_and_leaves_nothing_behind(store: Store) -> 
     try:
         assert process.stdout is not None
         link = process.stdout.readline().strip()
-        assert link.endswith("/#/experiments?workflowType=machine_learning"), process.communicate(timeout=5)
+        assert link.endswith("/#/experiments?workflowType=machine_learning"), process.communicate(
+            timeout=5
+        )
         assert "<title>MLflow</title>" in httpx.get(link, trust_env=False).text
         started = psutil.Process(process.pid).children(recursive=True)
         assert started
@@ -135,6 +149,8 @@ def test_browse_serves_until_sigterm_and_leaves_nothing_behind(store: Store) -> 
         process.wait()
 
 
-def test_home_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_home_given_wins_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     assert not locate(tmp_path).is_server

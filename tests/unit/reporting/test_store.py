@@ -30,7 +30,10 @@ def test_where_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_two_processes_at_once_make_one_whole_database(template_home: Path) -> None:
     assert {path.name for path in template_home.iterdir()} == {"mlflow.db", "mlflow.lock"}
     with sqlite3.connect(template_home / "mlflow.db") as database:
-        tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+        tables = {
+            name
+            for (name,) in database.execute("select name from sqlite_master where type = 'table'")
+        }
     database.close()
     assert {"runs", "metrics", "registered_models", "alembic_version"} <= tables
 
@@ -43,11 +46,15 @@ def test_an_existing_database_is_left_as_it_is(store: Store) -> None:
     assert store.database.stat() == before
 
 
-def test_preparing_early_does_not_wait(template_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preparing_early_does_not_wait(
+    template_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = locate(tmp_path / "home")
     ready = tmp_path / "ready"
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nsleep 0.3; echo "$@" > {ready}.partial; mv {ready}.partial {ready}\n')
+    python.write_text(
+        f'#!/bin/sh\nsleep 0.3; echo "$@" > {ready}.partial; mv {ready}.partial {ready}\n'
+    )
     python.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(python))
     prepare_early(store)
@@ -73,7 +80,10 @@ def test_one_writer_at_a_time(store: Store) -> None:
     code += "print('waiting', flush=True)\nwith exclusive(locate(pathlib.Path(sys.argv[1]))): print('in', flush=True)"
     with exclusive(store):
         other = subprocess.Popen(
-            [sys.executable, "-c", code, str(store.home)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, str(store.home)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert other.stdout is not None
         assert other.stdout.readline() == "waiting\n"
@@ -85,7 +95,9 @@ def test_one_writer_at_a_time(store: Store) -> None:
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(StorageError, match=r"'.*/file/home' cannot be written .*set INN_AUTOML_HOME"):
+    with pytest.raises(
+        StorageError, match=r"'.*/file/home' cannot be written .*set INN_AUTOML_HOME"
+    ):
         prepare(locate(blocked / "home"))
 
 

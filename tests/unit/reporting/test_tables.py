@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import click
-from inn_automl.cli.summary import front_table
 
+from inn_automl.cli.summary import front_table
 from inn_automl.core.result import Candidate
 from inn_automl.reporting import tables
 from tests.unit.reporting.job_samples import make_job
@@ -30,13 +30,22 @@ def test_peak_memory_is_drawn_where_it_is_known() -> None:
     front = [device.front[0].model_copy(update={"peak_memory_bytes": 10**7}), *device.front[1:]]
     metrics = tables.front_metrics(device.model_copy(update={"front": front}))
     assert [value for name, value, _ in metrics if name == "front/peak_memory_bytes"] == [10**7]
-    assert tables.front_table(device.model_copy(update={"front": front}))["peak_memory_bytes"][0] == 10**7
+    assert (
+        tables.front_table(device.model_copy(update={"front": front}))["peak_memory_bytes"][0]
+        == 10**7
+    )
 
 
 def test_a_device_that_was_lost_has_nothing_to_draw() -> None:
     device = make_job()[0].devices[0]
     lost = device.model_copy(
-        update={"front": [], "recommended": None, "predictor_error": None, "hypervolume": [], "environment": {}}
+        update={
+            "front": [],
+            "recommended": None,
+            "predictor_error": None,
+            "hypervolume": [],
+            "environment": {},
+        }
     )
     assert tables.front_metrics(lost) == []
     assert tables.front_table(lost) == {}
@@ -49,8 +58,11 @@ def test_training_metrics_step_by_epoch() -> None:
         ("training/loss", e) for e in (1, 2, 3)
     ]
     assert {name for name, _, _ in metrics} == {
-        "training/loss", "training/accuracy_smallest", "training/accuracy_middle", "training/accuracy_full"
-    }  # fmt: skip
+        "training/loss",
+        "training/accuracy_smallest",
+        "training/accuracy_middle",
+        "training/accuracy_full",
+    }
 
 
 def test_candidates_are_rows_by_accuracy_and_know_who_is_on_the_front() -> None:
@@ -72,13 +84,17 @@ def test_the_same_widths_in_another_precision_are_another_candidate() -> None:
     device = result.devices[0]
     point = device.front[0]
     facts = {"widths": point.widths, "accuracy": 0.9, "params": point.params, "macs": point.macs}
-    pair = [Candidate(**facts, precision=name, predicted_latency_ms=1.0) for name in ("fp32", "int8")]
+    pair = [
+        Candidate(**facts, precision=name, predicted_latency_ms=1.0) for name in ("fp32", "int8")
+    ]
     table = tables.candidates_table(pair, device)
     assert (table["precision"], table["on_front"]) == (["fp32", "int8"], [True, False])
     small = point.model_copy(update={"precision": "int8"})
     assert tables.front_table(device.model_copy(update={"front": [small]}))["precision"] == ["int8"]
     assert front_table(device).splitlines()[1].endswith("size")  # nothing to tell apart
-    shown = front_table(device.model_copy(update={"front": [small, *device.front[1:]]})).splitlines()
+    shown = front_table(
+        device.model_copy(update={"front": [small, *device.front[1:]]})
+    ).splitlines()
     assert [line.split()[-1] for line in click.unstyle("\n".join(shown)).splitlines()[3:-1]] == [
         "int8",
         *["fp32"] * (len(device.front) - 1),
@@ -96,7 +112,11 @@ def test_markdown_fits_what_mlflow_takes_however_long_the_front() -> None:
 
 
 def test_flat_names_nested_values_and_leaves_out_long_lists_of_mappings() -> None:
-    spec = {"family": None, "seed": 0, "budget": {"devices": [{"name": "a"}, {"name": "b"}], "shape": [1, 28]}}
+    spec = {
+        "family": None,
+        "seed": 0,
+        "budget": {"devices": [{"name": "a"}, {"name": "b"}], "shape": [1, 28]},
+    }
     assert tables.flat({"spec": spec, "curve": [{"epoch": e} for e in range(100)]}) == {
         "spec.seed": "0",
         "spec.budget.devices.0.name": "a",

@@ -18,9 +18,13 @@ def test_view_is_an_envelope_that_the_ui_can_open() -> None:
     chart = state["compareRunCharts"][0]
     assert sections[chart["metricSectionId"]]["display"] is True
     assert (chart["metricKey"], chart["xAxisKey"], chart["selectedXAxisMetricKey"]) == (
-        "front/accuracy", "metric", "front/latency_ms"
-    )  # fmt: skip
-    assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == len(state["compareRunCharts"])
+        "front/accuracy",
+        "metric",
+        "front/latency_ms",
+    )
+    assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == len(
+        state["compareRunCharts"]
+    )
 
 
 def test_view_fits_an_experiment_tag_and_does_not_change_by_itself() -> None:

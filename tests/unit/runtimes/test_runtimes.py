@@ -48,7 +48,9 @@ def test_every_runtime_refuses_what_is_no_model(name, tmp_path):
 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_every_runtime_refuses_sizes_that_are_not_known(name, make_conv_net):
-    with pytest.raises(MeasurementError, match="only its first dimension, the batch, may be symbolic"):
+    with pytest.raises(
+        MeasurementError, match="only its first dimension, the batch, may be symbolic"
+    ):
         runtimes.create(name, 1).load(make_conv_net("m", size="side"), 1)
 
 
@@ -68,7 +70,9 @@ def test_what_is_typical_is_not_what_an_interruption_makes_of_it():
 def test_a_runtime_that_is_not_installed_says_what_adds_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "inn_automl.runtimes.openvino_cpu", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MeasurementError, match=r"'openvino' is not installed.*`pip install openvino` adds it"):
+    with pytest.raises(
+        MeasurementError, match=r"'openvino' is not installed.*`pip install openvino` adds it"
+    ):
         runtimes.create("openvino", 1)
     versions, reasons = runtimes.probe()
     assert versions["onnxruntime-cpu"] == onnxruntime.__version__
@@ -107,15 +111,22 @@ def test_model_with_two_inputs(tmp_path):
     from onnx import TensorProto, helper
 
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in "abc"]
-    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "sum", ports[:2], ports[2:])
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["a", "b"], ["c"])], "sum", ports[:2], ports[2:]
+    )
     path = tmp_path / "sum.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+        str(path),
+    )
     with pytest.raises(MeasurementError, match="must take one float32 tensor"):
         runtimes.create("onnxruntime-cpu", 1).load(path, 1)
 
 
 class GpuSession:
-    """An `InferenceSession` as onnxruntime-gpu's: it starts with the providers that it can, and says which."""
+    """An `InferenceSession` as onnxruntime-gpu's: it starts with the providers that it can, and
+    says which.
+    """
 
     startable: tuple[str, ...] = ()
     asked: list[Any] = []  # noqa: RUF012 - emptied by the fixture
@@ -177,7 +188,11 @@ def test_a_gpu_computes_what_a_gpu_is_asked_for(gpu, tmp_path, name, providers):
 
 def test_tensorrt_computes_in_float16_what_a_file_has_in_float16(gpu, monkeypatch, tmp_path):
     runtime = runtimes.create("onnxruntime-tensorrt", 1)
-    for metadata in ({}, {"inn_automl.core.precision": "fp16"}, {"inn_automl.core.precision": "int8"}):
+    for metadata in (
+        {},
+        {"inn_automl.core.precision": "fp16"},
+        {"inn_automl.core.precision": "int8"},
+    ):
         monkeypatch.setattr(GpuSession, "metadata", metadata)
         runtime.load(tmp_path / "m.onnx", 1)
     assert [asked[0][1]["trt_fp16_enable"] for asked in GpuSession.asked] == ["0", "1", "0"]
@@ -185,7 +200,9 @@ def test_tensorrt_computes_in_float16_what_a_file_has_in_float16(gpu, monkeypatc
 
 @pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_the_cpu_is_never_timed_in_a_gpus_place(gpu, monkeypatch, tmp_path, name):
-    first = {"onnxruntime-cuda": "CUDA", "onnxruntime-tensorrt": "Tensorrt"}[name] + "ExecutionProvider"
+    first = {"onnxruntime-cuda": "CUDA", "onnxruntime-tensorrt": "Tensorrt"}[
+        name
+    ] + "ExecutionProvider"
     others = tuple(provider for provider in GpuSession.startable if provider != first)
     monkeypatch.setattr(GpuSession, "startable", others)
     with pytest.raises(MeasurementError, match=f"{first} could not start"):
@@ -226,7 +243,8 @@ class Driver:
 def test_gpus_are_those_that_the_driver_names(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver([b"A", b"B"]))
     assert nvidia.cuda_devices() == ["A", "B"]
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver([b"A"], fault=100))  # CUDA_ERROR_NO_DEVICE
+    # CUDA_ERROR_NO_DEVICE
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver([b"A"], fault=100))
     assert nvidia.cuda_devices() == []
 
     def missing(name: str) -> None:

@@ -56,7 +56,9 @@ class Attention(nn.Module):
         self.patches = nn.Conv2d(1, width, 4, 4)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.all_three, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mixer = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mixer = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
         self.head = nn.Linear(width, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -73,11 +75,17 @@ class Enlarging(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 4, 3, padding=1))
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 4, 3, padding=1)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         smooth = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        return F.pixel_shuffle(self.body(x), 2) + smooth + F.interpolate(x, scale_factor=2, mode="nearest")
+        return (
+            F.pixel_shuffle(self.body(x), 2)
+            + smooth
+            + F.interpolate(x, scale_factor=2, mode="nearest")
+        )
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "attention", "enlarging"])
@@ -115,16 +123,36 @@ CASES: list[Case] = [
     ("Conv", IMAGE, [floats(4, 3, 3, 3), floats(4)], {"pads": [1] * 4, "strides": [2, 1]}),
     ("Conv", IMAGE, [floats(6, 1, 3, 3)], {"group": 3, "pads": [1, 0, 2, 1], "dilations": [1, 2]}),
     ("Conv", (3, 9), [floats(4, 3, 3)], {"kernel_shape": [3]}),
-    ("ConvTranspose", IMAGE, [floats(3, 2, 3, 3), floats(2)], {"strides": [2, 2], "output_padding": [1, 1]}),
+    (
+        "ConvTranspose",
+        IMAGE,
+        [floats(3, 2, 3, 3), floats(2)],
+        {"strides": [2, 2], "output_padding": [1, 1]},
+    ),
     ("Gemm", ROWS, [floats(5, 8), floats(5)], {"transB": 1}),
     ("Gemm", ROWS, [floats(8, 5), floats(5)], {"alpha": 0.5, "beta": 2.0}),
     ("MatMul", IMAGE, [floats(6, 2)], {}),
-    ("MaxPool", IMAGE, [], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1}),
+    (
+        "MaxPool",
+        IMAGE,
+        [],
+        {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1},
+    ),
     ("AveragePool", IMAGE, [], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
-    ("AveragePool", IMAGE, [], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
+    (
+        "AveragePool",
+        IMAGE,
+        [],
+        {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1},
+    ),
     ("GlobalAveragePool", IMAGE, [], {}),
     ("GlobalMaxPool", IMAGE, [], {}),
-    ("BatchNormalization", IMAGE, [floats(3), floats(3), floats(3), np.abs(floats(3))], {"epsilon": 1e-3}),
+    (
+        "BatchNormalization",
+        IMAGE,
+        [floats(3), floats(3), floats(3), np.abs(floats(3))],
+        {"epsilon": 1e-3},
+    ),
     ("LayerNormalization", IMAGE, [floats(6), floats(6)], {"epsilon": 1e-3}),
     ("LayerNormalization", IMAGE, [floats(6, 6)], {"axis": 2}),
     ("Gelu", IMAGE, [], {}),
@@ -166,23 +194,47 @@ CASES: list[Case] = [
     ("Pad", IMAGE, [ints(0, 0, 1, 2, 0, 0, 0, 1)], {"mode": "edge"}),
     ("DepthToSpace", (8, 3, 3), [], {"blocksize": 2, "mode": "CRD"}),
     ("DepthToSpace", (8, 3, 3), [], {"blocksize": 2}),
-    ("Resize", IMAGE, [None, np.float32([1, 1, 2, 2])],
-     {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}),
-    ("Resize", IMAGE, [None, np.float32([1, 1, 2, 2])],
-     {"mode": "cubic", "coordinate_transformation_mode": "pytorch_half_pixel"}),
-    ("Resize", IMAGE, [None, None, ints(2, 3, 11, 11)],
-     {"mode": "linear", "coordinate_transformation_mode": "align_corners"}),
+    (
+        "Resize",
+        IMAGE,
+        [None, np.float32([1, 1, 2, 2])],
+        {
+            "mode": "nearest",
+            "coordinate_transformation_mode": "asymmetric",
+            "nearest_mode": "floor",
+        },
+    ),
+    (
+        "Resize",
+        IMAGE,
+        [None, np.float32([1, 1, 2, 2])],
+        {"mode": "cubic", "coordinate_transformation_mode": "pytorch_half_pixel"},
+    ),
+    (
+        "Resize",
+        IMAGE,
+        [None, None, ints(2, 3, 11, 11)],
+        {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+    ),
     ("Cast", IMAGE, [], {"to": TensorProto.FLOAT}),
     ("CastLike", IMAGE, [np.float32(1.0)], {}),
     ("PRelu", IMAGE, [POSITIVE], {}),
     ("Pow", IMAGE, [np.float32(2.0)], {}),
     *((name, IMAGE, [floats(3, 1, 1)], {}) for name in ("Add", "Sub", "Mul", "Div")),
-    *((name, IMAGE, [], {}) for name in ("Abs", "Cos", "Dropout", "Erf", "Exp", "Floor", "HardSwish", "Identity")),
-    *((name, IMAGE, [], {}) for name in ("Mish", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sin", "Softplus", "Tanh")),
-]  # fmt: skip
+    *(
+        (name, IMAGE, [], {})
+        for name in ("Abs", "Cos", "Dropout", "Erf", "Exp", "Floor", "HardSwish", "Identity")
+    ),
+    *(
+        (name, IMAGE, [], {})
+        for name in ("Mish", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sin", "Softplus", "Tanh")
+    ),
+]
 
 
-def write(path: Path, nodes: list[Any], shape: tuple[int, ...], constants: dict[str, np.ndarray]) -> Path:
+def write(
+    path: Path, nodes: list[Any], shape: tuple[int, ...], constants: dict[str, np.ndarray]
+) -> Path:
     graph = helper.make_graph(
         nodes,
         "one",
@@ -191,16 +243,23 @@ def write(path: Path, nodes: list[Any], shape: tuple[int, ...], constants: dict[
         [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()],
     )
     graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), str(path))
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9),
+        str(path),
+    )
     return path
 
 
-@pytest.mark.parametrize("case", CASES, ids=[f"{case[0]}-{index}" for index, case in enumerate(CASES)])
+@pytest.mark.parametrize(
+    "case", CASES, ids=[f"{case[0]}-{index}" for index, case in enumerate(CASES)]
+)
 def test_an_operator_computes_the_same(case: Case, tmp_path: Path) -> None:
     operator, shape, constants, attributes = case
     names = ["" if values is None else f"c{index}" for index, values in enumerate(constants)]
     node = helper.make_node(operator, ["x", *names], ["y"], **attributes)
-    given = {name: values for name, values in zip(names, constants, strict=True) if values is not None}
+    given = {
+        name: values for name, values in zip(names, constants, strict=True) if values is not None
+    }
     agree(write(tmp_path / "one.onnx", [node], shape, given), 2)
 
 
@@ -213,7 +272,9 @@ def test_operators_that_need_others_around_them(tmp_path: Path) -> None:
         node("Cast", ["channels"], ["scale"], to=TensorProto.FLOAT),
         node("Sqrt", ["scale"], ["root"]),
         node("Div", ["channels", "two"], ["half"]),
-        node("ConstantOfShape", ["half"], ["zeros"], value=numpy_helper.from_array(np.float32([0.5]))),
+        node(
+            "ConstantOfShape", ["half"], ["zeros"], value=numpy_helper.from_array(np.float32([0.5]))
+        ),
         node("Split", ["x", "halves"], ["a", "b"], axis=1),
         node("Split", ["b"], ["b0", "b1"], axis=1, num_outputs=2),
         node("SplitToSequence", ["a", "scalar"], ["sequence"], axis=1),
@@ -243,7 +304,17 @@ def test_operators_that_need_others_around_them(tmp_path: Path) -> None:
 
 def test_every_operator_is_tested() -> None:
     tested = {case[0] for case in CASES}
-    around = {"ConstantOfShape", "Equal", "Log", "SequenceAt", "Shape", "Split", "SplitToSequence", "Sqrt", "Where"}
+    around = {
+        "ConstantOfShape",
+        "Equal",
+        "Log",
+        "SequenceAt",
+        "Shape",
+        "Split",
+        "SplitToSequence",
+        "Sqrt",
+        "Where",
+    }
     assert set(torch_operators.MAKERS) == tested | around
 
 
@@ -255,12 +326,17 @@ def test_every_operator_is_tested() -> None:
             helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], auto_pad="SAME_UPPER"),
             "do not cover MaxPool with auto_pad=SAME_UPPER",
         ),
-        (helper.make_node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16), "do not cover Cast with element type 16"),
+        (
+            helper.make_node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16),
+            "do not cover Cast with element type 16",
+        ),
     ],
 )
 def test_what_is_not_covered_is_refused_by_name(node: Any, refusal: str, tmp_path: Path) -> None:
     path = write(tmp_path / "other.onnx", [node], IMAGE, {})
-    with pytest.raises(MeasurementError, match=f"torch cannot load.*{refusal}.*use an ONNX Runtime one"):
+    with pytest.raises(
+        MeasurementError, match=f"torch cannot load.*{refusal}.*use an ONNX Runtime one"
+    ):
         runtimes.create("torch-cpu", 1).load(path, 1)
 
 
@@ -294,21 +370,30 @@ def test_asking_what_there_is_does_not_load_torch() -> None:
 
 def test_a_machine_without_torch_is_told_what_adds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MeasurementError, match=r"'torch-cpu' is not installed.*no onnx.*`pip install torch onnx` adds"):
+    with pytest.raises(
+        MeasurementError,
+        match=r"'torch-cpu' is not installed.*no onnx.*`pip install torch onnx` adds",
+    ):
         runtimes.create("torch-cpu", 1)
 
 
-def test_a_machine_without_a_gpu_or_with_a_torch_that_cannot_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_gpu_or_with_a_torch_that_cannot_use_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch_cuda, "cuda_devices", list)
     with pytest.raises(MeasurementError, match="'torch-cuda' finds no NVIDIA GPU"):
         runtimes.create("torch-cuda", 1)
     monkeypatch.setattr(torch_cuda, "cuda_devices", lambda: ["Orin"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(MeasurementError, match=r"torch .* cannot use Orin; `pip install torch onnx` adds it"):
+    with pytest.raises(
+        MeasurementError, match=r"torch .* cannot use Orin; `pip install torch onnx` adds it"
+    ):
         runtimes.create("torch-cuda", 1)
 
 
-def test_a_gpu_is_timed_from_main_memory_to_main_memory(monkeypatch: pytest.MonkeyPatch, make_conv_net: Any) -> None:
+def test_a_gpu_is_timed_from_main_memory_to_main_memory(
+    monkeypatch: pytest.MonkeyPatch, make_conv_net: Any
+) -> None:
     """With the CPU in the GPU's place: what it does beside computing there."""
     monkeypatch.setattr(torch_cuda, "cuda_devices", lambda: ["Orin"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -33,7 +33,11 @@ def predict(batch: Sequence[Widths], ms_per_channel: float = 0.1) -> list[Predic
         lanes = [-(-width // 4) * 4 for width in widths.values()]
         latency = ms_per_channel * sum((i + 1) * lane for i, lane in enumerate(lanes))
         params = sum(widths.values()) ** 2
-        found.append(Prediction(latency_ms=latency, params=params, macs=100 * params, size_bytes=4 * params + 500))
+        found.append(
+            Prediction(
+                latency_ms=latency, params=params, macs=100 * params, size_bytes=4 * params + 500
+            )
+        )
     return found
 
 

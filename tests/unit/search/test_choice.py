@@ -26,9 +26,14 @@ class Point:
 
 def point(accuracy, latency, half=0.05, **costs):
     summary = LatencySummary(
-        p50=latency, p95=latency, p99=latency, ci=(latency - half, latency + half), percentile=95,
-        at_percentile=latency, num_samples=100,
-    )  # fmt: skip
+        p50=latency,
+        p95=latency,
+        p99=latency,
+        ci=(latency - half, latency + half),
+        percentile=95,
+        at_percentile=latency,
+        num_samples=100,
+    )
     return Point(accuracy, summary, **costs)
 
 
@@ -40,7 +45,11 @@ def test_the_most_accurate_that_keeps_the_bound_by_its_interval_is_recommended()
     points = [point(0.8, 1.0), point(0.9, 1.9), point(0.95, 1.97), point(0.99, 3.0)]
     index, sentence = recommend(points, budget(max_latency_ms=2.0))
     assert index == 1  # the third is below the bound, but the upper end of its interval is not
-    assert "accuracy 90.00 %" in sentence and "max_latency_ms = 2" in sentence and "1.85 to 1.95" in sentence
+    assert (
+        "accuracy 90.00 %" in sentence
+        and "max_latency_ms = 2" in sentence
+        and "1.85 to 1.95" in sentence
+    )
 
 
 def test_every_bound_binds():
@@ -69,11 +78,15 @@ def test_none_says_how_far_the_nearest_is():
 
 
 def test_excess_names_only_what_binds():
-    over = excess(budget(max_latency_ms=2.0, max_macs=100), latency_ms=2.5, params=9, macs=100, size_bytes=9)
+    over = excess(
+        budget(max_latency_ms=2.0, max_macs=100), latency_ms=2.5, params=9, macs=100, size_bytes=9
+    )
     assert over == {"max_latency_ms": pytest.approx(0.25), "max_macs": 0.0}
 
 
-measured = st.lists(st.tuples(st.integers(0, 10), st.integers(10, 40), st.integers(0, 9)), min_size=1, max_size=12)
+measured = st.lists(
+    st.tuples(st.integers(0, 10), st.integers(10, 40), st.integers(0, 9)), min_size=1, max_size=12
+)
 
 
 @given(measured, st.integers(10, 45))
@@ -106,7 +119,10 @@ def test_ties_are_judged_by_the_interval_for_comparison():
     points = [point(0.90, 1.0, 0.5), point(0.91, 1.1, 0.5)]
     assert front_and_recommendation(points, budget())[0] == [1]
     sharp = [
-        Point(p.quality, p.latency_ms.model_copy(update={"comparison_ci": (latency - 0.01, latency + 0.01)}))
+        Point(
+            p.quality,
+            p.latency_ms.model_copy(update={"comparison_ci": (latency - 0.01, latency + 0.01)}),
+        )
         for p, latency in zip(points, [1.0, 1.1], strict=True)
     ]
     assert front_and_recommendation(sharp, budget())[0] == [0, 1]
@@ -119,7 +135,9 @@ candidates = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 40)), min_siz
 def test_finalists_may_be_on_the_true_front(raw, error, limit, bound):
     latency, accuracy = np.array([r[0] / 10 for r in raw]), np.array([r[1] / 40 for r in raw])
     bound_ms = None if bound is None else bound / 10
-    chosen = choose_finalists(latency, accuracy, relative_error=error, limit=limit, max_latency_ms=bound_ms)
+    chosen = choose_finalists(
+        latency, accuracy, relative_error=error, limit=limit, max_latency_ms=bound_ms
+    )
     assert len(set(chosen)) == len(chosen) <= limit
     assert (np.diff(latency[chosen]) >= 0).all()
     for i in chosen:
@@ -130,7 +148,10 @@ def test_finalists_may_be_on_the_true_front(raw, error, limit, bound):
     if limit >= 2:
         within = np.flatnonzero(latency <= (np.inf if bound_ms is None else bound_ms))
         if len(within):
-            assert accuracy[chosen][latency[chosen] <= latency[within].max()].max() == accuracy[within].max()
+            assert (
+                accuracy[chosen][latency[chosen] <= latency[within].max()].max()
+                == accuracy[within].max()
+            )
     if limit >= len(front) + 5:
         assert set(front) <= set(chosen)
 

@@ -28,14 +28,19 @@ def test_a_surrogate_of_decibels_is_that_of_their_errors() -> None:
     points = np.array([[int(rng.choice(values)) for values in SPACE.values] for _ in range(40)])
     accuracy = np.array([accuracy_of(SPACE.from_key(tuple(point))) for point in points])
     shares = AccuracySurrogate(points, accuracy).predict(points)
-    in_db = AccuracySurrogate(points, np.array([decibels(one) for one in accuracy]), PSNR).predict(points)
+    in_db = AccuracySurrogate(points, np.array([decibels(one) for one in accuracy]), PSNR).predict(
+        points
+    )
     for one, other in zip(shares, in_db, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(PSNR.from_strength(in_db[0]), [decibels(one) for one in accuracy], atol=1.0)
+    np.testing.assert_allclose(
+        PSNR.from_strength(in_db[0]), [decibels(one) for one in accuracy], atol=1.0
+    )
 
 
 @pytest.mark.parametrize(
-    ("metric", "quality", "worst"), [(PSNR, decibels, 3.0), (R2, lambda accuracy: 4 * accuracy - 3, 0.0)]
+    ("metric", "quality", "worst"),
+    [(PSNR, decibels, 3.0), (R2, lambda accuracy: 4 * accuracy - 3, 0.0)],
 )
 def test_the_search_finds_about_as_good_a_front_as_in_accuracy(
     tmp_path: Path, metric: object, quality: object, worst: float
@@ -51,10 +56,16 @@ def test_the_search_finds_about_as_good_a_front_as_in_accuracy(
         metric=metric,  # type: ignore[arg-type]
     ).devices[0]
     plain = run_search(
-        devices, lambda batch: [accuracy_of(widths) for widths in batch], budget, tmp_path / "plain", metric=ACCURACY
+        devices,
+        lambda batch: [accuracy_of(widths) for widths in batch],
+        budget,
+        tmp_path / "plain",
+        metric=ACCURACY,
     ).devices[0]
     assert found.reference[1] == worst
     assert list(found.hypervolume) == sorted(found.hypervolume) and found.hypervolume[-1] > 0
-    best, best_plain = (max(accuracy_of(one.candidates[i].widths) for i in one.front) for one in (found, plain))
+    best, best_plain = (
+        max(accuracy_of(one.candidates[i].widths) for i in one.front) for one in (found, plain)
+    )
     assert best == pytest.approx(best_plain, abs=0.005)
     assert len(found.front) >= 0.7 * len(plain.front)

@@ -9,7 +9,10 @@ from inn_automl.search.pareto import distinct_front, hypervolume, hypervolume_hi
 
 # Few distinct values, so that ties are common.
 points = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 10)), max_size=25).map(
-    lambda pairs: (np.array([p[0] for p in pairs], dtype=float), np.array([p[1] / 10 for p in pairs]))
+    lambda pairs: (
+        np.array([p[0] for p in pairs], dtype=float),
+        np.array([p[1] / 10 for p in pairs]),
+    )
 )
 
 
@@ -46,7 +49,10 @@ def test_hypervolume_is_the_share_of_a_grid_that_is_dominated(candidates):
     centre_latency = np.arange(0, 10) + 0.5
     centre_accuracy = np.arange(2, 11) / 10 - 0.05
     counted = sum(
-        bool(np.any((latency < a) & (accuracy > b))) for a in centre_latency for b in centre_accuracy if b > 0.2
+        bool(np.any((latency < a) & (accuracy > b)))
+        for a in centre_latency
+        for b in centre_accuracy
+        if b > 0.2
     )
     assert hypervolume(latency, accuracy, (10.0, 0.2)) == pytest.approx(counted * 0.1)
 
@@ -75,7 +81,10 @@ def test_hypervolume_by_hand():
 
 def test_history_is_the_hypervolume_of_what_each_batch_knew():
     latency, accuracy, batch = [3.0, 1.0, 2.0], [0.9, 0.5, 0.7], [0, 2, 2]
-    one, all_three = hypervolume([3.0], [0.9], (5.0, 0.1)), hypervolume(latency, accuracy, (5.0, 0.1))
+    one, all_three = (
+        hypervolume([3.0], [0.9], (5.0, 0.1)),
+        hypervolume(latency, accuracy, (5.0, 0.1)),
+    )
     assert hypervolume_history(latency, accuracy, batch, 3, (5.0, 0.1)) == [one, one, all_three]
 
 
@@ -89,7 +98,8 @@ def test_distinct_front_keeps_only_what_is_proven_faster_than_the_next(candidate
     assert (np.diff(latency[front]) > 0).all()
     assert (np.diff(accuracy[front]) > 0).all()
     assert (interval[front[:-1], 1] < latency[front[1:]]).all()
-    # Whatever left has a stand-in on the front: at least as accurate, and within its own interval not slower.
+    # Whatever left has a stand-in on the front: at least as accurate, and within its own interval
+    # not slower.
     for i in set(plain) - set(front):
         assert any(accuracy[j] >= accuracy[i] and latency[j] <= interval[i, 1] for j in front)
 
@@ -97,7 +107,10 @@ def test_distinct_front_keeps_only_what_is_proven_faster_than_the_next(candidate
 def test_distinct_front_without_uncertainty_is_the_front():
     latency, accuracy = np.array([1.0, 2.0, 3.0, 2.5]), np.array([0.5, 0.6, 0.7, 0.55])
     exact = np.stack([latency, latency], axis=1)
-    assert distinct_front(latency, exact, accuracy).tolist() == pareto_front(latency, accuracy).tolist()
+    assert (
+        distinct_front(latency, exact, accuracy).tolist()
+        == pareto_front(latency, accuracy).tolist()
+    )
 
 
 def test_the_clearly_faster_end_of_a_chain_of_ties_stays():
@@ -114,7 +127,8 @@ def test_what_must_stay_stays():
 
 
 @pytest.mark.parametrize(
-    ("latency", "accuracy", "said"), [([1.0], [0.5, 0.6], "1 entries"), ([float("nan")], [0.5], "NaN")]
+    ("latency", "accuracy", "said"),
+    [([1.0], [0.5, 0.6], "1 entries"), ([float("nan")], [0.5], "NaN")],
 )
 def test_arrays_that_do_not_fit_are_refused(latency, accuracy, said):
     with pytest.raises(ValueError, match=said):

@@ -96,7 +96,9 @@ def test_the_limit_is_kept_and_said(tmp_path):
 
 def test_a_stalled_search_measures_its_front_before_it_ends(tmp_path):
     measuring = Measuring([])
-    outcome = searched(tmp_path, measuring, num=500, patience=2, evaluate=lambda batch: [0.5] * len(batch))
+    outcome = searched(
+        tmp_path, measuring, num=500, patience=2, evaluate=lambda batch: [0.5] * len(batch)
+    )
     assert outcome.stopped == "stalled"
     (found,) = outcome.devices
     assert "less than 0.1% in 2 batches" in found.reason and "are measured" in found.reason
@@ -109,7 +111,9 @@ def uninterrupted(tmp_path_factory):
     return searched(tmp_path_factory.mktemp("state"), measuring), measuring.rounds
 
 
-def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(tmp_path, uninterrupted, monkeypatch):
+def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(
+    tmp_path, uninterrupted, monkeypatch
+):
     class Killed(BaseException):
         pass
 

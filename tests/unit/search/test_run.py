@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[3]
 
 
 def two_devices():
-    return [device("slow", max_latency_ms=20.0), device("fast", max_latency_ms=14.0, granularity=4, margin=0.02)]
+    return [
+        device("slow", max_latency_ms=20.0),
+        device("fast", max_latency_ms=14.0, granularity=4, margin=0.02),
+    ]
 
 
 def evaluate(batch):
@@ -45,7 +48,13 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    return run_search(two_devices(), evaluate, budget(40), tmp_path_factory.mktemp("state"), reference_accuracy=0.25)
+    return run_search(
+        two_devices(),
+        evaluate,
+        budget(40),
+        tmp_path_factory.mktemp("state"),
+        reference_accuracy=0.25,
+    )
 
 
 def test_every_accuracy_is_evaluated_once_and_counts_for_all_devices(tmp_path):
@@ -56,15 +65,23 @@ def test_every_accuracy_is_evaluated_once_and_counts_for_all_devices(tmp_path):
         return evaluate(batch)
 
     seen = []
-    outcome = run_search(two_devices(), counted, budget(40), tmp_path, reference_accuracy=0.25, on_batch=seen.append)
+    outcome = run_search(
+        two_devices(), counted, budget(40), tmp_path, reference_accuracy=0.25, on_batch=seen.append
+    )
     assert outcome.stopped == "budget" and "40" in outcome.reason
     assert len(asked) == len(outcome.evaluations) == 40 and set(asked.values()) == {1}
     assert {one.device for one in outcome.evaluations} == {"slow", "fast"}
     slow, fast = outcome.devices
     for found, target in zip(outcome.devices, two_devices(), strict=True):
-        assert [one.widths for one in found.candidates] == [one.widths for one in outcome.evaluations]
-        assert [one.prediction for one in found.candidates] == target.predict([c.widths for c in found.candidates])
-        assert [one.feasible for one in found.candidates] == [target.feasible(c.prediction) for c in found.candidates]
+        assert [one.widths for one in found.candidates] == [
+            one.widths for one in outcome.evaluations
+        ]
+        assert [one.prediction for one in found.candidates] == target.predict(
+            [c.widths for c in found.candidates]
+        )
+        assert [one.feasible for one in found.candidates] == [
+            target.feasible(c.prediction) for c in found.candidates
+        ]
         feasible = [i for i, one in enumerate(found.candidates) if one.feasible]
         expected = pareto_front(
             [found.candidates[i].prediction.latency_ms for i in feasible],
@@ -86,13 +103,20 @@ def test_every_accuracy_is_evaluated_once_and_counts_for_all_devices(tmp_path):
 def test_the_same_seed_finds_the_same(tmp_path, uninterrupted):
     again = run_search(two_devices(), evaluate, budget(40), tmp_path / "a", reference_accuracy=0.25)
     same(again, uninterrupted)
-    other = run_search(two_devices(), evaluate, budget(40), tmp_path / "b", seed=1, reference_accuracy=0.25)
+    other = run_search(
+        two_devices(), evaluate, budget(40), tmp_path / "b", seed=1, reference_accuracy=0.25
+    )
     assert other.evaluations != uninterrupted.evaluations
 
 
 def test_a_finished_search_evaluates_nothing_more(tmp_path):
     first = run_search(two_devices(), evaluate, budget(12), tmp_path)
-    same(run_search(two_devices(), lambda batch: pytest.fail("evaluated again"), budget(12), tmp_path), first)
+    same(
+        run_search(
+            two_devices(), lambda batch: pytest.fail("evaluated again"), budget(12), tmp_path
+        ),
+        first,
+    )
 
 
 def test_interrupted_anywhere_it_ends_as_if_nothing_had_happened(tmp_path, uninterrupted):
@@ -105,7 +129,9 @@ def test_interrupted_anywhere_it_ends_as_if_nothing_had_happened(tmp_path, unint
                     raise KeyboardInterrupt
                 yield accuracy_of(widths)
 
-        outcome = run_search(two_devices(), interrupted, budget(40), tmp_path, reference_accuracy=0.25)
+        outcome = run_search(
+            two_devices(), interrupted, budget(40), tmp_path, reference_accuracy=0.25
+        )
         if outcome.stopped != "interrupted":
             break
         assert "the same command goes on" in outcome.reason
@@ -116,7 +142,9 @@ def test_interrupted_anywhere_it_ends_as_if_nothing_had_happened(tmp_path, unint
     same(outcome, uninterrupted)
 
 
-def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(tmp_path, uninterrupted, monkeypatch):
+def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(
+    tmp_path, uninterrupted, monkeypatch
+):
     class Killed(BaseException):
         """Not an Exception, so that nothing but a kill could look like it."""
 
@@ -138,7 +166,9 @@ def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(tmp_path, uninte
     while outcome is None:
         left = 40 + kills % 7
         try:
-            outcome = run_search(two_devices(), evaluate, budget(40), tmp_path, reference_accuracy=0.25)
+            outcome = run_search(
+                two_devices(), evaluate, budget(40), tmp_path, reference_accuracy=0.25
+            )
         except Killed:
             kills += 1
     assert kills >= 6
@@ -161,7 +191,10 @@ def evaluate(batch):
 run_search(two_devices(), evaluate, budget(40), Path(sys.argv[1]), reference_accuracy=0.25)
 """
     killed = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120
+        [sys.executable, "-c", script, str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=120,
     )
     assert killed.returncode == -signal.SIGKILL
     num = (tmp_path / "evaluations.jsonl").read_text().count("accuracy")
@@ -182,7 +215,10 @@ def test_lost_studies_are_told_again(tmp_path):
     first = run_search(two_devices(), evaluate, budget(18), tmp_path)
     (tmp_path / "studies.journal").unlink()
     more = run_search(two_devices(), evaluate, budget(24), tmp_path)
-    assert more.evaluations[:18] == first.evaluations and len({key(one.widths) for one in more.evaluations}) == 24
+    assert (
+        more.evaluations[:18] == first.evaluations
+        and len({key(one.widths) for one in more.evaluations}) == 24
+    )
     study = optuna.load_study(study_name="slow", storage=open_journal(tmp_path / "studies.journal"))
     assert len([trial for trial in study.trials if trial.values[1] > 0]) == 24
 
@@ -207,17 +243,24 @@ def test_a_device_added_later_starts_from_what_is_known(tmp_path):
 
 def test_it_stops_when_hypervolume_stalls(tmp_path):
     outcome = run_search(
-        [device(max_latency_ms=20.0)], lambda batch: [0.5] * len(batch), budget(500, batch=6, patience=3), tmp_path
+        [device(max_latency_ms=20.0)],
+        lambda batch: [0.5] * len(batch),
+        budget(500, batch=6, patience=3),
+        tmp_path,
     )
     assert outcome.stopped == outcome.devices[0].stopped == "stalled"
     assert "less than 0.1% in 3 batches" in outcome.reason
     # The smallest network, in the first batch, has the largest hypervolume there can be.
-    assert len(outcome.devices[0].hypervolume) == 4 and len(set(outcome.devices[0].hypervolume)) == 1
+    assert (
+        len(outcome.devices[0].hypervolume) == 4 and len(set(outcome.devices[0].hypervolume)) == 1
+    )
 
 
 def test_every_device_has_its_turn_before_a_stall(tmp_path):
     devices = [device(f"d{i}", max_latency_ms=20.0 - i) for i in range(3)]
-    outcome = run_search(devices, lambda batch: [0.5] * len(batch), budget(500, batch=2, patience=1), tmp_path)
+    outcome = run_search(
+        devices, lambda batch: [0.5] * len(batch), budget(500, batch=2, patience=1), tmp_path
+    )
     assert outcome.stopped == "stalled" and len(outcome.devices[0].hypervolume) == 4
 
 
@@ -232,10 +275,21 @@ def test_a_device_that_nothing_fits_leaves_its_turns_to_the_others(tmp_path):
     outcome = run_search(devices, evaluate, budget(20), tmp_path)
     impossible, slow = outcome.devices
     assert outcome.stopped == slow.stopped == "budget" and impossible.stopped == "exhausted"
-    assert impossible.front == () and impossible.reason == "No widths are predicted to keep the bounds."
-    assert {one.device for one in outcome.evaluations} == {"slow"} and set(impossible.hypervolume) == {0.0}
-    nothing = run_search([device("impossible", max_latency_ms=7.0)], evaluate, budget(20), tmp_path / "alone")
-    assert nothing.stopped == "exhausted" and nothing.evaluations == () and nothing.devices[0].hypervolume == ()
+    assert (
+        impossible.front == ()
+        and impossible.reason == "No widths are predicted to keep the bounds."
+    )
+    assert {one.device for one in outcome.evaluations} == {"slow"} and set(
+        impossible.hypervolume
+    ) == {0.0}
+    nothing = run_search(
+        [device("impossible", max_latency_ms=7.0)], evaluate, budget(20), tmp_path / "alone"
+    )
+    assert (
+        nothing.stopped == "exhausted"
+        and nothing.evaluations == ()
+        and nothing.devices[0].hypervolume == ()
+    )
 
 
 @pytest.mark.parametrize("as_generator", [True, False])
@@ -249,12 +303,19 @@ def test_it_stops_when_asked_to_and_goes_on(tmp_path, as_generator, uninterrupte
             yield accuracy_of(widths)
 
     outcome = run_search(
-        two_devices(), counted if as_generator else lambda batch: list(counted(batch)), budget(40), tmp_path,
-        reference_accuracy=0.25, should_stop=lambda: num >= 15,
-    )  # fmt: skip
+        two_devices(),
+        counted if as_generator else lambda batch: list(counted(batch)),
+        budget(40),
+        tmp_path,
+        reference_accuracy=0.25,
+        should_stop=lambda: num >= 15,
+    )
     assert outcome.stopped == "interrupted" and (len(outcome.evaluations) == 15) == as_generator
     assert len(outcome.evaluations) == num  # what was evaluated is kept
-    same(run_search(two_devices(), evaluate, budget(40), tmp_path, reference_accuracy=0.25), uninterrupted)
+    same(
+        run_search(two_devices(), evaluate, budget(40), tmp_path, reference_accuracy=0.25),
+        uninterrupted,
+    )
 
 
 def test_a_small_budget_spends_exactly_itself(tmp_path):
@@ -284,7 +345,9 @@ def test_an_error_of_the_evaluation_keeps_what_was_found(tmp_path):
     with pytest.raises(BackendError, match="a worker died"):
         run_search(two_devices(), failing, budget(12), tmp_path)
     asked = []
-    run_search(two_devices(), lambda batch: asked.extend(batch) or evaluate(batch), budget(12), tmp_path)
+    run_search(
+        two_devices(), lambda batch: asked.extend(batch) or evaluate(batch), budget(12), tmp_path
+    )
     assert len(asked) == 11
 
 

@@ -11,7 +11,11 @@ from tests.unit.search.search_samples import GROUPS, TINY, accuracy_of, device
 
 
 def sampler_of(target, num_known=20, seed=0, known=None):
-    points = target.space.sample(num_known, np.random.default_rng(1)).tolist() if known is None else known
+    points = (
+        target.space.sample(num_known, np.random.default_rng(1)).tolist()
+        if known is None
+        else known
+    )
     evaluated = {tuple(point): accuracy_of(target.space.from_key(point)) for point in points}
     return FrontSampler(target.space, evaluated, target.assess, (25.0, 0.25), (seed,)), evaluated
 
@@ -49,7 +53,11 @@ def test_a_batch_adds_more_hypervolume_than_random_widths_do():
         accuracy = np.array([accuracy_of(target.space.from_key(point)) for point in known])
         return hypervolume(latency[feasible], accuracy[feasible], (20.0, 0.25))
 
-    feasible = [p for p in target.space.sample(200, np.random.default_rng(5)) if target.assess(p[None])[1][0]]
+    feasible = [
+        p
+        for p in target.space.sample(200, np.random.default_rng(5))
+        if target.assess(p[None])[1][0]
+    ]
     by_chance = [worth([tuple(p.tolist()) for p in feasible[i : i + 10]]) for i in range(0, 50, 10)]
     assert worth(proposed) - worth([]) > 1.5 * (max(by_chance) - worth([]))
 
@@ -64,7 +72,9 @@ def test_small_spaces_are_searched_whole_and_end():
 
 
 def test_few_feasible_widths_in_a_large_space_are_found():
-    target = device(max_latency_ms=9.3)  # three of the first group's lanes, and the smallest of the others but one
+    target = device(
+        max_latency_ms=9.3
+    )  # three of the first group's lanes, and the smallest of the others but one
     sampler, _ = sampler_of(target, known=[(8, 8, 8, 8)])
     proposed = []
     while (key := sampler.propose(proposed)) is not None:
@@ -89,7 +99,10 @@ def test_expected_gain_is_the_mean_over_the_surrogates_distribution():
     target = device()
     sampler, _ = sampler_of(target)
     sampler.propose([])
-    sampler._front_latency, sampler._front_accuracy = np.array([10.0, 14.0, 18.0]), np.array([0.5, 0.7, 0.8])
+    sampler._front_latency, sampler._front_accuracy = (
+        np.array([10.0, 14.0, 18.0]),
+        np.array([0.5, 0.7, 0.8]),
+    )
     latency, mean, std = (
         np.array([8.0, 12.0, 24.0, 30.0]),
         np.array([1.0, 1.5, 2.0, 5.0]),
@@ -100,7 +113,10 @@ def test_expected_gain_is_the_mean_over_the_surrogates_distribution():
     for i, found in enumerate(sampler._expected_gain(latency, mean, std)):
         accuracy = 1 - np.exp(-(mean[i] + std[i] * draws[:1500]))
         grown = [
-            hypervolume([*sampler._front_latency, latency[i]], [*sampler._front_accuracy, a], (25.0, 0.25)) - before
+            hypervolume(
+                [*sampler._front_latency, latency[i]], [*sampler._front_accuracy, a], (25.0, 0.25)
+            )
+            - before
             for a in accuracy
         ]
         assert found == pytest.approx(np.mean(grown), rel=0.08, abs=1e-9)
@@ -118,11 +134,14 @@ def test_breeding_finds_what_enumeration_finds(monkeypatch):
 def test_an_uncertain_latency_lets_what_may_be_faster_than_the_front_gain():
     target = device()
     sampler, _ = sampler_of(target)
-    unsure = FrontSampler(target.space, sampler._evaluated, target.assess, (25.0, 0.25), (0,), latency_error=0.2)
+    unsure = FrontSampler(
+        target.space, sampler._evaluated, target.assess, (25.0, 0.25), (0,), latency_error=0.2
+    )
     for one in (sampler, unsure):
         one._prepare()
         one._front_latency, one._front_accuracy = np.array([10.0]), np.array([0.9])
-    # Slower than the front and never more accurate: worth something only if latency may turn out lower.
+    # Slower than the front and never more accurate: worth something only if latency may turn out
+    # lower.
     latency, mean, std = np.array([11.0]), np.array([-np.log(1 - 0.8999)]), np.array([0.0])
     assert sampler._expected_gain(latency, mean, std)[0] == 0.0
     draws = latency * np.exp(0.2 * np.random.default_rng(0).standard_normal(200_000))

@@ -69,7 +69,11 @@ def test_nearest_key_is_nearest(space, widths):
 
 
 def test_granularity_by_hand():
-    groups = [Group("a", 10, range(3, 11)), Group("b", 6, range(2, 7)), Group("c", 32, range(8, 33))]
+    groups = [
+        Group("a", 10, range(3, 11)),
+        Group("b", 6, range(2, 7)),
+        Group("c", 32, range(8, 33)),
+    ]
     space = SearchSpace(groups, 8)
     assert [list(values) for values in space.values] == [[8, 10], [6], [8, 16, 24, 32]]
     assert space.num_points == 8

@@ -9,7 +9,13 @@ from optuna import create_study
 from optuna.trial import TrialState
 
 from inn_automl.core.errors import CorruptFileError, JobDirectoryError, StorageError
-from inn_automl.search.state import AccuracyTable, Evaluation, drop_torn_line, exclusive, open_journal
+from inn_automl.search.state import (
+    AccuracyTable,
+    Evaluation,
+    drop_torn_line,
+    exclusive,
+    open_journal,
+)
 
 GROUPS = {"a": 8, "b": 4}
 
@@ -29,7 +35,9 @@ def test_a_table_reads_back_what_was_written(tmp_path):
     written = fill(tmp_path / "table.jsonl")
     with AccuracyTable(tmp_path / "table.jsonl", GROUPS) as table:
         assert table.evaluations == written.evaluations
-        assert table.evaluations[2] == Evaluation({"a": 8, "b": 4}, 0.1 + 0.2, batch=1, device="phone")
+        assert table.evaluations[2] == Evaluation(
+            {"a": 8, "b": 4}, 0.1 + 0.2, batch=1, device="phone"
+        )
         assert table.finished == ["laptop"] and table.batch == 1
         assert table.begun == ("phone", 3) and table.num_missing == 2
         table.finish_batch("phone")
@@ -50,10 +58,15 @@ def test_a_table_cut_at_any_byte_keeps_every_whole_line(tmp_path):
             assert num + begun + len(table.finished) == max(lines - 1, 0)
             table.add({"a": 5, "b": 3}, 0.25, "phone")
         with AccuracyTable(path, GROUPS) as table:
-            assert [one.accuracy for one in table.evaluations] == [*(one.accuracy for one in written[:num]), 0.25]
+            assert [one.accuracy for one in table.evaluations] == [
+                *(one.accuracy for one in written[:num]),
+                0.25,
+            ]
 
 
-@pytest.mark.parametrize("line", [b"not json", b"[1]", b'{"batch": 0}', b'{"batch": 0, "widths": 3, "accuracy": 1}'])
+@pytest.mark.parametrize(
+    "line", [b"not json", b"[1]", b'{"batch": 0}', b'{"batch": 0, "widths": 3, "accuracy": 1}']
+)
 def test_a_spoilt_line_is_named(tmp_path, line):
     path = tmp_path / "table.jsonl"
     fill(path)
@@ -79,7 +92,10 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full stands in for a full disk")
 def test_a_full_disk_is_a_storage_error(tmp_path):
-    with AccuracyTable(tmp_path / "table.jsonl", GROUPS) as table, open("/dev/full", "ab", buffering=0) as full:
+    with (
+        AccuracyTable(tmp_path / "table.jsonl", GROUPS) as table,
+        open("/dev/full", "ab", buffering=0) as full,
+    ):
         table._file, whole = full, table._file
         with pytest.raises(StorageError, match="No space left"):
             table.add({"a": 4, "b": 2}, 0.5, "laptop")

@@ -42,7 +42,9 @@ def test_warm_start_spans_the_feasible_uniform_widths():
     assert latency[2] == pytest.approx(14.0, abs=2.0)
     recorded = {tuple(trial.params.values()): trial for trial in trials(study)}
     full = recorded[tuple(target.space.largest.values())]
-    assert full.state == TrialState.COMPLETE and full.constraints == {"max_latency_ms": pytest.approx(32 / 20 - 1)}
+    assert full.state == TrialState.COMPLETE and full.constraints == {
+        "max_latency_ms": pytest.approx(32 / 20 - 1)
+    }
 
 
 def test_nothing_is_asked_twice_and_everything_asked_is_feasible():
@@ -55,14 +57,21 @@ def test_nothing_is_asked_twice_and_everything_asked_is_feasible():
 
 
 def test_the_same_seed_asks_for_the_same_widths():
-    found = [search(WidthStudy(device(max_latency_ms=20.0), InMemoryStorage(), seed=s), 30) for s in (1, 1, 2)]
+    found = [
+        search(WidthStudy(device(max_latency_ms=20.0), InMemoryStorage(), seed=s), 30)
+        for s in (1, 1, 2)
+    ]
     assert found[0] == found[1] != found[2]
 
 
 def test_what_other_devices_evaluated_counts_and_is_not_asked_again():
     target = device(max_latency_ms=20.0, granularity=8)
     study = WidthStudy(target, InMemoryStorage())
-    elsewhere = [{"g0": 9, "g1": 10, "g2": 11, "g3": 8}, target.space.largest, target.space.uniform(0.5)]
+    elsewhere = [
+        {"g0": 9, "g1": 10, "g2": 11, "g3": 8},
+        target.space.largest,
+        target.space.uniform(0.5),
+    ]
     for one in elsewhere:
         study.tell(one, accuracy_of(one))
     asked = search(study, 20)
@@ -79,7 +88,9 @@ def test_what_other_devices_evaluated_counts_and_is_not_asked_again():
 def test_a_tiny_space_is_exhausted():
     study = WidthStudy(device(groups=TINY), InMemoryStorage())
     asked = search(study, 100)
-    assert study.exhausted and sorted(keys(study, asked)) == sorted(map(tuple, study.device.space.points().tolist()))
+    assert study.exhausted and sorted(keys(study, asked)) == sorted(
+        map(tuple, study.device.space.points().tolist())
+    )
     assert study.ask(5) == []
 
 
@@ -94,7 +105,9 @@ def test_no_bounds_at_all():
     study = WidthStudy(device(), InMemoryStorage(), reference_accuracy=0.1)
     assert len(search(study, 20)) == 20
     assert study.reference == (pytest.approx(1.25 * 32.0), 0.1)
-    assert WidthStudy(device(max_latency_ms=20.0), InMemoryStorage()).reference[0] == pytest.approx(25.0)
+    assert WidthStudy(device(max_latency_ms=20.0), InMemoryStorage()).reference[0] == pytest.approx(
+        25.0
+    )
 
 
 def test_what_was_handed_out_before_a_restart_comes_first():
@@ -131,8 +144,13 @@ def test_any_optuna_sampler_searches_within_the_bounds(kind):
     study = WidthStudy(target, InMemoryStorage(), make_sampler=make)
     asked = search(study, 30)
     assert len(set(keys(study, asked))) == 30
-    assert all(target.space.contains(one) for one in asked) and target.assess(np.array(keys(study, asked)))[1].all()
-    infeasible = [trial for trial in trials(study) if trial.constraints.get("max_latency_ms", -1) > 0]
+    assert (
+        all(target.space.contains(one) for one in asked)
+        and target.assess(np.array(keys(study, asked)))[1].all()
+    )
+    infeasible = [
+        trial for trial in trials(study) if trial.constraints.get("max_latency_ms", -1) > 0
+    ]
     assert infeasible and all(math.isfinite(trial.values[0]) for trial in infeasible)
 
 

@@ -31,12 +31,17 @@ def test_it_predicts_widths_it_has_not_seen_and_knows_how_well():
     assert 0.4 < np.sqrt(np.mean(error**2)) < 2.0
     near, _ = surrogate.predict(sample(60, 0)[0])
     assert std.mean() > surrogate.predict(sample(60, 0)[0])[1].mean()
-    assert np.abs(near - strength(sample(60, 0)[1])).mean() < np.abs(mean - strength(accuracy)).mean()
+    assert (
+        np.abs(near - strength(sample(60, 0)[1])).mean() < np.abs(mean - strength(accuracy)).mean()
+    )
 
 
 def test_noise_is_told_from_structure():
     points, accuracy = sample(60, 0)
-    clean, noisy = AccuracySurrogate(points, accuracy), AccuracySurrogate(*sample(60, 0, noise=0.02))
+    clean, noisy = (
+        AccuracySurrogate(points, accuracy),
+        AccuracySurrogate(*sample(60, 0, noise=0.02)),
+    )
     assert noisy.predict(points)[1].mean() > 2 * clean.predict(points)[1].mean()
 
 

@@ -21,11 +21,16 @@ def test_what_grew_is_put_aside_and_what_is_old_goes(home: Home) -> None:
     with large.open("wb") as file:
         file.truncate(MAX_LOG_BYTES + 1)
     small.write_text("a line")
-    sessions = [home.ray_sessions() / f"session_2026-01-0{day}_00-00-00_000000_1" for day in range(1, 6)]
+    sessions = [
+        home.ray_sessions() / f"session_2026-01-0{day}_00-00-00_000000_1" for day in range(1, 6)
+    ]
     for session in sessions:
         (session / "logs").mkdir(parents=True)
     home.clean()
-    assert (large.exists(), large.with_name("ray.log.1").stat().st_size) == (False, MAX_LOG_BYTES + 1)
+    assert (large.exists(), large.with_name("ray.log.1").stat().st_size) == (
+        False,
+        MAX_LOG_BYTES + 1,
+    )
     assert small.read_text() == "a line"
     assert [session for session in sessions if session.exists()] == sessions[-NUM_RAY_SESSIONS:]
 

@@ -43,7 +43,9 @@ def moves() -> list[tuple[JobState, Event, bool, Move]]:
     done = []
     for state, event, attempts_left in ALL:
         try:
-            done.append((state, event, attempts_left, move(state, event, attempts_left=attempts_left)))
+            done.append(
+                (state, event, attempts_left, move(state, event, attempts_left=attempts_left))
+            )
         except ConflictError as error:
             assert str(state) in str(error)
     return done
@@ -51,7 +53,8 @@ def moves() -> list[tuple[JobState, Event, bool, Move]]:
 
 def test_every_move_is_a_legal_one_and_every_legal_one_is_reached() -> None:
     found = {(before, after.state) for before, _, _, after in moves() if after.state is not before}
-    unasked = {(JobState.QUEUED, JobState.FAILED), (JobState.QUEUED, JobState.MEASURING)}  # legal, asked for by nothing
+    # legal, asked for by nothing
+    unasked = {(JobState.QUEUED, JobState.FAILED), (JobState.QUEUED, JobState.MEASURING)}
     assert found | unasked == MOVES
 
 
@@ -70,7 +73,11 @@ def test_what_a_move_asks_for_follows_from_its_states() -> None:
 
 @pytest.mark.parametrize("state", ENDED)
 def test_only_a_retry_leaves_an_end_and_a_success_stays(state: JobState) -> None:
-    left = {type(event) for before, event, _, after in moves() if before is state and after.state is not state}
+    left = {
+        type(event)
+        for before, event, _, after in moves()
+        if before is state and after.state is not state
+    }
     assert left == (set() if state is JobState.SUCCEEDED else {RetryRequested})
 
 
@@ -78,8 +85,12 @@ def test_only_a_retry_leaves_an_end_and_a_success_stays(state: JobState) -> None
 def test_a_lost_run_is_queued_again_while_attempts_are_left(state: JobState) -> None:
     assert move(state, RunLost(), attempts_left=True) == Move(JobState.QUEUED, Do.RELEASE)
     assert move(state, RunLost(), attempts_left=False) == Move(JobState.FAILED, Do.FINISH)
-    assert move(state, RunFailed(retryable=True), attempts_left=True) == Move(JobState.QUEUED, Do.RELEASE)
-    assert move(state, RunFailed(retryable=False), attempts_left=True) == Move(JobState.FAILED, Do.FINISH)
+    assert move(state, RunFailed(retryable=True), attempts_left=True) == Move(
+        JobState.QUEUED, Do.RELEASE
+    )
+    assert move(state, RunFailed(retryable=False), attempts_left=True) == Move(
+        JobState.FAILED, Do.FINISH
+    )
 
 
 def test_a_job_never_goes_back_a_stage() -> None:
@@ -91,4 +102,6 @@ def test_a_job_never_goes_back_a_stage() -> None:
 def test_a_job_to_be_cancelled_ends_cancelled_whatever_its_run_says() -> None:
     said = [RunSucceeded(), RunFailed(retryable=True), RunLost(), RunStopped()]
     for event in said:
-        assert move(JobState.CANCELLING, event, attempts_left=True) == Move(JobState.CANCELLED, Do.FINISH)
+        assert move(JobState.CANCELLING, event, attempts_left=True) == Move(
+            JobState.CANCELLED, Do.FINISH
+        )

@@ -24,7 +24,9 @@ def s3_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ObjectStore:
     if request.param == "folder":
         return ObjectStore(f"file://{tmp_path}/store")
     endpoint = request.getfixturevalue("s3_endpoint")

@@ -11,10 +11,14 @@ from inn_automl_services.coordinator.problems import CATALOG, entry_of
 from inn_automl.core import errors
 
 OURS = sorted(
-    {kind for module in (errors, faults) for _, kind in inspect.getmembers(module, inspect.isclass)
-     if issubclass(kind, errors.InnAutomlError)},
+    {
+        kind
+        for module in (errors, faults)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, errors.InnAutomlError)
+    },
     key=lambda kind: kind.__name__,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("kind", OURS)
@@ -35,7 +39,9 @@ def test_codes_are_unique() -> None:
 
 
 def test_bad_input_is_never_the_servers_fault() -> None:
-    assert all(entry.status < 500 for kind, entry in CATALOG.items() if issubclass(kind, errors.InputError))
+    assert all(
+        entry.status < 500 for kind, entry in CATALOG.items() if issubclass(kind, errors.InputError)
+    )
 
 
 def test_a_subclass_without_entry_is_answered_as_its_nearest_base() -> None:

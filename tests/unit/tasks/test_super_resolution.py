@@ -42,7 +42,9 @@ def test_bicubic_upscaling_is_worth_nothing(pairs: Dataset) -> None:
     objective = objective_of(pairs)
     small = torch.from_numpy(pairs.x[pairs.validation]).float()
     large = F.interpolate(small, scale_factor=2, mode="bicubic")
-    score = objective.score(objective.scores(large, torch.from_numpy(pairs.y[pairs.validation])).numpy())
+    score = objective.score(
+        objective.scores(large, torch.from_numpy(pairs.y[pairs.validation])).numpy()
+    )
     assert objective.worst(pairs) == pytest.approx(score.quality)
 
 
@@ -63,4 +65,7 @@ def test_losses(pairs: Dataset) -> None:
     objective = objective_of(pairs)
     output, targets = torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 2.0)
     assert float(objective.loss(output, targets)) == 2.0
-    assert float(objective.soft_loss(output, objective.soft_targets(output, targets, label_share=0.5))) == 1.0
+    assert (
+        float(objective.soft_loss(output, objective.soft_targets(output, targets, label_share=0.5)))
+        == 1.0
+    )

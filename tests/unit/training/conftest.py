@@ -1,4 +1,6 @@
-"""A tiny labelled data set of each kind: every class is a sine wave, or bars, of its own, under noise."""
+"""A tiny labelled data set of each kind: every class is a sine wave, or bars, of its own, under
+noise.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +60,15 @@ def numbers() -> Dataset:
     """How high a noisy wave is and how fast, in other units."""
     rng = np.random.default_rng(0)
     height, speed = rng.uniform(1, 3, 400), rng.uniform(0.2, 0.6, 400)
-    waves = height[:, None] * np.sin(np.arange(24) * speed[:, None]) + rng.normal(0, 0.05, (400, 24))
+    waves = height[:, None] * np.sin(np.arange(24) * speed[:, None]) + rng.normal(
+        0, 0.05, (400, 24)
+    )
     targets = np.stack([1000 + 50 * height, speed / 100], axis=1).astype(np.float32)
     samples = Samples(
-        x=waves[:, None].astype(np.float32), labels=None, targets=targets, given={"train": np.arange(400)}
+        x=waves[:, None].astype(np.float32),
+        labels=None,
+        targets=targets,
+        given={"train": np.arange(400)},
     )
     return assemble("waves", samples, seed=0)
 
@@ -71,7 +78,9 @@ def pairs() -> Dataset:
     """Bars at any angle, and the same at half the size."""
     rng, grid = np.random.default_rng(0), np.arange(16)
     large = np.zeros((80, 1, 16, 16), np.uint8)
-    for image, angle, shift in zip(large, rng.uniform(0, 3.1, 80), rng.uniform(4, 12, 80), strict=True):
+    for image, angle, shift in zip(
+        large, rng.uniform(0, 3.1, 80), rng.uniform(4, 12, 80), strict=True
+    ):
         distance = np.cos(angle) * (grid[:, None] - shift) + np.sin(angle) * (grid - shift)
         image[0] = 255 / (1 + np.exp(4 * (np.abs(distance) - 2)))
     small = large.reshape(80, 1, 8, 2, 8, 2).mean((3, 5)).round().astype(np.uint8)

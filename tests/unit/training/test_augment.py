@@ -10,7 +10,9 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("shape", [(5, 2, 8, 8), (5, 1, 28, 20), (5, 3, 1, 1), (5, 2, 40), (5, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(5, 2, 8, 8), (5, 1, 28, 20), (5, 3, 1, 1), (5, 2, 40), (5, 1, 1)]
+)
 def test_shape_is_kept_and_the_seed_decides(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, generator=seeded())
     once = augment(x, seeded(1))
@@ -26,7 +28,9 @@ def test_images_are_moved_and_their_border_repeated() -> None:
     x = image.repeat(200, 1, 1, 1)
     variants = {
         tuple(
-            torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")[..., dy : dy + 8, dx : dx + 8]
+            torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")[
+                ..., dy : dy + 8, dx : dx + 8
+            ]
             .flatten()
             .tolist()
         )

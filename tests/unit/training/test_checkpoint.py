@@ -96,13 +96,20 @@ def test_an_optimizer_goes_on_as_if_never_saved(kind: str) -> None:
     first = {"conv.weight": weight, "bias": torch.nn.Parameter(torch.randn(4))}
     optimizer = make(list(first.values()))
     step(list(first.values()), optimizer)
-    saved = {name: value.contiguous().clone() for name, value in optimizer_tensors(optimizer, first).items()}
+    saved = {
+        name: value.contiguous().clone()
+        for name, value in optimizer_tensors(optimizer, first).items()
+    }
 
     second = {name: torch.nn.Parameter(p.detach().clone()) for name, p in first.items()}
     resumed = make(list(second.values()))
     load_optimizer_tensors(resumed, second, saved)
-    for state, parameter in zip(resumed.state_dict()["state"].values(), second.values(), strict=True):
-        assert all(v.stride() == parameter.stride() for v in state.values() if v.shape == parameter.shape)
+    for state, parameter in zip(
+        resumed.state_dict()["state"].values(), second.values(), strict=True
+    ):
+        assert all(
+            v.stride() == parameter.stride() for v in state.values() if v.shape == parameter.shape
+        )
     step(list(first.values()), optimizer)
     step(list(second.values()), resumed)
     for name, parameter in first.items():

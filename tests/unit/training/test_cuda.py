@@ -6,20 +6,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from inn_automl.pipeline.backend import Evaluator
 
 from inn_automl.data import load_dataset
 from inn_automl.evaluation.candidates import evaluate_widths
+from inn_automl.pipeline.backend import Evaluator
 from inn_automl.training.recipe import training_candidates
 from inn_automl.training.trial import run_trial
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: training on CUDA is not tested here")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="NO GPU: training on CUDA is not tested here"
+)
 
 
 def test_trains_on_a_gpu_and_evaluates_alike_on_the_cpu(tmp_path: Path) -> None:
     dataset = load_dataset("digits")
     candidate = training_candidates("convnet", len(dataset.train), 1, seed=0)[0]
-    trained = run_trial(candidate, "convnet", dataset, tmp_path, seed=0, seconds=600, max_epochs=15, device="cuda")
+    trained = run_trial(
+        candidate, "convnet", dataset, tmp_path, seed=0, seconds=600, max_epochs=15, device="cuda"
+    )
     assert trained.best_score > 0.9
     network = trained.network()  # saved from the GPU, loaded on the CPU
     assert all(parameter.device.type == "cpu" for parameter in network.parameters())
@@ -38,7 +42,17 @@ def test_checkpoint_of_a_gpu_resumes(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_trial(
-            candidate, "convnet", dataset, tmp_path, seed=0, seconds=600, max_epochs=3, device="cuda", on_epoch=stop
+            candidate,
+            "convnet",
+            dataset,
+            tmp_path,
+            seed=0,
+            seconds=600,
+            max_epochs=3,
+            device="cuda",
+            on_epoch=stop,
         )
-    trained = run_trial(candidate, "convnet", dataset, tmp_path, seed=0, seconds=600, max_epochs=3, device="cuda")
+    trained = run_trial(
+        candidate, "convnet", dataset, tmp_path, seed=0, seconds=600, max_epochs=3, device="cuda"
+    )
     assert [report.epoch for report in trained.history] == [1, 2, 3]

@@ -18,13 +18,21 @@ from inn_automl.data import Dataset
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
 from inn_automl.training import loop
-from inn_automl.training.distributed import agreed, rank, share_of, sum_gradients, whole_batch_statistics
+from inn_automl.training.distributed import (
+    agreed,
+    rank,
+    share_of,
+    sum_gradients,
+    whole_batch_statistics,
+)
 from inn_automl.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=17, learning_rate=0.05)  # 17: the shares differ
 
 
-def together(work: Callable[..., Any], folder: Path, *arguments: Any, num_workers: int = 2) -> list[Any]:
+def together(
+    work: Callable[..., Any], folder: Path, *arguments: Any, num_workers: int = 2
+) -> list[Any]:
     """What `work` returns in each of the processes."""
     context = multiprocessing.get_context("spawn")
     target = functools.partial(_one, work, folder, num_workers, arguments)
@@ -39,10 +47,14 @@ def together(work: Callable[..., Any], folder: Path, *arguments: Any, num_worker
     return [torch.load(folder / f"result-{i}", weights_only=True) for i in range(num_workers)]
 
 
-def _one(work: Callable[..., Any], folder: Path, num_workers: int, arguments: Any, index: int) -> None:
+def _one(
+    work: Callable[..., Any], folder: Path, num_workers: int, arguments: Any, index: int
+) -> None:
     torch.set_num_threads(1)
     try:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=index, world_size=num_workers)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder / 'meet'}", rank=index, world_size=num_workers
+        )
         torch.save(work(*arguments), folder / f"result-{index}")
     except Exception:
         (folder / f"error-{index}").write_text(traceback.format_exc())
@@ -54,7 +66,8 @@ def train(dataset: Dataset, checkpoint: Path | None, epochs: int | None) -> dict
     """State and losses after all epochs, or after an interruption."""
     torch.manual_seed(0)
     network = IntegralNetwork(
-        build("signal", dataset.input_shape, len(dataset.classes), width=0.25, depth=2), torch.zeros(2, 1, 24)
+        build("signal", dataset.input_shape, len(dataset.classes), width=0.25, depth=2),
+        torch.zeros(2, 1, 24),
     )
 
     def interrupt(report: loop.EpochReport) -> None:
@@ -62,10 +75,15 @@ def train(dataset: Dataset, checkpoint: Path | None, epochs: int | None) -> dict
             raise InterruptedError
 
     try:
-        result = loop.train(network, dataset, RECIPE, seed=1, checkpoint=checkpoint, on_epoch=interrupt)
+        result = loop.train(
+            network, dataset, RECIPE, seed=1, checkpoint=checkpoint, on_epoch=interrupt
+        )
     except InterruptedError:
         return {}
-    return {"state": network.state_dict(), "losses": [report.train_loss for report in result.history]}
+    return {
+        "state": network.state_dict(),
+        "losses": [report.train_loss for report in result.history],
+    }
 
 
 def resumed(dataset: Dataset, checkpoint: Path) -> dict[str, Any]:
@@ -98,18 +116,24 @@ def shares(value: float) -> list[float]:
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (9, 4, 5)])
-def test_batch_normalization_is_that_of_the_whole_batch(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_batch_normalization_is_that_of_the_whole_batch(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
     x = 30 + 2 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
     whole = batch_norm(x, 3)
     parts = together(batch_norm, tmp_path, x, 3)
     for name in ("y", "input"):
-        torch.testing.assert_close(torch.cat([part[name] for part in parts]), whole[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            torch.cat([part[name] for part in parts]), whole[name], rtol=1e-4, atol=1e-5
+        )
     for name in whole.keys() - {"y", "input"}:
         assert torch.equal(parts[0][name], parts[1][name])
         torch.testing.assert_close(parts[0][name], whole[name], rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_end_where_one_does_also_after_an_interruption(signals: Dataset, tmp_path: Path) -> None:
+def test_two_processes_end_where_one_does_also_after_an_interruption(
+    signals: Dataset, tmp_path: Path
+) -> None:
     alone = train(signals, None, None)
     (tmp_path / "pair").mkdir()
     one, other = together(resumed, tmp_path / "pair", signals, tmp_path / "checkpoint")

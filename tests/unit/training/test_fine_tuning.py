@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from inn_automl.integral.conversion.reconstruction import Compensator
 from torch import Tensor, nn
 
 from inn_automl.core.errors import InputError, WidthsError
@@ -14,6 +13,7 @@ from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import Candidates, split_samples
 from inn_automl.integral import IntegralNetwork
+from inn_automl.integral.conversion.reconstruction import Compensator
 from inn_automl.tasks import objective_of
 from inn_automl.training.fine_tuning import PARTS, TUNED, Outcome, tunable, tune
 from inn_automl.training.fine_tuning_task import Tuner, TuningTask, load_tuned
@@ -22,14 +22,20 @@ from inn_automl.training.trial import Architecture, Trained
 
 
 def network_of(dataset: Dataset, family: str = "signal") -> IntegralNetwork:
-    architecture = Architecture(family, dataset.input_shape, dataset.num_classes, 0.5, 8 if family == "resnet" else 2)
+    architecture = Architecture(
+        family, dataset.input_shape, dataset.num_classes, 0.5, 8 if family == "resnet" else 2
+    )
     return architecture.network(seed=1).eval()
 
 
 @pytest.fixture
 def learns_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From labels alone, for the full width of an untrained network teaches nothing; however slow the machine is."""
-    monkeypatch.setattr("inn_automl.training.fine_tuning._Run.fitting_steps", lambda run, end_s: 150)
+    """From labels alone, for the full width of an untrained network teaches nothing; however slow
+    the machine is.
+    """
+    monkeypatch.setattr(
+        "inn_automl.training.fine_tuning._Run.fitting_steps", lambda run, end_s: 150
+    )
     monkeypatch.setattr("inn_automl.training.fine_tuning.LABEL_SHARE", 1.0)
     monkeypatch.setattr("inn_automl.training.fine_tuning.LEARNING_RATE", 0.03)
 
@@ -47,10 +53,17 @@ FEW = ("partition", "affine")
 """The parts of few parameters."""
 
 
-@pytest.mark.parametrize("parts", [("affine",), ("partition",), ("weights",), TUNED, PARTS], ids="+".join)
-def test_the_same_steps_give_the_same_bits(candidates: Candidates, signals: Dataset, parts: Collection[str]) -> None:
+@pytest.mark.parametrize(
+    "parts", [("affine",), ("partition",), ("weights",), TUNED, PARTS], ids="+".join
+)
+def test_the_same_steps_give_the_same_bits(
+    candidates: Candidates, signals: Dataset, parts: Collection[str]
+) -> None:
     widths = candidates.network.uniform_widths(0.5)
-    first, second = (tune(candidates, widths, signals, seconds=1.0, steps=30, seed=3, parts=parts) for _ in range(2))
+    first, second = (
+        tune(candidates, widths, signals, seconds=1.0, steps=30, seed=3, parts=parts)
+        for _ in range(2)
+    )
     assert first.outcome.steps == 30
     one, other = values(first.candidate.module), values(second.candidate.module)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -58,7 +71,9 @@ def test_the_same_steps_give_the_same_bits(candidates: Candidates, signals: Data
 
 
 @pytest.mark.usefixtures("learns_quickly")
-def test_a_tuned_model_is_kept_and_of_the_same_shapes(candidates: Candidates, signals: Dataset) -> None:
+def test_a_tuned_model_is_kept_and_of_the_same_shapes(
+    candidates: Candidates, signals: Dataset
+) -> None:
     widths = candidates.network.uniform_widths(0.5)
     before = candidates.make(widths)
     tuned = tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0)
@@ -66,23 +81,33 @@ def test_a_tuned_model_is_kept_and_of_the_same_shapes(candidates: Candidates, si
     assert tuned.candidate.score.quality == tuned.outcome.quality_after
     assert before.score.quality == tuned.outcome.quality_before
     module, plain = tuned.candidate.module, candidates.network.discretize(widths)
-    assert {n: t.shape for n, t in module.state_dict().items()} == {n: t.shape for n, t in plain.state_dict().items()}
+    assert {n: t.shape for n, t in module.state_dict().items()} == {
+        n: t.shape for n, t in plain.state_dict().items()
+    }
     assert not module.training and all(p.requires_grad for p in module.parameters())
     assert type(module) is type(plain)
 
 
 @pytest.mark.usefixtures("learns_quickly")
-@pytest.mark.parametrize(("parts", "dims"), [(("affine",), {1}), (("weights",), {2, 3}), (TUNED, {1, 2, 3})])
+@pytest.mark.parametrize(
+    ("parts", "dims"), [(("affine",), {1}), (("weights",), {2, 3}), (TUNED, {1, 2, 3})]
+)
 def test_only_what_was_named_is_tuned(
     candidates: Candidates, signals: Dataset, parts: Collection[str], dims: Collection[int]
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
     before = candidates.make(widths).module
-    after = tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0, parts=parts).candidate.module
+    after = tune(
+        candidates, widths, signals, seconds=1.0, steps=150, seed=0, parts=parts
+    ).candidate.module
     changed = {
-        name for name, parameter in after.named_parameters() if not torch.equal(parameter, before.get_parameter(name))
+        name
+        for name, parameter in after.named_parameters()
+        if not torch.equal(parameter, before.get_parameter(name))
     }
-    assert changed == {name for name, parameter in before.named_parameters() if parameter.ndim in dims}
+    assert changed == {
+        name for name, parameter in before.named_parameters() if parameter.ndim in dims
+    }
 
 
 def test_a_model_that_does_not_gain_stays_as_it_was(
@@ -102,7 +127,9 @@ def test_a_model_that_does_not_gain_stays_as_it_was(
 def test_tuning_begins_at_the_very_model(images: Dataset, family: str, ratio: float) -> None:
     network, x = network_of(images, family), split_samples(images, "test").standardized(slice(0, 8))
     widths = network.uniform_widths(ratio)
-    fitted = Compensator(network, split_samples(images, "train").standardized(slice(0, 64))).discretize(widths)
+    fitted = Compensator(
+        network, split_samples(images, "train").standardized(slice(0, 64))
+    ).discretize(widths)
     for module in (network.discretize(widths).eval(), fitted.eval()):
         began = tunable(network, module, widths, PARTS)
         with torch.no_grad():
@@ -152,14 +179,18 @@ def test_bad_input_is_refused_before_anything_is_spent(
 
 
 def test_the_time_that_was_given_is_kept(candidates: Candidates, signals: Dataset) -> None:
-    outcome = tune(candidates, candidates.network.uniform_widths(0.5), signals, seconds=1.0, seed=0).outcome
+    outcome = tune(
+        candidates, candidates.network.uniform_widths(0.5), signals, seconds=1.0, seed=0
+    ).outcome
     assert outcome.steps >= 1
     assert outcome.seconds < 3.0  # what the machine does besides is not known
 
 
 @pytest.mark.usefixtures("learns_quickly")
 @pytest.mark.parametrize(("name", "family"), [("numbers", "mlp"), ("pairs", "edsr")])
-def test_other_tasks_are_tuned_by_their_own_loss(name: str, family: str, request: pytest.FixtureRequest) -> None:
+def test_other_tasks_are_tuned_by_their_own_loss(
+    name: str, family: str, request: pytest.FixtureRequest
+) -> None:
     dataset: Dataset = request.getfixturevalue(name)
     network = Architecture.of(dataset, family, 0.5, 1).network(seed=1).eval()
     candidates, widths = Candidates(network, dataset), network.uniform_widths(0.5)
@@ -179,12 +210,16 @@ def test_other_tasks_are_tuned_by_their_own_loss(name: str, family: str, request
 
 
 @pytest.mark.usefixtures("learns_quickly")
-def test_a_task_is_done_once(signals: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_is_done_once(
+    signals: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = network_of(signals)
     network.save(tmp_path / "network")
     architecture = Architecture("signal", signals.input_shape, signals.num_classes, 0.5, 2)
     trained = Trained(architecture, tmp_path / "network", Recipe(), "epochs", 0.5, [])
-    task = TuningTask(network.uniform_widths(0.5), tmp_path / "tuning" / "point", seconds=600.0, seed=0)
+    task = TuningTask(
+        network.uniform_widths(0.5), tmp_path / "tuning" / "point", seconds=600.0, seed=0
+    )
     assert not task.is_done
     outcome = Tuner(trained, signals)(task)
     assert task.is_done and outcome.is_kept
@@ -195,5 +230,8 @@ def test_a_task_is_done_once(signals: Dataset, tmp_path: Path, monkeypatch: pyte
     with torch.no_grad():
         right = int((module(test.standardized(slice(None))).argmax(1) == test.y).sum())
     assert right == round(outcome.quality_after * len(test))
-    monkeypatch.setattr("inn_automl.training.fine_tuning_task.tune", lambda *_, **__: pytest.fail("it was tuned twice"))
+    monkeypatch.setattr(
+        "inn_automl.training.fine_tuning_task.tune",
+        lambda *_, **__: pytest.fail("it was tuned twice"),
+    )
     assert Tuner(trained, signals)(task) == outcome

@@ -78,19 +78,32 @@ def test_a_resumed_training_ends_in_the_same_bits(
     kind: str, family: str, optimizer: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     dataset: Dataset = request.getfixturevalue(kind)
-    recipe = dataclasses.replace(TINY, optimizer=optimizer, learning_rate=0.05 if optimizer == "sgd" else 0.005)
+    recipe = dataclasses.replace(
+        TINY, optimizer=optimizer, learning_rate=0.05 if optimizer == "sgd" else 0.005
+    )
     whole = make(dataset, family)
     expected = train(whole, dataset, recipe, seed=5)
 
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Interrupt):
-        train(make(dataset, family), dataset, recipe, seed=5, checkpoint=path, on_epoch=interrupt_after(2))
+        train(
+            make(dataset, family),
+            dataset,
+            recipe,
+            seed=5,
+            checkpoint=path,
+            on_epoch=interrupt_after(2),
+        )
     torch.rand(7)  # another process has another random state, and another initial network
     resumed = make(dataset, family, seed=99)
     result = train(resumed, dataset, recipe, seed=5, checkpoint=path)
     assert_same(state_of(resumed), state_of(whole))
     assert without_time(result.history) == without_time(expected.history)
-    assert (result.epochs_done, result.best_score, result.stopped) == (4, expected.best_score, "epochs")
+    assert (result.epochs_done, result.best_score, result.stopped) == (
+        4,
+        expected.best_score,
+        "epochs",
+    )
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[dict[str, torch.Tensor]]:
@@ -113,9 +126,18 @@ def test_a_resumed_training_goes_on_from_its_last_state_and_keeps_its_best(
     train(make(signals, "signal"), signals, SANDWICH, seed=0)
     parts = scripted(monkeypatch, 0.9, 0.1, 0.2, 0.3)
     with pytest.raises(Interrupt):
-        train(make(signals, "signal"), signals, SANDWICH, seed=0, checkpoint=path, on_epoch=interrupt_after(2))
+        train(
+            make(signals, "signal"),
+            signals,
+            SANDWICH,
+            seed=0,
+            checkpoint=path,
+            on_epoch=interrupt_after(2),
+        )
     network = make(signals, "signal")
-    assert train(network, signals, SANDWICH, seed=0, checkpoint=path).best_score == pytest.approx(0.9)
+    assert train(network, signals, SANDWICH, seed=0, checkpoint=path).best_score == pytest.approx(
+        0.9
+    )
     assert_same(parts[3], whole[3])
     assert_same(state_of(network), whole[0])
 
@@ -126,7 +148,9 @@ def test_every_epoch_takes_every_sample_in_an_order_and_variant_of_its_own(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def gradients(network: IntegralNetwork, x: torch.Tensor, *rest: object, **more: object) -> torch.Tensor:
+    def gradients(
+        network: IntegralNetwork, x: torch.Tensor, *rest: object, **more: object
+    ) -> torch.Tensor:
         seen.append(x)
         return torch.zeros(())
 
@@ -156,7 +180,9 @@ def test_a_finished_training_is_not_repeated(signals: Dataset, tmp_path: Path) -
     assert_same(state_of(again), state_of(first))
 
 
-def test_seeds_decide_on_a_training_and_leave_the_global_random_state_alone(signals: Dataset) -> None:
+def test_seeds_decide_on_a_training_and_leave_the_global_random_state_alone(
+    signals: Dataset,
+) -> None:
     networks = []
     for seed in (1, 1, 2):
         network = make(signals, "signal")
@@ -176,7 +202,9 @@ def test_seeds_decide_on_a_training_and_leave_the_global_random_state_alone(sign
         ("images", "mlp", {"optimizer": "adamw", "learning_rate": 0.01, "augment": False}),
     ],
 )
-def test_every_width_learns(kind: str, family: str, changes: dict, request: pytest.FixtureRequest) -> None:
+def test_every_width_learns(
+    kind: str, family: str, changes: dict, request: pytest.FixtureRequest
+) -> None:
     dataset: Dataset = request.getfixturevalue(kind)
     network = make(dataset, family, width=1.0)
     reports: list[EpochReport] = []
@@ -210,29 +238,43 @@ def test_the_best_state_is_one_that_all_widths_were_trained_for(
     assert_same(state_of(network), states[2])
 
 
-def test_the_full_width_learns_alone_at_first(signals: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_full_width_learns_alone_at_first(
+    signals: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reduced: list[tuple[int, bool]] = []
 
-    def record(network: IntegralNetwork, x: torch.Tensor, y: torch.Tensor, widths: Any, **more: Any) -> torch.Tensor:
+    def record(
+        network: IntegralNetwork, x: torch.Tensor, y: torch.Tensor, widths: Any, **more: Any
+    ) -> torch.Tensor:
         reduced.append((len(widths), more["lesson"] is None))
         return sandwich_gradients(network, x, y, widths, **more)
 
     monkeypatch.setattr(run, "sandwich_gradients", record)
     result = train(make(signals, "signal"), signals, TINY, seed=0)
     assert reduced == [(0, True)] * 10 + [(1 + TINY.num_random_widths, False)] * 10
-    assert [list(r.quality) for r in result.history] == [["full"]] * 2 + [["smallest", "middle", "full"]] * 2
+    assert [list(r.quality) for r in result.history] == [["full"]] * 2 + [
+        ["smallest", "middle", "full"]
+    ] * 2
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_full_width_goes_on_as_it_would_in_another_order_of_its_channels(signals: Dataset, optimizer: str) -> None:
+def test_the_full_width_goes_on_as_it_would_in_another_order_of_its_channels(
+    signals: Dataset, optimizer: str
+) -> None:
     x, outputs, orders = torch.randn(8, *signals.input_shape), [], []
     for is_prepared in (False, True):
-        one = run.Run(make(signals, "signal"), signals, dataclasses.replace(TINY, optimizer=optimizer), 0, CPU)
+        one = run.Run(
+            make(signals, "signal"), signals, dataclasses.replace(TINY, optimizer=optimizer), 0, CPU
+        )
         one.steps(1, 5)
         if is_prepared:
             before = state_of(one.network)
             one.begin_widths()
-            orders = [name for name, value in state_of(one.network).items() if not torch.equal(value, before[name])]
+            orders = [
+                name
+                for name, value in state_of(one.network).items()
+                if not torch.equal(value, before[name])
+            ]
         one.steps(2, 5)
         with torch.no_grad():
             outputs.append((one.network.eval()(x), one.teacher.outputs(x)))
@@ -254,7 +296,10 @@ def test_widths_are_prepared_where_time_ends_before_they_are_learned(
     monkeypatch.setattr(run.time, "monotonic", Clock(1.0))
     unprepared = make(signals, "signal")
     train(unprepared, signals, recipe, seed=0, deadline_s=60.0)
-    assert any(not torch.equal(p, q) for p, q in zip(network.parameters(), unprepared.parameters(), strict=True))
+    assert any(
+        not torch.equal(p, q)
+        for p, q in zip(network.parameters(), unprepared.parameters(), strict=True)
+    )
     x = torch.randn(8, *signals.input_shape)
     with torch.no_grad():
         torch.testing.assert_close(network(x), unprepared(x), rtol=1e-4, atol=1e-4)
@@ -264,7 +309,9 @@ def test_too_few_samples_to_tell_channels_apart_leave_them_as_they_are(
     signals: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = run.Run(make(signals, "signal"), signals, TINY, 0, CPU)
-    monkeypatch.setattr(run, "fitted_samples", lambda calibration: calibration.standardized(slice(0, 1)))
+    monkeypatch.setattr(
+        run, "fitted_samples", lambda calibration: calibration.standardized(slice(0, 1))
+    )
     before = state_of(one.network)
     one.begin_widths()
     assert_same(state_of(one.network), before)
@@ -305,14 +352,21 @@ def test_a_deadline_that_has_passed_still_gives_a_validated_result(signals: Data
 def test_divergence_names_epoch_rate_and_remedy(signals: Dataset) -> None:
     recipe = dataclasses.replace(TINY, learning_rate=1e30, max_gradient_norm=None)
     with pytest.raises(
-        TrainingError, match=r"loss is (nan|inf) in epoch 1 at learning rate \S+; give a lower .*3.3e\+29"
+        TrainingError,
+        match=r"loss is (nan|inf) in epoch 1 at learning rate \S+; give a lower .*3.3e\+29",
     ):
         train(make(signals, "mlp"), signals, recipe, seed=0)
 
 
 def test_a_checkpoint_of_another_training_is_refused(signals: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    train(make(signals, "signal"), signals, dataclasses.replace(TINY, epochs=1), seed=0, checkpoint=path)
+    train(
+        make(signals, "signal"),
+        signals,
+        dataclasses.replace(TINY, epochs=1),
+        seed=0,
+        checkpoint=path,
+    )
     with pytest.raises(TrainingError, match=r"differs in seed, recipe.*delete it"):
         train(make(signals, "signal"), signals, TINY, seed=1, checkpoint=path)
 
@@ -331,12 +385,19 @@ def test_every_width_sees_each_sample_once_an_epoch_and_reduced_ones_others_in_a
 ) -> None:
     batches: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def record(network: IntegralNetwork, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def record(
+        network: IntegralNetwork, x: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         batches.append((x, kwargs["lesson"][0]))
         return sandwich_gradients(network, x, *args, **kwargs)
 
     monkeypatch.setattr(run, "sandwich_gradients", record)
-    train(make(signals, "signal"), signals, dataclasses.replace(SANDWICH, epochs=1, augment=False), seed=0)
+    train(
+        make(signals, "signal"),
+        signals,
+        dataclasses.replace(SANDWICH, epochs=1, augment=False),
+        seed=0,
+    )
     for seen in zip(*batches, strict=True):
         rows = torch.cat(seen).flatten(1)
         assert len(rows) == len(batches) * TINY.batch_size == len(rows.unique(dim=0))
@@ -357,18 +418,25 @@ def test_weights_decay_and_normalization_does_not(signals: Dataset) -> None:
 
 def test_a_batch_larger_than_the_data_is_all_of_it(signals: Dataset) -> None:
     recipe = dataclasses.replace(TINY, epochs=1, batch_size=10_000)
-    assert run.Run(make(signals, "signal"), signals, recipe, 0, torch.device("cpu")).steps_per_epoch == 1
+    assert (
+        run.Run(make(signals, "signal"), signals, recipe, 0, torch.device("cpu")).steps_per_epoch
+        == 1
+    )
     assert train(make(signals, "signal"), signals, recipe, seed=0).epochs_done == 1
 
 
 class TestFitToBudget:
     @pytest.fixture
     def _costs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A step costs 0.1 s, of the full width alone 0.05 s, a validation 0.5 s, and nothing else takes any time."""
+        """A step costs 0.1 s, of the full width alone 0.05 s, a validation 0.5 s, and nothing else
+        takes any time.
+        """
         clock = Clock(0.0)
         monkeypatch.setattr(loop.time, "monotonic", clock)
 
-        def steps(self: run.Run, epoch: int, num_steps: int, deadline_s: float | None = None) -> tuple[float, bool]:
+        def steps(
+            self: run.Run, epoch: int, num_steps: int, deadline_s: float | None = None
+        ) -> tuple[float, bool]:
             clock.now += (0.05 if epoch <= self.recipe.num_plain_epochs else 0.1) * num_steps
             return 0.0, True
 
@@ -382,7 +450,8 @@ class TestFitToBudget:
 
     @pytest.mark.usefixtures("_costs")
     def test_epochs_fill_the_seconds(self, signals: Dataset) -> None:
-        # An epoch is 5 steps and a validation: 1 s. Timing takes 2 + 30 steps and a validation: 3.7 s.
+        # An epoch is 5 steps and a validation: 1 s. Timing takes 2 + 30 steps and a validation:
+        # 3.7 s.
         recipe = fit_to_budget(make(signals, "signal"), signals, SANDWICH, seconds=103.8)
         assert recipe == dataclasses.replace(SANDWICH, epochs=90)
 
@@ -391,20 +460,28 @@ class TestFitToBudget:
     def test_epochs_of_the_full_width_alone_are_counted_as_what_they_cost(
         self, signals: Dataset, seconds: float, epochs: int
     ) -> None:
-        # Half of the epochs take 0.75 s. Timing takes 2 + 13 (3 of a short time) steps, 3 plain ones, a validation.
+        # Half of the epochs take 0.75 s. Timing takes 2 + 13 (3 of a short time) steps, 3 plain
+        # ones, a validation.
         recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=seconds)
         assert recipe == dataclasses.replace(TINY, epochs=epochs)
 
     @pytest.mark.usefixtures("_costs")
     def test_an_upper_bound_holds(self, signals: Dataset) -> None:
-        assert fit_to_budget(make(signals, "signal"), signals, TINY, seconds=100, max_epochs=7).epochs == 7
+        assert (
+            fit_to_budget(make(signals, "signal"), signals, TINY, seconds=100, max_epochs=7).epochs
+            == 7
+        )
 
     @pytest.mark.usefixtures("_costs")
     def test_where_no_epoch_fits_a_part_of_one_is_planned(self, signals: Dataset) -> None:
-        # Timing takes no more than it must: 5 steps and a validation, 1 s. Of what is left, 0.81 s can be used.
+        # Timing takes no more than it must: 5 steps and a validation, 1 s. Of what is left, 0.81 s
+        # can be used.
         recipe = fit_to_budget(make(signals, "signal"), signals, SANDWICH, seconds=1.9)
         assert (recipe.epochs, recipe.epoch_samples) == (1, 3 * TINY.batch_size)
-        assert fit_to_budget(make(signals, "signal"), signals, TINY, seconds=0.01).epoch_samples == TINY.batch_size
+        assert (
+            fit_to_budget(make(signals, "signal"), signals, TINY, seconds=0.01).epoch_samples
+            == TINY.batch_size
+        )
 
     def test_the_network_and_the_random_state_are_left_as_they_were(self, images: Dataset) -> None:
         network = make(images, "convnet").eval()

@@ -12,7 +12,9 @@ from inn_automl.training.recipe import Recipe, default_recipe, recipe_space, tra
 
 
 def test_a_recipe_survives_json() -> None:
-    recipe = Recipe(optimizer="adamw", learning_rate=3e-3, max_gradient_norm=None, epoch_samples=100)
+    recipe = Recipe(
+        optimizer="adamw", learning_rate=3e-3, max_gradient_norm=None, epoch_samples=100
+    )
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
@@ -46,7 +48,9 @@ def test_values_that_do_not_fit_are_refused_by_name(key: str, value: Any) -> Non
         Recipe(**{key: value})
 
 
-@pytest.mark.parametrize(("family", "task"), [(name, task) for name, of in FAMILIES.items() for task in of.tasks])
+@pytest.mark.parametrize(
+    ("family", "task"), [(name, task) for name, of in FAMILIES.items() for task in of.tasks]
+)
 def test_candidates_start_with_the_default_and_stay_in_the_space(family: str, task: Task) -> None:
     candidates = training_candidates(family, 4_000, 6, seed=3, task=task)
     assert candidates == training_candidates(family, 4_000, 6, seed=3, task=task)
@@ -64,11 +68,15 @@ def test_candidates_start_with_the_default_and_stay_in_the_space(family: str, ta
         assert space.weight_decays[0] <= candidate.recipe.weight_decay <= space.weight_decays[1]
         shape = (1, 32) if FAMILIES[family].kinds == ("signal",) else (1, 8, 8)
         scale = 2 if task == "super-resolution" else None
-        build(family, shape, 2, width=candidate.width, depth=candidate.depth, task=task, scale=scale)
+        build(
+            family, shape, 2, width=candidate.width, depth=candidate.depth, task=task, scale=scale
+        )
 
 
 def test_fewer_candidates_than_one_wave_are_the_first_of_more() -> None:
-    assert training_candidates("mlp", 100, 2, seed=0) == training_candidates("mlp", 100, 5, seed=0)[:2]
+    assert (
+        training_candidates("mlp", 100, 2, seed=0) == training_candidates("mlp", 100, 5, seed=0)[:2]
+    )
 
 
 def test_defaults_of_an_unknown_family_are_refused() -> None:

@@ -63,7 +63,10 @@ def test_a_lesson_is_for_the_reduced_widths_only(
     found = gradients(network)
     logits = network(x)
     targets = 0.7 * teacher.softmax(1) + 0.3 * F.one_hot(labels, 3)
-    total = F.cross_entropy(logits, y) - (targets * network(lesson_x, reduced[0]).log_softmax(1)).sum(1).mean()
+    total = (
+        F.cross_entropy(logits, y)
+        - (targets * network(lesson_x, reduced[0]).log_softmax(1)).sum(1).mean()
+    )
     total.backward()
     for one, other in zip(found, gradients(network), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -100,12 +103,16 @@ def test_reduced_widths_leave_running_statistics_to_the_full_width(
         assert torch.equal(buffer, expected[name])
 
 
-def test_half_precision_comes_close(network: IntegralNetwork, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_half_precision_comes_close(
+    network: IntegralNetwork, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     x, y = batch
     network.train()
     sandwich_gradients(network, x, y, [network.smallest_widths])
     exact = torch.cat([g.flatten() for g in gradients(network)])
-    sandwich_gradients(network, x, y, [network.smallest_widths], autocast=torch.autocast("cpu", torch.bfloat16))
+    sandwich_gradients(
+        network, x, y, [network.smallest_widths], autocast=torch.autocast("cpu", torch.bfloat16)
+    )
     coarse = torch.cat([g.flatten() for g in gradients(network)])
     assert coarse.dtype == torch.float32
     assert F.cosine_similarity(exact, coarse, dim=0) > 0.98
@@ -138,7 +145,9 @@ def test_losses_go_through_the_given_backward(
     network.train()
     sandwich_gradients(network, x, y, [network.smallest_widths])
     plain = gradients(network)
-    sandwich_gradients(network, x, y, [network.smallest_widths], backward=lambda loss: (8 * loss).backward())
+    sandwich_gradients(
+        network, x, y, [network.smallest_widths], backward=lambda loss: (8 * loss).backward()
+    )
     for one, scaled in zip(plain, gradients(network), strict=True):
         torch.testing.assert_close(8 * one, scaled)
 

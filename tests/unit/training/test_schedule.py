@@ -9,7 +9,9 @@ from inn_automl.training.schedule import learning_rate_at
 
 
 @given(schedule=st.sampled_from(SCHEDULES), num_steps=st.integers(1, 400), warmup=st.floats(0, 0.5))
-def test_rates_rise_once_then_fall_and_stay_in_bounds(schedule: str, num_steps: int, warmup: float) -> None:
+def test_rates_rise_once_then_fall_and_stay_in_bounds(
+    schedule: str, num_steps: int, warmup: float
+) -> None:
     recipe = Recipe(schedule=schedule, learning_rate=0.2, warmup_share=warmup)
     rates = [learning_rate_at(recipe, step, num_steps) for step in range(num_steps)]
     assert all(0 < rate <= 0.2 + 1e-12 for rate in rates)

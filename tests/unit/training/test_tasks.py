@@ -46,7 +46,9 @@ def test_reduced_widths_add_the_gradients_of_the_objective(numbers: Dataset) -> 
     network.zero_grad()
     output = network(x)
     full = (output - targets).square().mean()
-    (full + (network(x, reduced) - (0.75 * output.detach() + 0.25 * targets)).square().mean()).backward()
+    (
+        full + (network(x, reduced) - (0.75 * output.detach() + 0.25 * targets)).square().mean()
+    ).backward()
     assert float(loss) == pytest.approx(float(full.detach()))
     for one, p in zip(found, network.parameters(), strict=True):
         assert p.grad is not None
@@ -55,7 +57,10 @@ def test_reduced_widths_add_the_gradients_of_the_objective(numbers: Dataset) -> 
 
 def test_recipes_know_the_task() -> None:
     assert default_recipe("edsr", 100, "super-resolution").optimizer == "adamw"
-    assert default_recipe("convnet", 100, "regression").learning_rate < default_recipe("convnet", 100).learning_rate
+    assert (
+        default_recipe("convnet", 100, "regression").learning_rate
+        < default_recipe("convnet", 100).learning_rate
+    )
     low, high = recipe_space("edsr", 100, "super-resolution").weight_decays
     assert 0 < low < high
     made = training_candidates("edsr", 100, 4, seed=0, task="super-resolution")

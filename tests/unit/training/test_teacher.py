@@ -12,7 +12,9 @@ from inn_automl.training.teacher import AveragedTeacher
 
 def network() -> IntegralNetwork:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3))
+    module = nn.Sequential(
+        nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3)
+    )
     return IntegralNetwork(module, torch.zeros(2, 4))
 
 

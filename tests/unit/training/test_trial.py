@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from inn_automl.pipeline.backend import best_first
 
 from inn_automl.core.errors import CorruptFileError
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import evaluate_widths
+from inn_automl.pipeline.backend import best_first
 from inn_automl.training import trial
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import Recipe, TrainingCandidate
 from inn_automl.training.trial import Architecture, load_trial, run_trial, salvage_trial
 
-CANDIDATE = TrainingCandidate(Recipe(batch_size=16, learning_rate=0.05, epochs=1), width=0.25, depth=2)
+CANDIDATE = TrainingCandidate(
+    Recipe(batch_size=16, learning_rate=0.05, epochs=1), width=0.25, depth=2
+)
 EPOCHS = 3
 
 
@@ -33,10 +35,14 @@ def interrupt(report: EpochReport) -> None:
 
 @pytest.fixture(autouse=True)
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
-    """Plans made, each for the epochs that a trial is allowed: how many fit is timing, which no test depends on."""
+    """Plans made, each for the epochs that a trial is allowed: how many fit is timing, which no
+    test depends on.
+    """
     made = []
 
-    def fit(network: Any, dataset: Dataset, recipe: Recipe, *, max_epochs: int, **rest: Any) -> Recipe:
+    def fit(
+        network: Any, dataset: Dataset, recipe: Recipe, *, max_epochs: int, **rest: Any
+    ) -> Recipe:
         made.append(dataclasses.replace(recipe, epochs=max_epochs))
         return made[-1]
 
@@ -45,16 +51,30 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
 
 
 def run(dataset: Dataset, folder: Path, **arguments: Any) -> trial.Trained:
-    return run_trial(CANDIDATE, "signal", dataset, folder, seed=3, seconds=600, **{"max_epochs": EPOCHS, **arguments})
+    return run_trial(
+        CANDIDATE,
+        "signal",
+        dataset,
+        folder,
+        seed=3,
+        seconds=600,
+        **{"max_epochs": EPOCHS, **arguments},
+    )
 
 
 def nodes(folder: Path) -> dict[str, torch.Tensor]:
     return Architecture("signal", (1, 24), 3, 0.25, 2).load(folder).state_dict()
 
 
-def test_a_trial_leaves_the_network_that_reached_its_score(signals: Dataset, tmp_path: Path) -> None:
+def test_a_trial_leaves_the_network_that_reached_its_score(
+    signals: Dataset, tmp_path: Path
+) -> None:
     trained = run(signals, tmp_path)
-    assert (trained.stopped, trained.recipe.epochs, len(trained.history)) == ("epochs", EPOCHS, EPOCHS)
+    assert (trained.stopped, trained.recipe.epochs, len(trained.history)) == (
+        "epochs",
+        EPOCHS,
+        EPOCHS,
+    )
     learned = [report for report in trained.history if not report.is_plain]
     assert trained.score == trained.best_score == max(report.score for report in learned)
     network = trained.network()
@@ -64,7 +84,9 @@ def test_a_trial_leaves_the_network_that_reached_its_score(signals: Dataset, tmp
     assert load_trial(tmp_path) == trained
 
 
-def test_an_interrupted_trial_goes_on_by_its_first_plan(signals: Dataset, tmp_path: Path, plans: list[Recipe]) -> None:
+def test_an_interrupted_trial_goes_on_by_its_first_plan(
+    signals: Dataset, tmp_path: Path, plans: list[Recipe]
+) -> None:
     whole = run(signals, tmp_path / "whole")
     with pytest.raises(Interrupt):
         run(signals, tmp_path / "cut", on_epoch=interrupt)
@@ -76,7 +98,9 @@ def test_an_interrupted_trial_goes_on_by_its_first_plan(signals: Dataset, tmp_pa
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_finished_trial_is_not_repeated(signals: Dataset, tmp_path: Path, plans: list[Recipe]) -> None:
+def test_a_finished_trial_is_not_repeated(
+    signals: Dataset, tmp_path: Path, plans: list[Recipe]
+) -> None:
     first = run(signals, tmp_path)
     reports: list[EpochReport] = []
     assert run(signals, tmp_path, on_epoch=reports.append) == first
@@ -84,7 +108,9 @@ def test_a_finished_trial_is_not_repeated(signals: Dataset, tmp_path: Path, plan
     assert len(plans) == 1
 
 
-def test_a_trial_that_never_learned_reduced_widths_is_behind_those_that_did(signals: Dataset, tmp_path: Path) -> None:
+def test_a_trial_that_never_learned_reduced_widths_is_behind_those_that_did(
+    signals: Dataset, tmp_path: Path
+) -> None:
     def interrupt_first(report: EpochReport) -> None:
         raise Interrupt
 
@@ -126,7 +152,9 @@ def test_an_architecture_survives_json() -> None:
     assert Architecture.from_dict(json.loads(json.dumps(architecture.to_dict()))) == architecture
 
 
-def test_the_seed_decides_on_the_initial_network_and_the_global_random_state_is_left_alone() -> None:
+def test_the_seed_decides_on_the_initial_network_and_the_global_random_state_is_left_alone() -> (
+    None
+):
     architecture = Architecture("signal", (1, 24), 3, 0.25, 2)
     before = torch.get_rng_state()
     one, same, other = (architecture.network(seed=seed).state_dict() for seed in (1, 1, 2))

@@ -33,10 +33,14 @@ def test_pushed_and_pulled(store: ObjectStore, tmp_path: Path):
     Mirror(store, first).push()
     assert set(store.files()) == {"training/done.json", "log.txt", "measuring-models/x.onnx"}
     Mirror(store, second).pull()
-    assert [path.relative_to(second).as_posix() for path in second.rglob("*.*")] == ["training/done.json"]
+    assert [path.relative_to(second).as_posix() for path in second.rglob("*.*")] == [
+        "training/done.json"
+    ]
 
 
-def test_only_changes_are_pushed_oldest_first(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_only_changes_are_pushed_oldest_first(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     folder, pushed = tmp_path / "folder", []
     put = store.put
     monkeypatch.setattr(store, "put", lambda name, path: (pushed.append(name), put(name, path))[1])

@@ -28,7 +28,9 @@ class Coordinator:
         self.answers, self.asked = list(answers), []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append((request.url.path, json.loads(request.content) if request.content else None))
+        self.asked.append(
+            (request.url.path, json.loads(request.content) if request.content else None)
+        )
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -36,7 +38,9 @@ class Coordinator:
 
 
 def reporter(coordinator: Coordinator) -> Reporter:
-    return Reporter("http://here", "job_1", "token", leave=leave, transport=httpx.MockTransport(coordinator))
+    return Reporter(
+        "http://here", "job_1", "token", leave=leave, transport=httpx.MockTransport(coordinator)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +52,9 @@ GOES_ON = httpx.Response(200, json={"cancel": False})
 
 
 def test_it_outlasts_a_restart():
-    coordinator = Coordinator(httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(429), GOES_ON)
+    coordinator = Coordinator(
+        httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(429), GOES_ON
+    )
     reporter(coordinator).beat()
     assert [path for path, _ in coordinator.asked] == ["/v1/runs/job_1/heartbeat"] * 4
 

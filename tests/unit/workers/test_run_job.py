@@ -15,7 +15,13 @@ from inn_automl_workers.dataset_cache import fetch_dataset
 from inn_automl_workers.reporter import Reporter
 from inn_automl_workers.run_job import describe, failure_of, wait_for_folder
 
-from inn_automl.core.errors import BackendError, CorruptFileError, ImpossibleBudgetError, StorageError, TrainingError
+from inn_automl.core.errors import (
+    BackendError,
+    CorruptFileError,
+    ImpossibleBudgetError,
+    StorageError,
+    TrainingError,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,8 +36,12 @@ from inn_automl.core.errors import BackendError, CorruptFileError, ImpossibleBud
         (SystemExit(1), "unforeseen", True),
     ],
 )
-def test_failures_say_whether_another_attempt_helps(error: BaseException, code: str, retryable: bool):
-    reporter = Reporter("http://here", "job", "token", transport=httpx.MockTransport(lambda _: httpx.Response(200)))
+def test_failures_say_whether_another_attempt_helps(
+    error: BaseException, code: str, retryable: bool
+):
+    reporter = Reporter(
+        "http://here", "job", "token", transport=httpx.MockTransport(lambda _: httpx.Response(200))
+    )
     failure = failure_of(error, reporter)
     assert (failure.code, failure.retryable) == (code, retryable)
     assert failure.detail

@@ -1,4 +1,6 @@
-"""Operations on each element by itself: every operand's axis is the output's axis, aligned from the right."""
+"""Operations on each element by itself: every operand's axis is the output's axis, aligned from
+the right.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,33 @@ from inn_automl.integral.graph.propagation import Shape, Tracker, broadcast, rul
 @rule("pointwise", "hardswish", "hardswish_", "log_sigmoid", "where", "masked_fill", "masked_fill_")
 @rule("copy_", "fill_", "zero_")
 def pointwise(tracker: Tracker, node: Node) -> Shape:
-    return broadcast(tracker, node, [tracker.shape(source) for source in node.all_input_nodes], tracker.sizes(node))
+    return broadcast(
+        tracker,
+        node,
+        [tracker.shape(source) for source in node.all_input_nodes],
+        tracker.sizes(node),
+    )
 
 
-@rule("alias", "clone", "contiguous", "detach", "detach_", "lift_fresh_copy", "to", "_to_copy", "type_as")
-@rule("dropout", "dropout_", "feature_dropout", "feature_dropout_", "alpha_dropout", "feature_alpha_dropout")
+@rule(
+    "alias",
+    "clone",
+    "contiguous",
+    "detach",
+    "detach_",
+    "lift_fresh_copy",
+    "to",
+    "_to_copy",
+    "type_as",
+)
+@rule(
+    "dropout",
+    "dropout_",
+    "feature_dropout",
+    "feature_dropout_",
+    "alpha_dropout",
+    "feature_alpha_dropout",
+)
 @rule("empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like")
 def same(tracker: Tracker, node: Node) -> Shape:
     """The first operand gives the shape; others do not meet it."""
@@ -33,7 +57,19 @@ def prelu(tracker: Tracker, node: Node) -> Shape:
     return shape
 
 
-@rule("arange", "empty", "eye", "full", "linspace", "ones", "rand", "randn", "scalar_tensor", "tensor", "zeros")
+@rule(
+    "arange",
+    "empty",
+    "eye",
+    "full",
+    "linspace",
+    "ones",
+    "rand",
+    "randn",
+    "scalar_tensor",
+    "tensor",
+    "zeros",
+)
 @rule("new_empty", "new_full", "new_ones", "new_zeros", "sym_size", "sym_numel")
 def fresh(tracker: Tracker, node: Node) -> Any:
     """Tensors made from sizes alone."""
@@ -41,7 +77,11 @@ def fresh(tracker: Tracker, node: Node) -> Any:
 
 
 @rule(
-    "_assert_async", "_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size"
+    "_assert_async",
+    "_assert_scalar",
+    "_assert_tensor_metadata",
+    "sym_constrain_range",
+    "sym_constrain_range_for_size",
 )
 def check(tracker: Tracker, node: Node) -> Shape:
     """Checks that the tracer wrote down; they change nothing."""

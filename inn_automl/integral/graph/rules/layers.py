@@ -7,7 +7,14 @@ from typing import Any
 from torch.fx import Node
 
 from inn_automl.integral.graph.axis import Axis
-from inn_automl.integral.graph.propagation import Shape, Tracker, WeightedLayer, argument, broadcast, rule
+from inn_automl.integral.graph.propagation import (
+    Shape,
+    Tracker,
+    WeightedLayer,
+    argument,
+    broadcast,
+    rule,
+)
 
 
 def add_bias(tracker: Tracker, node: Node, source: Any, channels: Axis) -> None:
@@ -107,7 +114,8 @@ def attention(tracker: Tracker, node: Node) -> Shape:
     tracker.unify(query[-1], key[-1], node)
     tracker.unify(key[-2], value[-2], node)
     batch = broadcast(tracker, node, [query[:-2], key[:-2], value[:-2]], tracker.sizes(node)[:-2])
-    products = tracker.variables.constant(2)  # of queries with keys, and of what they weigh with values
+    # of queries with keys, and of what they weigh with values
+    products = tracker.variables.constant(2)
     tracker.layers.append(WeightedLayer(str(node.name), "attention", node, (key[-2], products)))
     return (*batch, query[-2], value[-1])
 

@@ -75,7 +75,9 @@ def part_of_axis(tracker: Tracker, node: Node) -> Shape:
     shape = tracker.shape(node.args[0])
     dim = argument(node, 1, "dim", 0) % len(shape)
     constants = tracker.constants(node)
-    if operation(node) == "slice" and tracker.variables.size(shape[dim]) == tracker.variables.size(constants[dim]):
+    if operation(node) == "slice" and tracker.variables.size(shape[dim]) == tracker.variables.size(
+        constants[dim]
+    ):
         return shape
     tracker.fix([shape[dim]], node, "picks channels by their number")
     kept = () if operation(node) == "select" else (constants[dim],)
@@ -108,10 +110,14 @@ def movedim(tracker: Tracker, node: Node) -> Shape:
 
 @rule("expand", "expand_as", "broadcast_to")
 def expand(tracker: Tracker, node: Node) -> Shape:
-    """New axes and those that grow from one element are constant, or those of the tensor that gives the shape."""
+    """New axes and those that grow from one element are constant, or those of the tensor that
+    gives the shape.
+    """
     sizes = tracker.sizes(node)
     given = tracker.shape(node.args[0])
-    out = list(tracker.shape(node.args[1]) if operation(node) == "expand_as" else tracker.constants(node))
+    out = list(
+        tracker.shape(node.args[1]) if operation(node) == "expand_as" else tracker.constants(node)
+    )
     for position, axis in enumerate(given, start=len(sizes) - len(given)):
         if tracker.variables.size(axis) == sizes[position]:
             if operation(node) == "expand_as":
@@ -124,7 +130,10 @@ def expand(tracker: Tracker, node: Node) -> Shape:
 def repeat(tracker: Tracker, node: Node) -> Shape:
     shape, sizes = tracker.shape(node.args[0]), tracker.sizes(node)
     new = len(sizes) - len(shape)
-    behind = [axis * (size // tracker.variables.size(axis)) for axis, size in zip(shape, sizes[new:], strict=True)]
+    behind = [
+        axis * (size // tracker.variables.size(axis))
+        for axis, size in zip(shape, sizes[new:], strict=True)
+    ]
     return (*tracker.constants(node)[:new], *behind)
 
 
@@ -133,7 +142,11 @@ def repeat_interleave(tracker: Tracker, node: Node) -> Shape | None:
     shape, times, dim = tracker.shape(node.args[0]), node.args[1], argument(node, 2, "dim")
     if not isinstance(times, int) or dim is None:
         return None
-    return (*shape[:dim], tracker.variables.spread(shape[dim], times), *shape[dim % len(shape) + 1 :])
+    return (
+        *shape[:dim],
+        tracker.variables.spread(shape[dim], times),
+        *shape[dim % len(shape) + 1 :],
+    )
 
 
 @rule("pad", "constant_pad_nd")
@@ -167,9 +180,21 @@ def channel_shuffle(tracker: Tracker, node: Node) -> Shape:
     return (shape[0], tracker.variables.spread(part, groups), *shape[2:])
 
 
-@rule("flatten", "ravel", "reshape", "squeeze", "unflatten", "unsqueeze", "view", "view_as", "_unsafe_view")
+@rule(
+    "flatten",
+    "ravel",
+    "reshape",
+    "squeeze",
+    "unflatten",
+    "unsqueeze",
+    "view",
+    "view_as",
+    "_unsafe_view",
+)
 def reshape(tracker: Tracker, node: Node) -> Shape | None:
-    """Axes keep their order in memory: the smallest runs of them with equal products hold the same elements."""
+    """Axes keep their order in memory: the smallest runs of them with equal products hold the same
+    elements.
+    """
     shape, variables = tracker.shape(node.args[0]), tracker.variables
     before, after = [variables.size(axis) for axis in shape], tracker.sizes(node)
     if math.prod(before) != math.prod(after) or 0 in after:  # a view as another type
@@ -183,7 +208,9 @@ def reshape(tracker: Tracker, node: Node) -> Shape | None:
         flat = variables.flatten(sources)
         if flat is None:
             tracker.fix(sources, node, "mixes axes in an order that cannot be followed")
-            flat = variables.constant(math.prod(before[old[i]] for i in left), variables.reason(sources))
+            flat = variables.constant(
+                math.prod(before[old[i]] for i in left), variables.reason(sources)
+            )
         given = targets.index(remaining) if remaining in targets else None
         parts = variables.unflatten(flat, [after[i] for i in targets], tracker.where(node), given)
         for position, part in zip(targets, parts, strict=True):
@@ -192,7 +219,9 @@ def reshape(tracker: Tracker, node: Node) -> Shape | None:
 
 
 def _remaining(tracker: Tracker, node: Node) -> int | None:
-    """The axis of a reshape's output whose size is given as -1, "what remains"; None if there is none."""
+    """The axis of a reshape's output whose size is given as -1, "what remains"; None if there is
+    none.
+    """
     first, sizes = 0, argument(node, 1, "size")
     if operation(node) == "unflatten":
         dim, sizes = argument(node, 1, "dim"), argument(node, 2, "sizes")

@@ -35,12 +35,16 @@ def reduced(tracker: Tracker, node: Node, axes: set[int]) -> Any:
 
 @rule("amax", "amin", "max", "mean", "min", "std", "var", "std_mean", "var_mean")
 def mean(tracker: Tracker, node: Node) -> Any:
-    """Reductions that do not grow with the number of channels: a mean over channels is an integral over them."""
+    """Reductions that do not grow with the number of channels: a mean over channels is an integral
+    over them.
+    """
     if operation(node) in ("max", "min") and isinstance(argument(node, 1, "dim"), Node):
         return pointwise(tracker, node)
     shape = tracker.shape(node.args[0])
     axes = axes_of(argument(node, 1, "dim"), len(shape))
-    gives_positions = operation(node) in ("max", "min") and not isinstance(node.meta["val"], torch.Tensor)
+    gives_positions = operation(node) in ("max", "min") and not isinstance(
+        node.meta["val"], torch.Tensor
+    )
     if gives_positions and any(output.args[1] == 1 and output.users for output in node.users):
         tracker.fix([shape[i] for i in axes], node, "gives the number of a channel")
     return reduced(tracker, node, axes)
@@ -66,11 +70,30 @@ def along_axes(tracker: Tracker, node: Node) -> Shape:
     return shape
 
 
-@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices")
+@rule(
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "max_pool2d_with_indices",
+)
 @rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d")
 @rule("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
-@rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d")
-@rule("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa")
+@rule(
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+)
+@rule(
+    "upsample_bicubic2d",
+    "upsample_trilinear3d",
+    "_upsample_nearest_exact2d",
+    "_upsample_bilinear2d_aa",
+)
 def spatial(tracker: Tracker, node: Node) -> Any:
     """Operations on what stands behind the channel axis."""
     shape = tracker.shape(node.args[0])

@@ -1,1 +1,3 @@
-"""Datasets of a project: uploaded or fetched, checked in a process of their own, then kept by their hash."""
+"""Datasets of a project: uploaded or fetched, checked in a process of their own, then kept by
+their hash.
+"""

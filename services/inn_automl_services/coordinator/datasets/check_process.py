@@ -1,4 +1,5 @@
-"""The process that reads an upload: `python -m inn_automl_services.coordinator.datasets.check_process FILE MEMORY_BYTES CPU_S`.
+"""The process that reads an upload: `python -m
+inn_automl_services.coordinator.datasets.check_process FILE MEMORY_BYTES CPU_S`.
 
 Its last line of output is JSON: `{"facts": ...}`, with thumbnails beside the file as `N.png`, or
 `{"error": {"type": ..., "detail": ...}}`.
@@ -59,8 +60,12 @@ def check(path: Path) -> dict[str, object]:
         "output_shape": dataset.output_shape,
         "classes": dataset.classes,
         "num_samples": len(dataset.y),
-        "class_counts": np.bincount(dataset.y, minlength=dataset.num_classes).tolist() if dataset.classes else [],
-        "split_sizes": {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
+        "class_counts": np.bincount(dataset.y, minlength=dataset.num_classes).tolist()
+        if dataset.classes
+        else [],
+        "split_sizes": {
+            split: len(getattr(dataset, split)) for split in ("train", "validation", "test")
+        },
         "notes": dataset.notes,
         "num_thumbnails": num_thumbnails,
     }

@@ -1,4 +1,6 @@
-"""Uploads are read by a process of their own, which may not take more memory or time than the settings allow."""
+"""Uploads are read by a process of their own, which may not take more memory or time than the
+settings allow.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ def check_upload(path: Path, settings: Settings) -> DatasetFacts:
         DatasetError: it cannot be used, or not within the limits.
     """
     arguments = [path.name, str(settings.upload_memory_bytes), str(settings.upload_seconds)]
-    # A stranger's file is read here: nothing secret is in the environment. Threads would reserve memory each.
+    # A stranger's file is read here: nothing secret is in the environment. Threads would reserve
+    # memory each.
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": str(_ROOT),
@@ -49,7 +52,13 @@ def check_upload(path: Path, settings: Settings) -> DatasetFacts:
     with _places:
         try:
             done = subprocess.run(
-                [sys.executable, "-P", "-m", "inn_automl_services.coordinator.datasets.check_process", *arguments],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "inn_automl_services.coordinator.datasets.check_process",
+                    *arguments,
+                ],
                 cwd=path.parent,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -58,14 +67,18 @@ def check_upload(path: Path, settings: Settings) -> DatasetFacts:
             )
         except subprocess.TimeoutExpired:
             raise errors.DatasetFormatError(
-                f"reading {path.name!r} took more than {settings.upload_seconds:g} s: use fewer samples."
+                f"reading {path.name!r} took more than {settings.upload_seconds:g} s: use fewer "
+                f"samples."
             ) from None
     if done.returncode != 0:
         logger.warning(
-            "checking an upload failed (%d): %s", done.returncode, done.stderr[-4096:].decode(errors="replace")
+            "checking an upload failed (%d): %s",
+            done.returncode,
+            done.stderr[-4096:].decode(errors="replace"),
         )
         raise errors.DatasetFormatError(
-            f"reading {path.name!r} failed within the limits of {settings.upload_memory_bytes:,} bytes of memory and "
+            f"reading {path.name!r} failed within the limits of {settings.upload_memory_bytes:,} "
+            f"bytes of memory and "
             f"{settings.upload_seconds:g} s: use fewer samples, or write the file again."
         )
     answer = json.loads(done.stdout.splitlines()[-1])

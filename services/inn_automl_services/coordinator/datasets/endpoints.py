@@ -40,7 +40,10 @@ _CONTENT = (
     errors.StorageError,
 )
 _THERE: dict[int | str, dict[str, Any]] = {
-    200: {"model": Dataset, "description": "The content was there already, perhaps under another name."}
+    200: {
+        "model": Dataset,
+        "description": "The content was there already, perhaps under another name.",
+    }
 }
 _EXAMPLES = [{"name": "gestures", "url": "s3://data/gestures.zip"}]
 DatasetName = Annotated[Name, Query(description="What jobs call it.", examples=["gestures"])]
@@ -63,7 +66,9 @@ Reference = Annotated[Name, Path(description="Id or name of a dataset.", example
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            },
         }
     },
 )
@@ -76,8 +81,12 @@ async def upload(
     request: Request,
     response: Response,
 ) -> Dataset:
-    """Answered at once, without reading the body, where the project has the content: sending it again is safe."""
-    same = await run_in_threadpool(service.find_same, context, user.project_id, name=name, sha256=sha256)
+    """Answered at once, without reading the body, where the project has the content: sending it
+    again is safe.
+    """
+    same = await run_in_threadpool(
+        service.find_same, context, user.project_id, name=name, sha256=sha256
+    )
     if same is not None:
         response.status_code = 200
         return same
@@ -109,14 +118,19 @@ async def _receive(request: Request, incoming: Incoming) -> None:
     responses=_THERE | problems.responses(*_ALWAYS, *_CONTENT),
 )
 def register(
-    asked: Annotated[RegisterDataset, Body(examples=_EXAMPLES)], user: User, context: InContext, response: Response
+    asked: Annotated[RegisterDataset, Body(examples=_EXAMPLES)],
+    user: User,
+    context: InContext,
+    response: Response,
 ) -> Dataset:
     dataset, is_new = service.register(context, user.project_id, asked)
     response.status_code = 201 if is_new else 200
     return dataset
 
 
-@router.get("/datasets", summary="List datasets, newest first", responses=problems.responses(*_ALWAYS))
+@router.get(
+    "/datasets", summary="List datasets, newest first", responses=problems.responses(*_ALWAYS)
+)
 def list_datasets(
     user: User,
     session: Reading,
@@ -147,10 +161,16 @@ def show(dataset: Reference, user: User, session: Reading) -> Dataset:
     },
 )
 def thumbnail(
-    dataset: Reference, number: Annotated[int, Path(ge=0, le=7)], user: User, session: Reading, context: InContext
+    dataset: Reference,
+    number: Annotated[int, Path(ge=0, le=7)],
+    user: User,
+    session: Reading,
+    context: InContext,
 ) -> Response:
     content = service.thumbnail(session, context, user.project_id, dataset, number)
-    return Response(content, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
+    return Response(
+        content, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"}
+    )
 
 
 @router.delete(

@@ -32,15 +32,25 @@ def check_url(url: str, roots: tuple[str, ...]) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise InputError(f"the URL {url!r:.200} is malformed ({error}): write it as https://HOST/FILE.npz.") from None
+        raise InputError(
+            f"the URL {url!r:.200} is malformed ({error}): write it as https://HOST/FILE.npz."
+        ) from None
     path = unquote(parts.path)
     # Whatever another reader might take for something else than what was compared with the roots.
     is_odd = (
-        any(character in url for character in "\\\0#") or re.search(r"[\x00-\x20\x7f-\uffff%]", path) or "//" in path
+        any(character in url for character in "\\\0#")
+        or re.search(r"[\x00-\x20\x7f-\uffff%]", path)
+        or "//" in path
     )
-    if not parts.scheme or is_odd or parts.username is not None or any(part in (".", "..") for part in path.split("/")):
+    if (
+        not parts.scheme
+        or is_odd
+        or parts.username is not None
+        or any(part in (".", "..") for part in path.split("/"))
+    ):
         raise InputError(
-            f"the URL {url!r:.200} is malformed: write it as SCHEME://HOST/PATH/FILE, without user, '..' or blanks."
+            f"the URL {url!r:.200} is malformed: write it as SCHEME://HOST/PATH/FILE, without "
+            f"user, '..' or blanks."
         )
     if not any(_is_under(parts, port, path, urlsplit(root)) for root in roots):
         allowed = ", ".join(roots) if roots else "nowhere: upload the file instead"
@@ -68,33 +78,46 @@ def fetch(url: str, target: Incoming, settings: Settings) -> None:
     """
     until = time.monotonic() + settings.upload_seconds
     chunks = (
-        _http(url) if url.startswith(("http://", "https://")) else _file_system(url, settings.allowed_dataset_roots)
+        _http(url)
+        if url.startswith(("http://", "https://"))
+        else _file_system(url, settings.allowed_dataset_roots)
     )
     for chunk in chunks:
         target.write(chunk)
         if time.monotonic() > until:
-            raise UnavailableError(f"{url!r:.200} was not read within {settings.upload_seconds:g} s: try again later.")
+            raise UnavailableError(
+                f"{url!r:.200} was not read within {settings.upload_seconds:g} s: try again later."
+            )
 
 
 def _http(url: str) -> Iterator[bytes]:
     try:
         with (
-            httpx.Client(follow_redirects=False, timeout=httpx.Timeout(READ_S, connect=CONNECT_S)) as client,
+            httpx.Client(
+                follow_redirects=False, timeout=httpx.Timeout(READ_S, connect=CONNECT_S)
+            ) as client,
             client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
         ):
             if response.is_redirect:
-                raise ForbiddenError(f"{url!r:.200} leads to another address, which is not followed: give that one.")
+                raise ForbiddenError(
+                    f"{url!r:.200} leads to another address, which is not followed: give that one."
+                )
             if response.status_code >= 500:
                 raise UnavailableError(
-                    f"{url!r:.200} was answered with status {response.status_code}: try again later."
+                    f"{url!r:.200} was answered with status {response.status_code}: try again "
+                    f"later."
                 )
             if response.status_code != 200:
-                raise DatasetNotFoundError(f"{url!r:.200} was answered with status {response.status_code}: correct it.")
+                raise DatasetNotFoundError(
+                    f"{url!r:.200} was answered with status {response.status_code}: correct it."
+                )
             yield from response.iter_raw(CHUNK_BYTES)
     except httpx.InvalidURL as error:
         raise InputError(f"the URL {url!r:.200} is malformed ({error}).") from None
     except httpx.HTTPError as error:
-        raise UnavailableError(f"{url!r:.200} could not be read ({type(error).__name__}): try again later.") from error
+        raise UnavailableError(
+            f"{url!r:.200} could not be read ({type(error).__name__}): try again later."
+        ) from error
 
 
 def _file_system(url: str, roots: tuple[str, ...]) -> Iterator[bytes]:
@@ -109,11 +132,19 @@ def _file_system(url: str, roots: tuple[str, ...]) -> Iterator[bytes]:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
     except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise DatasetNotFoundError(f"there is no readable file at {url!r:.200}: correct it.") from None
+        raise DatasetNotFoundError(
+            f"there is no readable file at {url!r:.200}: correct it."
+        ) from None
     except OSError as error:
-        raise UnavailableError(f"{url!r:.200} could not be read ({type(error).__name__}): try again later.") from error
+        raise UnavailableError(
+            f"{url!r:.200} could not be read ({type(error).__name__}): try again later."
+        ) from error
 
 
 def _stays_inside(path: str, roots: tuple[str, ...]) -> bool:
-    folders = [Path(unquote(urlsplit(root).path)).resolve() for root in roots if root.startswith(("file:", "local:"))]
+    folders = [
+        Path(unquote(urlsplit(root).path)).resolve()
+        for root in roots
+        if root.startswith(("file:", "local:"))
+    ]
     return any(Path(path).resolve().is_relative_to(folder) for folder in folders)

@@ -1,4 +1,6 @@
-"""Bytes on their way in: a folder for each upload, hashed while written, gone with the process that wrote it."""
+"""Bytes on their way in: a folder for each upload, hashed while written, gone with the process
+that wrote it.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,13 @@ _PREFIX = "incoming-"
 
 
 def incoming_folder(settings: Settings, store: ObjectStore) -> Path:
-    """Where uploads are written: on the disk of a local store, so that a checked one is moved and not copied."""
-    return store.local_path("incoming") or (settings.scratch or Path(tempfile.gettempdir())) / "inn-automl-incoming"
+    """Where uploads are written: on the disk of a local store, so that a checked one is moved and
+    not copied.
+    """
+    return (
+        store.local_path("incoming")
+        or (settings.scratch or Path(tempfile.gettempdir())) / "inn-automl-incoming"
+    )
 
 
 class Incoming:
@@ -41,13 +48,17 @@ class Incoming:
         """
         self.size_bytes += len(chunk)
         if self.size_bytes > self._limit:
-            raise TooLargeError(f"the dataset is larger than the limit of {self._limit:,} bytes: use fewer samples.")
+            raise TooLargeError(
+                f"the dataset is larger than the limit of {self._limit:,} bytes: use fewer samples."
+            )
         try:
             left = memoryview(chunk)
             while left:
                 left = left[self._file.write(left) :]
         except OSError as error:
-            raise StorageError(f"the upload could not be written ({error.strerror}): try again later.") from error
+            raise StorageError(
+                f"the upload could not be written ({error.strerror}): try again later."
+            ) from error
         self._digest.update(chunk)
 
     def finish(self, sha256: str | None) -> str:
@@ -61,7 +72,8 @@ class Incoming:
         found = self._digest.hexdigest()
         if sha256 is not None and found != sha256:
             raise DatasetError(
-                f"the {self.size_bytes:,} bytes received hash to {found}, not {sha256}: send the file again."
+                f"the {self.size_bytes:,} bytes received hash to {found}, not {sha256}: send the "
+                f"file again."
             )
         return found
 
@@ -81,7 +93,9 @@ def receiving(root: Path, filename: str, *, limit_bytes: int) -> Iterator[Incomi
         clean_abandoned(root)
         folder, lock = _locked_folder(root)
     except OSError as error:
-        raise StorageError(f"uploads cannot be written ({error.strerror}): try again later.") from error
+        raise StorageError(
+            f"uploads cannot be written ({error.strerror}): try again later."
+        ) from error
     try:
         with lock:
             incoming = Incoming(folder, filename, limit_bytes=limit_bytes)
@@ -104,7 +118,9 @@ def _locked_folder(root: Path) -> tuple[Path, BinaryIO]:
 
 
 def clean_abandoned(root: Path) -> int:
-    """Deletes what processes left that are gone: a lock ends with its process. Returns how many uploads."""
+    """Deletes what processes left that are gone: a lock ends with its process. Returns how many
+    uploads.
+    """
     num_deleted = 0
     for folder in root.glob(f"{_PREFIX}*"):
         with suppress(OSError), open(folder / ".lock", "rb") as lock:

@@ -25,12 +25,19 @@ def find_content(session: Session, project_id: str, sha256: str) -> Dataset | No
 
 
 def page(session: Session, project_id: str, *, before: str | None, limit: int) -> Sequence[Dataset]:
-    query = select(Dataset).where(Dataset.project_id == project_id).order_by(Dataset.id.desc()).limit(limit)
+    query = (
+        select(Dataset)
+        .where(Dataset.project_id == project_id)
+        .order_by(Dataset.id.desc())
+        .limit(limit)
+    )
     return session.scalars(query.where(Dataset.id < before) if before else query).all()
 
 
 def lock(session: Session, dataset_id: str) -> Dataset | None:
-    return session.scalars(select(Dataset).where(Dataset.id == dataset_id).with_for_update()).one_or_none()
+    return session.scalars(
+        select(Dataset).where(Dataset.id == dataset_id).with_for_update()
+    ).one_or_none()
 
 
 def job_that_uses(session: Session, dataset_id: str) -> str | None:

@@ -29,11 +29,15 @@ def find(session: Session, project_id: str, reference: str) -> Dataset:
     """
     row = repository.find(session, project_id, reference)
     if row is None:
-        raise NotFoundError(f"there is no dataset {reference!r} in this project: see GET /v1/datasets.")
+        raise NotFoundError(
+            f"there is no dataset {reference!r} in this project: see GET /v1/datasets."
+        )
     return row
 
 
-def find_same(context: Context, project_id: str, *, name: str, sha256: str | None) -> wire.Dataset | None:
+def find_same(
+    context: Context, project_id: str, *, name: str, sha256: str | None
+) -> wire.Dataset | None:
     """The dataset of this content, under whatever name.
 
     Raises:
@@ -51,11 +55,14 @@ def find_same(context: Context, project_id: str, *, name: str, sha256: str | Non
     return None
 
 
-def register(context: Context, project_id: str, asked: RegisterDataset) -> tuple[wire.Dataset, bool]:
+def register(
+    context: Context, project_id: str, asked: RegisterDataset
+) -> tuple[wire.Dataset, bool]:
     """Fetches and keeps what a URL names; returns it, and whether it is new.
 
     Raises:
-        InputError, DatasetError: a malformed URL, content that cannot be used or hashes to something else.
+        InputError, DatasetError: a malformed URL, content that cannot be used or hashes to
+            something else.
         ForbiddenError: the settings do not allow the URL.
         ConflictError: the name belongs to other content.
         TooLargeError: more bytes than the limit.
@@ -65,14 +72,25 @@ def register(context: Context, project_id: str, asked: RegisterDataset) -> tuple
     filename = check_url(asked.url, settings.allowed_dataset_roots)
     with context.database.read() as session:
         named = repository.find(session, project_id, asked.name)
-        if named is not None and named.source_url == asked.url and asked.sha256 in (None, named.sha256):
+        if (
+            named is not None
+            and named.source_url == asked.url
+            and asked.sha256 in (None, named.sha256)
+        ):
             return to_wire(named), False
     if same := find_same(context, project_id, name=asked.name, sha256=asked.sha256):
         return same, False
     root = incoming_folder(settings, context.store)
     with receiving(root, filename, limit_bytes=settings.max_upload_bytes) as incoming:
         fetch(asked.url, incoming, settings)
-        return keep(context, project_id, incoming, name=asked.name, sha256=asked.sha256, source_url=asked.url)
+        return keep(
+            context,
+            project_id,
+            incoming,
+            name=asked.name,
+            sha256=asked.sha256,
+            source_url=asked.url,
+        )
 
 
 def keep(
@@ -84,7 +102,8 @@ def keep(
     sha256: str | None,
     source_url: str | None = None,
 ) -> tuple[wire.Dataset, bool]:
-    """Checks what was received, moves it into place and makes its row; returns it, and whether it is new.
+    """Checks what was received, moves it into place and makes its row; returns it, and whether it
+    is new.
 
     Raises:
         DatasetError: it cannot be used, or does not hash to `sha256`.
@@ -114,7 +133,8 @@ def keep(
         with context.database.write() as session:
             session.add(row)
             session.flush()
-            if not context.store.exists(path):  # deleted, by whoever deleted the same content in this moment
+            # deleted, by whoever deleted the same content in this moment
+            if not context.store.exists(path):
                 raise StorageError("the dataset was deleted while it was stored: send it again.")
     except IntegrityError:
         return _lost_race(context, project_id, name=name, sha256=found, path=path), False
@@ -133,10 +153,14 @@ def _move(context: Context, source: Path, folder: str, facts: DatasetFacts) -> N
         os.chmod(source, 0o644)
         os.replace(source, target)
     except OSError as error:
-        raise StorageError(f"the dataset could not be stored ({error.strerror}): try again later.") from error
+        raise StorageError(
+            f"the dataset could not be stored ({error.strerror}): try again later."
+        ) from error
 
 
-def _lost_race(context: Context, project_id: str, *, name: str, sha256: str, path: str) -> wire.Dataset:
+def _lost_race(
+    context: Context, project_id: str, *, name: str, sha256: str, path: str
+) -> wire.Dataset:
     """Somebody else stored the same content, or took the name, since it was looked for."""
     with context.database.read() as session:
         winner = repository.find_content(session, project_id, sha256)
@@ -159,7 +183,9 @@ def delete(session: Session, context: Context, project_id: str, reference: str) 
     if row is None:
         raise NotFoundError(f"the dataset {reference!r} was deleted in this moment.")
     if job := repository.job_that_uses(session, row.id):
-        raise ConflictError(f"the job {job} uses the dataset {row.name!r}: wait until it has ended, or cancel it.")
+        raise ConflictError(
+            f"the job {job} uses the dataset {row.name!r}: wait until it has ended, or cancel it."
+        )
     try:
         repository.forget(session, row)
     except IntegrityError:
@@ -169,7 +195,9 @@ def delete(session: Session, context: Context, project_id: str, reference: str) 
     context.store.delete(row.path.rpartition("/")[0])
 
 
-def thumbnail(session: Session, context: Context, project_id: str, reference: str, number: int) -> bytes:
+def thumbnail(
+    session: Session, context: Context, project_id: str, reference: str, number: int
+) -> bytes:
     """A PNG.
 
     Raises:
@@ -177,7 +205,9 @@ def thumbnail(session: Session, context: Context, project_id: str, reference: st
     """
     row = find(session, project_id, reference)
     if number >= row.facts["num_thumbnails"]:
-        raise NotFoundError(f"the dataset {row.name!r} has {row.facts['num_thumbnails']} thumbnails, from 0 on.")
+        raise NotFoundError(
+            f"the dataset {row.name!r} has {row.facts['num_thumbnails']} thumbnails, from 0 on."
+        )
     return context.store.read(f"{row.path.rpartition('/')[0]}/thumbnails/{number}.png")
 
 
@@ -195,4 +225,6 @@ def to_wire(row: Dataset) -> wire.Dataset:
 
 
 def _name_taken(name: str) -> ConflictError:
-    return ConflictError(f"the project has other content under the name {name!r}: choose another name or delete it.")
+    return ConflictError(
+        f"the project has other content under the name {name!r}: choose another name or delete it."
+    )

@@ -17,7 +17,9 @@ COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c")
 
 
 def thumbnails(dataset: Dataset) -> Iterator[bytes]:
-    """PNG files of up to 8 training samples, of as many classes as there are; of pairs, the targets."""
+    """PNG files of up to 8 training samples, of as many classes as there are; of pairs, the
+    targets.
+    """
     labels = dataset.y[dataset.train] if dataset.classes else np.zeros(len(dataset.train))
     first = np.unique(labels, return_index=True)[1]
     others = np.setdiff1d(np.arange(min(len(labels), MAX_THUMBNAILS)), first)
@@ -36,13 +38,16 @@ def _image(sample: np.ndarray) -> Image.Image:
     step = max(1, height // (4 * SIDE_PIXELS), width // (4 * SIDE_PIXELS))
     pixels = sample[:, ::step, ::step]
     pixels = pixels if len(pixels) == 3 else pixels[:1]
-    if not (sample.dtype == np.uint8 and sample.max(initial=0) > 16):  # digits go to 16, floats anywhere
+    # digits go to 16, floats anywhere
+    if not (sample.dtype == np.uint8 and sample.max(initial=0) > 16):
         pixels = _to_unit(pixels) * 255
     array = pixels.astype(np.uint8).transpose(1, 2, 0)
     picture = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
     scale = SIDE_PIXELS / max(picture.size)
     size = tuple(max(1, round(side * scale)) for side in picture.size)
-    return picture.resize((size[0], size[1]), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+    return picture.resize(
+        (size[0], size[1]), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
+    )
 
 
 def _plot(sample: np.ndarray) -> Image.Image:
@@ -59,7 +64,10 @@ def _plot(sample: np.ndarray) -> Image.Image:
         if len(points) > 1:
             draw.line(points, fill=colour)
         else:
-            draw.ellipse((points[0][0] - 1, points[0][1] - 1, points[0][0] + 1, points[0][1] + 1), fill=colour)
+            draw.ellipse(
+                (points[0][0] - 1, points[0][1] - 1, points[0][0] + 1, points[0][1] + 1),
+                fill=colour,
+            )
     return picture
 
 

@@ -1,1 +1,3 @@
-"""The database: tables, sessions and migrations, for SQLite and PostgreSQL alike. Queries live in the repositories."""
+"""The database: tables, sessions and migrations, for SQLite and PostgreSQL alike. Queries live in
+the repositories.
+"""

@@ -13,7 +13,9 @@ _last_random = 0
 
 
 def new_id(prefix: str) -> str:
-    """`prefix_` and a ULID: 48 bits of milliseconds and 80 random ones; of one process, always larger than the last."""
+    """`prefix_` and a ULID: 48 bits of milliseconds and 80 random ones; of one process, always
+    larger than the last.
+    """
     global _last_ms, _last_random
     with _lock:
         now_ms = time.time_ns() // 1_000_000

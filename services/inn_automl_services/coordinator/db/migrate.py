@@ -1,4 +1,6 @@
-"""The database's schema, brought to what the code expects. Safe when several processes start at once."""
+"""The database's schema, brought to what the code expects. Safe when several processes start at
+once.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ ADVISORY_LOCK = 0x696E6E_6175746F
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Runs the migrations that the database lacks, all in one transaction; others that try at the same time wait."""
+    """Runs the migrations that the database lacks, all in one transaction; others that try at the
+    same time wait.
+    """
     with _locked(url) as connection:
         command.upgrade(config(connection), revision)
 
@@ -35,7 +39,9 @@ def downgrade(url: str, revision: str) -> None:
 def config(connection: Connection) -> Config:
     """Alembic's settings, over a connection in a transaction."""
     made = Config()
-    made.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    made.set_main_option(
+        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
+    )
     made.set_main_option("path_separator", "os")
     made.attributes["connection"] = connection
     return made
@@ -47,14 +53,19 @@ def _locked(url: str) -> Iterator[Connection]:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _without_foreign_keys)
     try:
-        with engine.begin() as connection:  # SQLite: BEGIN IMMEDIATE, the lock that others wait for
+        # SQLite: BEGIN IMMEDIATE, the lock that others wait for
+        with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK}
+                )
             yield connection
     finally:
         engine.dispose()
 
 
 def _without_foreign_keys(connection: sqlite3.Connection, record: Any) -> None:
-    """A migration that rebuilds a table drops the old one, which would delete all rows that refer to it."""
+    """A migration that rebuilds a table drops the old one, which would delete all rows that refer
+    to it.
+    """
     connection.execute("PRAGMA foreign_keys=OFF")

@@ -15,17 +15,27 @@ SQLITE_BUSY_MS = 30_000
 
 
 def make_engine(url: str, *, pool_size: int = 20) -> Engine:
-    """An engine for SQLite (write-ahead log, foreign keys) or PostgreSQL (a lost connection is noticed before use)."""
+    """An engine for SQLite (write-ahead log, foreign keys) or PostgreSQL (a lost connection is
+    noticed before use).
+    """
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True, pool_size=pool_size, max_overflow=pool_size)
-    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_MS / 1000}, pool_size=pool_size)
+    engine = create_engine(
+        url, connect_args={"timeout": SQLITE_BUSY_MS / 1000}, pool_size=pool_size
+    )
 
-    # SQLAlchemy's own recipe: the driver opens no transactions by itself, so that a writing one can begin as one. A
-    # transaction that begins by reading cannot be sure to get the write lock later.
+    # SQLAlchemy's own recipe: the driver opens no transactions by itself, so that a writing one
+    # can begin as one. A transaction that begins by reading cannot be sure to get the write lock
+    # later.
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, record: Any) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={SQLITE_BUSY_MS}"):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "foreign_keys=ON",
+            f"busy_timeout={SQLITE_BUSY_MS}",
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

@@ -1,4 +1,6 @@
-"""What a database can keep: text and numbers from outside that every one of ours can store and give back."""
+"""What a database can keep: text and numbers from outside that every one of ours can store and
+give back.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ MAX_DEPTH = 32
 
 
 def check_storable(value: Any, where: str, *, depth: int = 0) -> None:
-    """Refuses JSON that could not be stored: NUL and lone surrogates in texts, numbers that are not finite.
+    """Refuses JSON that could not be stored: NUL and lone surrogates in texts, numbers that are
+    not finite.
 
     Args:
         where: the place of the value in the request, for the message.
@@ -20,14 +23,19 @@ def check_storable(value: Any, where: str, *, depth: int = 0) -> None:
         InputError: names the place.
     """
     if depth > MAX_DEPTH:
-        raise InputError(f"{where.partition('.')[0]} is nested more than {MAX_DEPTH} levels deep: make it flatter.")
+        raise InputError(
+            f"{where.partition('.')[0]} is nested more than {MAX_DEPTH} levels deep: make it "
+            f"flatter."
+        )
     match value:
         case str():
             if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
                 raise InputError(f"{where} has a NUL or half a surrogate pair in it: leave it out.")
         case float():
             if not math.isfinite(value):
-                raise InputError(f"{where} is {value}, which JSON cannot say: give a finite number.")
+                raise InputError(
+                    f"{where} is {value}, which JSON cannot say: give a finite number."
+                )
         case dict():
             for key, item in value.items():
                 check_storable(key, f"a key of {where}")

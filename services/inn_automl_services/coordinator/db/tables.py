@@ -45,7 +45,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 BIG_ID = BigInteger().with_variant(Integer, "sqlite")
-"""Of rows that there are many of; SQLite counts by itself in an INTEGER only, which has 64 bits there."""
+"""Of rows that there are many of; SQLite counts by itself in an INTEGER only, which has 64 bits
+there.
+"""
 Json = JSON().with_variant(JSONB(), "postgresql")
 
 
@@ -61,7 +63,12 @@ class Table(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: Json, list[Any]: Json, str: String()}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012 - how SQLAlchemy is told
+        datetime: UtcDateTime(),
+        dict[str, Any]: Json,
+        list[Any]: Json,
+        str: String(),
+    }
 
 
 class Project(Table):
@@ -74,7 +81,9 @@ class Project(Table):
     gpu_s: Mapped[float] = mapped_column(default=0.0)
     """Used by all jobs so far."""
     served_at: Mapped[datetime | None]
-    """When a job of it was last started: of two projects with as many running jobs, the other one is next."""
+    """When a job of it was last started: of two projects with as many running jobs, the other one
+    is next.
+    """
     created_at: Mapped[datetime]
 
 
@@ -95,7 +104,10 @@ class ApiKey(Table):
 
 class Dataset(Table):
     __tablename__ = "datasets"
-    __table_args__ = (UniqueConstraint("project_id", "name"), UniqueConstraint("project_id", "sha256"))
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        UniqueConstraint("project_id", "sha256"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -116,13 +128,23 @@ class Job(Table):
         UniqueConstraint("project_id", "idempotency_key"),
         CheckConstraint("attempt >= 0", name="attempt_not_negative"),
         # The head of a project's queue, at the same price for ten jobs and a hundred thousand.
-        Index("ix_jobs_queue", "project_id", "priority", "queue_position", postgresql_where=text("state = 'queued'"),
-              sqlite_where=text("state = 'queued'")),
+        Index(
+            "ix_jobs_queue",
+            "project_id",
+            "priority",
+            "queue_position",
+            postgresql_where=text("state = 'queued'"),
+            sqlite_where=text("state = 'queued'"),
+        ),
         Index("ix_jobs_project_id_id", "project_id", "id"),
         # What runs now: few rows of many.
-        Index("ix_jobs_leased", "lease_expires_at", postgresql_where=text("lease_token_hash IS NOT NULL"),
-              sqlite_where=text("lease_token_hash IS NOT NULL")),
-    )  # fmt: skip
+        Index(
+            "ix_jobs_leased",
+            "lease_expires_at",
+            postgresql_where=text("lease_token_hash IS NOT NULL"),
+            sqlite_where=text("lease_token_hash IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -141,7 +163,9 @@ class Job(Table):
     state: Mapped[str]
     priority: Mapped[int]
     queue_position: Mapped[str]
-    """Sorts a queue: the job's id at first; a job that is queued again keeps it and so comes early."""
+    """Sorts a queue: the job's id at first; a job that is queued again keeps it and so comes
+    early.
+    """
     available_at: Mapped[datetime]
     """Not claimed before this instant: a retry waits longer each time."""
     attempt: Mapped[int] = mapped_column(default=0)
@@ -220,9 +244,14 @@ class Measurement(Table):
     __tablename__ = "measurements"
     __table_args__ = (
         UniqueConstraint("job_id", "request_hash"),
-        Index("ix_measurements_queue", "device_id", "id", postgresql_where=text("state in ('queued', 'leased')"),
-              sqlite_where=text("state in ('queued', 'leased')")),
-    )  # fmt: skip
+        Index(
+            "ix_measurements_queue",
+            "device_id",
+            "id",
+            postgresql_where=text("state in ('queued', 'leased')"),
+            sqlite_where=text("state in ('queued', 'leased')"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))

@@ -47,7 +47,10 @@ EXAMPLE: dict[str, Any] = {
     response_model=Device,
     summary="Register a device, or renew what is known of it",
     responses={
-        200: {"description": "It was registered before; its description is renewed.", "model": Device},
+        200: {
+            "description": "It was registered before; its description is renewed.",
+            "model": Device,
+        },
         **problems.responses(*ASKED, ForbiddenError, TooLargeError),
     },
 )
@@ -58,8 +61,8 @@ def register(
     context: InContext,
     response: Response,
 ) -> Device:
-    """The name belongs to the key that registers it, until a user removes the device or the key is revoked. An agent
-    registers when it starts: what it had in hand before is queued again."""
+    """The name belongs to the key that registers it, until a user removes the device or the key is
+    revoked. An agent registers when it starts: what it had in hand before is queued again."""
     device, is_new = service.register(session, context.settings, caller, asked)
     response.status_code = 201 if is_new else 200
     return device
@@ -75,7 +78,9 @@ def page(
     caller: AnyRole,
     session: Reading,
     context: InContext,
-    cursor: Annotated[str | None, Query(pattern=r"^dev_[0-9a-z]{26}$", description="`next_cursor` of a page.")] = None,
+    cursor: Annotated[
+        str | None, Query(pattern=r"^dev_[0-9a-z]{26}$", description="`next_cursor` of a page.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Page[Device]:
     return service.page(session, context.settings, caller, cursor=cursor, limit=limit)

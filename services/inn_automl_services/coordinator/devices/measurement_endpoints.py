@@ -41,12 +41,24 @@ router = APIRouter()
 
 MAX_WAIT_S = 20.0
 POLL_S = 0.5
-"""How often somebody who waits is looked up: between two looks they hold neither a thread nor a connection."""
+"""How often somebody who waits is looked up: between two looks they hold neither a thread nor a
+connection.
+"""
 
-MeasurementId = Annotated[str, Path(pattern=r"^msr_[0-9a-z]{26}$", examples=["msr_01kq8s2c6d3v9m5x7r1t4w0y2z"])]
-JobId = Annotated[str, Path(pattern=r"^[a-z]+_[0-9a-z]{26}$", examples=["job_01kq8s2c6d3v9m5x7r1t4w0y2z"])]
+MeasurementId = Annotated[
+    str, Path(pattern=r"^msr_[0-9a-z]{26}$", examples=["msr_01kq8s2c6d3v9m5x7r1t4w0y2z"])
+]
+JobId = Annotated[
+    str, Path(pattern=r"^[a-z]+_[0-9a-z]{26}$", examples=["job_01kq8s2c6d3v9m5x7r1t4w0y2z"])
+]
 Wait = Annotated[
-    float, Query(ge=0, le=MAX_WAIT_S, allow_inf_nan=False, description="Answer only then if nothing is there sooner.")
+    float,
+    Query(
+        ge=0,
+        le=MAX_WAIT_S,
+        allow_inf_nan=False,
+        description="Answer only then if nothing is there sooner.",
+    ),
 ]
 Token = Annotated[str, Header(alias="Lease-Token", min_length=1, max_length=200)]
 
@@ -80,12 +92,19 @@ async def _wait_for(
     },
 )
 async def lease(
-    name: Annotated[Name, Path()], caller: AnyRole, context: InContext, request: Request, wait_s: Wait = 0.0
+    name: Annotated[Name, Path()],
+    caller: AnyRole,
+    context: InContext,
+    request: Request,
+    wait_s: Wait = 0.0,
 ) -> MeasurementLease | Response:
-    """A device has one measurement in hand at a time. A lease that ended without a word goes to whoever asks next; a
-    measurement that lost three has failed."""
+    """A device has one measurement in hand at a time. A lease that ended without a word goes to
+    whoever asks next; a measurement that lost three has failed."""
     found = await _wait_for(
-        lambda: measurements.lease(context, caller, name), lambda leased: leased is not None, wait_s, request
+        lambda: measurements.lease(context, caller, name),
+        lambda leased: leased is not None,
+        wait_s,
+        request,
     )
     return found or Response(status_code=204)
 
@@ -100,14 +119,20 @@ async def lease(
     },
 )
 def model(
-    measurement_id: MeasurementId, sha256: Annotated[Sha256, Path()], token: Token, caller: AnyRole, context: InContext
+    measurement_id: MeasurementId,
+    sha256: Annotated[Sha256, Path()],
+    token: Token,
+    caller: AnyRole,
+    context: InContext,
 ) -> StreamingResponse:
     with context.database.read() as session:
         path, size_bytes = measurements.model(session, caller, measurement_id, token, sha256)
     if not context.store.exists(path):
         raise NotFoundError(f"the storage has no {path}: have the job's worker put it there again.")
     headers = {"Content-Length": str(size_bytes), "ETag": f'"{sha256}"'}
-    return StreamingResponse(context.store.chunks(path), media_type="application/octet-stream", headers=headers)
+    return StreamingResponse(
+        context.store.chunks(path), media_type="application/octet-stream", headers=headers
+    )
 
 
 @router.post(
@@ -134,10 +159,14 @@ def heartbeat(
     responses=problems.responses(*HELD, errors.MeasurementError, TooLargeError),
 )
 def results(
-    measurement_id: MeasurementId, found: MeasurementResults, token: Token, caller: AnyRole, context: InContext
+    measurement_id: MeasurementId,
+    found: MeasurementResults,
+    token: Token,
+    caller: AnyRole,
+    context: InContext,
 ) -> None:
-    """Of every model that was leased, and of no other. Summaries are computed from the samples; results that are
-    refused leave the measurement leased."""
+    """Of every model that was leased, and of no other. Summaries are computed from the samples;
+    results that are refused leave the measurement leased."""
     measurements.finish(context, caller, measurement_id, token, found.results)
 
 
@@ -148,7 +177,11 @@ def results(
     responses=problems.responses(*HELD),
 )
 def failure(
-    measurement_id: MeasurementId, failed: MeasurementFailure, token: Token, caller: AnyRole, session: Writing
+    measurement_id: MeasurementId,
+    failed: MeasurementFailure,
+    token: Token,
+    caller: AnyRole,
+    session: Writing,
 ) -> None:
     measurements.give_up(session, caller, measurement_id, token, failed.detail)
 
@@ -169,12 +202,19 @@ def release(measurement_id: MeasurementId, token: Token, caller: AnyRole, sessio
     response_model=Measurement,
     summary="Ask for a measurement",
     responses=problems.responses(
-        AuthenticationError, errors.SpecError, errors.MeasurementError, StaleLeaseError, TooLargeError, UnavailableError
+        AuthenticationError,
+        errors.SpecError,
+        errors.MeasurementError,
+        StaleLeaseError,
+        TooLargeError,
+        UnavailableError,
     ),
 )
-def ask(job_id: JobId, asked: NewMeasurement, token: LeaseToken, session: Writing, context: InContext) -> Measurement:
-    """For the worker that holds the job. Asking again for the same finds what was asked before, results included; a
-    measurement that failed is queued anew."""
+def ask(
+    job_id: JobId, asked: NewMeasurement, token: LeaseToken, session: Writing, context: InContext
+) -> Measurement:
+    """For the worker that holds the job. Asking again for the same finds what was asked before,
+    results included; a measurement that failed is queued anew."""
     return measurements.ask(session, context.settings, job_id, token, asked)
 
 

@@ -1,7 +1,8 @@
 """Measurements: a worker asks for one, an agent leases it, times the models and answers.
 
-A measurement belongs to whoever holds its lease token. A lease that is not renewed runs out, and the measurement goes
-to whoever asks next on that device; what the former holder still sends is refused.
+A measurement belongs to whoever holds its lease token. A lease that is not renewed runs out, and
+the measurement goes to whoever asks next on that device; what the former holder still sends is
+refused.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ def model_path(job_id: str, sha256: str) -> str:
 # What a worker asks
 
 
-def ask(session: Session, settings: Settings, job_id: str, token: str, asked: wire.NewMeasurement) -> wire.Measurement:
-    """Queues a measurement, or finds the same one that was asked for before; one that failed is queued anew.
+def ask(
+    session: Session, settings: Settings, job_id: str, token: str, asked: wire.NewMeasurement
+) -> wire.Measurement:
+    """Queues a measurement, or finds the same one that was asked for before; one that failed is
+    queued anew.
 
     Raises:
         StaleLeaseError: the worker does not hold the job any more.
@@ -79,7 +83,9 @@ def ask(session: Session, settings: Settings, job_id: str, token: str, asked: wi
     return _show(measurement, device, settings)
 
 
-def progress(session: Session, settings: Settings, job_id: str, token: str, measurement_id: str) -> wire.Measurement:
+def progress(
+    session: Session, settings: Settings, job_id: str, token: str, measurement_id: str
+) -> wire.Measurement:
     """How a measurement stands; with its results once it is done.
 
     Raises:
@@ -89,7 +95,9 @@ def progress(session: Session, settings: Settings, job_id: str, token: str, meas
     holding(session, job_id, token)
     found = repository.measurement_of_job(session, job_id, measurement_id)
     if found is None:
-        raise NotFoundError(f"the job {job_id} has no measurement {measurement_id}: POST it to get its id.")
+        raise NotFoundError(
+            f"the job {job_id} has no measurement {measurement_id}: POST it to get its id."
+        )
     return _show(*found, settings)
 
 
@@ -98,7 +106,8 @@ def _device_for(session: Session, job: Job, budget: DeviceBudget) -> Device:
         device = repository.find_device(session, job.project_id, budget.agent)
         if device is None:
             raise SpecError(
-                f"device {budget.name!r} is to be measured by the agent {budget.agent!r}, which is not registered: "
+                f"device {budget.name!r} is to be measured by the agent {budget.agent!r}, which is "
+                f"not registered: "
                 f"start it with `inn-automl agent --name {budget.agent}`."
             )
     else:
@@ -106,9 +115,11 @@ def _device_for(session: Session, job: Job, budget: DeviceBudget) -> Device:
         if len(devices) != 1:
             names = ", ".join(device.name for device in devices)
             raise SpecError(
-                f"device {budget.name!r} names no agent, and there are several ({names}): set `agent` to one of them."
+                f"device {budget.name!r} names no agent, and there are several ({names}): set "
+                f"`agent` to one of them."
                 if devices
-                else f"device {budget.name!r} cannot be measured, for no agent is registered: start `inn-automl agent`."
+                else f"device {budget.name!r} cannot be measured, for no agent is registered: "
+                f"start `inn-automl agent`."
             )
         device = devices[0]
     service.check_budget(device, budget)
@@ -132,7 +143,9 @@ def _show(measurement: Measurement, device: Device | None, settings: Settings) -
         agent=measurement.device_budget["agent"],
         agent_is_away=device is None or service.is_away(device, settings),
         results=measurement.results if state is MeasurementState.DONE else None,
-        error=JobError(code="measurement_failed", detail=measurement.error) if measurement.error else None,
+        error=JobError(code="measurement_failed", detail=measurement.error)
+        if measurement.error
+        else None,
     )
 
 
@@ -140,7 +153,8 @@ def _show(measurement: Measurement, device: Device | None, settings: Settings) -
 
 
 def lease(context: Context, caller: Caller, name: str) -> wire.MeasurementLease | None:
-    """The next measurement for a device, or None while there is none. Takes its own transactions: most find nothing.
+    """The next measurement for a device, or None while there is none. Takes its own transactions:
+    most find nothing.
 
     Raises:
         NotFoundError: there is no such device.
@@ -165,7 +179,9 @@ def lease(context: Context, caller: Caller, name: str) -> wire.MeasurementLease 
     return None
 
 
-def model(session: Session, caller: Caller, measurement_id: str, token: str, sha256: str) -> tuple[str, int]:
+def model(
+    session: Session, caller: Caller, measurement_id: str, token: str, sha256: str
+) -> tuple[str, int]:
     """Path and size in bytes of a model's file.
 
     Raises:
@@ -176,11 +192,18 @@ def model(session: Session, caller: Caller, measurement_id: str, token: str, sha
     for one in measurement.models.values():
         if one["sha256"] == sha256:
             return model_path(measurement.job_id, sha256), one["size_bytes"]
-    raise NotFoundError(f"the measurement {measurement_id} has no model {sha256}: its lease lists those it has.")
+    raise NotFoundError(
+        f"the measurement {measurement_id} has no model {sha256}: its lease lists those it has."
+    )
 
 
 def heartbeat(
-    session: Session, settings: Settings, caller: Caller, measurement_id: str, token: str, fraction: float
+    session: Session,
+    settings: Settings,
+    caller: Caller,
+    measurement_id: str,
+    token: str,
+    fraction: float,
 ) -> None:
     """Renews the lease.
 
@@ -194,8 +217,11 @@ def heartbeat(
     _touch(session, measurement)
 
 
-def finish(context: Context, caller: Caller, measurement_id: str, token: str, results: dict[str, Any]) -> None:
-    """Takes the results. They are checked outside of the transaction that keeps them, for there may be megabytes.
+def finish(
+    context: Context, caller: Caller, measurement_id: str, token: str, results: dict[str, Any]
+) -> None:
+    """Takes the results. They are checked outside of the transaction that keeps them, for there
+    may be megabytes.
 
     Raises:
         NotFoundError: there is no such measurement.
@@ -230,7 +256,8 @@ def give_up(session: Session, caller: Caller, measurement_id: str, token: str, d
 
 
 def release(session: Session, caller: Caller, measurement_id: str, token: str) -> None:
-    """The agent gives the lease back: it stops, and the measurement is as if it had not been leased.
+    """The agent gives the lease back: it stops, and the measurement is as if it had not been
+    leased.
 
     Raises:
         NotFoundError: there is no such measurement.
@@ -255,7 +282,9 @@ def _leased(measurement: Measurement, settings: Settings) -> wire.MeasurementLea
         token=token,
         lease_s=settings.measurement_lease_s,
         device=DeviceBudget.model_validate(measurement.device_budget),
-        models={name: wire.ModelFile.model_validate(one) for name, one in measurement.models.items()},
+        models={
+            name: wire.ModelFile.model_validate(one) for name, one in measurement.models.items()
+        },
         protocol=measurement.protocol,
     )
 
@@ -263,19 +292,33 @@ def _leased(measurement: Measurement, settings: Settings) -> wire.MeasurementLea
 def _find(
     session: Session, caller: Caller, measurement_id: str, token: str, *, lock: bool = False
 ) -> tuple[Measurement, Job, bool]:
-    found = repository.find_measurement(session, measurement_id, project_id=caller.project_id, lock=lock)
+    found = repository.find_measurement(
+        session, measurement_id, project_id=caller.project_id, lock=lock
+    )
     if found is None:
-        raise NotFoundError(f"the project {caller.project!r} has no measurement {measurement_id}: lease one.")
+        raise NotFoundError(
+            f"the project {caller.project!r} has no measurement {measurement_id}: lease one."
+        )
     measurement, job = found
-    return measurement, job, secrets.compare_digest(measurement.lease_token_hash or "", hash_secret(token))
+    return (
+        measurement,
+        job,
+        secrets.compare_digest(measurement.lease_token_hash or "", hash_secret(token)),
+    )
 
 
-def _held(session: Session, caller: Caller, measurement_id: str, token: str, *, lock: bool = False) -> Measurement:
+def _held(
+    session: Session, caller: Caller, measurement_id: str, token: str, *, lock: bool = False
+) -> Measurement:
     measurement, job, is_holder = _find(session, caller, measurement_id, token, lock=lock)
     if repository.is_worthless(job):
-        raise StaleLeaseError(f"nobody wants the measurement {measurement_id} any more: its job is {job.state}.")
+        raise StaleLeaseError(
+            f"nobody wants the measurement {measurement_id} any more: its job is {job.state}."
+        )
     if not is_holder or measurement.state != MeasurementState.LEASED.value:
-        raise StaleLeaseError(f"the lease of the measurement {measurement_id} has ended: lease another one.")
+        raise StaleLeaseError(
+            f"the lease of the measurement {measurement_id} has ended: lease another one."
+        )
     return measurement
 
 
@@ -293,7 +336,9 @@ def _checked(results: dict[str, Any], names: set[str], percentile: float) -> dic
             for what, some in (("missing", missing), ("unknown", unknown))
             if some
         ]
-        raise MeasurementError(f"the results are not those of the models that were leased: {'; '.join(faults)}.")
+        raise MeasurementError(
+            f"the results are not those of the models that were leased: {'; '.join(faults)}."
+        )
     found = read_measurements(results, percentile)
     for name, one in found.items():
         check_storable([one.remark, one.environment], f"results.{name}")

@@ -17,18 +17,24 @@ _WORTHLESS = [state.value for state in (*ENDED, JobState.CANCELLING)]
 _OPEN = [MeasurementState.QUEUED.value, MeasurementState.LEASED.value]
 
 
-def find_device(session: Session, project_id: str, name: str, *, lock: bool = False) -> Device | None:
+def find_device(
+    session: Session, project_id: str, name: str, *, lock: bool = False
+) -> Device | None:
     query = select(Device).where(Device.project_id == project_id, Device.name == name)
     return session.scalars(query.with_for_update() if lock else query).one_or_none()
 
 
 def device_unless_locked(session: Session, device_id: str | None) -> Device | None:
-    """A device, locked; None while somebody else holds it, for who has locked a measurement must not wait."""
+    """A device, locked; None while somebody else holds it, for who has locked a measurement must
+    not wait.
+    """
     query = select(Device).where(Device.id == device_id).with_for_update(skip_locked=True)
     return session.scalars(query).one_or_none()
 
 
-def devices_of(session: Session, project_id: str, *, before: str | None, limit: int) -> Sequence[Device]:
+def devices_of(
+    session: Session, project_id: str, *, before: str | None, limit: int
+) -> Sequence[Device]:
     """Newest first; those older than the id `before`."""
     query = select(Device).where(Device.project_id == project_id)
     if before is not None:
@@ -47,7 +53,9 @@ def in_hand(session: Session, device_ids: Sequence[str], at: datetime) -> dict[s
         .join(Job, Job.id == Measurement.job_id)
         .where(Measurement.device_id.in_(device_ids), _leased_at(at), Job.state.not_in(_WORTHLESS))
     )
-    return {device_id: found for device_id, found in session.execute(query) if device_id is not None}
+    return {
+        device_id: found for device_id, found in session.execute(query) if device_id is not None
+    }
 
 
 def next_measurement(session: Session, device_id: str, at: datetime) -> Measurement | None:
@@ -57,12 +65,17 @@ def next_measurement(session: Session, device_id: str, at: datetime) -> Measurem
 
 
 def anything_waits(session: Session, device_id: str, at: datetime) -> bool:
-    return session.execute(_waiting(device_id, at).with_only_columns(Measurement.id)).first() is not None
+    return (
+        session.execute(_waiting(device_id, at).with_only_columns(Measurement.id)).first()
+        is not None
+    )
 
 
 def open_measurements(session: Session, device_id: str) -> Sequence[Measurement]:
     """What is queued or leased; locked."""
-    query = select(Measurement).where(Measurement.device_id == device_id, Measurement.state.in_(_OPEN))
+    query = select(Measurement).where(
+        Measurement.device_id == device_id, Measurement.state.in_(_OPEN)
+    )
     return session.scalars(query.with_for_update()).all()
 
 
@@ -80,7 +93,9 @@ def find_measurement(
     return None if found is None else (found[0], found[1])
 
 
-def measurement_of_job(session: Session, job_id: str, measurement_id: str) -> tuple[Measurement, Device | None] | None:
+def measurement_of_job(
+    session: Session, job_id: str, measurement_id: str
+) -> tuple[Measurement, Device | None] | None:
     """A measurement without its results, and its device where that was not removed."""
     query = (
         select(Measurement, Device)
@@ -93,7 +108,9 @@ def measurement_of_job(session: Session, job_id: str, measurement_id: str) -> tu
 
 
 def asked_before(session: Session, job_id: str, request_hash: str) -> Measurement | None:
-    query = select(Measurement).where(Measurement.job_id == job_id, Measurement.request_hash == request_hash)
+    query = select(Measurement).where(
+        Measurement.job_id == job_id, Measurement.request_hash == request_hash
+    )
     return session.scalars(query.options(_without_results())).one_or_none()
 
 
@@ -108,7 +125,9 @@ def _without_results() -> ExecutableOption:
 
 
 def _waiting(device_id: str, at: datetime) -> Select[Measurement]:
-    expired = and_(Measurement.state == MeasurementState.LEASED.value, Measurement.lease_expires_at <= at)
+    expired = and_(
+        Measurement.state == MeasurementState.LEASED.value, Measurement.lease_expires_at <= at
+    )
     return (
         select(Measurement)
         .join(Job, Job.id == Measurement.job_id)
@@ -124,4 +143,6 @@ def _waiting(device_id: str, at: datetime) -> Select[Measurement]:
 
 
 def _leased_at(at: datetime) -> ColumnElement[bool]:
-    return and_(Measurement.state == MeasurementState.LEASED.value, Measurement.lease_expires_at > at)
+    return and_(
+        Measurement.state == MeasurementState.LEASED.value, Measurement.lease_expires_at > at
+    )

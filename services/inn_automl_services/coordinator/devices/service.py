@@ -23,8 +23,8 @@ from inn_automl_services.coordinator.keys import Caller
 from inn_automl_services.coordinator.settings import Settings
 
 MAX_ATTEMPTS = 3
-"""Leases of a measurement that may be lost before it is given up: a model that takes its machine down is not tried for
-ever."""
+"""Leases of a measurement that may be lost before it is given up: a model that takes its machine
+down is not tried for ever."""
 
 SEEN_STEP = timedelta(seconds=5)
 """`last_seen_at` is this coarse, so that waiting for work does not become writing."""
@@ -35,7 +35,8 @@ def register(
 ) -> tuple[wire.Device, bool]:
     """Registers a device, or renews what is known of it; and whether it is new.
 
-    An agent registers when it starts: what one of the same name had in hand before is queued again.
+    An agent registers when it starts: what one of the same name had in hand before is queued
+    again.
 
     Raises:
         ForbiddenError: the name belongs to another key.
@@ -45,7 +46,9 @@ def register(
     device = repository.find_device(session, caller.project_id, asked.name, lock=True)
     is_new = device is None
     if device is None:
-        device = Device(id=new_id("dev"), project_id=caller.project_id, name=asked.name, registered_at=now())
+        device = Device(
+            id=new_id("dev"), project_id=caller.project_id, name=asked.name, registered_at=now()
+        )
         session.add(device)
     elif device.key_id != caller.key_id:
         _check_abandoned(session, device)
@@ -59,7 +62,9 @@ def register(
     return show(session, settings, [device])[0], is_new
 
 
-def page(session: Session, settings: Settings, caller: Caller, *, cursor: str | None, limit: int) -> Page[wire.Device]:
+def page(
+    session: Session, settings: Settings, caller: Caller, *, cursor: str | None, limit: int
+) -> Page[wire.Device]:
     """Devices of the caller's project, newest first."""
     found = repository.devices_of(session, caller.project_id, before=cursor, limit=limit + 1)
     more = found[limit - 1].id if len(found) > limit else None
@@ -74,7 +79,9 @@ def find(session: Session, caller: Caller, name: str, *, lock: bool = False) -> 
     """
     device = repository.find_device(session, caller.project_id, name, lock=lock)
     if device is None:
-        raise NotFoundError(f"the project {caller.project!r} has no device {name!r}: GET /v1/devices lists them.")
+        raise NotFoundError(
+            f"the project {caller.project!r} has no device {name!r}: GET /v1/devices lists them."
+        )
     return device
 
 
@@ -88,7 +95,8 @@ def find_own(session: Session, caller: Caller, name: str, *, lock: bool = False)
     device = find(session, caller, name, lock=lock)
     if device.key_id != caller.key_id:
         raise ForbiddenError(
-            f"the device {name!r} was registered with another key: use that one, or register under another name."
+            f"the device {name!r} was registered with another key: use that one, or register under "
+            f"another name."
         )
     return device
 
@@ -101,7 +109,10 @@ def remove(session: Session, caller: Caller, name: str) -> None:
     """
     device = find(session, caller, name, lock=True)
     for measurement in repository.open_measurements(session, device.id):
-        fail(measurement, f"device {name!r} was removed: start its agent again, or name another device.")
+        fail(
+            measurement,
+            f"device {name!r} was removed: start its agent again, or name another device.",
+        )
     session.flush()
     session.delete(device)
 
@@ -128,7 +139,8 @@ def description_of(device: Device) -> wire.DeviceDescription:
 def check_budget(device: Device, budget: DeviceBudget) -> None:
     """
     Raises:
-        SpecError: the device has not the runtime or not the cores that a budget asks for; says what adds the runtime.
+        SpecError: the device has not the runtime or not the cores that a budget asks for; says
+            what adds the runtime.
     """
     described = description_of(device)
     if budget.runtime not in described.runtimes:
@@ -136,12 +148,14 @@ def check_budget(device: Device, budget: DeviceBudget) -> None:
         reason = reasons.get(budget.runtime) if isinstance(reasons, dict) else None
         remedy = f"it says: {reason}" if reason else f"`{INSTALL[budget.runtime]}` adds it."
         raise SpecError(
-            f"device {budget.name!r}: the agent {device.name!r} has no runtime {budget.runtime!r}, only "
+            f"device {budget.name!r}: the agent {device.name!r} has no runtime {budget.runtime!r}, "
+            f"only "
             f"{', '.join(described.runtimes) or 'none'}; {remedy} Start the agent again afterwards."
         )
     if budget.threads > described.num_cores:
         raise SpecError(
-            f"device {budget.name!r}: threads = {budget.threads} is more than the {described.num_cores} cores that the "
+            f"device {budget.name!r}: threads = {budget.threads} is more than the "
+            f"{described.num_cores} cores that the "
             f"agent {device.name!r} may use: give at most {described.num_cores}."
         )
 
@@ -153,7 +167,11 @@ def show(session: Session, settings: Settings, devices: Sequence[Device]) -> lis
         wire.Device(
             id=device.id,
             name=device.name,
-            state="away" if is_away(device, settings) else "measuring" if device.id in in_hand else "idle",
+            state="away"
+            if is_away(device, settings)
+            else "measuring"
+            if device.id in in_hand
+            else "idle",
             description=description_of(device),
             last_seen_at=device.last_seen_at,
             registered_at=device.registered_at,
@@ -169,7 +187,8 @@ def lose(measurement: Measurement) -> None:
         agent = measurement.device_budget["agent"]
         fail(
             measurement,
-            f"the agent on {agent!r} stopped {measurement.attempt} times in the middle of this measurement: look at "
+            f"the agent on {agent!r} stopped {measurement.attempt} times in the middle of this "
+            f"measurement: look at "
             "its log, and whether the machine has enough memory for the models.",
         )
         return
@@ -189,6 +208,7 @@ def _check_abandoned(session: Session, device: Device) -> None:
     owner = repository.find_key(session, device.key_id)
     if owner is not None and owner.revoked_at is None:
         raise ForbiddenError(
-            f"the device {device.name!r} belongs to the key {owner.prefix}...: use that key, choose another name, or "
+            f"the device {device.name!r} belongs to the key {owner.prefix}...: use that key, "
+            f"choose another name, or "
             "have a user remove the device first."
         )

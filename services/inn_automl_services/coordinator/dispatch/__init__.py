@@ -1,1 +1,3 @@
-"""From the queue to Ray and back: who is next (`repository`), who runs it (`runner`, `ray_jobs`), and the loop."""
+"""From the queue to Ray and back: who is next (`repository`), who runs it (`runner`, `ray_jobs`),
+and the loop.
+"""

@@ -1,7 +1,8 @@
 """The loop that takes jobs from the queue to Ray and sees to it that none is lost.
 
-Each duty loads what it needs, works outside of any transaction, and applies what it found guarded by the lease token on
-the locked job: several dispatchers do the same duties side by side, and each may be killed anywhere.
+Each duty loads what it needs, works outside of any transaction, and applies what it found guarded
+by the lease token on the locked job: several dispatchers do the same duties side by side, and each
+may be killed anywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ from inn_automl_services.coordinator.dispatch import repository
 from inn_automl_services.coordinator.dispatch.logs import keep_log
 from inn_automl_services.coordinator.dispatch.ray_jobs import RayJobs
 from inn_automl_services.coordinator.dispatch.repository import Leased
-from inn_automl_services.coordinator.dispatch.runner import Order, Run, Runner, RunnerAwayError, RunState
+from inn_automl_services.coordinator.dispatch.runner import (
+    Order,
+    Run,
+    Runner,
+    RunnerAwayError,
+    RunState,
+)
 from inn_automl_services.coordinator.jobs import changes
 from inn_automl_services.coordinator.jobs.lifecycle import RunLost, RunStopped
 from inn_automl_services.coordinator.keys import hash_secret
@@ -41,7 +48,9 @@ WATCH_S = 2.0
 MISSING_S = 25.0
 """A run that Ray does not list for this long is gone: longer than a submission may be under way."""
 KEEP_RAY_JOBS_S, KEEP_RAY_JOBS = 3600.0, 500
-"""Ray forgets an ended run after this time, or when this many younger ones have ended: it lists them all each time."""
+"""Ray forgets an ended run after this time, or when this many younger ones have ended: it lists
+them all each time.
+"""
 MAX_RAY_JOBS = 20_000
 """Beyond this many it forgets them even before their log was kept."""
 LOG_S, LOGS_S = 5.0, 1.0
@@ -55,7 +64,9 @@ LONGEST_PAUSE_S = 30.0
 
 @dataclass
 class _Seen:
-    """What this dispatcher remembers between rounds; nothing that another one could not find out again."""
+    """What this dispatcher remembers between rounds; nothing that another one could not find out
+    again.
+    """
 
     missing_since_s: dict[str, float] = field(default_factory=dict)
     logged_s: dict[str, float] = field(default_factory=dict)
@@ -68,11 +79,13 @@ class Dispatcher:
 
     Args:
         runner: None: nothing is dispatched from here.
-        grace_s: nobody is given up for silence this soon after the start, or after the database was away: workers
-            could not be heard. None for four heartbeats.
+        grace_s: nobody is given up for silence this soon after the start, or after the database
+            was away: workers could not be heard. None for four heartbeats.
     """
 
-    def __init__(self, context: Context, runner: Runner | None, *, grace_s: float | None = None) -> None:
+    def __init__(
+        self, context: Context, runner: Runner | None, *, grace_s: float | None = None
+    ) -> None:
         self._context, self._settings, self._database = context, context.settings, context.database
         self._runner_or_none = runner
         self._grace_s = 4 * self._settings.heartbeat_s if grace_s is None else grace_s
@@ -131,7 +144,8 @@ class Dispatcher:
         """Claims queued jobs and hands them to the runner. While it is away, nothing is claimed.
 
         Raises:
-            RunnerAwayError: the runner is away; what was claimed is queued again, and no attempt is lost.
+            RunnerAwayError: the runner is away; what was claimed is queued again, and no attempt
+                is lost.
         """
         if time.monotonic() < self._next_start_s:
             return
@@ -153,7 +167,9 @@ class Dispatcher:
         with self._database.read() as session:
             silent = repository.expired(session)
         for job in silent:
-            if self._lose(job, "run_silent", "its worker was not heard of for too long.", only_expired=True):
+            if self._lose(
+                job, "run_silent", "its worker was not heard of for too long.", only_expired=True
+            ):
                 self._try(self._runner.stop, job.submission_id)
 
     def watch(self) -> None:
@@ -161,7 +177,8 @@ class Dispatcher:
         if time.monotonic() < self._next_watch_s:
             return
         self._next_watch_s = time.monotonic() + WATCH_S
-        # The jobs first: a run that ends in between has delivered before, and is found to hold nothing any more.
+        # The jobs first: a run that ends in between has delivered before, and is found to hold
+        # nothing any more.
         with self._database.read() as session:
             leased = repository.leased(session)
         runs = self._runner.runs()
@@ -231,7 +248,9 @@ class Dispatcher:
 
     def _forget_found(self, leased: list[Leased], runs: dict[str, Run]) -> None:
         wanted = {job.submission_id for job in leased} - runs.keys()
-        self._seen.missing_since_s = {k: v for k, v in self._seen.missing_since_s.items() if k in wanted}
+        self._seen.missing_since_s = {
+            k: v for k, v in self._seen.missing_since_s.items() if k in wanted
+        }
 
     def _missing(self, job: Leased) -> bool:
         since_s = self._seen.missing_since_s.setdefault(job.submission_id, time.monotonic())
@@ -249,12 +268,17 @@ class Dispatcher:
         """Gives the run up, if it still holds its job; says whether it did."""
         with self._database.write() as session:
             job = repository.lock(session, seen)
-            if job is None or (only_expired and job.lease_expires_at is not None and job.lease_expires_at >= now()):
+            if job is None or (
+                only_expired and job.lease_expires_at is not None and job.lease_expires_at >= now()
+            ):
                 return False
             logger.info("job %s lost its run %s: %s", job.id, job.submission_id, detail)
             remedy = "look at the logs, then retry it."
             ends = job.attempt >= job.max_attempts
-            error = JobError(code=code, detail=f"{detail} After {job.attempt} attempts: {remedy}" if ends else detail)
+            error = JobError(
+                code=code,
+                detail=f"{detail} After {job.attempt} attempts: {remedy}" if ends else detail,
+            )
             changes.apply(session, job, RunLost(), error=error)
             return True
 
@@ -263,12 +287,19 @@ class Dispatcher:
             printed = self._runner.log(run.submission_id).strip()
         except BackendError:
             printed = ""
-        return " | ".join(printed.splitlines()[-LAST_LINES:])[-1000:] or run.message or "nothing was printed."
+        return (
+            " | ".join(printed.splitlines()[-LAST_LINES:])[-1000:]
+            or run.message
+            or "nothing was printed."
+        )
 
     def _copy_logs(self, runs: dict[str, Run]) -> None:
         """Those that were copied longest ago first; of an ended run once more, and no more then."""
         logged_s, end_s = self._seen.logged_s, time.monotonic() + LOGS_S
-        due = sorted(filter(self._log_is_due, runs.values()), key=lambda run: logged_s.get(run.submission_id, 0.0))
+        due = sorted(
+            filter(self._log_is_due, runs.values()),
+            key=lambda run: logged_s.get(run.submission_id, 0.0),
+        )
         del due[MAX_LOGS:]
         with self._database.read() as session:
             jobs = repository.holders(session, {run.job_id for run in due})
@@ -288,7 +319,12 @@ class Dispatcher:
             return
         try:
             if has_job:
-                keep_log(self._context.store, run.job_id, run.submission_id, self._runner.log(run.submission_id))
+                keep_log(
+                    self._context.store,
+                    run.job_id,
+                    run.submission_id,
+                    self._runner.log(run.submission_id),
+                )
         except StorageError as error:
             logger.warning("the log of job %s could not be kept: %s", run.job_id, error)
             return

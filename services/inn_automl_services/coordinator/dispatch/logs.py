@@ -14,7 +14,8 @@ def log_path(job_id: str) -> str:
 
 
 def keep_log(store: ObjectStore, job_id: str, submission_id: str, printed: str) -> None:
-    """Puts what a run has printed so far into its job's log; a run's part only grows, others' stay as they are.
+    """Puts what a run has printed so far into its job's log; a run's part only grows, others' stay
+    as they are.
 
     Raises:
         StorageError: the storage is away or full.
@@ -29,7 +30,12 @@ def keep_log(store: ObjectStore, job_id: str, submission_id: str, printed: str) 
     text = "".join(f"{line}\n" for line in printed.splitlines())
     if len(text) > len(parts.get(submission_id, "")):
         parts[submission_id] = text
-        store.write(path, "".join(f"{_BEGIN}{name}\n{part}" for name, part in parts.items()).encode("utf-8", "replace"))
+        store.write(
+            path,
+            "".join(f"{_BEGIN}{name}\n{part}" for name, part in parts.items()).encode(
+                "utf-8", "replace"
+            ),
+        )
 
 
 def _parts(log: str) -> dict[str, str]:

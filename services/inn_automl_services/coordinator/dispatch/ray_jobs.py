@@ -1,4 +1,5 @@
-"""Runs as jobs of a Ray cluster, through the REST API of its dashboard: nothing of Ray is imported.
+"""Runs as jobs of a Ray cluster, through the REST API of its dashboard: nothing of Ray is
+imported.
 
 https://docs.ray.io/en/latest/cluster/running-applications/job-submission/rest.html
 """
@@ -12,17 +13,26 @@ from typing import Any
 import httpx
 
 from inn_automl.core.errors import BackendError
-from inn_automl_services.coordinator.dispatch.runner import Order, Run, Runner, RunnerAwayError, RunState
+from inn_automl_services.coordinator.dispatch.runner import (
+    Order,
+    Run,
+    Runner,
+    RunnerAwayError,
+    RunState,
+)
 from inn_automl_services.coordinator.settings import Settings
 
 ENTRYPOINT = "python -m inn_automl_workers.run_job"
 DRIVER_BYTES = 512 * 2**20
-"""Memory that a run's own process asks of its node. Asking for any resource is what lets Ray place it on a worker: one
-that asks for none runs on the head and dies with it. Memory, since processors are what its children wait for."""
+"""Memory that a run's own process asks of its node. Asking for any resource is what lets Ray place
+it on a worker: one that asks for none runs on the head and dies with it. Memory, since processors
+are what its children wait for."""
 REQUEST_S = 15.0
 
 _STATES = {"PENDING": RunState.PENDING, "RUNNING": RunState.RUNNING}
-_NEVER_BEGAN = frozenset({"JOB_SUPERVISOR_ACTOR_START_TIMEOUT", "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE"})
+_NEVER_BEGAN = frozenset(
+    {"JOB_SUPERVISOR_ACTOR_START_TIMEOUT", "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE"}
+)
 
 
 class RayJobs(Runner):
@@ -31,7 +41,8 @@ class RayJobs(Runner):
     Args:
         url: of the dashboard.
         token: what the cluster's RAY_AUTH_TOKEN is; None if it has none.
-        installation: tells the runs of this database and storage from those that others keep on the same cluster.
+        installation: tells the runs of this database and storage from those that others keep on
+            the same cluster.
         environment: given to every run.
     """
 
@@ -46,7 +57,11 @@ class RayJobs(Runner):
     ) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(
-            base_url=url.rstrip("/"), headers=headers, timeout=REQUEST_S, transport=transport, trust_env=False
+            base_url=url.rstrip("/"),
+            headers=headers,
+            timeout=REQUEST_S,
+            transport=transport,
+            trust_env=False,
         )
         self._installation, self._environment = installation, environment
 
@@ -86,8 +101,12 @@ class RayJobs(Runner):
         if answer.is_success or "already exists" in answer.text:
             return
         if answer.status_code == 500:  # a head that is just starting has no agent yet
-            raise RunnerAwayError(f"Ray at {self._http.base_url} cannot start jobs now ({_last_line(answer.text)}).")
-        raise BackendError(f"Ray at {self._http.base_url} refused the job ({_last_line(answer.text)}).")
+            raise RunnerAwayError(
+                f"Ray at {self._http.base_url} cannot start jobs now ({_last_line(answer.text)})."
+            )
+        raise BackendError(
+            f"Ray at {self._http.base_url} refused the job ({_last_line(answer.text)})."
+        )
 
     def runs(self) -> dict[str, Run]:
         found = (self._run(job) for job in self._ask("GET", "/api/jobs/").json())
@@ -122,18 +141,26 @@ class RayJobs(Runner):
         )
 
     def _ask(
-        self, method: str, path: str, *, json: dict[str, Any] | None = None, accept: tuple[int, ...] = ()
+        self,
+        method: str,
+        path: str,
+        *,
+        json: dict[str, Any] | None = None,
+        accept: tuple[int, ...] = (),
     ) -> httpx.Response:
         try:
             answer = self._http.request(method, path, json=json)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise RunnerAwayError(f"Ray at {self._http.base_url} does not answer ({reason}).") from error
+            raise RunnerAwayError(
+                f"Ray at {self._http.base_url} does not answer ({reason})."
+            ) from error
         if answer.is_success or answer.status_code in accept:
             return answer
         if answer.status_code in (401, 403):
             raise RunnerAwayError(
-                f"Ray at {self._http.base_url} refuses the token: set INN_AUTOML_RAY_TOKEN to its RAY_AUTH_TOKEN."
+                f"Ray at {self._http.base_url} refuses the token: set INN_AUTOML_RAY_TOKEN to its "
+                f"RAY_AUTH_TOKEN."
             )
         said = f"answered {answer.status_code} to {method} {path} ({_last_line(answer.text)})"
         raise RunnerAwayError(f"Ray at {self._http.base_url} {said}.")

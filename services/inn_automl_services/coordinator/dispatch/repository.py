@@ -1,7 +1,7 @@
 """Queries of dispatch: whose turn it is, and what runs.
 
-A claim looks at one row of each project's queue and at what runs now, never at a queue: conditions on the state are
-literals, since only then do the partial indexes serve a prepared statement.
+A claim looks at one row of each project's queue and at what runs now, never at a queue: conditions
+on the state are literals, since only then do the partial indexes serve a prepared statement.
 """
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, func, literal, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    case,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from inn_automl_services.coordinator.db.session import now
@@ -21,8 +32,8 @@ from inn_automl_services.coordinator.dispatch.runner import Order
 from inn_automl_services.coordinator.jobs import changes
 
 NEAR_LIMIT = 64
-"""Closer than this to the limit of all projects, coordinators claim one after the other: those that claim side by side
-at one database do not start as many together."""
+"""Closer than this to the limit of all projects, coordinators claim one after the other: those
+that claim side by side at one database do not start as many together."""
 _CLAIM_LOCK = 0x1_4E4E
 """Key of PostgreSQL's advisory lock for that."""
 
@@ -31,11 +42,14 @@ _MAX_IDS = 10_000
 _RIVAL = aliased(Job)
 """Another job of the same queue. One for all queries, since making it costs more than a query."""
 _FACTS = (Job.id, Job.state, Job.attempt, Job.submission_id, Job.lease_token_hash)
-# Between two instants that bound nothing: without statistics, PostgreSQL takes most jobs to be leased and reads them
-# all; a range it takes to be narrow, and goes to the index of what is leased.
+# Between two instants that bound nothing: without statistics, PostgreSQL takes most jobs to be
+# leased and reads them all; a range it takes to be narrow, and goes to the index of what is
+# leased.
 _LEASED = and_(
     Job.lease_token_hash.is_not(None),
-    Job.lease_expires_at.between(datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)),
+    Job.lease_expires_at.between(
+        datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+    ),
 )
 
 
@@ -50,11 +64,14 @@ class Leased:
     token_hash: str
 
 
-def claim_next(session: Session, *, max_running: int, lease_s: float, limit: int = 1) -> list[Order]:
-    """Begins an attempt at each of the jobs whose turn it is, at most `limit`; empty if none may start now.
+def claim_next(
+    session: Session, *, max_running: int, lease_s: float, limit: int = 1
+) -> list[Order]:
+    """Begins an attempt at each of the jobs whose turn it is, at most `limit`; empty if none may
+    start now.
 
-    The project with the fewest running jobs comes first, of several the one that was served longest ago; inside of a
-    project, the higher priority, then the older job.
+    The project with the fewest running jobs comes first, of several the one that was served
+    longest ago; inside of a project, the higher priority, then the older job.
     """
     room = max_running - _num_leased(session)
     if room <= NEAR_LIMIT:
@@ -68,13 +85,21 @@ def claim_next(session: Session, *, max_running: int, lease_s: float, limit: int
     while turns and len(orders) < limit:
         turn = heapq.heappop(turns)
         if turn.project_id not in locked:
-            # So that its limits hold however many coordinators claim; one that another holds is passed over.
-            query = select(Project).where(Project.id == turn.project_id).with_for_update(skip_locked=True)
-            project = session.execute(query.execution_options(populate_existing=True)).scalar_one_or_none()
+            # So that its limits hold however many coordinators claim; one that another holds is
+            # passed over.
+            query = (
+                select(Project)
+                .where(Project.id == turn.project_id)
+                .with_for_update(skip_locked=True)
+            )
+            project = session.execute(
+                query.execution_options(populate_existing=True)
+            ).scalar_one_or_none()
             if project is None:
                 continue
             locked[turn.project_id] = project
-            num_running = _num_running(session, turn.project_id)  # counted anew, since others claim too
+            # counted anew, since others claim too
+            num_running = _num_running(session, turn.project_id)
             if num_running != turn.num_running:
                 heapq.heappush(turns, replace(turn, num_running=num_running))
                 continue
@@ -87,7 +112,9 @@ def claim_next(session: Session, *, max_running: int, lease_s: float, limit: int
         token = changes.claim(session, job, lease_s=lease_s)
         orders.append(Order(job.id, job.attempt, str(job.submission_id), token))
         project.served_at = now()
-        heapq.heappush(turns, _Turn(turn.num_running + 1, project.served_at.timestamp(), turn.project_id))
+        heapq.heappush(
+            turns, _Turn(turn.num_running + 1, project.served_at.timestamp(), turn.project_id)
+        )
     return orders
 
 
@@ -107,7 +134,12 @@ def leased(session: Session) -> list[Leased]:
 
 def expired(session: Session, limit: int = 200) -> list[Leased]:
     """Jobs whose run was not heard of for too long."""
-    query = select(*_FACTS).where(_LEASED, Job.lease_expires_at < now()).order_by(Job.lease_expires_at).limit(limit)
+    query = (
+        select(*_FACTS)
+        .where(_LEASED, Job.lease_expires_at < now())
+        .order_by(Job.lease_expires_at)
+        .limit(limit)
+    )
     return [_seen(job) for job in session.execute(query)]
 
 
@@ -117,12 +149,18 @@ def _seen(row: Row[*tuple[Any, ...]]) -> Leased:
 
 def lock(session: Session, seen: Leased) -> Job | None:
     """The job, if the same run still holds it; nobody else changes it until the transaction ends."""
-    query = select(Job).where(Job.id == seen.id, Job.lease_token_hash == seen.token_hash).with_for_update()
+    query = (
+        select(Job)
+        .where(Job.id == seen.id, Job.lease_token_hash == seen.token_hash)
+        .with_for_update()
+    )
     return session.execute(query).scalar_one_or_none()
 
 
 def holders(session: Session, job_ids: Collection[str]) -> dict[str, str | None]:
-    """Of these jobs, those that were not deleted, with the submission id of the run that holds each, if one does."""
+    """Of these jobs, those that were not deleted, with the submission id of the run that holds
+    each, if one does.
+    """
     query = select(Job.id, case((_LEASED, Job.submission_id)))
     ids, found = list(job_ids), dict[str, str | None]()
     for start in range(0, len(ids), _MAX_IDS):
@@ -136,9 +174,14 @@ def _num_leased(session: Session) -> int:
 
 
 def _projects_in_turn(session: Session) -> list[tuple[int, float, str]]:
-    """Projects that have a job to start and room for it: running jobs, when it was served last, id; in turn."""
+    """Projects that have a job to start and room for it: running jobs, when it was served last,
+    id; in turn.
+    """
     running = (
-        select(Job.project_id, func.count().label("num_running")).where(_LEASED).group_by(Job.project_id).subquery()
+        select(Job.project_id, func.count().label("num_running"))
+        .where(_LEASED)
+        .group_by(Job.project_id)
+        .subquery()
     )
     num_running = func.coalesce(running.c.num_running, 0)
     waits = select(_RIVAL.id).where(_waits(_RIVAL), _RIVAL.project_id == Project.id).exists()
@@ -154,13 +197,24 @@ def _projects_in_turn(session: Session) -> list[tuple[int, float, str]]:
 
 
 def _next_of(project_id: str) -> Select[Job]:
-    """The first job of a project's queue, locked; one that is being cancelled right now is passed over."""
-    query = select(Job).where(_at_the_head(Job, literal(project_id))).order_by(Job.queue_position).limit(1)
+    """The first job of a project's queue, locked; one that is being cancelled right now is passed
+    over.
+    """
+    query = (
+        select(Job)
+        .where(_at_the_head(Job, literal(project_id)))
+        .order_by(Job.queue_position)
+        .limit(1)
+    )
     return query.with_for_update(skip_locked=True)
 
 
-def _at_the_head(job: type[Job], project_id: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[bool]:
-    """Jobs that may start now and have the highest priority of those. In two steps, as the index goes one way only."""
+def _at_the_head(
+    job: type[Job], project_id: ColumnElement[str] | InstrumentedAttribute[str]
+) -> ColumnElement[bool]:
+    """Jobs that may start now and have the highest priority of those. In two steps, as the index
+    goes one way only.
+    """
     highest = select(_RIVAL.priority).where(_waits(_RIVAL), _RIVAL.project_id == project_id)
     highest = highest.order_by(_RIVAL.priority.desc()).limit(1)
     subquery = highest.correlate_except(_RIVAL).scalar_subquery()
@@ -171,7 +225,9 @@ def _waits(job: type[Job]) -> ColumnElement[bool]:
     return and_(job.state == literal_column("'queued'"), job.available_at <= now())
 
 
-_HAS_GPU_HOURS = or_(Project.max_gpu_hours.is_(None), Project.gpu_s < Project.max_gpu_hours * 3600.0)
+_HAS_GPU_HOURS = or_(
+    Project.max_gpu_hours.is_(None), Project.gpu_s < Project.max_gpu_hours * 3600.0
+)
 
 
 def _has_gpu_hours(project: Project) -> bool:

@@ -49,7 +49,9 @@ class Run:
 
 
 class Runner(abc.ABC):
-    """Starts, watches and stops runs. Every method may raise `RunnerAwayError`; all may be called again."""
+    """Starts, watches and stops runs. Every method may raise `RunnerAwayError`; all may be called
+    again.
+    """
 
     @abc.abstractmethod
     def check(self) -> None:
@@ -72,7 +74,9 @@ class Runner(abc.ABC):
 
     @abc.abstractmethod
     def stop(self, submission_id: str) -> None:
-        """Ends a run and its children; returns before they are gone. One that is not there is as good as stopped."""
+        """Ends a run and its children; returns before they are gone. One that is not there is as
+        good as stopped.
+        """
 
     @abc.abstractmethod
     def log(self, submission_id: str) -> str:

@@ -1,1 +1,3 @@
-"""Jobs: what users ask of them (`endpoints`, `service`, `repository`), and how they move (`lifecycle`, `changes`)."""
+"""Jobs: what users ask of them (`endpoints`, `service`, `repository`), and how they move
+(`lifecycle`, `changes`).
+"""

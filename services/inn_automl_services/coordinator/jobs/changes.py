@@ -1,4 +1,6 @@
-"""The one way in which a job changes its state: `lifecycle` decides, the row and its events follow."""
+"""The one way in which a job changes its state: `lifecycle` decides, the row and its events
+follow.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def apply(session: Session, job: Job, event: Event, *, error: JobError | None = 
     """Moves a job that this session has locked, and writes the event that watchers see.
 
     Args:
-        error: why the run failed or was lost; kept on the job if that ends it, else told as a note.
+        error: why the run failed or was lost; kept on the job if that ends it, else told as a
+            note.
 
     Raises:
         ConflictError: the event is impossible in the job's state; nothing is changed.
@@ -41,7 +44,12 @@ def apply(session: Session, job: Job, event: Event, *, error: JobError | None = 
             delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** max(0, job.attempt - 1))
             job.available_at = now() + timedelta(seconds=delay_s)
             if error is not None:
-                note(session, job, f"attempt {job.attempt} of {job.max_attempts}: {error.detail} It is started again.")
+                note(
+                    session,
+                    job,
+                    f"attempt {job.attempt} of {job.max_attempts}: {error.detail} It is started "
+                    f"again.",
+                )
         case Do.FINISH:
             _release(session, job)
             _cancel_measurements(session, job)
@@ -58,7 +66,8 @@ def apply(session: Session, job: Job, event: Event, *, error: JobError | None = 
 
 
 def claim(session: Session, job: Job, *, lease_s: float) -> str:
-    """Begins an attempt at a queued job that this session has locked; returns the lease token, which is not kept.
+    """Begins an attempt at a queued job that this session has locked; returns the lease token,
+    which is not kept.
 
     Raises:
         ConflictError: the job is not queued.
@@ -89,9 +98,13 @@ def note(session: Session, job: Job, message: str) -> None:
 
 
 def _release(session: Session, job: Job) -> None:
-    """The attempt is over: its costs are kept, its token is worth nothing. What it asked to have measured goes on."""
+    """The attempt is over: its costs are kept, its token is worth nothing. What it asked to have
+    measured goes on.
+    """
     job.lease_token_hash = job.lease_expires_at = None
-    job.cost_before = {key: job.cost_before.get(key, 0.0) + value for key, value in job.cost.items()}
+    job.cost_before = {
+        key: job.cost_before.get(key, 0.0) + value for key, value in job.cost.items()
+    }
     job.cost = dict.fromkeys(job.cost, 0.0)
 
 
@@ -99,8 +112,12 @@ def _cancel_measurements(session: Session, job: Job) -> None:
     session.execute(
         update(Measurement)
         .where(Measurement.job_id == job.id)
-        .where(Measurement.state.in_([MeasurementState.QUEUED.value, MeasurementState.LEASED.value]))
-        .values(state=MeasurementState.CANCELLED.value, lease_token_hash=None, lease_expires_at=None)
+        .where(
+            Measurement.state.in_([MeasurementState.QUEUED.value, MeasurementState.LEASED.value])
+        )
+        .values(
+            state=MeasurementState.CANCELLED.value, lease_token_hash=None, lease_expires_at=None
+        )
     )
 
 
@@ -109,6 +126,7 @@ def _lost(job: Job) -> JobError:
         code="run_lost",
         detail=(
             f"its worker stopped {job.attempt} times without a word, the last time in stage "
-            f"{(job.progress or {}).get('stage', 'starting')}: look at the logs, free memory on the workers, and retry."
+            f"{(job.progress or {}).get('stage', 'starting')}: look at the logs, free memory on "
+            f"the workers, and retry."
         ),
     )

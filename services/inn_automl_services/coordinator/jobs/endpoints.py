@@ -39,13 +39,16 @@ from inn_automl_services.coordinator.jobs import service
 router = APIRouter(tags=["jobs"])
 
 LARGEST_INT = 2**63 - 1
-JobId = Annotated[Name, Path(description="Id of a job.", examples=["job_01kb0q3v6t9a2c4e6g8j0k2m4n"])]
+JobId = Annotated[
+    Name, Path(description="Id of a job.", examples=["job_01kb0q3v6t9a2c4e6g8j0k2m4n"])
+]
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         pattern="^[!-~]{1,255}$",
-        description="The same key with the same request names the same job, however often it is sent.",
+        description="The same key with the same request names the same job, however often it is "
+        "sent.",
     ),
 ]
 ASKED = (AuthenticationError, ForbiddenError, RateLimitError, errors.InputError, UnavailableError)
@@ -53,10 +56,16 @@ WRITTEN = (*ASKED, TooLargeError)
 
 _DEVICES: list[dict[str, Any]] = [{"name": "laptop", "threads": 1, "max_latency_ms": 2.0}]
 SUBMIT_EXAMPLE: dict[str, Any] = {
-    "spec": {"dataset": "digits", "budget": {"devices": _DEVICES, "training": {"max_minutes": 10}}, "seed": 0},
+    "spec": {
+        "dataset": "digits",
+        "budget": {"devices": _DEVICES, "training": {"max_minutes": 10}},
+        "seed": 0,
+    },
     "name": "first-try",
 }
-EXTEND_EXAMPLE: dict[str, Any] = {"devices": [{"name": "pi4", "agent": "pi4", "threads": 4, "max_latency_ms": 5.0}]}
+EXTEND_EXAMPLE: dict[str, Any] = {
+    "devices": [{"name": "pi4", "agent": "pi4", "threads": 4, "max_latency_ms": 5.0}]
+}
 
 
 def _made(*kinds: type[Exception]) -> dict[int | str, dict[str, Any]]:
@@ -85,7 +94,12 @@ def submit(
     return service.show(job, context.settings)
 
 
-@router.get("/jobs", response_model=Page[JobSummary], summary="List jobs", responses=problems.responses(*ASKED))
+@router.get(
+    "/jobs",
+    response_model=Page[JobSummary],
+    summary="List jobs",
+    responses=problems.responses(*ASKED),
+)
 def page(
     caller: User,
     session: Reading,
@@ -99,10 +113,15 @@ def page(
 
 
 @router.get(
-    "/jobs/{job_id}", response_model=Job, summary="Show a job", responses=problems.responses(*ASKED, NotFoundError)
+    "/jobs/{job_id}",
+    response_model=Job,
+    summary="Show a job",
+    responses=problems.responses(*ASKED, NotFoundError),
 )
 def show(job_id: JobId, caller: User, session: Reading, context: InContext) -> Response:
-    return _json(service.show(service.find(session, caller, job_id), context.settings).model_dump_json())
+    return _json(
+        service.show(service.find(session, caller, job_id), context.settings).model_dump_json()
+    )
 
 
 @router.post(
@@ -112,7 +131,9 @@ def show(job_id: JobId, caller: User, session: Reading, context: InContext) -> R
     responses=problems.responses(*ASKED, NotFoundError, ConflictError),
 )
 def cancel(job_id: JobId, caller: User, session: Writing, context: InContext) -> Job:
-    """A queued job is cancelled at once; a running one is `cancelling` until its processes are gone."""
+    """A queued job is cancelled at once; a running one is `cancelling` until its processes are
+    gone.
+    """
     return service.show(service.cancel(session, caller, job_id), context.settings)
 
 
@@ -134,7 +155,9 @@ def retry(job_id: JobId, caller: User, session: Writing, context: InContext) -> 
     responses=problems.responses(*ASKED, NotFoundError, ConflictError, errors.StorageError),
 )
 def delete(job_id: JobId, caller: User, session: Writing, context: InContext) -> None:
-    """Its files, fronts and models are gone for good. Jobs that extend or discretize it must be deleted first."""
+    """Its files, fronts and models are gone for good. Jobs that extend or discretize it must be
+    deleted first.
+    """
     service.delete(session, context.store, caller, job_id)
 
 
@@ -176,7 +199,9 @@ def discretize(
     response: Response,
     key: IdempotencyKey = None,
 ) -> Job:
-    """Any widths; the bundle of the job that this makes is at `/jobs/{job_id}/bundle` once it has succeeded."""
+    """Any widths; the bundle of the job that this makes is at `/jobs/{job_id}/bundle` once it has
+    succeeded.
+    """
     job, is_new = service.discretize(session, context.settings, caller, job_id, asked, key)
     response.status_code = 201 if is_new else 200
     return service.show(job, context.settings)
@@ -193,7 +218,8 @@ def _watched(job_id: JobId, caller: User, session: Reading) -> str:
     summary="Watch a job",
     responses={
         200: {
-            "description": "`id`, `event` (the kind) and `data` (a `JobEvent` as JSON) of each; comments while idle.",
+            "description": "`id`, `event` (the kind) and `data` (a `JobEvent` as JSON) of each; "
+            "comments while idle.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **problems.responses(*ASKED, NotFoundError),
@@ -203,10 +229,16 @@ async def watch(
     watched: Annotated[str, Depends(_watched)],
     context: InContext,
     follow: Annotated[bool, Query(description="false: ends after what there is now.")] = True,
-    last_event_id: Annotated[int, Header(ge=0, le=LARGEST_INT, description="Goes on right after this event.")] = 0,
+    last_event_id: Annotated[
+        int, Header(ge=0, le=LARGEST_INT, description="Goes on right after this event.")
+    ] = 0,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Server-sent events, in order and each once. The stream ends when the job has ended and all was sent."""
-    async for event in job_events.watch(context.database, watched, after=last_event_id, follow=follow):
+    """Server-sent events, in order and each once. The stream ends when the job has ended and all
+    was sent.
+    """
+    async for event in job_events.watch(
+        context.database, watched, after=last_event_id, follow=follow
+    ):
         yield ServerSentEvent(id=str(event.id), event=event.kind, raw_data=event.model_dump_json())
 
 
@@ -215,7 +247,10 @@ async def watch(
     response_class=StreamingResponse,
     summary="Read what a job printed",
     responses={
-        200: {"description": "The log from the offset on.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        200: {
+            "description": "The log from the offset on.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        },
         **problems.responses(*ASKED, NotFoundError, errors.StorageError),
     },
 )
@@ -224,12 +259,16 @@ def logs(
     context: InContext,
     offset: Annotated[int, Query(ge=0, le=LARGEST_INT, description="Bytes to leave out.")] = 0,
 ) -> Response:
-    """Plain text, empty before the first line. Ask again with the offset raised by what came to follow it."""
+    """Plain text, empty before the first line. Ask again with the offset raised by what came to
+    follow it.
+    """
     path = f"jobs/{job_id}/log.txt"
     size_bytes = context.store.size_bytes(path) if context.store.exists(path) else 0
     if offset >= size_bytes:
         return Response(media_type="text/plain")
-    return StreamingResponse(context.store.chunks(path, start=offset, end=size_bytes), media_type="text/plain")
+    return StreamingResponse(
+        context.store.chunks(path, start=offset, end=size_bytes), media_type="text/plain"
+    )
 
 
 def _json(text: str) -> Response:

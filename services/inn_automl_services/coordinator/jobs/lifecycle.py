@@ -1,4 +1,5 @@
-"""How a job moves: the legal moves, and a pure function from (state, event) to (state, what to do).
+"""How a job moves: the legal moves, and a pure function from (state, event) to (state, what to
+do).
 
 queued -> training -> searching -> measuring -> publishing -> succeeded
    running -> queued            its run was lost, or failed in a way that another attempt may not
@@ -20,7 +21,11 @@ _Q, _F, _C = JobState.QUEUED, JobState.FAILED, JobState.CANCELLED
 MOVES: frozenset[tuple[JobState, JobState]] = frozenset(
     {(_Q, state) for state in RUNNING}
     | {(before, after) for i, before in enumerate(RUNNING) for after in RUNNING[i + 1 :]}
-    | {(state, after) for state in RUNNING for after in (_Q, _F, JobState.CANCELLING, JobState.SUCCEEDED)}
+    | {
+        (state, after)
+        for state in RUNNING
+        for after in (_Q, _F, JobState.CANCELLING, JobState.SUCCEEDED)
+    }
     | {(_Q, _F), (_Q, _C), (JobState.CANCELLING, _C)}
     | {(_F, _Q), (_C, _Q)}
 )
@@ -107,8 +112,15 @@ class RetryRequested:
 
 
 Event = (
-    Claimed | StageReached | RunSucceeded | RunFailed | RunLost | CancelRequested | RunStopped | RetryRequested
-)  # fmt: skip
+    Claimed
+    | StageReached
+    | RunSucceeded
+    | RunFailed
+    | RunLost
+    | CancelRequested
+    | RunStopped
+    | RetryRequested
+)
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,8 @@ def move(state: JobState, event: Event, *, attempts_left: bool) -> Move:
             return Move(FIRST_STATE[kind], Do.LEASE)
         case StageReached(stage) if running:
             reached = STATE_OF_STAGE[stage]
-            # Stages that were finished before are passed again in a moment: a job never seems to go back.
+            # Stages that were finished before are passed again in a moment: a job never seems to
+            # go back.
             forward = reached is not None and RUNNING.index(reached) > RUNNING.index(state)
             return Move(reached if forward and reached else state)
         case StageReached() if state is JobState.CANCELLING:
@@ -145,7 +158,9 @@ def move(state: JobState, event: Event, *, attempts_left: bool) -> Move:
             return Move(_Q, Do.RELEASE) if retryable and attempts_left else Move(_F, Do.FINISH)
         case RunLost() if running:
             return Move(_Q, Do.RELEASE) if attempts_left else Move(_F, Do.FINISH)
-        case RunSucceeded() | RunFailed() | RunLost() | RunStopped() if state is JobState.CANCELLING:
+        case RunSucceeded() | RunFailed() | RunLost() | RunStopped() if (
+            state is JobState.CANCELLING
+        ):
             return Move(_C, Do.FINISH)
         case CancelRequested() if state is _Q:
             return Move(_C, Do.FINISH)

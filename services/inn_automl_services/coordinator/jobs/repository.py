@@ -22,11 +22,25 @@ def find_by_key(session: Session, project_id: str, idempotency_key: str) -> Job 
 
 
 def page(
-    session: Session, project_id: str, *, state: str | None, kind: str | None, before: str | None, limit: int
+    session: Session,
+    project_id: str,
+    *,
+    state: str | None,
+    kind: str | None,
+    before: str | None,
+    limit: int,
 ) -> Sequence[Row[Any]]:
     """What a list shows of jobs, newest first; those older than the id `before`."""
     query = select(
-        Job.id, Job.name, Job.kind, Job.parent_id, Job.state, Job.spec, Job.progress, Job.created_at, Job.finished_at
+        Job.id,
+        Job.name,
+        Job.kind,
+        Job.parent_id,
+        Job.state,
+        Job.spec,
+        Job.progress,
+        Job.created_at,
+        Job.finished_at,
     ).where(Job.project_id == project_id)
     if state is not None:
         query = query.where(Job.state == state)
@@ -42,10 +56,14 @@ def first_child(session: Session, job_id: str) -> str | None:
     return session.scalars(select(Job.id).where(Job.parent_id == job_id).limit(1)).one_or_none()
 
 
-def state_and_events(session: Session, job_id: str, *, after: int, limit: int) -> tuple[str | None, Sequence[JobEvent]]:
-    """The job's state and the events that follow the one with id `after`, as they are at one instant.
+def state_and_events(
+    session: Session, job_id: str, *, after: int, limit: int
+) -> tuple[str | None, Sequence[JobEvent]]:
+    """The job's state and the events that follow the one with id `after`, as they are at one
+    instant.
 
-    Events of a job are written while its row is locked, so their ids have the order in which they become visible.
+    Events of a job are written while its row is locked, so their ids have the order in which they
+    become visible.
 
     Returns:
         None and nothing where the job is gone.
@@ -67,7 +85,9 @@ def find_dataset(session: Session, project_id: str, name_or_id: str) -> Dataset 
         Dataset.project_id == project_id, or_(Dataset.id == name_or_id, Dataset.name == name_or_id)
     )
     found = session.scalars(query).all()
-    return next((dataset for dataset in found if dataset.id == name_or_id), found[0] if found else None)
+    return next(
+        (dataset for dataset in found if dataset.id == name_or_id), found[0] if found else None
+    )
 
 
 def dataset_names(session: Session, project_id: str, limit: int) -> Sequence[str]:
@@ -86,7 +106,9 @@ def some_devices(session: Session, project_id: str, limit: int) -> Sequence[Devi
 
 
 def groups_of(session: Session, job_id: str) -> list[str] | None:
-    """Names of the coupled groups of a job's network, from a front's point; None where no front has one."""
+    """Names of the coupled groups of a job's network, from a front's point; None where no front
+    has one.
+    """
     for result in session.scalars(select(JobDevice.result).where(JobDevice.job_id == job_id)):
         for point in result["front"]:
             return list(point["widths"])

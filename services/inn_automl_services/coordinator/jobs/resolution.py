@@ -1,4 +1,6 @@
-"""What a spec names, looked up before anything is queued: its dataset, its family, the agents of its devices."""
+"""What a spec names, looked up before anything is queued: its dataset, its family, the agents of
+its devices.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def resolve(session: Session, project_id: str, spec: JobSpec) -> tuple[JobSpec, 
     """The spec with every agent named, and the id of its dataset (None for a built-in one).
 
     Raises:
-        UnknownNameError: there is no such dataset, family or agent; the message says which there are.
+        UnknownNameError: there is no such dataset, family or agent; the message says which there
+            are.
         SpecError: the family does not take the data, or a device asks for more than its agent has.
     """
     name, kind, dataset_id, task = _dataset(session, project_id, spec.dataset)
@@ -45,15 +48,19 @@ def dataset_id_of(session: Session, project_id: str, source: str) -> str | None:
     return _dataset(session, project_id, source)[2]
 
 
-def resolve_devices(session: Session, project_id: str, budgets: tuple[DeviceBudget, ...]) -> tuple[DeviceBudget, ...]:
+def resolve_devices(
+    session: Session, project_id: str, budgets: tuple[DeviceBudget, ...]
+) -> tuple[DeviceBudget, ...]:
     """The devices, each with its agent.
 
     Raises:
         UnknownNameError: no such agent.
-        SpecError: none is named where the project has none or several, or the agent has not the runtime or the cores
-            that are asked for.
+        SpecError: none is named where the project has none or several, or the agent has not the
+            runtime or the cores that are asked for.
     """
-    known = repository.devices_named(session, project_id, {budget.agent for budget in budgets if budget.agent})
+    known = repository.devices_named(
+        session, project_id, {budget.agent for budget in budgets if budget.agent}
+    )
     others = repository.some_devices(session, project_id, NUM_LISTED + 1)
     resolved = []
     for budget in budgets:
@@ -71,14 +78,20 @@ def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, 
     if not _NAME.fullmatch(source):
         raise SpecError(
             f"dataset = {source!r:.200}: the service reads no files by path; upload it first "
-            "(PUT /v1/datasets/content/{sha256}, or `inn-automl submit`, which does so) and give the dataset's name."
+            "(PUT /v1/datasets/content/{sha256}, or `inn-automl submit`, which does so) and give "
+            "the dataset's name."
         )
     found = repository.find_dataset(session, project_id, source)
     if found is None:
         names = repository.dataset_names(session, project_id, NUM_LISTED)
         raise UnknownNameError("dataset", source, {*BUILTIN_KINDS, *names})
     # Datasets that were checked before there were other tasks do not name theirs.
-    return found.name, str(found.facts["kind"]), found.id, str(found.facts.get("task", _CLASSIFICATION))
+    return (
+        found.name,
+        str(found.facts["kind"]),
+        found.id,
+        str(found.facts.get("task", _CLASSIFICATION)),
+    )
 
 
 def _check_family(family: str, kind: str, task: str, dataset: str) -> None:
@@ -91,11 +104,13 @@ def _check_family(family: str, kind: str, task: str, dataset: str) -> None:
     ]
     if family not in fitting and kind in FAMILY_KINDS[family]:
         raise SpecError(
-            f"family {family!r} does not serve {task}, as {dataset!r} asks for: use {' or '.join(fitting)}."
+            f"family {family!r} does not serve {task}, as {dataset!r} asks for: use "
+            f"{' or '.join(fitting)}."
         )
     if family not in fitting:
         raise SpecError(
-            f"family {family!r} does not take {kind}s such as those of {dataset!r}: use {' or '.join(fitting)}."
+            f"family {family!r} does not take {kind}s such as those of {dataset!r}: use "
+            f"{' or '.join(fitting)}."
         )
 
 
@@ -104,15 +119,20 @@ def _agent(budget: DeviceBudget, known: dict[str, Device], others: list[str]) ->
     if budget.agent is not None:
         if budget.agent not in known:
             if not others:
-                raise SpecError(f"device {budget.name!r}: unknown agent {budget.agent!r}: {_NO_AGENT}")
-            raise UnknownNameError("agent", budget.agent, others[:NUM_LISTED], f"device {budget.name!r}")
+                raise SpecError(
+                    f"device {budget.name!r}: unknown agent {budget.agent!r}: {_NO_AGENT}"
+                )
+            raise UnknownNameError(
+                "agent", budget.agent, others[:NUM_LISTED], f"device {budget.name!r}"
+            )
         return budget.agent
     if not others:
         raise SpecError(f"device {budget.name!r} names no agent: {_NO_AGENT}")
     if len(others) > 1:
         listed = ", ".join(others[:NUM_LISTED]) + (", ..." if len(others) > NUM_LISTED else "")
         raise SpecError(
-            f"device {budget.name!r} names no agent, and the project has several: set `agent` to one of {listed}."
+            f"device {budget.name!r} names no agent, and the project has several: set `agent` to "
+            f"one of {listed}."
         )
     return others[0]
 
@@ -123,13 +143,17 @@ _NO_AGENT = "the project has no device registered; start `inn-automl agent` on t
 def check_widths(session: Session, parent: Job, widths: dict[str, int]) -> None:
     """
     Raises:
-        WidthsError: a coupled group of the network is missing or unknown, as far as the job's fronts tell.
+        WidthsError: a coupled group of the network is missing or unknown, as far as the job's
+            fronts tell.
     """
     groups = repository.groups_of(session, parent.id)
     if groups is None:
         return
     remedy = f"give a width for each of {', '.join(groups)}"
-    unknown, missing = sorted(widths.keys() - set(groups)), [name for name in groups if name not in widths]
+    unknown, missing = (
+        sorted(widths.keys() - set(groups)),
+        [name for name in groups if name not in widths],
+    )
     if unknown:
         raise WidthsError(f"unknown coupled group {unknown[0]!r:.80}: {remedy}.")
     if missing:

@@ -35,7 +35,9 @@ def find(session: Session, caller: Caller, job_id: str, *, lock: bool = False) -
     """
     job = repository.find(session, caller.project_id, job_id, lock=lock)
     if job is None:
-        raise NotFoundError(f"the project {caller.project!r} has no job {job_id!r}: GET /v1/jobs lists them.")
+        raise NotFoundError(
+            f"the project {caller.project!r} has no job {job_id!r}: GET /v1/jobs lists them."
+        )
     return job
 
 
@@ -51,13 +53,26 @@ def submit(
 
     def make() -> Job:
         spec, dataset_id = resolution.resolve(session, caller.project_id, asked.spec)
-        return _queued(settings, caller, JobKind.SEARCH, spec, dataset_id, name=asked.name, priority=asked.priority)
+        return _queued(
+            settings,
+            caller,
+            JobKind.SEARCH,
+            spec,
+            dataset_id,
+            name=asked.name,
+            priority=asked.priority,
+        )
 
     return _once(session, caller, key, _hash(JobKind.SEARCH, None, asked), make)
 
 
 def extend(
-    session: Session, settings: Settings, caller: Caller, parent_id: str, asked: wire.ExtendJob, key: str | None
+    session: Session,
+    settings: Settings,
+    caller: Caller,
+    parent_id: str,
+    asked: wire.ExtendJob,
+    key: str | None,
 ) -> tuple[Job, bool]:
     """Queues a search for other devices or bounds with a finished job's network.
 
@@ -72,17 +87,31 @@ def extend(
         parent = _trained(session, caller, parent_id)
         spec = parse(JobSpec, _with_budget(parent.spec, asked), where="the extension")
         devices = resolution.resolve_devices(session, caller.project_id, spec.budget.devices)
-        spec = spec.model_copy(update={"budget": spec.budget.model_copy(update={"devices": devices})})
+        spec = spec.model_copy(
+            update={"budget": spec.budget.model_copy(update={"devices": devices})}
+        )
         dataset_id = _dataset_of(session, caller, parent)
         return _queued(
-            settings, caller, JobKind.EXTEND, spec, dataset_id, name=asked.name, priority=asked.priority, parent=parent
+            settings,
+            caller,
+            JobKind.EXTEND,
+            spec,
+            dataset_id,
+            name=asked.name,
+            priority=asked.priority,
+            parent=parent,
         )
 
     return _once(session, caller, key, _hash(JobKind.EXTEND, parent_id, asked), make)
 
 
 def discretize(
-    session: Session, settings: Settings, caller: Caller, parent_id: str, asked: wire.DiscretizeJob, key: str | None
+    session: Session,
+    settings: Settings,
+    caller: Caller,
+    parent_id: str,
+    asked: wire.DiscretizeJob,
+    key: str | None,
 ) -> tuple[Job, bool]:
     """Queues one more model of a finished job's network.
 
@@ -98,7 +127,16 @@ def discretize(
         if asked.widths is not None:
             resolution.check_widths(session, parent, asked.widths)
         spec, dataset_id = JobSpec.model_validate(parent.spec), _dataset_of(session, caller, parent)
-        job = _queued(settings, caller, JobKind.DISCRETIZE, spec, dataset_id, name=None, priority=0, parent=parent)
+        job = _queued(
+            settings,
+            caller,
+            JobKind.DISCRETIZE,
+            spec,
+            dataset_id,
+            name=None,
+            priority=0,
+            parent=parent,
+        )
         job.widths = asked.model_dump(mode="json")
         return job
 
@@ -140,7 +178,9 @@ def delete(session: Session, store: ObjectStore, caller: Caller, job_id: str) ->
     """
     job = find(session, caller, job_id, lock=True)
     if job.state not in ENDED:
-        raise ConflictError(f"the job is {job.state}: cancel it first, only ended jobs can be deleted.")
+        raise ConflictError(
+            f"the job is {job.state}: cancel it first, only ended jobs can be deleted."
+        )
     child = repository.first_child(session, job.id)
     if child is not None:
         raise ConflictError(f"the job {child} was made from this one: delete that one first.")
@@ -186,7 +226,10 @@ def show(job: Job, settings: Settings) -> wire.Job:
         widths=wire.DiscretizeJob.model_validate(job.widths) if job.widths else None,
         progress=wire.JobProgress.model_validate(job.progress) if job.progress else None,
         cost=wire.JobCost(
-            **{name: job.cost_before.get(name, 0.0) + job.cost.get(name, 0.0) for name in wire.JobCost.model_fields}
+            **{
+                name: job.cost_before.get(name, 0.0) + job.cost.get(name, 0.0)
+                for name in wire.JobCost.model_fields
+            }
         ),
         error=wire.JobError.model_validate(job.error) if job.error else None,
         attempt=job.attempt,
@@ -228,10 +271,13 @@ def _once(
         with session.begin_nested():
             session.add(job)
     except IntegrityError:
-        # Somebody else committed meanwhile: the same request, or the deletion of what this one stands on.
+        # Somebody else committed meanwhile: the same request, or the deletion of what this one
+        # stands on.
         if key is not None and (known := repository.find_by_key(session, caller.project_id, key)):
             return _same_request(known, request_hash), False
-        raise ConflictError("the job or the dataset that it needs was deleted just now: name another one.") from None
+        raise ConflictError(
+            "the job or the dataset that it needs was deleted just now: name another one."
+        ) from None
     changes.tell(session, job, "state", {"state": job.state, "attempt": 0})
     return job, True
 
@@ -239,7 +285,8 @@ def _once(
 def _same_request(job: Job, request_hash: str) -> Job:
     if job.request_hash != request_hash:
         raise IdempotencyError(
-            f"the Idempotency-Key {job.idempotency_key!r} was used for another request, which made the job {job.id}: "
+            f"the Idempotency-Key {job.idempotency_key!r} was used for another request, which made "
+            f"the job {job.id}: "
             "send each request with a key of its own."
         )
     return job
@@ -290,10 +337,13 @@ def _trained(session: Session, caller: Caller, job_id: str) -> Job:
     """A job that has a trained network to go on with."""
     job = find(session, caller, job_id)
     if job.kind == JobKind.DISCRETIZE:
-        raise ConflictError(f"the job {job_id} only made a model of the network of {job.parent_id}: name that job.")
+        raise ConflictError(
+            f"the job {job_id} only made a model of the network of {job.parent_id}: name that job."
+        )
     if job.state != JobState.SUCCEEDED:
         raise ConflictError(
-            f"the job {job_id} is {job.state}: only one that has succeeded has a network to go on with."
+            f"the job {job_id} is {job.state}: only one that has succeeded has a network to go on "
+            f"with."
         )
     return job
 
@@ -304,12 +354,15 @@ def _with_budget(spec: dict[str, Any], asked: wire.ExtendJob) -> dict[str, Any]:
 
 
 def _dataset_of(session: Session, caller: Caller, job: Job) -> str | None:
-    """Id of the dataset that a job was made with, or of what has its name now; the worker compares the content."""
+    """Id of the dataset that a job was made with, or of what has its name now; the worker compares
+    the content.
+    """
     if job.dataset_id is not None:
         return job.dataset_id
     try:
         return resolution.dataset_id_of(session, caller.project_id, job.spec["dataset"])
     except InputError:
         raise ConflictError(
-            f"the dataset {job.spec['dataset']!r} of the job was deleted: upload the same data under that name first."
+            f"the dataset {job.spec['dataset']!r} of the job was deleted: upload the same data "
+            f"under that name first."
         ) from None

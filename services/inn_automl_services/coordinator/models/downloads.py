@@ -1,6 +1,7 @@
 """Files of the storage as answers: verified, resumable by byte range, never held in memory.
 
-Ranges and conditions as in RFC 9110, sections 13 and 14: one range; a request for several gets the whole file.
+Ranges and conditions as in RFC 9110, sections 13 and 14: one range; a request for several gets the
+whole file.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class _Verified:
             digest.update(chunk)
         if digest.hexdigest() != sha256:
             raise CorruptFileError(
-                f"{path!r} in the storage is not what was written (its hash differs): restore it from a copy, or run "
+                f"{path!r} in the storage is not what was written (its hash differs): restore it "
+                f"from a copy, or run "
                 "the job again."
             )
         with self._lock:
@@ -77,7 +79,12 @@ def send(
         StorageError, CorruptFileError: the file is missing, or is not what was written.
     """
     etag = f'"{sha256}"'
-    told = {"ETag": etag, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff", **(headers or {})}
+    told = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "X-Content-Type-Options": "nosniff",
+        **(headers or {}),
+    }
     if _matches(request_headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=told)
     if filename is not None:
@@ -91,7 +98,10 @@ def send(
     if span:
         told["Content-Range"] = f"bytes {start}-{end - 1}/{size_bytes}"
     return StreamingResponse(
-        store.chunks(path, start=start, end=end), 206 if span else 200, headers=told, media_type=media_type
+        store.chunks(path, start=start, end=end),
+        206 if span else 200,
+        headers=told,
+        media_type=media_type,
     )
 
 
@@ -113,7 +123,9 @@ def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
         if last is not None and int(found[2][:30]) < int(found[1][:30]):
             return None  # not a range at all
     if start >= size_bytes:
-        raise RangeError(f"{header!r:.80} asks for nothing of {size_bytes} bytes.", size_bytes=size_bytes)
+        raise RangeError(
+            f"{header!r:.80} asks for nothing of {size_bytes} bytes.", size_bytes=size_bytes
+        )
     return start, end
 
 

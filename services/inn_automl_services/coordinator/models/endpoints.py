@@ -21,8 +21,12 @@ from inn_automl_services.coordinator.models import downloads, service
 
 router = APIRouter(tags=["models"])
 
-DeviceName = Annotated[Name, Path(description="Name of a device in the job's budget.", examples=["laptop"])]
-Point = Annotated[Name, Path(description="Id of a front's point, or `recommended`.", examples=["recommended"])]
+DeviceName = Annotated[
+    Name, Path(description="Name of a device in the job's budget.", examples=["laptop"])
+]
+Point = Annotated[
+    Name, Path(description="Id of a front's point, or `recommended`.", examples=["recommended"])
+]
 _RangeHeader = Annotated[str | None, Header(description="One range of bytes, e.g. `bytes=1000-`.")]
 FOUND = (*ASKED, NotFoundError, ConflictError)
 READ = (*FOUND, errors.StorageError, errors.CorruptFileError)
@@ -31,7 +35,9 @@ FIGURES = {"html": "text/html", "png": "image/png"}
 
 
 def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
+    content = {
+        media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types
+    }
     return {
         200: {"description": "The file; its ETag is its SHA-256.", "content": content},
         206: {"description": "The range that was asked for.", "content": content},
@@ -47,7 +53,9 @@ def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
     responses=problems.responses(*FOUND),
 )
 def fronts(job_id: JobId, caller: User, session: Reading) -> Response:
-    """Measured quality (accuracy, or the task's own) and latency, one front a device, sorted by latency."""
+    """Measured quality (accuracy, or the task's own) and latency, one front a device, sorted by
+    latency.
+    """
     return _json(service.fronts_json(session, caller, job_id))
 
 
@@ -65,12 +73,22 @@ def front(job_id: JobId, device: DeviceName, caller: User, session: Reading) -> 
     "/jobs/{job_id}/result",
     response_model=JobResult,
     summary="All that a job found",
-    responses={**_file("application/json"), 200: {"description": "The file; its ETag is its SHA-256."}},
+    responses={
+        **_file("application/json"),
+        200: {"description": "The file; its ETag is its SHA-256."},
+    },
 )
 def result(
-    job_id: JobId, caller: User, session: Reading, context: InContext, request: Request, range: _RangeHeader = None
+    job_id: JobId,
+    caller: User,
+    session: Reading,
+    context: InContext,
+    request: Request,
+    range: _RangeHeader = None,
 ) -> Response:
-    """result.json: the fronts, the spec, the recipe that was chosen, the training candidates, versions."""
+    """result.json: the fronts, the spec, the recipe that was chosen, the training candidates,
+    versions.
+    """
     found = service.artifact(session, caller, job_id, "result.json")
     return _send(context, found, "application/json", request.headers)
 
@@ -95,7 +113,12 @@ def figure(
     return _send(context, found, FIGURES[format], request.headers)
 
 
-@router.get("/compare", response_model=Comparison, summary="Compare two jobs", responses=problems.responses(*FOUND))
+@router.get(
+    "/compare",
+    response_model=Comparison,
+    summary="Compare two jobs",
+    responses=problems.responses(*FOUND),
+)
 def compare(
     jobs: Annotated[list[Name], Query(min_length=2, max_length=2, description="Ids of two jobs.")],
     caller: User,
@@ -118,7 +141,9 @@ def model(
     session: Reading,
     context: InContext,
     request: Request,
-    device: Annotated[Name | None, Query(description="Whose front the point is on; needed for `recommended`.")] = None,
+    device: Annotated[
+        Name | None, Query(description="Whose front the point is on; needed for `recommended`.")
+    ] = None,
     range: _RangeHeader = None,
 ) -> Response:
     """The bundle: model.onnx, weights.safetensors and config.json in a ZIP."""
@@ -133,7 +158,12 @@ def model(
     responses=_file("application/zip"),
 )
 def bundle(
-    job_id: JobId, caller: User, session: Reading, context: InContext, request: Request, range: _RangeHeader = None
+    job_id: JobId,
+    caller: User,
+    session: Reading,
+    context: InContext,
+    request: Request,
+    range: _RangeHeader = None,
 ) -> Response:
     found = service.discretized(session, caller, job_id)
     return _send(context, found, "application/zip", request.headers, attached=True)
@@ -146,7 +176,12 @@ def bundle(
     responses=_file("application/zip"),
 )
 def inn(
-    job_id: JobId, caller: User, session: Reading, context: InContext, request: Request, range: _RangeHeader = None
+    job_id: JobId,
+    caller: User,
+    session: Reading,
+    context: InContext,
+    request: Request,
+    range: _RangeHeader = None,
 ) -> Response:
     """The one trained network that all models of the job are sampled from."""
     found = service.artifact(session, caller, job_id, "inn.zip")
@@ -160,18 +195,31 @@ def inn(
     responses=_file("application/zip"),
 )
 def elastic(
-    job_id: JobId, caller: User, session: Reading, context: InContext, request: Request, range: _RangeHeader = None
+    job_id: JobId,
+    caller: User,
+    session: Reading,
+    context: InContext,
+    request: Request,
+    range: _RangeHeader = None,
 ) -> Response:
-    """elastic.zip, which `inn_automl.serving.ElasticModel` switches between points of while it serves."""
+    """elastic.zip, which `inn_automl.serving.ElasticModel` switches between points of while it
+    serves.
+    """
     found = service.artifact(session, caller, job_id, "elastic.zip")
     return _send(context, found, "application/zip", request.headers, attached=True)
 
 
 def _send(
-    context: Context, found: Artifact, media_type: str, request_headers: Any, *, attached: bool = False
+    context: Context,
+    found: Artifact,
+    media_type: str,
+    request_headers: Any,
+    *,
+    attached: bool = False,
 ) -> Response:
     name = found.path.rpartition("/")[2]
-    # What is looked at runs its own script in a page of its own: it can reach nothing of this server's.
+    # What is looked at runs its own script in a page of its own: it can reach nothing of this
+    # server's.
     sandboxed = {} if attached else {"Content-Security-Policy": "sandbox allow-scripts"}
     return downloads.send(
         context.store,

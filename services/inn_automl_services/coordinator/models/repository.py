@@ -14,7 +14,8 @@ from inn_automl_services.coordinator.db.tables import Artifact, Job, JobDevice
 def fronts_as_text(
     session: Session, project_id: str, job_id: str, device: str | None = None
 ) -> tuple[str | None, list[str]]:
-    """The job's kind and state, and the stored JSON of its devices' results in order (of one device, if it is named).
+    """The job's kind and state, and the stored JSON of its devices' results in order (of one
+    device, if it is named).
 
     Returns:
         None and nothing where there is no such job.
@@ -31,11 +32,17 @@ def fronts_as_text(
 
 
 def device_names(session: Session, job_id: str) -> Sequence[str]:
-    return session.scalars(select(JobDevice.name).where(JobDevice.job_id == job_id).order_by(JobDevice.position)).all()
+    return session.scalars(
+        select(JobDevice.name).where(JobDevice.job_id == job_id).order_by(JobDevice.position)
+    ).all()
 
 
 def device_results(session: Session, job_id: str) -> dict[str, dict[str, Any]]:
-    query = select(JobDevice.name, JobDevice.result).where(JobDevice.job_id == job_id).order_by(JobDevice.position)
+    query = (
+        select(JobDevice.name, JobDevice.result)
+        .where(JobDevice.job_id == job_id)
+        .order_by(JobDevice.position)
+    )
     return {row.name: row.result for row in session.execute(query)}
 
 
@@ -45,7 +52,9 @@ def device_result(session: Session, job_id: str, device: str) -> dict[str, Any] 
 
 
 def find_artifact(session: Session, job_id: str, path: str) -> Artifact | None:
-    return session.scalars(select(Artifact).where(Artifact.job_id == job_id, Artifact.path == path)).one_or_none()
+    return session.scalars(
+        select(Artifact).where(Artifact.job_id == job_id, Artifact.path == path)
+    ).one_or_none()
 
 
 def bundles(session: Session, job_id: str) -> Sequence[Artifact]:

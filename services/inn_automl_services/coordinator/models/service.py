@@ -44,7 +44,9 @@ def front_json(session: Session, caller: Caller, job_id: str, device: str) -> st
     return devices[0]
 
 
-def bundle_of(session: Session, caller: Caller, job_id: str, point: str, device: str | None) -> Artifact:
+def bundle_of(
+    session: Session, caller: Caller, job_id: str, point: str, device: str | None
+) -> Artifact:
     """The bundle of a front's point.
 
     Raises:
@@ -56,14 +58,17 @@ def bundle_of(session: Session, caller: Caller, job_id: str, point: str, device:
     if device is None:
         if point == RECOMMENDED:
             names = ", ".join(repository.device_names(session, job.id))
-            raise InputError(f"each device recommends its own point: give ?device= with one of {names}.")
+            raise InputError(
+                f"each device recommends its own point: give ?device= with one of {names}."
+            )
         path = f"bundles/{point}.zip"
     else:
         path = _point_on(session, job, point, device).bundle
     found = repository.find_artifact(session, job.id, path)
     if found is None:
         raise NotFoundError(
-            f"no front of the job {job.id} has a point {point!r}: GET /v1/jobs/{job.id}/fronts lists them."
+            f"no front of the job {job.id} has a point {point!r}: GET /v1/jobs/{job.id}/fronts "
+            f"lists them."
         )
     return found
 
@@ -92,7 +97,8 @@ def discretized(session: Session, caller: Caller, job_id: str) -> Artifact:
     job = find(session, caller, job_id)
     if job.kind != JobKind.DISCRETIZE:
         raise ConflictError(
-            f"the job {job.id} has a bundle for each point of its fronts: GET /v1/jobs/{job.id}/models/POINT has one."
+            f"the job {job.id} has a bundle for each point of its fronts: GET "
+            f"/v1/jobs/{job.id}/models/POINT has one."
         )
     _check_succeeded(job)
     bundles = repository.bundles(session, job.id)
@@ -107,21 +113,29 @@ def compare(session: Session, caller: Caller, first: str, second: str) -> Compar
     Raises:
         InputError: it is one and the same job.
         NotFoundError: there is no such job.
-        ConflictError: a job has no fronts, or none yet; or their qualities are in different metrics.
+        ConflictError: a job has no fronts, or none yet; or their qualities are in different
+            metrics.
     """
     if first == second:
         raise InputError(f"the job {first} was named twice: give two different ones.")
     results = {
-        job_id: repository.device_results(session, _searched(session, caller, job_id).id) for job_id in (first, second)
+        job_id: repository.device_results(session, _searched(session, caller, job_id).id)
+        for job_id in (first, second)
     }
     names = {job_id: set(devices) for job_id, devices in results.items()}
     return Comparison(
         jobs=(first, second),
         devices=[
-            _compare_device(name, {job: DeviceResult.model_validate(results[job][name]) for job in (first, second)})
+            _compare_device(
+                name,
+                {job: DeviceResult.model_validate(results[job][name]) for job in (first, second)},
+            )
             for name in sorted(names[first] & names[second])
         ],
-        only_in={first: sorted(names[first] - names[second]), second: sorted(names[second] - names[first])},
+        only_in={
+            first: sorted(names[first] - names[second]),
+            second: sorted(names[second] - names[first]),
+        },
     )
 
 
@@ -129,20 +143,31 @@ def _compare_device(name: str, fronts: dict[str, DeviceResult]) -> DeviceCompari
     """One reference point for both, so far out that every point of both fronts counts."""
     metrics = {front.metric for front in fronts.values()}
     if len(metrics) > 1:
-        named = " and ".join(f"{get_metric(front.metric).label} in {job}" for job, front in fronts.items())
-        raise ConflictError(f"the fronts on {name!r} show {named}, which do not compare: give two jobs of one task.")
-    percentiles = {point.latency_ms.percentile for front in fronts.values() for point in front.front}
+        named = " and ".join(
+            f"{get_metric(front.metric).label} in {job}" for job, front in fronts.items()
+        )
+        raise ConflictError(
+            f"the fronts on {name!r} show {named}, which do not compare: give two jobs of one task."
+        )
+    percentiles = {
+        point.latency_ms.percentile for front in fronts.values() for point in front.front
+    }
     shared = len(percentiles) < 2
 
     def latency_ms(point: FrontPoint) -> float:
         return point.latency_ms.at_percentile if shared else point.latency_ms.p95
 
-    points = {job: [(latency_ms(point), point.quality) for point in front.front] for job, front in fronts.items()}
+    points = {
+        job: [(latency_ms(point), point.quality) for point in front.front]
+        for job, front in fronts.items()
+    }
     corners = [point for found in points.values() for point in found]
     corners += [front.hypervolume_reference for front in fronts.values()]
     reference = max(latency for latency, _ in corners), min(quality for _, quality in corners)
     volumes = {
-        job: hypervolume([latency for latency, _ in found], [quality for _, quality in found], reference)
+        job: hypervolume(
+            [latency for latency, _ in found], [quality for _, quality in found], reference
+        )
         for job, found in points.items()
     }
     best = max(volumes, key=lambda job: volumes[job])
@@ -159,7 +184,8 @@ def _searched(session: Session, caller: Caller, job_id: str) -> Job:
     job = find(session, caller, job_id)
     if job.kind == JobKind.DISCRETIZE:
         raise ConflictError(
-            f"the job {job.id} made one model and searched for no front: GET /v1/jobs/{job.id}/bundle has it."
+            f"the job {job.id} made one model and searched for no front: GET "
+            f"/v1/jobs/{job.id}/bundle has it."
         )
     _check_succeeded(job)
     return job
@@ -167,7 +193,9 @@ def _searched(session: Session, caller: Caller, job_id: str) -> Job:
 
 def _check_succeeded(job: Job) -> None:
     if job.state != JobState.SUCCEEDED:
-        raise ConflictError(f"the job {job.id} is {job.state}: what it finds is there once it has succeeded.")
+        raise ConflictError(
+            f"the job {job.id} is {job.state}: what it finds is there once it has succeeded."
+        )
 
 
 def _point_on(session: Session, job: Job, point: str, device: str) -> FrontPoint:
@@ -178,12 +206,16 @@ def _point_on(session: Session, job: Job, point: str, device: str) -> FrontPoint
     wanted = point
     if point == RECOMMENDED:
         if result.recommended is None:
-            raise NotFoundError(f"the device {device!r} recommends no point: {result.recommendation}")
+            raise NotFoundError(
+                f"the device {device!r} recommends no point: {result.recommendation}"
+            )
         wanted = result.recommended
     found = next((one for one in result.front if one.id == wanted), None)
     if found is None:
         listed = ", ".join(one.id for one in result.front)
-        raise NotFoundError(f"the front of the device {device!r} has no point {wanted!r}: it has {listed}.")
+        raise NotFoundError(
+            f"the front of the device {device!r} has no point {wanted!r}: it has {listed}."
+        )
     return found
 
 

@@ -33,14 +33,23 @@ _KEYS = [{"name": "laptop", "role": "user"}, {"name": "pi-5", "role": "agent", "
 
 
 @router.post(
-    "/projects", status_code=201, summary="Make a project", responses=problems.responses(*_ALWAYS, ConflictError)
+    "/projects",
+    status_code=201,
+    summary="Make a project",
+    responses=problems.responses(*_ALWAYS, ConflictError),
 )
-def create_project(new: Annotated[NewProject, Body(examples=_LIMITS)], admin: Admin, session: Writing) -> Project:
+def create_project(
+    new: Annotated[NewProject, Body(examples=_LIMITS)], admin: Admin, session: Writing
+) -> Project:
     return service.to_wire(service.create_project(session, new))
 
 
-@router.get("/projects", summary="List projects, newest first", responses=problems.responses(*_ALWAYS))
-def list_projects(admin: Admin, session: Reading, cursor: ProjectCursor = None, limit: Limit = 50) -> Page[Project]:
+@router.get(
+    "/projects", summary="List projects, newest first", responses=problems.responses(*_ALWAYS)
+)
+def list_projects(
+    admin: Admin, session: Reading, cursor: ProjectCursor = None, limit: Limit = 50
+) -> Page[Project]:
     rows = repository.list_projects(session, before=cursor, limit=limit + 1)
     items = [service.to_wire(row) for row in rows[:limit]]
     return Page(items=items, next_cursor=items[-1].id if len(rows) > limit else None)
@@ -52,7 +61,10 @@ def list_projects(admin: Admin, session: Reading, cursor: ProjectCursor = None, 
     responses=problems.responses(*_ALWAYS, NotFoundError),
 )
 def change_project(
-    name: Name, limits: Annotated[NewProject, Body(examples=_LIMITS)], admin: Admin, session: Writing
+    name: Name,
+    limits: Annotated[NewProject, Body(examples=_LIMITS)],
+    admin: Admin,
+    session: Writing,
 ) -> Project:
     return service.to_wire(service.change_limits(session, name, limits))
 
@@ -63,14 +75,20 @@ def change_project(
     summary="Make a key; its secret is shown this once",
     responses=problems.responses(*_ALWAYS, NotFoundError),
 )
-def create_key(new: Annotated[NewKey, Body(examples=_KEYS)], admin: Admin, session: Writing) -> CreatedKey:
+def create_key(
+    new: Annotated[NewKey, Body(examples=_KEYS)], admin: Admin, session: Writing
+) -> CreatedKey:
     key, project, secret = service.add_key(session, new, default_project=admin.project)
     return CreatedKey(**service.key_to_wire(key, project).model_dump(), secret=secret)
 
 
 @router.get("/keys", summary="List keys, newest first", responses=problems.responses(*_ALWAYS))
 def list_keys(
-    admin: Admin, session: Reading, project: Name | None = None, cursor: KeyCursor = None, limit: Limit = 50
+    admin: Admin,
+    session: Reading,
+    project: Name | None = None,
+    cursor: KeyCursor = None,
+    limit: Limit = 50,
 ) -> Page[Key]:
     rows = repository.list_keys(session, project=project, before=cursor, limit=limit + 1)
     items = [service.key_to_wire(key, name) for key, name in rows[:limit]]

@@ -16,7 +16,9 @@ def find_project(session: Session, name: str) -> Project | None:
 
 
 def lock_project(session: Session, name: str) -> Project | None:
-    return session.scalars(select(Project).where(Project.name == name).with_for_update()).one_or_none()
+    return session.scalars(
+        select(Project).where(Project.name == name).with_for_update()
+    ).one_or_none()
 
 
 def list_projects(session: Session, *, before: str | None, limit: int) -> Sequence[Project]:
@@ -24,7 +26,9 @@ def list_projects(session: Session, *, before: str | None, limit: int) -> Sequen
     return session.scalars(query.where(Project.id < before) if before else query).all()
 
 
-def list_keys(session: Session, *, project: str | None, before: str | None, limit: int) -> Sequence[Row[ApiKey, str]]:
+def list_keys(
+    session: Session, *, project: str | None, before: str | None, limit: int
+) -> Sequence[Row[ApiKey, str]]:
     """Keys with the names of their projects."""
     query = select(ApiKey, Project.name).join(Project, Project.id == ApiKey.project_id)
     if project is not None:
@@ -40,7 +44,11 @@ def find_key(session: Session, key_id: str) -> ApiKey | None:
 
 def lock_admin_keys(session: Session) -> Sequence[ApiKey]:
     """Those that are not revoked, locked so that no two requests revoke the last two at once."""
-    query = select(ApiKey).where(ApiKey.role == Role.ADMIN.value, ApiKey.revoked_at.is_(None)).order_by(ApiKey.id)
+    query = (
+        select(ApiKey)
+        .where(ApiKey.role == Role.ADMIN.value, ApiKey.revoked_at.is_(None))
+        .order_by(ApiKey.id)
+    )
     return session.scalars(query.with_for_update()).all()
 
 

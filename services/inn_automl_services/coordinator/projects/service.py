@@ -29,7 +29,9 @@ def create_project(session: Session, new: NewProject) -> Project:
     try:
         session.flush()
     except IntegrityError:
-        raise ConflictError(f"there is a project {new.name!r} already: choose another name.") from None
+        raise ConflictError(
+            f"there is a project {new.name!r} already: choose another name."
+        ) from None
     return project
 
 
@@ -41,7 +43,10 @@ def change_limits(session: Session, name: str, limits: NewProject) -> Project:
         InputError: the body names another project.
     """
     if limits.name != name:
-        raise InputError(f"the address names the project {name!r} and the body {limits.name!r}: a name cannot change.")
+        raise InputError(
+            f"the address names the project {name!r} and the body {limits.name!r}: a name cannot "
+            f"change."
+        )
     project = repository.lock_project(session, name)
     if project is None:
         raise NotFoundError(f"there is no project {name!r}: see GET /v1/projects.")
@@ -82,16 +87,20 @@ def revoke_key(session: Session, key_id: str) -> None:
 
 
 def ensure_project_and_keys(database: Database, project: str, secrets: Mapping[Role, str]) -> None:
-    """Makes a project and keys with known secrets, unless they are there; those that were revoked stay so.
+    """Makes a project and keys with known secrets, unless they are there; those that were revoked
+    stay so.
 
     Args:
-        secrets: `inn_...` by role, of the caller's own making (`access.SECRET_PREFIX` and 256 random bits).
+        secrets: `inn_...` by role, of the caller's own making (`access.SECRET_PREFIX` and 256
+            random bits).
     """
     for role, secret in secrets.items():
         if len(secret) < 32:
             raise ValueError(f"the secret of the {role} key is too short to be one")
     with database.write() as session:
-        row = repository.find_project(session, project) or create_project(session, NewProject(name=project))
+        row = repository.find_project(session, project) or create_project(
+            session, NewProject(name=project)
+        )
         for role, secret in secrets.items():
             if repository.find_key_by_hash(session, hash_secret(secret)) is None:
                 key, _ = create_key(session, project_id=row.id, name=f"first-{role}", role=role)
@@ -99,7 +108,8 @@ def ensure_project_and_keys(database: Database, project: str, secrets: Mapping[R
 
 
 def bootstrap(database: Database, path: Path, *, project: str = "default") -> bool:
-    """Makes the first project and an admin key, whose secret goes to a file that only its owner may read.
+    """Makes the first project and an admin key, whose secret goes to a file that only its owner
+    may read.
 
     Returns:
         Whether it did: not where the file or an admin key is there already.
@@ -107,7 +117,9 @@ def bootstrap(database: Database, path: Path, *, project: str = "default") -> bo
     with database.write() as session:
         if path.exists() or repository.lock_admin_keys(session):
             return False
-        row = repository.find_project(session, project) or create_project(session, NewProject(name=project))
+        row = repository.find_project(session, project) or create_project(
+            session, NewProject(name=project)
+        )
         _, secret = create_key(session, project_id=row.id, name="bootstrap", role=Role.ADMIN)
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -9,19 +9,31 @@ from fastapi import APIRouter, Path, Response
 from inn_automl.api.runs import RunAnswer, RunFailure, RunHeartbeat, RunOrder, RunResult
 from inn_automl.core.errors import InputError, StorageError
 from inn_automl_services.coordinator.context import InContext, Reading, Writing
-from inn_automl_services.coordinator.faults import AuthenticationError, StaleLeaseError, TooLargeError, UnavailableError
+from inn_automl_services.coordinator.faults import (
+    AuthenticationError,
+    StaleLeaseError,
+    TooLargeError,
+    UnavailableError,
+)
 from inn_automl_services.coordinator.problems import responses
 from inn_automl_services.coordinator.runs import service
 from inn_automl_services.coordinator.runs.lease import LeaseToken
 
 router = APIRouter(tags=["runs"])
 
-JobId = Annotated[str, Path(pattern=r"^[a-z]+_[0-9a-z]{26}$", examples=["job_01k9zq3v8n5c7r2w4x6y8z0abc"])]
+JobId = Annotated[
+    str, Path(pattern=r"^[a-z]+_[0-9a-z]{26}$", examples=["job_01k9zq3v8n5c7r2w4x6y8z0abc"])
+]
 _READS = (AuthenticationError, StaleLeaseError, InputError, UnavailableError)
 _WRITES = (*_READS, TooLargeError)
 
 
-@router.get("/runs/{job_id}", summary="What the run is to do", response_model=RunOrder, responses=responses(*_READS))
+@router.get(
+    "/runs/{job_id}",
+    summary="What the run is to do",
+    response_model=RunOrder,
+    responses=responses(*_READS),
+)
 def get_order(job_id: JobId, token: LeaseToken, session: Reading, context: InContext) -> RunOrder:
     return service.order(session, context, job_id, token)
 
@@ -45,7 +57,9 @@ def post_heartbeat(
     response_class=Response,
     responses=responses(*_WRITES, StorageError),
 )
-def post_result(job_id: JobId, token: LeaseToken, outcome: RunResult, session: Writing, context: InContext) -> None:
+def post_result(
+    job_id: JobId, token: LeaseToken, outcome: RunResult, session: Writing, context: InContext
+) -> None:
     # Before the job is locked, since looking at the storage may take long.
     with context.database.read() as reading:
         service.check_files(reading, context.store, job_id, token, outcome.artifacts)

@@ -1,4 +1,6 @@
-"""The lease of a run: the token that a worker was started with, and that the next attempt replaces."""
+"""The lease of a run: the token that a worker was started with, and that the next attempt
+replaces.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,18 @@ from inn_automl_services.coordinator.db.tables import Job
 from inn_automl_services.coordinator.faults import AuthenticationError, StaleLeaseError
 from inn_automl_services.coordinator.keys import hash_secret
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="LeaseToken", description="The lease token of a job's run.")
+_bearer = HTTPBearer(
+    auto_error=False, scheme_name="LeaseToken", description="The lease token of a job's run."
+)
 
 
-def _lease_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+def _lease_token(
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> str:
     if credentials is None:
-        raise AuthenticationError("no lease token was given: send it as `Authorization: Bearer TOKEN`.")
+        raise AuthenticationError(
+            "no lease token was given: send it as `Authorization: Bearer TOKEN`."
+        )
     return credentials.credentials
 
 
@@ -38,5 +46,8 @@ def holding(session: Session, job_id: str, token: str, *, lock: bool = False) ->
     query = select(Job).where(Job.id == job_id)
     job = session.execute(query.with_for_update() if lock else query).scalar_one_or_none()
     if job is None or not secrets.compare_digest(job.lease_token_hash or "", hash_secret(token)):
-        raise StaleLeaseError(f"this run no longer holds the job {job_id}: another attempt does, or the job has ended.")
+        raise StaleLeaseError(
+            f"this run no longer holds the job {job_id}: another attempt does, or the job has "
+            f"ended."
+        )
     return job

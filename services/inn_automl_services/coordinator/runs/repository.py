@@ -10,7 +10,14 @@ from sqlalchemy.orm import Session
 
 from inn_automl.api.runs import Artifact as ArtifactFacts
 from inn_automl.core.result import DeviceResult
-from inn_automl_services.coordinator.db.tables import Artifact, Dataset, Job, JobDevice, JobEvent, Project
+from inn_automl_services.coordinator.db.tables import (
+    Artifact,
+    Dataset,
+    Job,
+    JobDevice,
+    JobEvent,
+    Project,
+)
 
 
 def project_name(session: Session, job: Job) -> str:
@@ -22,7 +29,9 @@ def dataset_of(session: Session, job: Job) -> Dataset | None:
 
 
 def find_locked(session: Session, job_id: str) -> Job | None:
-    return session.execute(select(Job).where(Job.id == job_id).with_for_update()).scalar_one_or_none()
+    return session.execute(
+        select(Job).where(Job.id == job_id).with_for_update()
+    ).scalar_one_or_none()
 
 
 def last_event(session: Session, job_id: str, kind: str) -> JobEvent | None:
@@ -37,20 +46,35 @@ def last_told_at(session: Session, job_id: str) -> datetime | None:
 
 
 def add_gpu_seconds(session: Session, project_id: str, gpu_s: float) -> None:
-    session.execute(update(Project).where(Project.id == project_id).values(gpu_s=Project.gpu_s + gpu_s))
+    session.execute(
+        update(Project).where(Project.id == project_id).values(gpu_s=Project.gpu_s + gpu_s)
+    )
 
 
 def replace_outcome(
-    session: Session, job_id: str, devices: Iterable[DeviceResult], artifacts: Iterable[ArtifactFacts]
+    session: Session,
+    job_id: str,
+    devices: Iterable[DeviceResult],
+    artifacts: Iterable[ArtifactFacts],
 ) -> None:
     """What the job found and left, instead of what an earlier run of it did."""
     session.execute(delete(JobDevice).where(JobDevice.job_id == job_id))
     session.execute(delete(Artifact).where(Artifact.job_id == job_id))
     session.add_all(
-        JobDevice(job_id=job_id, position=position, name=device.name, result=device.model_dump(mode="json"))
+        JobDevice(
+            job_id=job_id,
+            position=position,
+            name=device.name,
+            result=device.model_dump(mode="json"),
+        )
         for position, device in enumerate(devices)
     )
     session.add_all(
-        Artifact(job_id=job_id, path=artifact.path, sha256=artifact.sha256, size_bytes=artifact.size_bytes)
+        Artifact(
+            job_id=job_id,
+            path=artifact.path,
+            sha256=artifact.sha256,
+            size_bytes=artifact.size_bytes,
+        )
         for artifact in artifacts
     )

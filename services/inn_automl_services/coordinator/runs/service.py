@@ -1,4 +1,6 @@
-"""What a run is told, and what becomes of its reports. Everything is guarded by the lease token on the locked job."""
+"""What a run is told, and what becomes of its reports. Everything is guarded by the lease token on
+the locked job.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,21 @@ from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.storable import check_storable
 from inn_automl_services.coordinator.db.tables import Job
 from inn_automl_services.coordinator.jobs import changes
-from inn_automl_services.coordinator.jobs.lifecycle import STATE_OF_STAGE, RunFailed, RunSucceeded, StageReached
+from inn_automl_services.coordinator.jobs.lifecycle import (
+    STATE_OF_STAGE,
+    RunFailed,
+    RunSucceeded,
+    StageReached,
+)
 from inn_automl_services.coordinator.keys import hash_secret
 from inn_automl_services.coordinator.runs import repository
 from inn_automl_services.coordinator.runs.lease import holding
 from inn_automl_services.coordinator.settings import Settings
 
 SECONDS_BETWEEN_EVENTS_S = 2.0
-"""Progress is kept with every heartbeat and told to watchers this often, and at every change of the stage."""
+"""Progress is kept with every heartbeat and told to watchers this often, and at every change of
+the stage.
+"""
 MAX_NOTES = 200
 """Of one job: what a run says beyond that is in its log."""
 
@@ -44,7 +53,9 @@ def order(session: Session, context: Context, job_id: str, token: str) -> RunOrd
         spec=JobSpec.model_validate(job.spec),
         widths=DiscretizeJob.model_validate(job.widths) if job.widths else None,
         storage_url=context.store.child(job_folder(job.id)).url,
-        parent_storage_url=context.store.child(job_folder(job.parent_id)).url if job.parent_id else None,
+        parent_storage_url=context.store.child(job_folder(job.parent_id)).url
+        if job.parent_id
+        else None,
         dataset_url=context.store.child(dataset.path).url if dataset else None,
         dataset_sha256=dataset.sha256 if dataset else None,
         dataset_filename=dataset.filename if dataset else None,
@@ -54,7 +65,9 @@ def order(session: Session, context: Context, job_id: str, token: str) -> RunOrd
     )
 
 
-def heartbeat(session: Session, settings: Settings, job_id: str, token: str, beat: RunHeartbeat) -> RunAnswer:
+def heartbeat(
+    session: Session, settings: Settings, job_id: str, token: str, beat: RunHeartbeat
+) -> RunAnswer:
     """Keeps what the run reports, and its lease for as long again.
 
     The lease of a run that is to stop is not made longer: one that hangs loses it.
@@ -66,7 +79,9 @@ def heartbeat(session: Session, settings: Settings, job_id: str, token: str, bea
     check_storable(beat.model_dump(mode="json"), "body")
     if beat.progress and beat.progress.stage not in STATE_OF_STAGE:
         known = ", ".join(STATE_OF_STAGE)
-        raise InputError(f"body.progress.stage {beat.progress.stage!r:.80} is no stage: give one of {known}.")
+        raise InputError(
+            f"body.progress.stage {beat.progress.stage!r:.80} is no stage: give one of {known}."
+        )
     job = holding(session, job_id, token, lock=True)
     _charge(session, job, beat.cost)
     if job.state == JobState.CANCELLING:
@@ -86,7 +101,9 @@ def heartbeat(session: Session, settings: Settings, job_id: str, token: str, bea
     return RunAnswer(cancel=False)
 
 
-def check_files(session: Session, store: ObjectStore, job_id: str, token: str, artifacts: list[Artifact]) -> None:
+def check_files(
+    session: Session, store: ObjectStore, job_id: str, token: str, artifacts: list[Artifact]
+) -> None:
     """Makes sure that what a result promises is in the storage.
 
     Raises:
@@ -108,18 +125,23 @@ def check_files(session: Session, store: ObjectStore, job_id: str, token: str, a
 
 
 def succeed(session: Session, job_id: str, token: str, outcome: RunResult) -> None:
-    """Keeps the result and ends the job. A result that comes a second time, its answer having been lost, is welcome.
+    """Keeps the result and ends the job. A result that comes a second time, its answer having been
+    lost, is welcome.
 
     Raises:
         StaleLeaseError: another attempt holds the job, or it has ended otherwise.
         InputError: there is no result, or it cannot be stored.
     """
     check_storable(outcome.model_dump(mode="json"), "body")
-    if (locked := repository.find_locked(session, job_id)) and _delivered(session, locked.id, token):
+    if (locked := repository.find_locked(session, job_id)) and _delivered(
+        session, locked.id, token
+    ):
         return
     job = holding(session, job_id, token, lock=True)
     if outcome.result is None and job.kind != JobKind.DISCRETIZE:
-        raise InputError(f"body.result is null: a job of the kind {job.kind} has a result, send it.")
+        raise InputError(
+            f"body.result is null: a job of the kind {job.kind} has a result, send it."
+        )
     _charge(session, job, outcome.cost)
     if job.state != JobState.CANCELLING:
         devices = outcome.result.devices if outcome.result else []

@@ -13,7 +13,11 @@ from inn_automl.api.base import WireModel
 from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.access import AnyRole
 from inn_automl_services.coordinator.context import InContext, Reading
-from inn_automl_services.coordinator.faults import AuthenticationError, RateLimitError, UnavailableError
+from inn_automl_services.coordinator.faults import (
+    AuthenticationError,
+    RateLimitError,
+    UnavailableError,
+)
 from inn_automl_services.coordinator.system import service
 
 router = APIRouter(tags=["system"])
@@ -43,7 +47,9 @@ def health() -> Status:
 
 
 @router.get(
-    "/ready", summary="The database and the storage can be reached", responses=problems.responses(UnavailableError)
+    "/ready",
+    summary="The database and the storage can be reached",
+    responses=problems.responses(UnavailableError),
 )
 def ready(context: InContext) -> Status:
     service.check_ready(context)
@@ -69,7 +75,9 @@ def version() -> Version:
 
 
 @router.get(
-    "/me", summary="Project and role of the key", responses=problems.responses(AuthenticationError, RateLimitError)
+    "/me",
+    summary="Project and role of the key",
+    responses=problems.responses(AuthenticationError, RateLimitError),
 )
 def me(caller: AnyRole, context: InContext) -> Me:
     settings = context.settings

@@ -21,8 +21,15 @@ def num_jobs_by_state(session: Session) -> dict[str, int]:
 
 
 def oldest_queued_at(session: Session) -> datetime | None:
-    return session.scalar(select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED.value))
+    return session.scalar(
+        select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED.value)
+    )
 
 
 def num_leases(session: Session) -> int:
-    return session.scalar(select(func.count()).select_from(Job).where(Job.lease_token_hash.is_not(None))) or 0
+    return (
+        session.scalar(
+            select(func.count()).select_from(Job).where(Job.lease_token_hash.is_not(None))
+        )
+        or 0
+    )

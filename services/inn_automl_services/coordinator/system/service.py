@@ -22,7 +22,9 @@ def check_ready(context: Context) -> None:
         with context.database.read() as session:
             repository.ping(session)
     except SQLAlchemyError as error:
-        raise UnavailableError(f"the database cannot be reached ({type(error).__name__}): see its log.") from error
+        raise UnavailableError(
+            f"the database cannot be reached ({type(error).__name__}): see its log."
+        ) from error
     try:
         context.store.exists("datasets")
     except StorageError as error:
@@ -30,15 +32,21 @@ def check_ready(context: Context) -> None:
 
 
 def metrics(session: Session) -> bytes:
-    """This process's counters, and gauges of what the database says now, in Prometheus' text format."""
+    """This process's counters, and gauges of what the database says now, in Prometheus' text
+    format.
+    """
     registry = CollectorRegistry()
     jobs = Gauge("inn_automl_jobs", "Jobs by state.", ("state",), registry=registry)
     counts = repository.num_jobs_by_state(session)
     for state in JobState:
         jobs.labels(state.value).set(counts.get(state.value, 0))
     oldest = repository.oldest_queued_at(session)
-    age = Gauge("inn_automl_oldest_queued_seconds", "Age of the oldest queued job.", registry=registry)
+    age = Gauge(
+        "inn_automl_oldest_queued_seconds", "Age of the oldest queued job.", registry=registry
+    )
     age.set(max(0.0, (now() - oldest).total_seconds()) if oldest else 0)
-    leases = Gauge("inn_automl_running_leases", "Attempts at jobs that hold a lease.", registry=registry)
+    leases = Gauge(
+        "inn_automl_running_leases", "Attempts at jobs that hold a lease.", registry=registry
+    )
     leases.set(repository.num_leases(session))
     return generate_latest(REGISTRY) + generate_latest(registry)

@@ -110,7 +110,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["parent_id"], ["jobs.id"], name="fk_jobs_parent_id"),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_jobs_project_id"),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
-        sa.UniqueConstraint("project_id", "idempotency_key", name="uq_jobs_project_id_idempotency_key"),
+        sa.UniqueConstraint(
+            "project_id", "idempotency_key", name="uq_jobs_project_id_idempotency_key"
+        ),
     )
     op.create_index("ix_jobs_dataset_id", "jobs", ["dataset_id"], unique=False)
     op.create_index(
@@ -138,7 +140,9 @@ def upgrade() -> None:
         sa.Column("path", sa.String(), nullable=False),
         sa.Column("sha256", sa.String(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_artifacts_job_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name="fk_artifacts_job_id", ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_artifacts"),
         sa.UniqueConstraint("job_id", "path", name="uq_artifacts_job_id_path"),
     )
@@ -149,18 +153,27 @@ def upgrade() -> None:
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("result", JSON, nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_job_devices_job_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name="fk_job_devices_job_id", ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_job_devices"),
         sa.UniqueConstraint("job_id", "name", name="uq_job_devices_job_id_name"),
     )
     op.create_table(
         "job_events",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
         sa.Column("job_id", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("data", JSON, nullable=False),
         sa.Column("at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_job_events_job_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name="fk_job_events_job_id", ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_job_events"),
     )
     op.create_index("ix_job_events_job_id_id", "job_events", ["job_id", "id"], unique=False)
@@ -181,8 +194,12 @@ def upgrade() -> None:
         sa.Column("results", JSON, nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("created_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(["device_id"], ["devices.id"], name="fk_measurements_device_id", ondelete="SET NULL"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_measurements_job_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["device_id"], ["devices.id"], name="fk_measurements_device_id", ondelete="SET NULL"
+        ),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name="fk_measurements_job_id", ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_measurements"),
         sa.UniqueConstraint("job_id", "request_hash", name="uq_measurements_job_id_request_hash"),
     )

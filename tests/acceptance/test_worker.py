@@ -35,10 +35,10 @@ from inn_automl.latency.measurement import Protocol
 
 RAY_TOKEN = "a-token-of-this-test-alone-0123456789"
 READY_S, JOB_S = 60.0, 90.0
-SERVE = "import sys, uvicorn; from inn_automl_services.coordinator.app import create_app; "
-"from inn_automl_services.coordinator.settings "
-SERVE += (
-    "import Settings; uvicorn.run(create_app(Settings()), host='127.0.0.1', port=int(sys.argv[1]))"
+SERVE = (
+    "import sys, uvicorn; from inn_automl_services.coordinator.app import create_app; "
+    "from inn_automl_services.coordinator.settings import Settings; "
+    "uvicorn.run(create_app(Settings()), host='127.0.0.1', port=int(sys.argv[1]))"
 )
 SPEC = {
     "dataset": "digits",

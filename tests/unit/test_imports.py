@@ -111,7 +111,7 @@ def third_party_imports(folder: Path) -> set[str]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.partition(".")[0])
-    own = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    own = {"benchmarks", "docs", "tests", *PYPROJECT["tool"]["importlinter"]["root_packages"]}
     return names - set(sys.stdlib_module_names) - own
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from inn_automl.api.jobs import Job, JobEvent
-from inn_automl.cli.main import main as cli
+from inn_automl.cli import main as cli
 from inn_automl.cli.models import parse_widths
 from inn_automl.client import Client
 from inn_automl.core.errors import InputError

@@ -325,11 +325,12 @@ def test_needs_none_of_the_extras():
     """A device agent's machine has neither torch nor the libraries that fit predictors."""
     heavy = {"torch", "sklearn", "scipy", "onnx", "pandas", "ray", "optuna", "mlflow"}
     modules = (
-        "latency, timing, memory, reference, isolation, confidence, environment, features, "
-        "predictor, calibration, "
-        "runtimes"
+        "benchmark, timing, memory, reference, isolation, statistics, features, cost_model, design"
     )
-    code = f"import sys; from inn_automl.devices import {modules}; print(sorted({heavy} & sys.modules.keys()))"
+    code = (
+        f"import sys; from inn_automl.latency import {modules}; from inn_automl import runtimes; "
+        f"from inn_automl.runtimes import environment; print(sorted({heavy} & sys.modules.keys()))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -6,24 +6,48 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := worker,service,dev
+EXTRAS := worker,service,dev,docs
 
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test check bench format constraints clean help
+CHECKS := check-format check-lint check-types check-imports check-markdown check-spelling
+PAGES := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md benchmarks/README.md infra/README.md docs
+
+.PHONY: demo test check $(CHECKS) docs coverage bench format constraints clean help
 
 demo: $(INSTALLED)  ## digits in, two fronts out, in under five minutes; a second time it resumes or shows the result again
-	$(BIN)/inn-automl run --dataset mnist5k --budget docs/demo-budget.yaml --out demo
+	$(BIN)/inn-automl run --dataset mnist5k --budget examples/demo-budget.yaml --out demo
 
 test: $(INSTALLED)  ## all tests
 	$(BIN)/python -m pytest -q
 
-check: $(INSTALLED)  ## format, lint, types, import directions
+check: $(CHECKS)  ## format, lint, types, import directions, Markdown, spelling
+
+check-format: $(INSTALLED)
 	$(BIN)/ruff format --check .
+
+check-lint: $(INSTALLED)
 	$(BIN)/ruff check .
+
+check-types: $(INSTALLED)
 	$(BIN)/mypy
+
+check-imports: $(INSTALLED)
 	$(BIN)/lint-imports
+
+check-markdown: $(INSTALLED)
+	$(BIN)/pymarkdown scan --recurse $(PAGES)
+
+check-spelling: $(INSTALLED)
+	$(BIN)/codespell
+
+docs: $(INSTALLED)  ## the documentation, as HTML in build/docs; a warning or a dead link is an error
+	$(BIN)/sphinx-build --builder html --fail-on-warning --quiet --jobs auto docs build/docs
+	@echo "build/docs/index.html"
+
+coverage: $(INSTALLED)  ## all tests with the lines and branches that they run, as HTML in build/coverage
+	$(BIN)/python -m pytest -q --cov --cov-report=term --cov-report=html
 
 bench: $(INSTALLED)  ## the numbers of benchmarks/
 	$(BIN)/python -m benchmarks
@@ -50,7 +74,7 @@ constraints:  ## resolve the newest versions that pyproject.toml allows and pin 
 	  "$$temporary/bin/python" -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//'; } > infra/constraints.txt
 
 clean:  ## remove the environment, caches and build output; results stay
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:

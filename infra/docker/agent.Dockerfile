@@ -5,14 +5,14 @@ FROM python:${PYTHON_VERSION}-slim AS build
 WORKDIR /source
 RUN python -m venv /opt/inn_automl
 ENV PATH=/opt/inn_automl/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY pyproject.toml README.md infra/constraints.txt ./
+COPY LICENSE pyproject.toml README.md infra/constraints.txt ./
 COPY inn_automl inn_automl
 COPY services services
 COPY workers workers
 RUN pip install -c constraints.txt . && pip uninstall --yes pip
 
 FROM python:${PYTHON_VERSION}-slim
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="inn_automl device agent" \
       org.opencontainers.image.description="Measures the latency of models on this machine" \
       org.opencontainers.image.version="${VERSION}"

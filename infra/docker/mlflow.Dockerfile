@@ -9,7 +9,7 @@ COPY infra/constraints.txt ./
 RUN pip install -c constraints.txt mlflow "psycopg[binary]" boto3 && pip uninstall --yes pip
 
 FROM python:${PYTHON_VERSION}-slim
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="inn_automl MLflow" \
       org.opencontainers.image.description="MLflow over PostgreSQL and S3" \
       org.opencontainers.image.version="${VERSION}"

@@ -1,6 +1,6 @@
 # An S3-compatible store over a folder: versitygw (Apache 2.0). Adds a user and a folder that the user owns.
 FROM ghcr.io/versity/versitygw:v1.7.0
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="inn_automl storage" \
       org.opencontainers.image.description="S3 over a folder: versitygw without root" \
       org.opencontainers.image.version="${VERSION}"

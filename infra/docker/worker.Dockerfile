@@ -7,7 +7,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /source
 RUN python -m venv /opt/inn_automl
 ENV PATH=/opt/inn_automl/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY pyproject.toml README.md infra/constraints.txt ./
+COPY LICENSE pyproject.toml README.md infra/constraints.txt ./
 # By itself: the layer of gigabytes is built again only when its pin changes.
 RUN pip install -c constraints.txt --index-url "${TORCH_INDEX}" --extra-index-url https://pypi.org/simple \
         "$(grep '^torch==' constraints.txt)"
@@ -17,7 +17,7 @@ COPY workers workers
 RUN pip install -c constraints.txt ".[worker]" && pip uninstall --yes pip
 
 FROM python:${PYTHON_VERSION}-slim
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="inn_automl worker" \
       org.opencontainers.image.description="Ray node that trains, searches and exports" \
       org.opencontainers.image.version="${VERSION}"

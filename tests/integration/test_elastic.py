@@ -16,7 +16,7 @@ from inn_automl.serving import ElasticModel
 
 from .conftest import FinishedJob
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "elastic_stream.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "elastic_stream.py"
 
 
 def test_every_front_point_gives_the_logits_of_its_bundle(

@@ -33,7 +33,7 @@ def test_the_example_budget_is_one(tmp_path: Path) -> None:
 
 
 def test_the_demo_budget_names_two_devices() -> None:
-    budget = load_budget(ROOT / "docs" / "demo-budget.yaml")
+    budget = load_budget(ROOT / "examples" / "demo-budget.yaml")
     assert [device.threads for device in budget.devices] == [1, 2]
     assert budget.training.max_minutes < 5
 

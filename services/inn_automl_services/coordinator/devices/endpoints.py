@@ -31,7 +31,7 @@ ASKED = (AuthenticationError, RateLimitError, errors.InputError, UnavailableErro
 EXAMPLE: dict[str, Any] = {
     "name": "pi4",
     "description": {
-        "agent_version": "0.1.0",
+        "agent_version": "0.2.0",
         "cpu": "Raspberry Pi 4 Model B Rev 1.4",
         "num_cores": 4,
         "memory_bytes": 8_000_000_000,

@@ -1,6 +1,6 @@
 """A stream of frames whose latency budget changes while it runs.
 
-    python docs/examples/elastic_stream.py elastic.zip [--device NAME] [--samples frames.npz]
+    python examples/elastic_stream.py elastic.zip [--device NAME] [--samples frames.npz]
     [--fps 60] [--seconds 12]
 
 Frames come at a fixed rate from the array `x` of an .npz file: raw values of the dataset, (N,

@@ -21,7 +21,7 @@ BENCHMARKS = {
     "minutes)",
     "theory": "orders of convergence, aliasing, accuracy by partition; draws docs/theory-*.png (10 "
     "minutes)",
-    "tuning": "points that models gain by tuning before export, by what is tuned (hours)",
+    "fine_tuning": "points that models gain by fine-tuning before export, by what is tuned (hours)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
     "elastic": "time of an ElasticModel's switch, and requests lost meanwhile (a minute)",
     "search": "share of a known front that a search finds, beside Optuna; predicted latency (a "

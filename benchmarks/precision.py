@@ -24,7 +24,7 @@ from inn_automl.evaluation.onnx_precision import (
 )
 from inn_automl.export import quantize_onnx
 from inn_automl.latency.benchmark import QUICK, measure
-from inn_automl.training.recipe import training_candidates
+from inn_automl.training.recipe import trial_specs
 from inn_automl.training.trial import Trained, run_trial
 
 NETWORKS = ("resnet:mnist5k", "mobilenet:mnist5k", "convnet:mnist5k", "signal:mnist1d")
@@ -42,7 +42,7 @@ MAX_LOST = 0.01
 
 def train(family: str, dataset: Dataset, folder: Path, minutes: float) -> Trained:
     """A network for this benchmark, trained once a folder."""
-    candidate = training_candidates(family, len(dataset.train), 1, seed=0)[0]
+    candidate = trial_specs(family, len(dataset.train), 1, seed=0)[0]
     return run_trial(candidate, family, dataset, folder, seed=0, seconds=60 * minutes)
 
 

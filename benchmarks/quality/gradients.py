@@ -140,7 +140,7 @@ def us_net(
         *(network.uniform_widths(float(share)) for share in shares),
     ]
     sandwich_gradients(
-        network, x, y, widths, label_smoothing=recipe.label_smoothing, label_share=0.0
+        network, x, y, widths, label_smoothing=recipe.label_smoothing, label_fraction=0.0
     )
 
 
@@ -151,7 +151,7 @@ def us_net_by_layer(
     widths: list[Widths] = [network.smallest_widths]
     widths += [random_widths(network, rng) for _ in range(recipe.num_random_widths)]
     sandwich_gradients(
-        network, x, y, widths, label_smoothing=recipe.label_smoothing, label_share=0.0
+        network, x, y, widths, label_smoothing=recipe.label_smoothing, label_fraction=0.0
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from inn_automl.api.base import Name, UtcTime, WireModel
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.result import DeviceResult
-from inn_automl.core.spec import DeviceBudget, JobSpec, Precision, SearchBudget, TuneSeconds
+from inn_automl.core.spec import DeviceBudget, FineTuneSeconds, JobSpec, Precision, SearchBudget
 
 
 class JobState(StrEnum):
@@ -70,7 +70,7 @@ class DiscretizeJob(WireModel):
     widths: dict[str, Annotated[int, Field(gt=0)]] | None = None
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     precision: Precision = DEFAULT
-    tune_seconds: TuneSeconds = 0.0
+    fine_tune_seconds: FineTuneSeconds = 0.0
     """For how long the model is tuned on the training samples before it is exported."""
 
     @model_validator(mode="after")

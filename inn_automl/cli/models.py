@@ -156,7 +156,7 @@ def _only_device(client: Client, job: str) -> str:
     "--precision", default=DEFAULT, show_default=True, help=f"One of {', '.join(PRECISIONS)}."
 )
 @click.option(
-    "--tune-seconds",
+    "--fine-tune-seconds",
     type=float,
     default=0.0,
     metavar="S",
@@ -169,7 +169,7 @@ def discretize(
     ratio: float | None,
     widths: str | None,
     precision: str,
-    tune_seconds: float,
+    fine_tune_seconds: float,
     out: Path,
     home: Path | None,
     url: str | None,
@@ -182,7 +182,11 @@ def discretize(
     chosen = None if widths is None else parse_widths(widths)
     with connect(home, url, key) as client:
         made = client.discretize(
-            job, widths=chosen, ratio=ratio, precision=precision, tune_seconds=tune_seconds
+            job,
+            widths=chosen,
+            ratio=ratio,
+            precision=precision,
+            fine_tune_seconds=fine_tune_seconds,
         )
         follow(client, made.id)
         with transfer_bar(f"downloading {out.name}") as on_progress:

@@ -247,19 +247,19 @@ class Client:
         widths: Mapping[str, int] | None = None,
         ratio: float | None = None,
         precision: str = DEFAULT,
-        tune_seconds: float = 0.0,
+        fine_tune_seconds: float = 0.0,
     ) -> Job:
         """One more model of a finished job: `widths` by group, or one `ratio` (0 to 1) of all
         groups.
 
         Args:
-            tune_seconds: for how long it is tuned on the training samples before it is exported.
+            fine_tune_seconds: for how long it is tuned on the training samples before it is exported.
         """
         values = {
             "widths": widths and dict(widths),
             "ratio": ratio,
             "precision": precision,
-            "tune_seconds": tune_seconds,
+            "fine_tune_seconds": fine_tune_seconds,
         }
         body = parse(DiscretizeJob, values, where="the discretization")
         return self._one(

@@ -70,7 +70,7 @@ Precision = Annotated[str, AfterValidator(_known_precision)]
 _Number = BeforeValidator(_refuse_lookalikes)
 Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, _Number, Field(gt=0)]
-TuneSeconds = Annotated[float, _Number, Field(ge=0, le=3600, allow_inf_nan=False)]
+FineTuneSeconds = Annotated[float, _Number, Field(ge=0, le=3600, allow_inf_nan=False)]
 """What tuning one model may take; 0 for none."""
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -176,7 +176,7 @@ class SearchBudget(_Strict):
     max_measurements: Annotated[int, _Number, Field(ge=10, le=1000)] = 60
     """Widths measured on each device to predict its latency, those before the search and those in
     it. Twice as many where the predictor cannot be trusted; finalists are measured on top."""
-    tune_seconds: TuneSeconds = 0.0
+    fine_tune_seconds: FineTuneSeconds = 0.0
     """For how long each point of the final fronts is tuned before it is published (see
     `training.tuning`); 0: none is. Each on one processor, as many at a time as `training.cpus`; on
     all of them where there are fewer points."""

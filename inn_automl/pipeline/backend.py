@@ -19,10 +19,10 @@ from inn_automl.core.errors import BackendError, TrainingError
 from inn_automl.core.precision import split_point
 from inn_automl.evaluation.candidates import Candidates, Evaluation, score_of, split_samples
 from inn_automl.evaluation.onnx_precision import converted_file, evaluate_file, template_of
-from inn_automl.training.fine_tuning import Outcome
-from inn_automl.training.fine_tuning_task import Tuner, TuningTask
+from inn_automl.training.fine_tuning import FineTuningOutcome
+from inn_automl.training.fine_tuning_task import FineTuner, FineTuningTask
 from inn_automl.training.loop import EpochReport
-from inn_automl.training.recipe import TrainingCandidate
+from inn_automl.training.recipe import TrialSpec
 from inn_automl.training.trial import Trained, run_trial
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class TrainingTask:
     """What a backend is asked to train."""
 
     family: str
-    candidates: tuple[TrainingCandidate, ...]
+    candidates: tuple[TrialSpec, ...]
     dataset: Dataset
     folder: Path
     """One folder a trial is made in here; all workers must be able to write to it."""
@@ -97,14 +97,14 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def tune(
+    def fine_tune(
         self,
         trained: Trained,
         dataset: Dataset,
-        tasks: Sequence[TuningTask],
+        tasks: Sequence[FineTuningTask],
         *,
         on_progress: Callable[[float], None],
-    ) -> list[Outcome]:
+    ) -> list[FineTuningOutcome]:
         """Tunes a model of the network at each task's widths; what a task's file has already is
         not tuned again.
 
@@ -117,7 +117,7 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def tuning_seconds(self, tasks: Sequence[TuningTask]) -> float:
+    def fine_tuning_seconds(self, tasks: Sequence[FineTuningTask]) -> float:
         """How long the tasks that are not done may take, without what each needs to begin."""
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
@@ -233,25 +233,25 @@ class LocalBackend(Backend):
         finally:
             torch.set_num_threads(before)
 
-    def tune(
+    def fine_tune(
         self,
         trained: Trained,
         dataset: Dataset,
-        tasks: Sequence[TuningTask],
+        tasks: Sequence[FineTuningTask],
         *,
         on_progress: Callable[[float], None],
-    ) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    ) -> list[FineTuningOutcome]:
+        outcomes: list[FineTuningOutcome] = []
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            tuner = Tuner(trained, dataset, device=self._device)
+            fine_tuner = FineTuner(trained, dataset, device=self._device)
             for task in tasks:
                 on_progress(len(outcomes) / len(tasks))
-                outcomes.append(tuner(task))
+                outcomes.append(fine_tuner(task))
         finally:
             torch.set_num_threads(before)
         return outcomes
 
-    def tuning_seconds(self, tasks: Sequence[TuningTask]) -> float:
+    def fine_tuning_seconds(self, tasks: Sequence[FineTuningTask]) -> float:
         return sum(task.seconds for task in tasks if not task.is_done)

@@ -25,7 +25,7 @@ from inn_automl.models import get_family
 from inn_automl.pipeline.context import Job
 from inn_automl.pipeline.memory import measure_memory
 from inn_automl.search.space import SearchSpace
-from inn_automl.training.recipe import Recipe, TrainingCandidate, training_candidates
+from inn_automl.training.recipe import Recipe, TrialSpec, trial_specs
 from inn_automl.training.trial import Architecture, Trained
 
 _GLANCE = dataclasses.replace(QUICK, min_processes=2, max_processes=2, min_s=0.2, max_repeated=0)
@@ -50,7 +50,7 @@ class _Extreme:
         return dataclasses.replace(self, size_bytes=size_bytes, path=path)
 
 
-def fitting_candidates(job: Job) -> list[TrainingCandidate]:
+def fitting_candidates(job: Job) -> list[TrialSpec]:
     """The training candidates whose smallest network meets every bound of every device; decided
     once a job.
 
@@ -65,7 +65,7 @@ def fitting_candidates(job: Job) -> list[TrainingCandidate]:
     path = job.folder / "training" / "candidates.json"
     if path.exists():
         return [
-            TrainingCandidate(**{**one, "recipe": Recipe.from_dict(one["recipe"])})
+            TrialSpec(**{**one, "recipe": Recipe.from_dict(one["recipe"])})
             for one in read_json(path)
         ]
     with job.stage("checking"):
@@ -74,10 +74,10 @@ def fitting_candidates(job: Job) -> list[TrainingCandidate]:
     return candidates
 
 
-def _fitting(job: Job) -> list[TrainingCandidate]:
+def _fitting(job: Job) -> list[TrialSpec]:
     budget = job.spec.budget
     dataset, num_trials = job.dataset, budget.training.trials
-    candidates = training_candidates(
+    candidates = trial_specs(
         job.family, len(dataset.train), num_trials, seed=job.spec.seed, task=dataset.task
     )
     family = get_family(job.family)

@@ -27,7 +27,7 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.pipeline.bundling import bundle_config
 from inn_automl.pipeline.exporting import point_id
 from inn_automl.tasks import objective_of
-from inn_automl.training.fine_tuning import check_seconds, tune
+from inn_automl.training.fine_tuning import check_seconds, fine_tune
 from inn_automl.training.trial import Trained
 
 
@@ -38,30 +38,33 @@ def discretize_trained(
     out: Path,
     *,
     precision: str = DEFAULT,
-    tune_seconds: float = 0.0,
+    fine_tune_seconds: float = 0.0,
 ) -> Path:
     """Writes a verified bundle of the network at the widths, and returns its path.
 
     Args:
         out: a path that ends in .zip, or the folder that ID.zip is written to.
         precision: what the model computes in; its quality is that of the very file.
-        tune_seconds: for how long the model is tuned on the training samples first
+        fine_tune_seconds: for how long the model is tuned on the training samples first
             (`training.tuning`); 0: it is not.
 
     Raises:
         UnknownNameError: there is no such precision.
-        InputError: `tune_seconds` is below 0 or above 3600.
+        InputError: `fine_tune_seconds` is below 0 or above 3600.
         WidthsError: widths that the network does not allow; says which are.
         ExportError, StorageError: the bundle could not be made.
     """
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
-    if tune_seconds != 0:
-        check_seconds(tune_seconds)
+    if fine_tune_seconds != 0:
+        check_seconds(fine_tune_seconds)
     network = trained.network()
     chosen = _chosen(network, widths)
-    name, costs = point_id(chosen, precision, tune_seconds=tune_seconds), network.costs(chosen)
-    module, tuning = _make(Candidates(network, dataset), chosen, dataset, tune_seconds)
+    name, costs = (
+        point_id(chosen, precision, fine_tune_seconds=fine_tune_seconds),
+        network.costs(chosen),
+    )
+    module, tuning = _make(Candidates(network, dataset), chosen, dataset, fine_tune_seconds)
     path = out if out.suffix == ".zip" else out / f"{name}.zip"
     with tempfile.TemporaryDirectory() as folder:
         found = {split: _evaluate(module, dataset, split) for split in ("validation", "test")}
@@ -100,12 +103,12 @@ def discretize_trained(
 
 
 def _make(
-    candidates: Candidates, widths: Mapping[str, int], dataset: Dataset, tune_seconds: float
+    candidates: Candidates, widths: Mapping[str, int], dataset: Dataset, fine_tune_seconds: float
 ) -> tuple[torch.nn.Module, Tuning | None]:
     """The candidate at the widths, tuned where that is asked for and helps."""
-    if not tune_seconds:
+    if not fine_tune_seconds:
         return candidates.make(widths).module, None
-    made = tune(candidates, widths, dataset, seconds=tune_seconds, seed=0)
+    made = fine_tune(candidates, widths, dataset, seconds=fine_tune_seconds, seed=0)
     outcome = made.outcome
     metric = objective_of(dataset).metric
     return made.candidate.module, outcome.told(

@@ -49,18 +49,18 @@ class Model:
     """
 
 
-def point_id(widths: Widths, precision: str = DEFAULT, *, tune_seconds: float = 0.0) -> str:
+def point_id(widths: Widths, precision: str = DEFAULT, *, fine_tune_seconds: float = 0.0) -> str:
     """Name of a front point: the same widths and precision of a job have the same name on all
     devices.
 
     Args:
-        tune_seconds: for how long it was tuned: a tuned model is another one.
+        fine_tune_seconds: for how long it was tuned: a tuned model is another one.
     """
     point: dict[str, Any] = (
         dict(widths) if precision == DEFAULT else dict(join_point(widths, precision))
     )
-    if tune_seconds:
-        point = {"point": point, "tune_seconds": tune_seconds}
+    if fine_tune_seconds:
+        point = {"point": point, "fine_tune_seconds": fine_tune_seconds}
     return hashlib.sha256(json.dumps(point, sort_keys=True).encode()).hexdigest()[:12]
 
 

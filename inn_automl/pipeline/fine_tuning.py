@@ -19,8 +19,8 @@ from inn_automl.pipeline.exporting import export_model, onnx_path, point_id
 from inn_automl.pipeline.measuring import Finalist, MeasuredDevice, make_front
 from inn_automl.pipeline.profiling import profile_layers
 from inn_automl.tasks import objective_of
-from inn_automl.training.fine_tuning import Outcome
-from inn_automl.training.fine_tuning_task import TuningTask, load_tuned
+from inn_automl.training.fine_tuning import FineTuningOutcome
+from inn_automl.training.fine_tuning_task import FineTuningTask, load_fine_tuned
 from inn_automl.training.trial import Trained
 
 
@@ -34,7 +34,7 @@ def tune_fronts(
         BackendError: the workers could not do it; what was tuned so far is kept.
         ExportError, StorageError: a tuned model could not be exported.
     """
-    if not job.spec.budget.search.tune_seconds:
+    if not job.spec.budget.search.fine_tune_seconds:
         return measured
     with job.stage("tuning"):
         points = {f.id: f for device in measured for f in device.front}
@@ -50,22 +50,22 @@ def tune_fronts(
 
 def _tune(
     job: Job, trained: Trained, points: Sequence[Finalist]
-) -> tuple[dict[str, TuningTask], dict[str, Outcome]]:
+) -> tuple[dict[str, FineTuningTask], dict[str, FineTuningOutcome]]:
     """What was tuned and what came of it, by widths: a model in two precisions is tuned once."""
-    seconds = job.spec.budget.search.tune_seconds
-    tasks: dict[str, TuningTask] = {}
+    seconds = job.spec.budget.search.fine_tune_seconds
+    tasks: dict[str, FineTuningTask] = {}
     for finalist in points:
         name = f"{point_id(finalist.widths)}-{seconds:g}s"
         job.inherit(f"tuning/{name}.safetensors")  # only where the parent kept the tuned model
         job.inherit(f"tuning/{name}.json")
-        tasks[point_id(finalist.widths)] = TuningTask(
+        tasks[point_id(finalist.widths)] = FineTuningTask(
             finalist.widths, job.folder / "tuning" / name, seconds=seconds, seed=job.spec.seed
         )
-    most_s = job.backend.tuning_seconds(list(tasks.values()))
+    most_s = job.backend.fine_tuning_seconds(list(tasks.values()))
     job.progress.note(
         f"tuning {len(tasks)} points for {seconds:g} s each: {duration(most_s)}, and a few to begin"
     )
-    outcomes = job.backend.tune(
+    outcomes = job.backend.fine_tune(
         trained,
         job.dataset,
         list(tasks.values()),
@@ -78,15 +78,15 @@ def _finalist(
     job: Job,
     trained: Trained,
     finalist: Finalist,
-    task: TuningTask,
-    outcome: Outcome,
+    task: FineTuningTask,
+    outcome: FineTuningOutcome,
     template: Callable[[], OnnxTemplate],
 ) -> Finalist:
     """The tuned model in the place of a finalist, where tuning kept it; else the finalist."""
     if not outcome.is_kept:
         return finalist
-    name = point_id(finalist.widths, finalist.precision, tune_seconds=task.seconds)
-    make = functools.partial(load_tuned, trained, task)
+    name = point_id(finalist.widths, finalist.precision, fine_tune_seconds=task.seconds)
+    make = functools.partial(load_fine_tuned, trained, task)
     model = export_model(job, name, make, finalist.widths, finalist.precision, template)
     return replace(
         finalist,

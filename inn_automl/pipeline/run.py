@@ -180,7 +180,7 @@ def discretize_job(
     *,
     dataset: str | None = None,
     precision: str = DEFAULT,
-    tune_seconds: float = 0.0,
+    fine_tune_seconds: float = 0.0,
 ) -> Path:
     """A finished job's network at any widths, as a verified bundle without latency; the job's
     folder is only read.
@@ -190,7 +190,7 @@ def discretize_job(
         out: a path that ends in .zip, or the folder that ID.zip is written to.
         dataset: where the dataset lies now, if it is not where the job found it.
         precision: what the model computes in.
-        tune_seconds: for how long the model is tuned on the training samples first
+        fine_tune_seconds: for how long the model is tuned on the training samples first
             (`training.tuning`); 0: it is not.
 
     Returns:
@@ -200,13 +200,18 @@ def discretize_job(
         WidthsError: widths that the network does not allow; says which are.
         UnknownNameError: there is no such precision.
         InputError: the job is not finished, the dataset is not the one that it was trained on, or
-            `tune_seconds` is out of range.
+            `fine_tune_seconds` is out of range.
         ExportError, StorageError: the bundle could not be made.
     """
     finished = FinishedJob(folder)
     found = _dataset_of(finished, dataset or finished.spec.dataset)
     return discretize_trained(
-        found, finished.trials()[0], widths, out, precision=precision, tune_seconds=tune_seconds
+        found,
+        finished.trials()[0],
+        widths,
+        out,
+        precision=precision,
+        fine_tune_seconds=fine_tune_seconds,
     )
 
 

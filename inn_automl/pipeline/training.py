@@ -11,7 +11,7 @@ from inn_automl.pipeline.backend import TrainingTask
 from inn_automl.pipeline.context import Job
 from inn_automl.tasks import objective_of
 from inn_automl.training.loop import EpochReport
-from inn_automl.training.recipe import TrainingCandidate
+from inn_automl.training.recipe import TrialSpec
 from inn_automl.training.trial import Trained, load_trial
 
 DONE = "training/done.json"
@@ -20,7 +20,7 @@ _ALL_WIDTHS, _FULL_WIDTH = "mean over widths", "full width"
 """What scores of epochs are of."""
 
 
-def train_network(job: Job, candidates: Sequence[TrainingCandidate]) -> list[Trained]:
+def train_network(job: Job, candidates: Sequence[TrialSpec]) -> list[Trained]:
     """The trained candidates, best first.
 
     Raises:
@@ -65,7 +65,7 @@ class _Shown:
 
     def __call__(self, trial: int, epoch: EpochReport) -> None:
         self._done[trial] = epoch.epoch / epoch.epochs
-        of = _FULL_WIDTH if epoch.is_plain else _ALL_WIDTHS
+        of = _FULL_WIDTH if epoch.is_warmup else _ALL_WIDTHS
         self._best[of] = max(self._best.get(of, -math.inf), epoch.score)
         shown = _ALL_WIDTHS if _ALL_WIDTHS in self._best else _FULL_WIDTH
         by_time = (time.monotonic() - self._started_at) / self._seconds if self._seconds else 0.0

@@ -36,11 +36,16 @@ class Classification(Objective):
         return F.cross_entropy(output, targets, label_smoothing=label_smoothing)
 
     def soft_targets(
-        self, output: Tensor, targets: Tensor, *, label_share: float, label_smoothing: float = 0.0
+        self,
+        output: Tensor,
+        targets: Tensor,
+        *,
+        label_fraction: float,
+        label_smoothing: float = 0.0,
     ) -> Tensor:
         labels = F.one_hot(targets, output.shape[1]).to(output.dtype)
         labels = labels * (1 - label_smoothing) + label_smoothing / output.shape[1]
-        return torch.lerp(output.softmax(1), labels, label_share)
+        return torch.lerp(output.softmax(1), labels, label_fraction)
 
     def soft_loss(self, output: Tensor, soft_targets: Tensor) -> Tensor:
         return F.cross_entropy(output, soft_targets)

@@ -63,7 +63,12 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def soft_targets(
-        self, output: Tensor, targets: Tensor, *, label_share: float, label_smoothing: float = 0.0
+        self,
+        output: Tensor,
+        targets: Tensor,
+        *,
+        label_fraction: float,
+        label_smoothing: float = 0.0,
     ) -> Tensor:
         """What reduced widths learn from: outputs of the full width, mixed with a share of the
         targets.

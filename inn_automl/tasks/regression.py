@@ -41,9 +41,14 @@ class Regression(Objective):
         return F.mse_loss(output, targets)
 
     def soft_targets(
-        self, output: Tensor, targets: Tensor, *, label_share: float, label_smoothing: float = 0.0
+        self,
+        output: Tensor,
+        targets: Tensor,
+        *,
+        label_fraction: float,
+        label_smoothing: float = 0.0,
     ) -> Tensor:
-        return torch.lerp(output, targets, label_share)
+        return torch.lerp(output, targets, label_fraction)
 
     def soft_loss(self, output: Tensor, soft_targets: Tensor) -> Tensor:
         return F.mse_loss(output, soft_targets)

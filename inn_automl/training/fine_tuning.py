@@ -63,7 +63,7 @@ SPARE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FineTuningOutcome:
     """What tuning brought: the quality on the validation samples, in the task's metric, and mean
     losses on them.
     """
@@ -100,16 +100,16 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class FineTuned:
     """A model that was tuned, or the one that it was made from where that has no higher loss on
     validation.
     """
 
     candidate: Candidate
-    outcome: Outcome
+    outcome: FineTuningOutcome
 
 
-def tune(
+def fine_tune(
     candidates: Candidates,
     widths: Widths,
     dataset: Dataset,
@@ -118,7 +118,7 @@ def tune(
     seed: int,
     steps: int | None = None,
     parts: Collection[str] = TUNED,
-) -> Tuned:
+) -> FineTuned:
     """Tunes the candidate at the widths.
 
     Args:
@@ -133,7 +133,7 @@ def tune(
 
     Raises:
         InputError: `seconds` is not above 0 and at most 3600, `steps` is below 1, there is no such
-            part, or nothing to tune in it.
+            part, or nothing to fine-tune in it.
         WidthsError: widths that the network does not allow.
     """
     check_seconds(seconds)
@@ -164,7 +164,7 @@ def tune(
             else run.steps(steps, math.inf)
         )
     after = candidates.settle(began.plain(), is_fitted=before.is_fitted)
-    outcome = Outcome(
+    outcome = FineTuningOutcome(
         before.score.quality,
         after.score.quality,
         _loss(before.module, validation),
@@ -172,7 +172,7 @@ def tune(
         taken,
         time.monotonic() - started_at,
     )
-    return Tuned(after if outcome.is_kept else before, outcome)
+    return FineTuned(after if outcome.is_kept else before, outcome)
 
 
 def check_seconds(seconds: float) -> None:
@@ -221,7 +221,7 @@ class Tunable:
 def tunable(
     network: IntegralNetwork, module: nn.Module, widths: Widths, parts: Collection[str]
 ) -> Tunable:
-    """A candidate with its parts to be tuned. A group of one channel has no partition to tune.
+    """A candidate with its parts to be tuned. A group of one channel has no partition to fine-tune.
 
     Args:
         network: that the candidate was made from.
@@ -229,7 +229,7 @@ def tunable(
         widths: of the candidate.
 
     Raises:
-        InputError: there is nothing to tune in it.
+        InputError: there is nothing to fine-tune in it.
     """
     partitions: dict[str, Partition] = {}
     for group in network.groups:
@@ -253,9 +253,9 @@ def tunable(
     chosen = [parameter for part in parameters.values() for parameter in part]
     if not chosen:
         raise InputError(
-            f"the model has no {' or '.join(parts)} to tune: a partition of one point has none, "
+            f"the model has no {' or '.join(parts)} to fine-tune: a partition of one point has none, "
             f"nor has a layer "
-            "without bias and normalization an affine; tune other parts, or wider models."
+            "without bias and normalization an affine; fine-tune other parts, or wider models."
         )
     for parameter in chosen:
         parameter.requires_grad_(True)
@@ -343,7 +343,7 @@ class _Run:
         if number not in self._targets:
             with torch.no_grad():
                 self._targets[number] = objective.soft_targets(
-                    self._full(x), y, label_share=LABEL_SHARE
+                    self._full(x), y, label_fraction=LABEL_SHARE
                 )
         return x, self._targets[number]
 

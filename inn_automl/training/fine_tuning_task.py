@@ -14,7 +14,7 @@ from torch import nn
 
 from inn_automl.core.storage import read_json, write_atomically, write_json
 from inn_automl.evaluation.candidates import Candidates
-from inn_automl.training.fine_tuning import Outcome, Tuned, tune
+from inn_automl.training.fine_tuning import FineTuned, FineTuningOutcome, fine_tune
 from inn_automl.training.trial import Trained
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TuningTask:
+class FineTuningTask:
     """One model of a job that is to be tuned."""
 
     widths: dict[str, int]
@@ -47,10 +47,10 @@ class TuningTask:
     def _outcome(self) -> Path:
         return self.path.with_name(f"{self.path.name}.json")
 
-    def read(self) -> Outcome:
-        return Outcome(**read_json(self._outcome))
+    def read(self) -> FineTuningOutcome:
+        return FineTuningOutcome(**read_json(self._outcome))
 
-    def write(self, tuned: Tuned) -> None:
+    def write(self, tuned: FineTuned) -> None:
         """Keeps what came of it, the outcome last."""
         if tuned.outcome.is_kept:
             module = tuned.candidate.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -62,14 +62,14 @@ class TuningTask:
         write_json(self._outcome, asdict(tuned.outcome))
 
 
-class Tuner:
+class FineTuner:
     """Tunes models of one network; what is shared between them is made once, when it is needed."""
 
     def __init__(self, trained: Trained, dataset: Dataset, *, device: str = "cpu") -> None:
         self._trained, self._dataset, self._device = trained, dataset, device
         self._candidates: Candidates | None = None
 
-    def __call__(self, task: TuningTask) -> Outcome:
+    def __call__(self, task: FineTuningTask) -> FineTuningOutcome:
         """What came of a task, now or earlier.
 
         Raises:
@@ -82,7 +82,7 @@ class Tuner:
                 self._candidates = Candidates(network, self._dataset, device=self._device)
             candidates, seconds = self._candidates, task.seconds
             task.write(
-                tune(
+                fine_tune(
                     candidates,
                     task.widths,
                     self._dataset,
@@ -94,7 +94,7 @@ class Tuner:
         return task.read()
 
 
-def load_tuned(trained: Trained, task: TuningTask) -> nn.Module:
+def load_fine_tuned(trained: Trained, task: FineTuningTask) -> nn.Module:
     """The plain module in eval mode that a task kept."""
     module = trained.network().discretize(task.widths)
     module.load_state_dict(load_file(task.weights))

@@ -127,9 +127,9 @@ def fit_to_budget(
         num_steps = int(
             agreed(min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable)), run.device)
         )
-        step_s = plain_step_s = agreed(_step_s(run, _TIMED_EPOCHS, num_steps), run.device)
-        if timed.num_plain_epochs > 0:
-            plain_step_s = agreed(_step_s(run, 1, _MIN_TIMED_STEPS), run.device)
+        step_s = warmup_step_s = agreed(_step_s(run, _TIMED_EPOCHS, num_steps), run.device)
+        if timed.num_warmup_epochs > 0:
+            warmup_step_s = agreed(_step_s(run, 1, _MIN_TIMED_STEPS), run.device)
         run.validate()
     network.load_state_dict(before)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -140,11 +140,11 @@ def fit_to_budget(
     validation_s = agreed(run.validation_s, run.device)
 
     def needed_s(epochs: int) -> float:
-        num_plain = dataclasses.replace(recipe, epochs=epochs).num_plain_epochs
-        steps_s = (epochs - num_plain) * step_s + num_plain * plain_step_s
+        num_warmup = dataclasses.replace(recipe, epochs=epochs).num_warmup_epochs
+        steps_s = (epochs - num_warmup) * step_s + num_warmup * warmup_step_s
         return run.steps_per_epoch * steps_s + epochs * validation_s
 
-    epochs = int(available_s / (run.steps_per_epoch * min(step_s, plain_step_s) + validation_s))
+    epochs = int(available_s / (run.steps_per_epoch * min(step_s, warmup_step_s) + validation_s))
     while epochs >= 1 and needed_s(epochs) > available_s:
         epochs -= 1
     if epochs < 1:
@@ -172,7 +172,7 @@ def load_best(network: IntegralNetwork, checkpoint: Path) -> tuple[list[EpochRep
         CorruptFileError, StorageError: the checkpoint cannot be read.
     """
     tensors, state = load_checkpoint(checkpoint)
-    if Recipe.from_dict(state["identity"]["recipe"]).width_slopes:
+    if Recipe.from_dict(state["identity"]["recipe"]).width_conditioned:
         network.add_slopes()
     network.load_state_dict(under("best", tensors))
     network.eval()

@@ -36,7 +36,7 @@ class Recipe:
     """A short warm-up, then a "cosine" to zero; or "onecycle": a cosine up over 30 % of the steps,
     then down.
     """
-    warmup_share: float = 0.05
+    learning_rate_warmup_fraction: float = 0.05
     """Share of the steps that the cosine schedule warms up for."""
     label_smoothing: float = 0.0
     batch_size: int = 64
@@ -46,9 +46,9 @@ class Recipe:
     the budget.
     """
     augment: bool = True
-    width_slopes: bool = True
+    width_conditioned: bool = True
     """Whether weights are functions of the width, too (`IntegralNetwork.add_slopes`)."""
-    plain_share: float = 0.5
+    warmup_fraction: float = 0.5
     """Share of the epochs, the first ones, in which the full width learns alone; then its channels
     are put in order, and slopes fitted to it. Saves time where classes are told apart; numbers are
     missed by more."""
@@ -59,7 +59,7 @@ class Recipe:
     compiles kernels for every new shape, which took 15 to 50 % of a step when each step drew anew.
     A network that can be filled up with channels of zeros instead (`IntegralNetwork.fills_up`)
     draws anew in each step."""
-    soft_target_label_share: float = 0.3
+    soft_target_label_fraction: float = 0.3
     """Share of the labels in the targets of reduced widths; the rest is the full width's output."""
     teacher_window: float = 1 / 15
     """Share of all steps over which the full width is averaged to teach the reduced widths; 0 for
@@ -82,7 +82,11 @@ class Recipe:
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0")
         self._require("weight_decay", 0 <= self.weight_decay < math.inf, "a number from 0 up")
         self._require("momentum", 0 <= self.momentum < 1, "a number from 0 to below 1")
-        self._require("warmup_share", 0 <= self.warmup_share < 1, "a number from 0 to below 1")
+        self._require(
+            "learning_rate_warmup_fraction",
+            0 <= self.learning_rate_warmup_fraction < 1,
+            "a number from 0 to below 1",
+        )
         self._require(
             "label_smoothing", 0 <= self.label_smoothing < 1, "a number from 0 to below 1"
         )
@@ -93,12 +97,14 @@ class Recipe:
             self.epoch_samples is None or self.epoch_samples >= 1,
             "at least 1, or None",
         )
-        self._require("plain_share", 0 <= self.plain_share < 1, "a number from 0 to below 1")
+        self._require(
+            "warmup_fraction", 0 <= self.warmup_fraction < 1, "a number from 0 to below 1"
+        )
         self._require("num_random_widths", self.num_random_widths >= 0, "0 or more")
         self._require("num_width_uses", self.num_width_uses >= 1, "at least 1")
         self._require(
-            "soft_target_label_share",
-            0 <= self.soft_target_label_share <= 1,
+            "soft_target_label_fraction",
+            0 <= self.soft_target_label_fraction <= 1,
             "a number from 0 to 1",
         )
         self._require("teacher_window", 0 <= self.teacher_window <= 1, "a number from 0 to 1")
@@ -113,9 +119,9 @@ class Recipe:
             raise SpecError(f"recipe, {name} = {getattr(self, name)!r}: give {allowed}.")
 
     @property
-    def num_plain_epochs(self) -> int:
+    def num_warmup_epochs(self) -> int:
         """Epochs in which the full width learns alone."""
-        return int(self.plain_share * self.epochs)
+        return int(self.warmup_fraction * self.epochs)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""
@@ -137,7 +143,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class TrainingCandidate:
+class TrialSpec:
     """A network of a family with the recipe to train it by."""
 
     recipe: Recipe
@@ -157,16 +163,14 @@ class RecipeSpace:
     widths: tuple[float, ...]
     depths: tuple[int, ...]
 
-    def sample(self, rng: np.random.Generator) -> TrainingCandidate:
+    def sample(self, rng: np.random.Generator) -> TrialSpec:
         """A random candidate."""
         recipe = dataclasses.replace(
             self.base,
             learning_rate=_log_uniform(rng, *self.learning_rates),
             weight_decay=_log_uniform(rng, *self.weight_decays),
         )
-        return TrainingCandidate(
-            recipe, float(rng.choice(self.widths)), int(rng.choice(self.depths))
-        )
+        return TrialSpec(recipe, float(rng.choice(self.widths)), int(rng.choice(self.depths)))
 
 
 def default_recipe(family: str, num_train: int, task: Task = "classification") -> Recipe:
@@ -189,20 +193,20 @@ def default_recipe(family: str, num_train: int, task: Task = "classification") -
             learning_rate=1e-3,
             weight_decay=1e-5,
             batch_size=16,
-            plain_share=0.0,
-            soft_target_label_share=0.5,
+            warmup_fraction=0.0,
+            soft_target_label_fraction=0.5,
         )
     if family == "vit":  # learns in more steps than convolutions do, and not from plain SGD
         return Recipe(
             optimizer="adamw",
             learning_rate=4e-3,
             weight_decay=0.05,
-            warmup_share=0.1,
+            learning_rate_warmup_fraction=0.1,
             batch_size=batch_size // 2,
             epochs=40,
         )
     if task == "regression":
-        return Recipe(batch_size=batch_size, learning_rate=0.05, plain_share=0.0)
+        return Recipe(batch_size=batch_size, learning_rate=0.05, warmup_fraction=0.0)
     return Recipe(batch_size=batch_size, learning_rate=0.05 if family == "mlp" else 0.2)
 
 
@@ -225,9 +229,9 @@ def recipe_space(family: str, num_train: int, task: Task = "classification") -> 
     )
 
 
-def training_candidates(
+def trial_specs(
     family: str, num_train: int, num_candidates: int, *, seed: int, task: Task = "classification"
-) -> list[TrainingCandidate]:
+) -> list[TrialSpec]:
     """The family's default first, then random ones from its space; the same for the same seed.
 
     Raises:
@@ -235,7 +239,7 @@ def training_candidates(
     """
     space = recipe_space(family, num_train, task)
     rng = np.random.default_rng(seed)
-    default = TrainingCandidate(space.base, 1.0, get_family(family).default_depth)
+    default = TrialSpec(space.base, 1.0, get_family(family).default_depth)
     return [default, *(space.sample(rng) for _ in range(num_candidates - 1))][:num_candidates]
 
 

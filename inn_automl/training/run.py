@@ -89,7 +89,7 @@ class EpochReport:
     """Wall-clock time of this epoch with its validation."""
 
     @property
-    def is_plain(self) -> bool:
+    def is_warmup(self) -> bool:
         """Whether the full width learned alone."""
         return list(self.quality) == [_FULL]
 
@@ -114,7 +114,7 @@ class Run:
         self.batch_size = min(recipe.batch_size, len(self.samples))
         num_samples = min(recipe.epoch_samples or len(self.samples), len(self.samples))
         self.steps_per_epoch = max(1, num_samples // self.batch_size)
-        if recipe.width_slopes:
+        if recipe.width_conditioned:
             network.add_slopes()
         use_channels_last(network, self.samples.standardized(slice(0, 2)))
         self.fills_up = device.type == "cpu" and network.fills_up
@@ -139,11 +139,11 @@ class Run:
     def epoch(self, epoch: int, deadline_s: float | None) -> bool:
         """Trains and validates one epoch; whether it was a whole one."""
         started_at = time.monotonic()
-        if 1 < epoch == self.recipe.num_plain_epochs + 1:
+        if 1 < epoch == self.recipe.num_warmup_epochs + 1:
             self.begin_widths()
             self.best_score = -math.inf  # the best state is one of those to come
         train_loss, is_whole = self.steps(epoch, self.steps_per_epoch, deadline_s)
-        quality = self.validate([_FULL] if epoch <= self.recipe.num_plain_epochs else None)
+        quality = self.validate([_FULL] if epoch <= self.recipe.num_warmup_epochs else None)
         score = sum(quality.values()) / len(quality)
         if score >= self.best_score:  # of equals the later, which has seen lower learning rates
             self.best_score = score
@@ -188,7 +188,7 @@ class Run:
                 self.recipe, first + step, self.recipe.epochs * self.steps_per_epoch
             )
             reduced: list[Widths] = []
-            if epoch > self.recipe.num_plain_epochs:
+            if epoch > self.recipe.num_warmup_epochs:
                 reduced = [
                     self.network.smallest_widths,
                     *itertools.islice(drawn, self.recipe.num_random_widths),
@@ -233,7 +233,7 @@ class Run:
                 reduced,
                 objective=self.objective,
                 label_smoothing=self.recipe.label_smoothing,
-                label_share=self.recipe.soft_target_label_share,
+                label_fraction=self.recipe.soft_target_label_fraction,
                 lesson=None if other is None else (*other, self._taught(other[0])),
                 autocast=self.autocast,
                 fill_up=self.fills_up,
@@ -296,7 +296,7 @@ class Run:
         permute(self.network, order)
         permute_tensors(self.network.coupling, dict(self.teacher.module.named_parameters()), order)
         self._permute_optimizer(order)
-        if self.recipe.width_slopes:
+        if self.recipe.width_conditioned:
             fit_slopes(self.network, samples)
             agree_on(slope.data for slope in self.network.slopes)
 
@@ -324,7 +324,7 @@ class Run:
         """Puts the best state into the network."""
         if self.best is not None:
             self.network.load_state_dict(self.best)
-        if self.history and self.history[-1].is_plain:
+        if self.history and self.history[-1].is_warmup:
             self.begin_widths()  # there was no time to learn them
         self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.network.zero_grad(set_to_none=True)

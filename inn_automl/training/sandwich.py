@@ -60,7 +60,7 @@ def sandwich_gradients(
     *,
     objective: Objective = CLASSIFICATION,
     label_smoothing: float = 0.0,
-    label_share: float = 0.3,
+    label_fraction: float = 0.3,
     lesson: tuple[Tensor, Tensor, Tensor] | None = None,
     autocast: torch.autocast | None = None,
     fill_up: bool = False,
@@ -74,7 +74,7 @@ def sandwich_gradients(
         y: targets as the objective takes them: class indices (N,), say.
         widths: the reduced widths of this step.
         objective: the task's losses.
-        label_share: share of the targets in the targets of the reduced widths.
+        label_fraction: share of the targets in the targets of the reduced widths.
         lesson: what the reduced widths learn from: x, y, and a teacher's outputs for x; None for
             `x`, `y` and the full width's own.
         autocast: the mixed-precision context of forward passes; None for the network's own
@@ -95,7 +95,7 @@ def sandwich_gradients(
     x, y, taught = lesson or (x, y, output)
     with torch.no_grad():
         targets = objective.soft_targets(
-            taught, y, label_share=label_share, label_smoothing=label_smoothing
+            taught, y, label_fraction=label_fraction, label_smoothing=label_smoothing
         )
     for reduced in widths:
         with context:

@@ -20,7 +20,7 @@ def learning_rate_at(recipe: Recipe, step: int, num_steps: int) -> float:
         step: 0-based.
         num_steps: steps of the whole training.
     """
-    rise = ONECYCLE_RISE if recipe.schedule == "onecycle" else recipe.warmup_share
+    rise = ONECYCLE_RISE if recipe.schedule == "onecycle" else recipe.learning_rate_warmup_fraction
     num_rising = round(rise * num_steps)
     if step < num_rising:
         share = (step + 1) / (num_rising + 1)

@@ -26,7 +26,7 @@ from inn_automl.integral.graph.groups import Coupling
 from inn_automl.models import build
 from inn_automl.training.distributed import agreed, rank
 from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
-from inn_automl.training.recipe import Recipe, TrainingCandidate
+from inn_automl.training.recipe import Recipe, TrialSpec
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
@@ -121,7 +121,7 @@ class Trained:
         """Best mean quality over widths, by which trials compare; -inf where reduced widths were
         never trained.
         """
-        return -math.inf if self.history and self.history[-1].is_plain else self.best_score
+        return -math.inf if self.history and self.history[-1].is_warmup else self.best_score
 
     def network(self) -> IntegralNetwork:
         return self.architecture.load(self.folder)
@@ -149,7 +149,7 @@ class Trained:
 
 
 def run_trial(
-    candidate: TrainingCandidate,
+    candidate: TrialSpec,
     family: str,
     dataset: Dataset,
     folder: Path,
@@ -230,7 +230,7 @@ def load_trial(folder: Path) -> Trained:
 
 
 def salvage_trial(
-    candidate: TrainingCandidate, family: str, dataset: Dataset, folder: Path, *, seed: int
+    candidate: TrialSpec, family: str, dataset: Dataset, folder: Path, *, seed: int
 ) -> Trained | None:
     """The best state of a trial that was stopped from outside, as if it had ended with its last
     checkpoint.

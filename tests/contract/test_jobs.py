@@ -374,10 +374,12 @@ def test_discretizing_checks_the_groups(
     assert quantized["widths"]["precision"] == "int8"
     for seconds in (-1, 4000, "30"):
         check_problem(
-            user.post(address, json={"ratio": 0.5, "tune_seconds": seconds}), 422, "invalid_request"
+            user.post(address, json={"ratio": 0.5, "fine_tune_seconds": seconds}),
+            422,
+            "invalid_request",
         )
-    tuned = user.post(address, json={"ratio": 0.5, "tune_seconds": 30}).json()
-    assert tuned["widths"]["tune_seconds"] == 30
+    tuned = user.post(address, json={"ratio": 0.5, "fine_tune_seconds": 30}).json()
+    assert tuned["widths"]["fine_tune_seconds"] == 30
     made = user.post(address, json={"widths": WIDTHS}, headers={"Idempotency-Key": "d"})
     assert (made.status_code, made.json()["kind"], made.json()["widths"]["widths"]) == (
         201,

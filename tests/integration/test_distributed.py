@@ -21,7 +21,7 @@ from inn_automl.core.errors import BackendError
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.pipeline.backend import LocalBackend, TrainingTask
 from inn_automl.training.loop import EpochReport
-from inn_automl.training.recipe import training_candidates
+from inn_automl.training.recipe import trial_specs
 from inn_automl.training.trial import Trained
 
 ray_backend = pytest.importorskip("inn_automl_workers.ray_backend")
@@ -71,9 +71,9 @@ def task(
     # eight epochs; and it may put channels that tell the same into another order.
     candidates = tuple(
         dataclasses.replace(
-            one, recipe=dataclasses.replace(one.recipe, learning_rate=0.003, plain_share=0.0)
+            one, recipe=dataclasses.replace(one.recipe, learning_rate=0.003, warmup_fraction=0.0)
         )
-        for one in training_candidates("mlp", len(dataset.train), trials, seed=0)
+        for one in trial_specs("mlp", len(dataset.train), trials, seed=0)
     )
     return TrainingTask("mlp", candidates, dataset, folder, 0, 36_000.0, epochs, 2, 0, workers)
 

@@ -19,9 +19,9 @@ import pytest
 from inn_automl.core.precision import join_point
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.pipeline.backend import LocalBackend, TrainingTask
-from inn_automl.training.fine_tuning_task import TuningTask
+from inn_automl.training.fine_tuning_task import FineTuningTask
 from inn_automl.training.loop import EpochReport
-from inn_automl.training.recipe import training_candidates
+from inn_automl.training.recipe import trial_specs
 
 ray_backend = pytest.importorskip("inn_automl_workers.ray_backend")
 
@@ -43,7 +43,7 @@ def backend() -> Iterator[ray_backend.RayBackend]:
 
 
 def task(dataset: Dataset, folder: Path, *, trials: int, epochs: int) -> TrainingTask:
-    candidates = tuple(training_candidates("mlp", len(dataset.train), trials, seed=0))
+    candidates = tuple(trial_specs("mlp", len(dataset.train), trials, seed=0))
     return TrainingTask("mlp", candidates, dataset, folder, 0, 36_000.0, epochs, 2, 0)
 
 
@@ -135,27 +135,27 @@ def test_tunes_as_in_process(
     trained = backend.train(task(dataset, tmp_path / "ray", trials=1, epochs=1), lambda *_: None)[0]
     network, shares = trained.network(), []
 
-    def tasks(folder: Path) -> list[TuningTask]:
+    def tasks(folder: Path) -> list[FineTuningTask]:
         return [
-            TuningTask(
+            FineTuningTask(
                 network.uniform_widths(ratio), folder / str(ratio), seconds=30.0, seed=1, steps=20
             )
             for ratio in (0.25, 0.5, 0.75)
         ]
 
     asked = tasks(tmp_path / "remote")
-    assert backend.tuning_seconds(asked) == 60.0  # two at a time
-    remote = backend.tune(trained, dataset, asked, on_progress=shares.append)
-    local = LocalBackend().tune(
+    assert backend.fine_tuning_seconds(asked) == 60.0  # two at a time
+    remote = backend.fine_tune(trained, dataset, asked, on_progress=shares.append)
+    local = LocalBackend().fine_tune(
         trained, dataset, tasks(tmp_path / "local"), on_progress=lambda _: None
     )
     for one, other in zip(remote, local, strict=True):
         assert one.loss_after == pytest.approx(other.loss_after, abs=1e-6)
         assert (one.quality_before, one.steps) == (other.quality_before, 20)
     assert shares == pytest.approx([1 / 3, 2 / 3, 1])
-    assert backend.tuning_seconds(asked) == 0.0
+    assert backend.fine_tuning_seconds(asked) == 0.0
     # read, not tuned again
-    assert backend.tune(trained, dataset, asked, on_progress=lambda _: None) == remote
+    assert backend.fine_tune(trained, dataset, asked, on_progress=lambda _: None) == remote
 
 
 def worker(*names: str) -> int:

@@ -36,7 +36,7 @@ def spec(dataset: Path, family: str | None, **training: object) -> JobSpec:
             "max_evaluations": 6,
             "batch_size": 3,
             "max_measurements": 12,
-            "tune_seconds": 1.0,
+            "fine_tune_seconds": 1.0,
         },
     }
     return parse(
@@ -88,7 +88,7 @@ def check_tuned(result: JobResult, folder: Path, notes: list[str], unit: str) ->
 
 def check_half(folder: Path, path: Path) -> None:
     """Any widths, tuned and as float16."""
-    config = read_bundle(discretize_job(folder, 0.5, path, precision="fp16", tune_seconds=1.0))
+    config = read_bundle(discretize_job(folder, 0.5, path, precision="fp16", fine_tune_seconds=1.0))
     plain = read_bundle(discretize_job(folder, 0.5, path))
     assert (config.precision, config.verification.tolerance, config.verification.agreement) == (
         "fp16",

@@ -40,8 +40,8 @@ from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import Evaluation
 from inn_automl.integral import Widths
 from inn_automl.pipeline.backend import Backend, Evaluator, Report, TrainingTask, best_first
-from inn_automl.training.fine_tuning import Outcome
-from inn_automl.training.fine_tuning_task import Tuner, TuningTask
+from inn_automl.training.fine_tuning import FineTuningOutcome
+from inn_automl.training.fine_tuning_task import FineTuner, FineTuningTask
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import Trained, run_trial, salvage_trial
 from inn_automl_workers.distributed import MAX_FAILURES, failure, metrics, train_on_workers
@@ -154,25 +154,25 @@ class RayBackend(Backend):
         ]
         return evaluations
 
-    def tune(
+    def fine_tune(
         self,
         trained: Trained,
         dataset: Dataset,
-        tasks: Sequence[TuningTask],
+        tasks: Sequence[FineTuningTask],
         *,
         on_progress: Callable[[float], None],
-    ) -> list[Outcome]:
+    ) -> list[FineTuningOutcome]:
         if not tasks:
             return []
         self._connect()
         dataset_ref, trained_ref = self._put(dataset), self._put_network(trained)
         cpus = max(1, min(self._cpus // min(len(tasks), self._cpus), _largest_node()))
         gpu_share = min(1.0, self._gpus * cpus / self._cpus) if self._gpus else 0
-        remote = _tune_task.options(num_cpus=cpus, num_gpus=gpu_share)
+        remote = _fine_tune_task.options(num_cpus=cpus, num_gpus=gpu_share)
         num_parallel = self._cpus // cpus
         waiting = list(enumerate(tasks))
         running: dict[ray.ObjectRef, int] = {}
-        found: dict[int, Outcome] = {}
+        found: dict[int, FineTuningOutcome] = {}
         try:
             while waiting or running:
                 # In a cluster that others use too, tasks that wait would start beyond this job's
@@ -198,7 +198,7 @@ class RayBackend(Backend):
                 ray.cancel(reference, force=True)
         return [found[index] for index in range(len(tasks))]
 
-    def tuning_seconds(self, tasks: Sequence[TuningTask]) -> float:
+    def fine_tuning_seconds(self, tasks: Sequence[FineTuningTask]) -> float:
         left = [task.seconds for task in tasks if not task.is_done]
         return max(left) * -(-len(left) // self._cpus) if left else 0.0
 
@@ -340,16 +340,16 @@ def _evaluate_task(
 
 
 @ray.remote(max_retries=MAX_FAILURES)
-def _tune_task(
-    trained: Trained, dataset: Dataset, task: TuningTask, cpus: int, on_gpu: bool
-) -> Outcome:
+def _fine_tune_task(
+    trained: Trained, dataset: Dataset, task: FineTuningTask, cpus: int, on_gpu: bool
+) -> FineTuningOutcome:
     """Tunes one model; it is kept in the job's folder, so that a task that is tried again finds
     it.
     """
     import torch
 
     torch.set_num_threads(cpus)
-    return Tuner(trained, dataset, device="cuda" if on_gpu else "cpu")(task)
+    return FineTuner(trained, dataset, device="cuda" if on_gpu else "cpu")(task)
 
 
 def _ask_for(address: str) -> None:

@@ -182,7 +182,7 @@ def _discretize(order: RunOrder, folder: Path, progress: RunProgress) -> Path:
             folder / "bundles",
             dataset=_dataset(order),
             precision=order.widths.precision,
-            tune_seconds=order.widths.tune_seconds,
+            fine_tune_seconds=order.widths.fine_tune_seconds,
         )
 
 

@@ -228,8 +228,8 @@ def test_bad_arguments_are_refused_before_anything_is_sent() -> None:
     with pytest.raises(SpecError, match=r"ratio = 1\.5"):
         client.discretize("job_1", ratio=1.5)
     for seconds in (-1.0, 3601.0, float("nan"), float("inf")):
-        with pytest.raises(SpecError, match="tune_seconds"):
-            client.discretize("job_1", ratio=0.5, tune_seconds=seconds)
+        with pytest.raises(SpecError, match="fine_tune_seconds"):
+            client.discretize("job_1", ratio=0.5, fine_tune_seconds=seconds)
     assert not seen
 
 

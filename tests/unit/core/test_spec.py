@@ -104,7 +104,7 @@ NUMBERS = [
     ("search", "batch_size"),
     ("search", "patience"),
 ]
-MAY_BE_ZERO = [("training", "gpus"), ("search", "tune_seconds")]
+MAY_BE_ZERO = [("training", "gpus"), ("search", "fine_tune_seconds")]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,10 @@ def test_an_impossible_number_is_refused(
         ("devices: [{name: ''}]", "devices.0.name = ''"),
         ("devices: [{name: a, max_params: 1.5}]", "max_params = 1.5"),
         ("devices: [{name: a, percentile: 100}]", "percentile = 100"),
-        ("devices: [{name: a}]\nsearch: {tune_seconds: 1e5}", "tune_seconds = 100000.0: .* 3600"),
+        (
+            "devices: [{name: a}]\nsearch: {fine_tune_seconds: 1e5}",
+            "fine_tune_seconds = 100000.0: .* 3600",
+        ),
         ("devices: [{name: a}]\ntraining:", "training = None: input should be a mapping"),
         ("devices: [{name: a}]\n1: 2", "budget.yaml', 1"),
         ("", "must be a mapping of keys to values, not NoneType"),

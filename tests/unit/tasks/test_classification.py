@@ -27,5 +27,5 @@ def test_wilson_interval() -> None:
 
 def test_reduced_widths_learn_probabilities_mixed_with_labels() -> None:
     logits, y = torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1])
-    soft = Classification().soft_targets(logits, y, label_share=0.3)
+    soft = Classification().soft_targets(logits, y, label_fraction=0.3)
     torch.testing.assert_close(soft, torch.tensor([[0.65, 0.35], [0.35, 0.65]]))

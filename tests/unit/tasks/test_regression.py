@@ -57,7 +57,7 @@ def test_predicting_the_mean_is_worth_nothing(numbers: Dataset) -> None:
 def test_reduced_widths_learn_from_the_full_width_and_the_targets(numbers: Dataset) -> None:
     objective = objective_of(numbers)
     output, targets = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 0.0]])
-    soft = objective.soft_targets(output, targets, label_share=0.25)
+    soft = objective.soft_targets(output, targets, label_fraction=0.25)
     torch.testing.assert_close(soft, torch.tensor([[1.5, 1.5]]))
     assert float(objective.soft_loss(soft, soft)) == 0
     assert float(objective.loss(output, targets)) == pytest.approx(4.0)

@@ -66,6 +66,8 @@ def test_losses(pairs: Dataset) -> None:
     output, targets = torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 2.0)
     assert float(objective.loss(output, targets)) == 2.0
     assert (
-        float(objective.soft_loss(output, objective.soft_targets(output, targets, label_share=0.5)))
+        float(
+            objective.soft_loss(output, objective.soft_targets(output, targets, label_fraction=0.5))
+        )
         == 1.0
     )

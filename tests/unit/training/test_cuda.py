@@ -10,7 +10,7 @@ import torch
 from inn_automl.data import load_dataset
 from inn_automl.evaluation.candidates import evaluate_widths
 from inn_automl.pipeline.backend import Evaluator
-from inn_automl.training.recipe import training_candidates
+from inn_automl.training.recipe import trial_specs
 from inn_automl.training.trial import run_trial
 
 pytestmark = pytest.mark.skipif(
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 def test_trains_on_a_gpu_and_evaluates_alike_on_the_cpu(tmp_path: Path) -> None:
     dataset = load_dataset("digits")
-    candidate = training_candidates("convnet", len(dataset.train), 1, seed=0)[0]
+    candidate = trial_specs("convnet", len(dataset.train), 1, seed=0)[0]
     trained = run_trial(
         candidate, "convnet", dataset, tmp_path, seed=0, seconds=600, max_epochs=15, device="cuda"
     )
@@ -35,7 +35,7 @@ def test_trains_on_a_gpu_and_evaluates_alike_on_the_cpu(tmp_path: Path) -> None:
 
 def test_checkpoint_of_a_gpu_resumes(tmp_path: Path) -> None:
     dataset = load_dataset("digits")
-    candidate = training_candidates("convnet", len(dataset.train), 1, seed=0)[0]
+    candidate = trial_specs("convnet", len(dataset.train), 1, seed=0)[0]
 
     def stop(report: object) -> None:
         raise KeyboardInterrupt

@@ -15,8 +15,8 @@ from inn_automl.evaluation.candidates import Candidates, split_samples
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.conversion.reconstruction import Compensator
 from inn_automl.tasks import objective_of
-from inn_automl.training.fine_tuning import PARTS, TUNED, Outcome, tunable, tune
-from inn_automl.training.fine_tuning_task import Tuner, TuningTask, load_tuned
+from inn_automl.training.fine_tuning import PARTS, TUNED, FineTuningOutcome, fine_tune, tunable
+from inn_automl.training.fine_tuning_task import FineTuner, FineTuningTask, load_fine_tuned
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.trial import Architecture, Trained
 
@@ -61,7 +61,7 @@ def test_the_same_steps_give_the_same_bits(
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
     first, second = (
-        tune(candidates, widths, signals, seconds=1.0, steps=30, seed=3, parts=parts)
+        fine_tune(candidates, widths, signals, seconds=1.0, steps=30, seed=3, parts=parts)
         for _ in range(2)
     )
     assert first.outcome.steps == 30
@@ -76,7 +76,7 @@ def test_a_tuned_model_is_kept_and_of_the_same_shapes(
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
     before = candidates.make(widths)
-    tuned = tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0)
+    tuned = fine_tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0)
     assert tuned.outcome.is_kept
     assert tuned.candidate.score.quality == tuned.outcome.quality_after
     assert before.score.quality == tuned.outcome.quality_before
@@ -97,7 +97,7 @@ def test_only_what_was_named_is_tuned(
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
     before = candidates.make(widths).module
-    after = tune(
+    after = fine_tune(
         candidates, widths, signals, seconds=1.0, steps=150, seed=0, parts=parts
     ).candidate.module
     changed = {
@@ -116,7 +116,7 @@ def test_a_model_that_does_not_gain_stays_as_it_was(
     monkeypatch.setattr("inn_automl.training.fine_tuning.LEARNING_RATE", float("inf"))
     widths = candidates.network.uniform_widths(0.5)
     before = values(candidates.make(widths).module)
-    tuned = tune(candidates, widths, signals, seconds=1.0, steps=5, seed=0)
+    tuned = fine_tune(candidates, widths, signals, seconds=1.0, steps=5, seed=0)
     assert not tuned.outcome.is_kept
     after = values(tuned.candidate.module)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -165,21 +165,21 @@ def test_bad_input_is_refused_before_anything_is_spent(
     monkeypatch.setattr(Candidates, "make", lambda self, widths: pytest.fail("something was spent"))
     for seconds in (0.0, -1.0, float("nan"), float("inf"), 1e9):
         with pytest.raises(InputError, match="more than 0, at most 3600 s"):
-            tune(candidates, widths, signals, seconds=seconds, seed=0)
+            fine_tune(candidates, widths, signals, seconds=seconds, seed=0)
     for steps in (0, -1):
         with pytest.raises(InputError, match="steps"):
-            tune(candidates, widths, signals, seconds=1.0, steps=steps, seed=0)
+            fine_tune(candidates, widths, signals, seconds=1.0, steps=steps, seed=0)
     for parts in ((), ("nodes",), ("affine", "nodes")):
         with pytest.raises(InputError, match="partition, affine, weights"):
-            tune(candidates, widths, signals, seconds=1.0, seed=0, parts=parts)
+            fine_tune(candidates, widths, signals, seconds=1.0, seed=0, parts=parts)
     name = next(iter(widths))
     for wrong in (10_000, 0, -3):
         with pytest.raises(WidthsError, match=r"give \d+ to \d+"):
-            tune(candidates, {**widths, name: wrong}, signals, seconds=1.0, seed=0)
+            fine_tune(candidates, {**widths, name: wrong}, signals, seconds=1.0, seed=0)
 
 
 def test_the_time_that_was_given_is_kept(candidates: Candidates, signals: Dataset) -> None:
-    outcome = tune(
+    outcome = fine_tune(
         candidates, candidates.network.uniform_widths(0.5), signals, seconds=1.0, seed=0
     ).outcome
     assert outcome.steps >= 1
@@ -194,7 +194,7 @@ def test_other_tasks_are_tuned_by_their_own_loss(
     dataset: Dataset = request.getfixturevalue(name)
     network = Architecture.of(dataset, family, 0.5, 1).network(seed=1).eval()
     candidates, widths = Candidates(network, dataset), network.uniform_widths(0.5)
-    tuned = tune(candidates, widths, dataset, seconds=1.0, steps=150, seed=0)
+    tuned = fine_tune(candidates, widths, dataset, seconds=1.0, steps=150, seed=0)
     outcome, validation = tuned.outcome, split_samples(dataset, "validation")
     assert outcome.is_kept and outcome.quality_after > outcome.quality_before
     assert tuned.candidate.score.quality == outcome.quality_after
@@ -217,21 +217,21 @@ def test_a_task_is_done_once(
     network.save(tmp_path / "network")
     architecture = Architecture("signal", signals.input_shape, signals.num_classes, 0.5, 2)
     trained = Trained(architecture, tmp_path / "network", Recipe(), "epochs", 0.5, [])
-    task = TuningTask(
+    task = FineTuningTask(
         network.uniform_widths(0.5), tmp_path / "tuning" / "point", seconds=600.0, seed=0
     )
     assert not task.is_done
-    outcome = Tuner(trained, signals)(task)
+    outcome = FineTuner(trained, signals)(task)
     assert task.is_done and outcome.is_kept
-    assert Outcome(**read_json(tmp_path / "tuning" / "point.json")) == outcome
+    assert FineTuningOutcome(**read_json(tmp_path / "tuning" / "point.json")) == outcome
     told = outcome.told(ACCURACY, outcome.quality_before)
     assert told.accuracy_before == told.quality_before == outcome.quality_before
-    module, test = load_tuned(trained, task), split_samples(signals, "validation")
+    module, test = load_fine_tuned(trained, task), split_samples(signals, "validation")
     with torch.no_grad():
         right = int((module(test.standardized(slice(None))).argmax(1) == test.y).sum())
     assert right == round(outcome.quality_after * len(test))
     monkeypatch.setattr(
-        "inn_automl.training.fine_tuning_task.tune",
+        "inn_automl.training.fine_tuning_task.fine_tune",
         lambda *_, **__: pytest.fail("it was tuned twice"),
     )
-    assert Tuner(trained, signals)(task) == outcome
+    assert FineTuner(trained, signals)(task) == outcome

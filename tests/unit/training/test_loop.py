@@ -20,7 +20,7 @@ from inn_automl.training.sandwich import sandwich_gradients
 
 TINY = Recipe(epochs=4, batch_size=16, learning_rate=0.05)
 """The full width learns alone in epochs 1 and 2."""
-SANDWICH = dataclasses.replace(TINY, plain_share=0.0)
+SANDWICH = dataclasses.replace(TINY, warmup_fraction=0.0)
 
 
 CPU = torch.device("cpu")
@@ -213,8 +213,8 @@ def test_every_width_learns(
     assert reports == result.history
     assert [r.epoch for r in reports] == list(range(1, 21))
     assert reports[-1].train_loss < reports[0].train_loss / 1.5
-    assert [r.is_plain for r in reports] == [True] * 10 + [False] * 10
-    assert result.best_score == max(r.score for r in reports if not r.is_plain)
+    assert [r.is_warmup for r in reports] == [True] * 10 + [False] * 10
+    assert result.best_score == max(r.score for r in reports if not r.is_warmup)
     for widths in (network.smallest_widths, network.uniform_widths(0.5), network.full_widths):
         assert evaluate_widths(network, widths, dataset, split="test").quality >= 0.75
     assert not network.training
@@ -290,7 +290,7 @@ def test_widths_are_prepared_where_time_ends_before_they_are_learned(
     monkeypatch.setattr(run.time, "monotonic", Clock(1.0))
     network = make(signals, "signal")
     result = train(network, signals, recipe, seed=0, deadline_s=60.0)
-    assert result.stopped == "deadline" and all(r.is_plain for r in result.history)
+    assert result.stopped == "deadline" and all(r.is_warmup for r in result.history)
     assert any(bool(slope.count_nonzero()) for slope in network.slopes)
     monkeypatch.setattr(run.Run, "begin_widths", lambda self: None)
     monkeypatch.setattr(run.time, "monotonic", Clock(1.0))
@@ -437,7 +437,7 @@ class TestFitToBudget:
         def steps(
             self: run.Run, epoch: int, num_steps: int, deadline_s: float | None = None
         ) -> tuple[float, bool]:
-            clock.now += (0.05 if epoch <= self.recipe.num_plain_epochs else 0.1) * num_steps
+            clock.now += (0.05 if epoch <= self.recipe.num_warmup_epochs else 0.1) * num_steps
             return 0.0, True
 
         def validate(self: run.Run, names: Collection[str] | None = None) -> dict[str, float]:

@@ -8,7 +8,7 @@ import pytest
 from inn_automl.core.errors import SpecError, UnknownNameError
 from inn_automl.core.metric import Task
 from inn_automl.models import FAMILIES, build
-from inn_automl.training.recipe import Recipe, default_recipe, recipe_space, training_candidates
+from inn_automl.training.recipe import Recipe, default_recipe, recipe_space, trial_specs
 
 
 def test_a_recipe_survives_json() -> None:
@@ -33,13 +33,13 @@ def test_an_unknown_key_is_named_with_the_nearest() -> None:
         ("learning_rate", float("inf")),
         ("weight_decay", -1.0),
         ("momentum", 1.0),
-        ("warmup_share", 1.0),
+        ("learning_rate_warmup_fraction", 1.0),
         ("label_smoothing", 1.0),
         ("batch_size", 1),
         ("epochs", 0),
         ("epoch_samples", 0),
         ("num_random_widths", -1),
-        ("soft_target_label_share", 1.5),
+        ("soft_target_label_fraction", 1.5),
         ("max_gradient_norm", 0.0),
     ],
 )
@@ -52,9 +52,9 @@ def test_values_that_do_not_fit_are_refused_by_name(key: str, value: Any) -> Non
     ("family", "task"), [(name, task) for name, of in FAMILIES.items() for task in of.tasks]
 )
 def test_candidates_start_with_the_default_and_stay_in_the_space(family: str, task: Task) -> None:
-    candidates = training_candidates(family, 4_000, 6, seed=3, task=task)
-    assert candidates == training_candidates(family, 4_000, 6, seed=3, task=task)
-    assert candidates != training_candidates(family, 4_000, 6, seed=4, task=task)
+    candidates = trial_specs(family, 4_000, 6, seed=3, task=task)
+    assert candidates == trial_specs(family, 4_000, 6, seed=3, task=task)
+    assert candidates != trial_specs(family, 4_000, 6, seed=4, task=task)
     first = candidates[0]
     assert (first.recipe, first.width, first.depth) == (
         default_recipe(family, 4_000, task),
@@ -74,9 +74,7 @@ def test_candidates_start_with_the_default_and_stay_in_the_space(family: str, ta
 
 
 def test_fewer_candidates_than_one_wave_are_the_first_of_more() -> None:
-    assert (
-        training_candidates("mlp", 100, 2, seed=0) == training_candidates("mlp", 100, 5, seed=0)[:2]
-    )
+    assert trial_specs("mlp", 100, 2, seed=0) == trial_specs("mlp", 100, 5, seed=0)[:2]
 
 
 def test_defaults_of_an_unknown_family_are_refused() -> None:

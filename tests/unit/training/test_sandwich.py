@@ -36,7 +36,7 @@ def test_gradients_are_the_sum_over_full_and_reduced_widths(
     x, y = batch
     reduced = [network.smallest_widths, network.uniform_widths(0.6)]
     network.train()
-    loss = sandwich_gradients(network, x, y, reduced, label_smoothing=0.1, label_share=0.3)
+    loss = sandwich_gradients(network, x, y, reduced, label_smoothing=0.1, label_fraction=0.3)
     found = gradients(network)
 
     logits = network(x)
@@ -59,7 +59,9 @@ def test_a_lesson_is_for_the_reduced_widths_only(
     reduced, teacher = [network.smallest_widths], torch.tensor([[3.0, 0.0, -1.0]]).expand(6, 3)
     network.train()
     lesson_x, labels = 2 * x.flip(0) + 1, (y + 1) % 3
-    sandwich_gradients(network, x, y, reduced, label_share=0.3, lesson=(lesson_x, labels, teacher))
+    sandwich_gradients(
+        network, x, y, reduced, label_fraction=0.3, lesson=(lesson_x, labels, teacher)
+    )
     found = gradients(network)
     logits = network(x)
     targets = 0.7 * teacher.softmax(1) + 0.3 * F.one_hot(labels, 3)

@@ -12,7 +12,7 @@ from inn_automl.training.schedule import learning_rate_at
 def test_rates_rise_once_then_fall_and_stay_in_bounds(
     schedule: str, num_steps: int, warmup: float
 ) -> None:
-    recipe = Recipe(schedule=schedule, learning_rate=0.2, warmup_share=warmup)
+    recipe = Recipe(schedule=schedule, learning_rate=0.2, learning_rate_warmup_fraction=warmup)
     rates = [learning_rate_at(recipe, step, num_steps) for step in range(num_steps)]
     assert all(0 < rate <= 0.2 + 1e-12 for rate in rates)
     peak = rates.index(max(rates))
@@ -33,5 +33,5 @@ def test_one_cycle_starts_at_a_twenty_fifth() -> None:
 
 
 def test_the_cosine_is_half_down_at_half_time() -> None:
-    recipe = Recipe(learning_rate=1.0, warmup_share=0.0)
+    recipe = Recipe(learning_rate=1.0, learning_rate_warmup_fraction=0.0)
     assert learning_rate_at(recipe, 500, 1000) == pytest.approx(0.5)

@@ -11,7 +11,7 @@ from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import Candidates, evaluate_widths
 from inn_automl.tasks import objective_of
 from inn_automl.training.loop import train
-from inn_automl.training.recipe import default_recipe, recipe_space, training_candidates
+from inn_automl.training.recipe import default_recipe, recipe_space, trial_specs
 from inn_automl.training.sandwich import sandwich_gradients
 from inn_automl.training.trial import Architecture
 
@@ -41,7 +41,9 @@ def test_reduced_widths_add_the_gradients_of_the_objective(numbers: Dataset) -> 
     objective = objective_of(numbers)
     torch.manual_seed(0)
     x, targets, reduced = torch.randn(8, 1, 24), torch.randn(8, 2), network.smallest_widths
-    loss = sandwich_gradients(network, x, targets, [reduced], objective=objective, label_share=0.25)
+    loss = sandwich_gradients(
+        network, x, targets, [reduced], objective=objective, label_fraction=0.25
+    )
     found = [p.grad.clone() for p in network.parameters() if p.grad is not None]
     network.zero_grad()
     output = network(x)
@@ -63,6 +65,6 @@ def test_recipes_know_the_task() -> None:
     )
     low, high = recipe_space("edsr", 100, "super-resolution").weight_decays
     assert 0 < low < high
-    made = training_candidates("edsr", 100, 4, seed=0, task="super-resolution")
+    made = trial_specs("edsr", 100, 4, seed=0, task="super-resolution")
     assert made[0].recipe == default_recipe("edsr", 100, "super-resolution")
     assert len({one.recipe.learning_rate for one in made}) == 4

@@ -15,12 +15,10 @@ from inn_automl.evaluation.candidates import evaluate_widths
 from inn_automl.pipeline.backend import best_first
 from inn_automl.training import trial
 from inn_automl.training.loop import EpochReport
-from inn_automl.training.recipe import Recipe, TrainingCandidate
+from inn_automl.training.recipe import Recipe, TrialSpec
 from inn_automl.training.trial import Architecture, load_trial, run_trial, salvage_trial
 
-CANDIDATE = TrainingCandidate(
-    Recipe(batch_size=16, learning_rate=0.05, epochs=1), width=0.25, depth=2
-)
+CANDIDATE = TrialSpec(Recipe(batch_size=16, learning_rate=0.05, epochs=1), width=0.25, depth=2)
 EPOCHS = 3
 
 
@@ -75,7 +73,7 @@ def test_a_trial_leaves_the_network_that_reached_its_score(
         EPOCHS,
         EPOCHS,
     )
-    learned = [report for report in trained.history if not report.is_plain]
+    learned = [report for report in trained.history if not report.is_warmup]
     assert trained.score == trained.best_score == max(report.score for report in learned)
     network = trained.network()
     best = max(learned, key=lambda report: (report.score, report.epoch))
@@ -117,7 +115,7 @@ def test_a_trial_that_never_learned_reduced_widths_is_behind_those_that_did(
     with pytest.raises(Interrupt):
         run(signals, tmp_path / "plain", on_epoch=interrupt_first)
     plain = salvage_trial(CANDIDATE, "signal", signals, tmp_path / "plain", seed=3)
-    assert plain is not None and plain.history[-1].is_plain
+    assert plain is not None and plain.history[-1].is_warmup
     plain = dataclasses.replace(plain, best_score=1.0)
     assert plain.score == -math.inf
     learned = run(signals, tmp_path / "learned")
@@ -132,7 +130,7 @@ def test_a_stopped_trial_is_salvaged_from_its_checkpoint(signals: Dataset, tmp_p
     assert salvaged is not None
     assert (salvaged.stopped, [report.epoch for report in salvaged.history]) == ("rival", [1, 2])
     network = salvaged.network()
-    learned = [report for report in salvaged.history if not report.is_plain]
+    learned = [report for report in salvaged.history if not report.is_warmup]
     best = max(learned, key=lambda report: (report.score, report.epoch))
     full = evaluate_widths(network, network.full_widths, signals, num_calibration=512)
     assert full.quality == pytest.approx(best.quality["full"])

@@ -28,7 +28,7 @@ from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import Candidates, count_correct, split_samples
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import get_family
-from inn_automl.training.fine_tuning import TUNED, tune
+from inn_automl.training.fine_tuning import TUNED, fine_tune
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
 from inn_automl.training.trial import Architecture
@@ -76,7 +76,7 @@ def execute(
     for ratio in RATIOS:
         widths = candidates.network.uniform_widths(ratio)
         before = candidates.make(widths)
-        tuned = tune(candidates, widths, dataset, seconds=seconds, seed=seed, parts=ARMS[arm])
+        tuned = fine_tune(candidates, widths, dataset, seconds=seconds, seed=seed, parts=ARMS[arm])
         points.append(
             {
                 "ratio": ratio,
@@ -126,7 +126,7 @@ def execute_all(
 def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Report:
     """Gains by arm, task and ratio, and the goal for all that is tuned together."""
     report = Report(
-        "tuning",
+        "fine_tuning",
         "Points of test accuracy that models sampled from one trained network gain by tuning "
         "before export.",
         settings,
@@ -211,7 +211,7 @@ def _by_seed(outcomes: Sequence[dict[str, Any]], arm: str, indices: Sequence[int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks tuning", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks fine_tuning", description=__doc__)
     parser.add_argument(
         "--task", action="append", metavar="DATASET,FAMILY", help="one of the quality benchmark's"
     )
@@ -221,11 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--epochs", type=int, metavar="N", help="of training, rather than each task's own"
     )
     parser.add_argument("--seconds", type=float, default=30.0, help="of tuning, for each model")
-    parser.add_argument("--threads", type=int, default=2, help="that tune it")
+    parser.add_argument("--threads", type=int, default=2, help="that fine-tune it")
     parser.add_argument(
         "--runs",
         type=Path,
-        default=SCRATCH / "tuning",
+        default=SCRATCH / "fine_tuning",
         metavar="DIR",
         help="what was done is kept here",
     )

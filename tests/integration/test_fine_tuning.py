@@ -19,15 +19,15 @@ from inn_automl.export.archive import unpack
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.exporting import point_id
 from inn_automl.pipeline.run import calibrating, discretize_job, extend_job
-from inn_automl.training.fine_tuning import Outcome
-from inn_automl.training.fine_tuning_task import TuningTask
+from inn_automl.training.fine_tuning import FineTuningOutcome
+from inn_automl.training.fine_tuning_task import FineTuningTask
 from inn_automl.training.trial import Trained
 
 from .conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size
 
 SECONDS = 600.0
 """Far more than the few steps of these tests take on any machine."""
-SEARCH = {"max_evaluations": 4, "batch_size": 4, "tune_seconds": SECONDS}
+SEARCH = {"max_evaluations": 4, "batch_size": 4, "fine_tune_seconds": SECONDS}
 
 
 class Tuning(LocalBackend):
@@ -38,21 +38,21 @@ class Tuning(LocalBackend):
         self._at = interrupted_at
         self.tuned: list[str] = []
 
-    def tune(
+    def fine_tune(
         self,
         trained: Trained,
         dataset: Dataset,
-        tasks: Sequence[TuningTask],
+        tasks: Sequence[FineTuningTask],
         *,
         on_progress: Callable[[float], None],
-    ) -> list[Outcome]:
+    ) -> list[FineTuningOutcome]:
         open_tasks = [task for task in tasks if not task.is_done]
         for task in open_tasks[: self._at]:
-            super().tune(trained, dataset, [task], on_progress=on_progress)
+            super().fine_tune(trained, dataset, [task], on_progress=on_progress)
             self.tuned.append(task.path.name)
         if self._at is not None:
             raise KeyboardInterrupt
-        return super().tune(trained, dataset, tasks, on_progress=on_progress)
+        return super().fine_tune(trained, dataset, tasks, on_progress=on_progress)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,7 +99,7 @@ def test_tuned_points_say_what_they_gained(job: dict[str, Any]) -> None:
     assert tuned, "two epochs of training leave much to gain"
     for point in device.front:
         seconds = SECONDS if point.tuning else 0.0
-        assert point.id == point_id(point.widths, point.precision, tune_seconds=seconds)
+        assert point.id == point_id(point.widths, point.precision, fine_tune_seconds=seconds)
         config = read_bundle(job["folder"] / point.bundle)
         assert (config.id, config.tuning, config.accuracy.validation) == (
             point.id,
@@ -157,9 +157,9 @@ def test_an_extension_takes_over_what_was_tuned(job: dict[str, Any], tmp_path: P
 
 def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Path) -> None:
     plain = read_bundle(discretize_job(finished_job.folder, 0.25, tmp_path))
-    path = discretize_job(finished_job.folder, 0.25, tmp_path, tune_seconds=SECONDS)
+    path = discretize_job(finished_job.folder, 0.25, tmp_path, fine_tune_seconds=SECONDS)
     tuned = read_bundle(path)
-    assert path == tmp_path / f"{point_id(plain.widths, tune_seconds=SECONDS)}.zip"
+    assert path == tmp_path / f"{point_id(plain.widths, fine_tune_seconds=SECONDS)}.zip"
     assert tuned.tuning
     assert tuned.tuning.accuracy_before == tuned.tuning.quality_before == plain.accuracy.validation
     assert tuned.files["weights.safetensors"] != plain.files["weights.safetensors"]
@@ -167,7 +167,7 @@ def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Pat
     assert tuned.model_dump(include=same) == plain.model_dump(include=same)
     for seconds in (-1.0, 3601.0, float("nan")):
         with pytest.raises(InputError, match="more than 0, at most 3600 s"):
-            discretize_job(finished_job.folder, 0.25, tmp_path, tune_seconds=seconds)
+            discretize_job(finished_job.folder, 0.25, tmp_path, fine_tune_seconds=seconds)
 
 
 def test_nothing_is_tuned_unless_it_is_asked_for(finished_job: FinishedJob) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.migrate import upgrade
 from inn_automl_services.coordinator.db.session import Database, make_engine, now
-from inn_automl_services.coordinator.db.tables import Job, Project
+from inn_automl_services.coordinator.db.tables import JobRow, ProjectRow
 from inn_automl_services.coordinator.dispatch.repository import claim_next
 from sqlalchemy import insert, text, update
 
@@ -47,13 +47,13 @@ def run(num_rounds: int, num_running: int) -> Report:
             for size, database in databases.items():
                 started_at = time.perf_counter()
                 with database.write() as session:
-                    orders = claim_next(session, max_running=1_000_000, lease_s=3600)
+                    submissions = claim_next(session, max_running=1_000_000, lease_s=3600)
                 elapsed_ms = 1000 * (time.perf_counter() - started_at)
-                if not orders:
+                if not submissions:
                     raise SystemExit(f"nothing was claimed from {size} queued jobs")
                 if round_number >= 20:  # what a connection's first statements cost is paid once
                     milliseconds[size].append(elapsed_ms)
-                replace(database, orders[0].job_id)
+                replace(database, submissions[0].job_id)
     few, many = (percentile(milliseconds[size], 0.99) for size in (FEW, MANY))
     ratio = statistics.median(milliseconds[MANY]) / statistics.median(milliseconds[FEW])
     report = Report(
@@ -99,7 +99,7 @@ def fill(database: Database, num_queued: int, num_running: int) -> None:
     projects = [new_id("project") for _ in range(NUM_PROJECTS)]
     with database.write() as session:
         session.execute(
-            insert(Project),
+            insert(ProjectRow),
             [
                 {
                     "id": one,
@@ -124,7 +124,7 @@ def fill(database: Database, num_queued: int, num_running: int) -> None:
             }
             for i in range(num_running)
         ]
-        session.execute(insert(Job), jobs + held)
+        session.execute(insert(JobRow), jobs + held)
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
 
@@ -132,11 +132,11 @@ def fill(database: Database, num_queued: int, num_running: int) -> None:
 def replace(database: Database, job_id: str) -> None:
     """Ends a claimed job as if it had run, and queues another one of its project."""
     with database.write() as session:
-        done = session.get_one(Job, job_id)
-        session.execute(insert(Job), [job(done.project_id, priority=done.priority)])
+        done = session.get_one(JobRow, job_id)
+        session.execute(insert(JobRow), [job(done.project_id, priority=done.priority)])
         session.execute(
-            update(Job)
-            .where(Job.id == job_id)
+            update(JobRow)
+            .where(JobRow.id == job_id)
             .values(state="succeeded", lease_token_hash=None, lease_expires_at=None)
         )
 

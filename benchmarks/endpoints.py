@@ -14,7 +14,7 @@ from pathlib import Path
 
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, make_engine, now
-from inn_automl_services.coordinator.db.tables import Job, JobDevice, Project
+from inn_automl_services.coordinator.db.tables import JobDeviceRow, JobRow, ProjectRow
 from sqlalchemy import insert, select
 
 from benchmarks.claim import job
@@ -73,13 +73,13 @@ def fill(url: str, result: JobResult, num_jobs: int) -> tuple[list[str], str]:
     spec = result.job["spec"]
     ids = [new_id("job") for _ in range(num_jobs)]
     with database.write() as session:
-        project = session.execute(select(Project)).scalars().first()
+        project = session.execute(select(ProjectRow)).scalars().first()
         if project is None:
             raise SystemExit("the coordinator made no project")
         ended = {"spec": spec, "state": "succeeded", "attempt": 1, "finished_at": now()}
-        session.execute(insert(Job), [{**job(project.id), **ended, "id": one} for one in ids])
+        session.execute(insert(JobRow), [{**job(project.id), **ended, "id": one} for one in ids])
         session.execute(
-            insert(JobDevice),
+            insert(JobDeviceRow),
             [
                 {
                     "job_id": one,

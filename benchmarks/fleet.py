@@ -25,10 +25,10 @@ from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.migrate import upgrade
 from inn_automl_services.coordinator.db.session import Database, make_engine, now
-from inn_automl_services.coordinator.db.tables import Job, JobEvent, Project
+from inn_automl_services.coordinator.db.tables import JobEventRow, JobRow, ProjectRow
 from inn_automl_services.coordinator.dispatch.dispatcher import Dispatcher
-from inn_automl_services.coordinator.dispatch.runner import Order, Run, Runner, RunState
-from inn_automl_services.coordinator.faults import StaleLeaseError
+from inn_automl_services.coordinator.dispatch.runner import Runner, RunState, RunStatus, Submission
+from inn_automl_services.coordinator.errors import StaleLeaseError
 from inn_automl_services.coordinator.keys import KeyRing
 from inn_automl_services.coordinator.runs.service import succeed
 from inn_automl_services.coordinator.settings import Settings
@@ -64,9 +64,9 @@ class Fleet(Runner):
             fault_share,
         )
         self._lock, self._chance = threading.Lock(), random.Random(0)
-        self._runs: dict[str, Run] = {}
-        self._due: list[tuple[float, str, Order]] = []
-        self._waiting: list[Order] = []
+        self._runs: dict[str, RunStatus] = {}
+        self._due: list[tuple[float, str, Submission]] = []
+        self._waiting: list[Submission] = []
         self._busy: set[str] = set()
         self._stopping = False
         self.submitted: list[tuple[float, str]] = []
@@ -83,18 +83,18 @@ class Fleet(Runner):
     def check(self) -> None:
         pass
 
-    def submit(self, order: Order) -> None:
+    def submit(self, submission: Submission) -> None:
         with self._lock:
-            self.submitted.append((time.monotonic(), order.job_id))
-            self.overlaps += order.job_id in self._busy
-            self._busy.add(order.job_id)
-            self._runs[order.submission_id] = Run(
-                order.submission_id, order.job_id, RunState.PENDING
+            self.submitted.append((time.monotonic(), submission.job_id))
+            self.overlaps += submission.job_id in self._busy
+            self._busy.add(submission.job_id)
+            self._runs[submission.submission_id] = RunStatus(
+                submission.submission_id, submission.job_id, RunState.PENDING
             )
-            self._waiting.append(order)
+            self._waiting.append(submission)
             self._fill()
 
-    def runs(self) -> dict[str, Run]:
+    def runs(self) -> dict[str, RunStatus]:
         with self._lock:
             return dict(self._runs)
 
@@ -118,12 +118,14 @@ class Fleet(Runner):
 
     def _fill(self) -> None:
         while self._waiting and len(self._due) < self._num_workers:
-            order = self._waiting.pop(0)
-            run = self._runs[order.submission_id]
-            self._runs[order.submission_id] = Run(run.submission_id, run.job_id, RunState.RUNNING)
+            submission = self._waiting.pop(0)
+            run = self._runs[submission.submission_id]
+            self._runs[submission.submission_id] = RunStatus(
+                run.submission_id, run.job_id, RunState.RUNNING
+            )
             heapq.heappush(
                 self._due,
-                (time.monotonic() + self._chance.uniform(*self._seconds), new_id("x"), order),
+                (time.monotonic() + self._chance.uniform(*self._seconds), new_id("x"), submission),
             )
 
     def _work(self) -> None:
@@ -133,18 +135,18 @@ class Fleet(Runner):
                 while self._due and self._due[0][0] <= time.monotonic():
                     done.append(heapq.heappop(self._due)[2])
                 self._fill()
-            for order in done:
-                self._pool.submit(self._finish, order)
+            for submission in done:
+                self._pool.submit(self._finish, submission)
             time.sleep(0.01)
 
-    def _finish(self, order: Order) -> None:
+    def _finish(self, submission: Submission) -> None:
         with self._lock:
             draw = self._chance.random()
-            run = self._runs.get(order.submission_id)
+            run = self._runs.get(submission.submission_id)
         if draw < self._fault_share / 2:
             self.num_faults["silent"] += 1  # stays RUNNING for Ray, and is never heard of again
             with self._lock:
-                self._busy.discard(order.job_id)
+                self._busy.discard(submission.job_id)
             return
         if draw < self._fault_share:
             self.num_faults["dead"] += 1
@@ -153,8 +155,8 @@ class Fleet(Runner):
                 with self._database.write() as session:
                     succeed(
                         session,
-                        order.job_id,
-                        order.token,
+                        submission.job_id,
+                        submission.token,
                         RunResult(result=JobResult(job={}, devices=[]), artifacts=[]),
                     )
             except StaleLeaseError:
@@ -163,9 +165,9 @@ class Fleet(Runner):
             if run is not None:
                 self._end(run)
 
-    def _end(self, run: Run) -> None:
+    def _end(self, run: RunStatus) -> None:
         self._busy.discard(run.job_id)
-        self._runs[run.submission_id] = Run(
+        self._runs[run.submission_id] = RunStatus(
             run.submission_id, run.job_id, RunState.ENDED, "", True, now()
         )
 
@@ -205,13 +207,13 @@ def run(
         fleet.close()
         with database.read() as session:
             states = dict(
-                session.execute(select(Job.state, func.count()).group_by(Job.state)).all()
+                session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).all()
             )
             twice = session.execute(
                 select(func.count()).select_from(
-                    select(JobEvent.job_id)
-                    .where(JobEvent.kind == "result")
-                    .group_by(JobEvent.job_id)
+                    select(JobEventRow.job_id)
+                    .where(JobEventRow.kind == "result")
+                    .group_by(JobEventRow.job_id)
                     .having(func.count() > 1)
                     .subquery()
                 )
@@ -232,7 +234,7 @@ def fill(database: Database, num_jobs: int, num_projects: int) -> list[str]:
     projects = [new_id("prj") for _ in range(num_projects)]
     with database.write() as session:
         session.execute(
-            insert(Project),
+            insert(ProjectRow),
             [
                 {
                     "id": one,
@@ -249,7 +251,7 @@ def fill(database: Database, num_jobs: int, num_projects: int) -> list[str]:
             job(projects[i * num_projects // num_jobs]) for i in range(num_jobs)
         ]
         for start in range(0, num_jobs, 5000):
-            session.execute(insert(Job), rows[start : start + 5000])
+            session.execute(insert(JobRow), rows[start : start + 5000])
     return projects
 
 
@@ -263,9 +265,9 @@ def watch(database: Database, num_jobs: int, projects: list[str], deadline_s: fl
         with database.read() as session:
             ended = dict(
                 session.execute(
-                    select(Job.project_id, func.count())
-                    .where(Job.finished_at.is_not(None))
-                    .group_by(Job.project_id)
+                    select(JobRow.project_id, func.count())
+                    .where(JobRow.finished_at.is_not(None))
+                    .group_by(JobRow.project_id)
                 ).all()
             )
         total = sum(ended.values())

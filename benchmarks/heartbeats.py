@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from inn_automl_services.coordinator.db.session import Database, make_engine, now
-from inn_automl_services.coordinator.db.tables import Job, Project
+from inn_automl_services.coordinator.db.tables import JobRow, ProjectRow
 from inn_automl_services.coordinator.keys import hash_secret
 from inn_automl_services.coordinator.settings import Settings
 from sqlalchemy import insert, select
@@ -68,7 +68,7 @@ def fill(url: str) -> list[str]:
     """Running jobs, each with a lease; their ids."""
     database = Database(make_engine(url))
     with database.write() as session:
-        project = session.execute(select(Project)).scalars().one()
+        project = session.execute(select(ProjectRow)).scalars().one()
         rows = [job(project.id) for _ in range(NUM_JOBS)]
         for row in rows:
             row |= {
@@ -78,7 +78,7 @@ def fill(url: str) -> list[str]:
                 "submission_id": row["id"],
             }
             row["lease_token_hash"] = hash_secret(TOKEN.format(row["id"]))
-        session.execute(insert(Job), rows)
+        session.execute(insert(JobRow), rows)
     database.engine.dispose()
     return [row["id"] for row in rows]
 

@@ -14,7 +14,7 @@ from inn_automl.core.result import JobResult
 from inn_automl.core.spec import JobSpec
 
 
-class RunOrder(WireModel):
+class RunAssignment(WireModel):
     """All that a worker needs to know."""
 
     job_id: str

@@ -31,11 +31,11 @@ def datasets(
 
 
 def _row(dataset: Dataset) -> tuple[str, ...]:
-    facts = dataset.facts
-    shape = " x ".join(map(str, facts.input_shape))
+    metadata = dataset.metadata
+    shape = " x ".join(map(str, metadata.input_shape))
     size = f"{dataset.size_bytes / 1e6:.3g} MB"
-    task = f"{len(facts.classes)} classes" if facts.classes else facts.task
-    return dataset.name, facts.kind, shape, task, str(facts.num_samples), size, dataset.id
+    task = f"{len(metadata.classes)} classes" if metadata.classes else metadata.task
+    return dataset.name, metadata.kind, shape, task, str(metadata.num_samples), size, dataset.id
 
 
 @datasets.command()

@@ -15,8 +15,13 @@ import click
 from inn_automl.core.errors import BackendError, InputError
 from inn_automl.core.storage import write_json
 from inn_automl_services.standalone import processes
-from inn_automl_services.standalone.home import Home
-from inn_automl_services.standalone.parts import LOOPBACK, Ports, free_port, make_parts
+from inn_automl_services.standalone.process_specs import (
+    LOOPBACK,
+    Ports,
+    free_port,
+    make_process_specs,
+)
+from inn_automl_services.standalone.state_dir import StateDir
 from inn_automl_services.standalone.supervisor import Supervisor, absolute, prepare
 
 DETACH_LIMIT_S = 180.0
@@ -55,7 +60,7 @@ def up(home: Path, port: int | None, detach: bool, cpus: int | None, jobs: int) 
 
     What was running when it was stopped goes on.
     """
-    place = Home(absolute(home))
+    place = StateDir(absolute(home))
     place.make()
     if port and free_port(port) != port:
         raise InputError(
@@ -79,7 +84,7 @@ def up(home: Path, port: int | None, detach: bool, cpus: int | None, jobs: int) 
                 f"{str(place.secrets)!r} is damaged: delete it to have new keys made."
             )
         ports = Ports.choose(port)
-        parts = make_parts(
+        parts = make_process_specs(
             place, secrets, ports, cpus=cpus or os.cpu_count() or 1, max_running_jobs=jobs
         )
         supervisor = Supervisor(place, parts, say=_say, is_stopping=stopping)
@@ -97,7 +102,7 @@ def up(home: Path, port: int | None, detach: bool, cpus: int | None, jobs: int) 
 @HOME
 def down(home: Path) -> None:
     """Stop a stack and wait until it has ended. Jobs go on at the next start."""
-    place = Home(absolute(home))
+    place = StateDir(absolute(home))
     supervisor = place.supervisor()
     if supervisor is None:
         left = processes.find(place.folder)
@@ -137,7 +142,7 @@ class _Stopping:
         self._asked = True
 
 
-def _detach(home: Home, options: list[str]) -> None:
+def _detach(home: StateDir, options: list[str]) -> None:
     """Starts the same command without --detach in a session of its own, and waits until it is
     ready.
 
@@ -179,7 +184,7 @@ def _detach(home: Home, options: list[str]) -> None:
     click.echo(log.read_text(errors="replace").rstrip())
 
 
-def _announce(home: Home, ports: Ports) -> None:
+def _announce(home: StateDir, ports: Ports) -> None:
     _say(f"API     {ports.coordinator_url}/docs")
     _say(f"MLflow  {ports.mlflow_url}")
     _say(f"key     in {home.secrets}; commands find it by --home {home.folder}")

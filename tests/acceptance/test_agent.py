@@ -23,7 +23,7 @@ import pytest
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.migrate import upgrade
 from inn_automl_services.coordinator.db.session import Database, make_engine, now
-from inn_automl_services.coordinator.db.tables import ApiKey, Device, Job, Project
+from inn_automl_services.coordinator.db.tables import ApiKeyRow, DeviceRow, JobRow, ProjectRow
 from inn_automl_services.coordinator.keys import create_key, hash_secret
 from inn_automl_workers.remote_measure import FOLDER, RemoteMeasure
 from onnx import TensorProto, helper, numpy_helper
@@ -173,7 +173,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     upgrade(database_url)
     database = Database(make_engine(database_url))
     with database.write() as session:
-        project = Project(
+        project = ProjectRow(
             id=new_id("prj"),
             name="p",
             max_running_jobs=1,
@@ -192,7 +192,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         _, stack.user_key = create_key(session, project_id=project.id, name="user", role=Role.USER)
         stack.job_id = new_id("job")
         session.add(
-            Job(
+            JobRow(
                 id=stack.job_id,
                 project_id=project.id,
                 kind=JobKind.SEARCH.value,
@@ -439,16 +439,16 @@ def test_a_revoked_key_ends_the_agent_and_the_job_waits_for_the_next(
     stack.serve()
     agent = stack.agent()
     stack.wait_for_state("idle")
-    stack.change(ApiKey, revoked_at=now())
+    stack.change(ApiKeyRow, revoked_at=now())
     assert agent.wait(60) == 1, stack.told()
     last = stack.log_of("board").splitlines()[-1]
     assert last.startswith("inn-automl: the key inn_") and "was revoked" in last
-    stack.change(Device, last_seen_at=now() - timedelta(minutes=5))
+    stack.change(DeviceRow, last_seen_at=now() - timedelta(minutes=5))
     worker = Worker(stack, model)
     worker.start()
     stack.wait_for(lambda: bool(worker.notes))
     assert "agent 'board' is away" in worker.notes[0] and "its key was revoked" in worker.notes[0]
-    stack.change(ApiKey, revoked_at=None)
+    stack.change(ApiKeyRow, revoked_at=None)
     stack.agent(log="again")
     worker.check()
 

@@ -16,7 +16,7 @@ from inn_automl_services.coordinator.app import create_app
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.migrate import upgrade
 from inn_automl_services.coordinator.db.session import Database, make_engine, now
-from inn_automl_services.coordinator.db.tables import Project
+from inn_automl_services.coordinator.db.tables import ProjectRow
 from inn_automl_services.coordinator.keys import create_key
 from inn_automl_services.coordinator.settings import Settings
 from schemathesis import checks
@@ -63,7 +63,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
     """Requests with the key of an admin."""
     database = Database(make_engine(app.state.context.settings.database_url))
     with database.write() as session:
-        project = Project(
+        project = ProjectRow(
             id=new_id("prj"),
             name="alpha",
             max_running_jobs=4,

@@ -19,8 +19,14 @@ import pytest
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.migrate import upgrade
 from inn_automl_services.coordinator.db.session import Database, make_engine, now
-from inn_automl_services.coordinator.db.tables import Artifact, Job, JobDevice, JobEvent, Project
-from inn_automl_services.coordinator.jobs import changes
+from inn_automl_services.coordinator.db.tables import (
+    ArtifactRow,
+    JobDeviceRow,
+    JobEventRow,
+    JobRow,
+    ProjectRow,
+)
+from inn_automl_services.coordinator.jobs import transitions
 from inn_automl_services.coordinator.jobs.lifecycle import CancelRequested
 from inn_automl_services.coordinator.keys import create_key
 from sqlalchemy import select
@@ -76,14 +82,14 @@ class Stack:
             **values,
         }
         with self.database.write() as session:
-            session.add(Job(id=job_id, project_id=self.project_id, **fresh))
+            session.add(JobRow(id=job_id, project_id=self.project_id, **fresh))
         return job_id
 
-    def job(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> JobRow:
         with self.database.read() as session:
-            return session.get_one(Job, job_id)
+            return session.get_one(JobRow, job_id)
 
-    def wait(self, job_id: str, is_there: Callable[[Job], bool]) -> Job:
+    def wait(self, job_id: str, is_there: Callable[[JobRow], bool]) -> JobRow:
         end_s = time.monotonic() + JOB_S
         while time.monotonic() < end_s:
             job = self.job(job_id)
@@ -181,7 +187,7 @@ def stack(ray_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     upgrade(database_url)
     database = Database(make_engine(database_url))
     with database.write() as session:
-        project = Project(
+        project = ProjectRow(
             id=new_id("prj"),
             name="test",
             max_running_jobs=4,
@@ -226,13 +232,15 @@ def test_a_job_runs_to_its_end(stack: Stack) -> None:
     assert job.cost["wall_s"] == 0.0 and job.cost_before["wall_s"] > 1.0
     with stack.database.read() as session:
         devices = (
-            session.execute(select(JobDevice).where(JobDevice.job_id == job_id)).scalars().all()
+            session.execute(select(JobDeviceRow).where(JobDeviceRow.job_id == job_id))
+            .scalars()
+            .all()
         )
         artifacts = (
-            session.execute(select(Artifact).where(Artifact.job_id == job_id)).scalars().all()
+            session.execute(select(ArtifactRow).where(ArtifactRow.job_id == job_id)).scalars().all()
         )
         events = session.execute(
-            select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)
+            select(JobEventRow).where(JobEventRow.job_id == job_id).order_by(JobEventRow.id)
         ).scalars()
         states = [event.data["state"] for event in events if event.kind == "state"]
     assert [device.name for device in devices] == ["here"]
@@ -258,7 +266,7 @@ def test_a_cancelled_job_stops_on_ray(stack: Stack) -> None:
     job_id = stack.submit({**SPEC, "budget": budget})
     job = stack.wait(job_id, lambda job: (job.progress or {}).get("stage") == "training")
     with stack.database.write() as session:
-        changes.apply(session, session.get_one(Job, job_id), CancelRequested())
+        transitions.apply(session, session.get_one(JobRow, job_id), CancelRequested())
     stack.wait(job_id, lambda job: job.state == "cancelled")
     answer = httpx.get(
         f"{stack.ray_url}/api/jobs/{job.submission_id}",

@@ -20,7 +20,7 @@ from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.migrate import upgrade
 from inn_automl_services.coordinator.db.session import Database, make_engine, now
-from inn_automl_services.coordinator.db.tables import Project
+from inn_automl_services.coordinator.db.tables import ProjectRow
 from inn_automl_services.coordinator.keys import create_key
 from inn_automl_services.coordinator.settings import Settings
 
@@ -190,7 +190,7 @@ def make_access(app: FastAPI, client: TestClient, database: Database) -> Callabl
 
     def make(name: str) -> Access:
         with database.write() as session:
-            project = Project(
+            project = ProjectRow(
                 id=new_id("prj"),
                 name=name,
                 max_running_jobs=4,

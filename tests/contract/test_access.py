@@ -10,7 +10,7 @@ from typing import Any
 from fastapi.testclient import TestClient
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.session import Database
-from inn_automl_services.coordinator.db.tables import ApiKey
+from inn_automl_services.coordinator.db.tables import ApiKeyRow
 from inn_automl_services.coordinator.projects.service import bootstrap, ensure_project_and_keys
 from sqlalchemy import select
 
@@ -58,7 +58,7 @@ def test_a_secret_is_shown_once_and_only_its_hash_is_kept(
     assert "secret" not in listed
     assert made["secret"].startswith(listed["prefix"])
     with database.read() as session:
-        key = session.get_one(ApiKey, made["id"])
+        key = session.get_one(ApiKeyRow, made["id"])
         assert made["secret"] not in {str(value) for value in vars(key).values()}
         assert key.last_used_at is not None
 
@@ -138,4 +138,4 @@ def test_known_secrets_are_ensured_once(database: Database, client: TestClient) 
     for role, secret in secrets.items():
         assert client.get("/v1/me", headers=bearer(secret)).json()["role"] == role
     with database.read() as session:
-        assert len(session.scalars(select(ApiKey)).all()) == 2
+        assert len(session.scalars(select(ApiKeyRow)).all()) == 2

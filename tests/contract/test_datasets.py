@@ -19,7 +19,7 @@ from inn_automl_services.coordinator.datasets.incoming import (
 )
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
-from inn_automl_services.coordinator.db.tables import Job
+from inn_automl_services.coordinator.db.tables import JobRow
 from inn_automl_services.coordinator.settings import Settings
 from PIL import Image
 
@@ -79,15 +79,15 @@ def test_an_upload_is_shown_with_its_facts_and_thumbnails(access: Any, storage: 
         sha256,
         len(content),
     )
-    facts = dataset["facts"]
-    assert (facts["kind"], facts["input_shape"], facts["classes"]) == (
+    metadata = dataset["metadata"]
+    assert (metadata["kind"], metadata["input_shape"], metadata["classes"]) == (
         "signal",
         [1, 16],
         ["0", "1", "2"],
     )
-    assert (facts["num_samples"], facts["class_counts"]) == (60, [20, 20, 20])
-    assert facts["split_sizes"] == {"train": 42, "validation": 9, "test": 9}
-    assert facts["num_thumbnails"] == 8
+    assert (metadata["num_samples"], metadata["class_counts"]) == (60, [20, 20, 20])
+    assert metadata["split_sizes"] == {"train": 42, "validation": 9, "test": 9}
+    assert metadata["num_thumbnails"] == 8
     for reference in (dataset["id"], "waves"):
         assert access.user.get(f"/v1/datasets/{reference}").json() == dataset
     assert access.user.get("/v1/datasets").json() == {"items": [dataset], "next_cursor": None}
@@ -104,8 +104,13 @@ def test_an_upload_is_shown_with_its_facts_and_thumbnails(access: Any, storage: 
 def test_datasets_of_other_tasks_are_checked_and_shown(access: Any, check_problem: Any) -> None:
     random = np.random.default_rng(0)
     numbers = npz(y=random.normal(size=(60, 2)))
-    facts = put(access, numbers, "numbers").json()["facts"]
-    assert (facts["task"], facts["output_shape"], facts["classes"], facts["class_counts"]) == (
+    metadata = put(access, numbers, "numbers").json()["metadata"]
+    assert (
+        metadata["task"],
+        metadata["output_shape"],
+        metadata["classes"],
+        metadata["class_counts"],
+    ) == (
         "regression",
         [2],
         [],
@@ -113,13 +118,13 @@ def test_datasets_of_other_tasks_are_checked_and_shown(access: Any, check_proble
     )
     small = random.integers(256, size=(20, 3, 8, 8)).astype(np.uint8)
     pairs = npz(x=small, y=small.repeat(2, axis=2).repeat(2, axis=3))
-    facts = put(access, pairs, "pairs").json()["facts"]
-    assert (facts["task"], facts["input_shape"], facts["output_shape"]) == (
+    metadata = put(access, pairs, "pairs").json()["metadata"]
+    assert (metadata["task"], metadata["input_shape"], metadata["output_shape"]) == (
         "super-resolution",
         [3, 8, 8],
         [3, 16, 16],
     )
-    assert (facts["num_samples"], facts["num_thumbnails"]) == (20, 8)
+    assert (metadata["num_samples"], metadata["num_thumbnails"]) == (20, 8)
     detail = check_problem(put(access, npz(y=np.full(60, 0.5)), "constant"), 422, "dataset_format")
     assert "is 0.5 for all samples" in detail
 
@@ -299,7 +304,7 @@ def test_delete_is_refused_while_a_job_uses_it(
     access: Any, database: Database, check_problem: Callable[..., str], storage: Path
 ) -> None:
     dataset_id = put(access, npz()).json()["id"]
-    job = Job(
+    job = JobRow(
         id=new_id("job"),
         project_id=access.project_id,
         name=None,
@@ -331,7 +336,7 @@ def test_delete_is_refused_while_a_job_uses_it(
         session.add(job)
     assert job.id in check_problem(access.user.delete("/v1/datasets/waves"), 409, "conflict")
     with database.write() as session:
-        session.get_one(Job, job.id).state = JobState.SUCCEEDED.value
+        session.get_one(JobRow, job.id).state = JobState.SUCCEEDED.value
     assert access.user.delete("/v1/datasets/waves").status_code == 204
     assert files(storage) == set()
     check_problem(access.user.delete("/v1/datasets/waves"), 404, "not_found")

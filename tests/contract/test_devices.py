@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
-from inn_automl_services.coordinator.db.tables import ApiKey, Device, Job, Measurement
+from inn_automl_services.coordinator.db.tables import ApiKeyRow, DeviceRow, JobRow, MeasurementRow
 from inn_automl_services.coordinator.keys import hash_secret
 from sqlalchemy import update
 
@@ -87,14 +87,14 @@ class World:
 
     def set_job(self, **values: Any) -> None:
         with self.database.write() as session:
-            session.execute(update(Job).where(Job.id == self.job_id).values(**values))
+            session.execute(update(JobRow).where(JobRow.id == self.job_id).values(**values))
 
     def expire(self, measurement_id: str) -> None:
         with self.database.write() as session:
             past = now() - timedelta(seconds=1)
             session.execute(
-                update(Measurement)
-                .where(Measurement.id == measurement_id)
+                update(MeasurementRow)
+                .where(MeasurementRow.id == measurement_id)
                 .values(lease_expires_at=past)
             )
 
@@ -105,7 +105,7 @@ def add_job(
     job_id = new_id("job")
     with database.write() as session:
         session.add(
-            Job(
+            JobRow(
                 id=job_id,
                 project_id=project_id,
                 name=None,
@@ -174,8 +174,8 @@ def test_a_name_belongs_to_the_key_that_registered_it(
         check_problem(world.access.admin.post(path), 403, "forbidden")
     with database.write() as session:
         session.execute(
-            update(ApiKey)
-            .where(ApiKey.hash == hash_secret(world.access.agent_key))
+            update(ApiKeyRow)
+            .where(ApiKeyRow.hash == hash_secret(world.access.agent_key))
             .values(revoked_at=now())
         )
     assert world.access.admin.post("/v1/devices", json=body).status_code == 200
@@ -224,7 +224,7 @@ def test_states(world: World, database: Database) -> None:
     shown = world.access.user.get("/v1/devices/pi4").json()
     assert (shown["state"], shown["measurement_id"]) == ("measuring", asked["id"])
     with database.write() as session:
-        session.execute(update(Device).values(last_seen_at=now() - timedelta(minutes=5)))
+        session.execute(update(DeviceRow).values(last_seen_at=now() - timedelta(minutes=5)))
     assert world.access.user.get("/v1/devices/pi4").json()["state"] == "away"
     assert world.look(asked["id"])["agent_is_away"] is True
     assert world.access.agent.post("/v1/devices/pi4/heartbeat").status_code == 204
@@ -398,7 +398,7 @@ def test_failure_reaches_the_worker_and_asking_again_queues_anew(world: World) -
 
 
 @pytest.mark.parametrize(
-    ("body", "fault"),
+    ("body", "message"),
     [
         (results("n"), "missing 'm'; unknown 'n'"),
         (results("m", "n"), "unknown 'n'"),
@@ -430,7 +430,7 @@ def test_failure_reaches_the_worker_and_asking_again_queues_anew(world: World) -
     ],
 )
 def test_results_that_are_refused_leave_it_leased(
-    world: World, body: dict[str, Any], fault: str
+    world: World, body: dict[str, Any], message: str
 ) -> None:
     world.register()
     asked = world.ask().json()
@@ -438,7 +438,7 @@ def test_results_that_are_refused_leave_it_leased(
     assert lease is not None
     response = world.say(lease, "results", body)
     assert response.status_code == 422, response.text
-    assert fault in response.json()["detail"]
+    assert message in response.json()["detail"]
     assert world.look(asked["id"])["state"] == "leased"
     assert world.say(lease, "results", results("m")).status_code == 204
 
@@ -537,7 +537,7 @@ def test_only_who_holds_the_job_may_ask(world: World, check_problem: Callable[..
 
 
 @pytest.mark.parametrize(
-    ("device", "fault"),
+    ("device", "message"),
     [
         ({"agent": "none"}, "'none', which is not registered"),
         ({"agent": "pi4", "threads": 5}, "more than the 4 cores"),
@@ -553,12 +553,12 @@ def test_only_who_holds_the_job_may_ask(world: World, check_problem: Callable[..
         ({}, "several (bare, pi4)"),
     ],
 )
-def test_devices_that_cannot_be_had(world: World, device: dict[str, Any], fault: str) -> None:
+def test_devices_that_cannot_be_had(world: World, device: dict[str, Any], message: str) -> None:
     world.register()
     world.register("bare", runtimes={})
     response = world.ask(**device)
     assert response.status_code == 422, response.text
-    assert fault in response.json()["detail"]
+    assert message in response.json()["detail"]
 
 
 def test_no_device_at_all(world: World, check_problem: Callable[..., str]) -> None:

@@ -14,19 +14,19 @@ import pytest
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
-from inn_automl_services.coordinator.db.tables import Job, Project
+from inn_automl_services.coordinator.db.tables import JobRow, ProjectRow
 from inn_automl_services.coordinator.dispatch import dispatcher as dispatching
 from inn_automl_services.coordinator.dispatch import repository
 from inn_automl_services.coordinator.dispatch.dispatcher import Dispatcher
 from inn_automl_services.coordinator.dispatch.logs import log_path
 from inn_automl_services.coordinator.dispatch.runner import (
-    Order,
-    Run,
     Runner,
-    RunnerAwayError,
+    RunnerUnavailableError,
     RunState,
+    RunStatus,
+    Submission,
 )
-from inn_automl_services.coordinator.jobs import changes
+from inn_automl_services.coordinator.jobs import transitions
 from inn_automl_services.coordinator.jobs.lifecycle import CancelRequested, RunFailed, RunSucceeded
 from inn_automl_services.coordinator.keys import KeyRing
 from inn_automl_services.coordinator.settings import Settings
@@ -44,29 +44,29 @@ class FakeRunner(Runner):
     """Remembers what it was asked; runs are what a test makes of them."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Run] = {}
-        self.orders: list[Order] = []
+        self.known: dict[str, RunStatus] = {}
+        self.submissions: list[Submission] = []
         self.stopped: list[str] = []
         self.printed: dict[str, str] = {}
-        self.fault: BackendError | None = None
+        self.error: BackendError | None = None
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        if isinstance(self.fault, RunnerAwayError) and not self.orders:
-            raise self.fault
+        if isinstance(self.error, RunnerUnavailableError) and not self.submissions:
+            raise self.error
 
-    def submit(self, order: Order) -> None:
-        if self.fault:
-            raise self.fault
+    def submit(self, submission: Submission) -> None:
+        if self.error:
+            raise self.error
         with self._lock:
-            self.orders.append(order)
-            self.known[order.submission_id] = Run(
-                order.submission_id, order.job_id, RunState.RUNNING
+            self.submissions.append(submission)
+            self.known[submission.submission_id] = RunStatus(
+                submission.submission_id, submission.job_id, RunState.RUNNING
             )
 
-    def runs(self) -> dict[str, Run]:
-        if isinstance(self.fault, RunnerAwayError):
-            raise self.fault
+    def runs(self) -> dict[str, RunStatus]:
+        if isinstance(self.error, RunnerUnavailableError):
+            raise self.error
         return dict(self.known)
 
     def stop(self, submission_id: str) -> None:
@@ -78,10 +78,15 @@ class FakeRunner(Runner):
     def forget(self, submission_id: str) -> None:
         self.known.pop(submission_id, None)
 
-    def end(self, order: Order, message: str = "", *, began: bool = True) -> None:
+    def end(self, submission: Submission, message: str = "", *, began: bool = True) -> None:
         """The run's process is gone."""
-        self.known[order.submission_id] = Run(
-            order.submission_id, order.job_id, RunState.ENDED, message, began, ended_at=now()
+        self.known[submission.submission_id] = RunStatus(
+            submission.submission_id,
+            submission.job_id,
+            RunState.ENDED,
+            message,
+            began,
+            ended_at=now(),
         )
 
 
@@ -116,7 +121,7 @@ def project(database: Database) -> Callable[..., str]:
     def make(name: str, **limits: object) -> str:
         values = {"max_running_jobs": 1000, "max_gpu_hours": None, "gpu_s": 0.0, **limits}
         with database.write() as session:
-            made = Project(id=new_id("prj"), name=name, created_at=now(), **values)
+            made = ProjectRow(id=new_id("prj"), name=name, created_at=now(), **values)
             session.add(made)
         return made.id
 
@@ -146,34 +151,34 @@ def queue(database: Database) -> Callable[..., list[str]]:
                     "created_at": now(),
                     **changed,
                 }
-                jobs.append(Job(id=job_id, project_id=project_id, **values))
+                jobs.append(JobRow(id=job_id, project_id=project_id, **values))
             session.add_all(jobs)
         return [job.id for job in jobs]
 
     return add
 
 
-def find(database: Database, job_id: str) -> Job:
+def find(database: Database, job_id: str) -> JobRow:
     with database.read() as session:
-        return session.execute(select(Job).where(Job.id == job_id)).scalar_one()
+        return session.execute(select(JobRow).where(JobRow.id == job_id)).scalar_one()
 
 
 def update(database: Database, job_id: str, **values: object) -> None:
     with database.write() as session:
-        job = session.get_one(Job, job_id)
+        job = session.get_one(JobRow, job_id)
         for key, value in values.items():
             setattr(job, key, value)
 
 
 def cancel(database: Database, job_id: str) -> None:
     with database.write() as session:
-        changes.apply(session, session.get_one(Job, job_id), CancelRequested())
+        transitions.apply(session, session.get_one(JobRow, job_id), CancelRequested())
 
 
 def claim(database: Database, max_running: int = 1000) -> str | None:
     with database.write() as session:
-        orders = repository.claim_next(session, max_running=max_running, lease_s=60.0)
-    return orders[0].job_id if orders else None
+        submissions = repository.claim_next(session, max_running=max_running, lease_s=60.0)
+    return submissions[0].job_id if submissions else None
 
 
 def test_two_dispatchers_start_each_of_200_jobs_once(context, database, project, queue):
@@ -185,11 +190,15 @@ def test_two_dispatchers_start_each_of_200_jobs_once(context, database, project,
     for thread in threads:
         thread.join()
     Dispatcher(context, runner).start()  # what one passed over because the other held its project
-    assert Counter(order.job_id for order in runner.orders) == Counter(jobs)
-    assert len({order.token for order in runner.orders}) == len(jobs)
-    for order in runner.orders:
-        job = find(database, order.job_id)
-        assert (job.state, job.attempt, job.submission_id) == ("training", 1, order.submission_id)
+    assert Counter(submission.job_id for submission in runner.submissions) == Counter(jobs)
+    assert len({submission.token for submission in runner.submissions}) == len(jobs)
+    for submission in runner.submissions:
+        job = find(database, submission.job_id)
+        assert (job.state, job.attempt, job.submission_id) == (
+            "training",
+            1,
+            submission.submission_id,
+        )
 
 
 def test_dispatchers_racing_for_failing_jobs_never_run_one_twice_at_a_time(
@@ -201,18 +210,18 @@ def test_dispatchers_racing_for_failing_jobs_never_run_one_twice_at_a_time(
     jobs = queue(project("a"), 30)
 
     class Checking(FakeRunner):
-        def submit(self, order: Order) -> None:
+        def submit(self, submission: Submission) -> None:
             with self._lock:
-                assert order.job_id not in running, "started while it ran"
-                running.add(order.job_id)
-            super().submit(order)
+                assert submission.job_id not in running, "started while it ran"
+                running.add(submission.job_id)
+            super().submit(submission)
             with database.write() as session:
-                seen = dispatching._held_by(order)
+                seen = dispatching._held_by(submission)
                 job = repository.lock(session, seen)
                 with self._lock:
-                    running.discard(order.job_id)
-                changes.apply(
-                    session, job, RunFailed(True) if order.attempt == 1 else RunSucceeded()
+                    running.discard(submission.job_id)
+                transitions.apply(
+                    session, job, RunFailed(True) if submission.attempt == 1 else RunSucceeded()
                 )
                 job.available_at = now()
 
@@ -223,11 +232,11 @@ def test_dispatchers_racing_for_failing_jobs_never_run_one_twice_at_a_time(
         thread.start()
     for thread in threads:
         thread.join()
-    while claims := len(runner.orders):
+    while claims := len(runner.submissions):
         Dispatcher(context, runner).start()
-        if len(runner.orders) == claims:
+        if len(runner.submissions) == claims:
             break
-    assert Counter(order.job_id for order in runner.orders) == dict.fromkeys(jobs, 2)
+    assert Counter(submission.job_id for submission in runner.submissions) == dict.fromkeys(jobs, 2)
     assert {find(database, job).state for job in jobs} == {"succeeded"}
 
 
@@ -276,19 +285,21 @@ def test_limits_hold_while_coordinators_race(context, database, project, queue):
     for thread in threads:
         thread.join()
     Dispatcher(limited, runner).start()
-    owners = Counter(find(database, order.job_id).project_id for order in runner.orders)
+    owners = Counter(
+        find(database, submission.job_id).project_id for submission in runner.submissions
+    )
     assert sorted(owners.values()) == [3, 17]
 
 
 def test_nothing_is_claimed_while_ray_is_away(dispatcher, runner, database, project, queue):
     job = queue(project("a"))[0]
-    runner.fault = RunnerAwayError("gone")
-    with pytest.raises(RunnerAwayError):
+    runner.error = RunnerUnavailableError("gone")
+    with pytest.raises(RunnerUnavailableError):
         dispatcher.start()
     assert (find(database, job).state, find(database, job).attempt) == ("queued", 0)
-    runner.fault = None
+    runner.error = None
     dispatcher.start()
-    assert not runner.orders, "it waits a moment before it asks again"
+    assert not runner.submissions, "it waits a moment before it asks again"
     dispatcher._next_start_s = 0.0
     dispatcher.start()
     assert find(database, job).state == "training"
@@ -299,8 +310,8 @@ def test_ray_that_goes_away_while_submitting_costs_no_attempt(
 ):
     job = queue(project("a"))[0]
     runner.check = lambda: None
-    runner.fault = RunnerAwayError("gone")
-    with pytest.raises(RunnerAwayError):
+    runner.error = RunnerUnavailableError("gone")
+    with pytest.raises(RunnerUnavailableError):
         dispatcher.start()
     found = find(database, job)
     assert (found.state, found.attempt, found.lease_token_hash) == ("queued", 0, None)
@@ -311,7 +322,7 @@ def test_a_job_that_ray_refuses_fails_after_its_attempts(
     dispatcher, runner, database, project, queue
 ):
     job = queue(project("a"))[0]
-    runner.fault = BackendError("no such thing.")
+    runner.error = BackendError("no such thing.")
     dispatcher.start()
     assert find(database, job).state == "queued" and "no such thing" in find(database, job).notes[0]
     update(database, job, available_at=now())
@@ -331,7 +342,7 @@ def test_a_silent_run_is_given_up_and_its_job_started_again(
     dispatcher.reap()
     found = find(database, job)
     assert (found.state, found.attempt, found.lease_token_hash) == ("queued", 1, None)
-    assert runner.stopped == [runner.orders[0].submission_id]
+    assert runner.stopped == [runner.submissions[0].submission_id]
     update(database, job, available_at=now())
     dispatcher.start()
     assert find(database, job).attempt == 2
@@ -354,8 +365,8 @@ def test_a_run_that_ended_without_a_word_is_lost_at_once(
 ):
     job = queue(project("a"))[0]
     dispatcher.start()
-    runner.printed[runner.orders[0].submission_id] = "one\nMemoryError: too large\n"
-    runner.end(runner.orders[0])
+    runner.printed[runner.submissions[0].submission_id] = "one\nMemoryError: too large\n"
+    runner.end(runner.submissions[0])
     dispatcher.watch()
     found = find(database, job)
     assert found.state == "queued" and "MemoryError: too large" in found.notes[0]
@@ -383,7 +394,7 @@ def test_a_run_that_ray_does_not_list_yet_is_not_lost(
 def test_a_run_that_found_no_room_costs_no_attempt(dispatcher, runner, database, project, queue):
     job = queue(project("a"))[0]
     dispatcher.start()
-    runner.end(runner.orders[0], began=False)
+    runner.end(runner.submissions[0], began=False)
     dispatcher.watch()
     assert (find(database, job).state, find(database, job).attempt) == ("queued", 0)
 
@@ -391,8 +402,10 @@ def test_a_run_that_found_no_room_costs_no_attempt(dispatcher, runner, database,
 def test_a_run_that_waits_for_room_keeps_its_lease(dispatcher, runner, database, project, queue):
     job = queue(project("a"))[0]
     dispatcher.start()
-    order = runner.orders[0]
-    runner.known[order.submission_id] = Run(order.submission_id, job, RunState.PENDING)
+    submission = runner.submissions[0]
+    runner.known[submission.submission_id] = RunStatus(
+        submission.submission_id, job, RunState.PENDING
+    )
     update(database, job, lease_expires_at=now() + timedelta(seconds=1))
     dispatcher.watch()
     assert find(database, job).lease_expires_at > now() + timedelta(seconds=100)
@@ -403,11 +416,13 @@ def test_cancelling_stops_the_run_and_waits_for_its_end(
 ):
     job = queue(project("a"))[0]
     dispatcher.start()
-    order = runner.orders[0]
+    submission = runner.submissions[0]
     cancel(database, job)
     dispatcher.watch()
-    assert find(database, job).state == "cancelling" and runner.stopped == [order.submission_id]
-    runner.end(order)
+    assert find(database, job).state == "cancelling" and runner.stopped == [
+        submission.submission_id
+    ]
+    runner.end(submission)
     dispatcher.watch()
     found = find(database, job)
     assert (found.state, found.lease_token_hash) == ("cancelled", None)
@@ -428,9 +443,9 @@ def test_cancelling_while_ray_is_away_ends_with_the_lease(
     job = queue(project("a"))[0]
     dispatcher.start()
     cancel(database, job)
-    runner.fault = RunnerAwayError("gone")
+    runner.error = RunnerUnavailableError("gone")
     update(database, job, lease_expires_at=now() - timedelta(seconds=1))
-    dispatcher.round()
+    dispatcher.tick()
     assert find(database, job).state == "cancelled"
 
 
@@ -438,15 +453,15 @@ def test_a_cancelled_queued_job_is_never_started(dispatcher, runner, database, p
     job = queue(project("a"))[0]
     cancel(database, job)
     dispatcher.start()
-    assert not runner.orders and find(database, job).state == JobState.CANCELLED
+    assert not runner.submissions and find(database, job).state == JobState.CANCELLED
 
 
 def test_runs_that_hold_no_job_are_stopped(dispatcher, runner, database, project, queue):
     job = queue(project("a"))[0]
     dispatcher.start()
-    mine = runner.orders[0].submission_id
-    runner.known["stray"] = Run("stray", job, RunState.RUNNING)
-    runner.known["deleted"] = Run("deleted", new_id("job"), RunState.RUNNING)
+    mine = runner.submissions[0].submission_id
+    runner.known["stray"] = RunStatus("stray", job, RunState.RUNNING)
+    runner.known["deleted"] = RunStatus("deleted", new_id("job"), RunState.RUNNING)
     dispatcher.watch()
     assert set(runner.stopped) == {"stray", "deleted"} and mine not in runner.stopped
 
@@ -454,14 +469,17 @@ def test_runs_that_hold_no_job_are_stopped(dispatcher, runner, database, project
 def test_old_runs_are_forgotten_once_their_log_is_kept(dispatcher, runner, context, project, queue):
     job = queue(project("a"))[0]
     dispatcher.start()
-    order = runner.orders[0]
-    runner.printed[order.submission_id] = "the end\n"
-    runner.known[order.submission_id] = Run(
-        order.submission_id, job, RunState.ENDED, ended_at=now() - timedelta(days=1)
+    submission = runner.submissions[0]
+    runner.printed[submission.submission_id] = "the end\n"
+    runner.known[submission.submission_id] = RunStatus(
+        submission.submission_id, job, RunState.ENDED, ended_at=now() - timedelta(days=1)
     )
     dispatcher.watch()
     assert not runner.known
-    assert context.store.read(log_path(job)).decode() == f"=== run {order.submission_id}\nthe end\n"
+    assert (
+        context.store.read(log_path(job)).decode()
+        == f"=== run {submission.submission_id}\nthe end\n"
+    )
 
 
 def test_too_many_ended_runs_are_forgotten_before_their_logs_are_kept(
@@ -470,7 +488,7 @@ def test_too_many_ended_runs_are_forgotten_before_their_logs_are_kept(
     monkeypatch.setattr(dispatching, "LOGS_S", -1.0)  # no time for any
     monkeypatch.setattr(dispatching, "MAX_RAY_JOBS", 3)
     for minute in range(5):
-        ended = Run(
+        ended = RunStatus(
             f"run-{minute}",
             new_id("job"),
             RunState.ENDED,
@@ -492,9 +510,9 @@ def test_the_log_tells_of_every_attempt(dispatcher, runner, database, context, p
     job = queue(project("a"))[0]
     for text in ("first\n", "second\n"):
         dispatcher.start()
-        runner.printed[runner.orders[-1].submission_id] = text
+        runner.printed[runner.submissions[-1].submission_id] = text
         dispatcher.watch()
-        runner.end(runner.orders[-1])
+        runner.end(runner.submissions[-1])
         dispatcher.watch()
         update(database, job, available_at=now())
     lines = context.store.read(log_path(job)).decode().splitlines()
@@ -504,5 +522,5 @@ def test_the_log_tells_of_every_attempt(dispatcher, runner, database, context, p
 def test_no_fault_ends_the_loop(dispatcher, runner, database, project, queue, monkeypatch):
     job = queue(project("a"))[0]
     monkeypatch.setattr(dispatcher, "watch", lambda: 1 / 0)
-    dispatcher.round()
+    dispatcher.tick()
     assert find(database, job).state == "training"

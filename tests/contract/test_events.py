@@ -13,7 +13,7 @@ import pytest
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
-from inn_automl_services.coordinator.db.tables import Job, JobEvent
+from inn_automl_services.coordinator.db.tables import JobEventRow, JobRow
 from inn_automl_services.coordinator.jobs import events
 
 from inn_automl.api.jobs import JobState
@@ -28,7 +28,7 @@ def job_id(access: Any, database: Database) -> str:
     job = new_id("job")
     with database.write() as session:
         session.add(
-            Job(
+            JobRow(
                 id=job,
                 project_id=access.project_id,
                 kind="search",
@@ -50,10 +50,10 @@ def job_id(access: Any, database: Database) -> str:
 
 def tell(database: Database, job_id: str, number: int, state: JobState | None = None) -> None:
     with database.write() as session:
-        job = session.get_one(Job, job_id)
+        job = session.get_one(JobRow, job_id)
         for _ in range(number):
             session.add(
-                JobEvent(job_id=job_id, kind="note", data={"message": "grüße\nzwei"}, at=now())
+                JobEventRow(job_id=job_id, kind="note", data={"message": "grüße\nzwei"}, at=now())
             )
         job.state = state.value if state else job.state
 
@@ -121,7 +121,7 @@ def test_a_stream_of_a_deleted_job_ends(
             rounds.append(event.id)
             if len(rounds) == 3:
                 with database.write() as session:
-                    session.delete(session.get_one(Job, job_id))
+                    session.delete(session.get_one(JobRow, job_id))
 
     anyio.run(watch)
     assert len(rounds) == 3

@@ -13,7 +13,7 @@ import pytest
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
-from inn_automl_services.coordinator.db.tables import Dataset, Job, JobDevice, JobEvent
+from inn_automl_services.coordinator.db.tables import DatasetRow, JobDeviceRow, JobEventRow, JobRow
 from sqlalchemy import func, select
 
 from inn_automl.api.jobs import JobState
@@ -68,19 +68,19 @@ def make(client: Any) -> dict[str, Any]:
 def put(database: Database, job_id: str, state: JobState, **more: Any) -> None:
     """Leaves a job as a run would."""
     with database.write() as session:
-        job = session.get_one(Job, job_id)
+        job = session.get_one(JobRow, job_id)
         job.state = state.value
         for name, value in more.items():
             setattr(job, name, value)
 
 
 def add_dataset(
-    database: Database, project_id: str, name: str, kind: str = "signal", **facts: str
+    database: Database, project_id: str, name: str, kind: str = "signal", **metadata: str
 ) -> str:
     dataset_id = new_id("ds")
     with database.write() as session:
         session.add(
-            Dataset(
+            DatasetRow(
                 id=dataset_id,
                 project_id=project_id,
                 name=name,
@@ -89,7 +89,7 @@ def add_dataset(
                 size_bytes=1,
                 path="datasets/x",
                 source_url=None,
-                facts={"kind": kind, **facts},
+                metadata_={"kind": kind, "task": "classification", **metadata},
                 created_at=now(),
             )
         )
@@ -103,7 +103,7 @@ def test_a_job_is_queued_with_all_that_it_needs(user: Any, database: Database) -
     assert job["cost"] == {"wall_s": 0.0, "cpu_s": 0.0, "gpu_s": 0.0}
     assert user.get(f"/v1/jobs/{job['id']}").json() == job
     with database.read() as session:
-        (event,) = session.scalars(select(JobEvent))
+        (event,) = session.scalars(select(JobEventRow))
     assert (event.kind, event.data["state"]) == ("state", "queued")
 
 
@@ -176,7 +176,7 @@ def test_a_dataset_of_the_project_is_found(
     ).json()
     assert made["spec"]["dataset"] == "sounds"
     with database.read() as session:
-        assert session.get_one(Job, made["id"]).dataset_id == dataset_id
+        assert session.get_one(JobRow, made["id"]).dataset_id == dataset_id
 
 
 def test_a_family_must_serve_the_task(
@@ -221,8 +221,8 @@ def test_a_race_with_one_key_makes_one_job(user: Any, database: Database) -> Non
     assert sorted(answer.status_code for answer in found) == [200] * 5 + [201]
     assert len({answer.json()["id"] for answer in found}) == 1
     with database.read() as session:
-        assert session.scalar(select(func.count()).select_from(Job)) == 1
-        assert session.scalar(select(func.count()).select_from(JobEvent)) == 1
+        assert session.scalar(select(func.count()).select_from(JobRow)) == 1
+        assert session.scalar(select(func.count()).select_from(JobEventRow)) == 1
 
 
 def test_lists_are_filtered_and_paged(user: Any, database: Database) -> None:
@@ -274,13 +274,13 @@ def test_a_job_whose_dataset_is_gone_is_not_retried(
     job_id = submit(user, spec(dataset="sounds")).json()["id"]
     put(database, job_id, JobState.FAILED, dataset_id=None)
     with database.write() as session:
-        session.delete(session.scalars(select(Dataset)).one())
+        session.delete(session.scalars(select(DatasetRow)).one())
     assert "'sounds'" in check_problem(user.post(f"/v1/jobs/{job_id}/retry"), 409, "conflict")
     assert user.get(f"/v1/jobs/{job_id}").json()["state"] == "failed"
     found = add_dataset(database, access.project_id, "sounds")
     assert user.post(f"/v1/jobs/{job_id}/retry").json()["state"] == "queued"
     with database.read() as session:
-        assert session.get_one(Job, job_id).dataset_id == found
+        assert session.get_one(JobRow, job_id).dataset_id == found
 
 
 def test_costs_of_all_attempts_are_added(user: Any, database: Database) -> None:
@@ -314,7 +314,7 @@ def test_deleting_takes_rows_and_files(
         check_problem(user.get(f"/v1/jobs/{gone}"), 404, "not_found")
     assert context.store.files("jobs") == {}
     with database.read() as session:
-        assert session.scalar(select(func.count()).select_from(JobEvent)) == 0
+        assert session.scalar(select(func.count()).select_from(JobEventRow)) == 0
 
 
 def test_extending_changes_devices_and_search_only(
@@ -352,7 +352,7 @@ def test_discretizing_checks_the_groups(
     put(database, parent, JobState.SUCCEEDED)
     with database.write() as session:
         session.add(
-            JobDevice(
+            JobDeviceRow(
                 job_id=parent, position=0, name="board", result={"front": [{"widths": WIDTHS}]}
             )
         )

@@ -10,8 +10,8 @@ import pytest
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
-from inn_automl_services.coordinator.db.tables import Artifact, Job, JobDevice
-from inn_automl_services.coordinator.faults import RangeError
+from inn_automl_services.coordinator.db.tables import ArtifactRow, JobDeviceRow, JobRow
+from inn_automl_services.coordinator.errors import RangeError
 from inn_automl_services.coordinator.models.downloads import parse_range
 
 from inn_automl.api.jobs import Comparison, Fronts, JobState
@@ -82,7 +82,7 @@ class Made:
         job_id = new_id("job")
         with self._database.write() as session:
             session.add(
-                Job(
+                JobRow(
                     id=job_id,
                     project_id=self._project_id,
                     kind=kind,
@@ -101,7 +101,9 @@ class Made:
             session.flush()
             for position, device in enumerate(devices):
                 session.add(
-                    JobDevice(job_id=job_id, position=position, name=device["name"], result=device)
+                    JobDeviceRow(
+                        job_id=job_id, position=position, name=device["name"], result=device
+                    )
                 )
         return job_id
 
@@ -110,7 +112,7 @@ class Made:
         stored = self.store.write(f"jobs/{job_id}/{path}", content)
         with self._database.write() as session:
             session.add(
-                Artifact(
+                ArtifactRow(
                     job_id=job_id, path=path, sha256=stored.sha256, size_bytes=stored.size_bytes
                 )
             )

@@ -17,8 +17,14 @@ from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
-from inn_automl_services.coordinator.db.tables import Artifact, Job, JobDevice, JobEvent, Project
-from inn_automl_services.coordinator.jobs import changes
+from inn_automl_services.coordinator.db.tables import (
+    ArtifactRow,
+    JobDeviceRow,
+    JobEventRow,
+    JobRow,
+    ProjectRow,
+)
+from inn_automl_services.coordinator.jobs import transitions
 from inn_automl_services.coordinator.jobs.lifecycle import CancelRequested, RunLost
 from inn_automl_services.coordinator.keys import KeyRing
 from inn_automl_services.coordinator.runs.endpoints import router
@@ -85,7 +91,7 @@ class Attempt:
             **values,
         }
         with database.write() as session:
-            project = Project(
+            project = ProjectRow(
                 id=new_id("prj"),
                 name="alpha",
                 max_running_jobs=4,
@@ -96,16 +102,16 @@ class Attempt:
             session.add(project)
             session.flush()
             self.project_id = project.id
-            session.add(Job(id=self.id, project_id=project.id, **fresh))
+            session.add(JobRow(id=self.id, project_id=project.id, **fresh))
         self.token = self.claim()
 
     def claim(self) -> str:
         with self.database.write() as session:
-            return changes.claim(session, session.get_one(Job, self.id), lease_s=60.0)
+            return transitions.claim(session, session.get_one(JobRow, self.id), lease_s=60.0)
 
     def apply(self, event: Any) -> None:
         with self.database.write() as session:
-            changes.apply(session, session.get_one(Job, self.id), event)
+            transitions.apply(session, session.get_one(JobRow, self.id), event)
 
     def ask(self, method: str, what: str = "", token: str | None = None, **body: Any) -> Any:
         headers = {"Authorization": f"Bearer {token or self.token}"}
@@ -117,9 +123,9 @@ class Attempt:
         return self.ask("POST", "/heartbeat", **body)
 
     @property
-    def job(self) -> Job:
+    def job(self) -> JobRow:
         with self.database.read() as session:
-            return session.get_one(Job, self.id)
+            return session.get_one(JobRow, self.id)
 
     def rows(self, table: Any) -> list[Any]:
         with self.database.read() as session:
@@ -127,7 +133,7 @@ class Attempt:
             return list(session.execute(query).scalars())
 
     def told(self, kind: str) -> list[dict[str, Any]]:
-        return [event.data for event in self.rows(JobEvent) if event.kind == kind]
+        return [event.data for event in self.rows(JobEventRow) if event.kind == kind]
 
 
 @pytest.fixture
@@ -163,7 +169,7 @@ def test_the_order_says_all(attempt, context):
 def test_heartbeats_keep_the_lease_and_tell_of_progress(attempt):
     before = attempt.job.lease_expires_at
     with attempt.database.write() as session:
-        session.get_one(Job, attempt.id).lease_expires_at = before - timedelta(seconds=30)
+        session.get_one(JobRow, attempt.id).lease_expires_at = before - timedelta(seconds=30)
     for fraction in (0.1, 0.2, 0.3):
         answer = attempt.beat(
             progress={"stage": "training", "fraction": fraction}, notes=["few samples"]
@@ -183,7 +189,7 @@ def test_hours_of_gpus_grow_with_the_cost(attempt):
     for gpu_s in (10.0, 25.0, 25.0, 5.0):
         attempt.beat(cost={"gpu_s": gpu_s})
     with attempt.database.read() as session:
-        assert session.get_one(Project, attempt.project_id).gpu_s == 25.0
+        assert session.get_one(ProjectRow, attempt.project_id).gpu_s == 25.0
     assert attempt.job.cost["gpu_s"] == 25.0
 
 
@@ -234,8 +240,8 @@ def test_a_result_counts_once_however_often_it_comes(attempt, context):
     assert [attempt.ask("POST", "/result", **body).status_code for _ in range(2)] == [204, 204]
     job = attempt.job
     assert (job.state, job.lease_token_hash, job.cost_before["gpu_s"]) == ("succeeded", None, 7.0)
-    assert [row.name for row in attempt.rows(JobDevice)] == ["here"]
-    assert [row.path for row in attempt.rows(Artifact)] == ["result.json"]
+    assert [row.name for row in attempt.rows(JobDeviceRow)] == ["here"]
+    assert [row.path for row in attempt.rows(ArtifactRow)] == ["result.json"]
     assert [data["devices"] for data in attempt.told("result")] == [["here"]]
     assert attempt.ask("POST", "/result", "another token", **body).status_code == 409
     assert attempt.beat(notes=[]).status_code == 409
@@ -259,7 +265,7 @@ def test_a_search_without_a_result_is_refused(attempt, context):
 def test_the_result_of_a_cancelled_job_is_left_aside(attempt, context):
     attempt.apply(CancelRequested())
     assert attempt.ask("POST", "/result", **result(context.store, attempt)).status_code == 204
-    assert attempt.job.state == "cancelled" and not attempt.rows(JobDevice)
+    assert attempt.job.state == "cancelled" and not attempt.rows(JobDeviceRow)
 
 
 @pytest.mark.parametrize(("retryable", "state"), [(True, "queued"), (False, "failed")])

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import httpx
 
 from inn_automl.api.jobs import JobCost, JobProgress
-from inn_automl.api.runs import RunAnswer, RunFailure, RunHeartbeat, RunOrder, RunResult
+from inn_automl.api.runs import RunAnswer, RunAssignment, RunFailure, RunHeartbeat, RunResult
 from inn_automl.core.errors import BackendError, InnAutomlError
 from inn_automl.core.progress import LineProgress, Progress, TimeLeft
 
@@ -75,9 +75,9 @@ class Reporter:
         self._started_s, self._cpus, self._gpus = time.monotonic(), 1, 0
         self._thread: threading.Thread | None = None
 
-    def order(self) -> RunOrder:
+    def order(self) -> RunAssignment:
         """What is to be done."""
-        return RunOrder.model_validate(self.request("GET", ""))
+        return RunAssignment.model_validate(self.request("GET", ""))
 
     def hold(self, *, cpus: int, gpus: int) -> None:
         """What the run holds from now on, for its cost."""

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from inn_automl.api.jobs import JobKind, JobProgress
-from inn_automl.api.runs import Artifact, RunFailure, RunOrder, RunResult
+from inn_automl.api.runs import Artifact, RunAssignment, RunFailure, RunResult
 from inn_automl.core.errors import BackendError, InnAutomlError, InputError, StorageError
 from inn_automl.core.object_store import CHUNK_BYTES, ObjectStore
 from inn_automl.core.storage import read_json
@@ -74,7 +74,7 @@ def main() -> None:
     sys.exit(stop)
 
 
-def run(reporter: Reporter, order: RunOrder) -> RunResult:
+def run(reporter: Reporter, order: RunAssignment) -> RunResult:
     """Does what was ordered, from wherever an earlier attempt left it.
 
     Raises:
@@ -110,7 +110,11 @@ def _mlflow_page(folder: Path) -> str | None:
 
 
 def _search(
-    order: RunOrder, folder: Path, reporter: Reporter, store: ObjectStore, progress: RunProgress
+    order: RunAssignment,
+    folder: Path,
+    reporter: Reporter,
+    store: ObjectStore,
+    progress: RunProgress,
 ) -> JobResult:
     from inn_automl.pipeline.context import Tracking
     from inn_automl.pipeline.run import extend_job, run_job
@@ -156,7 +160,7 @@ def _search(
     return result
 
 
-def _calibrations(order: RunOrder) -> CalibrationStore | None:
+def _calibrations(order: RunAssignment) -> CalibrationStore | None:
     """What earlier jobs of the project measured, where the storage is known."""
     url = os.environ.get("INN_AUTOML_STORAGE_URL")
     if not url:
@@ -166,7 +170,7 @@ def _calibrations(order: RunOrder) -> CalibrationStore | None:
     return CalibrationStore(ObjectStore(url).child(f"calibrations/{project}"))
 
 
-def _discretize(order: RunOrder, folder: Path, progress: RunProgress) -> Path:
+def _discretize(order: RunAssignment, folder: Path, progress: RunProgress) -> Path:
     from inn_automl.pipeline.run import discretize_job
 
     if order.widths is None:
@@ -209,7 +213,7 @@ def _join_ray(spec: JobSpec) -> Backend:
     )
 
 
-def _dataset(order: RunOrder) -> str:
+def _dataset(order: RunAssignment) -> str:
     """What the spec calls the dataset: a built-in name, or a path relative to the cache, where
     this process works.
     """
@@ -221,7 +225,7 @@ def _dataset(order: RunOrder) -> str:
     return str(path)
 
 
-def _parent_url(order: RunOrder) -> str:
+def _parent_url(order: RunAssignment) -> str:
     if order.parent_storage_url is None:
         raise InputError(
             f"the order of a job of the kind {order.kind} names no parent: submit it again."

@@ -13,8 +13,8 @@ from sqlalchemy import select
 from inn_automl.api.access import Role
 from inn_automl_services.coordinator.context import Context, get_context
 from inn_automl_services.coordinator.db.session import now
-from inn_automl_services.coordinator.db.tables import ApiKey, Project
-from inn_automl_services.coordinator.faults import AuthenticationError, ForbiddenError
+from inn_automl_services.coordinator.db.tables import ApiKeyRow, ProjectRow
+from inn_automl_services.coordinator.errors import AuthenticationError, ForbiddenError
 from inn_automl_services.coordinator.keys import Caller, hash_secret
 
 LAST_USED_STEP = timedelta(minutes=1)
@@ -49,9 +49,9 @@ def authenticate(
 def _look_up(context: Context, hashed: str) -> Caller:
     with context.database.read() as session:
         row = session.execute(
-            select(ApiKey, Project.name)
-            .join(Project, Project.id == ApiKey.project_id)
-            .where(ApiKey.hash == hashed)
+            select(ApiKeyRow, ProjectRow.name)
+            .join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
+            .where(ApiKeyRow.hash == hashed)
         ).one_or_none()
     if row is None:
         raise AuthenticationError(
@@ -64,7 +64,7 @@ def _look_up(context: Context, hashed: str) -> Caller:
         )
     if key.last_used_at is None or now() - key.last_used_at > LAST_USED_STEP:
         with context.database.write() as session:
-            stored = session.get(ApiKey, key.id)
+            stored = session.get(ApiKeyRow, key.id)
             if stored is not None:
                 stored.last_used_at = now()
     return Caller(key.id, key.project_id, project, Role(key.role))

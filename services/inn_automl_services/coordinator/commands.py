@@ -102,9 +102,9 @@ def _settings() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]  # from the environment
     except ValidationError as error:
-        fault = error.errors()[0]
-        name = "INN_AUTOML_" + ".".join(str(part) for part in fault["loc"]).upper()
-        raise InputError(f"the environment variable {name}: {fault['msg']}.") from None
+        failure = error.errors()[0]
+        name = "INN_AUTOML_" + ".".join(str(part) for part in failure["loc"]).upper()
+        raise InputError(f"the environment variable {name}: {failure['msg']}.") from None
 
 
 def _bootstrap(settings: Settings, path: Path) -> None:

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from inn_automl.api.access import Role
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
-from inn_automl_services.coordinator.db.tables import ApiKey
-from inn_automl_services.coordinator.faults import RateLimitError
+from inn_automl_services.coordinator.db.tables import ApiKeyRow
+from inn_automl_services.coordinator.errors import RateLimitError
 
 SECRET_PREFIX = "inn_"
 CACHED_S = 10.0
@@ -35,10 +35,12 @@ def hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def create_key(session: Session, *, project_id: str, name: str, role: Role) -> tuple[ApiKey, str]:
+def create_key(
+    session: Session, *, project_id: str, name: str, role: Role
+) -> tuple[ApiKeyRow, str]:
     """A new key and its secret, which is not kept."""
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
-    key = ApiKey(
+    key = ApiKeyRow(
         id=new_id("key"),
         project_id=project_id,
         name=name,

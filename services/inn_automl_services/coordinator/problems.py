@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from inn_automl.api.problems import MEDIA_TYPE, Problem
 from inn_automl.core import errors
 from inn_automl.core.spec import parse
-from inn_automl_services.coordinator.faults import (
+from inn_automl_services.coordinator.errors import (
     AuthenticationError,
     ConflictError,
     ForbiddenError,
@@ -82,7 +82,7 @@ CATALOG: dict[type[Exception], Entry] = {
     RateLimitError: Entry(429, "rate_limited", "Too many requests"),
     UnavailableError: Entry(503, "unavailable", "Unavailable"),
 }
-"""Every class of `inn_automl.core.errors` and of `faults`: a test says that none is missing."""
+"""Every class of `inn_automl.core.errors` and of `coordinator.errors`: a test says that none is missing."""
 
 INVALID_REQUEST = Entry(422, "invalid_request", "Invalid request")
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -154,14 +154,14 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [
-            {"loc": list(fault["loc"]), "msg": fault["msg"], "type": fault["type"]}
-            for fault in error.errors()
+        details = [
+            {"loc": list(entry["loc"]), "msg": entry["msg"], "type": entry["type"]}
+            for entry in error.errors()
         ]
-        place = ".".join(str(part) for part in faults[0]["loc"])
-        detail = _explanation(request, error) or f"{place}: {faults[0]['msg']}"
+        location = ".".join(str(part) for part in details[0]["loc"])
+        detail = _explanation(request, error) or f"{location}: {details[0]['msg']}"
         return problem_response(
-            request, INVALID_REQUEST, _printable(detail), errors=_printable(faults)
+            request, INVALID_REQUEST, _printable(detail), errors=_printable(details)
         )
 
     @app.exception_handler(HTTPException)
@@ -208,8 +208,8 @@ def _explanation(request: Request, error: RequestValidationError) -> str | None:
         return None
     try:
         parse(model, error.body, where="the request")
-    except errors.SpecError as fault:
-        return str(fault)
+    except errors.SpecError as spec_error:
+        return str(spec_error)
     return None
 
 

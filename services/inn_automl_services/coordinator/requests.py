@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inn_automl_services.coordinator.db.ids import new_id
-from inn_automl_services.coordinator.faults import TooLargeError
+from inn_automl_services.coordinator.errors import TooLargeError
 from inn_automl_services.coordinator.problems import CATALOG, problem_response
 from inn_automl_services.coordinator.settings import Settings
 

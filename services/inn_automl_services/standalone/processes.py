@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-STACK_VARIABLE, PART_VARIABLE = "INN_AUTOML_STACK", "INN_AUTOML_PART"
+STACK_VARIABLE, PROCESS_VARIABLE = "INN_AUTOML_STACK", "INN_AUTOML_PROCESS"
 STEP_S = 0.05
 
 
@@ -21,7 +21,7 @@ def marks(home: Path, part: str) -> dict[str, str]:
     """What the environment of a part carries."""
     # The third one keeps programs that change their title (Ray's workers) from writing it over
     # their environment.
-    return {STACK_VARIABLE: str(home), PART_VARIABLE: part, "SPT_NOENV": "1"}
+    return {STACK_VARIABLE: str(home), PROCESS_VARIABLE: part, "SPT_NOENV": "1"}
 
 
 def find(home: Path, part: str | None = None) -> list[int]:
@@ -29,7 +29,7 @@ def find(home: Path, part: str | None = None) -> list[int]:
     none that has ended but was not waited for, whose environment is empty."""
     wanted = {f"{STACK_VARIABLE}={home}".encode()}
     if part is not None:
-        wanted.add(f"{PART_VARIABLE}={part}".encode())
+        wanted.add(f"{PROCESS_VARIABLE}={part}".encode())
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():

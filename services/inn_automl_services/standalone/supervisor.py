@@ -12,8 +12,8 @@ from typing import IO
 
 from inn_automl.core.errors import BackendError
 from inn_automl_services.standalone import processes
-from inn_automl_services.standalone.home import Home
-from inn_automl_services.standalone.parts import Part
+from inn_automl_services.standalone.process_specs import ProcessSpec
+from inn_automl_services.standalone.state_dir import StateDir
 
 STEP_S = 0.25
 READY_LIMIT_S = 120.0
@@ -28,14 +28,14 @@ LAST_LINES = 8
 FORGOTTEN = ("INN_AUTOML_URL", "INN_AUTOML_KEY", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
 """Variables that would lead a part to another stack."""
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Supervised:
     """One part and its process."""
 
-    def __init__(self, part: Part, home: Home) -> None:
-        self.part, self._home = part, home
+    def __init__(self, part: ProcessSpec, home: StateDir) -> None:
+        self.spec, self._home = part, home
         self.process: subprocess.Popen[bytes] | None = None
         self.num_deaths = 0
         self._started_s = 0.0
@@ -48,12 +48,12 @@ class Supervised:
         """
         inherited = {name: value for name, value in os.environ.items() if name not in FORGOTTEN}
         own = {"INN_AUTOML_HOME": str(self._home.folder), "PYTHONUNBUFFERED": "1"}
-        marks = processes.marks(self._home.folder, self.part.name)
+        marks = processes.marks(self._home.folder, self.spec.name)
         with self._log() as log:
             self.process = subprocess.Popen(
-                self.part.command,
+                self.spec.command,
                 cwd=self._home.folder,
-                env=inherited | own | dict(self.part.environment) | marks,
+                env=inherited | own | dict(self.spec.environment) | marks,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -67,7 +67,7 @@ class Supervised:
         if self.process is None:
             if now_s >= self._start_at_s:
                 self.start()
-                return f"{self.part.name}: started again"
+                return f"{self.spec.name}: started again"
             return None
         code = self.process.poll()
         if code is None:
@@ -75,29 +75,29 @@ class Supervised:
         self.process = None
         self.num_deaths += 1
         # what it left behind holds its ports
-        processes.end(self._home.folder, self.part.name, grace_s=0.0)
+        processes.end(self._home.folder, self.spec.name, grace_s=0.0)
         if now_s - self._started_s > STEADY_S:
             self._delay_s = FIRST_DELAY_S
         self._start_at_s = now_s + self._delay_s
-        said = f"{self.part.name}: ended with code {code}, starts again in {self._delay_s:g} s"
+        said = f"{self.spec.name}: ended with code {code}, starts again in {self._delay_s:g} s"
         self._delay_s = min(MAX_DELAY_S, 2 * self._delay_s)
         return said
 
     def stop(self) -> None:
         first = (self.process.pid,) if self.process else ()
-        processes.end(self._home.folder, self.part.name, first=first, grace_s=self.part.grace_s)
+        processes.end(self._home.folder, self.spec.name, first=first, grace_s=self.spec.grace_s)
         if self.process:
             self.process.wait()
 
     def last_words(self) -> str:
         try:
-            lines = self._home.log(self.part.name).read_text(errors="replace").splitlines()
+            lines = self._home.log(self.spec.name).read_text(errors="replace").splitlines()
         except OSError:
             lines = []
         return "\n".join(lines[-LAST_LINES:]) or "(it said nothing)"
 
     def _log(self) -> IO[bytes]:
-        return self._home.log(self.part.name).open("ab")
+        return self._home.log(self.spec.name).open("ab")
 
 
 class Supervisor:
@@ -109,10 +109,15 @@ class Supervisor:
     """
 
     def __init__(
-        self, home: Home, parts: Sequence[Part], *, say: Say, is_stopping: Callable[[], bool]
+        self,
+        home: StateDir,
+        parts: Sequence[ProcessSpec],
+        *,
+        say: Log,
+        is_stopping: Callable[[], bool],
     ) -> None:
-        self._home, self._say, self._is_stopping = home, say, is_stopping
-        self._parts = [Supervised(part, home) for part in parts]
+        self._home, self._log_line, self._is_stopping = home, say, is_stopping
+        self._supervised = [Supervised(part, home) for part in parts]
 
     def start(self) -> None:
         """Starts all parts and blocks until they are ready, or the stack is to end.
@@ -120,10 +125,10 @@ class Supervisor:
         Raises:
             BackendError: a part does not come up; the message has its log's last lines.
         """
-        for supervised in self._parts:
+        for supervised in self._supervised:
             supervised.start()
         self._write_processes()
-        waiting = list(self._parts)
+        waiting = list(self._supervised)
         deadline_s = time.monotonic() + READY_LIMIT_S
         while waiting and not self._is_stopping():
             self._look()
@@ -131,11 +136,11 @@ class Supervisor:
                 late = time.monotonic() > deadline_s
                 if late or supervised.num_deaths >= EARLY_DEATHS:
                     raise BackendError(
-                        f"{supervised.part.name} does not come up: see "
-                        f"{self._home.log(supervised.part.name)}, "
+                        f"{supervised.spec.name} does not come up: see "
+                        f"{self._home.log(supervised.spec.name)}, "
                         f"which ends with\n{supervised.last_words()}"
                     )
-            waiting = [supervised for supervised in waiting if not supervised.part.is_ready()]
+            waiting = [supervised for supervised in waiting if not supervised.spec.is_ready()]
             time.sleep(STEP_S)
 
     def run(self) -> None:
@@ -146,31 +151,31 @@ class Supervisor:
 
     def stop(self) -> None:
         """Ends all parts, those first that use the others."""
-        for supervised in reversed(self._parts):
+        for supervised in reversed(self._supervised):
             supervised.stop()
         processes.end(self._home.folder, grace_s=0.0)
         self._home.address.unlink(missing_ok=True)
         self._home.processes.unlink(missing_ok=True)
 
     def _look(self) -> None:
-        for supervised in self._parts:
+        for supervised in self._supervised:
             if said := supervised.look():
-                self._say(said)
+                self._log_line(said)
                 self._write_processes()
 
     def _write_processes(self) -> None:
-        running = {s.part.name: s.process.pid for s in self._parts if s.process}
+        running = {s.spec.name: s.process.pid for s in self._supervised if s.process}
         self._home.write_processes({**running, "supervisor": os.getpid()})
 
 
-def prepare(home: Home) -> None:
+def prepare(home: StateDir) -> None:
     """Makes what a first start needs: the database's schema, keys, MLflow's store; each in a
     process that is gone afterwards, both at once.
 
     Raises:
         BackendError: one of them failed.
     """
-    modules = ("inn_automl_services.standalone.first_start", "inn_automl.reporting.store")
+    modules = ("inn_automl_services.standalone.bootstrap", "inn_automl.reporting.store")
     running: list[subprocess.Popen[str]] = []
     for module in modules:
         command = [sys.executable, "-m", module, str(home.folder)]

@@ -58,7 +58,7 @@ DATASET = {
     "sha256": "0" * 64,
     "size_bytes": 1,
     "source_url": None,
-    "facts": {
+    "metadata": {
         "kind": "image",
         "input_shape": [1, 8, 8],
         "classes": ["a", "b"],

@@ -5,22 +5,22 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from inn_automl_services.coordinator.faults import ConflictError
+from inn_automl_services.coordinator.errors import ConflictError
 from inn_automl_services.coordinator.jobs.lifecycle import (
-    MOVES,
     STATE_OF_STAGE,
+    TRANSITIONS,
+    Action,
     CancelRequested,
     Claimed,
-    Do,
     Event,
-    Move,
     RetryRequested,
     RunFailed,
     RunLost,
     RunStopped,
     RunSucceeded,
     StageReached,
-    move,
+    Transition,
+    transition,
 )
 
 from inn_automl.api.jobs import ENDED, RUNNING, JobKind, JobState
@@ -39,12 +39,12 @@ EVENTS: list[Event] = [
 ALL = list(itertools.product(JobState, EVENTS, [False, True]))
 
 
-def moves() -> list[tuple[JobState, Event, bool, Move]]:
+def moves() -> list[tuple[JobState, Event, bool, Transition]]:
     done = []
     for state, event, attempts_left in ALL:
         try:
             done.append(
-                (state, event, attempts_left, move(state, event, attempts_left=attempts_left))
+                (state, event, attempts_left, transition(state, event, attempts_left=attempts_left))
             )
         except ConflictError as error:
             assert str(state) in str(error)
@@ -55,20 +55,20 @@ def test_every_move_is_a_legal_one_and_every_legal_one_is_reached() -> None:
     found = {(before, after.state) for before, _, _, after in moves() if after.state is not before}
     # legal, asked for by nothing
     unasked = {(JobState.QUEUED, JobState.FAILED), (JobState.QUEUED, JobState.MEASURING)}
-    assert found | unasked == MOVES
+    assert found | unasked == TRANSITIONS
 
 
 def test_what_a_move_asks_for_follows_from_its_states() -> None:
     for before, event, _, after in moves():
         holds_lease = before in RUNNING or before is JobState.CANCELLING
-        expected = Do.NOTHING
+        expected = Action.NOTHING
         if after.state in ENDED and after.state is not before:
-            expected = Do.FINISH
+            expected = Action.FINISH
         elif after.state is JobState.QUEUED:
-            expected = Do.RELEASE if holds_lease else Do.RESET
+            expected = Action.RELEASE if holds_lease else Action.RESET
         elif before is JobState.QUEUED:
-            expected = Do.LEASE
-        assert after.do is expected, (before, event)
+            expected = Action.LEASE
+        assert after.action is expected, (before, event)
 
 
 @pytest.mark.parametrize("state", ENDED)
@@ -83,13 +83,17 @@ def test_only_a_retry_leaves_an_end_and_a_success_stays(state: JobState) -> None
 
 @pytest.mark.parametrize("state", RUNNING)
 def test_a_lost_run_is_queued_again_while_attempts_are_left(state: JobState) -> None:
-    assert move(state, RunLost(), attempts_left=True) == Move(JobState.QUEUED, Do.RELEASE)
-    assert move(state, RunLost(), attempts_left=False) == Move(JobState.FAILED, Do.FINISH)
-    assert move(state, RunFailed(retryable=True), attempts_left=True) == Move(
-        JobState.QUEUED, Do.RELEASE
+    assert transition(state, RunLost(), attempts_left=True) == Transition(
+        JobState.QUEUED, Action.RELEASE
     )
-    assert move(state, RunFailed(retryable=False), attempts_left=True) == Move(
-        JobState.FAILED, Do.FINISH
+    assert transition(state, RunLost(), attempts_left=False) == Transition(
+        JobState.FAILED, Action.FINISH
+    )
+    assert transition(state, RunFailed(retryable=True), attempts_left=True) == Transition(
+        JobState.QUEUED, Action.RELEASE
+    )
+    assert transition(state, RunFailed(retryable=False), attempts_left=True) == Transition(
+        JobState.FAILED, Action.FINISH
     )
 
 
@@ -102,6 +106,6 @@ def test_a_job_never_goes_back_a_stage() -> None:
 def test_a_job_to_be_cancelled_ends_cancelled_whatever_its_run_says() -> None:
     said = [RunSucceeded(), RunFailed(retryable=True), RunLost(), RunStopped()]
     for event in said:
-        assert move(JobState.CANCELLING, event, attempts_left=True) == Move(
-            JobState.CANCELLED, Do.FINISH
+        assert transition(JobState.CANCELLING, event, attempts_left=True) == Transition(
+            JobState.CANCELLED, Action.FINISH
         )

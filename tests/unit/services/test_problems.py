@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from inn_automl_services.coordinator import faults
+from inn_automl_services.coordinator import errors as service_errors
 from inn_automl_services.coordinator.problems import CATALOG, entry_of
 
 from inn_automl.core import errors
@@ -13,7 +13,7 @@ from inn_automl.core import errors
 OURS = sorted(
     {
         kind
-        for module in (errors, faults)
+        for module in (errors, service_errors)
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, errors.InnAutomlError)
     },

@@ -1,7 +1,7 @@
 """The process that reads an upload: `python -m
 inn_automl_services.coordinator.datasets.check_process FILE MEMORY_BYTES CPU_S`.
 
-Its last line of output is JSON: `{"facts": ...}`, with thumbnails beside the file as `N.png`, or
+Its last line of output is JSON: `{"metadata": ...}`, with thumbnails beside the file as `N.png`, or
 `{"error": {"type": ..., "detail": ...}}`.
 """
 
@@ -19,7 +19,7 @@ def main(filename: str, memory_bytes: int, cpu_s: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu_s), math.ceil(cpu_s) + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        print(json.dumps({"facts": check(Path(filename))}))
+        print(json.dumps({"metadata": check(Path(filename))}))
     except MemoryError:
         detail = f"{filename!r} needs more than {memory_bytes:,} bytes of memory to be read: use fewer samples."
         print(json.dumps({"error": {"type": "DatasetFormatError", "detail": detail}}))
@@ -32,7 +32,7 @@ def main(filename: str, memory_bytes: int, cpu_s: float) -> None:
 
 
 def check(path: Path) -> dict[str, object]:
-    """Facts of a dataset; writes its thumbnails beside it.
+    """Metadata of a dataset; writes its thumbnails beside it.
 
     Raises:
         DatasetError: it cannot be used.

@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from inn_automl.api.datasets import DatasetFacts
+from inn_automl.api.datasets import DatasetMetadata
 from inn_automl.core import errors
 from inn_automl_services.coordinator.settings import Settings
 
@@ -34,7 +34,7 @@ _KINDS: dict[str, type[errors.DatasetError]] = {
 }
 
 
-def check_upload(path: Path, settings: Settings) -> DatasetFacts:
+def check_upload(path: Path, settings: Settings) -> DatasetMetadata:
     """What a file holds; thumbnails are left beside it as `N.png`.
 
     Raises:
@@ -82,6 +82,6 @@ def check_upload(path: Path, settings: Settings) -> DatasetFacts:
             f"{settings.upload_seconds:g} s: use fewer samples, or write the file again."
         )
     answer = json.loads(done.stdout.splitlines()[-1])
-    if fault := answer.get("error"):
-        raise _KINDS.get(fault["type"], errors.DatasetError)(fault["detail"])
-    return DatasetFacts.model_validate(answer["facts"])
+    if failure := answer.get("error"):
+        raise _KINDS.get(failure["type"], errors.DatasetError)(failure["detail"])
+    return DatasetMetadata.model_validate(answer["metadata"])

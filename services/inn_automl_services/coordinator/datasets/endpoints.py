@@ -15,7 +15,7 @@ from inn_automl_services.coordinator.access import User
 from inn_automl_services.coordinator.context import InContext, Reading, Writing
 from inn_automl_services.coordinator.datasets import repository, service
 from inn_automl_services.coordinator.datasets.incoming import Incoming, incoming_folder, receiving
-from inn_automl_services.coordinator.faults import (
+from inn_automl_services.coordinator.errors import (
     AuthenticationError,
     ConflictError,
     ForbiddenError,

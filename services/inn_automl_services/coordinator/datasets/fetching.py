@@ -13,7 +13,7 @@ import httpx
 
 from inn_automl.core.errors import DatasetNotFoundError, InputError
 from inn_automl_services.coordinator.datasets.incoming import Incoming
-from inn_automl_services.coordinator.faults import ForbiddenError, UnavailableError
+from inn_automl_services.coordinator.errors import ForbiddenError, UnavailableError
 from inn_automl_services.coordinator.settings import Settings
 
 CHUNK_BYTES = 1 << 20

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from inn_automl.core.errors import DatasetError, StorageError
 from inn_automl.core.object_store import ObjectStore
-from inn_automl_services.coordinator.faults import TooLargeError
+from inn_automl_services.coordinator.errors import TooLargeError
 from inn_automl_services.coordinator.settings import Settings
 
 _PREFIX = "incoming-"

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from inn_automl.api import datasets as wire
-from inn_automl.api.datasets import DatasetFacts, RegisterDataset
+from inn_automl.api.datasets import DatasetMetadata, RegisterDataset
 from inn_automl.core.errors import InputError, StorageError
 from inn_automl.core.spec import BUILTIN_KINDS
 from inn_automl_services.coordinator.context import Context
@@ -19,11 +19,11 @@ from inn_automl_services.coordinator.datasets.fetching import check_url, fetch
 from inn_automl_services.coordinator.datasets.incoming import Incoming, incoming_folder, receiving
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
-from inn_automl_services.coordinator.db.tables import Dataset
-from inn_automl_services.coordinator.faults import ConflictError, NotFoundError
+from inn_automl_services.coordinator.db.tables import DatasetRow
+from inn_automl_services.coordinator.errors import ConflictError, NotFoundError
 
 
-def find(session: Session, project_id: str, reference: str) -> Dataset:
+def find(session: Session, project_id: str, reference: str) -> DatasetRow:
     """Raises:
     NotFoundError: the project has no dataset of that id or name.
     """
@@ -113,11 +113,11 @@ def keep(
     found = incoming.finish(sha256)
     if sha256 is None and (same := find_same(context, project_id, name=name, sha256=found)):
         return same, False
-    facts = check_upload(incoming.path, context.settings)
+    metadata = check_upload(incoming.path, context.settings)
     folder = f"datasets/{project_id}/{found}"
     path = f"{folder}/{incoming.path.name}"
-    _move(context, incoming.path, folder, facts)
-    row = Dataset(
+    _move(context, incoming.path, folder, metadata)
+    row = DatasetRow(
         id=new_id("dst"),
         project_id=project_id,
         name=name,
@@ -126,7 +126,7 @@ def keep(
         size_bytes=incoming.size_bytes,
         path=path,
         source_url=source_url,
-        facts=facts.model_dump(mode="json"),
+        metadata_=metadata.model_dump(mode="json"),
         created_at=now(),
     )
     try:
@@ -141,8 +141,8 @@ def keep(
     return to_wire(row), True
 
 
-def _move(context: Context, source: Path, folder: str, facts: DatasetFacts) -> None:
-    for number in range(facts.num_thumbnails):
+def _move(context: Context, source: Path, folder: str, metadata: DatasetMetadata) -> None:
+    for number in range(metadata.num_thumbnails):
         context.store.put(f"{folder}/thumbnails/{number}.png", source.parent / f"{number}.png")
     target = context.store.local_path(f"{folder}/{source.name}")
     if target is None:
@@ -204,14 +204,14 @@ def thumbnail(
         NotFoundError: no such dataset, or it has fewer.
     """
     row = find(session, project_id, reference)
-    if number >= row.facts["num_thumbnails"]:
+    if number >= row.metadata_["num_thumbnails"]:
         raise NotFoundError(
-            f"the dataset {row.name!r} has {row.facts['num_thumbnails']} thumbnails, from 0 on."
+            f"the dataset {row.name!r} has {row.metadata_['num_thumbnails']} thumbnails, from 0 on."
         )
     return context.store.read(f"{row.path.rpartition('/')[0]}/thumbnails/{number}.png")
 
 
-def to_wire(row: Dataset) -> wire.Dataset:
+def to_wire(row: DatasetRow) -> wire.Dataset:
     return wire.Dataset(
         id=row.id,
         name=row.name,
@@ -219,7 +219,7 @@ def to_wire(row: Dataset) -> wire.Dataset:
         sha256=row.sha256,
         size_bytes=row.size_bytes,
         source_url=row.source_url,
-        facts=DatasetFacts.model_validate(row.facts),
+        metadata=DatasetMetadata.model_validate(row.metadata_),
         created_at=row.created_at,
     )
 

@@ -71,7 +71,7 @@ class Table(DeclarativeBase):
     }
 
 
-class Project(Table):
+class ProjectRow(Table):
     __tablename__ = "projects"
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -87,7 +87,7 @@ class Project(Table):
     created_at: Mapped[datetime]
 
 
-class ApiKey(Table):
+class ApiKeyRow(Table):
     __tablename__ = "api_keys"
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -102,7 +102,7 @@ class ApiKey(Table):
     revoked_at: Mapped[datetime | None]
 
 
-class Dataset(Table):
+class DatasetRow(Table):
     __tablename__ = "datasets"
     __table_args__ = (
         UniqueConstraint("project_id", "name"),
@@ -118,11 +118,11 @@ class Dataset(Table):
     path: Mapped[str]
     """Relative to the storage."""
     source_url: Mapped[str | None]
-    facts: Mapped[dict[str, Any]]
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
     created_at: Mapped[datetime]
 
 
-class Job(Table):
+class JobRow(Table):
     __tablename__ = "jobs"
     __table_args__ = (
         UniqueConstraint("project_id", "idempotency_key"),
@@ -189,7 +189,7 @@ class Job(Table):
     finished_at: Mapped[datetime | None]
 
 
-class JobEvent(Table):
+class JobEventRow(Table):
     __tablename__ = "job_events"
     __table_args__ = (Index("ix_job_events_job_id_id", "job_id", "id"),)
 
@@ -200,7 +200,7 @@ class JobEvent(Table):
     at: Mapped[datetime]
 
 
-class JobDevice(Table):
+class JobDeviceRow(Table):
     """One device's front of a succeeded job, as in its result.json."""
 
     __tablename__ = "job_devices"
@@ -213,7 +213,7 @@ class JobDevice(Table):
     result: Mapped[dict[str, Any]]
 
 
-class Artifact(Table):
+class ArtifactRow(Table):
     """A file of a job that users may download."""
 
     __tablename__ = "artifacts"
@@ -226,7 +226,7 @@ class Artifact(Table):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
-class Device(Table):
+class DeviceRow(Table):
     __tablename__ = "devices"
     __table_args__ = (UniqueConstraint("project_id", "name"),)
 
@@ -240,7 +240,7 @@ class Device(Table):
     last_seen_at: Mapped[datetime]
 
 
-class Measurement(Table):
+class MeasurementRow(Table):
     __tablename__ = "measurements"
     __table_args__ = (
         UniqueConstraint("job_id", "request_hash"),

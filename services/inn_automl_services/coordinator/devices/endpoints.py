@@ -13,7 +13,7 @@ from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.access import AnyRole, User
 from inn_automl_services.coordinator.context import InContext, Reading, Writing
 from inn_automl_services.coordinator.devices import measurement_endpoints, service
-from inn_automl_services.coordinator.faults import (
+from inn_automl_services.coordinator.errors import (
     AuthenticationError,
     ForbiddenError,
     NotFoundError,

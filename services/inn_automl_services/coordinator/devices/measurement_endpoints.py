@@ -26,7 +26,7 @@ from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.access import AnyRole
 from inn_automl_services.coordinator.context import InContext, Writing
 from inn_automl_services.coordinator.devices import measurements
-from inn_automl_services.coordinator.faults import (
+from inn_automl_services.coordinator.errors import (
     AuthenticationError,
     ForbiddenError,
     NotFoundError,

@@ -25,9 +25,9 @@ from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.storable import check_storable
-from inn_automl_services.coordinator.db.tables import Device, Job, Measurement
+from inn_automl_services.coordinator.db.tables import DeviceRow, JobRow, MeasurementRow
 from inn_automl_services.coordinator.devices import repository, service
-from inn_automl_services.coordinator.faults import NotFoundError, StaleLeaseError
+from inn_automl_services.coordinator.errors import NotFoundError, StaleLeaseError
 from inn_automl_services.coordinator.keys import Caller, hash_secret
 from inn_automl_services.coordinator.runs.lease import holding
 from inn_automl_services.coordinator.settings import Settings
@@ -66,7 +66,7 @@ def ask(
     request_hash = hashlib.sha256(canonical.encode()).hexdigest()
     measurement = repository.asked_before(session, job.id, request_hash)
     if measurement is None:
-        measurement = Measurement(
+        measurement = MeasurementRow(
             id=new_id("msr"),
             job_id=job.id,
             request_hash=request_hash,
@@ -101,7 +101,7 @@ def progress(
     return _show(*found, settings)
 
 
-def _device_for(session: Session, job: Job, budget: DeviceBudget) -> Device:
+def _device_for(session: Session, job: JobRow, budget: DeviceBudget) -> DeviceRow:
     if budget.agent is not None:
         device = repository.find_device(session, job.project_id, budget.agent)
         if device is None:
@@ -126,7 +126,7 @@ def _device_for(session: Session, job: Job, budget: DeviceBudget) -> Device:
     return device
 
 
-def _queue(measurement: Measurement, device: Device) -> None:
+def _queue(measurement: MeasurementRow, device: DeviceRow) -> None:
     measurement.device_id = device.id
     measurement.state = MeasurementState.QUEUED.value
     measurement.attempt, measurement.fraction = 0, 0.0
@@ -134,7 +134,9 @@ def _queue(measurement: Measurement, device: Device) -> None:
     measurement.results = measurement.error = None
 
 
-def _show(measurement: Measurement, device: Device | None, settings: Settings) -> wire.Measurement:
+def _show(
+    measurement: MeasurementRow, device: DeviceRow | None, settings: Settings
+) -> wire.Measurement:
     state = MeasurementState(measurement.state)
     return wire.Measurement(
         id=measurement.id,
@@ -172,7 +174,7 @@ def lease(context: Context, caller: Caller, name: str) -> wire.MeasurementLease 
             return None
         while (measurement := repository.next_measurement(session, device.id, now())) is not None:
             if measurement.state == MeasurementState.LEASED.value:
-                service.lose(measurement)
+                service.mark_lost(measurement)
                 session.flush()
             if measurement.state == MeasurementState.QUEUED.value:
                 return _leased(measurement, context.settings)
@@ -270,7 +272,7 @@ def release(session: Session, caller: Caller, measurement_id: str, token: str) -
     measurement.fraction = 0.0
 
 
-def _leased(measurement: Measurement, settings: Settings) -> wire.MeasurementLease:
+def _leased(measurement: MeasurementRow, settings: Settings) -> wire.MeasurementLease:
     token = secrets.token_urlsafe(32)
     measurement.state = MeasurementState.LEASED.value
     measurement.attempt += 1
@@ -291,7 +293,7 @@ def _leased(measurement: Measurement, settings: Settings) -> wire.MeasurementLea
 
 def _find(
     session: Session, caller: Caller, measurement_id: str, token: str, *, lock: bool = False
-) -> tuple[Measurement, Job, bool]:
+) -> tuple[MeasurementRow, JobRow, bool]:
     found = repository.find_measurement(
         session, measurement_id, project_id=caller.project_id, lock=lock
     )
@@ -309,7 +311,7 @@ def _find(
 
 def _held(
     session: Session, caller: Caller, measurement_id: str, token: str, *, lock: bool = False
-) -> Measurement:
+) -> MeasurementRow:
     measurement, job, is_holder = _find(session, caller, measurement_id, token, lock=lock)
     if repository.is_worthless(job):
         raise StaleLeaseError(
@@ -331,13 +333,13 @@ def _is_done(session: Session, caller: Caller, measurement_id: str, token: str) 
 def _checked(results: dict[str, Any], names: set[str], percentile: float) -> dict[str, Any]:
     if set(results) != names:
         missing, unknown = sorted(names - set(results)), sorted(set(results) - names)
-        faults = [
+        failures = [
             f"{what} {', '.join(map(repr, some))}"
             for what, some in (("missing", missing), ("unknown", unknown))
             if some
         ]
         raise MeasurementError(
-            f"the results are not those of the models that were leased: {'; '.join(faults)}."
+            f"the results are not those of the models that were leased: {'; '.join(failures)}."
         )
     found = read_measurements(results, percentile)
     for name, one in found.items():
@@ -345,7 +347,7 @@ def _checked(results: dict[str, Any], names: set[str], percentile: float) -> dic
     return {name: one.to_dict() for name, one in found.items()}
 
 
-def _touch(session: Session, measurement: Measurement) -> None:
+def _touch(session: Session, measurement: MeasurementRow) -> None:
     device = repository.device_unless_locked(session, measurement.device_id)
     if device is not None:
         service.touch(device)

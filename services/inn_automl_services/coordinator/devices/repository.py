@@ -11,7 +11,7 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from inn_automl.api.jobs import ENDED, JobState
 from inn_automl.api.measurements import MeasurementState
-from inn_automl_services.coordinator.db.tables import ApiKey, Device, Job, Measurement
+from inn_automl_services.coordinator.db.tables import ApiKeyRow, DeviceRow, JobRow, MeasurementRow
 
 _WORTHLESS = [state.value for state in (*ENDED, JobState.CANCELLING)]
 _OPEN = [MeasurementState.QUEUED.value, MeasurementState.LEASED.value]
@@ -19,130 +19,136 @@ _OPEN = [MeasurementState.QUEUED.value, MeasurementState.LEASED.value]
 
 def find_device(
     session: Session, project_id: str, name: str, *, lock: bool = False
-) -> Device | None:
-    query = select(Device).where(Device.project_id == project_id, Device.name == name)
+) -> DeviceRow | None:
+    query = select(DeviceRow).where(DeviceRow.project_id == project_id, DeviceRow.name == name)
     return session.scalars(query.with_for_update() if lock else query).one_or_none()
 
 
-def device_unless_locked(session: Session, device_id: str | None) -> Device | None:
+def device_unless_locked(session: Session, device_id: str | None) -> DeviceRow | None:
     """A device, locked; None while somebody else holds it, for who has locked a measurement must
     not wait.
     """
-    query = select(Device).where(Device.id == device_id).with_for_update(skip_locked=True)
+    query = select(DeviceRow).where(DeviceRow.id == device_id).with_for_update(skip_locked=True)
     return session.scalars(query).one_or_none()
 
 
 def devices_of(
     session: Session, project_id: str, *, before: str | None, limit: int
-) -> Sequence[Device]:
+) -> Sequence[DeviceRow]:
     """Newest first; those older than the id `before`."""
-    query = select(Device).where(Device.project_id == project_id)
+    query = select(DeviceRow).where(DeviceRow.project_id == project_id)
     if before is not None:
-        query = query.where(Device.id < before)
-    return session.scalars(query.order_by(Device.id.desc()).limit(limit)).all()
+        query = query.where(DeviceRow.id < before)
+    return session.scalars(query.order_by(DeviceRow.id.desc()).limit(limit)).all()
 
 
-def find_key(session: Session, key_id: str) -> ApiKey | None:
-    return session.get(ApiKey, key_id)
+def find_key(session: Session, key_id: str) -> ApiKeyRow | None:
+    return session.get(ApiKeyRow, key_id)
 
 
 def in_hand(session: Session, device_ids: Sequence[str], at: datetime) -> dict[str, str]:
     """The measurement that each device holds an unexpired lease of, for a job that wants it."""
     query = (
-        select(Measurement.device_id, Measurement.id)
-        .join(Job, Job.id == Measurement.job_id)
-        .where(Measurement.device_id.in_(device_ids), _leased_at(at), Job.state.not_in(_WORTHLESS))
+        select(MeasurementRow.device_id, MeasurementRow.id)
+        .join(JobRow, JobRow.id == MeasurementRow.job_id)
+        .where(
+            MeasurementRow.device_id.in_(device_ids),
+            _leased_at(at),
+            JobRow.state.not_in(_WORTHLESS),
+        )
     )
     return {
         device_id: found for device_id, found in session.execute(query) if device_id is not None
     }
 
 
-def next_measurement(session: Session, device_id: str, at: datetime) -> Measurement | None:
+def next_measurement(session: Session, device_id: str, at: datetime) -> MeasurementRow | None:
     """The oldest one that waits for the device, or whose lease ran out; locked."""
     query = _waiting(device_id, at).options(_without_results())
-    return session.scalars(query.with_for_update(of=Measurement, skip_locked=True)).one_or_none()
+    return session.scalars(query.with_for_update(of=MeasurementRow, skip_locked=True)).one_or_none()
 
 
 def anything_waits(session: Session, device_id: str, at: datetime) -> bool:
     return (
-        session.execute(_waiting(device_id, at).with_only_columns(Measurement.id)).first()
+        session.execute(_waiting(device_id, at).with_only_columns(MeasurementRow.id)).first()
         is not None
     )
 
 
-def open_measurements(session: Session, device_id: str) -> Sequence[Measurement]:
+def open_measurements(session: Session, device_id: str) -> Sequence[MeasurementRow]:
     """What is queued or leased; locked."""
-    query = select(Measurement).where(
-        Measurement.device_id == device_id, Measurement.state.in_(_OPEN)
+    query = select(MeasurementRow).where(
+        MeasurementRow.device_id == device_id, MeasurementRow.state.in_(_OPEN)
     )
     return session.scalars(query.with_for_update()).all()
 
 
 def find_measurement(
     session: Session, measurement_id: str, *, project_id: str, lock: bool = False
-) -> tuple[Measurement, Job] | None:
+) -> tuple[MeasurementRow, JobRow] | None:
     """A measurement without its results, and its job."""
     query = (
-        select(Measurement, Job)
-        .join(Job, Job.id == Measurement.job_id)
-        .where(Measurement.id == measurement_id, Job.project_id == project_id)
+        select(MeasurementRow, JobRow)
+        .join(JobRow, JobRow.id == MeasurementRow.job_id)
+        .where(MeasurementRow.id == measurement_id, JobRow.project_id == project_id)
         .options(_without_results())
     )
-    found = session.execute(query.with_for_update(of=Measurement) if lock else query).one_or_none()
+    found = session.execute(
+        query.with_for_update(of=MeasurementRow) if lock else query
+    ).one_or_none()
     return None if found is None else (found[0], found[1])
 
 
 def measurement_of_job(
     session: Session, job_id: str, measurement_id: str
-) -> tuple[Measurement, Device | None] | None:
+) -> tuple[MeasurementRow, DeviceRow | None] | None:
     """A measurement without its results, and its device where that was not removed."""
     query = (
-        select(Measurement, Device)
-        .outerjoin(Device, Device.id == Measurement.device_id)
-        .where(Measurement.id == measurement_id, Measurement.job_id == job_id)
+        select(MeasurementRow, DeviceRow)
+        .outerjoin(DeviceRow, DeviceRow.id == MeasurementRow.device_id)
+        .where(MeasurementRow.id == measurement_id, MeasurementRow.job_id == job_id)
         .options(_without_results())
     )
     found = session.execute(query).one_or_none()
     return None if found is None else (found[0], found[1])
 
 
-def asked_before(session: Session, job_id: str, request_hash: str) -> Measurement | None:
-    query = select(Measurement).where(
-        Measurement.job_id == job_id, Measurement.request_hash == request_hash
+def asked_before(session: Session, job_id: str, request_hash: str) -> MeasurementRow | None:
+    query = select(MeasurementRow).where(
+        MeasurementRow.job_id == job_id, MeasurementRow.request_hash == request_hash
     )
     return session.scalars(query.options(_without_results())).one_or_none()
 
 
-def is_worthless(job: Job) -> bool:
+def is_worthless(job: JobRow) -> bool:
     """Whether nobody wants the job's measurements any more."""
     return job.state in _WORTHLESS
 
 
 def _without_results() -> ExecutableOption:
     # They may be megabytes, and are wanted once.
-    return defer(Measurement.results)
+    return defer(MeasurementRow.results)
 
 
-def _waiting(device_id: str, at: datetime) -> Select[Measurement]:
+def _waiting(device_id: str, at: datetime) -> Select[MeasurementRow]:
     expired = and_(
-        Measurement.state == MeasurementState.LEASED.value, Measurement.lease_expires_at <= at
+        MeasurementRow.state == MeasurementState.LEASED.value, MeasurementRow.lease_expires_at <= at
     )
     return (
-        select(Measurement)
-        .join(Job, Job.id == Measurement.job_id)
+        select(MeasurementRow)
+        .join(JobRow, JobRow.id == MeasurementRow.job_id)
         .where(
-            Measurement.device_id == device_id,
-            Measurement.state.in_(_OPEN),  # what the index is over
-            or_(Measurement.state == MeasurementState.QUEUED.value, expired),
-            Job.state.not_in(_WORTHLESS),
+            MeasurementRow.device_id == device_id,
+            MeasurementRow.state.in_(_OPEN),  # what the index is over
+            or_(MeasurementRow.state == MeasurementState.QUEUED.value, expired),
+            JobRow.state.not_in(_WORTHLESS),
         )
-        .order_by(Measurement.id)
+        .order_by(MeasurementRow.id)
         .limit(1)
     )
 
 
 def _leased_at(at: datetime) -> ColumnElement[bool]:
     return and_(
-        Measurement.state == MeasurementState.LEASED.value, Measurement.lease_expires_at > at
+        MeasurementRow.state == MeasurementState.LEASED.value, MeasurementRow.lease_expires_at > at
     )

@@ -16,9 +16,9 @@ from inn_automl.runtimes import INSTALL
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.storable import check_storable
-from inn_automl_services.coordinator.db.tables import Device, Measurement
+from inn_automl_services.coordinator.db.tables import DeviceRow, MeasurementRow
 from inn_automl_services.coordinator.devices import repository
-from inn_automl_services.coordinator.faults import ForbiddenError, NotFoundError
+from inn_automl_services.coordinator.errors import ForbiddenError, NotFoundError
 from inn_automl_services.coordinator.keys import Caller
 from inn_automl_services.coordinator.settings import Settings
 
@@ -46,7 +46,7 @@ def register(
     device = repository.find_device(session, caller.project_id, asked.name, lock=True)
     is_new = device is None
     if device is None:
-        device = Device(
+        device = DeviceRow(
             id=new_id("dev"), project_id=caller.project_id, name=asked.name, registered_at=now()
         )
         session.add(device)
@@ -58,7 +58,7 @@ def register(
     session.flush()
     for measurement in repository.open_measurements(session, device.id):
         if measurement.state == MeasurementState.LEASED.value:
-            lose(measurement)
+            mark_lost(measurement)
     return show(session, settings, [device])[0], is_new
 
 
@@ -71,7 +71,7 @@ def page(
     return Page(items=show(session, settings, found[:limit]), next_cursor=more)
 
 
-def find(session: Session, caller: Caller, name: str, *, lock: bool = False) -> Device:
+def find(session: Session, caller: Caller, name: str, *, lock: bool = False) -> DeviceRow:
     """A device of the caller's project.
 
     Raises:
@@ -85,7 +85,7 @@ def find(session: Session, caller: Caller, name: str, *, lock: bool = False) -> 
     return device
 
 
-def find_own(session: Session, caller: Caller, name: str, *, lock: bool = False) -> Device:
+def find_own(session: Session, caller: Caller, name: str, *, lock: bool = False) -> DeviceRow:
     """A device that the caller may speak for.
 
     Raises:
@@ -117,26 +117,26 @@ def remove(session: Session, caller: Caller, name: str) -> None:
     session.delete(device)
 
 
-def touch(device: Device) -> None:
+def touch(device: DeviceRow) -> None:
     """Notes that a device was heard of."""
     if is_stale(device):
         device.last_seen_at = now()
 
 
-def is_stale(device: Device) -> bool:
+def is_stale(device: DeviceRow) -> bool:
     """Whether `last_seen_at` is due to be renewed."""
     return now() - device.last_seen_at > SEEN_STEP
 
 
-def is_away(device: Device, settings: Settings) -> bool:
+def is_away(device: DeviceRow, settings: Settings) -> bool:
     return now() - device.last_seen_at > timedelta(seconds=settings.device_away_s)
 
 
-def description_of(device: Device) -> wire.DeviceDescription:
+def description_of(device: DeviceRow) -> wire.DeviceDescription:
     return wire.DeviceDescription.model_validate(device.description)
 
 
-def check_budget(device: Device, budget: DeviceBudget) -> None:
+def check_budget(device: DeviceRow, budget: DeviceBudget) -> None:
     """
     Raises:
         SpecError: the device has not the runtime or not the cores that a budget asks for; says
@@ -160,7 +160,7 @@ def check_budget(device: Device, budget: DeviceBudget) -> None:
         )
 
 
-def show(session: Session, settings: Settings, devices: Sequence[Device]) -> list[wire.Device]:
+def show(session: Session, settings: Settings, devices: Sequence[DeviceRow]) -> list[wire.Device]:
     """Devices as users see them."""
     in_hand = repository.in_hand(session, [device.id for device in devices], now())
     return [
@@ -181,7 +181,7 @@ def show(session: Session, settings: Settings, devices: Sequence[Device]) -> lis
     ]
 
 
-def lose(measurement: Measurement) -> None:
+def mark_lost(measurement: MeasurementRow) -> None:
     """A lease ended without a word: the measurement is queued again, or given up."""
     if measurement.attempt >= MAX_ATTEMPTS:
         agent = measurement.device_budget["agent"]
@@ -197,14 +197,14 @@ def lose(measurement: Measurement) -> None:
     measurement.fraction = 0.0
 
 
-def fail(measurement: Measurement, detail: str) -> None:
+def fail(measurement: MeasurementRow, detail: str) -> None:
     """Ends a measurement without results."""
     measurement.state = MeasurementState.FAILED.value
     measurement.error = detail
     measurement.lease_expires_at = None
 
 
-def _check_abandoned(session: Session, device: Device) -> None:
+def _check_abandoned(session: Session, device: DeviceRow) -> None:
     owner = repository.find_key(session, device.key_id)
     if owner is not None and owner.revoked_at is None:
         raise ForbiddenError(

@@ -27,13 +27,13 @@ from inn_automl_services.coordinator.dispatch.logs import keep_log
 from inn_automl_services.coordinator.dispatch.ray_jobs import RayJobs
 from inn_automl_services.coordinator.dispatch.repository import Leased
 from inn_automl_services.coordinator.dispatch.runner import (
-    Order,
-    Run,
     Runner,
-    RunnerAwayError,
+    RunnerUnavailableError,
     RunState,
+    RunStatus,
+    Submission,
 )
-from inn_automl_services.coordinator.jobs import changes
+from inn_automl_services.coordinator.jobs import transitions
 from inn_automl_services.coordinator.jobs.lifecycle import RunLost, RunStopped
 from inn_automl_services.coordinator.keys import hash_secret
 
@@ -124,15 +124,15 @@ class Dispatcher:
     def run(self) -> None:
         """Rounds until it is told to stop; no fault ends it."""
         while not self._stopping.is_set():
-            self.round()
+            self.tick()
             self._stopping.wait(self._settings.dispatch_interval_s)
 
-    def round(self) -> None:
+    def tick(self) -> None:
         """Every duty once, each on its own: what keeps one from its work does not keep the others."""
         for duty in (self.reap, self.watch, self.start):
             try:
                 duty()
-            except RunnerAwayError as error:
+            except RunnerUnavailableError as error:
                 logger.warning("%s", error)
             except DBAPIError as error:
                 logger.warning("the database failed while jobs were dispatched: %s", error.orig)
@@ -154,7 +154,7 @@ class Dispatcher:
             end_s = time.monotonic() + START_S
             while time.monotonic() < end_s and not self._stopping.is_set() and self._start_some():
                 pass
-        except RunnerAwayError:
+        except RunnerUnavailableError:
             self._pause_s = min(LONGEST_PAUSE_S, max(1.0, 2 * self._pause_s))
             self._next_start_s = time.monotonic() + self._pause_s
             raise
@@ -167,7 +167,7 @@ class Dispatcher:
         with self._database.read() as session:
             silent = repository.expired(session)
         for job in silent:
-            if self._lose(
+            if self._mark_lost(
                 job, "run_silent", "its worker was not heard of for too long.", only_expired=True
             ):
                 self._try(self._runner.stop, job.submission_id)
@@ -184,46 +184,48 @@ class Dispatcher:
         runs = self._runner.runs()
         self._forget_found(leased, runs)
         self._cancel([job for job in leased if job.state == JobState.CANCELLING], runs)
-        self._lose_ended([job for job in leased if job.state != JobState.CANCELLING], runs)
+        self._mark_ended_lost([job for job in leased if job.state != JobState.CANCELLING], runs)
         self._copy_logs(runs)
         self._clear_away(runs)
 
     def _start_some(self) -> bool:
         """Starts a batch; False if there is no more to start."""
         with self._database.write() as session:
-            orders = repository.claim_next(
+            submissions = repository.claim_next(
                 session,
                 max_running=self._settings.max_running_jobs,
                 lease_s=self._settings.start_lease_s,
                 limit=BATCH,
             )
-        with ThreadPoolExecutor(max(1, len(orders)), thread_name_prefix="submit") as pool:
-            faults = list(pool.map(self._submit, orders))
-        if away := next((fault for fault in faults if isinstance(fault, RunnerAwayError)), None):
+        with ThreadPoolExecutor(max(1, len(submissions)), thread_name_prefix="submit") as pool:
+            errors = list(pool.map(self._submit, submissions))
+        if away := next(
+            (error for error in errors if isinstance(error, RunnerUnavailableError)), None
+        ):
             raise away
-        return len(orders) == BATCH
+        return len(submissions) == BATCH
 
-    def _submit(self, order: Order) -> Exception | None:
+    def _submit(self, submission: Submission) -> Exception | None:
         try:
-            self._runner.submit(order)
+            self._runner.submit(submission)
             return None
-        except RunnerAwayError as error:
-            self._give_back(order)
+        except RunnerUnavailableError as error:
+            self._requeue(submission)
             return error
         except Exception as error:  # refused: another attempt later, as long as there are some
-            logger.warning("job %s could not be started: %s", order.job_id, error)
-            self._lose(_held_by(order), "not_started", f"Ray did not start it: {error}")
+            logger.warning("job %s could not be started: %s", submission.job_id, error)
+            self._mark_lost(_held_by(submission), "not_started", f"Ray did not start it: {error}")
             return error
 
-    def _give_back(self, order: Order | Leased) -> None:
+    def _requeue(self, submission: Submission | Leased) -> None:
         """Queues a job whose run never began, as if it had not been claimed."""
-        seen = order if isinstance(order, Leased) else _held_by(order)
+        seen = submission if isinstance(submission, Leased) else _held_by(submission)
         with self._database.write() as session:
             if job := repository.lock(session, seen):
                 job.attempt -= 1
-                changes.apply(session, job, RunLost())
+                transitions.apply(session, job, RunLost())
 
-    def _cancel(self, cancelling: list[Leased], runs: dict[str, Run]) -> None:
+    def _cancel(self, cancelling: list[Leased], runs: dict[str, RunStatus]) -> None:
         for job in cancelling:
             run = runs.get(job.submission_id)
             if run and run.state is not RunState.ENDED:
@@ -231,22 +233,24 @@ class Dispatcher:
             elif run or self._missing(job):
                 with self._database.write() as session:
                     if locked := repository.lock(session, job):
-                        changes.apply(session, locked, RunStopped())
+                        transitions.apply(session, locked, RunStopped())
 
-    def _lose_ended(self, leased: list[Leased], runs: dict[str, Run]) -> None:
+    def _mark_ended_lost(self, leased: list[Leased], runs: dict[str, RunStatus]) -> None:
         for job in leased:
             run = runs.get(job.submission_id)
             if run is None:
                 if self._missing(job):
-                    self._lose(job, "run_lost", "Ray does not know its run any more.")
+                    self._mark_lost(job, "run_lost", "Ray does not know its run any more.")
             elif run.state is RunState.PENDING:
                 self._wait_for_room(job)
             elif run.state is RunState.ENDED and not run.began:
-                self._give_back(job)
+                self._requeue(job)
             elif run.state is RunState.ENDED:
-                self._lose(job, "run_lost", f"its run ended without a result: {self._reason(run)}")
+                self._mark_lost(
+                    job, "run_lost", f"its run ended without a result: {self._reason(run)}"
+                )
 
-    def _forget_found(self, leased: list[Leased], runs: dict[str, Run]) -> None:
+    def _forget_found(self, leased: list[Leased], runs: dict[str, RunStatus]) -> None:
         wanted = {job.submission_id for job in leased} - runs.keys()
         self._seen.missing_since_s = {
             k: v for k, v in self._seen.missing_since_s.items() if k in wanted
@@ -264,7 +268,9 @@ class Dispatcher:
             if job is not None and job.lease_expires_at is not None and job.lease_expires_at < soon:
                 job.lease_expires_at = now() + timedelta(seconds=self._settings.start_lease_s)
 
-    def _lose(self, seen: Leased, code: str, detail: str, *, only_expired: bool = False) -> bool:
+    def _mark_lost(
+        self, seen: Leased, code: str, detail: str, *, only_expired: bool = False
+    ) -> bool:
         """Gives the run up, if it still holds its job; says whether it did."""
         with self._database.write() as session:
             job = repository.lock(session, seen)
@@ -279,10 +285,10 @@ class Dispatcher:
                 code=code,
                 detail=f"{detail} After {job.attempt} attempts: {remedy}" if ends else detail,
             )
-            changes.apply(session, job, RunLost(), error=error)
+            transitions.apply(session, job, RunLost(), error=error)
             return True
 
-    def _reason(self, run: Run) -> str:
+    def _reason(self, run: RunStatus) -> str:
         try:
             printed = self._runner.log(run.submission_id).strip()
         except BackendError:
@@ -293,7 +299,7 @@ class Dispatcher:
             or "nothing was printed."
         )
 
-    def _copy_logs(self, runs: dict[str, Run]) -> None:
+    def _copy_logs(self, runs: dict[str, RunStatus]) -> None:
         """Those that were copied longest ago first; of an ended run once more, and no more then."""
         logged_s, end_s = self._seen.logged_s, time.monotonic() + LOGS_S
         due = sorted(
@@ -308,13 +314,13 @@ class Dispatcher:
         self._seen.closed.intersection_update(runs)
         self._seen.logged_s = {name: at_s for name, at_s in logged_s.items() if name in runs}
 
-    def _log_is_due(self, run: Run) -> bool:
+    def _log_is_due(self, run: RunStatus) -> bool:
         if run.state is RunState.PENDING or run.submission_id in self._seen.closed:
             return False
         since_s = time.monotonic() - self._seen.logged_s.get(run.submission_id, 0.0)
         return run.state is RunState.ENDED or since_s >= LOG_S
 
-    def _copy_log(self, run: Run, has_job: bool, end_s: float) -> None:
+    def _copy_log(self, run: RunStatus, has_job: bool, end_s: float) -> None:
         if time.monotonic() > end_s:
             return
         try:
@@ -332,7 +338,7 @@ class Dispatcher:
         if run.state is RunState.ENDED:
             self._seen.closed.add(run.submission_id)
 
-    def _clear_away(self, runs: dict[str, Run]) -> None:
+    def _clear_away(self, runs: dict[str, RunStatus]) -> None:
         """Stops runs that hold no job (lost, ended, deleted), and has old ones forgotten."""
         going = [run for run in runs.values() if run.state is not RunState.ENDED]
         with self._database.read() as session:
@@ -355,9 +361,15 @@ class Dispatcher:
             logger.warning("%s", error)
 
 
-def _held_by(order: Order) -> Leased:
-    return Leased(order.job_id, "", order.attempt, order.submission_id, hash_secret(order.token))
+def _held_by(submission: Submission) -> Leased:
+    return Leased(
+        submission.job_id,
+        "",
+        submission.attempt,
+        submission.submission_id,
+        hash_secret(submission.token),
+    )
 
 
-def _is_old(run: Run) -> bool:
+def _is_old(run: RunStatus) -> bool:
     return run.ended_at is not None and now() - run.ended_at > timedelta(seconds=KEEP_RAY_JOBS_S)

@@ -14,11 +14,11 @@ import httpx
 
 from inn_automl.core.errors import BackendError
 from inn_automl_services.coordinator.dispatch.runner import (
-    Order,
-    Run,
     Runner,
-    RunnerAwayError,
+    RunnerUnavailableError,
     RunState,
+    RunStatus,
+    Submission,
 )
 from inn_automl_services.coordinator.settings import Settings
 
@@ -80,35 +80,35 @@ class RayJobs(Runner):
     def check(self) -> None:
         self._ask("GET", "/api/version")
 
-    def submit(self, order: Order) -> None:
+    def submit(self, submission: Submission) -> None:
         variables = {
             **self._environment,
-            "INN_AUTOML_JOB_ID": order.job_id,
-            "INN_AUTOML_LEASE_TOKEN": order.token,
+            "INN_AUTOML_JOB_ID": submission.job_id,
+            "INN_AUTOML_LEASE_TOKEN": submission.token,
         }
         answer = self._ask(
             "POST",
             "/api/jobs/",
             json={
                 "entrypoint": ENTRYPOINT,
-                "submission_id": order.submission_id,
+                "submission_id": submission.submission_id,
                 "entrypoint_memory": DRIVER_BYTES,
                 "runtime_env": {"env_vars": variables},
-                "metadata": {"installation": self._installation, "job_id": order.job_id},
+                "metadata": {"installation": self._installation, "job_id": submission.job_id},
             },
             accept=(400, 500),
         )
         if answer.is_success or "already exists" in answer.text:
             return
         if answer.status_code == 500:  # a head that is just starting has no agent yet
-            raise RunnerAwayError(
+            raise RunnerUnavailableError(
                 f"Ray at {self._http.base_url} cannot start jobs now ({_last_line(answer.text)})."
             )
         raise BackendError(
             f"Ray at {self._http.base_url} refused the job ({_last_line(answer.text)})."
         )
 
-    def runs(self) -> dict[str, Run]:
+    def runs(self) -> dict[str, RunStatus]:
         found = (self._run(job) for job in self._ask("GET", "/api/jobs/").json())
         return {run.submission_id: run for run in found if run is not None}
 
@@ -126,12 +126,12 @@ class RayJobs(Runner):
     def close(self) -> None:
         self._http.close()
 
-    def _run(self, job: dict[str, Any]) -> Run | None:
+    def _run(self, job: dict[str, Any]) -> RunStatus | None:
         metadata = job.get("metadata") or {}
         if job.get("type") != "SUBMISSION" or metadata.get("installation") != self._installation:
             return None
         ended_ms = job.get("end_time")
-        return Run(
+        return RunStatus(
             submission_id=job["submission_id"],
             job_id=metadata.get("job_id", ""),
             state=_STATES.get(job["status"], RunState.ENDED),
@@ -152,18 +152,18 @@ class RayJobs(Runner):
             answer = self._http.request(method, path, json=json)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise RunnerAwayError(
+            raise RunnerUnavailableError(
                 f"Ray at {self._http.base_url} does not answer ({reason})."
             ) from error
         if answer.is_success or answer.status_code in accept:
             return answer
         if answer.status_code in (401, 403):
-            raise RunnerAwayError(
+            raise RunnerUnavailableError(
                 f"Ray at {self._http.base_url} refuses the token: set INN_AUTOML_RAY_TOKEN to its "
                 f"RAY_AUTH_TOKEN."
             )
         said = f"answered {answer.status_code} to {method} {path} ({_last_line(answer.text)})"
-        raise RunnerAwayError(f"Ray at {self._http.base_url} {said}.")
+        raise RunnerUnavailableError(f"Ray at {self._http.base_url} {said}.")
 
 
 def _last_line(text: str) -> str:

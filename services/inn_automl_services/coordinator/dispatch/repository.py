@@ -27,9 +27,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from inn_automl_services.coordinator.db.session import now
-from inn_automl_services.coordinator.db.tables import Job, Project
-from inn_automl_services.coordinator.dispatch.runner import Order
-from inn_automl_services.coordinator.jobs import changes
+from inn_automl_services.coordinator.db.tables import JobRow, ProjectRow
+from inn_automl_services.coordinator.dispatch.runner import Submission
+from inn_automl_services.coordinator.jobs import transitions
 
 NEAR_LIMIT = 64
 """Closer than this to the limit of all projects, coordinators claim one after the other: those
@@ -39,15 +39,15 @@ _CLAIM_LOCK = 0x1_4E4E
 
 _MAX_IDS = 10_000
 """Of one query: PostgreSQL takes 65,535 parameters at most, SQLite 32,766."""
-_RIVAL = aliased(Job)
+_RIVAL = aliased(JobRow)
 """Another job of the same queue. One for all queries, since making it costs more than a query."""
-_FACTS = (Job.id, Job.state, Job.attempt, Job.submission_id, Job.lease_token_hash)
+_FACTS = (JobRow.id, JobRow.state, JobRow.attempt, JobRow.submission_id, JobRow.lease_token_hash)
 # Between two instants that bound nothing: without statistics, PostgreSQL takes most jobs to be
 # leased and reads them all; a range it takes to be narrow, and goes to the index of what is
 # leased.
 _LEASED = and_(
-    Job.lease_token_hash.is_not(None),
-    Job.lease_expires_at.between(
+    JobRow.lease_token_hash.is_not(None),
+    JobRow.lease_expires_at.between(
         datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
     ),
 )
@@ -66,7 +66,7 @@ class Leased:
 
 def claim_next(
     session: Session, *, max_running: int, lease_s: float, limit: int = 1
-) -> list[Order]:
+) -> list[Submission]:
     """Begins an attempt at each of the jobs whose turn it is, at most `limit`; empty if none may
     start now.
 
@@ -80,16 +80,16 @@ def claim_next(
         room = max_running - _num_leased(session)
     limit = min(limit, room)
     turns = [_Turn(*row) for row in _projects_in_turn(session)]
-    locked: dict[str, Project] = {}
-    orders: list[Order] = []
-    while turns and len(orders) < limit:
+    locked: dict[str, ProjectRow] = {}
+    submissions: list[Submission] = []
+    while turns and len(submissions) < limit:
         turn = heapq.heappop(turns)
         if turn.project_id not in locked:
             # So that its limits hold however many coordinators claim; one that another holds is
             # passed over.
             query = (
-                select(Project)
-                .where(Project.id == turn.project_id)
+                select(ProjectRow)
+                .where(ProjectRow.id == turn.project_id)
                 .with_for_update(skip_locked=True)
             )
             project = session.execute(
@@ -109,13 +109,13 @@ def claim_next(
         job = session.execute(_next_of(turn.project_id)).scalar_one_or_none()
         if job is None:
             continue
-        token = changes.claim(session, job, lease_s=lease_s)
-        orders.append(Order(job.id, job.attempt, str(job.submission_id), token))
+        token = transitions.claim(session, job, lease_s=lease_s)
+        submissions.append(Submission(job.id, job.attempt, str(job.submission_id), token))
         project.served_at = now()
         heapq.heappush(
             turns, _Turn(turn.num_running + 1, project.served_at.timestamp(), turn.project_id)
         )
-    return orders
+    return submissions
 
 
 @dataclass(frozen=True, order=True)
@@ -136,8 +136,8 @@ def expired(session: Session, limit: int = 200) -> list[Leased]:
     """Jobs whose run was not heard of for too long."""
     query = (
         select(*_FACTS)
-        .where(_LEASED, Job.lease_expires_at < now())
-        .order_by(Job.lease_expires_at)
+        .where(_LEASED, JobRow.lease_expires_at < now())
+        .order_by(JobRow.lease_expires_at)
         .limit(limit)
     )
     return [_seen(job) for job in session.execute(query)]
@@ -147,11 +147,11 @@ def _seen(row: Row[*tuple[Any, ...]]) -> Leased:
     return Leased(row.id, row.state, row.attempt, row.submission_id, row.lease_token_hash)
 
 
-def lock(session: Session, seen: Leased) -> Job | None:
+def lock(session: Session, seen: Leased) -> JobRow | None:
     """The job, if the same run still holds it; nobody else changes it until the transaction ends."""
     query = (
-        select(Job)
-        .where(Job.id == seen.id, Job.lease_token_hash == seen.token_hash)
+        select(JobRow)
+        .where(JobRow.id == seen.id, JobRow.lease_token_hash == seen.token_hash)
         .with_for_update()
     )
     return session.execute(query).scalar_one_or_none()
@@ -161,16 +161,16 @@ def holders(session: Session, job_ids: Collection[str]) -> dict[str, str | None]
     """Of these jobs, those that were not deleted, with the submission id of the run that holds
     each, if one does.
     """
-    query = select(Job.id, case((_LEASED, Job.submission_id)))
+    query = select(JobRow.id, case((_LEASED, JobRow.submission_id)))
     ids, found = list(job_ids), dict[str, str | None]()
     for start in range(0, len(ids), _MAX_IDS):
-        rows = session.execute(query.where(Job.id.in_(ids[start : start + _MAX_IDS])))
+        rows = session.execute(query.where(JobRow.id.in_(ids[start : start + _MAX_IDS])))
         found.update((row[0], row[1]) for row in rows)
     return found
 
 
 def _num_leased(session: Session) -> int:
-    return session.execute(select(func.count()).select_from(Job).where(_LEASED)).scalar_one()
+    return session.execute(select(func.count()).select_from(JobRow).where(_LEASED)).scalar_one()
 
 
 def _projects_in_turn(session: Session) -> list[tuple[int, float, str]]:
@@ -178,17 +178,17 @@ def _projects_in_turn(session: Session) -> list[tuple[int, float, str]]:
     id; in turn.
     """
     running = (
-        select(Job.project_id, func.count().label("num_running"))
+        select(JobRow.project_id, func.count().label("num_running"))
         .where(_LEASED)
-        .group_by(Job.project_id)
+        .group_by(JobRow.project_id)
         .subquery()
     )
     num_running = func.coalesce(running.c.num_running, 0)
-    waits = select(_RIVAL.id).where(_waits(_RIVAL), _RIVAL.project_id == Project.id).exists()
+    waits = select(_RIVAL.id).where(_waits(_RIVAL), _RIVAL.project_id == ProjectRow.id).exists()
     query = (
-        select(num_running, Project.served_at, Project.id)
-        .outerjoin(running, running.c.project_id == Project.id)
-        .where(num_running < Project.max_running_jobs, _HAS_GPU_HOURS, waits)
+        select(num_running, ProjectRow.served_at, ProjectRow.id)
+        .outerjoin(running, running.c.project_id == ProjectRow.id)
+        .where(num_running < ProjectRow.max_running_jobs, _HAS_GPU_HOURS, waits)
     )
     return sorted(
         (count, served_at.timestamp() if served_at else 0.0, project_id)
@@ -196,21 +196,21 @@ def _projects_in_turn(session: Session) -> list[tuple[int, float, str]]:
     )
 
 
-def _next_of(project_id: str) -> Select[Job]:
+def _next_of(project_id: str) -> Select[JobRow]:
     """The first job of a project's queue, locked; one that is being cancelled right now is passed
     over.
     """
     query = (
-        select(Job)
-        .where(_at_the_head(Job, literal(project_id)))
-        .order_by(Job.queue_position)
+        select(JobRow)
+        .where(_at_the_head(JobRow, literal(project_id)))
+        .order_by(JobRow.queue_position)
         .limit(1)
     )
     return query.with_for_update(skip_locked=True)
 
 
 def _at_the_head(
-    job: type[Job], project_id: ColumnElement[str] | InstrumentedAttribute[str]
+    job: type[JobRow], project_id: ColumnElement[str] | InstrumentedAttribute[str]
 ) -> ColumnElement[bool]:
     """Jobs that may start now and have the highest priority of those. In two steps, as the index
     goes one way only.
@@ -221,20 +221,20 @@ def _at_the_head(
     return and_(_waits(job), job.project_id == project_id, job.priority == subquery)
 
 
-def _waits(job: type[Job]) -> ColumnElement[bool]:
+def _waits(job: type[JobRow]) -> ColumnElement[bool]:
     return and_(job.state == literal_column("'queued'"), job.available_at <= now())
 
 
 _HAS_GPU_HOURS = or_(
-    Project.max_gpu_hours.is_(None), Project.gpu_s < Project.max_gpu_hours * 3600.0
+    ProjectRow.max_gpu_hours.is_(None), ProjectRow.gpu_s < ProjectRow.max_gpu_hours * 3600.0
 )
 
 
-def _has_gpu_hours(project: Project) -> bool:
+def _has_gpu_hours(project: ProjectRow) -> bool:
     return project.max_gpu_hours is None or project.gpu_s < project.max_gpu_hours * 3600.0
 
 
 def _num_running(session: Session, project_id: str) -> int:
     return session.execute(
-        select(func.count()).select_from(Job).where(_LEASED, Job.project_id == project_id)
+        select(func.count()).select_from(JobRow).where(_LEASED, JobRow.project_id == project_id)
     ).scalar_one()

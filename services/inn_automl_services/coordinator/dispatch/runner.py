@@ -10,7 +10,7 @@ from enum import StrEnum
 from inn_automl.core.errors import BackendError
 
 
-class RunnerAwayError(BackendError):
+class RunnerUnavailableError(BackendError):
     """The cluster does not answer right now; the same call may succeed later."""
 
 
@@ -24,7 +24,7 @@ class RunState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Order:
+class Submission:
     """An attempt at a job that is to be started."""
 
     job_id: str
@@ -35,7 +35,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunStatus:
     """An attempt, as the runner sees it."""
 
     submission_id: str
@@ -61,7 +61,7 @@ class Runner(abc.ABC):
         """
 
     @abc.abstractmethod
-    def submit(self, order: Order) -> None:
+    def submit(self, submission: Submission) -> None:
         """Hands a run over; returns before it begins.
 
         Raises:
@@ -69,7 +69,7 @@ class Runner(abc.ABC):
         """
 
     @abc.abstractmethod
-    def runs(self) -> dict[str, Run]:
+    def runs(self) -> dict[str, RunStatus]:
         """Every run of this coordinator's installation that the runner knows, by submission id."""
 
     @abc.abstractmethod

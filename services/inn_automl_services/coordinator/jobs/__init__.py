@@ -1,3 +1,3 @@
 """Jobs: what users ask of them (`endpoints`, `service`, `repository`), and how they move
-(`lifecycle`, `changes`).
+(`lifecycle`, `transitions`).
 """

@@ -23,7 +23,7 @@ from inn_automl.core import errors
 from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.access import User
 from inn_automl_services.coordinator.context import InContext, Reading, Writing
-from inn_automl_services.coordinator.faults import (
+from inn_automl_services.coordinator.errors import (
     AuthenticationError,
     ConflictError,
     ForbiddenError,

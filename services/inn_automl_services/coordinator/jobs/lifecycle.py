@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from inn_automl.api.jobs import ENDED, RUNNING, JobKind, JobState
-from inn_automl_services.coordinator.faults import ConflictError
+from inn_automl_services.coordinator.errors import ConflictError
 
 _Q, _F, _C = JobState.QUEUED, JobState.FAILED, JobState.CANCELLED
 
-MOVES: frozenset[tuple[JobState, JobState]] = frozenset(
+TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
     {(_Q, state) for state in RUNNING}
     | {(before, after) for i, before in enumerate(RUNNING) for after in RUNNING[i + 1 :]}
     | {
@@ -51,7 +51,7 @@ STATE_OF_STAGE = {
 """The state that a run's stage puts its job into; None for those that leave it as it is."""
 
 
-class Do(Enum):
+class Action(Enum):
     """What a move asks for beyond the state."""
 
     NOTHING = auto()
@@ -124,14 +124,14 @@ Event = (
 
 
 @dataclass(frozen=True)
-class Move:
+class Transition:
     """Where a job goes, and what that asks for."""
 
     state: JobState
-    do: Do = Do.NOTHING
+    action: Action = Action.NOTHING
 
 
-def move(state: JobState, event: Event, *, attempts_left: bool) -> Move:
+def transition(state: JobState, event: Event, *, attempts_left: bool) -> Transition:
     """What an event does to a job.
 
     Args:
@@ -143,33 +143,39 @@ def move(state: JobState, event: Event, *, attempts_left: bool) -> Move:
     running = state in RUNNING
     match event:
         case Claimed(kind) if state is _Q:
-            return Move(FIRST_STATE[kind], Do.LEASE)
+            return Transition(FIRST_STATE[kind], Action.LEASE)
         case StageReached(stage) if running:
             reached = STATE_OF_STAGE[stage]
             # Stages that were finished before are passed again in a moment: a job never seems to
             # go back.
             forward = reached is not None and RUNNING.index(reached) > RUNNING.index(state)
-            return Move(reached if forward and reached else state)
+            return Transition(reached if forward and reached else state)
         case StageReached() if state is JobState.CANCELLING:
-            return Move(state)
+            return Transition(state)
         case RunSucceeded() if running:
-            return Move(JobState.SUCCEEDED, Do.FINISH)
+            return Transition(JobState.SUCCEEDED, Action.FINISH)
         case RunFailed(retryable) if running:
-            return Move(_Q, Do.RELEASE) if retryable and attempts_left else Move(_F, Do.FINISH)
+            return (
+                Transition(_Q, Action.RELEASE)
+                if retryable and attempts_left
+                else Transition(_F, Action.FINISH)
+            )
         case RunLost() if running:
-            return Move(_Q, Do.RELEASE) if attempts_left else Move(_F, Do.FINISH)
+            return (
+                Transition(_Q, Action.RELEASE) if attempts_left else Transition(_F, Action.FINISH)
+            )
         case RunSucceeded() | RunFailed() | RunLost() | RunStopped() if (
             state is JobState.CANCELLING
         ):
-            return Move(_C, Do.FINISH)
+            return Transition(_C, Action.FINISH)
         case CancelRequested() if state is _Q:
-            return Move(_C, Do.FINISH)
+            return Transition(_C, Action.FINISH)
         case CancelRequested() if running:
-            return Move(JobState.CANCELLING)
+            return Transition(JobState.CANCELLING)
         case CancelRequested() if state in (JobState.CANCELLING, _C):
-            return Move(state)
+            return Transition(state)
         case RetryRequested() if state in (_F, _C):
-            return Move(_Q, Do.RESET)
+            return Transition(_Q, Action.RESET)
     ended = " and has ended" if state in ENDED else ""
     raise ConflictError(f"the job is {state}{ended}: {_WANTS[type(event)]}.")
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from inn_automl.core.errors import SpecError, UnknownNameError, WidthsError
 from inn_automl.core.spec import BUILTIN_KINDS, FAMILY_KINDS, IMAGE_TO_IMAGE, DeviceBudget, JobSpec
-from inn_automl_services.coordinator.db.tables import Device, Job
+from inn_automl_services.coordinator.db.tables import DeviceRow, JobRow
 from inn_automl_services.coordinator.devices.service import check_budget
 from inn_automl_services.coordinator.jobs import repository
 
@@ -85,13 +85,7 @@ def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, 
     if found is None:
         names = repository.dataset_names(session, project_id, NUM_LISTED)
         raise UnknownNameError("dataset", source, {*BUILTIN_KINDS, *names})
-    # Datasets that were checked before there were other tasks do not name theirs.
-    return (
-        found.name,
-        str(found.facts["kind"]),
-        found.id,
-        str(found.facts.get("task", _CLASSIFICATION)),
-    )
+    return found.name, str(found.metadata_["kind"]), found.id, str(found.metadata_["task"])
 
 
 def _check_family(family: str, kind: str, task: str, dataset: str) -> None:
@@ -114,7 +108,7 @@ def _check_family(family: str, kind: str, task: str, dataset: str) -> None:
         )
 
 
-def _agent(budget: DeviceBudget, known: dict[str, Device], others: list[str]) -> str:
+def _agent(budget: DeviceBudget, known: dict[str, DeviceRow], others: list[str]) -> str:
     """Name of the agent that measures a device."""
     if budget.agent is not None:
         if budget.agent not in known:
@@ -140,7 +134,7 @@ def _agent(budget: DeviceBudget, known: dict[str, Device], others: list[str]) ->
 _NO_AGENT = "the project has no device registered; start `inn-automl agent` on the machine that is to measure."
 
 
-def check_widths(session: Session, parent: Job, widths: dict[str, int]) -> None:
+def check_widths(session: Session, parent: JobRow, widths: dict[str, int]) -> None:
     """
     Raises:
         WidthsError: a coupled group of the network is missing or unknown, as far as the job's

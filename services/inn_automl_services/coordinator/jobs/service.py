@@ -19,15 +19,15 @@ from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import JobSpec, parse
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
-from inn_automl_services.coordinator.db.tables import Job
-from inn_automl_services.coordinator.faults import ConflictError, IdempotencyError, NotFoundError
-from inn_automl_services.coordinator.jobs import changes, repository, resolution
+from inn_automl_services.coordinator.db.tables import JobRow
+from inn_automl_services.coordinator.errors import ConflictError, IdempotencyError, NotFoundError
+from inn_automl_services.coordinator.jobs import repository, resolution, transitions
 from inn_automl_services.coordinator.jobs.lifecycle import CancelRequested, RetryRequested
 from inn_automl_services.coordinator.keys import Caller
 from inn_automl_services.coordinator.settings import Settings
 
 
-def find(session: Session, caller: Caller, job_id: str, *, lock: bool = False) -> Job:
+def find(session: Session, caller: Caller, job_id: str, *, lock: bool = False) -> JobRow:
     """A job of the caller's project.
 
     Raises:
@@ -43,7 +43,7 @@ def find(session: Session, caller: Caller, job_id: str, *, lock: bool = False) -
 
 def submit(
     session: Session, settings: Settings, caller: Caller, asked: wire.SubmitJob, key: str | None
-) -> tuple[Job, bool]:
+) -> tuple[JobRow, bool]:
     """Queues a job; and whether it is new, or was submitted before under the same idempotency key.
 
     Raises:
@@ -51,7 +51,7 @@ def submit(
         IdempotencyError: the key was used for another request.
     """
 
-    def make() -> Job:
+    def make() -> JobRow:
         spec, dataset_id = resolution.resolve(session, caller.project_id, asked.spec)
         return _queued(
             settings,
@@ -73,7 +73,7 @@ def extend(
     parent_id: str,
     asked: wire.ExtendJob,
     key: str | None,
-) -> tuple[Job, bool]:
+) -> tuple[JobRow, bool]:
     """Queues a search for other devices or bounds with a finished job's network.
 
     Raises:
@@ -83,7 +83,7 @@ def extend(
         IdempotencyError: the key was used for another request.
     """
 
-    def make() -> Job:
+    def make() -> JobRow:
         parent = _trained(session, caller, parent_id)
         spec = parse(JobSpec, _with_budget(parent.spec, asked), where="the extension")
         devices = resolution.resolve_devices(session, caller.project_id, spec.budget.devices)
@@ -112,7 +112,7 @@ def discretize(
     parent_id: str,
     asked: wire.DiscretizeJob,
     key: str | None,
-) -> tuple[Job, bool]:
+) -> tuple[JobRow, bool]:
     """Queues one more model of a finished job's network.
 
     Raises:
@@ -122,7 +122,7 @@ def discretize(
         IdempotencyError: the key was used for another request.
     """
 
-    def make() -> Job:
+    def make() -> JobRow:
         parent = _trained(session, caller, parent_id)
         if asked.widths is not None:
             resolution.check_widths(session, parent, asked.widths)
@@ -143,7 +143,7 @@ def discretize(
     return _once(session, caller, key, _hash(JobKind.DISCRETIZE, parent_id, asked), make)
 
 
-def cancel(session: Session, caller: Caller, job_id: str) -> Job:
+def cancel(session: Session, caller: Caller, job_id: str) -> JobRow:
     """Cancels a job that has not ended; what is being cancelled or was cancelled stays so.
 
     Raises:
@@ -151,11 +151,11 @@ def cancel(session: Session, caller: Caller, job_id: str) -> Job:
         ConflictError: it has succeeded or failed.
     """
     job = find(session, caller, job_id, lock=True)
-    changes.apply(session, job, CancelRequested())
+    transitions.apply(session, job, CancelRequested())
     return job
 
 
-def retry(session: Session, caller: Caller, job_id: str) -> Job:
+def retry(session: Session, caller: Caller, job_id: str) -> JobRow:
     """Queues a failed or cancelled job again; it continues from what it has.
 
     Raises:
@@ -163,7 +163,7 @@ def retry(session: Session, caller: Caller, job_id: str) -> Job:
         ConflictError: it did not fail and was not cancelled, or its dataset was deleted.
     """
     job = find(session, caller, job_id, lock=True)
-    changes.apply(session, job, RetryRequested())
+    transitions.apply(session, job, RetryRequested())
     job.dataset_id = _dataset_of(session, caller, job)
     return job
 
@@ -212,7 +212,7 @@ def page(
     return Page(items=items, next_cursor=items[-1].id if len(found) > limit else None)
 
 
-def show(job: Job, settings: Settings) -> wire.Job:
+def show(job: JobRow, settings: Settings) -> wire.Job:
     """A job as users see it."""
     mlflow = settings.mlflow_public_url or settings.mlflow_url
     return wire.Job(
@@ -260,8 +260,8 @@ def _summary(row: Any) -> wire.JobSummary:
 
 
 def _once(
-    session: Session, caller: Caller, key: str | None, request_hash: str, make: Callable[[], Job]
-) -> tuple[Job, bool]:
+    session: Session, caller: Caller, key: str | None, request_hash: str, make: Callable[[], JobRow]
+) -> tuple[JobRow, bool]:
     """The job of a request, made at most once for each idempotency key."""
     if key is not None and (known := repository.find_by_key(session, caller.project_id, key)):
         return _same_request(known, request_hash), False
@@ -278,11 +278,11 @@ def _once(
         raise ConflictError(
             "the job or the dataset that it needs was deleted just now: name another one."
         ) from None
-    changes.tell(session, job, "state", {"state": job.state, "attempt": 0})
+    transitions.tell(session, job, "state", {"state": job.state, "attempt": 0})
     return job, True
 
 
-def _same_request(job: Job, request_hash: str) -> Job:
+def _same_request(job: JobRow, request_hash: str) -> JobRow:
     if job.request_hash != request_hash:
         raise IdempotencyError(
             f"the Idempotency-Key {job.idempotency_key!r} was used for another request, which made "
@@ -306,10 +306,10 @@ def _queued(
     *,
     name: str | None,
     priority: int,
-    parent: Job | None = None,
-) -> Job:
+    parent: JobRow | None = None,
+) -> JobRow:
     job_id, instant = new_id("job"), now()
-    return Job(
+    return JobRow(
         id=job_id,
         project_id=caller.project_id,
         name=name,
@@ -333,7 +333,7 @@ def _queued(
     )
 
 
-def _trained(session: Session, caller: Caller, job_id: str) -> Job:
+def _trained(session: Session, caller: Caller, job_id: str) -> JobRow:
     """A job that has a trained network to go on with."""
     job = find(session, caller, job_id)
     if job.kind == JobKind.DISCRETIZE:
@@ -353,7 +353,7 @@ def _with_budget(spec: dict[str, Any], asked: wire.ExtendJob) -> dict[str, Any]:
     return {**spec, "budget": {**spec["budget"], **changed}}
 
 
-def _dataset_of(session: Session, caller: Caller, job: Job) -> str | None:
+def _dataset_of(session: Session, caller: Caller, job: JobRow) -> str | None:
     """Id of the dataset that a job was made with, or of what has its name now; the worker compares
     the content.
     """

@@ -14,8 +14,8 @@ from inn_automl.core.result import DeviceResult, JobResult
 from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.access import User
 from inn_automl_services.coordinator.context import Context, InContext, Reading
-from inn_automl_services.coordinator.db.tables import Artifact
-from inn_automl_services.coordinator.faults import ConflictError, NotFoundError, RangeError
+from inn_automl_services.coordinator.db.tables import ArtifactRow
+from inn_automl_services.coordinator.errors import ConflictError, NotFoundError, RangeError
 from inn_automl_services.coordinator.jobs.endpoints import ASKED, JobId
 from inn_automl_services.coordinator.models import downloads, service
 
@@ -211,7 +211,7 @@ def elastic(
 
 def _send(
     context: Context,
-    found: Artifact,
+    found: ArtifactRow,
     media_type: str,
     request_headers: Any,
     *,

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Text, and_, cast, select
 from sqlalchemy.orm import Session
 
-from inn_automl_services.coordinator.db.tables import Artifact, Job, JobDevice
+from inn_automl_services.coordinator.db.tables import ArtifactRow, JobDeviceRow, JobRow
 
 
 def fronts_as_text(
@@ -20,12 +20,14 @@ def fronts_as_text(
     Returns:
         None and nothing where there is no such job.
     """
-    wanted = JobDevice.job_id == Job.id
+    wanted = JobDeviceRow.job_id == JobRow.id
     query = (
-        select(Job.state, cast(JobDevice.result, Text))
-        .outerjoin(JobDevice, wanted if device is None else and_(wanted, JobDevice.name == device))
-        .where(Job.id == job_id, Job.project_id == project_id)
-        .order_by(JobDevice.position)
+        select(JobRow.state, cast(JobDeviceRow.result, Text))
+        .outerjoin(
+            JobDeviceRow, wanted if device is None else and_(wanted, JobDeviceRow.name == device)
+        )
+        .where(JobRow.id == job_id, JobRow.project_id == project_id)
+        .order_by(JobDeviceRow.position)
     )
     rows = session.execute(query).all()
     return (rows[0][0] if rows else None), [text for _, text in rows if text is not None]
@@ -33,30 +35,36 @@ def fronts_as_text(
 
 def device_names(session: Session, job_id: str) -> Sequence[str]:
     return session.scalars(
-        select(JobDevice.name).where(JobDevice.job_id == job_id).order_by(JobDevice.position)
+        select(JobDeviceRow.name)
+        .where(JobDeviceRow.job_id == job_id)
+        .order_by(JobDeviceRow.position)
     ).all()
 
 
 def device_results(session: Session, job_id: str) -> dict[str, dict[str, Any]]:
     query = (
-        select(JobDevice.name, JobDevice.result)
-        .where(JobDevice.job_id == job_id)
-        .order_by(JobDevice.position)
+        select(JobDeviceRow.name, JobDeviceRow.result)
+        .where(JobDeviceRow.job_id == job_id)
+        .order_by(JobDeviceRow.position)
     )
     return {row.name: row.result for row in session.execute(query)}
 
 
 def device_result(session: Session, job_id: str, device: str) -> dict[str, Any] | None:
-    query = select(JobDevice.result).where(JobDevice.job_id == job_id, JobDevice.name == device)
+    query = select(JobDeviceRow.result).where(
+        JobDeviceRow.job_id == job_id, JobDeviceRow.name == device
+    )
     return session.scalars(query).one_or_none()
 
 
-def find_artifact(session: Session, job_id: str, path: str) -> Artifact | None:
+def find_artifact(session: Session, job_id: str, path: str) -> ArtifactRow | None:
     return session.scalars(
-        select(Artifact).where(Artifact.job_id == job_id, Artifact.path == path)
+        select(ArtifactRow).where(ArtifactRow.job_id == job_id, ArtifactRow.path == path)
     ).one_or_none()
 
 
-def bundles(session: Session, job_id: str) -> Sequence[Artifact]:
-    query = select(Artifact).where(Artifact.job_id == job_id, Artifact.path.like("bundles/%.zip"))
-    return session.scalars(query.order_by(Artifact.path)).all()
+def bundles(session: Session, job_id: str) -> Sequence[ArtifactRow]:
+    query = select(ArtifactRow).where(
+        ArtifactRow.job_id == job_id, ArtifactRow.path.like("bundles/%.zip")
+    )
+    return session.scalars(query.order_by(ArtifactRow.path)).all()

@@ -9,8 +9,8 @@ from inn_automl.core.errors import InputError
 from inn_automl.core.metric import get_metric
 from inn_automl.core.result import DeviceResult, FrontPoint
 from inn_automl.search.pareto import hypervolume
-from inn_automl_services.coordinator.db.tables import Artifact, Job
-from inn_automl_services.coordinator.faults import ConflictError, NotFoundError
+from inn_automl_services.coordinator.db.tables import ArtifactRow, JobRow
+from inn_automl_services.coordinator.errors import ConflictError, NotFoundError
 from inn_automl_services.coordinator.jobs.service import find
 from inn_automl_services.coordinator.keys import Caller
 from inn_automl_services.coordinator.models import repository
@@ -46,7 +46,7 @@ def front_json(session: Session, caller: Caller, job_id: str, device: str) -> st
 
 def bundle_of(
     session: Session, caller: Caller, job_id: str, point: str, device: str | None
-) -> Artifact:
+) -> ArtifactRow:
     """The bundle of a front's point.
 
     Raises:
@@ -73,7 +73,7 @@ def bundle_of(
     return found
 
 
-def artifact(session: Session, caller: Caller, job_id: str, path: str) -> Artifact:
+def artifact(session: Session, caller: Caller, job_id: str, path: str) -> ArtifactRow:
     """A file of a job that searched.
 
     Raises:
@@ -87,7 +87,7 @@ def artifact(session: Session, caller: Caller, job_id: str, path: str) -> Artifa
     return found
 
 
-def discretized(session: Session, caller: Caller, job_id: str) -> Artifact:
+def discretized(session: Session, caller: Caller, job_id: str) -> ArtifactRow:
     """The bundle that a discretization made.
 
     Raises:
@@ -180,7 +180,7 @@ def _compare_device(name: str, fronts: dict[str, DeviceResult]) -> DeviceCompari
     )
 
 
-def _searched(session: Session, caller: Caller, job_id: str) -> Job:
+def _searched(session: Session, caller: Caller, job_id: str) -> JobRow:
     job = find(session, caller, job_id)
     if job.kind == JobKind.DISCRETIZE:
         raise ConflictError(
@@ -191,14 +191,14 @@ def _searched(session: Session, caller: Caller, job_id: str) -> Job:
     return job
 
 
-def _check_succeeded(job: Job) -> None:
+def _check_succeeded(job: JobRow) -> None:
     if job.state != JobState.SUCCEEDED:
         raise ConflictError(
             f"the job {job.id} is {job.state}: what it finds is there once it has succeeded."
         )
 
 
-def _point_on(session: Session, job: Job, point: str, device: str) -> FrontPoint:
+def _point_on(session: Session, job: JobRow, point: str, device: str) -> FrontPoint:
     stored = repository.device_result(session, job.id, device)
     if stored is None:
         raise _no_device(session, job, device)
@@ -219,6 +219,6 @@ def _point_on(session: Session, job: Job, point: str, device: str) -> FrontPoint
     return found
 
 
-def _no_device(session: Session, job: Job, device: str) -> NotFoundError:
+def _no_device(session: Session, job: JobRow, device: str) -> NotFoundError:
     names = ", ".join(repository.device_names(session, job.id))
     return NotFoundError(f"the job {job.id} has no device {device!r}: it has {names}.")

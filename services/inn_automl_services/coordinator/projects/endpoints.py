@@ -12,7 +12,7 @@ from inn_automl.core.errors import InputError
 from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.access import Admin
 from inn_automl_services.coordinator.context import InContext, Reading, Writing
-from inn_automl_services.coordinator.faults import (
+from inn_automl_services.coordinator.errors import (
     AuthenticationError,
     ConflictError,
     ForbiddenError,

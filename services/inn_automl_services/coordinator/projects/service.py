@@ -14,17 +14,17 @@ from inn_automl.api.access import NewKey, NewProject, Role
 from inn_automl.core.errors import InputError
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
-from inn_automl_services.coordinator.db.tables import ApiKey, Project
-from inn_automl_services.coordinator.faults import ConflictError, NotFoundError
+from inn_automl_services.coordinator.db.tables import ApiKeyRow, ProjectRow
+from inn_automl_services.coordinator.errors import ConflictError, NotFoundError
 from inn_automl_services.coordinator.keys import create_key, hash_secret
 from inn_automl_services.coordinator.projects import repository
 
 
-def create_project(session: Session, new: NewProject) -> Project:
+def create_project(session: Session, new: NewProject) -> ProjectRow:
     """Raises:
     ConflictError: there is one of that name.
     """
-    project = Project(id=new_id("prj"), gpu_s=0.0, created_at=now(), **new.model_dump())
+    project = ProjectRow(id=new_id("prj"), gpu_s=0.0, created_at=now(), **new.model_dump())
     session.add(project)
     try:
         session.flush()
@@ -35,7 +35,7 @@ def create_project(session: Session, new: NewProject) -> Project:
     return project
 
 
-def change_limits(session: Session, name: str, limits: NewProject) -> Project:
+def change_limits(session: Session, name: str, limits: NewProject) -> ProjectRow:
     """Sets the limits that were given.
 
     Raises:
@@ -55,7 +55,7 @@ def change_limits(session: Session, name: str, limits: NewProject) -> Project:
     return project
 
 
-def add_key(session: Session, new: NewKey, *, default_project: str) -> tuple[ApiKey, str, str]:
+def add_key(session: Session, new: NewKey, *, default_project: str) -> tuple[ApiKeyRow, str, str]:
     """A key, its project's name, and its secret.
 
     Raises:
@@ -127,7 +127,7 @@ def bootstrap(database: Database, path: Path, *, project: str = "default") -> bo
     return True
 
 
-def to_wire(project: Project) -> wire.Project:
+def to_wire(project: ProjectRow) -> wire.Project:
     return wire.Project(
         id=project.id,
         name=project.name,
@@ -138,7 +138,7 @@ def to_wire(project: Project) -> wire.Project:
     )
 
 
-def key_to_wire(key: ApiKey, project: str) -> wire.Key:
+def key_to_wire(key: ApiKeyRow, project: str) -> wire.Key:
     return wire.Key(
         id=key.id,
         name=key.name,

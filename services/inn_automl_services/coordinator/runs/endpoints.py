@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from inn_automl.api.runs import RunAnswer, RunFailure, RunHeartbeat, RunOrder, RunResult
+from inn_automl.api.runs import RunAnswer, RunAssignment, RunFailure, RunHeartbeat, RunResult
 from inn_automl.core.errors import InputError, StorageError
 from inn_automl_services.coordinator.context import InContext, Reading, Writing
-from inn_automl_services.coordinator.faults import (
+from inn_automl_services.coordinator.errors import (
     AuthenticationError,
     StaleLeaseError,
     TooLargeError,
@@ -31,10 +31,12 @@ _WRITES = (*_READS, TooLargeError)
 @router.get(
     "/runs/{job_id}",
     summary="What the run is to do",
-    response_model=RunOrder,
+    response_model=RunAssignment,
     responses=responses(*_READS),
 )
-def get_order(job_id: JobId, token: LeaseToken, session: Reading, context: InContext) -> RunOrder:
+def get_order(
+    job_id: JobId, token: LeaseToken, session: Reading, context: InContext
+) -> RunAssignment:
     return service.order(session, context, job_id, token)
 
 

@@ -12,8 +12,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inn_automl_services.coordinator.db.tables import Job
-from inn_automl_services.coordinator.faults import AuthenticationError, StaleLeaseError
+from inn_automl_services.coordinator.db.tables import JobRow
+from inn_automl_services.coordinator.errors import AuthenticationError, StaleLeaseError
 from inn_automl_services.coordinator.keys import hash_secret
 
 _bearer = HTTPBearer(
@@ -34,7 +34,7 @@ def _lease_token(
 LeaseToken = Annotated[str, Depends(_lease_token)]
 
 
-def holding(session: Session, job_id: str, token: str, *, lock: bool = False) -> Job:
+def holding(session: Session, job_id: str, token: str, *, lock: bool = False) -> JobRow:
     """The job that a worker holds.
 
     Args:
@@ -43,7 +43,7 @@ def holding(session: Session, job_id: str, token: str, *, lock: bool = False) ->
     Raises:
         StaleLeaseError: there is no such job, another attempt holds it, or it has ended.
     """
-    query = select(Job).where(Job.id == job_id)
+    query = select(JobRow).where(JobRow.id == job_id)
     job = session.execute(query.with_for_update() if lock else query).scalar_one_or_none()
     if job is None or not secrets.compare_digest(job.lease_token_hash or "", hash_secret(token)):
         raise StaleLeaseError(

@@ -8,35 +8,37 @@ from datetime import datetime
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from inn_automl.api.runs import Artifact as ArtifactFacts
+from inn_automl.api.runs import Artifact
 from inn_automl.core.result import DeviceResult
 from inn_automl_services.coordinator.db.tables import (
-    Artifact,
-    Dataset,
-    Job,
-    JobDevice,
-    JobEvent,
-    Project,
+    ArtifactRow,
+    DatasetRow,
+    JobDeviceRow,
+    JobEventRow,
+    JobRow,
+    ProjectRow,
 )
 
 
-def project_name(session: Session, job: Job) -> str:
-    return session.execute(select(Project.name).where(Project.id == job.project_id)).scalar_one()
-
-
-def dataset_of(session: Session, job: Job) -> Dataset | None:
-    return session.get(Dataset, job.dataset_id) if job.dataset_id else None
-
-
-def find_locked(session: Session, job_id: str) -> Job | None:
+def project_name(session: Session, job: JobRow) -> str:
     return session.execute(
-        select(Job).where(Job.id == job_id).with_for_update()
+        select(ProjectRow.name).where(ProjectRow.id == job.project_id)
+    ).scalar_one()
+
+
+def dataset_of(session: Session, job: JobRow) -> DatasetRow | None:
+    return session.get(DatasetRow, job.dataset_id) if job.dataset_id else None
+
+
+def find_locked(session: Session, job_id: str) -> JobRow | None:
+    return session.execute(
+        select(JobRow).where(JobRow.id == job_id).with_for_update()
     ).scalar_one_or_none()
 
 
-def last_event(session: Session, job_id: str, kind: str) -> JobEvent | None:
-    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == kind)
-    return session.execute(query.order_by(JobEvent.id.desc()).limit(1)).scalar_one_or_none()
+def last_event(session: Session, job_id: str, kind: str) -> JobEventRow | None:
+    query = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.kind == kind)
+    return session.execute(query.order_by(JobEventRow.id.desc()).limit(1)).scalar_one_or_none()
 
 
 def last_told_at(session: Session, job_id: str) -> datetime | None:
@@ -47,7 +49,7 @@ def last_told_at(session: Session, job_id: str) -> datetime | None:
 
 def add_gpu_seconds(session: Session, project_id: str, gpu_s: float) -> None:
     session.execute(
-        update(Project).where(Project.id == project_id).values(gpu_s=Project.gpu_s + gpu_s)
+        update(ProjectRow).where(ProjectRow.id == project_id).values(gpu_s=ProjectRow.gpu_s + gpu_s)
     )
 
 
@@ -55,13 +57,13 @@ def replace_outcome(
     session: Session,
     job_id: str,
     devices: Iterable[DeviceResult],
-    artifacts: Iterable[ArtifactFacts],
+    artifacts: Iterable[Artifact],
 ) -> None:
     """What the job found and left, instead of what an earlier run of it did."""
-    session.execute(delete(JobDevice).where(JobDevice.job_id == job_id))
-    session.execute(delete(Artifact).where(Artifact.job_id == job_id))
+    session.execute(delete(JobDeviceRow).where(JobDeviceRow.job_id == job_id))
+    session.execute(delete(ArtifactRow).where(ArtifactRow.job_id == job_id))
     session.add_all(
-        JobDevice(
+        JobDeviceRow(
             job_id=job_id,
             position=position,
             name=device.name,
@@ -70,7 +72,7 @@ def replace_outcome(
         for position, device in enumerate(devices)
     )
     session.add_all(
-        Artifact(
+        ArtifactRow(
             job_id=job_id,
             path=artifact.path,
             sha256=artifact.sha256,

@@ -9,15 +9,22 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from inn_automl.api.jobs import DiscretizeJob, JobCost, JobError, JobKind, JobState
-from inn_automl.api.runs import Artifact, RunAnswer, RunFailure, RunHeartbeat, RunOrder, RunResult
+from inn_automl.api.runs import (
+    Artifact,
+    RunAnswer,
+    RunAssignment,
+    RunFailure,
+    RunHeartbeat,
+    RunResult,
+)
 from inn_automl.core.errors import InputError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import JobSpec
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.storable import check_storable
-from inn_automl_services.coordinator.db.tables import Job
-from inn_automl_services.coordinator.jobs import changes
+from inn_automl_services.coordinator.db.tables import JobRow
+from inn_automl_services.coordinator.jobs import transitions
 from inn_automl_services.coordinator.jobs.lifecycle import (
     STATE_OF_STAGE,
     RunFailed,
@@ -42,11 +49,11 @@ def job_folder(job_id: str) -> str:
     return f"jobs/{job_id}"
 
 
-def order(session: Session, context: Context, job_id: str, token: str) -> RunOrder:
+def order(session: Session, context: Context, job_id: str, token: str) -> RunAssignment:
     """All that the run needs to know."""
     job = holding(session, job_id, token)
     settings, dataset = context.settings, repository.dataset_of(session, job)
-    return RunOrder(
+    return RunAssignment(
         job_id=job.id,
         attempt=job.attempt,
         kind=JobKind(job.kind),
@@ -89,15 +96,15 @@ def heartbeat(
     job.lease_expires_at = now() + timedelta(seconds=settings.lease_s)
     for message in beat.notes:
         if len(job.notes) < MAX_NOTES:
-            changes.note(session, job, message)
+            transitions.note(session, job, message)
     if beat.progress:
         before = (job.progress or {}).get("stage")
-        changes.apply(session, job, StageReached(beat.progress.stage))
+        transitions.apply(session, job, StageReached(beat.progress.stage))
         job.progress = beat.progress.model_dump(mode="json")
         told_at = repository.last_told_at(session, job.id)
         due = told_at is None or now() - told_at >= timedelta(seconds=SECONDS_BETWEEN_EVENTS_S)
         if due or beat.progress.stage != before:
-            changes.tell(session, job, "progress", job.progress)
+            transitions.tell(session, job, "progress", job.progress)
     return RunAnswer(cancel=False)
 
 
@@ -149,8 +156,8 @@ def succeed(session: Session, job_id: str, token: str, outcome: RunResult) -> No
         job.mlflow_page = outcome.mlflow_page
         job.progress = {"stage": "publishing", "fraction": 1.0}
         told = {"devices": [device.name for device in devices], "run": _mark(token)}
-        changes.tell(session, job, "result", told)
-    changes.apply(session, job, RunSucceeded())
+        transitions.tell(session, job, "result", told)
+    transitions.apply(session, job, RunSucceeded())
 
 
 def fail(session: Session, job_id: str, token: str, failure: RunFailure) -> None:
@@ -164,10 +171,10 @@ def fail(session: Session, job_id: str, token: str, failure: RunFailure) -> None
     job = holding(session, job_id, token, lock=True)
     _charge(session, job, failure.cost)
     error = JobError(code=failure.code, detail=failure.detail)
-    changes.apply(session, job, RunFailed(failure.retryable), error=error)
+    transitions.apply(session, job, RunFailed(failure.retryable), error=error)
 
 
-def _charge(session: Session, job: Job, cost: JobCost) -> None:
+def _charge(session: Session, job: JobRow, cost: JobCost) -> None:
     """Keeps the attempt's cost so far; what it grew by counts against the project's hours of GPUs."""
     grown_s = cost.gpu_s - job.cost.get("gpu_s", 0.0)
     if grown_s > 0:

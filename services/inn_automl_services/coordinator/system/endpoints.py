@@ -13,7 +13,7 @@ from inn_automl.api.base import WireModel
 from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.access import AnyRole
 from inn_automl_services.coordinator.context import InContext, Reading
-from inn_automl_services.coordinator.faults import (
+from inn_automl_services.coordinator.errors import (
     AuthenticationError,
     RateLimitError,
     UnavailableError,

@@ -8,7 +8,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from inn_automl.api.jobs import JobState
-from inn_automl_services.coordinator.db.tables import Job
+from inn_automl_services.coordinator.db.tables import JobRow
 
 
 def ping(session: Session) -> None:
@@ -16,20 +16,20 @@ def ping(session: Session) -> None:
 
 
 def num_jobs_by_state(session: Session) -> dict[str, int]:
-    counted = session.execute(select(Job.state, func.count()).group_by(Job.state))
+    counted = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
     return {state: count for state, count in counted}  # noqa: C416 - what `dict` takes has no type here
 
 
 def oldest_queued_at(session: Session) -> datetime | None:
     return session.scalar(
-        select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED.value)
+        select(func.min(JobRow.created_at)).where(JobRow.state == JobState.QUEUED.value)
     )
 
 
 def num_leases(session: Session) -> int:
     return (
         session.scalar(
-            select(func.count()).select_from(Job).where(Job.lease_token_hash.is_not(None))
+            select(func.count()).select_from(JobRow).where(JobRow.lease_token_hash.is_not(None))
         )
         or 0
     )

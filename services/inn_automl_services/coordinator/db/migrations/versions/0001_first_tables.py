@@ -54,7 +54,7 @@ def upgrade() -> None:
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("path", sa.String(), nullable=False),
         sa.Column("source_url", sa.String(), nullable=True),
-        sa.Column("facts", JSON, nullable=False),
+        sa.Column("metadata", JSON, nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_datasets_project_id"),
         sa.PrimaryKeyConstraint("id", name="pk_datasets"),

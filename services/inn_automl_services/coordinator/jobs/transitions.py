@@ -14,15 +14,15 @@ from sqlalchemy.orm import Session
 from inn_automl.api.jobs import JobError, JobKind, JobState
 from inn_automl.api.measurements import MeasurementState
 from inn_automl_services.coordinator.db.session import now
-from inn_automl_services.coordinator.db.tables import Job, JobEvent, Measurement
-from inn_automl_services.coordinator.jobs.lifecycle import Claimed, Do, Event, move
+from inn_automl_services.coordinator.db.tables import JobEventRow, JobRow, MeasurementRow
+from inn_automl_services.coordinator.jobs.lifecycle import Action, Claimed, Event, transition
 from inn_automl_services.coordinator.keys import hash_secret
 
 FIRST_DELAY_S, MAX_DELAY_S = 2.0, 120.0
 """Before an attempt after a lost one; doubled each time."""
 
 
-def apply(session: Session, job: Job, event: Event, *, error: JobError | None = None) -> None:
+def apply(session: Session, job: JobRow, event: Event, *, error: JobError | None = None) -> None:
     """Moves a job that this session has locked, and writes the event that watchers see.
 
     Args:
@@ -33,13 +33,13 @@ def apply(session: Session, job: Job, event: Event, *, error: JobError | None = 
         ConflictError: the event is impossible in the job's state; nothing is changed.
     """
     before = JobState(job.state)
-    done = move(before, event, attempts_left=job.attempt < job.max_attempts)
-    match done.do:
-        case Do.NOTHING:
+    done = transition(before, event, attempts_left=job.attempt < job.max_attempts)
+    match done.action:
+        case Action.NOTHING:
             pass
-        case Do.LEASE:
+        case Action.LEASE:
             raise ValueError("a claim goes through `claim`, which makes the lease")
-        case Do.RELEASE:
+        case Action.RELEASE:
             _release(session, job)
             delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** max(0, job.attempt - 1))
             job.available_at = now() + timedelta(seconds=delay_s)
@@ -50,14 +50,14 @@ def apply(session: Session, job: Job, event: Event, *, error: JobError | None = 
                     f"attempt {job.attempt} of {job.max_attempts}: {error.detail} It is started "
                     f"again.",
                 )
-        case Do.FINISH:
+        case Action.FINISH:
             _release(session, job)
             _cancel_measurements(session, job)
             job.finished_at = now()
             if done.state is JobState.FAILED:
                 job.error = (error or _lost(job)).model_dump()
                 tell(session, job, "error", job.error)
-        case Do.RESET:
+        case Action.RESET:
             job.attempt, job.error, job.finished_at, job.available_at = 0, None, None, now()
             job.progress = None
     if done.state is not before:
@@ -65,14 +65,14 @@ def apply(session: Session, job: Job, event: Event, *, error: JobError | None = 
         tell(session, job, "state", {"state": done.state.value, "attempt": job.attempt})
 
 
-def claim(session: Session, job: Job, *, lease_s: float) -> str:
+def claim(session: Session, job: JobRow, *, lease_s: float) -> str:
     """Begins an attempt at a queued job that this session has locked; returns the lease token,
     which is not kept.
 
     Raises:
         ConflictError: the job is not queued.
     """
-    done = move(JobState(job.state), Claimed(JobKind(job.kind)), attempts_left=True)
+    done = transition(JobState(job.state), Claimed(JobKind(job.kind)), attempts_left=True)
     token = secrets.token_urlsafe(32)
     job.state = done.state.value
     job.attempt += 1
@@ -85,19 +85,19 @@ def claim(session: Session, job: Job, *, lease_s: float) -> str:
     return token
 
 
-def tell(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
+def tell(session: Session, job: JobRow, kind: str, data: dict[str, Any]) -> None:
     """Writes an event for those who watch the job."""
-    session.add(JobEvent(job_id=job.id, kind=kind, data=data, at=now()))
+    session.add(JobEventRow(job_id=job.id, kind=kind, data=data, at=now()))
 
 
-def note(session: Session, job: Job, message: str) -> None:
+def note(session: Session, job: JobRow, message: str) -> None:
     """Keeps a remark on the job, once, and tells it."""
     if message not in job.notes:
         job.notes = [*job.notes, message]
         tell(session, job, "note", {"message": message})
 
 
-def _release(session: Session, job: Job) -> None:
+def _release(session: Session, job: JobRow) -> None:
     """The attempt is over: its costs are kept, its token is worth nothing. What it asked to have
     measured goes on.
     """
@@ -108,12 +108,12 @@ def _release(session: Session, job: Job) -> None:
     job.cost = dict.fromkeys(job.cost, 0.0)
 
 
-def _cancel_measurements(session: Session, job: Job) -> None:
+def _cancel_measurements(session: Session, job: JobRow) -> None:
     session.execute(
-        update(Measurement)
-        .where(Measurement.job_id == job.id)
+        update(MeasurementRow)
+        .where(MeasurementRow.job_id == job.id)
         .where(
-            Measurement.state.in_([MeasurementState.QUEUED.value, MeasurementState.LEASED.value])
+            MeasurementRow.state.in_([MeasurementState.QUEUED.value, MeasurementState.LEASED.value])
         )
         .values(
             state=MeasurementState.CANCELLED.value, lease_token_hash=None, lease_expires_at=None
@@ -121,7 +121,7 @@ def _cancel_measurements(session: Session, job: Job) -> None:
     )
 
 
-def _lost(job: Job) -> JobError:
+def _lost(job: JobRow) -> JobError:
     return JobError(
         code="run_lost",
         detail=(

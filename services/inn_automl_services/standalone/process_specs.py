@@ -15,7 +15,7 @@ import httpx
 
 from inn_automl.reporting.server import SERVER_ENVIRONMENT
 from inn_automl.reporting.store import locate
-from inn_automl_services.standalone.home import Home, Secrets
+from inn_automl_services.standalone.state_dir import Secrets, StateDir
 
 LOOPBACK = "127.0.0.1"
 USUAL_PORTS = {"coordinator": 8080, "mlflow": 5000, "ray": 8265}
@@ -25,7 +25,7 @@ ASK_S = 5.0
 
 
 @dataclass(frozen=True)
-class Part:
+class ProcessSpec:
     """A process to keep running."""
 
     name: str
@@ -85,9 +85,9 @@ def free_port(preferred: int = 0) -> int:
     raise OSError("no free port")
 
 
-def make_parts(
-    home: Home, secrets: Secrets, ports: Ports, *, cpus: int, max_running_jobs: int
-) -> list[Part]:
+def make_process_specs(
+    home: StateDir, secrets: Secrets, ports: Ports, *, cpus: int, max_running_jobs: int
+) -> list[ProcessSpec]:
     """All parts, in the order in which they are started."""
     return [
         _ray(home, secrets, ports, cpus),
@@ -97,7 +97,9 @@ def make_parts(
     ]
 
 
-def _coordinator(home: Home, secrets: Secrets, ports: Ports, max_running_jobs: int) -> Part:
+def _coordinator(
+    home: StateDir, secrets: Secrets, ports: Ports, max_running_jobs: int
+) -> ProcessSpec:
     environment = {
         "INN_AUTOML_DATABASE_URL": home.database_url,
         "INN_AUTOML_STORAGE_URL": home.storage_url,
@@ -108,10 +110,12 @@ def _coordinator(home: Home, secrets: Secrets, ports: Ports, max_running_jobs: i
         "INN_AUTOML_MAX_RUNNING_JOBS": str(max_running_jobs),
     }
     command = (*_own(), "coordinator", "--host", LOOPBACK, "--port", str(ports.coordinator))
-    return Part("coordinator", command, environment, _answers(f"{ports.coordinator_url}/v1/ready"))
+    return ProcessSpec(
+        "coordinator", command, environment, _answers(f"{ports.coordinator_url}/v1/ready")
+    )
 
 
-def _ray(home: Home, secrets: Secrets, ports: Ports, cpus: int) -> Part:
+def _ray(home: StateDir, secrets: Secrets, ports: Ports, cpus: int) -> ProcessSpec:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.ray_token}
     environment = {
         **token,
@@ -152,12 +156,12 @@ def _ray(home: Home, secrets: Secrets, ports: Ports, cpus: int) -> Part:
         *arguments,
     )
     headers = {"Authorization": f"Bearer {secrets.ray_token}"}
-    return Part(
+    return ProcessSpec(
         "ray", command, environment, _answers(f"{ports.ray_url}/api/jobs/", headers), grace_s=10.0
     )
 
 
-def _mlflow(home: Home, ports: Ports) -> Part:
+def _mlflow(home: StateDir, ports: Ports) -> ProcessSpec:
     store = locate(home.folder)
     options = (
         "--backend-store-uri",
@@ -178,10 +182,12 @@ def _mlflow(home: Home, ports: Ports) -> Part:
         str(ports.mlflow),
         *options,
     )
-    return Part("mlflow", command, SERVER_ENVIRONMENT, _answers(f"{ports.mlflow_url}/health"))
+    return ProcessSpec(
+        "mlflow", command, SERVER_ENVIRONMENT, _answers(f"{ports.mlflow_url}/health")
+    )
 
 
-def _agent(secrets: Secrets, ports: Ports) -> Part:
+def _agent(secrets: Secrets, ports: Ports) -> ProcessSpec:
     command = (*_own(), "agent", "--server", ports.coordinator_url, "--name", AGENT_NAME)
     headers = {"Authorization": f"Bearer {secrets.user_key}"}
     url = f"{ports.coordinator_url}/v1/devices/{AGENT_NAME}"
@@ -192,7 +198,7 @@ def _agent(secrets: Secrets, ports: Ports) -> Part:
             response is not None and response.is_success and response.json().get("state") != "away"
         )
 
-    return Part("agent", command, {"INN_AUTOML_KEY": secrets.agent_key}, is_ready)
+    return ProcessSpec("agent", command, {"INN_AUTOML_KEY": secrets.agent_key}, is_ready)
 
 
 def _own() -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The secrets of a home, the database's schema and the keys in it, made where they are missing.
 Run as a process of its own, so that the supervisor stays small: `python -m
-inn_automl_services.standalone.first_start HOME`."""
+inn_automl_services.standalone.bootstrap HOME`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from inn_automl_services.coordinator.db.session import Database, make_engine
 from inn_automl_services.coordinator.keys import SECRET_PREFIX
 from inn_automl_services.coordinator.projects import repository
 from inn_automl_services.coordinator.projects.service import create_project, ensure_project_and_keys
-from inn_automl_services.standalone.home import Home, Secrets
+from inn_automl_services.standalone.state_dir import Secrets, StateDir
 
 PROJECT = "default"
 MAX_RUNNING_JOBS = 1000
 """Of the project; the stack's own limit is smaller."""
 
 
-def prepare(home: Home) -> Secrets:
+def prepare(home: StateDir) -> Secrets:
     """Makes the secrets, migrates the database and sees to it that the secrets' keys are in it."""
     known = home.read_secrets() or _write(home)
     upgrade(home.database_url)
@@ -41,7 +41,7 @@ def prepare(home: Home) -> Secrets:
     return known
 
 
-def _write(home: Home) -> Secrets:
+def _write(home: StateDir) -> Secrets:
     """New secrets, in a file that only its owner may read from the start."""
     user_key, agent_key = (SECRET_PREFIX + secrets.token_urlsafe(32) for _ in range(2))
     made = Secrets(user_key, agent_key, ray_token=secrets.token_hex(32))
@@ -58,4 +58,4 @@ def _write(home: Home) -> Secrets:
 
 
 if __name__ == "__main__":
-    prepare(Home(Path(sys.argv[1])))
+    prepare(StateDir(Path(sys.argv[1])))

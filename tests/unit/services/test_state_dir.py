@@ -3,20 +3,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from inn_automl_services.standalone import home as home_module
-from inn_automl_services.standalone.home import MAX_LOG_BYTES, NUM_RAY_SESSIONS, Home
+from inn_automl_services.standalone import state_dir as state_dir_module
+from inn_automl_services.standalone.state_dir import MAX_LOG_BYTES, NUM_RAY_SESSIONS, StateDir
 
 from inn_automl.core.errors import InputError
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path)
+def home(tmp_path: Path) -> StateDir:
+    made = StateDir(tmp_path)
     made.make()
     return made
 
 
-def test_what_grew_is_put_aside_and_what_is_old_goes(home: Home) -> None:
+def test_what_grew_is_put_aside_and_what_is_old_goes(home: StateDir) -> None:
     large, small = home.log("ray"), home.log("mlflow")
     with large.open("wb") as file:
         file.truncate(MAX_LOG_BYTES + 1)
@@ -38,15 +38,15 @@ def test_what_grew_is_put_aside_and_what_is_old_goes(home: Home) -> None:
 def test_a_long_home_has_short_sockets_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr(home_module, "SHORT", tmp_path)
-    home = Home(tmp_path / ("x" * 60))
+    monkeypatch.setattr(state_dir_module, "SHORT", tmp_path)
+    home = StateDir(tmp_path / ("x" * 60))
     sessions = home.ray_sessions()
     assert sessions.parent.parent == tmp_path
     sessions.chmod(0o777)  # as Ray does
     assert home.ray_sessions() == sessions
 
 
-def test_a_home_has_one_holder(home: Home) -> None:
-    with home.held(), pytest.raises(InputError, match="runs already"), Home(home.folder).held():
+def test_a_home_has_one_holder(home: StateDir) -> None:
+    with home.held(), pytest.raises(InputError, match="runs already"), StateDir(home.folder).held():
         pass
     assert home.supervisor() is None

@@ -44,7 +44,7 @@ class Secrets:
 
 
 @dataclass(frozen=True)
-class Home:
+class StateDir:
     """Paths under the folder, which is absolute."""
 
     folder: Path

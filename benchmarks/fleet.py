@@ -28,7 +28,6 @@ from inn_automl_services.coordinator.db.session import Database, make_engine, no
 from inn_automl_services.coordinator.db.tables import JobEventRow, JobRow, ProjectRow
 from inn_automl_services.coordinator.dispatch.dispatcher import Dispatcher
 from inn_automl_services.coordinator.dispatch.runner import Runner, RunState, RunStatus, Submission
-from inn_automl_services.coordinator.errors import StaleLeaseError
 from inn_automl_services.coordinator.keys import KeyRing
 from inn_automl_services.coordinator.runs.service import succeed
 from inn_automl_services.coordinator.settings import Settings
@@ -38,6 +37,7 @@ from benchmarks.claim import job
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from benchmarks.stack import postgres
 from inn_automl.api.runs import RunResult
+from inn_automl.core.errors import StaleLeaseError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.result import JobResult
 

@@ -16,11 +16,19 @@ from pathlib import Path
 import httpx
 
 from inn_automl.agent.description import describe_device
-from inn_automl.agent.link import Link, RefusedError
+from inn_automl.agent.link import Link
 from inn_automl.agent.model_cache import ModelCache
 from inn_automl.api.devices import RegisterDevice
 from inn_automl.api.measurements import MeasurementLease
-from inn_automl.core.errors import InnAutomlError, MeasurementError
+from inn_automl.core.errors import (
+    AuthenticationError,
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    InnAutomlError,
+    MeasurementError,
+    NotFoundError,
+)
 from inn_automl.latency.benchmark import measure
 from inn_automl.latency.machine_lock import machine_lock
 from inn_automl.latency.measurement import LatencyMeasurement, Measure, Protocol
@@ -34,8 +42,16 @@ FAREWELL_S = 5.0
 DOWNLOAD_ATTEMPTS = 8
 
 
+KEY_REFUSED = (AuthenticationError, ForbiddenError)
+"""This agent may not speak here at all."""
+LEASE_LOST = (NotFoundError, ConflictError, GoneError)
+"""The measurement is not this agent's any more."""
+
+
 class AbandonedError(InnAutomlError):
     """The measurement in hand is not this agent's any more."""
+
+    code = "stale_lease"
 
 
 class Agent:
@@ -55,7 +71,7 @@ class Agent:
         """Measures whatever comes, until an exception (a signal's) ends it.
 
         Raises:
-            RefusedError: the key may not speak for this device, or the device was removed.
+            AuthenticationError, ForbiddenError: the key may not speak for this device, or the device was removed.
         """
         self.register()
         while True:
@@ -67,7 +83,7 @@ class Agent:
         """Makes the device known; what an agent of the same name had in hand is queued again.
 
         Raises:
-            RefusedError: the name belongs to another key, or the key is not known.
+            AuthenticationError, ForbiddenError: the name belongs to another key, or the key is not known.
         """
         asked = RegisterDevice(name=self._name, description=describe_device())
         self._link.request("POST", "/devices", json=asked.model_dump(mode="json"))
@@ -99,7 +115,7 @@ class Agent:
         """Does one measurement, and tells how it ended.
 
         Raises:
-            RefusedError: the key may not speak here any more.
+            AuthenticationError, ForbiddenError: the key may not speak here any more.
         """
         logger.info(
             "leased measurement=%s device=%s models=%d",
@@ -119,10 +135,8 @@ class Agent:
                 logger.info("done measurement=%s seconds=%.1f", lease.id, time.monotonic() - start)
         except AbandonedError as error:
             logger.warning("abandoned measurement=%s: %s", lease.id, error)
-        except RefusedError as error:
-            if error.is_final:
-                raise
-            self._fail(lease, error)
+        except KEY_REFUSED:
+            raise
         except Exception as error:
             self._fail(lease, error)
         except BaseException:
@@ -164,10 +178,8 @@ class Agent:
         path = f"/measurements/{lease.id}/{what}"
         try:
             self._link.request("POST", path, json=body, headers={"Lease-Token": lease.token})
-        except RefusedError as error:
-            if error.is_lost_lease:
-                raise AbandonedError(str(error)) from error
-            raise
+        except LEASE_LOST as error:
+            raise AbandonedError(str(error)) from error
 
     def _fail(self, lease: MeasurementLease, error: Exception) -> None:
         # Whoever stops this agent may stop its processes a moment earlier: what looks like a crash
@@ -175,7 +187,7 @@ class Agent:
         time.sleep(0.2)
         if isinstance(error, InnAutomlError):
             detail = str(error)
-            logger.warning("failed measurement=%s: %s", lease.id, detail)
+            logger.warning("failed measurement=%s code=%s: %s", lease.id, error.code, detail)
         else:
             detail = f"the agent on {self._name!r} failed ({type(error).__name__}: {error}): its log says where."
             logger.error("failed measurement=%s", lease.id, exc_info=error)
@@ -183,9 +195,9 @@ class Agent:
             self._post(lease, "failure", {"detail": detail[:4096]})
         except AbandonedError as abandoned:
             logger.warning("abandoned measurement=%s: %s", lease.id, abandoned)
-        except RefusedError as refused:
-            if refused.is_final:
-                raise
+        except KEY_REFUSED:
+            raise
+        except InnAutomlError as refused:
             logger.error("its failure was refused measurement=%s: %s", lease.id, refused)
 
     def _release(self, lease: MeasurementLease) -> None:
@@ -195,7 +207,7 @@ class Agent:
                 "POST", path, timeout_s=FAREWELL_S, headers={"Lease-Token": lease.token}
             )
             logger.info("given back measurement=%s", lease.id)
-        except (httpx.TransportError, RefusedError) as error:
+        except (httpx.TransportError, InnAutomlError) as error:
             logger.warning("not given back measurement=%s: %s", lease.id, error)
 
 
@@ -221,7 +233,7 @@ class _Heartbeats:
     def progress(self, share: float) -> None:
         """Raises:
         AbandonedError: the lease is lost.
-        RefusedError: the key may not speak here any more.
+        AuthenticationError, ForbiddenError: the key may not speak here any more.
         """
         self._share = min(1.0, max(self._share, share))
         self.check()
@@ -248,7 +260,7 @@ class _Heartbeats:
                 )
             except httpx.TransportError as error:
                 logger.warning("heartbeat not heard measurement=%s: %s", self._lease.id, error)
-            except RefusedError as error:
-                self._fault = AbandonedError(str(error)) if error.is_lost_lease else error
+            except InnAutomlError as error:
+                self._fault = AbandonedError(str(error)) if isinstance(error, LEASE_LOST) else error
                 self._over.set()
                 return

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from inn_automl import __version__
-from inn_automl.api.problems import Problem
-from inn_automl.core.errors import InnAutomlError, InputError
+from inn_automl.core.errors import NoServerError
+from inn_automl.http.problems import error_of, problem_of
 
 logger = logging.getLogger(__name__)
 
@@ -20,28 +20,6 @@ FIRST_DELAY_S, MAX_DELAY_S = 0.5, 30.0
 CONNECT_S, SILENCE_S = 10.0, 60.0
 _LOCAL_HOSTS = {"127.0.0.1", "::1", "localhost"}
 _TRANSIENT = {408, 425, 429}
-
-
-class RefusedError(InnAutomlError, RuntimeError):
-    """The coordinator answered with a fault that does not pass.
-
-    Args:
-        status: of HTTP.
-    """
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-    @property
-    def is_final(self) -> bool:
-        """Whether this agent may not speak here at all."""
-        return self.status in (401, 403)
-
-    @property
-    def is_lost_lease(self) -> bool:
-        """Whether the measurement is not this agent's any more."""
-        return self.status in (404, 409, 410)
 
 
 class Link:
@@ -61,7 +39,7 @@ class Link:
                 trust_env=host not in _LOCAL_HOSTS,
             )
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise InputError(
+            raise NoServerError(
                 f"{url!r} is no URL ({error}): give one such as http://127.0.0.1:8080."
             ) from None
 
@@ -74,13 +52,13 @@ class Link:
         """The answer to a request that is made once.
 
         Raises:
-            RefusedError: a fault that does not pass.
+            InnAutomlError: the coordinator refused; the class is that of its code.
             httpx.TransportError: no answer, or one that says to try again.
         """
         try:
             return _answer(self._http.request(method, path, timeout=timeout_s, **content))
         except httpx.UnsupportedProtocol as error:
-            raise InputError(
+            raise NoServerError(
                 f"{self.url!r} is no URL that can be asked ({error}): begin with http://."
             ) from None
 
@@ -88,7 +66,7 @@ class Link:
         """The answer to a request that is made again, less and less often, until there is one.
 
         Raises:
-            RefusedError: a fault that does not pass.
+            InnAutomlError: the coordinator refused; the class is that of its code.
         """
         delay_s, since = FIRST_DELAY_S, None
         while True:
@@ -113,7 +91,7 @@ class Link:
         """The bytes behind a GET, continued nowhere: a broken connection raises.
 
         Raises:
-            RefusedError: a fault that does not pass.
+            InnAutomlError: the coordinator refused; the class is that of its code.
             httpx.TransportError: the connection broke.
         """
         with self._http.stream("GET", path, headers=headers) as response:
@@ -125,16 +103,13 @@ class Link:
 def _answer(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
-    try:
-        detail = Problem.model_validate_json(response.content).detail
-    except ValueError:
+    if problem_of(response) is None:
         # Not a coordinator's words: a proxy whose coordinator is being restarted may say anything.
-        raise httpx.RemoteProtocolError(
-            f"status {response.status_code}, not from a coordinator"
-        ) from None
+        raise httpx.RemoteProtocolError(f"status {response.status_code}, not from a coordinator")
+    error = error_of(response)
     if response.status_code >= 500 or response.status_code in _TRANSIENT:
-        raise httpx.RemoteProtocolError(detail)
-    raise RefusedError(detail, response.status_code)
+        raise httpx.RemoteProtocolError(str(error))
+    raise error
 
 
 def _reason(error: httpx.TransportError) -> str:

@@ -1,5 +1,5 @@
 """The service's API as methods. Every one of them may raise the errors of
-`inn_automl.client.faults`.
+`inn_automl.core.errors`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from inn_automl.api.jobs import (
 )
 from inn_automl.client import transfers
 from inn_automl.client.events import watch_job
-from inn_automl.client.faults import JobEndedError, ServiceError
 from inn_automl.client.location import Location
 from inn_automl.client.transfers import DownloadedFile, OnProgress
 from inn_automl.client.transport import Transport
+from inn_automl.core.errors import JobEndedError, ServiceError
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.result import DeviceResult
 from inn_automl.core.spec import DeviceBudget, JobSpec, SearchBudget, parse

@@ -8,8 +8,8 @@ import httpx
 from pydantic import ValidationError
 
 from inn_automl.api.jobs import ENDED, Job, JobEvent
-from inn_automl.client.faults import RefusedError, ServiceError
 from inn_automl.client.transport import SILENCE_S, Backoff, Transport
+from inn_automl.core.errors import InnAutomlError, ServiceError
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[JobEvent]:
@@ -71,15 +71,17 @@ def watch_job(
             if not backoff.wait():
                 raise lost from error
             on_reconnect(reason)
-        except RefusedError:
-            raise
-        except ServiceError as error:
-            if error.status is None or not backoff.wait():
+        except InnAutomlError as error:
+            if not _may_pass(error) or not backoff.wait():
                 raise
             on_reconnect(str(error))
         else:
             if follow and not backoff.wait():
                 backoff.succeeded()
+
+
+def _may_pass(error: InnAutomlError) -> bool:
+    return error.status is not None and (error.status >= 500 or error.status == 429)
 
 
 def _stream(transport: Transport, job_id: str, after: int, follow: bool) -> Iterator[JobEvent]:

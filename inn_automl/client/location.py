@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inn_automl.client.faults import RefusedError
+from inn_automl.core.errors import AuthenticationError, NoServerError
 from inn_automl.core.storage import read_json
 
 ADDRESS_FILE, SECRETS_FILE = "address.json", "secrets.json"
@@ -30,7 +30,8 @@ def find_server(
     environment names (INN_AUTOML_URL, INN_AUTOML_KEY), else the stack of the default home.
 
     Raises:
-        RefusedError: none of these says where one is; the message says how to start one.
+        NoServerError: none of these says where one is; the message says how to start one.
+        AuthenticationError: there is a URL without a key.
         CorruptFileError: a file of the stack is not JSON.
     """
     environment_key = os.environ.get(KEY_VARIABLE)
@@ -43,11 +44,10 @@ def find_server(
     default = Path(os.environ.get("INN_AUTOML_HOME") or DEFAULT_HOME).expanduser()
     if (default / ADDRESS_FILE).exists():
         return _of_home(default, key)
-    raise RefusedError(
+    raise NoServerError(
         f"no server is known: start one with `inn-automl up --detach`, or give --home, --url and "
         f"--key, or set "
-        f"{URL_VARIABLE} and {KEY_VARIABLE}.",
-        code="no_server",
+        f"{URL_VARIABLE} and {KEY_VARIABLE}."
     )
 
 
@@ -63,20 +63,20 @@ def _entry(home: Path, name: str, entry: str) -> str:
         message = (
             f"no stack runs at {str(home)!r}: start it with `inn-automl up --home {home} --detach`."
         )
-        raise RefusedError(message, code="no_server") from None
+        raise NoServerError(message) from None
     except PermissionError:
         message = f"{str(home / name)!r} may be read by its owner only: give --url and a --key of your own."
-        raise RefusedError(message, code="no_server") from None
+        raise NoServerError(message) from None
     if not isinstance(value, dict) or not isinstance(value.get(entry), str):
         message = f"{str(home / name)!r} lacks {entry!r}: start the stack again with `inn-automl up --home {home}`."
-        raise RefusedError(message, code="no_server")
+        raise NoServerError(message)
     found: str = value[entry]
     return found
 
 
 def _needed(key: str | None) -> str:
     if not key:
-        raise RefusedError(
-            f"the server was named without a key: give --key, or set {KEY_VARIABLE}.", code="no_key"
+        raise AuthenticationError(
+            f"the server was named without a key: give --key, or set {KEY_VARIABLE}."
         )
     return key

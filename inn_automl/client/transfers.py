@@ -14,17 +14,17 @@ from typing import IO, Any
 
 import httpx
 
-from inn_automl.client.faults import RefusedError, ServiceError
 from inn_automl.client.transport import Backoff, Transport
 from inn_automl.core.errors import (
     CorruptFileError,
     DatasetFormatError,
     DatasetNotFoundError,
+    InnAutomlError,
+    RangeError,
     StorageError,
 )
 
 CHUNK_BYTES = 1 << 20
-NO_SUCH_RANGE = 416
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 OnProgress = Callable[[int, int | None], None]
@@ -172,13 +172,15 @@ def _fetch(
         except httpx.TransportError as error:
             if not backoff.wait():
                 raise transport.lost(error) from error
-        except RefusedError as error:
-            if error.status != NO_SUCH_RANGE or not done:
+        except RangeError:
+            if not done:
                 raise
             file.seek(0)  # it is a shorter file by now
             file.truncate()
             etag = ""
-        except ServiceError:
+        except InnAutomlError as error:
+            if error.status is None or (error.status < 500 and error.status != 429):
+                raise
             if not backoff.wait():
                 raise
 

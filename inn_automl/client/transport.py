@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 
 from inn_automl import __version__
-from inn_automl.client.faults import ConnectionLostError, RefusedError, error_of
+from inn_automl.core.errors import ConnectionLostError, NoServerError
+from inn_automl.http.problems import error_of
 
 TRY_AGAIN = {429, 502, 503, 504}
 FIRST_DELAY_S, MAX_DELAY_S = 0.25, 10.0
@@ -73,7 +74,7 @@ class Transport:
                 transport=transport,
             )
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise RefusedError(
+            raise NoServerError(
                 f"{url!r} is no URL ({error}): give one such as http://127.0.0.1:8080."
             ) from None
 
@@ -107,7 +108,7 @@ class Transport:
                     method, path, params=params, json=json, headers=headers, content=body
                 )
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-                raise RefusedError(
+                raise NoServerError(
                     f"{self.url!r} is no URL that can be asked ({error}): give one such as "
                     f"http://127.0.0.1:8080."
                 ) from None
@@ -153,8 +154,7 @@ class Transport:
         reason = str(error) or type(error).__name__
         return ConnectionLostError(
             f"no answer from {self.url} ({reason}): check that the server runs and can be reached, "
-            f"then try again.",
-            code="connection_lost",
+            f"then try again."
         )
 
 

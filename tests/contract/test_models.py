@@ -11,10 +11,10 @@ from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
 from inn_automl_services.coordinator.db.tables import ArtifactRow, JobDeviceRow, JobRow
-from inn_automl_services.coordinator.errors import RangeError
 from inn_automl_services.coordinator.models.downloads import parse_range
 
 from inn_automl.api.jobs import Comparison, Fronts, JobState
+from inn_automl.core.errors import RangeError
 from inn_automl.core.result import DeviceResult
 
 CheckProblem = Callable[[httpx.Response, int, str], str]

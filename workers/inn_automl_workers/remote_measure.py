@@ -16,10 +16,19 @@ from typing import Any
 import httpx
 
 from inn_automl.api.measurements import Measurement, MeasurementState, ModelFile, NewMeasurement
-from inn_automl.api.problems import Problem
-from inn_automl.core.errors import BackendError, MeasurementError, SpecError
+from inn_automl.core.errors import (
+    AuthenticationError,
+    BackendError,
+    ConflictError,
+    ForbiddenError,
+    InnAutomlError,
+    InputError,
+    MeasurementError,
+    SpecError,
+)
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import DeviceBudget
+from inn_automl.http.problems import error_of
 from inn_automl.latency.measurement import THOROUGH, LatencyMeasurement, Protocol, read_measurements
 
 FOLDER = "measuring-models"
@@ -157,9 +166,10 @@ class RemoteMeasure:
             else:
                 if response.is_success:
                     return Measurement.model_validate_json(response.content, extra="ignore")
-                reason = _detail(response)
+                refused = error_of(response)
+                reason = str(refused)
                 if response.status_code < 500 and response.status_code not in (408, 425, 429):
-                    raise _refusal(response.status_code, reason)
+                    raise _refusal(refused)
             if time.monotonic() - since > self._patience_s:
                 raise BackendError(
                     f"the coordinator does not answer ({reason}): check that it runs."
@@ -168,17 +178,13 @@ class RemoteMeasure:
             delay_s = min(MAX_DELAY_S, 2 * delay_s)
 
 
-def _detail(response: httpx.Response) -> str:
-    try:
-        return Problem.model_validate_json(response.content).detail
-    except ValueError:
-        return f"status {response.status_code}"
-
-
-def _refusal(status: int, detail: str) -> Exception:
-    match status:
-        case 401 | 403 | 409:
-            return BackendError(detail)
-        case 422:
-            return SpecError(detail)
-    return MeasurementError(detail)
+def _refusal(error: InnAutomlError) -> InnAutomlError:
+    """What a refusal means for the job: its spec is wrong, its lease is lost, or it is not measured."""
+    match error:
+        case AuthenticationError() | ForbiddenError() | ConflictError():
+            return BackendError(str(error))
+        case SpecError() | MeasurementError():
+            return error
+        case InputError() if error.status == 422:
+            return SpecError(str(error))
+    return MeasurementError(str(error))

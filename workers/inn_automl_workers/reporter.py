@@ -18,8 +18,9 @@ import httpx
 
 from inn_automl.api.jobs import JobCost, JobProgress
 from inn_automl.api.runs import RunAnswer, RunAssignment, RunFailure, RunHeartbeat, RunResult
-from inn_automl.core.errors import BackendError, InnAutomlError
+from inn_automl.core.errors import BackendError, InnAutomlError, StaleLeaseError
 from inn_automl.core.progress import LineProgress, Progress, TimeLeft
+from inn_automl.http.problems import error_of
 
 STOPPED_EXIT_CODE = 3
 """Of a run that was cancelled, or whose job another attempt holds."""
@@ -30,14 +31,6 @@ REQUEST_S = 30.0
 MAX_TEXT = 4000
 MAX_NOTES = 50
 """In one heartbeat."""
-
-
-class RefusedError(InnAutomlError):
-    """The coordinator understood a request and refused it."""
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Reporter:
@@ -123,7 +116,7 @@ class Reporter:
         """Delivers the result; nothing is reported afterwards.
 
         Raises:
-            RefusedError: the coordinator cannot take it.
+            InnAutomlError: the coordinator cannot take it.
         """
         self.request("POST", "/result", result.model_dump(mode="json"))
         self.close()
@@ -145,7 +138,7 @@ class Reporter:
         coordinator.
 
         Raises:
-            RefusedError: the request is wrong.
+            InnAutomlError: the coordinator refused; the class is that of its code.
             BackendError: the coordinator has been away for hours.
         """
         end_s, pause_s = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
@@ -168,14 +161,10 @@ class Reporter:
     def _read(self, answer: httpx.Response) -> Any:
         if answer.is_success:
             return answer.json() if answer.content else None
-        try:
-            problem = answer.json()
-            code, detail = str(problem["code"]), str(problem["detail"])
-        except (ValueError, KeyError, TypeError):
-            code, detail = "http_error", f"{answer.status_code} {answer.reason_phrase}"
-        if code == "stale_lease":
-            self._leave(detail)
-        raise RefusedError(f"the coordinator refused: {detail}", code)
+        error = error_of(answer)
+        if isinstance(error, StaleLeaseError):
+            self._leave(str(error))
+        raise error
 
     def _beat_on(self, every_s: float) -> None:
         while not self._done.is_set():

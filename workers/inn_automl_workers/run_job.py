@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -290,27 +289,17 @@ def failure_of(error: BaseException, reporter: Reporter) -> RunFailure:
     may recover.
     """
     if isinstance(error, InnAutomlError):
-        code, detail = error_code(error), str(error)
+        code, detail = error.code, str(error)
         retryable = isinstance(error, BackendError | StorageError)
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        code, detail, retryable = (
-            "storage",
-            f"no room is left ({error}): free some and retry.",
-            True,
-        )
+        code, retryable = StorageError.code, True
+        detail = f"no room is left ({error}): free some and retry."
     else:
-        code, retryable = "unforeseen", True
+        code, retryable = InnAutomlError.code, True
         detail = f"this should not happen ({type(error).__name__}: {error}); the job's log has the traceback."
     return RunFailure(
         code=code, detail=printable(detail), retryable=retryable, cost=reporter.cost()
     )
-
-
-def error_code(error: Exception) -> str:
-    """`ImpossibleBudgetError` is `impossible_budget`."""
-    return re.sub(
-        r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")
-    ).lower()[:64]
 
 
 def _describe(folder: Path, result: JobResult) -> list[Artifact]:

@@ -11,10 +11,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 
 from inn_automl.api.access import Role
+from inn_automl.core.errors import AuthenticationError, ForbiddenError
 from inn_automl_services.coordinator.context import Context, get_context
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.tables import ApiKeyRow, ProjectRow
-from inn_automl_services.coordinator.errors import AuthenticationError, ForbiddenError
 from inn_automl_services.coordinator.keys import Caller, hash_secret
 
 LAST_USED_STEP = timedelta(minutes=1)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from inn_automl.api.access import Role
+from inn_automl.core.errors import RateLimitError
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.tables import ApiKeyRow
-from inn_automl_services.coordinator.errors import RateLimitError
 
 SECRET_PREFIX = "inn_"
 CACHED_S = 10.0

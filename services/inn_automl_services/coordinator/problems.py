@@ -20,20 +20,8 @@ from starlette.exceptions import HTTPException
 
 from inn_automl.api.problems import MEDIA_TYPE, Problem
 from inn_automl.core import errors
+from inn_automl.core.errors import RangeError, RateLimitError, UnavailableError
 from inn_automl.core.spec import parse
-from inn_automl_services.coordinator.errors import (
-    AuthenticationError,
-    ConflictError,
-    ForbiddenError,
-    GoneError,
-    IdempotencyError,
-    NotFoundError,
-    RangeError,
-    RateLimitError,
-    StaleLeaseError,
-    TooLargeError,
-    UnavailableError,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -47,54 +35,64 @@ class Entry:
     title: str
 
 
-CATALOG: dict[type[Exception], Entry] = {
-    errors.InnAutomlError: Entry(500, "internal", "Internal error"),
-    errors.InputError: Entry(422, "invalid", "Invalid input"),
-    errors.SpecError: Entry(422, "invalid_spec", "Invalid spec"),
-    errors.UnknownNameError: Entry(422, "unknown_name", "Unknown name"),
-    errors.ImpossibleBudgetError: Entry(422, "impossible_budget", "Impossible budget"),
-    errors.DatasetError: Entry(422, "invalid_dataset", "Dataset cannot be used"),
-    errors.DatasetNotFoundError: Entry(422, "dataset_not_found", "Dataset not found"),
-    errors.DatasetFormatError: Entry(422, "dataset_format", "Dataset cannot be read"),
-    errors.DatasetTooSmallError: Entry(422, "dataset_too_small", "Dataset too small"),
-    errors.UnsafeArchiveError: Entry(422, "unsafe_archive", "Unsafe archive"),
-    errors.WidthsError: Entry(422, "invalid_widths", "Invalid widths"),
-    errors.ModuleError: Entry(422, "invalid_module", "Invalid module"),
-    errors.JobDirectoryError: Entry(409, "job_directory", "Folder of another job"),
-    errors.TrainingError: Entry(500, "training_failed", "Training failed"),
-    errors.ExportError: Entry(500, "export_failed", "Export failed"),
-    errors.VerificationError: Entry(500, "verification_failed", "Verification failed"),
-    errors.MeasurementError: Entry(422, "measurement_failed", "Measurement failed"),
-    errors.BackendError: Entry(503, "backend_failed", "Workers failed"),
-    errors.StorageError: Entry(503, "storage_failed", "Storage failed"),
-    errors.CorruptFileError: Entry(503, "corrupt_file", "Corrupt file"),
-    AuthenticationError: Entry(401, "unauthenticated", "No valid key"),
-    ForbiddenError: Entry(403, "forbidden", "Not allowed"),
-    NotFoundError: Entry(404, "not_found", "Not found"),
-    ConflictError: Entry(409, "conflict", "Conflict"),
-    IdempotencyError: Entry(
-        409, "idempotency_mismatch", "Idempotency key used for another request"
-    ),
-    StaleLeaseError: Entry(409, "stale_lease", "Lease lost"),
-    GoneError: Entry(410, "gone", "Gone"),
-    TooLargeError: Entry(413, "too_large", "Too large"),
-    RangeError: Entry(416, "range_not_satisfiable", "Range not satisfiable"),
-    RateLimitError: Entry(429, "rate_limited", "Too many requests"),
-    UnavailableError: Entry(503, "unavailable", "Unavailable"),
+_ANSWERS: dict[type[errors.InnAutomlError], tuple[int, str]] = {
+    errors.InnAutomlError: (500, "Internal error"),
+    errors.InputError: (422, "Invalid input"),
+    errors.SpecError: (422, "Invalid spec"),
+    errors.UnknownNameError: (422, "Unknown name"),
+    errors.ImpossibleBudgetError: (422, "Impossible budget"),
+    errors.DatasetError: (422, "Dataset cannot be used"),
+    errors.DatasetNotFoundError: (422, "Dataset not found"),
+    errors.DatasetFormatError: (422, "Dataset cannot be read"),
+    errors.DatasetTooSmallError: (422, "Dataset too small"),
+    errors.UnsafeArchiveError: (422, "Unsafe archive"),
+    errors.WidthsError: (422, "Invalid widths"),
+    errors.ModuleError: (422, "Invalid module"),
+    errors.JobDirectoryError: (409, "Folder of another job"),
+    errors.TrainingError: (500, "Training failed"),
+    errors.ExportError: (500, "Export failed"),
+    errors.VerificationError: (500, "Verification failed"),
+    errors.MeasurementError: (422, "Measurement failed"),
+    errors.BackendError: (503, "Workers failed"),
+    errors.RunLostError: (503, "Run lost"),
+    errors.RunNotStartedError: (503, "Run not started"),
+    errors.RunSilentError: (503, "Run silent"),
+    errors.StorageError: (503, "Storage failed"),
+    errors.CorruptFileError: (503, "Corrupt file"),
+    errors.ServiceError: (502, "Service failed"),
+    errors.RefusedError: (400, "Refused"),
+    errors.InvalidRequestError: (422, "Invalid request"),
+    errors.NoServerError: (400, "No server"),
+    errors.AuthenticationError: (401, "No valid key"),
+    errors.ForbiddenError: (403, "Not allowed"),
+    errors.NotFoundError: (404, "Not found"),
+    errors.ConflictError: (409, "Conflict"),
+    errors.IdempotencyError: (409, "Idempotency key used for another request"),
+    errors.StaleLeaseError: (409, "Lease lost"),
+    errors.GoneError: (410, "Gone"),
+    errors.TooLargeError: (413, "Too large"),
+    errors.RangeError: (416, "Range not satisfiable"),
+    errors.RateLimitError: (429, "Too many requests"),
+    errors.UnavailableError: (503, "Unavailable"),
+    errors.ConnectionLostError: (504, "Connection lost"),
+    errors.JobEndedError: (409, "Job ended"),
 }
-"""Every class of `inn_automl.core.errors` and of `coordinator.errors`: a test says that none is missing."""
 
-INVALID_REQUEST = Entry(422, "invalid_request", "Invalid request")
-HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+CATALOG: dict[type[errors.InnAutomlError], Entry] = {
+    kind: Entry(status, kind.code, title) for kind, (status, title) in _ANSWERS.items()
+}
+"""Answer of every class of `inn_automl.core.errors`, under the class's own code."""
+
+HTTP_CODES = {
+    404: errors.NotFoundError.code,
+    405: "method_not_allowed",
+    413: errors.TooLargeError.code,
+}
 
 
 def entry_of(error: BaseException) -> Entry:
     """The catalog's entry of an error's nearest class."""
     return next(CATALOG[kind] for kind in type(error).__mro__ if kind in CATALOG)
-
-
-def error_code(error: BaseException) -> str:
-    return entry_of(error).code
 
 
 def problem_response(
@@ -123,7 +121,7 @@ def problem_response(
     )
 
 
-def responses(*kinds: type[Exception]) -> dict[int | str, dict[str, Any]]:
+def responses(*kinds: type[errors.InnAutomlError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint that may answer with these errors, for the OpenAPI document."""
     by_status: dict[int, list[Entry]] = {}
     for kind in kinds:
@@ -161,7 +159,10 @@ def install(app: FastAPI) -> None:
         location = ".".join(str(part) for part in details[0]["loc"])
         detail = _explanation(request, error) or f"{location}: {details[0]['msg']}"
         return problem_response(
-            request, INVALID_REQUEST, _printable(detail), errors=_printable(details)
+            request,
+            CATALOG[errors.InvalidRequestError],
+            _printable(detail),
+            errors=_printable(details),
         )
 
     @app.exception_handler(HTTPException)
@@ -170,7 +171,9 @@ def install(app: FastAPI) -> None:
             error.status_code == 400
         ):  # FastAPI's answer to what is no text, or has integers of thousands of digits
             return problem_response(
-                request, INVALID_REQUEST, "the body cannot be read: send JSON in UTF-8."
+                request,
+                CATALOG[errors.InvalidRequestError],
+                "the body cannot be read: send JSON in UTF-8.",
             )
         code = HTTP_CODES.get(error.status_code, "http_error")
         entry = Entry(error.status_code, code, str(error.detail))

@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from inn_automl.core.errors import TooLargeError
 from inn_automl_services.coordinator.db.ids import new_id
-from inn_automl_services.coordinator.errors import TooLargeError
 from inn_automl_services.coordinator.problems import CATALOG, problem_response
 from inn_automl_services.coordinator.settings import Settings
 

@@ -18,12 +18,18 @@ from inn_automl.agent import agent as agent_module
 from inn_automl.agent import link as link_module
 from inn_automl.agent.agent import Agent
 from inn_automl.agent.description import describe_device
-from inn_automl.agent.link import Link, RefusedError
+from inn_automl.agent.link import Link
 from inn_automl.agent.model_cache import ModelCache
 from inn_automl.api.devices import RegisterDevice
 from inn_automl.api.measurements import MeasurementLease, ModelFile
 from inn_automl.api.problems import MEDIA_TYPE
-from inn_automl.core.errors import CorruptFileError, InputError, MeasurementError, StorageError
+from inn_automl.core.errors import (
+    CorruptFileError,
+    InputError,
+    MeasurementError,
+    RefusedError,
+    StorageError,
+)
 from inn_automl.core.spec import RUNTIMES, DeviceBudget
 from inn_automl.latency import benchmark as latency
 from inn_automl.latency.machine_lock import machine_lock

@@ -15,17 +15,17 @@ CLASSES = {
 }
 
 
-def drawn_tree() -> dict[str, tuple[str | None, str | None]]:
-    """Parent and refined builtin of each class, as the module's docstring draws them."""
-    tree: dict[str, tuple[str | None, str | None]] = {}
+def drawn_tree() -> dict[str, tuple[str | None, str | None, str]]:
+    """Parent, refined builtin and code of each class, as the module's docstring draws them."""
+    tree: dict[str, tuple[str | None, str | None, str]] = {}
     path: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
-        match = re.match(r"^([\s│├└─]*)([A-Z]\w+Error)\b(?: \((\w+)\))?", line)
+        match = re.match(r"^([\s│├└─]*)([A-Z]\w+Error)\b(?: \((\w+)\))? +(\w+)", line)
         if match:
-            indent, name, builtin = len(match[1]), match[2], match[3]
+            indent, name, builtin, code = len(match[1]), match[2], match[3], match[4]
             while path and path[-1][0] >= indent:
                 path.pop()
-            tree[name] = (path[-1][1] if path else None, builtin)
+            tree[name] = (path[-1][1] if path else None, builtin, code)
             path.append((indent, name))
     return tree
 
@@ -42,6 +42,7 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
                 ),
                 None,
             ),
+            cls.code,
         )
         for name, cls in CLASSES.items()
     }
@@ -54,11 +55,21 @@ def test_every_error_says_what_it_is(name: str) -> None:
     assert issubclass(CLASSES[name], errors.InnAutomlError)
 
 
-@pytest.mark.parametrize("name", sorted(set(CLASSES) - {"UnknownNameError"}))
+def test_every_class_has_a_code_of_its_own() -> None:
+    assert all("code" in vars(cls) for cls in CLASSES.values())
+    assert {cls.code: cls for cls in CLASSES.values()} == errors.BY_CODE
+    assert len(errors.BY_CODE) == len(CLASSES)
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", code) for code in errors.BY_CODE)
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
 def test_errors_cross_processes(name: str) -> None:
-    error = pickle.loads(pickle.dumps(CLASSES[name]("the fault, the value, the remedy")))  # noqa: S301 - our own
-    assert type(error) is CLASSES[name]
-    assert str(error) == "the fault, the value, the remedy"
+    error = CLASSES[name].from_message("the fault, the value, the remedy")
+    error.status, error.request_id = 422, "req_1"
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert type(again) is CLASSES[name]
+    assert str(again) == "the fault, the value, the remedy"
+    assert (again.code, again.status, again.request_id) == (error.code, 422, "req_1")
 
 
 def test_an_unknown_name_comes_with_the_nearest_one() -> None:

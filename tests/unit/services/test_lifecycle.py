@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from inn_automl_services.coordinator.errors import ConflictError
 from inn_automl_services.coordinator.jobs.lifecycle import (
     STATE_OF_STAGE,
     TRANSITIONS,
@@ -24,6 +23,7 @@ from inn_automl_services.coordinator.jobs.lifecycle import (
 )
 
 from inn_automl.api.jobs import ENDED, RUNNING, JobKind, JobState
+from inn_automl.core.errors import ConflictError
 
 EVENTS: list[Event] = [
     *(Claimed(kind) for kind in JobKind),

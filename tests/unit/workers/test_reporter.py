@@ -8,9 +8,10 @@ from typing import NoReturn
 import httpx
 import pytest
 from inn_automl_workers import reporter as reporting
-from inn_automl_workers.reporter import RefusedError, Reporter, RunProgress, printable
+from inn_automl_workers.reporter import Reporter, RunProgress, printable
 
 from inn_automl.api.jobs import JobProgress
+from inn_automl.core.errors import InputError
 
 
 class LeftError(Exception):
@@ -48,6 +49,10 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "FIRST_PAUSE_S", 0.0)
 
 
+def problem(status: int, code: str, detail: str) -> dict[str, object]:
+    return {"type": "t", "title": "T", "status": status, "code": code, "detail": detail}
+
+
 GOES_ON = httpx.Response(200, json={"cancel": False})
 
 
@@ -77,15 +82,15 @@ def test_a_cancel_ends_the_process():
 
 
 def test_a_lost_lease_ends_the_process():
-    problem = {"code": "stale_lease", "detail": "another attempt does"}
+    body = problem(409, "stale_lease", "another attempt does")
     with pytest.raises(LeftError, match="another attempt"):
-        reporter(Coordinator(httpx.Response(409, json=problem))).beat()
+        reporter(Coordinator(httpx.Response(409, json=body))).beat()
 
 
 def test_other_refusals_are_errors():
-    problem = {"code": "invalid", "detail": "body.result is null"}
-    with pytest.raises(RefusedError, match="is null"):
-        reporter(Coordinator(httpx.Response(422, json=problem))).beat()
+    body = problem(422, "invalid_request", "body.result is null")
+    with pytest.raises(InputError, match="is null"):
+        reporter(Coordinator(httpx.Response(422, json=body))).beat()
 
 
 def test_cost_is_time_by_what_is_held():

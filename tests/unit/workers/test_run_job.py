@@ -28,12 +28,12 @@ from inn_automl.core.errors import (
     ("error", "code", "retryable"),
     [
         (ImpossibleBudgetError("x"), "impossible_budget", False),
-        (TrainingError("x"), "training", False),
-        (BackendError("x"), "backend", True),
-        (StorageError("x"), "storage", True),
-        (OSError(errno.ENOSPC, "No space left on device"), "storage", True),
-        (ZeroDivisionError("x"), "unforeseen", True),
-        (SystemExit(1), "unforeseen", True),
+        (TrainingError("x"), "training_failed", False),
+        (BackendError("x"), "backend_failed", True),
+        (StorageError("x"), "storage_failed", True),
+        (OSError(errno.ENOSPC, "No space left on device"), "storage_failed", True),
+        (ZeroDivisionError("x"), "internal", True),
+        (SystemExit(1), "internal", True),
     ],
 )
 def test_failures_say_whether_another_attempt_helps(

@@ -10,12 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from inn_automl.api.base import Name, Page, Sha256
 from inn_automl.api.datasets import Dataset, RegisterDataset
 from inn_automl.core import errors
-from inn_automl_services.coordinator import problems
-from inn_automl_services.coordinator.access import User
-from inn_automl_services.coordinator.context import InContext, Reading, Writing
-from inn_automl_services.coordinator.datasets import repository, service
-from inn_automl_services.coordinator.datasets.incoming import Incoming, incoming_folder, receiving
-from inn_automl_services.coordinator.errors import (
+from inn_automl.core.errors import (
     AuthenticationError,
     ConflictError,
     ForbiddenError,
@@ -24,6 +19,11 @@ from inn_automl_services.coordinator.errors import (
     TooLargeError,
     UnavailableError,
 )
+from inn_automl_services.coordinator import problems
+from inn_automl_services.coordinator.access import User
+from inn_automl_services.coordinator.context import InContext, Reading, Writing
+from inn_automl_services.coordinator.datasets import repository, service
+from inn_automl_services.coordinator.datasets.incoming import Incoming, incoming_folder, receiving
 
 router = APIRouter(tags=["datasets"])
 

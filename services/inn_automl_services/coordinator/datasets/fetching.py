@@ -11,9 +11,13 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import fsspec
 import httpx
 
-from inn_automl.core.errors import DatasetNotFoundError, InputError
+from inn_automl.core.errors import (
+    DatasetNotFoundError,
+    ForbiddenError,
+    InputError,
+    UnavailableError,
+)
 from inn_automl_services.coordinator.datasets.incoming import Incoming
-from inn_automl_services.coordinator.errors import ForbiddenError, UnavailableError
 from inn_automl_services.coordinator.settings import Settings
 
 CHUNK_BYTES = 1 << 20

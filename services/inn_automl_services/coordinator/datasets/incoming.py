@@ -14,9 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from inn_automl.core.errors import DatasetError, StorageError
+from inn_automl.core.errors import DatasetError, StorageError, TooLargeError
 from inn_automl.core.object_store import ObjectStore
-from inn_automl_services.coordinator.errors import TooLargeError
 from inn_automl_services.coordinator.settings import Settings
 
 _PREFIX = "incoming-"

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from inn_automl.api import datasets as wire
 from inn_automl.api.datasets import DatasetMetadata, RegisterDataset
-from inn_automl.core.errors import InputError, StorageError
+from inn_automl.core.errors import ConflictError, InputError, NotFoundError, StorageError
 from inn_automl.core.spec import BUILTIN_KINDS
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.datasets import repository
@@ -20,7 +20,6 @@ from inn_automl_services.coordinator.datasets.incoming import Incoming, incoming
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.tables import DatasetRow
-from inn_automl_services.coordinator.errors import ConflictError, NotFoundError
 
 
 def find(session: Session, project_id: str, reference: str) -> DatasetRow:

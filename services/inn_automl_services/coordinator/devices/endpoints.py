@@ -9,11 +9,7 @@ from fastapi import APIRouter, Body, Path, Query, Response
 from inn_automl.api.base import Name, Page
 from inn_automl.api.devices import Device, RegisterDevice
 from inn_automl.core import errors
-from inn_automl_services.coordinator import problems
-from inn_automl_services.coordinator.access import AnyRole, User
-from inn_automl_services.coordinator.context import InContext, Reading, Writing
-from inn_automl_services.coordinator.devices import measurement_endpoints, service
-from inn_automl_services.coordinator.errors import (
+from inn_automl.core.errors import (
     AuthenticationError,
     ForbiddenError,
     NotFoundError,
@@ -21,6 +17,10 @@ from inn_automl_services.coordinator.errors import (
     TooLargeError,
     UnavailableError,
 )
+from inn_automl_services.coordinator import problems
+from inn_automl_services.coordinator.access import AnyRole, User
+from inn_automl_services.coordinator.context import InContext, Reading, Writing
+from inn_automl_services.coordinator.devices import measurement_endpoints, service
 
 router = APIRouter(tags=["devices"])
 router.include_router(measurement_endpoints.router)

@@ -22,11 +22,7 @@ from inn_automl.api.measurements import (
     NewMeasurement,
 )
 from inn_automl.core import errors
-from inn_automl_services.coordinator import problems
-from inn_automl_services.coordinator.access import AnyRole
-from inn_automl_services.coordinator.context import InContext, Writing
-from inn_automl_services.coordinator.devices import measurements
-from inn_automl_services.coordinator.errors import (
+from inn_automl.core.errors import (
     AuthenticationError,
     ForbiddenError,
     NotFoundError,
@@ -35,6 +31,10 @@ from inn_automl_services.coordinator.errors import (
     TooLargeError,
     UnavailableError,
 )
+from inn_automl_services.coordinator import problems
+from inn_automl_services.coordinator.access import AnyRole
+from inn_automl_services.coordinator.context import InContext, Writing
+from inn_automl_services.coordinator.devices import measurements
 from inn_automl_services.coordinator.runs.lease import LeaseToken
 
 router = APIRouter()

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from inn_automl.api import measurements as wire
 from inn_automl.api.jobs import JobError
 from inn_automl.api.measurements import MeasurementState
-from inn_automl.core.errors import MeasurementError, SpecError
+from inn_automl.core.errors import MeasurementError, NotFoundError, SpecError, StaleLeaseError
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.latency.measurement import Protocol, read_measurements
 from inn_automl_services.coordinator.context import Context
@@ -27,7 +27,6 @@ from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.storable import check_storable
 from inn_automl_services.coordinator.db.tables import DeviceRow, JobRow, MeasurementRow
 from inn_automl_services.coordinator.devices import repository, service
-from inn_automl_services.coordinator.errors import NotFoundError, StaleLeaseError
 from inn_automl_services.coordinator.keys import Caller, hash_secret
 from inn_automl_services.coordinator.runs.lease import holding
 from inn_automl_services.coordinator.settings import Settings

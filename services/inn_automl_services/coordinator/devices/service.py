@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from inn_automl.api import devices as wire
 from inn_automl.api.base import Page
 from inn_automl.api.measurements import MeasurementState
-from inn_automl.core.errors import SpecError
+from inn_automl.core.errors import ForbiddenError, NotFoundError, SpecError
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.runtimes import INSTALL
 from inn_automl_services.coordinator.db.ids import new_id
@@ -18,7 +18,6 @@ from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.storable import check_storable
 from inn_automl_services.coordinator.db.tables import DeviceRow, MeasurementRow
 from inn_automl_services.coordinator.devices import repository
-from inn_automl_services.coordinator.errors import ForbiddenError, NotFoundError
 from inn_automl_services.coordinator.keys import Caller
 from inn_automl_services.coordinator.settings import Settings
 

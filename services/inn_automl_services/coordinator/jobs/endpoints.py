@@ -20,10 +20,7 @@ from inn_automl.api.jobs import (
     SubmitJob,
 )
 from inn_automl.core import errors
-from inn_automl_services.coordinator import problems
-from inn_automl_services.coordinator.access import User
-from inn_automl_services.coordinator.context import InContext, Reading, Writing
-from inn_automl_services.coordinator.errors import (
+from inn_automl.core.errors import (
     AuthenticationError,
     ConflictError,
     ForbiddenError,
@@ -33,6 +30,9 @@ from inn_automl_services.coordinator.errors import (
     TooLargeError,
     UnavailableError,
 )
+from inn_automl_services.coordinator import problems
+from inn_automl_services.coordinator.access import User
+from inn_automl_services.coordinator.context import InContext, Reading, Writing
 from inn_automl_services.coordinator.jobs import events as job_events
 from inn_automl_services.coordinator.jobs import service
 
@@ -68,7 +68,7 @@ EXTEND_EXAMPLE: dict[str, Any] = {
 }
 
 
-def _made(*kinds: type[Exception]) -> dict[int | str, dict[str, Any]]:
+def _made(*kinds: type[errors.InnAutomlError]) -> dict[int | str, dict[str, Any]]:
     known = {"description": "The job that this Idempotency-Key made before.", "model": Job}
     return {200: known, **problems.responses(*WRITTEN, IdempotencyError, *kinds)}
 

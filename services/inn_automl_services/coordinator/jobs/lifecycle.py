@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from inn_automl.api.jobs import ENDED, RUNNING, JobKind, JobState
-from inn_automl_services.coordinator.errors import ConflictError
+from inn_automl.core.errors import ConflictError
 
 _Q, _F, _C = JobState.QUEUED, JobState.FAILED, JobState.CANCELLED
 

@@ -14,13 +14,12 @@ from sqlalchemy.orm import Session
 from inn_automl.api import jobs as wire
 from inn_automl.api.base import Page
 from inn_automl.api.jobs import ENDED, JobKind, JobState
-from inn_automl.core.errors import InputError
+from inn_automl.core.errors import ConflictError, IdempotencyError, InputError, NotFoundError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import JobSpec, parse
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.tables import JobRow
-from inn_automl_services.coordinator.errors import ConflictError, IdempotencyError, NotFoundError
 from inn_automl_services.coordinator.jobs import repository, resolution, transitions
 from inn_automl_services.coordinator.jobs.lifecycle import CancelRequested, RetryRequested
 from inn_automl_services.coordinator.keys import Caller

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from inn_automl.api.jobs import JobError, JobKind, JobState
 from inn_automl.api.measurements import MeasurementState
+from inn_automl.core.errors import RunLostError
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.tables import JobEventRow, JobRow, MeasurementRow
 from inn_automl_services.coordinator.jobs.lifecycle import Action, Claimed, Event, transition
@@ -123,7 +124,7 @@ def _cancel_measurements(session: Session, job: JobRow) -> None:
 
 def _lost(job: JobRow) -> JobError:
     return JobError(
-        code="run_lost",
+        code=RunLostError.code,
         detail=(
             f"its worker stopped {job.attempt} times without a word, the last time in stage "
             f"{(job.progress or {}).get('stage', 'starting')}: look at the logs, free memory on "

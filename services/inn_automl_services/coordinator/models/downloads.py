@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from inn_automl.core.errors import CorruptFileError
+from inn_automl.core.errors import CorruptFileError, RangeError
 from inn_automl.core.object_store import ObjectStore
-from inn_automl_services.coordinator.errors import RangeError
 
 MAX_REMEMBERED = 100_000
 _RANGE = re.compile(r"bytes=\s*(\d*)-(\d*)\s*", re.ASCII)

@@ -10,12 +10,12 @@ from fastapi.responses import StreamingResponse
 from inn_automl.api.base import Name
 from inn_automl.api.jobs import Comparison, Fronts
 from inn_automl.core import errors
+from inn_automl.core.errors import ConflictError, NotFoundError, RangeError
 from inn_automl.core.result import DeviceResult, JobResult
 from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.access import User
 from inn_automl_services.coordinator.context import Context, InContext, Reading
 from inn_automl_services.coordinator.db.tables import ArtifactRow
-from inn_automl_services.coordinator.errors import ConflictError, NotFoundError, RangeError
 from inn_automl_services.coordinator.jobs.endpoints import ASKED, JobId
 from inn_automl_services.coordinator.models import downloads, service
 

@@ -8,17 +8,17 @@ from fastapi import APIRouter, Body, Path, Query
 
 from inn_automl.api.access import CreatedKey, Key, NewKey, NewProject, Project
 from inn_automl.api.base import Name, Page
-from inn_automl.core.errors import InputError
-from inn_automl_services.coordinator import problems
-from inn_automl_services.coordinator.access import Admin
-from inn_automl_services.coordinator.context import InContext, Reading, Writing
-from inn_automl_services.coordinator.errors import (
+from inn_automl.core.errors import (
     AuthenticationError,
     ConflictError,
     ForbiddenError,
+    InputError,
     NotFoundError,
     RateLimitError,
 )
+from inn_automl_services.coordinator import problems
+from inn_automl_services.coordinator.access import Admin
+from inn_automl_services.coordinator.context import InContext, Reading, Writing
 from inn_automl_services.coordinator.projects import repository, service
 
 router = APIRouter(tags=["projects and keys"])

@@ -11,11 +11,10 @@ from sqlalchemy.orm import Session
 
 from inn_automl.api import access as wire
 from inn_automl.api.access import NewKey, NewProject, Role
-from inn_automl.core.errors import InputError
+from inn_automl.core.errors import ConflictError, InputError, NotFoundError
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
 from inn_automl_services.coordinator.db.tables import ApiKeyRow, ProjectRow
-from inn_automl_services.coordinator.errors import ConflictError, NotFoundError
 from inn_automl_services.coordinator.keys import create_key, hash_secret
 from inn_automl_services.coordinator.projects import repository
 

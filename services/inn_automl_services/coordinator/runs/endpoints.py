@@ -7,14 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from inn_automl.api.runs import RunAnswer, RunAssignment, RunFailure, RunHeartbeat, RunResult
-from inn_automl.core.errors import InputError, StorageError
-from inn_automl_services.coordinator.context import InContext, Reading, Writing
-from inn_automl_services.coordinator.errors import (
+from inn_automl.core.errors import (
     AuthenticationError,
+    InputError,
     StaleLeaseError,
+    StorageError,
     TooLargeError,
     UnavailableError,
 )
+from inn_automl_services.coordinator.context import InContext, Reading, Writing
 from inn_automl_services.coordinator.problems import responses
 from inn_automl_services.coordinator.runs import service
 from inn_automl_services.coordinator.runs.lease import LeaseToken

@@ -12,8 +12,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from inn_automl.core.errors import AuthenticationError, StaleLeaseError
 from inn_automl_services.coordinator.db.tables import JobRow
-from inn_automl_services.coordinator.errors import AuthenticationError, StaleLeaseError
 from inn_automl_services.coordinator.keys import hash_secret
 
 _bearer = HTTPBearer(

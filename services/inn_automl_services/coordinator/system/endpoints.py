@@ -10,14 +10,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from inn_automl import __version__
 from inn_automl.api.access import Role
 from inn_automl.api.base import WireModel
-from inn_automl_services.coordinator import problems
-from inn_automl_services.coordinator.access import AnyRole
-from inn_automl_services.coordinator.context import InContext, Reading
-from inn_automl_services.coordinator.errors import (
+from inn_automl.core.errors import (
     AuthenticationError,
     RateLimitError,
     UnavailableError,
 )
+from inn_automl_services.coordinator import problems
+from inn_automl_services.coordinator.access import AnyRole
+from inn_automl_services.coordinator.context import InContext, Reading
 from inn_automl_services.coordinator.system import service
 
 router = APIRouter(tags=["system"])

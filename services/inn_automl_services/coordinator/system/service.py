@@ -7,10 +7,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from inn_automl.api.jobs import JobState
-from inn_automl.core.errors import StorageError
+from inn_automl.core.errors import StorageError, UnavailableError
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.session import now
-from inn_automl_services.coordinator.errors import UnavailableError
 from inn_automl_services.coordinator.system import repository
 
 

@@ -31,10 +31,10 @@ class FrontSeries:
     latency_ms: tuple[float, ...]
     latency_ci_ms: tuple[tuple[float, float], ...]
     metric: Metric
-    quality: tuple[float, ...]
+    values: tuple[float, ...]
     """On the validation split, as the metric is shown: accuracy in percent."""
-    test_quality: tuple[float, ...]
-    test_quality_ci: tuple[tuple[float, float], ...]
+    test_values: tuple[float, ...]
+    test_values_ci: tuple[tuple[float, float], ...]
     recommended: int | None
     """Index of the recommended point."""
     bound_ms: float | None
@@ -42,7 +42,7 @@ class FrontSeries:
     """Latency of the candidates that are not on the front: measured where they were, else
     predicted.
     """
-    other_quality: tuple[float, ...]
+    other_values: tuple[float, ...]
 
 
 def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> FrontSeries:
@@ -63,9 +63,9 @@ def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> 
         latency_ms=tuple(point.latency_ms.at_percentile for point in front),
         latency_ci_ms=tuple(point.latency_ms.ci for point in front),
         metric=metric,
-        quality=tuple(metric.shown(point.quality) for point in front),
-        test_quality=tuple(metric.shown(point.test_quality) for point in front),
-        test_quality_ci=tuple(
+        values=tuple(metric.shown(point.quality) for point in front),
+        test_values=tuple(metric.shown(point.test_quality) for point in front),
+        test_values_ci=tuple(
             (metric.shown(point.test_quality_ci[0]), metric.shown(point.test_quality_ci[1]))
             for point in front
         ),
@@ -74,7 +74,7 @@ def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> 
         other_latency_ms=tuple(
             c.measured.at_percentile if c.measured else c.predicted_latency_ms for c in others
         ),
-        other_quality=tuple(metric.shown(c.quality) for c in others),
+        other_values=tuple(metric.shown(c.quality) for c in others),
     )
 
 
@@ -97,13 +97,13 @@ def latency_range(all_series: Sequence[FrontSeries]) -> Range:
     return low - 0.15 * (high - low), high + 0.1 * (high - low)
 
 
-def quality_range(all_series: Sequence[FrontSeries]) -> Range:
-    """What an axis of quality spans: the fronts with their test intervals; worse candidates may
+def metric_range(all_series: Sequence[FrontSeries]) -> Range:
+    """Range of the axis of the metric: the fronts with their test intervals; worse candidates may
     fall below.
     """
-    values = [value for series in all_series for value in (*series.quality, *series.test_quality)]
+    values = [value for series in all_series for value in (*series.values, *series.test_values)]
     values += [
-        end for series in all_series for interval in series.test_quality_ci for end in interval
+        end for series in all_series for interval in series.test_values_ci for end in interval
     ]
     if not values:
         return 0.0, 100.0

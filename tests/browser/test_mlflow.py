@@ -98,7 +98,7 @@ def test_figure_and_tables_show_among_the_artifacts(
     address, query = (url + run).split("?")
     quiet_page.goto(f"{address}/artifacts/front.html?{query}")
     frame: FrameLocator = quiet_page.frame_locator("iframe")
-    frame.locator(".scatterlayer .trace").first.wait_for(timeout=LIMIT_MS)
-    assert frame.locator(".scatterlayer .trace").last.locator("path.point").count() == 1
+    frame.locator(".front_marks path").first.wait_for(timeout=LIMIT_MS)
+    assert frame.locator(".recommended_marks path").count() == 1
     quiet_page.get_by_text("candidates_table.json").click()
     quiet_page.get_by_text("predicted_latency").first.wait_for(timeout=LIMIT_MS)

@@ -16,13 +16,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 HEAVY = {
+    "altair",
     "fastapi",
     "matplotlib",
     "mlflow",
     "onnx",
     "optuna",
     "pandas",
-    "plotly",
     "ray",
     "sklearn",
     "sqlalchemy",

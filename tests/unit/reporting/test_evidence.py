@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from inn_automl.core.result import LayerTime
+from inn_automl.reporting.charts import layers_chart, parity_chart
 from inn_automl.reporting.evidence import MAX_LAYERS, OTHERS, layer_series, parity_series
-from inn_automl.reporting.evidence_images import FINALIST, HELD_OUT, write_layers, write_parity
-from inn_automl.reporting.figures import front_figure
-from inn_automl.reporting.page import layers_figure, parity_figure, write_page
+from inn_automl.reporting.figures import write_png
+from inn_automl.reporting.page import write_devices_page
+from inn_automl.reporting.series import COLORS
+from tests.unit.reporting.drawn import marks, num_pixels, rows
 from tests.unit.reporting.job_samples import make_job
-from tests.unit.reporting.test_images import num_pixels
 
 
 def test_parity_shows_what_was_held_out_and_what_was_measured_afterwards(tmp_path: Path) -> None:
@@ -26,13 +27,12 @@ def test_parity_shows_what_was_held_out_and_what_was_measured_afterwards(tmp_pat
         low < value < high for pair in (*series.held_out, *series.finalists) for value in pair
     )
     assert "median error 3.1 %" in series.summary
-    path = write_parity(series, tmp_path / "parity.png")
-    assert num_pixels(path, HELD_OUT) > 300
-    assert num_pixels(path, FINALIST) > 100
-    line, held_out, finalists = parity_figure(series).data
-    assert line.x == line.y
-    assert list(zip(held_out.x, held_out.y, strict=True)) == list(series.held_out)
-    assert list(zip(finalists.x, finalists.y, strict=True)) == list(series.finalists)
+    chart = parity_chart(series)
+    pairs = [(row["measured"], row["predicted"]) for row in rows(chart, "pairs")]
+    assert pairs == [*series.held_out, *series.finalists]
+    kinds = {row["kind"] for row in rows(chart, "pairs")}
+    assert len(kinds) == 2
+    assert write_png(chart, tmp_path / "parity.png").stat().st_size > 1000
 
 
 def test_layers_share_the_measured_latency_in_the_order_in_which_they_run(tmp_path: Path) -> None:
@@ -41,8 +41,11 @@ def test_layers_share_the_measured_latency_in_the_order_in_which_they_run(tmp_pa
     assert series.names[:2] == ("stem.0", "stem")
     point = next(point for point in device.front if point.id == device.recommended)
     assert sum(series.ms) == pytest.approx(point.latency_ms.p50)
-    assert num_pixels(write_layers(series, tmp_path / "layers.png"), HELD_OUT) > 5000
-    assert layers_figure(series).data[0].y == series.names
+    chart = layers_chart(series)
+    assert num_pixels(write_png(chart, tmp_path / "layers.png"), COLORS[0]) > 5000
+    bars, _ = marks(chart)
+    assert bars["encoding"]["y"]["sort"] == list(series.names)
+    assert [row["ms"] for row in bars["rows"]] == list(series.ms)
 
 
 def test_of_a_deep_network_the_slowest_layers_are_named() -> None:
@@ -61,13 +64,21 @@ def test_without_a_recommendation_there_are_no_layers() -> None:
 
 def test_one_page_has_all_devices_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     result, candidates, _ = make_job(num_candidates=30)
-    fronts = {device.name: front_figure(device) for device in result.devices}
-    html = write_page(result, fronts, candidates, tmp_path / "devices.html").read_text(
+    html = write_devices_page(result, candidates, tmp_path / "devices.html").read_text(
         encoding="utf-8"
     )
     for device in result.devices:
         assert f"<h2>{device.name}</h2><p>{device.recommendation}</p>" in html
-    assert html.count("Plotly.newPlot(") >= 3 * len(result.devices)
+    num_charts = 3 * len(result.devices)
+    assert f'<div id="chart-{num_charts - 1}">' in html
+    assert f'<div id="chart-{num_charts}">' not in html
     assert not re.search(r"<(script|link)[^>]+(src|href)=", html)
-    # its own title is untouched
-    assert fronts[result.devices[0].name].layout.title.text.startswith("laptop-1-thread")
+
+
+def test_names_are_escaped_on_the_page(tmp_path: Path) -> None:
+    result, _, _ = make_job(num_candidates=10)
+    odd = result.devices[0].model_copy(update={"recommendation": "<b>a & b</b>"})
+    job = result.model_copy(update={"devices": [odd]})
+    html = write_devices_page(job, {}, tmp_path / "devices.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;a &amp; b&lt;/b&gt;" in html
+    assert "<b>a" not in html

@@ -1,99 +1,80 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from inn_automl.reporting.figures import (
-    MAX_WIDTHS_SHOWN,
-    front_figure,
-    fronts_figure,
-    write_figures,
-    write_html,
+from inn_automl.reporting.charts import (
+    RECOMMENDED,
+    front_chart,
+    front_panels,
+    fronts_chart,
+    learning_curves_chart,
 )
+from inn_automl.reporting.figures import write_figures, write_png
+from inn_automl.reporting.page import write_html
+from inn_automl.reporting.series import COLORS, front_series
+from tests.unit.reporting.drawn import num_pixels
 from tests.unit.reporting.job_samples import make_job
 
 
-def trace(figure: Any, name: str, group: str | None = None) -> Any:
-    found = [t for t in figure.data if t.name == name and group in (None, t.legendgroup)]
-    assert len(found) == 1
-    return found[0]
-
-
-def test_front_is_a_step_line_with_the_intervals_as_whiskers() -> None:
+def test_front_shows_its_line_and_its_recommended_point(tmp_path: Path) -> None:
     result, candidates, _ = make_job()
     device = result.devices[0]
-    figure = front_figure(device, candidates[device.name])
-    line = trace(figure, "front (validation accuracy)")
-    assert line.line.shape == "hv"
-    assert list(line.y) == [100 * point.accuracy for point in device.front]
-    for index, point in enumerate(device.front):
-        latency, (low, high) = point.latency_ms.at_percentile, point.latency_ms.ci
-        assert line.x[index] + line.error_x.array[index] == pytest.approx(high)
-        assert line.x[index] - line.error_x.arrayminus[index] == pytest.approx(low)
-        assert line.x[index] == latency
-    test = trace(figure, "test accuracy")
-    assert test.y[0] - test.error_y.arrayminus[0] == pytest.approx(
-        100 * device.front[0].test_accuracy_ci[0]
+    series = front_series(device, candidates[device.name])
+    with_star = write_png(front_chart(series), tmp_path / "a.png")
+    none = front_series(device.model_copy(update={"recommended": None}))
+    without = write_png(front_chart(none), tmp_path / "b.png")
+    assert num_pixels(with_star, COLORS[0]) > 1000
+    assert num_pixels(with_star, RECOMMENDED) > 100
+    assert num_pixels(without, RECOMMENDED) == 0
+
+
+def test_each_device_has_a_panel_in_its_color(tmp_path: Path) -> None:
+    devices = {f"device-{i}": {"threads": i, "max_latency_ms": 0.8} for i in range(1, 5)}
+    result, candidates, _ = make_job(devices=devices, num_candidates=40)
+    panels = front_panels([front_series(d, candidates[d.name]) for d in result.devices])
+    path = write_png(panels, tmp_path / "fronts.png")
+    assert all(num_pixels(path, color) > 500 for color in COLORS[:4])
+
+
+def test_a_bound_beyond_the_front_and_a_front_of_one_point(tmp_path: Path) -> None:
+    result, _, _ = make_job(
+        devices={"fast": {"threads": 1, "max_latency_ms": 500.0}}, num_candidates=10, num_points=1
     )
-    assert len(trace(figure, "other candidates").x) == len(candidates[device.name]) - len(
-        device.front
+    assert len(result.devices[0].front) == 1
+    path = write_png(front_chart(front_series(result.devices[0])), tmp_path / "front.png")
+    assert num_pixels(path, RECOMMENDED) > 100
+
+
+def test_learning_curves_draw_every_width(tmp_path: Path) -> None:
+    _, _, history = make_job(num_candidates=10)
+    path = write_png(learning_curves_chart(history), tmp_path / "curves.png")
+    assert all(num_pixels(path, color) > 100 for color in COLORS[:3])
+    one = write_png(learning_curves_chart(history[:1]), tmp_path / "one.png")
+    assert all(num_pixels(one, color) > 10 for color in COLORS[:3])
+
+
+def test_drawing_needs_neither_torch_nor_a_plotting_state(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from tests.unit.reporting.job_samples import make_job; "
+        "from inn_automl.reporting.figures import write_figures; "
+        "write_figures(make_job(num_candidates=10)[0], pathlib.Path(sys.argv[1])); "
+        "assert 'matplotlib' not in sys.modules and 'torch' not in sys.modules"
     )
-    assert [shape.x0 for shape in figure.layout.shapes] == [1.2]
-
-
-def test_recommended_point_is_marked_only_where_there_is_one() -> None:
-    result, _, _ = make_job()
-    device = result.devices[0]
-    star = trace(front_figure(device), "recommended")
-    chosen = next(point for point in device.front if point.id == device.recommended)
-    assert (star.x, star.y) == ((chosen.latency_ms.at_percentile,), (100 * chosen.accuracy,))
-    none = device.model_copy(update={"recommended": None})
-    assert "recommended" not in [t.name for t in front_figure(none).data]
-
-
-def test_hover_tells_widths_costs_and_evidence() -> None:
-    result, _, _ = make_job()
-    device = result.devices[0]
-    point = device.front[3]
-    text = trace(front_figure(device), "front (validation accuracy)").hovertext[3]
-    for part in (
-        point.id,
-        f"stage2 {point.widths['stage2']}",
-        "parameters",
-        "MACs",
-        "2000 runs",
-        "p99",
-    ):
-        assert part in text
-
-    wide = point.model_copy(
-        update={"widths": {f"group{i}": i + 1 for i in range(MAX_WIDTHS_SHOWN + 5)}}
+    repository = Path(__file__).parents[3]
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(tmp_path / "figures")],
+        cwd=repository,
+        check=True,
     )
-    text = front_figure(device.model_copy(update={"front": [wide]})).data[2].hovertext[0]
-    assert "and 5 more groups" in text
-    assert f"group{MAX_WIDTHS_SHOWN}" not in text
-
-
-def test_all_devices_share_one_figure_in_colors_of_their_own() -> None:
-    result, candidates, _ = make_job()
-    figure = fronts_figure(result, candidates)
-    lines = [trace(figure, "front (validation accuracy)", device.name) for device in result.devices]
-    assert len({line.line.color for line in lines}) == len(result.devices)
-    assert len(figure.layout.shapes) == len(result.devices)
-
-
-def test_a_bound_far_beyond_the_front_does_not_squeeze_it() -> None:
-    result, _, _ = make_job(devices={"fast": {"threads": 1, "max_latency_ms": 500.0}})
-    slowest = max(point.latency_ms.ci[1] for point in result.devices[0].front)
-    assert front_figure(result.devices[0]).layout.xaxis.range[1] < 2 * slowest
 
 
 def test_html_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     result, _, _ = make_job()
-    path = write_html(fronts_figure(result), tmp_path / "deep" / "fronts.html")
+    chart = fronts_chart([front_series(device) for device in result.devices])
+    path = write_html(chart, tmp_path / "deep" / "fronts.html")
     html = path.read_text(encoding="utf-8")
     assert not re.search(r"<(script|link)[^>]+(src|href)=", html)
     assert [p.name for p in path.parent.iterdir()] == ["fronts.html"]
@@ -102,19 +83,14 @@ def test_html_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
 def test_all_figures_of_a_job(tmp_path: Path) -> None:
     result, candidates, history = make_job(num_candidates=30, num_points=5)
     write_figures(result, tmp_path, candidates, history)
+    names = ("front.html", "front.png", "layers.png", "parity.png")
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
         "devices.html",
         "fronts.html",
         "fronts.png",
         "learning_curves.png",
-        *(
-            f"laptop-1-thread/{name}"
-            for name in ("front.html", "front.png", "layers.png", "parity.png")
-        ),
-        *(
-            f"laptop-2-threads/{name}"
-            for name in ("front.html", "front.png", "layers.png", "parity.png")
-        ),
+        *(f"laptop-1-thread/{name}" for name in names),
+        *(f"laptop-2-threads/{name}" for name in names),
     }
 
 

@@ -16,9 +16,10 @@ from inn_automl.cli.summary import print_summary
 from inn_automl.core.metric import PSNR, R2, Metric
 from inn_automl.core.result import Candidate, DeviceResult, FrontPoint, JobResult, named_qualities
 from inn_automl.reporting import tables, views
-from inn_automl.reporting.figures import front_figure, fronts_figure
-from inn_automl.reporting.images import write_front, write_learning_curves
-from inn_automl.reporting.series import front_series, quality_range
+from inn_automl.reporting.charts import front_chart, fronts_chart, learning_curves_chart
+from inn_automl.reporting.figures import write_png
+from inn_automl.reporting.series import front_series, metric_range
+from tests.unit.reporting.drawn import mark
 from tests.unit.reporting.job_samples import make_job
 
 
@@ -103,19 +104,20 @@ def test_rows_and_metrics_have_the_metric_in_their_names(
 def test_figures(made: tuple[JobResult, Metric, Sequence[Candidate]], tmp_path: Path) -> None:
     job, metric, candidates = made
     device = job.devices[0]
-    figure = front_figure(device, candidates)
-    assert figure.layout.yaxis.title.text == metric.axis
-    line = next(
-        trace for trace in figure.data if trace.name == f"front (validation {metric.label})"
-    )
-    assert list(line.y) == [p.quality for p in front_series(device).points]
-    text = figure.to_json() + fronts_figure(job).to_json()
+    series = front_series(device, candidates)
+    chart = front_chart(series)
+    front = mark(chart, "front")
+    assert front["encoding"]["y"]["title"] == metric.axis
+    assert [row["value"] for row in front["rows"]] == [p.quality for p in series.points]
+    text = chart.to_json() + fronts_chart([front_series(device)]).to_json()
     assert "accuracy" not in text.casefold()
-    low, high = quality_range([front_series(device)])
+    low, high = metric_range([front_series(device)])
     assert low < min(p.test_quality_ci[0] for p in device.front) <= device.front[-1].quality < high
-    assert write_front(device, tmp_path / "front.png", candidates).stat().st_size > 1000
+    assert write_png(chart, tmp_path / "front.png").stat().st_size > 1000
     history = [{"epoch": 1, "train_loss": 0.5, "quality": {"full": device.front[0].quality}}]
-    assert write_learning_curves(history, tmp_path / "curves.png", metric).stat().st_size > 1000
+    curves = learning_curves_chart(history, metric)
+    assert metric.axis in curves.to_json(ensure_ascii=False)
+    assert write_png(curves, tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_views_draw_each_metric_once() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from inn_automl.core.result import DeviceResult
-from inn_automl.reporting.series import front_series, latency_range, quality_range, short_count
+from inn_automl.reporting.series import front_series, latency_range, metric_range, short_count
 from tests.unit.reporting.job_samples import make_job
 
 
@@ -21,7 +21,7 @@ def test_series_runs_along_the_front_by_latency_in_percent(device: DeviceResult)
     assert list(series.latency_ms) == sorted(
         point.latency_ms.at_percentile for point in device.front
     )
-    assert series.quality == tuple(100 * point.accuracy for point in series.points)
+    assert series.values == tuple(100 * point.accuracy for point in series.points)
     assert series.points[series.recommended].id == device.recommended
     assert series.bound_ms == 1.2
     assert series.percentile == "p95"
@@ -75,11 +75,11 @@ def test_axes_of_a_front_without_width_or_points(device: DeviceResult) -> None:
     assert latency_range([one]) == (0.0, 2.12)
     empty = front_series(device.model_copy(update={"front": []}))
     assert latency_range([empty])[0] < latency_range([empty])[1]
-    assert quality_range([empty]) == (0.0, 100.0)
+    assert metric_range([empty]) == (0.0, 100.0)
 
 
 def test_accuracy_axis_holds_test_intervals(device: DeviceResult) -> None:
-    low, high = quality_range([front_series(device)])
+    low, high = metric_range([front_series(device)])
     assert all(low < 100 * end < high for point in device.front for end in point.test_accuracy_ci)
 
 

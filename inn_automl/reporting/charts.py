@@ -24,6 +24,8 @@ from inn_automl.reporting.series import (
 if TYPE_CHECKING:
     import altair as alt
 
+    Layers = alt.LayerChart | alt.FacetChart
+
 INK, FAINT, GRID, PALE = "#1f2937", "#6b7280", "#e5e7eb", "#f3f4f6"
 RECOMMENDED = "#facc15"
 STAR = (
@@ -46,7 +48,7 @@ def front_chart(
     *,
     values: Range | None = None,
     size: tuple[int, int] = (WIDTH, HEIGHT),
-) -> alt.LayerChart:
+) -> Layers:
     """Draws one device's front: the metric against measured latency in milliseconds.
 
     The step line is the best value at each latency. Whiskers are 95 % confidence intervals: of the
@@ -104,7 +106,7 @@ def front_panels(all_series: Sequence[FrontSeries], columns: int = 3) -> alt.Con
     return alt.concat(*panels, columns=columns, spacing=30).resolve_scale(color="independent")
 
 
-def fronts_chart(all_series: Sequence[FrontSeries]) -> alt.LayerChart:
+def fronts_chart(all_series: Sequence[FrontSeries]) -> Layers:
     """Draws all devices' fronts on the same axes.
 
     A click in the legend highlights a device; a checkbox shows the test values.
@@ -171,7 +173,7 @@ def fronts_chart(all_series: Sequence[FrontSeries]) -> alt.LayerChart:
     return alt.layer(*layers).properties(title=title, width=2 * WIDTH - 300, height=430)
 
 
-def parity_chart(series: ParitySeries) -> alt.LayerChart:
+def parity_chart(series: ParitySeries) -> Layers:
     """Draws predicted against measured latency, both axes logarithmic, with the line of equality."""
     import altair as alt
 
@@ -181,7 +183,10 @@ def parity_chart(series: ParitySeries) -> alt.LayerChart:
     low, high = series.range
     within = 1 + series.median_relative
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
-    axis = {"axis": alt.Axis(format="~g", tickCount=6, labelOverlap=True), "scale": scale}
+    axis: dict[str, Any] = {
+        "axis": alt.Axis(format="~g", tickCount=6, labelOverlap=True),
+        "scale": scale,
+    }
     x = alt.X("measured:Q", title=f"measured latency, {series.percentile} (ms)", **axis)
     y = alt.Y("predicted:Q", title=f"predicted latency, {series.percentile} (ms)", **axis)
     ends = [
@@ -221,7 +226,7 @@ def parity_chart(series: ParitySeries) -> alt.LayerChart:
     )
 
 
-def layers_chart(series: LayerSeries) -> alt.LayerChart:
+def layers_chart(series: LayerSeries) -> Layers:
     """Draws the latency of each layer of the recommended model in milliseconds, first on top."""
     import altair as alt
 
@@ -326,7 +331,7 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
 
 def _empty_chart(
     title: alt.TitleParams, size: tuple[int, int], text: str = "no candidate was measured"
-) -> alt.LayerChart:
+) -> Layers:
     import altair as alt
 
     label = alt.Chart(_data([{"text": text}])).mark_text(fontSize=15, color=FAINT)
@@ -352,7 +357,7 @@ _OTHER_TOOLTIP = "text:N"
 
 def _front_rows(series: FrontSeries, latencies: Range) -> list[dict[str, Any]]:
     """One row a front point, and a last one without an id to where the step line ends."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for index, point in enumerate(series.points):
         low, high = series.latency_ci_ms[index]
         test_low, test_high = series.test_values_ci[index]

@@ -49,7 +49,8 @@ def write_devices_page(
         candidates: all that was evaluated for each device, by its name.
         path: the file to write.
     """
-    sections, charts = [], []
+    sections: list[dict[str, Any]] = []
+    charts: list[alt.TopLevelMixin] = []
     for index, device in enumerate(result.devices):
         some = candidates.get(device.name, ())
         parity, layers = parity_series(device, some), layer_series(device)
@@ -95,4 +96,5 @@ def _vega() -> str:
     import altair as alt
     import vl_convert
 
-    return str(vl_convert.javascript_bundle(vl_version=alt.SCHEMA_VERSION.rpartition(".")[0]))
+    version = alt.SCHEMA_VERSION.rpartition(".")[0]
+    return str(vl_convert.javascript_bundle(vl_version=version))  # type: ignore[call-arg]

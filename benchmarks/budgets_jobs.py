@@ -65,7 +65,7 @@ def _spec(dataset: str, family: str, device: dict[str, Any]) -> JobSpec:
     budget = {"devices": [device], "training": TRAINING, "search": SEARCH}
     return parse(
         JobSpec,
-        {"dataset": dataset, "family": family, "budget": budget},
+        {"dataset": dataset, "model": family, "budget": budget},
         where="a job of the benchmark",
     )
 

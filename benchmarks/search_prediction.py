@@ -90,7 +90,7 @@ def _found(
     budget = {"devices": [device.model_dump(mode="json", exclude_defaults=True)]}
     spec = parse(
         JobSpec,
-        {"dataset": DATASET, "family": FAMILY, "budget": budget},
+        {"dataset": DATASET, "model": FAMILY, "budget": budget},
         where="the benchmark's job",
     )
     progress, template = _Notes(), template_for(network, dataset)

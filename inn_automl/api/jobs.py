@@ -11,6 +11,7 @@ from inn_automl.api.base import Name, UtcTime, WireModel
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.result import DeviceResult
 from inn_automl.core.spec import DeviceBudget, FineTuneSeconds, JobSpec, Precision, SearchBudget
+from inn_automl.core.stage import Stage
 
 
 class JobState(StrEnum):
@@ -83,10 +84,8 @@ class DiscretizeJob(WireModel):
 class JobProgress(WireModel):
     """How far the running stage is."""
 
-    stage: str
-    """Finer than the state: starting, checking, training, calibrating, searching, measuring,
-    tuning, publishing.
-    """
+    stage: Stage
+    """Finer than the state."""
     fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     seconds_left: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Of this stage; null while too little was done to say."""
@@ -145,7 +144,7 @@ class JobSummary(WireModel):
     state: JobState
     dataset: str
     devices: list[str]
-    stage: str | None
+    stage: Stage | None
     fraction: float
     created_at: UtcTime
     finished_at: UtcTime | None

@@ -39,6 +39,7 @@ from inn_automl.core.errors import (
 )
 from inn_automl.core.progress import show_progress
 from inn_automl.core.spec import JobSpec, TrainingBudget, load_budget, parse
+from inn_automl.core.stage import Stage
 from inn_automl.core.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def run(
     values = {
         "dataset": dataset,
         "budget": load_budget(budget_path),
-        "family": family,
+        "model": family,
         "seed": seed,
     }
     spec = parse(JobSpec, values, where="the job")
@@ -155,7 +156,7 @@ def run(
     _check_dataset(spec.dataset)
     _check_out(out)
     with _faults_explained(out), _sigterm_interrupts(), show_progress() as progress:
-        progress.stage("starting")
+        progress.stage(Stage.STARTING)
         # Read when torch is loaded. Threads that spin while they wait for each other stand still
         # for as long as another program has their core; on a busy machine that made two threads
         # ten times slower than one.
@@ -175,7 +176,7 @@ def run(
                 backend=workers,
                 progress=progress,
                 calibrations=calibrations,
-                pretrained=pretrained,
+                weights=pretrained,
             )
     if as_json:
         click.echo(out / "result.json")

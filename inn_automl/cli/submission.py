@@ -60,7 +60,7 @@ def submit(
     values = {
         "dataset": dataset,
         "budget": load_budget(budget_path),
-        "family": family,
+        "model": family,
         "seed": seed,
     }
     spec = parse(JobSpec, values, where="the job")

@@ -53,6 +53,12 @@ IMAGE_TO_IMAGE = frozenset({"edsr"})
 BUILTIN_KINDS = {"digits": "image", "mnist1d": "signal", "mnist5k": "image"}
 """The built-in datasets and their kind of data, for those who check a spec without loading them."""
 
+OLD_KEYS = {
+    "family": "model",
+    "tune_seconds": "fine_tune_seconds",
+}
+"""Keys of specs and budgets that have another name now: refused with the new one."""
+
 
 def _refuse_lookalikes(value: Any) -> Any:
     if isinstance(value, bool | str):
@@ -213,8 +219,8 @@ class JobSpec(_Strict):
     pairs of images.
     """
     budget: Budget
-    family: str | None = None
-    """Architecture family; None lets the kind of the data choose."""
+    model: str | None = None
+    """Name of a model family; None lets the kind of the data choose."""
     seed: Annotated[int, _Number, Field(ge=0, lt=2**31)] = 0
 
 
@@ -282,6 +288,8 @@ def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> S
     place = ", ".join(part for part in (where, ".".join(map(str, location))) if part)
     if kind == "extra_forbidden":
         owner = ", ".join(part for part in (where, ".".join(map(str, location[:-1]))) if part)
+        if new := OLD_KEYS.get(str(location[-1])):
+            return SpecError(f"{owner}: the key {location[-1]!r} is called {new!r} now: rename it.")
         return UnknownNameError(
             "key", str(location[-1]), _model_at(model, location[:-1]).model_fields, owner
         )

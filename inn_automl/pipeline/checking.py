@@ -15,6 +15,7 @@ from inn_automl.core.errors import ImpossibleBudgetError, MeasurementError
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.result import LatencySummary
 from inn_automl.core.spec import DeviceBudget
+from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
 from inn_automl.evaluation.onnx_precision import convert_file
@@ -68,7 +69,7 @@ def fitting_candidates(job: Job) -> list[TrialSpec]:
             TrialSpec(**{**one, "recipe": Recipe.from_dict(one["recipe"])})
             for one in read_json(path)
         ]
-    with job.stage("checking"):
+    with job.stage(Stage.CHECKING):
         candidates = _fitting(job)
     write_json(path, [dataclasses.asdict(candidate) for candidate in candidates])
     return candidates

@@ -15,21 +15,23 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from inn_automl.core.errors import InnAutomlError, JobDirectoryError
 from inn_automl.core.progress import Progress
 from inn_automl.core.spec import DeviceBudget, JobSpec
+from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_atomically, write_json
 from inn_automl.data import Dataset
 from inn_automl.latency.benchmark import Measure
 from inn_automl.latency.store import CalibrationStore
 from inn_automl.pipeline.backend import Backend
+
+JOB_FILE, FORMAT = "job.json", 2
+"""What a folder belongs to, and the format of folders: a folder of another one is refused."""
 
 
 @dataclass(frozen=True)
@@ -103,22 +105,39 @@ class Job:
         return (self.folder / names[-1]).exists()
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: Stage) -> Iterator[None]:
         """Shows the stage and adds the time it takes to `job.json`, however it ends."""
         self.progress.stage(name)
         started_at = time.monotonic()
         try:
             yield
         finally:
-            record = read_json(self.folder / "job.json")
+            record = read_json(self.folder / JOB_FILE)
             seconds = record.setdefault("seconds", {})
             seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started_at, 3)
-            write_json(self.folder / "job.json", record)
+            write_json(self.folder / JOB_FILE, record)
 
     def seconds(self) -> dict[str, float]:
         """Seconds that each stage took so far, over all starts of the job."""
-        found: dict[str, float] = read_json(self.folder / "job.json").get("seconds", {})
+        found: dict[str, float] = read_json(self.folder / JOB_FILE).get("seconds", {})
         return found
+
+
+def read_job_file(folder: Path) -> dict[str, Any]:
+    """Reads `job.json`.
+
+    Raises:
+        JobDirectoryError: the folder has another format than this release's.
+        CorruptFileError: it is not JSON.
+    """
+    record = read_json(folder / JOB_FILE)
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != FORMAT:
+        raise JobDirectoryError(
+            f"the job in {str(folder)!r} has format {found!r}, and this release reads format "
+            f"{FORMAT}: give another --out, or use the release that wrote it."
+        )
+    return dict(record)
 
 
 @contextmanager
@@ -135,6 +154,8 @@ def claim_folder(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> Iterator
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / JOB_FILE).exists():
+            read_job_file(folder)  # a folder of another format stays untouched
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise JobDirectoryError(
@@ -156,8 +177,8 @@ def claim_folder(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> Iterator
 
 
 def _check_same_job(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> None:
-    mine = {"spec": spec.model_dump(mode="json"), **facts}
-    path = folder / "job.json"
+    mine = {"format": FORMAT, "spec": spec.model_dump(mode="json"), **facts}
+    path = folder / JOB_FILE
     if not path.exists():
         own = {"error.log", "log.txt"}  # of a run that failed before it had claimed the folder
         others = [
@@ -170,15 +191,13 @@ def _check_same_job(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> None:
             )
         write_json(path, mine)
         return
-    theirs = read_json(path)
-    with suppress(ValidationError):  # written by a release whose spec had fewer keys
-        theirs["spec"] = JobSpec.model_validate(theirs.get("spec")).model_dump(mode="json")
+    theirs = read_job_file(folder)
     for key, value in mine.items():
         if theirs.get(key) != value:
             what = _first_difference(key, theirs.get(key), value)
             raise JobDirectoryError(
                 f"the folder {str(folder)!r} belongs to another job ({what}): give another --out, "
-                "or the same dataset, budget, family and seed to resume."
+                "or the same dataset, budget, model and seed to resume."
             )
 
 

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from inn_automl.core.errors import CorruptFileError, InputError
 from inn_automl.core.spec import JobSpec
+from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral.checkpoint import TENSORS
 from inn_automl.pipeline.checking import check_trained
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JOB_FILE, Job, read_job_file
 from inn_automl.pipeline.training import DONE
 from inn_automl.search.state import inherit_evaluations
 from inn_automl.training.trial import Trained, load_trial
@@ -35,24 +36,25 @@ class FinishedJob:
 
     Raises:
         InputError: there is no finished job in the folder.
+        JobDirectoryError: the folder has another format than this release's.
         CorruptFileError: its description cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        if not (self.folder / "job.json").exists():
+        if not (self.folder / JOB_FILE).exists():
             raise InputError(
                 f"there is no job in {str(folder)!r}: give the folder of a finished one."
             )
+        record = read_job_file(self.folder)
         if not (self.folder / "result.json").exists():
             raise InputError(
                 f"the job in {str(folder)!r} is not finished: run it to its end first."
             )
-        record: dict[str, Any] = read_json(self.folder / "job.json")
         try:
             self.spec = JobSpec.model_validate(record["spec"])
             self.family, self.fingerprint = (
-                str(record["family"]),
+                str(record["model"]),
                 str(record["dataset_fingerprint"]),
             )
         except (ValidationError, KeyError) as error:
@@ -90,7 +92,7 @@ class FinishedJob:
         mine, theirs = self.spec, spec
         pairs: dict[str, tuple[Any, Any]] = {
             "seed": (mine.seed, theirs.seed),
-            "family": (self.family, theirs.family or self.family),
+            "model": (self.family, theirs.model or self.family),
         }
         for key, before in mine.budget.training:
             pairs[f"training.{key}"] = (before, getattr(theirs.budget.training, key))
@@ -116,7 +118,7 @@ def adopt_training(
     """
     if not (job.folder / DONE).exists():
         trials = parent.trials()
-        with job.stage("checking"):
+        with job.stage(Stage.CHECKING):
             check_trained(job, trials[0], template)
         evaluations = job.folder / EVALUATIONS
         if not evaluations.exists():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from inn_automl.core.progress import duration
+from inn_automl.core.stage import Stage
 from inn_automl.export import OnnxTemplate
 from inn_automl.pipeline.context import Job
 from inn_automl.pipeline.exporting import export_model, onnx_path, point_id
@@ -36,7 +37,7 @@ def tune_fronts(
     """
     if not job.spec.budget.search.fine_tune_seconds:
         return measured
-    with job.stage("tuning"):
+    with job.stage(Stage.FINE_TUNING):
         points = {f.id: f for device in measured for f in device.front}
         tasks, outcomes = _tune(job, trained, list(points.values()))
         tuned = {

@@ -16,6 +16,7 @@ from inn_automl.core.metric import Metric
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.result import Candidate, LatencySummary, LayerTime, Tuning
 from inn_automl.core.spec import DeviceBudget
+from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.evaluation.candidates import Candidates
 from inn_automl.export import OnnxTemplate
@@ -116,7 +117,7 @@ def measure_finalists(
         MeasurementError, SpecError: no device could be measured.
         ExportError, StorageError: a model could not be exported; what was measured so far is kept.
     """
-    with job.stage("measuring"):
+    with job.stage(Stage.MEASURING):
         candidates = Candidates(trained.network(), job.dataset)
         chosen = [_choose(device) for device in searched]
         models: dict[str, Model] = {}

@@ -15,6 +15,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from inn_automl.core.errors import InputError
+from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import Candidates, calibration_samples, fitted_samples
@@ -101,7 +102,7 @@ def adopt_pretrained(
         recipe = default_recipe(job.family, len(job.dataset.train), job.dataset.task)
         score = _score(network, job.dataset)
         trained = Trained(pretrained.architecture, folder / "network", recipe, STOPPED, score, [])
-        with job.stage("checking"):
+        with job.stage(Stage.CHECKING):
             check_trained(job, trained, lambda: template(trained))
         write_json(folder / "outcome.json", trained.to_dict())
         write_json(job.folder / DONE, [_TRIAL])

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from inn_automl.core.errors import CorruptFileError, InnAutomlError, StorageError
 from inn_automl.core.result import Candidate, DeviceResult, FrontPoint, JobResult, named_qualities
 from inn_automl.core.spec import DeviceBudget
+from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.evaluation.onnx_precision import evaluate_file
 from inn_automl.export import write_bundle, write_elastic
@@ -51,7 +52,7 @@ def publish_job(
         BackendError: the quality on the test split could not be evaluated.
         StorageError: a file could not be written.
     """
-    with job.stage("publishing"):
+    with job.stage(Stage.PUBLISHING):
         trained = trials[0]
         points = {f.id: f for device in measured for f in device.front}
         tested = _test(job, trained, list(points.values()))
@@ -230,7 +231,7 @@ def _describe(job: Job, trials: Sequence[Trained]) -> dict[str, Any]:
     trained = trials[0]
     return {
         "spec": job.spec.model_dump(mode="json"),
-        "family": job.family,
+        "model": job.family,
         "dataset": job.dataset.facts(),
         "task": job.dataset.task,
         "metric": objective_of(job.dataset).metric.name,

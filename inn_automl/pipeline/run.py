@@ -54,7 +54,7 @@ def run_job(
     progress: Progress | None = None,
     tracking: Tracking | None = None,
     calibrations: CalibrationStore | None = None,
-    pretrained: Path | None = None,
+    weights: Path | None = None,
 ) -> JobResult:
     """Runs a job to its end, from wherever an earlier call left it.
 
@@ -65,7 +65,7 @@ def run_job(
         tracking: how the job is published to MLflow.
         calibrations: measurements of earlier jobs on the same devices, to start from and to add
             to; None: none.
-        pretrained: .safetensors of a network of the family that takes the place of training
+        weights: .safetensors of a network of the family that takes the place of training
             (`stages.pretrained`).
 
     Raises:
@@ -77,17 +77,17 @@ def run_job(
     progress = progress or SilentProgress()
     _check_devices(spec, measure)
     dataset = load_dataset(spec.dataset, seed=spec.seed)
-    family = spec.family or default_family(dataset.kind, dataset.input_shape, dataset.task)
+    family = spec.model or default_family(dataset.kind, dataset.input_shape, dataset.task)
     Architecture.of(
         dataset, family, 1.0, get_family(family).default_depth
     ).module()  # refuses what does not fit the data
     out = out.absolute()  # workers have working directories of their own
-    weights = None if pretrained is None else Pretrained(pretrained, family, dataset)
+    pretrained = None if weights is None else Pretrained(weights, family, dataset)
     facts = {
         "dataset_fingerprint": dataset.fingerprint,
-        "family": family,
+        "model": family,
         "extends": None,
-        "pretrained": weights.sha256 if weights else None,
+        "weights": pretrained.sha256 if pretrained else None,
     }
     with claim_folder(out, spec, facts):
         job = Job(
@@ -103,10 +103,10 @@ def run_job(
         )
         if result := _finished(job):
             return result
-        if weights is None:
+        if pretrained is None:
             trials = train_network(job, fitting_candidates(job))
         else:
-            trials = adopt_pretrained(job, weights, lambda trained: make_template(job, trained))
+            trials = adopt_pretrained(job, pretrained, lambda trained: make_template(job, trained))
         return _search_and_publish(
             job, trials, functools.cache(lambda: make_template(job, trials[0]))
         )
@@ -151,7 +151,7 @@ def extend_job(
     out = out.absolute()
     facts = {
         "dataset_fingerprint": dataset.fingerprint,
-        "family": finished.family,
+        "model": finished.family,
         "extends": finished.network_hash(),
     }
     with claim_folder(out, spec, facts):

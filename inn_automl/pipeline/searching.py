@@ -15,6 +15,7 @@ from inn_automl.core.metric import Metric
 from inn_automl.core.precision import split_point
 from inn_automl.core.result import Candidate, Granularity, PredictorError, named_qualities
 from inn_automl.core.spec import DeviceBudget
+from inn_automl.core.stage import Stage
 from inn_automl.export import OnnxTemplate
 from inn_automl.pipeline.context import Job
 from inn_automl.pipeline.device_latency import DeviceLatency
@@ -60,7 +61,7 @@ def search_widths(
     network = trained.network()
     latencies: list[DeviceLatency] = []
     predictions: dict[str, Predict] = {}
-    with job.stage("calibrating"):
+    with job.stage(Stage.PROFILING):
         for device in job.spec.budget.devices:
             with job.attempt(device, MeasurementError, SpecError):
                 one = DeviceLatency(job, network, device, template)
@@ -68,7 +69,7 @@ def search_widths(
                 latencies.append(one)
                 for note in one.describe():
                     job.progress.note(note)
-    with job.stage("searching"):
+    with job.stage(Stage.SEARCHING):
         found = _search(job, trained, latencies, predictions)
         for one in latencies:
             _conclude(job, one)

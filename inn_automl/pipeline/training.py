@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 
+from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.pipeline.backend import TrainingTask
 from inn_automl.pipeline.context import Job
@@ -33,8 +34,8 @@ def train_network(job: Job, candidates: Sequence[TrialSpec]) -> list[Trained]:
         return [load_trial(job.folder / "training" / name) for name in read_json(done)]
     budget = job.spec.budget.training
     allowed_s = budget.max_minutes * 60
-    spent_s = job.seconds().get("training", 0.0)
-    with job.stage("training"):
+    spent_s = job.seconds().get(Stage.TRAINING, 0.0)
+    with job.stage(Stage.TRAINING):
         task = TrainingTask(
             family=job.family,
             candidates=tuple(candidates),

@@ -64,7 +64,7 @@ class Publication:
             result,
         )
         self._dataset = _dataset_name(result)
-        title = " ".join(filter(None, (self._dataset, str(result.job.get("family") or ""))))
+        title = " ".join(filter(None, (self._dataset, str(result.job.get("model") or ""))))
         self._title = job_name or title
         self._tags = {JOB_ID: job_id, JOB_NAME: self._title}
         self.device_runs: list[Run] = []

@@ -48,7 +48,7 @@ SERVE = (
 )
 SPEC = {
     "dataset": "digits",
-    "family": "mlp",
+    "model": "mlp",
     "budget": {
         "devices": [{"name": "here", "threads": 1, "granularity": 16}],
         "training": {"max_minutes": 5, "max_epochs": 1, "trials": 1},

@@ -113,8 +113,8 @@ def test_a_job_is_queued_with_all_that_it_needs(user: Any, database: Database) -
         (spec(dataset="/etc/passwd"), "invalid_spec", "reads no files by path"),
         (spec(dataset="../digits"), "invalid_spec", "reads no files by path"),
         (spec(dataset="digit"), "unknown_name", "did you mean 'digits'?"),
-        (spec(family="convnett"), "unknown_name", "did you mean 'convnet'?"),
-        (spec(family="signal"), "invalid_spec", "use convnet or mlp"),
+        (spec(model="convnett"), "unknown_name", "did you mean 'convnet'?"),
+        (spec(model="signal"), "invalid_spec", "use convnet or mlp"),
         (with_device(agent="pi5"), "unknown_name", "did you mean 'pi4'?"),
         (with_device(threads=5), "invalid_spec", "4 cores"),
         (with_device(thread=5), "invalid_request", "did you mean 'threads'?"),
@@ -172,7 +172,7 @@ def test_a_dataset_of_the_project_is_found(
 ) -> None:
     dataset_id = add_dataset(database, access.project_id, "sounds")
     made = submit(
-        user, spec(dataset="sounds" if by == "name" else dataset_id, family="signal")
+        user, spec(dataset="sounds" if by == "name" else dataset_id, model="signal")
     ).json()
     assert made["spec"]["dataset"] == "sounds"
     with database.read() as session:
@@ -184,12 +184,12 @@ def test_a_family_must_serve_the_task(
 ) -> None:
     add_dataset(database, access.project_id, "photographs", kind="image", task="super-resolution")
     detail = check_problem(
-        submit(user, spec(dataset="photographs", family="convnet")), 422, "invalid_spec"
+        submit(user, spec(dataset="photographs", model="convnet")), 422, "invalid_spec"
     )
     assert "does not serve super-resolution, as 'photographs' asks for: use edsr." in detail
-    assert submit(user, spec(dataset="photographs", family="edsr")).status_code == 201
+    assert submit(user, spec(dataset="photographs", model="edsr")).status_code == 201
     assert "use convnet or mlp" in check_problem(
-        submit(user, spec(family="edsr")), 422, "invalid_spec"
+        submit(user, spec(model="edsr")), 422, "invalid_spec"
     )
 
 
@@ -320,7 +320,7 @@ def test_deleting_takes_rows_and_files(
 def test_extending_changes_devices_and_search_only(
     user: Any, database: Database, check_problem: CheckProblem
 ) -> None:
-    parent = submit(user, spec(seed=7, family="mlp")).json()
+    parent = submit(user, spec(seed=7, model="mlp")).json()
     asked = {
         "devices": [{"name": "fast", "threads": 2}],
         "search": {"max_evaluations": 50},
@@ -333,7 +333,7 @@ def test_extending_changes_devices_and_search_only(
     assert made.status_code == 201, made.text
     job = made.json()
     assert (job["kind"], job["parent_id"], job["priority"]) == ("extend", parent["id"], 3)
-    assert (job["spec"]["seed"], job["spec"]["family"]) == (7, "mlp")
+    assert (job["spec"]["seed"], job["spec"]["model"]) == (7, "mlp")
     assert job["spec"]["budget"]["training"] == parent["spec"]["budget"]["training"]
     assert job["spec"]["budget"]["devices"][0]["agent"] == "pi4"
     assert job["spec"]["budget"]["search"]["max_evaluations"] == 50

@@ -29,7 +29,7 @@ BUDGET = {
 def job_spec(**changes: object) -> JobSpec:
     return parse(
         JobSpec,
-        {"dataset": "digits", "family": "mlp", "budget": BUDGET, **changes},
+        {"dataset": "digits", "model": "mlp", "budget": BUDGET, **changes},
         where="the test's job",
     )
 

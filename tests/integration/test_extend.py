@@ -245,7 +245,7 @@ def test_impossible_bound_is_refused_before_anything_is_copied(
     ("changes", "named"),
     [
         ({"seed": 1}, "seed"),
-        ({"family": "convnet"}, "family"),
+        ({"model": "convnet"}, "model"),
         ({"dataset": "mnist1d"}, "dataset"),
         (
             {"budget": {**BUDGET, "training": {"max_minutes": 5, "max_epochs": 3, "trials": 2}}},

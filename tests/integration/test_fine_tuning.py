@@ -111,7 +111,7 @@ def test_tuned_points_say_what_they_gained(job: dict[str, Any]) -> None:
         assert point.tuning.steps > 0 and point.tuning.seconds > 0
     assert device.recommended in {point.id for point in device.front}
     assert [p.accuracy for p in device.front] == sorted({p.accuracy for p in device.front})
-    assert job["stages"][-3:] == ["measuring", "tuning", "publishing"]
+    assert job["stages"][-3:] == ["measuring", "fine_tuning", "publishing"]
     (told,) = [note for note in job["notes"] if "lowered the validation loss" in note]
     assert "percentage points" in told
 
@@ -171,7 +171,7 @@ def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Pat
 
 
 def test_nothing_is_tuned_unless_it_is_asked_for(finished_job: FinishedJob) -> None:
-    assert "tuning" not in finished_job.progress.stages
+    assert "fine_tuning" not in finished_job.progress.stages
     assert all(
         point.tuning is None for device in finished_job.result.devices for point in device.front
     )

@@ -89,7 +89,7 @@ def test_result_keeps_its_contract(finished_job: FinishedJob) -> None:
     assert finished_job.progress.stages == [
         "checking",
         "training",
-        "calibrating",
+        "profiling",
         "searching",
         "measuring",
         "publishing",
@@ -299,5 +299,5 @@ def test_a_job_fails_with_its_last_device(tmp_path: Path) -> None:
 
 def test_family_that_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="signal"):
-        run_job(job_spec(family="signal"), tmp_path / "out", backend=LocalBackend())
+        run_job(job_spec(model="signal"), tmp_path / "out", backend=LocalBackend())
     assert not (tmp_path / "out").exists()

@@ -58,7 +58,7 @@ def run(out: Path, weights: Path, **changes: object) -> object:
         backend=Untrained(cpus=1),
         measure=measure_by_size,
         progress=RecordingProgress(),
-        pretrained=weights,
+        weights=weights,
     )
 
 
@@ -98,7 +98,7 @@ def test_other_weights_are_another_job(
         run(out, weights)
     changed = tmp_path / "changed.safetensors"
     save_file({name: tensor + 1 for name, tensor in module.state_dict().items()}, changed)
-    with pytest.raises(JobDirectoryError, match="pretrained"):
+    with pytest.raises(JobDirectoryError, match="weights"):
         run(out, changed, budget={**BUDGET, "devices": [{"name": "tiny", "max_params": 100}]})
 
 

@@ -41,7 +41,7 @@ def spec(dataset: Path, family: str | None, **training: object) -> JobSpec:
     }
     return parse(
         JobSpec,
-        {"dataset": str(dataset), "family": family, "budget": budget},
+        {"dataset": str(dataset), "model": family, "budget": budget},
         where="the test's job",
     )
 
@@ -179,7 +179,7 @@ def test_super_resolution_from_a_folder_of_pairs_to_bundles(tmp_path: Path) -> N
     result = run_job(
         job, folder, backend=LocalBackend(), measure=measure_by_size, progress=progress
     )
-    assert result.job["family"] == "edsr"
+    assert result.job["model"] == "edsr"
     front, dataset = check_front(result, "psnr_db"), load_dataset(tmp_path / "tiles")
     for point in front:
         found = outputs(folder / point.bundle, dataset.x[dataset.test])

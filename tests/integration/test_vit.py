@@ -28,7 +28,7 @@ BUDGET = {
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, JobResult]:
     folder = tmp_path_factory.mktemp("vit") / "out"
-    spec = job_spec(family="vit", budget=BUDGET)
+    spec = job_spec(model="vit", budget=BUDGET)
     progress = RecordingProgress()
     result = run_job(
         spec, folder, backend=LocalBackend(cpus=1), measure=measure_by_size, progress=progress
@@ -71,12 +71,12 @@ def test_its_trained_weights_are_taken_without_training(
     save_file(tensors, path)
     budget = {**BUDGET, "devices": [{"name": "by-size"}]}
     result = run_job(
-        job_spec(family="vit", budget=budget),
+        job_spec(model="vit", budget=budget),
         tmp_path / "out",
         backend=LocalBackend(cpus=1),
         measure=measure_by_size,
         progress=RecordingProgress(),
-        pretrained=path,
+        weights=path,
     )
     assert result.job["training"][0]["stopped"] == "pretrained"
     assert result.job["architecture"]["depth"] == 3

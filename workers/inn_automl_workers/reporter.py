@@ -20,6 +20,7 @@ from inn_automl.api.jobs import JobCost, JobProgress
 from inn_automl.api.runs import RunAnswer, RunAssignment, RunFailure, RunHeartbeat, RunResult
 from inn_automl.core.errors import BackendError, InnAutomlError, StaleLeaseError
 from inn_automl.core.progress import LineProgress, Progress, TimeLeft
+from inn_automl.core.stage import Stage
 from inn_automl.http.problems import error_of
 
 STOPPED_EXIT_CODE = 3
@@ -186,15 +187,15 @@ class RunProgress:
     def __init__(self, reporter: Reporter, on_stage: Callable[[], None] | None = None) -> None:
         self._reporter, self._on_stage = reporter, on_stage
         self._lines: Progress = LineProgress(sys.stdout)
-        self._stage, self._best, self._detail = "starting", "", ""
+        self._stage, self._best, self._detail = Stage.STARTING, "", ""
         self._left = TimeLeft()
 
     def stage(self, name: str) -> None:
         if self._on_stage is not None:
             self._on_stage()
-        self._stage, self._detail, self._left = name, "", TimeLeft()
+        self._stage, self._detail, self._left = Stage(name), "", TimeLeft()
         self._lines.stage(name)
-        self._reporter.report(JobProgress(stage=name, best=self._best or None), now=True)
+        self._reporter.report(JobProgress(stage=self._stage, best=self._best or None), now=True)
 
     def update(
         self, fraction: float, *, best: str | None = None, detail: str | None = None

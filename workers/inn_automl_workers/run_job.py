@@ -26,6 +26,7 @@ from inn_automl.api.jobs import JobKind, JobProgress
 from inn_automl.api.runs import Artifact, RunAssignment, RunFailure, RunResult
 from inn_automl.core.errors import BackendError, InnAutomlError, InputError, StorageError
 from inn_automl.core.object_store import CHUNK_BYTES, ObjectStore
+from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json
 from inn_automl.latency.store import CalibrationStore
 from inn_automl_workers.dataset_cache import cache_folder, fetch_dataset
@@ -52,7 +53,7 @@ def main() -> None:
         environment["INN_AUTOML_JOB_ID"],
         environment.pop("INN_AUTOML_LEASE_TOKEN"),  # children have no use for it
     )
-    reporter.report(JobProgress(stage="starting"))
+    reporter.report(JobProgress(stage=Stage.STARTING))
     reporter.beat()  # before anything slow is imported: the start lease may be short
     try:
         try:
@@ -174,7 +175,7 @@ def _discretize(order: RunAssignment, folder: Path, progress: RunProgress) -> Pa
 
     if order.widths is None:
         raise InputError("the order names no widths: submit the discretization again.")
-    progress.stage("publishing")
+    progress.stage(Stage.PUBLISHING)
     widths = (
         order.widths.widths if order.widths.widths is not None else float(order.widths.ratio or 0.0)
     )

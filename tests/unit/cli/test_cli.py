@@ -111,7 +111,7 @@ class Terminal:
     ) -> None:
         self.folder, self._monkeypatch, self._capsys = folder, monkeypatch, capsys
         self.jobs: list[JobSpec] = []
-        self.pretrained: Path | None = None
+        self.weights: Path | None = None
         (folder / "budget.yaml").write_text(BUDGET, encoding="utf-8")
         monkeypatch.chdir(folder)
         FakeBackend.made = []
@@ -140,11 +140,11 @@ class Terminal:
             backend: FakeBackend,
             progress: Progress,
             calibrations: CalibrationStore,
-            pretrained: Path | None,
+            weights: Path | None,
         ) -> JobResult:
             assert not backend.closed and isinstance(calibrations, CalibrationStore)
             self.jobs.append(spec)
-            self.pretrained = pretrained
+            self.weights = weights
             return job(spec, out, progress)
 
         self._monkeypatch.setitem(
@@ -191,8 +191,8 @@ def test_the_options_reach_the_pipeline(terminal: Terminal) -> None:
     )
     assert code == 0
     (spec,) = terminal.jobs
-    assert (spec.dataset, spec.family, spec.seed) == ("digits", "resnet", 7)
-    assert terminal.pretrained == Path("w.st")
+    assert (spec.dataset, spec.model, spec.seed) == ("digits", "resnet", 7)
+    assert terminal.weights == Path("w.st")
     assert spec.budget.devices[0].max_latency_ms == 2.0
     (backend,) = FakeBackend.made
     assert backend.arguments == {"cpus": 2, "gpus": 1, "address": "10.0.0.1:6379"}

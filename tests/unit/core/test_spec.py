@@ -87,6 +87,26 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(
     assert f"did you mean {nearest!r}?" in message
 
 
+@pytest.mark.parametrize(
+    ("value", "old", "new"),
+    [
+        ({"family": "mlp"}, "family", "model"),
+        (
+            {"budget": {"devices": [{"name": "a"}], "search": {"tune_seconds": 1}}},
+            "tune_seconds",
+            "fine_tune_seconds",
+        ),
+    ],
+)
+def test_an_old_key_is_refused_with_its_new_name(
+    value: dict[str, object], old: str, new: str
+) -> None:
+    spec = {"dataset": "digits", "budget": {"devices": [{"name": "a"}]}, **value}
+    with pytest.raises(SpecError) as caught:
+        parse(JobSpec, spec, where="the job")
+    assert repr(old) in str(caught.value) and repr(new) in str(caught.value)
+
+
 NUMBERS = [
     ("devices.0", "max_latency_ms"),
     ("devices.0", "max_params"),
@@ -209,7 +229,7 @@ def test_any_value_is_a_budget_or_refused(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("seed", -1), ("seed", 2**31), ("seed", True), ("dataset", ""), ("family", 3)],
+    [("seed", -1), ("seed", 2**31), ("seed", True), ("dataset", ""), ("model", 3)],
 )
 def test_a_bad_job_is_refused(key: str, value: object) -> None:
     good = {"dataset": "digits", "budget": {"devices": [{"name": "a"}]}}

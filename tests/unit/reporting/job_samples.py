@@ -158,11 +158,11 @@ def make_job(
     job = {
         "spec": {
             "dataset": "mnist5k",
-            "family": None,
+            "model": None,
             "seed": 0,
             "budget": {"devices": list(devices)},
         },
-        "family": "convnet",
+        "model": "convnet",
         "recipe": {"optimizer": "sgd", "learning_rate": 0.1, "epochs": epochs},
         "dataset": {
             "name": "mnist5k",

@@ -113,7 +113,7 @@ def test_markdown_fits_what_mlflow_takes_however_long_the_front() -> None:
 
 def test_flat_names_nested_values_and_leaves_out_long_lists_of_mappings() -> None:
     spec = {
-        "family": None,
+        "model": None,
         "seed": 0,
         "budget": {"devices": [{"name": "a"}, {"name": "b"}], "shape": [1, 28]},
     }

@@ -15,6 +15,7 @@ from enum import Enum, auto
 
 from inn_automl.api.jobs import ENDED, RUNNING, JobKind, JobState
 from inn_automl.core.errors import ConflictError
+from inn_automl.core.stage import Stage
 
 _Q, _F, _C = JobState.QUEUED, JobState.FAILED, JobState.CANCELLED
 
@@ -39,14 +40,14 @@ FIRST_STATE = {
 """Where a run of each kind begins."""
 
 STATE_OF_STAGE = {
-    "starting": None,
-    "checking": None,
-    "training": JobState.TRAINING,
-    "calibrating": JobState.SEARCHING,
-    "searching": JobState.SEARCHING,
-    "measuring": JobState.MEASURING,
-    "tuning": JobState.MEASURING,
-    "publishing": JobState.PUBLISHING,
+    Stage.STARTING: None,
+    Stage.CHECKING: None,
+    Stage.TRAINING: JobState.TRAINING,
+    Stage.PROFILING: JobState.SEARCHING,
+    Stage.SEARCHING: JobState.SEARCHING,
+    Stage.MEASURING: JobState.MEASURING,
+    Stage.FINE_TUNING: JobState.MEASURING,
+    Stage.PUBLISHING: JobState.PUBLISHING,
 }
 """The state that a run's stage puts its job into; None for those that leave it as it is."""
 
@@ -76,7 +77,7 @@ class Claimed:
 class StageReached:
     """Its run says which stage it is in."""
 
-    stage: str
+    stage: Stage
 
 
 @dataclass(frozen=True)

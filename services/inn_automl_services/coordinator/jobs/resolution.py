@@ -31,8 +31,8 @@ def resolve(session: Session, project_id: str, spec: JobSpec) -> tuple[JobSpec, 
         SpecError: the family does not take the data, or a device asks for more than its agent has.
     """
     name, kind, dataset_id, task = _dataset(session, project_id, spec.dataset)
-    if spec.family is not None:
-        _check_family(spec.family, kind, task, spec.dataset)
+    if spec.model is not None:
+        _check_family(spec.model, kind, task, spec.dataset)
     devices = resolve_devices(session, project_id, spec.budget.devices)
     budget = spec.budget.model_copy(update={"devices": devices})
     return spec.model_copy(update={"dataset": name, "budget": budget}), dataset_id

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from inn_automl.api.jobs import JobError, JobKind, JobState
 from inn_automl.api.measurements import MeasurementState
 from inn_automl.core.errors import RunLostError
+from inn_automl.core.stage import Stage
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.tables import JobEventRow, JobRow, MeasurementRow
 from inn_automl_services.coordinator.jobs.lifecycle import Action, Claimed, Event, transition
@@ -81,7 +82,7 @@ def claim(session: Session, job: JobRow, *, lease_s: float) -> str:
     job.lease_expires_at = now() + timedelta(seconds=lease_s)
     job.submission_id = f"{job.id}-{job.attempt}-{secrets.token_hex(4)}"
     job.started_at = job.started_at or now()
-    job.progress = {"stage": "starting", "fraction": 0.0}
+    job.progress = {"stage": Stage.STARTING, "fraction": 0.0}
     tell(session, job, "state", {"state": done.state.value, "attempt": job.attempt})
     return token
 

@@ -20,13 +20,13 @@ from inn_automl.api.runs import (
 from inn_automl.core.errors import InputError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import JobSpec
+from inn_automl.core.stage import Stage
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.storable import check_storable
 from inn_automl_services.coordinator.db.tables import JobRow
 from inn_automl_services.coordinator.jobs import transitions
 from inn_automl_services.coordinator.jobs.lifecycle import (
-    STATE_OF_STAGE,
     RunFailed,
     RunSucceeded,
     StageReached,
@@ -81,14 +81,9 @@ def heartbeat(
 
     Raises:
         StaleLeaseError: another attempt holds the job, or it has ended.
-        InputError: an unknown stage, or text that cannot be stored.
+        InputError: text that cannot be stored.
     """
     check_storable(beat.model_dump(mode="json"), "body")
-    if beat.progress and beat.progress.stage not in STATE_OF_STAGE:
-        known = ", ".join(STATE_OF_STAGE)
-        raise InputError(
-            f"body.progress.stage {beat.progress.stage!r:.80} is no stage: give one of {known}."
-        )
     job = holding(session, job_id, token, lock=True)
     _charge(session, job, beat.cost)
     if job.state == JobState.CANCELLING:
@@ -154,7 +149,7 @@ def succeed(session: Session, job_id: str, token: str, outcome: RunResult) -> No
         devices = outcome.result.devices if outcome.result else []
         repository.replace_outcome(session, job.id, devices, outcome.artifacts)
         job.mlflow_page = outcome.mlflow_page
-        job.progress = {"stage": "publishing", "fraction": 1.0}
+        job.progress = {"stage": Stage.PUBLISHING, "fraction": 1.0}
         told = {"devices": [device.name for device in devices], "run": _mark(token)}
         transitions.tell(session, job, "result", told)
     transitions.apply(session, job, RunSucceeded())

@@ -43,7 +43,7 @@ class Again:
     config: BundleConfig
     latency: LatencySummary
     missed: tuple[str, ...]
-    remark: str
+    diagnostic: str
 
 
 def recommendations(folder: Path) -> tuple[list[Recommendation], list[str]]:
@@ -91,7 +91,7 @@ def measure_again(one: Recommendation) -> Again:
     missed = tuple(
         name for name, bound in bounds.items() if bound is not None and figures[name] > bound
     )
-    return Again(config, measurement.summary, missed, measurement.remark)
+    return Again(config, measurement.summary, missed, measurement.diagnostic)
 
 
 def compare(folders: Sequence[Path], repeats: int) -> Report:
@@ -134,7 +134,7 @@ def compare(folders: Sequence[Path], repeats: int) -> Report:
                     "promised": promised.model_dump(),
                     "again": found_again.model_dump(),
                     "missed": list(again.missed),
-                    "remark": again.remark,
+                    "diagnostic": again.diagnostic,
                 }
             )
             print(f"{one.folder.name}, {one.budget.name}: {rows[-1][-1]}", file=sys.stderr)
@@ -171,9 +171,9 @@ def compare(folders: Sequence[Path], repeats: int) -> Report:
     )
     report.notes += [f"Nothing to measure: {sentence}" for sentence in without]
     report.notes += [
-        f"{entry['result']}, {entry['device']}: {entry['remark']}"
+        f"{entry['result']}, {entry['device']}: {entry['diagnostic']}"
         for entry in raw
-        if entry["remark"]
+        if entry["diagnostic"]
     ]
     return report
 

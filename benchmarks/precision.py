@@ -79,7 +79,7 @@ def compare(network: str, folder: Path, minutes: float, threads: int, report: Re
     trained = train(family, dataset, folder / f"{family}-{source}", minutes)
     files = export(trained, dataset, folder / f"{family}-{source}-files")
     device = DeviceBudget(name="here", threads=threads, percentile=50)
-    measured = measure({name: one["path"] for name, one in files.items()}, device, protocol=QUICK)
+    measured = measure({name: one["path"] for name, one in files.items()}, device, config=QUICK)
     for name, one in files.items():
         found = evaluate_file(one["path"], dataset, "validation")
         one.update(

@@ -49,11 +49,11 @@ class Spread:
 
     changes: list[float]
     held: list[bool]
-    num_batches: int
+    num_repetitions: int
     num_drifted: int
     num_processes: int
     num_drifted_processes: int
-    remarks: int
+    diagnostics: int
 
 
 def export_models(folder: Path) -> dict[str, Path]:
@@ -97,11 +97,11 @@ def spread(repeats: Sequence[dict[str, LatencyMeasurement]]) -> Spread:
             for before, after in combinations(repeats, 2)
             for name in names
         ],
-        num_batches=total("num_batches"),
-        num_drifted=total("num_drifted_batches"),
+        num_repetitions=total("num_repetitions"),
+        num_drifted=total("num_drifted_repetitions"),
         num_processes=total("num_processes") + total("num_drifted_processes"),
         num_drifted_processes=total("num_drifted_processes"),
-        remarks=sum(bool(one[name].remark) for one in repeats for name in names),
+        diagnostics=sum(bool(one[name].diagnostic) for one in repeats for name in names),
     )
 
 
@@ -117,7 +117,7 @@ def collect(
         for condition, protocol in random.Random(repeat).sample(arms, len(arms)):
             with hogs(CONDITIONS[condition]):
                 seeded = replace(PROTOCOLS[protocol], seed=repeat, num_memory_runs=0)
-                found[condition, protocol].append(measure(models, DEVICE, protocol=seeded))
+                found[condition, protocol].append(measure(models, DEVICE, config=seeded))
             print(
                 f"{repeat + 1} of {repeats}, {condition}, {protocol}", file=sys.stderr, flush=True
             )
@@ -143,7 +143,7 @@ def compare(conditions: Sequence[str], repeats: int, pause_s: float) -> Report:
                     "repeat": index,
                     "model": name,
                     "latency_ms": one.summary.model_dump(),
-                    "remark": one.remark,
+                    "diagnostic": one.diagnostic,
                     "environment": _told(one.environment),
                 }
                 for (condition, protocol), measured in found.items()
@@ -159,7 +159,7 @@ def compare(conditions: Sequence[str], repeats: int, pause_s: float) -> Report:
                 "median change of p95 between measurements, other work running, and drifted "
                 "batches caught",
                 "reported",
-                f"{statistics.median(busy.changes):.1%}; {busy.num_drifted} of {busy.num_batches} "
+                f"{statistics.median(busy.changes):.1%}; {busy.num_drifted} of {busy.num_repetitions} "
                 f"batches",
                 None,
             )
@@ -181,11 +181,11 @@ def _told(environment: dict[str, Any]) -> dict[str, Any]:
     keys = (
         "num_processes",
         "num_drifted_processes",
-        "num_batches",
-        "num_drifted_batches",
+        "num_repetitions",
+        "num_drifted_repetitions",
         "reference_ms",
     )
-    return {key: environment[key] for key in (*keys, "disturbed_share", "started_at")}
+    return {key: environment[key] for key in (*keys, "contended_fraction", "started_at")}
 
 
 def _spreads(spreads: dict[Arm, Spread]) -> Table:
@@ -199,9 +199,9 @@ def _spreads(spreads: dict[Arm, Spread]) -> Table:
                 f"{statistics.median(one.changes):.1%}",
                 f"{max(one.changes):.1%}",
                 f"{sum(one.held)} of {len(one.held)}",
-                f"{one.num_drifted} of {one.num_batches}" if checked else "",
+                f"{one.num_drifted} of {one.num_repetitions}" if checked else "",
                 f"{one.num_drifted_processes} of {one.num_processes}" if checked else "",
-                one.remarks,
+                one.diagnostics,
             )
         )
     columns = (

@@ -1,10 +1,10 @@
 """Share of the true front that a search finds on a space that is known whole, beside Optuna's
 samplers; and how far predicted latency is off.
 
-Every arm has the same predictor to begin with (fitted on the widths that a job's calibration would
+Every arm has the same cost model to begin with (fitted on the widths that a job's profiling would
 measure), at most 100 accuracy evaluations and 60 latency measurements, and the same tables to look
 both up in. The package's own arm is `run_search` as a job calls it, which spends the measurements
-that calibration leaves while it searches. The peers are Optuna studies over predicted latency and
+that profiling leaves while it searches. The peers are Optuna studies over predicted latency and
 accuracy; when they are done, the measurements left are made of what `rank_finalists` puts first,
 as a job does, from their evaluations. Only what was both evaluated and measured counts.
 """
@@ -127,10 +127,12 @@ def summarize(
     for name, one in predictions.items():
         said = [
             *one["notes"],
-            *dict.fromkeys(remark for remarks in one["remarks"] for remark in remarks),
+            *dict.fromkeys(
+                diagnostic for diagnostics in one["diagnostics"] for diagnostic in diagnostics
+            ),
         ]
         report.notes += [
-            f"While {name} was calibrated and measured: {sentence}." for sentence in said
+            f"While {name} was profiled and measured: {sentence}." for sentence in said
         ]
     report.raw = {
         "figures": {"hypervolume_share_percent": shares, "prediction": predictions},

@@ -19,10 +19,10 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
 from benchmarks.search_truth import DEVICES, Truth
 from inn_automl.core.spec import SearchBudget
-from inn_automl.latency.cost_model import LatencyPredictor
-from inn_automl.latency.design import calibration_widths
+from inn_automl.latency.cost_model import CostModel
+from inn_automl.latency.design import initial_design
 from inn_automl.latency.features import latency_features
-from inn_automl.pipeline.calibrating import NUM_CALIBRATION_WIDTHS
+from inn_automl.pipeline.latency_model import NUM_INITIAL_WIDTHS
 from inn_automl.search.choice import rank_finalists
 from inn_automl.search.pareto import hypervolume, pareto_front
 from inn_automl.search.run import run_search
@@ -83,26 +83,25 @@ class Problem:
         )
 
     @functools.cached_property
-    def _fitted(self) -> dict[tuple[int, ...], LatencyPredictor]:
+    def _fitted(self) -> dict[tuple[int, ...], CostModel]:
         return {}
 
-    def fit(self, rows: Sequence[int]) -> LatencyPredictor:
-        """The predictor of measured rows; the arms of one seed begin with the same."""
+    def fit(self, rows: Sequence[int]) -> CostModel:
+        """The cost model of measured rows; the arms of one seed begin with the same."""
         key = tuple(rows)
         if key not in self._fitted:
-            self._fitted[key] = LatencyPredictor().fit(self.features[rows], self.latency_ms[rows])
+            self._fitted[key] = CostModel().fit(self.features[rows], self.latency_ms[rows])
         return self._fitted[key]
 
     def row(self, widths: Widths) -> int:
         return self.index[self.space.key(widths)]
 
-    def calibration(self, seed: int = 0) -> list[int]:
+    def initial_design_rows(self, seed: int = 0) -> list[int]:
         """Rows that a job would measure before its search; on a device that was measured in part,
         seed 0 has all.
         """
         return [
-            self.row(widths)
-            for widths in calibration_widths(self.space, NUM_CALIBRATION_WIDTHS, seed=seed)
+            self.row(widths) for widths in initial_design(self.space, NUM_INITIAL_WIDTHS, seed=seed)
         ]
 
     def judge(
@@ -130,14 +129,14 @@ class TableLatency:
 
     def __init__(self, problem: Problem, seed: int) -> None:
         self._problem = problem
-        self.rows = problem.calibration(seed)
+        self.rows = problem.initial_design_rows(seed)
         self._num_planned = len(self.rows)
         self.last_batch = -1
         self._fit()
 
     @property
     def margin(self) -> float:
-        return self.predictor.error.median_relative
+        return self.cost_model.error.median_relative
 
     @property
     def num_made(self) -> int:
@@ -166,12 +165,12 @@ class TableLatency:
     def _fit(self) -> None:
         problem = self._problem
         first = problem.fit(self.rows[: self._num_planned])
-        self.predictor = first
+        self.cost_model = first
         if self.num_made:
-            self.predictor = first.with_more(
+            self.cost_model = first.with_more(
                 problem.features[self.rows], problem.latency_ms[self.rows]
             )
-        self.predicted_ms: NDArray[np.float64] = self.predictor.predict(problem.features)
+        self.predicted_ms: NDArray[np.float64] = self.cost_model.predict(problem.features)
         self.predicted_ms[self.rows] = problem.latency_ms[self.rows]
 
 
@@ -233,7 +232,7 @@ def search_with(
     ranked = rank_finalists(
         latency.predicted_ms[rows],
         problem.truth.accuracy[rows],
-        relative_error=latency.predictor.error.p90_relative,
+        relative_error=latency.cost_model.error.p90_relative,
     )
     unknown = [rows[i] for i in ranked if rows[i] not in latency.rows]
     measured = [*latency.rows, *unknown[: latency.num_left]]

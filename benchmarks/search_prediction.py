@@ -1,9 +1,9 @@
-"""How far predicted latency is from what a front would show, on widths that the predictor has not
+"""How far predicted latency is from what a front would show, on widths that the cost model has not
 seen.
 
-A device is calibrated by the code of a job, which then measures a few rounds of other widths, as a
+A device is profiled by the code of a job, which then measures a few rounds of other widths, as a
 search would. Held out are widths drawn from the space at random, measured as finalists are: no
-more together than these, by the thorough protocol, in processes in which the reference model is as
+more together than these, by the thorough config, in processes in which the reference model is as
 fast as in most of the measurements before. What measurements differ by from each other beyond that
 is part of the error, as it is in a job.
 """
@@ -28,8 +28,8 @@ from inn_automl.data import Dataset
 from inn_automl.integral import IntegralNetwork
 from inn_automl.latency.benchmark import THOROUGH, measure
 from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.calibrating import PrecisionLatency
 from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.latency_model import LatencyModel
 from inn_automl.pipeline.measuring import MAX_FINALISTS
 from inn_automl.search.refinement import SMALLEST_ROUND
 from inn_automl.search.space import Widths
@@ -38,11 +38,11 @@ NUM_HELD_OUT, NUM_ROUNDS = 60, 5
 
 
 def predictions(folder: Path, truth: Truth, dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """By device, the errors of its predictor. What was measured is kept in the folder, and
+    """By device, the errors of its cost model. What was measured is kept in the folder, and
     measured once.
 
     Returns:
-        Of each: `median_error_percent`, `p90_error_percent`, `spearman`, what the predictor stated
+        Of each: `median_error_percent`, `p90_error_percent`, `spearman`, what the cost model stated
         of itself, the share within its stated interval, `interval_percent`, the median half-width
         of a measured p95's own interval, and what the job noted meanwhile.
     """
@@ -55,7 +55,7 @@ def predictions(folder: Path, truth: Truth, dataset: Dataset) -> dict[str, dict[
 def _errors(path: Path, truth: Truth, dataset: Dataset, device: DeviceBudget) -> dict[str, Any]:
     if not path.exists():
         print(
-            f"{device.name}: calibrating, and measuring {NUM_HELD_OUT} other widths",
+            f"{device.name}: profiling, and measuring {NUM_HELD_OUT} other widths",
             file=sys.stderr,
         )
         with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def _errors(path: Path, truth: Truth, dataset: Dataset, device: DeviceBudget) ->
         ),
         "interval_percent": float(50 * np.median((ci_ms[:, 1] - ci_ms[:, 0]) / measured_ms)),
         "notes": found["notes"],
-        "remarks": [one["remarks"] for one in found["held_out"]],
+        "diagnostics": [one["diagnostics"] for one in found["held_out"]],
         "num_drifted_processes": [one["num_drifted_processes"] for one in found["held_out"]],
     }
 
@@ -95,18 +95,18 @@ def _found(
     )
     progress, template = _Notes(), template_for(network, dataset)
     job = Job(spec, folder, dataset, FAMILY, LocalBackend(), measure, progress)
-    latency = PrecisionLatency(job, network, device, DEFAULT, lambda: template)
+    latency = LatencyModel(job, network, device, DEFAULT, lambda: template)
     others = _random_widths(latency, NUM_ROUNDS * SMALLEST_ROUND + NUM_HELD_OUT)
     for i in range(NUM_ROUNDS):
         latency.measure(i, others[i * SMALLEST_ROUND : (i + 1) * SMALLEST_ROUND])
     held_out, groups = others[-NUM_HELD_OUT:], []
-    protocol = replace(THOROUGH, num_memory_runs=0, reference_ms=latency.reference_ms)
+    config = replace(THOROUGH, num_memory_runs=0, reference_ms=latency.reference_ms)
     for first in range(0, NUM_HELD_OUT, MAX_FINALISTS):
         models = {}
         for i, widths in enumerate(held_out[first : first + MAX_FINALISTS]):
             models[str(i)] = folder / f"held-out-{first + i}.onnx"
             template.export(network.discretize(widths).eval(), models[str(i)], widths=widths)
-        measured = measure(models, device, protocol=protocol)
+        measured = measure(models, device, config=config)
         environment = measured["0"].environment
         groups.append(
             {
@@ -116,9 +116,9 @@ def _found(
                 ],
                 **{
                     key: environment[key]
-                    for key in ("reference_ms", "disturbed_share", "num_drifted_processes")
+                    for key in ("reference_ms", "contended_fraction", "num_drifted_processes")
                 },
-                "remarks": sorted({one.remark for one in measured.values()} - {""}),
+                "diagnostics": sorted({one.diagnostic for one in measured.values()} - {""}),
             }
         )
     return {
@@ -140,7 +140,7 @@ class _Notes(SilentProgress):
         self.notes.append(message)
 
 
-def _random_widths(latency: PrecisionLatency, num: int) -> list[Widths]:
+def _random_widths(latency: LatencyModel, num: int) -> list[Widths]:
     """Widths that were not measured, all different."""
     rng, found = np.random.default_rng(0), dict[tuple[int, ...], Widths]()
     while len(found) < num:

@@ -30,9 +30,9 @@ from inn_automl.evaluation.candidates import (
 )
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork
-from inn_automl.latency.benchmark import Protocol, measure
-from inn_automl.latency.design import calibration_widths
-from inn_automl.pipeline.calibrating import NUM_CALIBRATION_WIDTHS
+from inn_automl.latency.benchmark import BenchmarkConfig, measure
+from inn_automl.latency.design import initial_design
+from inn_automl.pipeline.latency_model import NUM_INITIAL_WIDTHS
 from inn_automl.search.space import Key, SearchSpace
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
@@ -46,8 +46,10 @@ NUM_CALIBRATION = 512
 time.
 """
 
-PROTOCOL = Protocol(min_processes=4, max_processes=4, num_blocks=16, min_s=0.5, max_s=60.0)
-PART, NUM_ANCHORS = 108, 6
+BENCHMARK_CONFIG = BenchmarkConfig(
+    min_processes=4, max_processes=4, num_blocks=16, min_s=0.5, max_s=60.0
+)
+PART, NUM_REFERENCE_CONFIGURATIONS = 108, 6
 """Networks measured together, and those of them that are measured in every part to tell a drift of
 the machine.
 """
@@ -123,7 +125,7 @@ def find_truth(folder: Path) -> Truth:
         parts = _latencies(folder, network, dataset, space, device)
         latency[device.name] = _joined(parts, len(points))
         environment[device.name] = parts[0]["environment"]
-        disturbed[device.name] = [part["disturbed_share"] for part in parts]
+        disturbed[device.name] = [part["contended_fraction"] for part in parts]
     return Truth(network, space, points, accuracy, latency, environment, disturbed)
 
 
@@ -174,15 +176,13 @@ def _latencies(
     """
     points = space.points()
     order = np.random.default_rng(0).permutation(len(points))
-    anchors = order[:NUM_ANCHORS]
-    rest = order[NUM_ANCHORS:]
+    references = order[:NUM_REFERENCE_CONFIGURATIONS]
+    rest = order[NUM_REFERENCE_CONFIGURATIONS:]
     if device is not DEVICES[0]:
         index = {tuple(point): i for i, point in enumerate(points.tolist())}
-        calibration = [
-            index[space.key(one)] for one in calibration_widths(space, NUM_CALIBRATION_WIDTHS)
-        ]
+        first = [index[space.key(one)] for one in initial_design(space, NUM_INITIAL_WIDTHS)]
         rest = np.array(
-            [i for i in dict.fromkeys([*calibration, *rest]) if i not in anchors][:NUM_OF_LAST]
+            [i for i in dict.fromkeys([*first, *rest]) if i not in references][:NUM_OF_LAST]
         )
     template: OnnxTemplate | None = None
     found = []
@@ -191,7 +191,7 @@ def _latencies(
         if not path.exists():
             print(f"{device.name}, part {number}", file=sys.stderr)
             template = template or template_for(network, dataset)
-            measured = _measure(folder, network, space, [*anchors, *part], device, template)
+            measured = _measure(folder, network, space, [*references, *part], device, template)
             write_json(path, measured)
         found.append(read_json(path))
     return found
@@ -213,11 +213,11 @@ def _measure(
             widths = space.from_key(points[index].tolist())
             template.export(network.discretize(widths).eval(), path, widths=widths)
         models[str(index)] = path
-    measured = measure(models, device, protocol=PROTOCOL)
+    measured = measure(models, device, config=BENCHMARK_CONFIG)
     environment = next(iter(measured.values())).environment
     return {
         "rows": {name: one.summary.at_percentile for name, one in measured.items()},
-        "disturbed_share": environment["disturbed_share"],
+        "contended_fraction": environment["contended_fraction"],
         "environment": environment,
     }
 
@@ -235,16 +235,18 @@ def template_for(network: IntegralNetwork, dataset: Dataset) -> OnnxTemplate:
 
 
 def _joined(parts: Sequence[dict[str, Any]], num: int) -> NDArray[np.float64]:
-    """All parts on one scale: what slowed a whole part is seen on the anchors, which every part
+    """All parts on one scale: what slowed a whole part is seen on the references, which every part
     measured.
     """
-    anchors = set.intersection(*(set(part["rows"]) for part in parts)) if len(parts) > 1 else set()
-    usual = {name: float(np.median([part["rows"][name] for part in parts])) for name in anchors}
+    references = (
+        set.intersection(*(set(part["rows"]) for part in parts)) if len(parts) > 1 else set()
+    )
+    usual = {name: float(np.median([part["rows"][name] for part in parts])) for name in references}
     latency = np.full(num, np.nan)
     for part in parts:
         scale = (
-            float(np.median([part["rows"][name] / usual[name] for name in anchors]))
-            if anchors
+            float(np.median([part["rows"][name] / usual[name] for name in references]))
+            if references
             else 1.0
         )
         for name, value in part["rows"].items():

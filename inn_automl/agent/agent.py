@@ -31,7 +31,7 @@ from inn_automl.core.errors import (
 )
 from inn_automl.latency.benchmark import measure
 from inn_automl.latency.machine_lock import machine_lock
-from inn_automl.latency.measurement import LatencyMeasurement, Measure, Protocol
+from inn_automl.latency.measurement import BenchmarkConfig, LatencyMeasurement, Measure
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class Agent:
             return self._measure(
                 paths,
                 lease.device,
-                protocol=Protocol.from_dict(lease.protocol),
+                config=BenchmarkConfig.from_dict(lease.benchmark_config),
                 on_progress=heartbeats.progress,
             )
 

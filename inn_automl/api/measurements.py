@@ -34,8 +34,8 @@ class NewMeasurement(WireModel):
 
     device: DeviceBudget
     models: Annotated[dict[str, ModelFile], Field(min_length=1, max_length=10_000)]
-    protocol: dict[str, Any]
-    """`inn_automl.latency.benchmark.Protocol.to_dict()`."""
+    benchmark_config: dict[str, Any]
+    """`inn_automl.latency.benchmark.BenchmarkConfig.to_dict()`."""
 
 
 class Measurement(WireModel):
@@ -62,7 +62,7 @@ class MeasurementLease(WireModel):
     """The lease ends this long after the last heartbeat."""
     device: DeviceBudget
     models: dict[str, ModelFile]
-    protocol: dict[str, Any]
+    benchmark_config: dict[str, Any]
 
 
 class MeasurementHeartbeat(WireModel):

@@ -162,11 +162,11 @@ def run(
         # ten times slower than one.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from inn_automl.core.object_store import ObjectStore
-        from inn_automl.latency.store import CalibrationStore
+        from inn_automl.latency.store import MeasurementCache
         from inn_automl.pipeline.run import run_job
 
         home = Path(os.environ.get("INN_AUTOML_HOME") or "~/.inn_automl").expanduser().absolute()
-        calibrations = CalibrationStore(ObjectStore(str(home / "calibrations")))
+        measurement_cache = MeasurementCache(ObjectStore(str(home / "measurement-cache")))
         workers = _make_backend(backend, spec.budget.training, address)
         # once more: Ray has put its own handler there
         with closing(workers), _sigterm_interrupts():
@@ -175,7 +175,7 @@ def run(
                 out,
                 backend=workers,
                 progress=progress,
-                calibrations=calibrations,
+                measurement_cache=measurement_cache,
                 weights=pretrained,
             )
     if as_json:

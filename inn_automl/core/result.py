@@ -112,8 +112,8 @@ class FrontPoint(_Rated):
     """Path of the bundle, relative to result.json."""
 
 
-class PredictorError(_Record):
-    """How far a latency predictor is off on measured widths that it was not fitted on."""
+class CostModelErrors(_Record):
+    """How far a latency cost model is off on measured widths that it was not fitted on."""
 
     median_relative: float
     p90_relative: float
@@ -190,7 +190,7 @@ class DeviceResult(_Record):
     """
     recommendation: str
     """One sentence: why this point, or how far the best is from the bound."""
-    predictor_error: PredictorError | None
+    cost_model_errors: CostModelErrors | None
     """None for a device that could not be measured."""
     num_measured: int | None = None
     """Widths that were measured to predict latency, in this job."""

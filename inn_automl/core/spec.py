@@ -181,7 +181,7 @@ class SearchBudget(_Strict):
     """The search stops when no device's hypervolume grew by 0.1 % in this many batches."""
     max_measurements: Annotated[int, _Number, Field(ge=10, le=1000)] = 60
     """Widths measured on each device to predict its latency, those before the search and those in
-    it. Twice as many where the predictor cannot be trusted; finalists are measured on top."""
+    it. Twice as many where the cost model is not reliable; finalists are measured on top."""
     fine_tune_seconds: FineTuneSeconds = 0.0
     """For how long each point of the final fronts is tuned before it is published (see
     `training.tuning`); 0: none is. Each on one processor, as many at a time as `training.cpus`; on

@@ -34,10 +34,10 @@ from inn_automl.latency.measurement import (
     MEMORY,
     QUICK,
     THOROUGH,
+    BenchmarkConfig,
     LatencyMeasurement,
     Measure,
     PeakMemory,
-    Protocol,
 )
 from inn_automl.latency.reference import REFERENCE
 from inn_automl.latency.statistics import relative_width, summarize
@@ -48,9 +48,9 @@ __all__ = [
     "MEMORY",
     "QUICK",
     "THOROUGH",
+    "BenchmarkConfig",
     "LatencyMeasurement",
     "Measure",
-    "Protocol",
     "check_device",
     "measure",
 ]
@@ -84,7 +84,7 @@ def measure(
     models: Mapping[str, Path],
     device: DeviceBudget,
     *,
-    protocol: Protocol = THOROUGH,
+    config: BenchmarkConfig = THOROUGH,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, LatencyMeasurement]:
     """Measures ONNX files (name -> path) on a device, interleaved.
@@ -107,7 +107,7 @@ def measure(
             )
     if not models:
         return {}
-    campaign = _Campaign(models, device, protocol, on_progress)
+    campaign = _Campaign(models, device, config, on_progress)
     campaign.run()
     return campaign.measurements()
 
@@ -142,19 +142,19 @@ class _Campaign:
         self,
         models: Mapping[str, Path],
         device: DeviceBudget,
-        protocol: Protocol,
+        config: BenchmarkConfig,
         on_progress: Callable[[float], None] | None,
     ) -> None:
-        self._models, self._device, self._protocol = models, device, protocol
+        self._models, self._device, self._config = models, device, config
         self._on_progress = on_progress
-        self._chance = random.Random(protocol.seed)
+        self._chance = random.Random(config.seed)
         self._processes: list[_Process] = []
         self._memory: dict[str, PeakMemory | None] = {}
         self._share = 0.0
         self._started_at, self._start = datetime.now(UTC), time.monotonic()
 
     def run(self) -> None:
-        if self._protocol.num_memory_runs:
+        if self._config.num_memory_runs:
             for name in self._models:
                 self._memory[name] = self._measure_memory(name)
                 self._report(0.0)
@@ -168,25 +168,23 @@ class _Campaign:
         self._report(1.0)
 
     def _needs_another(self) -> bool:
-        protocol = self._protocol
-        num_started, num_kept = len(self._processes), len(self._calm())
-        is_late = time.monotonic() - self._start > protocol.max_s
-        if num_started < protocol.min_processes:
+        config = self._config
+        num_started, num_kept = len(self._processes), len(self._clean())
+        is_late = time.monotonic() - self._start > config.max_s
+        if num_started < config.min_processes:
             return True
-        if is_late or num_kept >= protocol.max_processes or num_started >= self._max_processes():
+        if is_late or num_kept >= config.max_processes or num_started >= self._max_processes():
             return False
-        return num_kept < protocol.min_processes or not self._all_settled()
+        return num_kept < config.min_processes or not self._all_settled()
 
     def _max_processes(self) -> int:
-        return self._protocol.max_processes + self._protocol.max_repeated
+        return self._config.max_processes + self._config.max_repeated
 
     def _drift(self, process: _Process) -> float:
         """By what share the reference model was off in a process."""
         if process.reference_ns is None:
             return 0.0
-        return abs(
-            process.reference_ns / (1e6 * self._protocol.reference_ms or self._usual_ns()) - 1
-        )
+        return abs(process.reference_ns / (1e6 * self._config.reference_ms or self._usual_ns()) - 1)
 
     def _usual_ns(self) -> float:
         """What the reference model took in the process that most others agree with; of two such
@@ -195,20 +193,20 @@ class _Campaign:
         A machine that switches between two speeds has a median where it never is.
         """
         levels = [one.reference_ns for one in self._processes if one.reference_ns is not None]
-        share = self._protocol.max_process_drift
+        share = self._config.max_process_drift
         return max(
             levels, key=lambda level: (sum(abs(one / level - 1) <= share for one in levels), level)
         )
 
-    def _calm(self) -> list[_Process]:
+    def _clean(self) -> list[_Process]:
         return [
-            one for one in self._processes if self._drift(one) <= self._protocol.max_process_drift
+            one for one in self._processes if self._drift(one) <= self._config.max_process_drift
         ]
 
     def _kept(self) -> list[_Process]:
-        """The processes that count: the calm ones; if those are too few, the least drifted."""
-        calm, least = self._calm(), self._protocol.min_processes
-        return calm if len(calm) >= least else sorted(self._processes, key=self._drift)[:least]
+        """The processes that count: the clean ones; if those are too few, the least drifted."""
+        clean, least = self._clean(), self._config.min_processes
+        return clean if len(clean) >= least else sorted(self._processes, key=self._drift)[:least]
 
     def _report(self, share: float) -> None:
         self._share = max(self._share, min(share, 1.0))
@@ -222,12 +220,12 @@ class _Campaign:
         names = list(self._models)
         self._chance.shuffle(names)
         chunks: list[list[str]] = [[]]
-        free = self._protocol.max_bytes
+        free = self._config.max_bytes
         for name in names:
             need = _SESSION_FACTOR * self._models[name].stat().st_size + _SESSION_BYTES
             if need > free and chunks[-1]:
                 chunks.append([])
-                free = self._protocol.max_bytes
+                free = self._config.max_bytes
             chunks[-1].append(name)
             free -= need
         return chunks
@@ -241,32 +239,30 @@ class _Campaign:
         }
 
     def _time(self, chunk: list[str], num_before: float, num_chunks: int) -> Event:
-        protocol = self._protocol
+        config = self._config
         request = {
             **self._request(chunk),
             "reference": str(REFERENCE),
-            "block_s": protocol.block_s,
-            "max_runs": protocol.max_runs,
-            "num_blocks": protocol.num_blocks,
-            "min_s": protocol.min_s / num_chunks,
-            "max_s": protocol.max_s / protocol.min_processes / num_chunks,
-            "max_drift": protocol.max_drift,
+            "block_s": config.block_s,
+            "max_runs": config.max_runs,
+            "num_blocks": config.num_blocks,
+            "min_s": config.min_s / num_chunks,
+            "max_s": config.max_s / config.min_processes / num_chunks,
+            "max_drift": config.max_drift,
             "seed": self._chance.getrandbits(32),
-            "num_profiled_runs": protocol.num_profiled_runs,
+            "num_profiled_runs": config.num_profiled_runs,
         }
 
         def on_event(event: Event) -> None:
-            self._report(
-                (num_before + event.get("share", 0.0) / num_chunks) / protocol.max_processes
-            )
+            self._report((num_before + event.get("share", 0.0) / num_chunks) / config.max_processes)
 
-        return run_timing(request, stalled_s=protocol.stalled_s, on_event=on_event)
+        return run_timing(request, stalled_s=config.stalled_s, on_event=on_event)
 
     def _measure_memory(self, name: str) -> PeakMemory | None:
-        protocol = self._protocol
-        request = {**self._request([name]), "num_runs": protocol.num_memory_runs}
+        config = self._config
+        request = {**self._request([name]), "num_runs": config.num_memory_runs}
         answer = run_memory(
-            request, stalled_s=protocol.stalled_s, on_event=lambda event: self._report(0.0)
+            request, stalled_s=config.stalled_s, on_event=lambda event: self._report(0.0)
         )
         if answer["idle_bytes"] is None or answer["peak_bytes"] <= answer["idle_bytes"]:
             return None
@@ -279,7 +275,7 @@ class _Campaign:
         return relative_width(self._samples(name), self._device.percentile)
 
     def _all_settled(self) -> bool:
-        return all(self._width(name) <= self._protocol.settled_share for name in self._models)
+        return all(self._width(name) <= self._config.convergence_tolerance for name in self._models)
 
     def measurements(self) -> dict[str, LatencyMeasurement]:
         environment = self._environment()
@@ -288,7 +284,7 @@ class _Campaign:
             name: LatencyMeasurement(
                 summary=summary,
                 samples_ms=samples[name],
-                remark=self._remark(name),
+                diagnostic=self._remark(name),
                 environment={**environment, **self._node_times(name)},
                 memory=self._memory.get(name),
             )
@@ -302,29 +298,29 @@ class _Campaign:
         return {"node_times": found[-1]} if found else {}
 
     def _remark(self, name: str) -> str:
-        protocol, kept = self._protocol, self._kept()
+        config, kept = self._config, self._kept()
         blocks = [block for process in kept for block in process.blocks[name]]
         waited = sum(block["waited"] for block in blocks) / len(blocks)
-        drifted = sum(block["drift"] > protocol.max_drift for block in blocks) / len(blocks)
+        drifted = sum(block["drift"] > config.max_drift for block in blocks) / len(blocks)
         if waited > MAX_WAITED:
             return f"other programs had the cores for {waited:.0%} of the time"
-        if (drift := max(map(self._drift, kept))) > protocol.max_process_drift:
-            if protocol.reference_ms:
+        if (drift := max(map(self._drift, kept))) > config.max_process_drift:
+            if config.reference_ms:
                 return f"the machine was not as fast as before: the reference model was off by {drift:.0%}"
             return f"the machine's speed changed by {drift:.0%} from process to process, by the reference model"
         if drifted > 0:
             return (
-                f"the reference model drifted by more than {protocol.max_drift:.0%} in "
+                f"the reference model drifted by more than {config.max_drift:.0%} in "
                 f"{drifted:.0%} of the batches, "
                 "and there was no time to repeat them"
             )
         if any(name in answer["not_warm"] for process in kept for answer in process.answers):
-            return "its median had not settled when warming up ended"
-        if (width := self._width(name)) > protocol.settled_share:
+            return "its median had not converged when warming up ended"
+        if (width := self._width(name)) > config.convergence_tolerance:
             return (
                 f"p{self._device.percentile:g} differs between processes: after {len(kept)} of "
                 f"them "
-                f"it is known to {width:.0%}, not to {protocol.settled_share:.0%}"
+                f"it is known to {width:.0%}, not to {config.convergence_tolerance:.0%}"
             )
         return ""
 
@@ -336,13 +332,13 @@ class _Campaign:
             **answers[0]["environment"],
             "threads": self._device.threads,
             "batch_size": self._device.batch_size,
-            "protocol": asdict(self._protocol),
+            "benchmark_config": asdict(self._config),
             "num_processes": len(kept),
-            "num_drifted_processes": len(self._processes) - len(self._calm()),
-            "num_batches": sum(answer["num_batches"] for answer in answers),
-            "num_drifted_batches": sum(answer["num_drifted"] for answer in answers),
+            "num_drifted_processes": len(self._processes) - len(self._clean()),
+            "num_repetitions": sum(answer["num_repetitions"] for answer in answers),
+            "num_drifted_repetitions": sum(answer["num_drifted"] for answer in answers),
             "reference_ms": statistics.median(levels) / 1e6 if levels else None,
-            "disturbed_share": sum(answer["num_disturbed"] for answer in answers)
+            "contended_fraction": sum(answer["num_contended"] for answer in answers)
             / sum(answer["num_blocks"] for answer in answers),
             "started_at": self._started_at.isoformat(timespec="seconds"),
             "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),

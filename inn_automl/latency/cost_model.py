@@ -23,23 +23,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inn_automl.core.errors import CorruptFileError, MeasurementError
-from inn_automl.core.result import PredictorError
+from inn_automl.core.result import CostModelErrors
 
 Floats = NDArray[np.float64]
 _Fitted = Callable[[Floats], Floats]
 _Fit = Callable[[Floats, Floats], _Fitted]
 
 MAX_MEDIAN_ERROR, MIN_SPEARMAN = 0.1, 0.9
-"""A predictor that errs by more, or ranks held-out widths worse, is not to be trusted."""
+"""A cost model that errs by more, or ranks held-out widths worse, is not reliable."""
 
 _NUM_FOLDS = 5
 _FEWEST = 3
 
 
-def distrust(error: PredictorError) -> str | None:
-    """Why a predictor with this error is not to be trusted, as a part of a sentence; None if it
-    is.
-    """
+def reliability_problem(error: CostModelErrors) -> str | None:
+    """Why a cost model with these errors is not reliable, as a part of a sentence; None if it is."""
     if error.median_relative > MAX_MEDIAN_ERROR:
         return f"its median error is {error.median_relative:.1%}, above {MAX_MEDIAN_ERROR:.0%}"
     if error.spearman < MIN_SPEARMAN:
@@ -47,7 +45,7 @@ def distrust(error: PredictorError) -> str | None:
     return None
 
 
-class LatencyPredictor:
+class CostModel:
     """Latency of a network on one device, at the percentile that it is fitted on.
 
     Attributes:
@@ -57,10 +55,10 @@ class LatencyPredictor:
     """
 
     kind: str
-    error: PredictorError
+    error: CostModelErrors
 
-    def fit(self, features: ArrayLike, latency_ms: ArrayLike) -> LatencyPredictor:
-        """Fits the predictor, the same for the same samples.
+    def fit(self, features: ArrayLike, latency_ms: ArrayLike) -> CostModel:
+        """Fits the model, the same for the same samples.
 
         Args:
             features: (n, f), not negative; see `features.latency_features`.
@@ -83,8 +81,8 @@ class LatencyPredictor:
         self.error = _error(held_out, self._latency_ms)
         self._predict = _KINDS[kind](self._features, self._latency_ms)
 
-    def with_more(self, features: ArrayLike, latency_ms: ArrayLike) -> LatencyPredictor:
-        """Another predictor of the same kind, fitted on other samples in a twentieth of the time
+    def with_more(self, features: ArrayLike, latency_ms: ArrayLike) -> CostModel:
+        """Another model of the same kind, fitted on other samples in a twentieth of the time
         that choosing takes.
 
         Its error is that of this kind: each sample is held out once.
@@ -95,7 +93,7 @@ class LatencyPredictor:
         Raises:
             MeasurementError: as `fit`.
         """
-        other = LatencyPredictor()
+        other = CostModel()
         other._features, other._latency_ms = _checked(features, latency_ms)
         other._fit_as(
             self.kind, _out_of_fold(other._features, other._latency_ms, _KINDS[self.kind])
@@ -134,8 +132,8 @@ class LatencyPredictor:
         )
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> LatencyPredictor:
-        """Fits a predictor to the samples that `to_json` wrote.
+    def from_json(cls, text: str | bytes) -> CostModel:
+        """Fits a cost model to the samples that `to_json` wrote.
 
         Raises:
             CorruptFileError: the text is something else.
@@ -145,7 +143,7 @@ class LatencyPredictor:
             return cls().fit(value["features"], value["latency_ms"])
         except (ValueError, TypeError, KeyError, MeasurementError) as error:
             raise CorruptFileError(
-                f"these are no samples of a latency predictor ({error}): calibrate again."
+                f"these are no samples of a latency cost model ({error}): profile the device again."
             ) from None
 
 
@@ -189,14 +187,14 @@ def _choose_and_fit(x: Floats, y: Floats) -> _Fitted:
     return _KINDS[_best_kind(x, y)](x, y)
 
 
-def _error(predicted: Floats, y: Floats) -> PredictorError:
+def _error(predicted: Floats, y: Floats) -> CostModelErrors:
     from scipy.stats import rankdata
 
     relative = np.abs(predicted / y - 1)
     ranks = rankdata(predicted), rankdata(y)
     # Where all are equal there is no order to get right.
     ordered = all(np.ptp(r) > 0 for r in ranks)
-    return PredictorError(
+    return CostModelErrors(
         median_relative=float(np.median(relative)),
         p90_relative=float(np.percentile(relative, 90)),
         spearman=float(np.corrcoef(*ranks)[0, 1]) if ordered else 0.0,

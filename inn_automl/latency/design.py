@@ -26,7 +26,7 @@ class Space(Protocol):
         ...
 
 
-def calibration_widths(space: Space, num: int, *, seed: int = 0) -> list[dict[str, int]]:
+def initial_design(space: Space, num: int, *, seed: int = 0) -> list[dict[str, int]]:
     """At most `num` different widths that span a search space, fewer where the space holds fewer.
 
     The narrowest and the widest network, a few that are resized evenly, and Latin hypercube

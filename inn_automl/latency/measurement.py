@@ -23,7 +23,7 @@ _MAX_BYTES = 2**60
 
 
 @dataclass(frozen=True)
-class Protocol:
+class BenchmarkConfig:
     """How often and how long is measured."""
 
     min_processes: int = 6
@@ -31,9 +31,9 @@ class Protocol:
     with 3 it is 4.3.
     """
     max_processes: int = 10
-    """Another process is started until every model is settled."""
-    settled_share: float = 0.1
-    """A model is settled when the 95 % interval for its mean percentile is narrower than this
+    """Another process is started until every model is converged."""
+    convergence_tolerance: float = 0.1
+    """A model is converged when the 95 % interval for its mean percentile is narrower than this
     share of it.
     """
     num_blocks: int = 24
@@ -90,17 +90,17 @@ class Protocol:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, value: Any) -> Protocol:
-        """The protocol that `to_dict` described; a key left out has its default.
+    def from_dict(cls, value: Any) -> BenchmarkConfig:
+        """Reads the config that `to_dict` described; a key left out has its default.
 
         Raises:
             MeasurementError: it describes none; names the key.
         """
         types = {one.name: type(one.default) for one in fields(cls)}
-        for key, number in _mapping(value, "a protocol").items():
+        for key, number in _mapping(value, "a benchmark config").items():
             if key not in types:
                 raise MeasurementError(
-                    f"a protocol has no {key!r}: give some of {', '.join(types)}."
+                    f"a benchmark config has no {key!r}: give some of {', '.join(types)}."
                 )
             kinds = (int,) if types[key] is int else (int, float)
             if (
@@ -110,23 +110,23 @@ class Protocol:
                 or number < 0
             ):
                 raise MeasurementError(
-                    f"{key} = {number!r:.80} of a protocol is no {types[key].__name__} >= 0."
+                    f"{key} = {number!r:.80} of a benchmark config is no {types[key].__name__} >= 0."
                 )
         try:
             return cls(**value)
         except ValueError as error:
-            raise MeasurementError(f"the protocol cannot be followed: {error}.") from None
+            raise MeasurementError(f"the benchmark config is invalid: {error}.") from None
 
 
-THOROUGH = Protocol()
+THOROUGH = BenchmarkConfig()
 """For what is shown and promised."""
 
-QUICK = Protocol(
+QUICK = BenchmarkConfig(
     min_processes=4, max_processes=4, num_blocks=16, min_s=1.0, max_s=20.0, num_memory_runs=0
 )
-"""For calibration, and for a first look: many models, a few hundred runs each; no memory."""
+"""For profiling, and for a first look: many models, a few hundred runs each; no memory."""
 
-MEMORY = Protocol(
+MEMORY = BenchmarkConfig(
     min_processes=2, max_processes=2, num_blocks=1, min_s=0.0, max_s=20.0, max_repeated=0
 )
 """For peak memory alone: latency is hardly looked at."""
@@ -154,24 +154,24 @@ class LatencyMeasurement:
     summary: LatencySummary
     samples_ms: list[list[list[float]]] = field(repr=False)
     """Milliseconds of [process][block][run], all of them."""
-    remark: str
+    diagnostic: str
     """Why the measurement did not settle before a limit was reached; empty where it did."""
     environment: dict[str, Any] = field(repr=False)
-    """Runtime, its version and options; machine; threads and protocol; times in UTC; how disturbed
+    """Runtime, its version and options; machine; threads and config; times in UTC; how disturbed
     the machine was, and how much its speed changed."""
     memory: PeakMemory | None = None
     """None where it was not asked for, or the platform does not tell."""
 
     @property
-    def settled(self) -> bool:
-        return not self.remark
+    def converged(self) -> bool:
+        return not self.diagnostic
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""
         return {
             "percentile": self.summary.percentile,
             "samples_ms": self.samples_ms,
-            "remark": self.remark,
+            "diagnostic": self.diagnostic,
             "environment": self.environment,
             "memory": None if self.memory is None else asdict(self.memory),
         }
@@ -222,7 +222,7 @@ def read_measurements(values: Any, percentile: float) -> dict[str, LatencyMeasur
         name: LatencyMeasurement(
             summary=summary,
             samples_ms=samples[name],
-            remark=_text(name, values[name]),
+            diagnostic=_text(name, values[name]),
             environment=dict(
                 _mapping(values[name].get("environment"), f"the environment of model {name!r}")
             ),
@@ -240,7 +240,7 @@ class Measure(typing.Protocol):
         models: Mapping[str, Path],
         device: DeviceBudget,
         *,
-        protocol: Protocol = THOROUGH,
+        config: BenchmarkConfig = THOROUGH,
         on_progress: Callable[[float], None] | None = None,
     ) -> dict[str, LatencyMeasurement]:
         """Measures ONNX files (name -> path) on a device, interleaved.
@@ -264,12 +264,12 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
 
 
 def _text(name: str, value: Mapping[str, Any]) -> str:
-    remark = value.get("remark", "")
-    if not isinstance(remark, str):
+    diagnostic = value.get("diagnostic", "")
+    if not isinstance(diagnostic, str):
         raise MeasurementError(
-            f"the remark of model {name!r} should be text, not {type(remark).__name__}."
+            f"the diagnostic of model {name!r} should be text, not {type(diagnostic).__name__}."
         )
-    return remark
+    return diagnostic
 
 
 def _memory(name: str, value: Any) -> PeakMemory | None:

@@ -1,4 +1,4 @@
-"""Measurements that later jobs start from: kept by what was measured (a family's layers) and where
+"""Measurements that later jobs start from: cached by what was measured (a family's layers) and where
 (the machine).
 
 A predictor works on the figures of layers, not on weights, so what one job measured serves every
@@ -26,13 +26,13 @@ from inn_automl.core.precision import DEFAULT
 from inn_automl.core.spec import DeviceBudget
 
 MAX_ROWS, MAX_MACHINES, MAX_FILES = 72, 8, 64
-"""Most networks kept of a machine, machines of an architecture, and architectures: 40 MB at the
+"""Most networks cached of a machine, machines of an architecture, and architectures: 40 MB at the
 very most.
 """
 
 AGREES, MAX_SCALE, MAX_SPREAD = 0.05, 2.0, 0.1
-"""Fresh measurements confirm kept ones when their median ratio is within 5 % of 1; up to a factor
-of 2 the kept ones are rescaled, if the single ratios spread (median absolute deviation) by no more
+"""Fresh measurements confirm cached ones when their median ratio is within 5 % of 1; up to a factor
+of 2 the cached ones are rescaled, if the single ratios spread (median absolute deviation) by no more
 than 10 % around it."""
 
 _SETTINGS = ("runtime", "threads", "batch_size", "percentile")
@@ -61,7 +61,7 @@ class LayerFigures(NamedTuple):
 
 
 @dataclass(frozen=True)
-class KnownLatency:
+class CachedMeasurement:
     """A network that was measured, as its layers; `features.latency_features` takes it as costs."""
 
     layers: tuple[LayerFigures, ...]
@@ -92,10 +92,10 @@ class _Costs(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What fresh measurements say of kept ones.
+    """What fresh measurements say of cached ones.
 
     Args:
-        scale: what the kept latencies are to be multiplied by; None: they are of no use.
+        scale: what the cached latencies are to be multiplied by; None: they are of no use.
         sentence: the same for people.
     """
 
@@ -103,23 +103,23 @@ class Verdict:
     sentence: str
 
 
-def known_latency(costs: _Costs, latency_ms: float) -> KnownLatency:
-    """A measured network as it is kept."""
+def cached_measurement(costs: _Costs, latency_ms: float) -> CachedMeasurement:
+    """A measured network as it is cached."""
     layers = (
         LayerFigures(*(getattr(layer, name) for name in LayerFigures._fields))
         for layer in costs.layers
     )
-    return KnownLatency(tuple(layers), float(latency_ms))
+    return CachedMeasurement(tuple(layers), float(latency_ms))
 
 
-def describe_architecture(
+def cache_key(
     device: DeviceBudget,
     family: str,
     input_shape: Sequence[int],
     costs: _Costs,
     precision: str = DEFAULT,
 ) -> dict[str, Any]:
-    """What must be the same where kept rows are to serve: settings, and the layers apart from
+    """What must be the same where cached rows are to serve: settings, and the layers apart from
     their channels.
     """
     return {
@@ -138,7 +138,7 @@ def describe_architecture(
     }
 
 
-def describe_place(device: DeviceBudget, environment: Mapping[str, Any]) -> dict[str, Any]:
+def machine_fingerprint(device: DeviceBudget, environment: Mapping[str, Any]) -> dict[str, Any]:
     """What a machine is recognized by, from what a measurement says of its environment."""
     return {
         "agent": device.agent,
@@ -147,7 +147,7 @@ def describe_place(device: DeviceBudget, environment: Mapping[str, Any]) -> dict
 
 
 def verify(fresh_ms: ArrayLike, predicted_ms: ArrayLike) -> Verdict:
-    """Compares fresh measurements (n,) with what a predictor of kept ones says of the same widths
+    """Compares fresh measurements (n,) with what a predictor of cached ones says of the same widths
     (n,).
     """
     ratio = np.asarray(fresh_ms, dtype=np.float64) / np.asarray(predicted_ms, dtype=np.float64)
@@ -163,7 +163,7 @@ def verify(fresh_ms: ArrayLike, predicted_ms: ArrayLike) -> Verdict:
     return Verdict(scale, f"measurements of earlier jobs are used, rescaled ({figures})")
 
 
-class CalibrationStore:
+class MeasurementCache:
     """Rows of earlier jobs.
 
     Methods raise StorageError where the files fail; a file that cannot be understood counts as
@@ -173,36 +173,36 @@ class CalibrationStore:
     def __init__(self, files: Files) -> None:
         self._files = files
 
-    def load(self, architecture: Mapping[str, Any], place: Mapping[str, Any]) -> list[KnownLatency]:
+    def load(
+        self, architecture: Mapping[str, Any], machine: Mapping[str, Any]
+    ) -> list[CachedMeasurement]:
         """What is known of an architecture on a machine, oldest first."""
         return next(
-            (rows for machine, rows in self._read(architecture) if machine == dict(place)), []
+            (rows for other, rows in self._read(architecture) if other == dict(machine)), []
         )
 
-    def knows(self, architecture: Mapping[str, Any]) -> bool:
+    def contains(self, architecture: Mapping[str, Any]) -> bool:
         """Whether anything is known of an architecture, on whatever machine."""
         return bool(self._read(architecture))
 
     def save(
         self,
         architecture: Mapping[str, Any],
-        place: Mapping[str, Any],
-        rows: Sequence[KnownLatency],
+        machine: Mapping[str, Any],
+        rows: Sequence[CachedMeasurement],
         *,
-        kept: Sequence[KnownLatency] = (),
+        cached: Sequence[CachedMeasurement] = (),
     ) -> None:
         """Makes rows the newest ones that are known of an architecture on a machine.
 
         Args:
-            kept: what stays of the earlier ones; newer rows of the same layers replace them.
+            cached: what stays of the earlier ones; newer rows of the same layers replace them.
         """
-        rows = _spread([*{row.layers: row for row in [*kept, *rows]}.values()])
+        rows = _spread([*{row.layers: row for row in [*cached, *rows]}.values()])
         others = [
-            (machine, known)
-            for machine, known in self._read(architecture)
-            if machine != dict(place)
+            (other, known) for other, known in self._read(architecture) if other != dict(machine)
         ]
-        machines = [*others, (dict(place), rows)][-MAX_MACHINES:]
+        machines = [*others, (dict(machine), rows)][-MAX_MACHINES:]
         path = _path(architecture)
         present = self._files.files()
         if path not in present and len(present) >= MAX_FILES:
@@ -210,15 +210,15 @@ class CalibrationStore:
         value = {
             "architecture": dict(architecture),
             "machines": [
-                {"machine": machine, "rows": [[row.latency_ms, row.layers] for row in known]}
-                for machine, known in machines
+                {"machine": other, "rows": [[row.latency_ms, row.layers] for row in known]}
+                for other, known in machines
             ],
         }
         self._files.write(path, json.dumps(value, separators=(",", ":")).encode())
 
     def _read(
         self, architecture: Mapping[str, Any]
-    ) -> list[tuple[dict[str, Any], list[KnownLatency]]]:
+    ) -> list[tuple[dict[str, Any], list[CachedMeasurement]]]:
         path = _path(architecture)
         if not self._files.exists(path):
             return []
@@ -229,7 +229,7 @@ class CalibrationStore:
             return []
 
 
-def _spread(rows: list[KnownLatency]) -> list[KnownLatency]:
+def _spread(rows: list[CachedMeasurement]) -> list[CachedMeasurement]:
     """At most `MAX_ROWS`: of the two that are most alike the older one leaves, until no more are
     left.
     """
@@ -251,10 +251,10 @@ def _path(architecture: Mapping[str, Any]) -> str:
     return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
-def _row(value: Any) -> KnownLatency:
+def _row(value: Any) -> CachedMeasurement:
     latency_ms, layers = value
     if not 0 < float(latency_ms) < float("inf"):
         raise ValueError(f"latency {latency_ms!r}")
-    return KnownLatency(
+    return CachedMeasurement(
         tuple(LayerFigures(*(int(n) for n in layer)) for layer in layers), float(latency_ms)
     )

@@ -4,8 +4,8 @@ Reads one JSON request from standard input and writes JSON lines to standard out
 the last one is
 
     {"event": "done", "environment": {...}, "not_warm": [model, ...], "num_blocks": ...,
-    "num_disturbed": ...,
-     "num_batches": ..., "num_drifted": ..., "reference_ns": ..., "blocks": {model: [{"ns": [...],
+    "num_contended": ...,
+     "num_repetitions": ..., "num_drifted": ..., "reference_ns": ..., "blocks": {model: [{"ns": [...],
      "waited": share, "drift": share}, ...]}, "node_times": {model: [{"name": ..., "kind": ...,
      "ms": ...}, ...]}}
 
@@ -28,7 +28,7 @@ before the first one, between any two, and after the last one. Where one of the 
 differs from the median of all by more than the request's `max_drift`, the blocks of that batch are
 thrown away and repeated. Which ones follows from the reference model alone.
 
-Where the machine is never calm the least disturbed blocks are taken, and what disturbed them is
+Where the machine is never clean the least disturbed blocks are taken, and what disturbed them is
 part of the result.
 """
 
@@ -71,7 +71,7 @@ class Block(NamedTuple):
     drift: float = 0.0
 
     def disturbance(self, max_drift: float) -> float:
-        """Up to 1 for a calm block."""
+        """Up to 1 for a clean block."""
         return max(self.waited / MAX_WAITED, self.drift / max_drift)
 
 
@@ -139,7 +139,7 @@ def warm_up(run: RunOnce, block_ns: int, waiting: WaitClock) -> bool:
     return False
 
 
-class Turns(NamedTuple):
+class Interleaved(NamedTuple):
     """All blocks of every model, and the reference model's median nanoseconds before, between and
     after the batches; None where that block was itself disturbed."""
 
@@ -147,7 +147,7 @@ class Turns(NamedTuple):
     reference_ns: list[float | None]
 
 
-def take_turns(
+def interleave(
     models: dict[str, RunOnce],
     reference: RunOnce,
     *,
@@ -160,8 +160,8 @@ def take_turns(
     seed: int,
     waiting: WaitClock,
     on_block: Callable[[str, float], None],
-) -> Turns:
-    """Times batches for `min_s`, and then until each model has `num_blocks` calm blocks or `max_s`
+) -> Interleaved:
+    """Times batches for `min_s`, and then until each model has `num_blocks` clean blocks or `max_s`
     is over.
 
     Args:
@@ -185,20 +185,20 @@ def take_turns(
     start = time.monotonic()
     while True:
         elapsed = time.monotonic() - start
-        drifts = batch_drifts(reference_ns)
+        drifts = repetition_drifts(reference_ns)
         blocks = {
             name: [block._replace(drift=drifts[batch]) for batch, block in ones]
             for name, ones in taken.items()
         }
-        num_calm = {
+        num_clean = {
             name: sum(block.disturbance(max_drift) <= 1 for block in found)
             for name, found in blocks.items()
         }
         wanted = num_blocks if elapsed >= min_s else sys.maxsize
-        turn = [name for name in models if num_calm[name] < wanted]
+        turn = [name for name in models if num_clean[name] < wanted]
         if not turn or (elapsed > max_s and all(blocks.values())):
-            return Turns(blocks, reference_ns)
-        share = min(1.0, elapsed / min_s if min_s else 1.0, min(num_calm.values()) / num_blocks)
+            return Interleaved(blocks, reference_ns)
+        share = min(1.0, elapsed / min_s if min_s else 1.0, min(num_clean.values()) / num_blocks)
         generator.shuffle(turn)
         for name in turn:
             on_block(name, share)
@@ -206,31 +206,31 @@ def take_turns(
         time_reference()
 
 
-def batch_drifts(reference_ns: Sequence[float | None]) -> list[float]:
+def repetition_drifts(reference_ns: Sequence[float | None]) -> list[float]:
     """By what share the reference model was off at each batch: the larger of before and after it.
 
     Args:
         reference_ns: before, between and after the batches; None where it is not known, and then
             taken as not off.
     """
-    level = reference_level(reference_ns)
+    level = median_reference_ns(reference_ns)
     off = [0.0 if ns is None or level is None else abs(ns / level - 1) for ns in reference_ns]
     return [max(pair) for pair in itertools.pairwise(off)]
 
 
-def reference_level(reference_ns: Sequence[float | None]) -> float | None:
+def median_reference_ns(reference_ns: Sequence[float | None]) -> float | None:
     """The median of what is known."""
     known = [ns for ns in reference_ns if ns is not None]
     return statistics.median(known) if known else None
 
 
 def choose(blocks: list[Block], num_blocks: int, max_drift: float) -> list[Block]:
-    """The blocks that count: the calm ones; if those are fewer than `num_blocks`, the least
+    """The blocks that count: the clean ones; if those are fewer than `num_blocks`, the least
     disturbed.
     """
-    calm = [block for block in blocks if block.disturbance(max_drift) <= 1]
-    if len(calm) >= num_blocks:
-        return calm
+    clean = [block for block in blocks if block.disturbance(max_drift) <= 1]
+    if len(clean) >= num_blocks:
+        return clean
     return sorted(blocks, key=lambda block: block.disturbance(max_drift))[:num_blocks]
 
 
@@ -262,7 +262,7 @@ def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
             raise MeasurementError(
                 f"the runtime cannot run the model ({reason}): export it again."
             ) from None
-    blocks, reference_ns = take_turns(
+    blocks, reference_ns = interleave(
         models,
         reference,
         num_blocks=request["num_blocks"],
@@ -281,7 +281,7 @@ def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
             emit({"event": "profiling", "model": name})
             nodes = runtime.profile(Path(path), request["batch_size"], request["num_profiled_runs"])
             node_times[name] = [asdict(node) for node in nodes]
-    drifts = batch_drifts(reference_ns)
+    drifts = repetition_drifts(reference_ns)
     chosen = {
         name: choose(taken, request["num_blocks"], max_drift) for name, taken in blocks.items()
     }
@@ -295,12 +295,12 @@ def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> No
             },
             "not_warm": not_warm,
             "num_blocks": sum(map(len, blocks.values())),
-            "num_disturbed": sum(
+            "num_contended": sum(
                 block.waited > MAX_WAITED for taken in blocks.values() for block in taken
             ),
-            "num_batches": len(drifts),
+            "num_repetitions": len(drifts),
             "num_drifted": sum(drift > max_drift for drift in drifts),
-            "reference_ns": reference_level(reference_ns),
+            "reference_ns": median_reference_ns(reference_ns),
             "blocks": {
                 name: [block._asdict() for block in taken] for name, taken in chosen.items()
             },

@@ -21,7 +21,7 @@ from inn_automl.data import Dataset
 from inn_automl.evaluation.onnx_precision import convert_file
 from inn_automl.export import OnnxTemplate, export_onnx
 from inn_automl.latency.benchmark import QUICK
-from inn_automl.latency.measurement import Protocol
+from inn_automl.latency.measurement import BenchmarkConfig
 from inn_automl.models import get_family
 from inn_automl.pipeline.context import Job
 from inn_automl.pipeline.memory import measure_memory
@@ -182,9 +182,9 @@ def _export(job: Job, architecture: Architecture, widths: dict[str, int], path: 
 
 
 def _latency(
-    job: Job, extreme: _Extreme, device: DeviceBudget, protocol: Protocol = QUICK
+    job: Job, extreme: _Extreme, device: DeviceBudget, config: BenchmarkConfig = QUICK
 ) -> LatencySummary:
-    return job.measure({"model": extreme.path}, device, protocol=protocol)["model"].summary
+    return job.measure({"model": extreme.path}, device, config=config)["model"].summary
 
 
 def _is_too_slow(job: Job, extreme: _Extreme, device: DeviceBudget) -> bool:

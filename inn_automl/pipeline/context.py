@@ -2,7 +2,7 @@
 
 DIR/job.json                 the spec that the folder belongs to, and the seconds that each stage
 took DIR/training/trial-N/        plan, checkpoint, saved network of each training candidate
-DIR/search/                  measured calibration widths, evaluations, Optuna's journal
+DIR/search/                  measured widths of the initial design, evaluations, Optuna's journal
 DIR/measuring/DEVICE.json    measured finalists DIR/tuning/                  weights of tuned front
 points, and what they gained DIR/models/  DIR/bundles/    ONNX files and bundles of the fronts
 DIR/inn.zip                  the trained network DIR/elastic.zip              all front points in
@@ -27,7 +27,7 @@ from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_atomically, write_json
 from inn_automl.data import Dataset
 from inn_automl.latency.benchmark import Measure
-from inn_automl.latency.store import CalibrationStore
+from inn_automl.latency.store import MeasurementCache
 from inn_automl.pipeline.backend import Backend
 
 JOB_FILE, FORMAT = "job.json", 2
@@ -60,8 +60,8 @@ class Job:
     measure: Measure
     progress: Progress
     tracking: Tracking = Tracking()
-    calibrations: CalibrationStore | None = None
-    """Measurements of earlier jobs on the same devices; None: every job measures anew."""
+    measurement_cache: MeasurementCache | None = None
+    """Measurements of earlier jobs on the same devices; None: every job measures again."""
     parent: Path | None = None
     """Folder of the finished job that this one extends: it is only read."""
     lost: dict[str, str] = field(default_factory=dict)

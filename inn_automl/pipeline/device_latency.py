@@ -10,8 +10,8 @@ import numpy as np
 
 from inn_automl.core.errors import MeasurementError, SpecError
 from inn_automl.core.precision import split_point
-from inn_automl.core.result import Granularity, PredictorError
-from inn_automl.pipeline.calibrating import PrecisionLatency
+from inn_automl.core.result import CostModelErrors, Granularity
+from inn_automl.pipeline.latency_model import LatencyModel
 from inn_automl.search.space import SearchSpace, Widths
 from inn_automl.search.study import Prediction
 
@@ -44,7 +44,7 @@ class DeviceLatency:
         template: Callable[[], OnnxTemplate],
     ) -> None:
         self.budget, self._job = device, job
-        found = {p: PrecisionLatency(job, network, device, p, template) for p in device.precisions}
+        found = {p: LatencyModel(job, network, device, p, template) for p in device.precisions}
         first, *others = device.precisions
         for precision in others:
             ratios = _ratios(found[precision], found[first])
@@ -66,13 +66,13 @@ class DeviceLatency:
         return self.error.median_relative
 
     @property
-    def error(self) -> PredictorError:
+    def error(self) -> CostModelErrors:
         """Of held-out widths, by the latest fit; where there are several precisions the worst in
         each respect.
         """
         errors = [one.error for one in self._by_precision.values()]
         intervals = [error.interval for error in errors if error.interval]
-        return PredictorError(
+        return CostModelErrors(
             median_relative=max(error.median_relative for error in errors),
             p90_relative=max(error.p90_relative for error in errors),
             spearman=min(error.spearman for error in errors),
@@ -147,16 +147,16 @@ class DeviceLatency:
         return next(iter(self._by_precision.values())).granularity()
 
     def describe(self) -> list[str]:
-        """The predictors' errors and intervals as notes."""
+        """The cost models' errors and intervals as notes."""
         return [one.describe() for one in self._by_precision.values()]
 
-    def keep(self) -> None:
+    def save_measurements(self) -> None:
         """Adds what was measured to the store for later jobs."""
         for one in self._by_precision.values():
-            one.keep()
+            one.save_measurements()
 
 
-def _ratios(one: PrecisionLatency, other: PrecisionLatency) -> np.ndarray:
-    """Latencies at the widths of the calibration, which are the same for every precision."""
+def _ratios(one: LatencyModel, other: LatencyModel) -> np.ndarray:
+    """Latencies at the widths of the initial design, which are the same for every precision."""
     mine, theirs = one.measured, other.measured
     return np.array([mine[key] / theirs[key] for key in mine if key in theirs])

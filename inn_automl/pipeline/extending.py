@@ -1,4 +1,4 @@
-"""Extending: a finished job's network, its accuracies, calibrations and models serve other devices
+"""Extending: a finished job's network, its accuracies, latency measurements and models serve other devices
 and bounds.
 """
 

@@ -17,8 +17,8 @@ from inn_automl.core.stage import Stage
 from inn_automl.export import OnnxTemplate
 from inn_automl.pipeline.context import Job
 from inn_automl.pipeline.exporting import export_model, onnx_path, point_id
+from inn_automl.pipeline.layer_profile import profile_layers
 from inn_automl.pipeline.measuring import Finalist, MeasuredDevice, make_front
-from inn_automl.pipeline.profiling import profile_layers
 from inn_automl.tasks import objective_of
 from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_task import FineTuningTask, load_fine_tuned

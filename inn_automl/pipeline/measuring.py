@@ -24,7 +24,7 @@ from inn_automl.integral import Widths
 from inn_automl.latency.measurement import THOROUGH, LatencyMeasurement, PeakMemory
 from inn_automl.pipeline.context import Job
 from inn_automl.pipeline.exporting import Model, export_model, onnx_path, point_id
-from inn_automl.pipeline.profiling import profile_layers
+from inn_automl.pipeline.layer_profile import profile_layers
 from inn_automl.pipeline.searching import SearchedDevice
 from inn_automl.search.choice import choose_finalists, front_and_recommendation
 from inn_automl.tasks import objective_of
@@ -178,7 +178,7 @@ def _choose(device: SearchedDevice) -> list[Candidate]:
     chosen = choose_finalists(
         [c.predicted_latency_ms for c in pool],
         [c.quality for c in pool],
-        relative_error=device.predictor_error.p90_relative,
+        relative_error=device.cost_model_errors.p90_relative,
         limit=MAX_FINALISTS,
         max_latency_ms=device.budget.max_latency_ms,
     )
@@ -204,7 +204,7 @@ def _measure(
         found = job.measure(
             {name: onnx_path(job, name) for name in names},
             device,
-            protocol=replace(THOROUGH, reference_ms=searched.reference_ms),
+            config=replace(THOROUGH, reference_ms=searched.reference_ms),
             on_progress=lambda done: job.progress.update(
                 low + share * done, detail=f"{device.name}: {len(names)} models"
             ),
@@ -217,8 +217,8 @@ def _measure(
                 "latency_ms": {
                     name: one.summary.model_dump(mode="json") for name, one in found.items()
                 },
-                "settled": {name: one.settled for name, one in found.items()},
-                "remarks": {name: one.remark for name, one in found.items()},
+                "converged": {name: one.converged for name, one in found.items()},
+                "diagnostics": {name: one.diagnostic for name, one in found.items()},
                 "memory": {name: one.memory and asdict(one.memory) for name, one in found.items()},
                 "samples_ms": {name: one.samples_ms for name, one in found.items()},
             },
@@ -236,13 +236,15 @@ def _tell(job: Job, device: DeviceBudget, found: Mapping[str, LatencyMeasurement
     """Notes which models' latency is not known as well as it should be, and how far the machine
     was to blame.
     """
-    for remark in sorted({one.remark for one in found.values()} - {""}):
-        names = [name for name, one in found.items() if one.remark == remark]
+    for diagnostic in sorted({one.diagnostic for one in found.values()} - {""}):
+        names = [name for name, one in found.items() if one.diagnostic == diagnostic]
         job.progress.note(
-            f"{device.name}: the measurement of {', '.join(names)} did not settle: {remark}"
+            f"{device.name}: the measurement of {', '.join(names)} did not settle: {diagnostic}"
         )
     environment = next(iter(found.values())).environment
-    drifted, total = (environment.get(key) for key in ("num_drifted_batches", "num_batches"))
+    drifted, total = (
+        environment.get(key) for key in ("num_drifted_repetitions", "num_repetitions")
+    )
     if isinstance(drifted, int) and isinstance(total, int) and 0 < LARGE_DRIFT * total < drifted:
         job.progress.note(
             f"{device.name}: in {drifted} of {total} batches the machine was not as fast as in the "

@@ -28,7 +28,7 @@ from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
 from inn_automl.integral.graph.costs import Costs
 from inn_automl.latency.benchmark import MEMORY
-from inn_automl.latency.design import calibration_widths
+from inn_automl.latency.design import initial_design
 from inn_automl.pipeline.context import Job
 from inn_automl.search.space import SearchSpace
 from inn_automl.search.study import Prediction
@@ -96,7 +96,7 @@ def measure_memory(job: Job, models: dict[str, Path], device: DeviceBudget) -> d
         SpecError: the device does not tell how much memory a process takes.
     """
     found = {}
-    for name, one in job.measure(models, device, protocol=MEMORY).items():
+    for name, one in job.measure(models, device, config=MEMORY).items():
         if one.memory is None:
             raise SpecError(
                 f"device {device.name!r}: max_memory_bytes = {device.max_memory_bytes} cannot be "
@@ -112,7 +112,7 @@ def _measured(
 ) -> list[dict[str, Any]]:
     path = job.folder / "search" / f"memory-{device.name}.json"
     if not path.exists():
-        chosen = calibration_widths(
+        chosen = initial_design(
             SearchSpace(network.groups, device.granularity), NUM_WIDTHS, seed=job.spec.seed
         )
         with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
 """The main job: a dataset and a hardware budget in, measured Pareto fronts and downloadable models
 out.
 
-Checking, training, calibrating, searching, measuring, tuning where it is asked for, publishing.
+Checking, training, profiling, searching, measuring, tuning where it is asked for, publishing.
 Each stage leaves its result in the job's folder, so that a job that was stopped at any moment goes
 on with the same call. A finished job can be extended to other devices and bounds, and its network
 discretized to any widths: neither trains again.
@@ -40,7 +40,7 @@ from inn_automl.training.trial import Architecture
 
 if TYPE_CHECKING:
     from inn_automl.latency.benchmark import Measure
-    from inn_automl.latency.store import CalibrationStore
+    from inn_automl.latency.store import MeasurementCache
     from inn_automl.pipeline.backend import Backend
     from inn_automl.training.trial import Trained
 
@@ -53,7 +53,7 @@ def run_job(
     measure: Measure = latency.measure,
     progress: Progress | None = None,
     tracking: Tracking | None = None,
-    calibrations: CalibrationStore | None = None,
+    measurement_cache: MeasurementCache | None = None,
     weights: Path | None = None,
 ) -> JobResult:
     """Runs a job to its end, from wherever an earlier call left it.
@@ -63,7 +63,7 @@ def run_job(
         backend: who trains and evaluates.
         measure: who measures latency; this machine by default.
         tracking: how the job is published to MLflow.
-        calibrations: measurements of earlier jobs on the same devices, to start from and to add
+        measurement_cache: measurements of earlier jobs on the same devices, to start from and to add
             to; None: none.
         weights: .safetensors of a network of the family that takes the place of training
             (`stages.pretrained`).
@@ -99,7 +99,7 @@ def run_job(
             measure,
             progress,
             tracking or Tracking(),
-            calibrations,
+            measurement_cache,
         )
         if result := _finished(job):
             return result
@@ -121,13 +121,13 @@ def extend_job(
     measure: Measure = latency.measure,
     progress: Progress | None = None,
     tracking: Tracking | None = None,
-    calibrations: CalibrationStore | None = None,
+    measurement_cache: MeasurementCache | None = None,
 ) -> JobResult:
     """Runs another job on the network of a finished one: other devices, bounds or search budget,
     no training.
 
-    Accuracies that the parent evaluated cost nothing again, a device that it calibrated is not
-    calibrated again, and models that it exported are taken over. A call after an interrupt goes on
+    Accuracies that the parent evaluated cost nothing again, a device that it profiled is not
+    profiled again, and models that it exported are taken over. A call after an interrupt goes on
     where the earlier one was.
 
     Args:
@@ -135,7 +135,7 @@ def extend_job(
             may be left out.
         parent: folder of the finished job. It is only read, and not needed any more afterwards.
         out: folder that everything is written to. New, empty, or of the same extension.
-        backend, measure, progress, tracking, calibrations: as for `run_job`.
+        backend, measure, progress, tracking, measurement_cache: as for `run_job`.
 
     Raises:
         InputError: the parent is not finished or was trained on something else, or the budget or
@@ -164,7 +164,7 @@ def extend_job(
             measure,
             progress,
             tracking or Tracking(),
-            calibrations,
+            measurement_cache,
             parent=finished.folder,
         )
         if result := _finished(job):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from inn_automl.core.errors import MeasurementError, SpecError
 from inn_automl.core.metric import Metric
 from inn_automl.core.precision import split_point
-from inn_automl.core.result import Candidate, Granularity, PredictorError, named_qualities
+from inn_automl.core.result import Candidate, CostModelErrors, Granularity, named_qualities
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.stage import Stage
 from inn_automl.export import OnnxTemplate
@@ -35,7 +35,7 @@ class SearchedDevice:
     """All widths that were evaluated for any device, with this device's predicted latency."""
     feasible: list[bool]
     """Whether each candidate is predicted to keep this device's bounds."""
-    predictor_error: PredictorError
+    cost_model_errors: CostModelErrors
     reference_ms: float
     """What the reference model took while predictions were learned; 0 where it is not known."""
     num_measured: int
@@ -88,7 +88,7 @@ def _conclude(job: Job, latency: DeviceLatency) -> None:
         )
     if granularity := latency.granularity():
         job.progress.note(f"{latency.budget.name}: {granularity.sentence}")
-    latency.keep()
+    latency.save_measurements()
 
 
 def _search(
@@ -155,7 +155,7 @@ def _searched(latency: DeviceLatency, outcome: DeviceOutcome, metric: Metric) ->
             for candidate, (widths, precision) in zip(offered, points, strict=True)
         ],
         feasible=[candidate.feasible for candidate in offered],
-        predictor_error=latency.error,
+        cost_model_errors=latency.error,
         reference_ms=latency.reference_ms,
         num_measured=latency.num_measured,
         granularity=latency.granularity(),

@@ -23,7 +23,7 @@ class ParitySeries:
     device: str
     percentile: str
     held_out: tuple[tuple[float, float], ...]
-    """Measured and predicted: widths of the calibration, each by a predictor that was fitted
+    """Measured and predicted: profiled widths, each by a cost model that was fitted
     without it.
     """
     finalists: tuple[tuple[float, float], ...]
@@ -52,13 +52,13 @@ class ParitySeries:
 def parity_series(
     device: DeviceResult, candidates: Sequence[Candidate] = ()
 ) -> ParitySeries | None:
-    """Gathers what is drawn of a device's predictor; None where the device could not be measured.
+    """Gathers what is drawn of a device's cost model; None where the device could not be measured.
 
     Args:
         candidates: all that was evaluated for the device.
     """
     percentile = device.budget.get("percentile", 95.0)
-    error = device.predictor_error
+    error = device.cost_model_errors
     if error is None:
         return None
     return ParitySeries(

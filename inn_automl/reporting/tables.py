@@ -36,16 +36,16 @@ def front_metrics(device: DeviceResult) -> list[tuple[str, float, int]]:
         ("search/hypervolume", value, step)
         for step, value in enumerate(device.hypervolume, start=1)
     ]
-    if error := device.predictor_error:
+    if error := device.cost_model_errors:
         metrics += [
-            ("predictor/median_relative_error", error.median_relative, 0),
-            ("predictor/p90_relative_error", error.p90_relative, 0),
-            ("predictor/spearman", error.spearman, 0),
+            ("cost_model/median_relative_error", error.median_relative, 0),
+            ("cost_model/p90_relative_error", error.p90_relative, 0),
+            ("cost_model/spearman", error.spearman, 0),
         ]
         for step, (measured, predicted) in enumerate(sorted(error.held_out_ms)):
             metrics += [
-                ("predictor/measured_ms", measured, step),
-                ("predictor/predicted_ms", predicted, step),
+                ("cost_model/measured_ms", measured, step),
+                ("cost_model/predicted_ms", predicted, step),
             ]
     for point in device.front:
         if point.id == device.recommended:

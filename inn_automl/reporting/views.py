@@ -45,8 +45,8 @@ def front_view(
             _line(
                 search,
                 "Predicted by measured latency of held-out widths (ms)",
-                "predictor/predicted_ms",
-                "predictor/measured_ms",
+                "cost_model/predicted_ms",
+                "cost_model/measured_ms",
             ),
         ],
         "compareRunSections": [
@@ -54,7 +54,7 @@ def front_view(
             _section("Progress of the search"),
             # The UI adds a chart for each metric that has none, under the prefix of its name:
             # there, but folded.
-            *(_section(prefix, display=False) for prefix in ("front", "predictor", "recommended")),
+            *(_section(prefix, display=False) for prefix in ("front", "cost_model", "recommended")),
         ],
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode(), level=9)).decode()

@@ -144,20 +144,20 @@ def rank_finalists(
     relative_error: float,
     max_latency_ms: float | None = None,
 ) -> Indices:
-    """The candidates that may be on the true front, given how far the predictor can be off, most
+    """The candidates that may be on the true front, given how far the cost model can be off, most
     telling first.
 
     A candidate is out if one at least as accurate would be faster even with the prediction of
     either off by `relative_error` in the other's favour. Of the rest the fastest and the most
     accurate within the bound come first, then those just below the bound at growing distance (one
-    of them is to be recommended even if the predictor is too optimistic) and one just above it,
+    of them is to be recommended even if the cost model is too optimistic) and one just above it,
     then the predicted front in the order in which its points add hypervolume, which spreads them
     over it, then what is nearest to the front.
 
     Args:
         latency_ms: (n,), predicted.
         accuracy: (n,).
-        relative_error: share by which a prediction may be off, e.g. the predictor's 90th
+        relative_error: share by which a prediction may be off, e.g. the cost model's 90th
             percentile.
         max_latency_ms: the device's latency bound, if it has one.
 

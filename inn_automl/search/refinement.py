@@ -1,8 +1,8 @@
 """Which widths to measure while a search goes on, so that its predictions become true where its
 front is.
 
-A predictor that was fitted on widths from all over the space knows the front, a thin part of it,
-no better than the rest. So what the search has found is measured in a few rounds, the predictor is
+A cost model that was fitted on widths from all over the space knows the front, a thin part of it,
+no better than the rest. So what the search has found is measured in a few rounds, the cost model is
 fitted again with it, and the search goes on from there; at the end it is measured until the front
 holds nothing that is only predicted.
 """

@@ -40,7 +40,7 @@ _REFUSED, _BEGUN = "refused", "begun"
 """What the storage knows of a trial that was never evaluated, and of the study's beginning."""
 _MAX_USELESS_ASKS = 50
 _ERROR_SHARE = 0.5
-"""Share of the predictor's error that a search counts on: near the front, which is measured, it
+"""Share of the cost model's error that a search counts on: near the front, which is measured, it
 errs less than elsewhere. With the whole error it proposes too much at the fastest widths (`python
 -m benchmarks search`)."""
 _MEDIAN_OF_NORMAL = 0.6745
@@ -72,8 +72,7 @@ class DeviceSearch:
         space: the widths to search.
         bounds: what a model must keep here.
         predict: costs of each of the given widths.
-        latency_margin: share by which predicted latency must stay below its bound, because the
-            predictor errs.
+        latency_margin: share by which predicted latency must stay below its bound, because the cost model errs.
         refinement: measures while the search goes on, and then states the margin; None:
             predictions stay as they are.
     """

@@ -34,11 +34,11 @@ from inn_automl.api.jobs import JobKind, JobState
 from inn_automl.core.errors import MeasurementError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.latency.measurement import LatencyMeasurement, Protocol
+from inn_automl.latency.measurement import BenchmarkConfig, LatencyMeasurement
 
 TOKEN = "token-of-a-run"
 # Long enough to be killed in its middle, on a busy machine too.
-PROTOCOL = Protocol(
+BENCHMARK_CONFIG = BenchmarkConfig(
     min_processes=3, max_processes=3, num_blocks=2, min_s=1.0, max_s=60.0, max_repeated=0
 )
 BROKEN = """
@@ -52,7 +52,7 @@ import logging
 
 def measure(models, *_, **__):
     one = LatencyMeasurement.from_dict(
-        {{"percentile": 95.0, "samples_ms": [[[1.0]], [[1.1]]], "remark": "", "environment": {{}}}}
+        {{"percentile": 95.0, "samples_ms": [[[1.0]], [[1.1]]], "diagnostic": "", "environment": {{}}}}
     )
     one.samples_ms[0][0][0] = "fast"
     return dict.fromkeys(models, one)
@@ -225,10 +225,15 @@ class Worker(threading.Thread):
     """What a job's worker does: has models measured."""
 
     def __init__(
-        self, stack: Stack, model: Path, *, protocol: Protocol = PROTOCOL, agent: str | None = None
+        self,
+        stack: Stack,
+        model: Path,
+        *,
+        config: BenchmarkConfig = BENCHMARK_CONFIG,
+        agent: str | None = None,
     ) -> None:
         super().__init__(daemon=True)
-        self._stack, self._model, self._protocol, self._agent = stack, model, protocol, agent
+        self._stack, self._model, self._config, self._agent = stack, model, config, agent
         self.shares: list[float] = []
         self.notes: list[str] = []
         self.found: dict[str, LatencyMeasurement] = {}
@@ -243,7 +248,7 @@ class Worker(threading.Thread):
                 self.found = measure(
                     {"first": self._model, "second": self._model},
                     DeviceBudget(name="d", agent=self._agent),
-                    protocol=self._protocol,
+                    config=self._config,
                     on_progress=self.shares.append,
                 )
             except Exception as error:
@@ -256,7 +261,7 @@ class Worker(threading.Thread):
         assert not self.is_alive(), self._stack.told()
         assert list(self.found) == ["first", "second"]
         for one in self.found.values():
-            assert len(one.samples_ms) == self._protocol.min_processes
+            assert len(one.samples_ms) == self._config.min_processes
             assert one.summary.p50 > 0
         assert self.shares == sorted(self.shares)
         assert self.shares[-1] == 1.0
@@ -289,7 +294,7 @@ def test_measures_for_a_worker_and_ends_on_signals(stack: Stack, model: Path) ->
     worker.start()
     worker.check()
     environment = worker.found["first"].environment
-    assert environment["protocol"] == PROTOCOL.to_dict()
+    assert environment["benchmark_config"] == BENCHMARK_CONFIG.to_dict()
     agent.send_signal(signal.SIGTERM)
     assert agent.wait(30) == 0, stack.told()
     again = Worker(stack, model)

@@ -37,7 +37,7 @@ from inn_automl.agent.model_cache import ModelCache
 from inn_automl.api.access import Role
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.latency.benchmark import measure
-from inn_automl.latency.measurement import Protocol
+from inn_automl.latency.measurement import BenchmarkConfig
 
 RAY_TOKEN = "a-token-of-this-test-alone-0123456789"
 READY_S, JOB_S = 60.0, 90.0
@@ -103,9 +103,9 @@ class Stack:
         )
 
 
-def measure_quickly(models, device, *, protocol, on_progress=None):  # type: ignore[no-untyped-def]
+def measure_quickly(models, device, *, config, on_progress=None):  # type: ignore[no-untyped-def]
     """Few samples: nothing here depends on their quality."""
-    few = Protocol(
+    few = BenchmarkConfig(
         min_processes=2,
         max_processes=2,
         num_blocks=4,
@@ -114,7 +114,7 @@ def measure_quickly(models, device, *, protocol, on_progress=None):  # type: ign
         max_repeated=0,
         num_memory_runs=0,
     )
-    return measure(models, device, protocol=few, on_progress=on_progress)
+    return measure(models, device, config=few, on_progress=on_progress)
 
 
 def free_ports(count: int) -> list[int]:

@@ -22,7 +22,7 @@ from sqlalchemy import update
 
 from inn_automl.api.jobs import JobKind, JobState
 from inn_automl.core.object_store import ObjectStore
-from inn_automl.latency.measurement import Protocol
+from inn_automl.latency.measurement import BenchmarkConfig
 
 TOKEN = "token-of-a-run"
 DESCRIPTION = {
@@ -48,7 +48,7 @@ class World:
     client: TestClient
     database: Database
     job_id: str
-    protocol: dict[str, Any] = field(default_factory=lambda: Protocol().to_dict())
+    benchmark_config: dict[str, Any] = field(default_factory=lambda: BenchmarkConfig().to_dict())
 
     def register(self, name: str = "pi4", **description: Any) -> httpx.Response:
         body = {"name": name, "description": DESCRIPTION | description}
@@ -65,7 +65,7 @@ class World:
         body = {
             "device": {"name": "d", **device},
             "models": {name: {"sha256": SHA256, "size_bytes": len(MODEL)} for name in models},
-            "protocol": self.protocol,
+            "benchmark_config": self.benchmark_config,
         }
         url = f"/v1/runs/{job_id or self.job_id}/measurements"
         return self.client.post(url, json=body, headers={"Authorization": f"Bearer {token}"})
@@ -137,7 +137,7 @@ def results(*names: str, ms: float = 1.0) -> dict[str, Any]:
     one = {
         "percentile": 95.0,
         "samples_ms": [[[ms, ms * 1.01]], [[ms * 1.02, ms]]],
-        "remark": "",
+        "diagnostic": "",
         "environment": {},
     }
     return {"results": dict.fromkeys(names, one)}
@@ -318,7 +318,7 @@ def test_from_question_to_results(world: World, context: Context) -> None:
     assert lease["device"]["agent"] == "pi4"
     assert lease["device"]["threads"] == 2
     assert set(lease["models"]) == {"a", "b"}
-    assert Protocol.from_dict(lease["protocol"]) == Protocol()
+    assert BenchmarkConfig.from_dict(lease["benchmark_config"]) == BenchmarkConfig()
     assert world.lease() is None
     assert world.say(lease, "heartbeat", {"fraction": 0.25}).status_code == 204
     assert world.say(lease, "heartbeat", {"fraction": 0.125}).status_code == 204
@@ -364,7 +364,7 @@ def test_asking_again_finds_the_same(world: World) -> None:
     assert world.ask().json()["id"] == first["id"]
     assert world.ask(agent="pi4").json()["id"] == first["id"]
     others = [world.ask(("n",)), world.ask(threads=2)]
-    world.protocol = Protocol(seed=1).to_dict()
+    world.benchmark_config = BenchmarkConfig(seed=1).to_dict()
     others.append(world.ask())
     assert len({first["id"], *(other.json()["id"] for other in others)}) == 4
 
@@ -425,7 +425,7 @@ def test_failure_reaches_the_worker_and_asking_again_queues_anew(world: World) -
             "True is no latency in milliseconds",
         ),
         ({"results": {"m": {"samples_ms": [[1.0], [1.0]]}}}, "[process][block][run]"),
-        ({"results": {"m": results("m")["results"]["m"] | {"remark": "a\0b"}}}, "NUL"),
+        ({"results": {"m": results("m")["results"]["m"] | {"diagnostic": "a\0b"}}}, "NUL"),
         ({"results": {"m": results("m")["results"]["m"] | {"environment": 3}}}, "mapping"),
     ],
 )
@@ -565,11 +565,9 @@ def test_no_device_at_all(world: World, check_problem: Callable[..., str]) -> No
     assert "no agent is registered" in check_problem(world.ask(), 422, "invalid_spec")
 
 
-def test_a_protocol_that_cannot_be_followed(
-    world: World, check_problem: Callable[..., str]
-) -> None:
+def test_an_invalid_benchmark_config(world: World, check_problem: Callable[..., str]) -> None:
     world.register()
-    world.protocol = {"min_processes": 1}
+    world.benchmark_config = {"min_processes": 1}
     check_problem(world.ask(), 422, "measurement_failed")
 
 

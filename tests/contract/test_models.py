@@ -58,7 +58,7 @@ def device_result(
         "environment": {},
         "budget": {},
         "front": front,
-        "predictor_error": {
+        "cost_model_errors": {
             "median_relative": 0.1,
             "p90_relative": 0.2,
             "spearman": 0.9,

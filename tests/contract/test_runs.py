@@ -45,7 +45,7 @@ DEVICE = {
     "hypervolume_reference": [1.0, 0.0],
     "search_stopped": "done",
     "front": [],
-    "predictor_error": {
+    "cost_model_errors": {
         "median_relative": 0.1,
         "p90_relative": 0.2,
         "spearman": 1.0,

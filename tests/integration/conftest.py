@@ -11,7 +11,7 @@ import pytest
 from inn_automl.core.progress import SilentProgress
 from inn_automl.core.result import JobResult
 from inn_automl.core.spec import DeviceBudget, JobSpec, parse
-from inn_automl.latency.benchmark import THOROUGH, LatencyMeasurement, Protocol, measure
+from inn_automl.latency.benchmark import THOROUGH, BenchmarkConfig, LatencyMeasurement, measure
 from inn_automl.latency.measurement import read_measurements
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.run import run_job
@@ -58,11 +58,11 @@ def measure_quickly(
     models: Mapping[str, Path],
     device: DeviceBudget,
     *,
-    protocol: Protocol = THOROUGH,
+    config: BenchmarkConfig = THOROUGH,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, LatencyMeasurement]:
     """Few real samples: for tests to which their quality does not matter."""
-    few = Protocol(
+    few = BenchmarkConfig(
         min_processes=2,
         max_processes=2,
         num_blocks=4,
@@ -71,14 +71,14 @@ def measure_quickly(
         max_repeated=0,
         num_memory_runs=0,
     )
-    return measure(models, device, protocol=few, on_progress=on_progress)
+    return measure(models, device, config=few, on_progress=on_progress)
 
 
 def measure_by_size(
     models: Mapping[str, Path],
     device: DeviceBudget,
     *,
-    protocol: Protocol = THOROUGH,
+    config: BenchmarkConfig = THOROUGH,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, LatencyMeasurement]:
     """A machine without noise: a microsecond for each thousand bytes of the file."""
@@ -87,7 +87,7 @@ def measure_by_size(
             "samples_ms": [
                 [[path.stat().st_size / 1e6 * drift] * 4] * 3 for drift in (0.99, 1.0, 1.01)
             ],
-            "remark": "",
+            "diagnostic": "",
             "environment": {"runtime": "by size", "reference_ms": 0.1},
             "memory": {"idle_bytes": 10**7, "peak_bytes": 10**7 + 10**6 + 3 * path.stat().st_size},
         }

@@ -20,7 +20,7 @@ from inn_automl.core.result import JobResult
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.export import load_inn, read_bundle
 from inn_automl.export.inn import InnConfig
-from inn_automl.latency.benchmark import THOROUGH, LatencyMeasurement, Protocol
+from inn_automl.latency.benchmark import THOROUGH, BenchmarkConfig, LatencyMeasurement
 from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
 from inn_automl.pipeline.run import discretize_job, extend_job, run_job
 from inn_automl.training.trial import Trained
@@ -69,12 +69,12 @@ class Recorded:
         models: Mapping[str, Path],
         device: DeviceBudget,
         *,
-        protocol: Protocol = THOROUGH,
+        config: BenchmarkConfig = THOROUGH,
         on_progress: Callable[[float], None] | None = None,
     ) -> dict[str, LatencyMeasurement]:
         self.calls.append((device.name, len(models)))
-        if protocol.reference_ms:
-            self.expected[device.name] = protocol.reference_ms
+        if config.reference_ms:
+            self.expected[device.name] = config.reference_ms
         return measure_quickly(models, device, on_progress=on_progress)
 
 
@@ -97,7 +97,7 @@ def evaluations(folder: Path) -> list[tuple[dict[str, int], float]]:
 
 def measured_in_search(folder: Path, device: str) -> list[Any]:
     """Nothing where all that is on the front was measured before."""
-    path = folder / "search" / f"calibration-{device}-rounds.json"
+    path = folder / "search" / f"profiling-{device}-rounds.json"
     return (
         [row for one in json.loads(path.read_text()) for row in one["rows"]]
         if path.exists()
@@ -169,44 +169,44 @@ def test_what_the_parent_evaluated_costs_nothing(
     assert not [w for w in extended["backend"].evaluated["test"] if json.dumps(w) in tested]
 
 
-def test_known_device_is_not_calibrated_again(
+def test_known_device_is_not_profiled_again(
     finished_job: FinishedJob, extended: dict[str, Any]
 ) -> None:
-    name = "search/calibration-one-thread.json"
+    name = "search/profiling-one-thread.json"
     parent = json.loads((finished_job.folder / name).read_text())
     later = measured_in_search(finished_job.folder, "one-thread")
     known = json.loads((extended["folder"] / name).read_text())
     assert [row["widths"] for row in known] == [row["widths"] for row in [*parent, *later]]
-    levels = [
+    references = [
         row["latency_ms"] / before["latency_ms"]
         for row, before in zip(known, [*parent, *later], strict=True)
     ]
     # the speed at which most of them were measured
-    assert levels == pytest.approx([levels[0]] * len(known))
-    # The bound's check, the calibration of the new device, what both found meanwhile, the
+    assert references == pytest.approx([references[0]] * len(known))
+    # The bound's check, the profiling of the new device, what both found meanwhile, the
     # finalists of both, and the layers of what is recommended.
     calls = extended["calls"]
     assert calls[0] == ("one-thread", 1)
     assert calls[1] == ("new", 36)
     assert [device for device, _ in calls[-4:]] == ["one-thread", "new"] * 2
-    assert all(num <= 8 + 3 for _, num in calls[2:-4])  # beside three of the calibration
+    assert all(num <= 8 + 3 for _, num in calls[2:-4])  # beside three of the initial design
     assert all(num == 1 for _, num in calls[-2:])
 
 
 def test_finalists_are_measured_at_the_speed_of_before(extended: dict[str, Any]) -> None:
     for device in ("one-thread", "new"):
-        calibration = json.loads(
-            (extended["folder"] / "search" / f"calibration-{device}.json").read_text()
+        profiled = json.loads(
+            (extended["folder"] / "search" / f"profiling-{device}.json").read_text()
         )
         rounds = measured_in_search(extended["folder"], device)
-        levels = [row["reference_ms"] for row in (*calibration, *rounds)]
-        assert min(levels) <= extended["expected"][device] <= max(levels)
+        references = [row["reference_ms"] for row in (*profiled, *rounds)]
+        assert min(references) <= extended["expected"][device] <= max(references)
 
 
 def test_what_was_measured_is_not_measured_again(extended: dict[str, Any]) -> None:
     for device in ("one-thread", "new"):
         before = json.loads(
-            (extended["folder"] / "search" / f"calibration-{device}.json").read_text()
+            (extended["folder"] / "search" / f"profiling-{device}.json").read_text()
         )
         rows = before + measured_in_search(extended["folder"], device)
         keys = [json.dumps(row["widths"]) for row in rows]

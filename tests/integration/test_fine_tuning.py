@@ -16,9 +16,10 @@ from inn_automl.data import Dataset, load_dataset
 from inn_automl.evaluation.onnx_precision import evaluate_file
 from inn_automl.export import read_bundle
 from inn_automl.export.archive import unpack
+from inn_automl.pipeline import latency_model
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.exporting import point_id
-from inn_automl.pipeline.run import calibrating, discretize_job, extend_job
+from inn_automl.pipeline.run import discretize_job, extend_job
 from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_task import FineTuningTask
 from inn_automl.training.trial import Trained
@@ -60,7 +61,7 @@ def _few_widths(finished_job: FinishedJob) -> Iterator[None]:
     """And few steps. Of this module's jobs only: the one that they extend is made before."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("inn_automl.training.fine_tuning._Run.fitting_steps", lambda run, end_s: 60)
-        patch.setattr(calibrating, "NUM_CALIBRATION_WIDTHS", 8)
+        patch.setattr(latency_model, "NUM_INITIAL_WIDTHS", 8)
         yield
 
 

@@ -234,7 +234,7 @@ def test_memory_that_a_device_does_not_tell_cannot_be_bounded(tmp_path: Path) ->
 
 
 def test_memory_bound_is_kept_and_a_device_that_fails_is_gone_without(tmp_path: Path) -> None:
-    """Of four devices one fails when it is calibrated and one when its finalists are measured."""
+    """Of four devices one fails when it is profiled and one when its finalists are measured."""
     num_asked: dict[str, int] = {}
 
     def measure(models: Any, device: Any, **options: Any) -> Any:
@@ -267,7 +267,7 @@ def test_memory_bound_is_kept_and_a_device_that_fails_is_gone_without(tmp_path: 
     assert list(found) == ["never", "free", "later", "bound"]
     for name in ("never", "later"):
         lost = found[name]
-        assert (lost.front, lost.recommended, lost.predictor_error) == ([], None, None)
+        assert (lost.front, lost.recommended, lost.cost_model_errors) == ([], None, None)
         assert f"agent '{name}' was away." in lost.recommendation
         assert any(note.startswith(f"{name} could not be measured") for note in progress.notes)
     for point in (*found["free"].front, *found["bound"].front):

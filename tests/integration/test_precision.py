@@ -20,9 +20,10 @@ from inn_automl.data import Dataset, load_dataset
 from inn_automl.export import extract_bundle, read_bundle
 from inn_automl.export.fp16 import as_computed
 from inn_automl.export.verification import HALF_TOLERANCE
+from inn_automl.pipeline import latency_model
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.exporting import point_id
-from inn_automl.pipeline.run import calibrating, discretize_job, extend_job
+from inn_automl.pipeline.run import discretize_job, extend_job
 from inn_automl.serving import ElasticModel
 from tests.integration.conftest import (
     BUDGET,
@@ -58,7 +59,7 @@ class Recording(LocalBackend):
 def _few_widths(finished_job: FinishedJob) -> Iterator[None]:
     """Of this module's jobs only: the one that they extend is made before."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibrating, "NUM_CALIBRATION_WIDTHS", 8)
+        patch.setattr(latency_model, "NUM_INITIAL_WIDTHS", 8)
         yield
 
 
@@ -148,20 +149,20 @@ def test_each_point_is_evaluated_once_for_all_devices(job: FinishedJob, backend:
     assert all("precision" not in point for point in backend.evaluated["test"])
 
 
-def test_each_precision_has_its_own_calibration_and_size(job: FinishedJob) -> None:
+def test_each_precision_has_its_own_measurements_and_size(job: FinishedJob) -> None:
     files = {
         path.name: json.loads(path.read_text())
-        for path in (job.folder / "search").glob("calibration-*.json")
+        for path in (job.folder / "search").glob("profiling-*.json")
     }
     first = {name for name in files if not name.endswith(("-kept.json", "-rounds.json"))}
     assert first == {
-        "calibration-both.json",
-        "calibration-both+int8.json",
-        "calibration-floats.json",
+        "profiling-both.json",
+        "profiling-both+int8.json",
+        "profiling-floats.json",
     }
-    whole, small = files["calibration-both.json"], files["calibration-both+int8.json"]
+    whole, small = files["profiling-both.json"], files["profiling-both+int8.json"]
     assert [one["widths"] for one in whole] == [one["widths"] for one in small]
-    assert len(small) == calibrating.NUM_CALIBRATION_WIDTHS
+    assert len(small) == latency_model.NUM_INITIAL_WIDTHS
     assert sum(one["size_bytes"] for one in small) < sum(one["size_bytes"] for one in whole)
     assert any("int8 takes" in note for note in job.progress.notes)
 
@@ -261,7 +262,7 @@ def test_fp16_is_a_choice_where_a_gpu_runs_the_models(
 def test_a_bound_that_only_int8_keeps_is_not_impossible(
     finished_job: FinishedJob, tmp_path: Path
 ) -> None:
-    floats = json.loads((finished_job.folder / "search/calibration-one-thread.json").read_text())
+    floats = json.loads((finished_job.folder / "search/profiling-one-thread.json").read_text())
     bound = round(0.9 * min(one["size_bytes"] for one in floats))
     with pytest.raises(ImpossibleBudgetError, match="max_size_bytes"):
         extend_job(

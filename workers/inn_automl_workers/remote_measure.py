@@ -29,7 +29,12 @@ from inn_automl.core.errors import (
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.http.problems import error_of
-from inn_automl.latency.measurement import THOROUGH, LatencyMeasurement, Protocol, read_measurements
+from inn_automl.latency.measurement import (
+    THOROUGH,
+    BenchmarkConfig,
+    LatencyMeasurement,
+    read_measurements,
+)
 
 FOLDER = "measuring-models"
 """In the job's storage, where the coordinator looks for what agents download."""
@@ -73,7 +78,7 @@ class RemoteMeasure:
         models: Mapping[str, Path],
         device: DeviceBudget,
         *,
-        protocol: Protocol = THOROUGH,
+        config: BenchmarkConfig = THOROUGH,
         on_progress: Callable[[float], None] | None = None,
     ) -> dict[str, LatencyMeasurement]:
         """Measures ONNX files (name -> path) on the device's agent, interleaved.
@@ -90,7 +95,7 @@ class RemoteMeasure:
         asked = NewMeasurement(
             device=device,
             models={name: self._put(name, Path(path)) for name, path in models.items()},
-            protocol=protocol.to_dict(),
+            benchmark_config=config.to_dict(),
         )
         measurement = self._request("POST", self._url, json=asked.model_dump(mode="json"))
         done = self._wait(measurement, on_progress)

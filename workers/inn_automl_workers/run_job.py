@@ -28,7 +28,7 @@ from inn_automl.core.errors import BackendError, InnAutomlError, InputError, Sto
 from inn_automl.core.object_store import CHUNK_BYTES, ObjectStore
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json
-from inn_automl.latency.store import CalibrationStore
+from inn_automl.latency.store import MeasurementCache
 from inn_automl_workers.dataset_cache import cache_folder, fetch_dataset
 from inn_automl_workers.mirror import Mirror
 from inn_automl_workers.reporter import Reporter, RunProgress, printable, say, stop_process
@@ -124,7 +124,7 @@ def _search(
     spec = order.spec.model_copy(update={"dataset": _dataset(order)})
     tracking = Tracking(project=order.project, job_id=order.job_id, patience_s=TRACKING_PATIENCE_S)
     measure = RemoteMeasure(reporter.http, order.job_id, store, note=reporter.note)
-    calibrations = _calibrations(order)
+    measurement_cache = _measurement_cache(order)
     backend = _join_ray(spec)
     try:
         if order.kind is JobKind.SEARCH:
@@ -135,7 +135,7 @@ def _search(
                 measure=measure,
                 progress=progress,
                 tracking=tracking,
-                calibrations=calibrations,
+                measurement_cache=measurement_cache,
             )
         else:
             with _folder_of(_parent_url(order), f"{order.job_id}-parent", pushed=False) as (
@@ -150,7 +150,7 @@ def _search(
                     measure=measure,
                     progress=progress,
                     tracking=tracking,
-                    calibrations=calibrations,
+                    measurement_cache=measurement_cache,
                 )
     finally:
         backend.close()
@@ -160,14 +160,14 @@ def _search(
     return result
 
 
-def _calibrations(order: RunAssignment) -> CalibrationStore | None:
+def _measurement_cache(order: RunAssignment) -> MeasurementCache | None:
     """What earlier jobs of the project measured, where the storage is known."""
     url = os.environ.get("INN_AUTOML_STORAGE_URL")
     if not url:
         return None
     # a name may hold what a path may not
     project = hashlib.sha256(order.project.encode()).hexdigest()[:16]
-    return CalibrationStore(ObjectStore(url).child(f"calibrations/{project}"))
+    return MeasurementCache(ObjectStore(url).child(f"measurement-cache/{project}"))
 
 
 def _discretize(order: RunAssignment, folder: Path, progress: RunProgress) -> Path:

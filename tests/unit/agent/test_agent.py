@@ -33,7 +33,7 @@ from inn_automl.core.errors import (
 from inn_automl.core.spec import RUNTIMES, DeviceBudget
 from inn_automl.latency import benchmark as latency
 from inn_automl.latency.machine_lock import machine_lock
-from inn_automl.latency.measurement import LatencyMeasurement, Protocol
+from inn_automl.latency.measurement import BenchmarkConfig, LatencyMeasurement
 
 CONTENT = b"a model"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -44,7 +44,7 @@ LEASE = MeasurementLease(
     lease_s=0.2,
     device=DeviceBudget(name="d"),
     models=MODELS,
-    protocol=Protocol().to_dict(),
+    benchmark_config=BenchmarkConfig().to_dict(),
 )
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -77,7 +77,12 @@ class Coordinator:
 
 
 def measured(models: Mapping[str, Path], *_: Any, **__: Any) -> dict[str, LatencyMeasurement]:
-    one = {"percentile": 95.0, "samples_ms": [[[1.0]], [[1.1]]], "remark": "", "environment": {}}
+    one = {
+        "percentile": 95.0,
+        "samples_ms": [[[1.0]], [[1.1]]],
+        "diagnostic": "",
+        "environment": {},
+    }
     return {name: LatencyMeasurement.from_dict(one) for name in models}
 
 

@@ -23,14 +23,14 @@ from inn_automl.cli import main as cli
 from inn_automl.core.errors import BackendError, DatasetTooSmallError, StorageError, TrainingError
 from inn_automl.core.progress import Progress
 from inn_automl.core.result import (
+    CostModelErrors,
     DeviceResult,
     FrontPoint,
     JobResult,
     LatencySummary,
-    PredictorError,
 )
 from inn_automl.core.spec import JobSpec
-from inn_automl.latency.store import CalibrationStore
+from inn_automl.latency.store import MeasurementCache
 
 BUDGET = "devices: [{name: laptop, max_latency_ms: 2.0}]\ntraining: {cpus: 2, gpus: 1}\n"
 
@@ -65,7 +65,7 @@ def result(front: list[FrontPoint], recommended: str | None, sentence: str) -> J
         name="laptop",
         recommended=recommended,
         recommendation=sentence,
-        predictor_error=PredictorError(
+        cost_model_errors=CostModelErrors(
             median_relative=0.03, p90_relative=0.07, spearman=0.99, num_fitted=30, num_held_out=8
         ),
         hypervolume=[1.0],
@@ -139,10 +139,10 @@ class Terminal:
             *,
             backend: FakeBackend,
             progress: Progress,
-            calibrations: CalibrationStore,
+            measurement_cache: MeasurementCache,
             weights: Path | None,
         ) -> JobResult:
-            assert not backend.closed and isinstance(calibrations, CalibrationStore)
+            assert not backend.closed and isinstance(measurement_cache, MeasurementCache)
             self.jobs.append(spec)
             self.weights = weights
             return job(spec, out, progress)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from inn_automl.core.errors import CorruptFileError, MeasurementError
-from inn_automl.core.result import PredictorError
-from inn_automl.latency import cost_model as predictor
-from inn_automl.latency.cost_model import LatencyPredictor, distrust
+from inn_automl.core.result import CostModelErrors
+from inn_automl.latency import cost_model
+from inn_automl.latency.cost_model import CostModel, reliability_problem
 from inn_automl.latency.features import latency_features
 from tests.unit.latency.costs import conv_costs
 
@@ -38,7 +38,7 @@ def sample(num, *, noise=0.0, seed=0):
 @pytest.fixture(scope="module")
 def fitted():
     features, latency_ms = sample(60, noise=0.01)
-    return LatencyPredictor().fit(features[:36], latency_ms[:36])
+    return CostModel().fit(features[:36], latency_ms[:36])
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_error_is_not_that_of_a_fit_to_noise():
     """Where latency does not follow from the features at all, the error says so."""
     features, _ = sample(20)
     latency_ms = np.exp(np.random.default_rng(3).normal(0, 0.5, 20))
-    error = LatencyPredictor().fit(features, latency_ms).error
+    error = CostModel().fit(features, latency_ms).error
     assert error.median_relative > 0.2
     assert abs(error.spearman) < 0.6
 
@@ -85,18 +85,18 @@ def test_intervals_hold(fitted, held_out):
 
 def test_round_trip():
     features, latency_ms = sample(12, noise=0.05)
-    fitted = LatencyPredictor().fit(features, latency_ms)
-    again = LatencyPredictor.from_json(fitted.to_json())
+    fitted = CostModel().fit(features, latency_ms)
+    again = CostModel.from_json(fitted.to_json())
     np.testing.assert_array_equal(again.predict(features), fitted.predict(features))
     assert again.error == fitted.error
     assert again.kind == fitted.kind
 
 
-@pytest.mark.parametrize("kind", predictor._KINDS)
+@pytest.mark.parametrize("kind", cost_model._KINDS)
 def test_every_kind_is_scale_free(kind):
     """The same device at a thousandth of the speed is predicted a thousand times slower."""
     features, latency_ms = sample(24)
-    fit = predictor._KINDS[kind]
+    fit = cost_model._KINDS[kind]
     slow, fast = fit(features, 1000 * latency_ms)(features), fit(features, latency_ms)(features)
     np.testing.assert_allclose(slow, 1000 * fast, rtol=1e-4)
 
@@ -105,14 +105,14 @@ def test_every_kind_is_scale_free(kind):
 @given(st.integers(3, 8), st.integers(0, 1000))
 def test_few_samples_are_enough_to_go_on(num, seed):
     features, latency_ms = sample(num, seed=seed)
-    predicted = LatencyPredictor().fit(features, latency_ms)
+    predicted = CostModel().fit(features, latency_ms)
     assert (predicted.predict(features) > 0).all()
     assert math.isfinite(predicted.error.spearman)
 
 
 def test_device_on_which_all_are_equal():
     features, _ = sample(6)
-    fitted = LatencyPredictor().fit(features, np.full(6, 2.0))
+    fitted = CostModel().fit(features, np.full(6, 2.0))
     np.testing.assert_allclose(fitted.predict(features), 2.0, rtol=0.05)
     assert fitted.error.spearman == 0.0
 
@@ -130,15 +130,15 @@ def test_device_on_which_all_are_equal():
 )
 def test_samples_that_cannot_be_fitted(features, latency_ms, message):
     with pytest.raises(MeasurementError, match=message):
-        LatencyPredictor().fit(features, latency_ms)
+        CostModel().fit(features, latency_ms)
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", json.dumps({"features": [[1], "x"], "latency_ms": [1, 2]}), "null"]
 )
 def test_text_that_holds_no_samples(text):
-    with pytest.raises(CorruptFileError, match="calibrate again"):
-        LatencyPredictor.from_json(text)
+    with pytest.raises(CorruptFileError, match="profile the device again"):
+        CostModel.from_json(text)
 
 
 def test_features_of_another_network(fitted):
@@ -150,7 +150,7 @@ def test_more_samples_are_fitted_as_the_first_were() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(1, 5, (60, 6))
     y = x @ [1, 2, 0, 0.5, 0, 1] * np.exp(rng.normal(0, 0.02, 60))
-    first = LatencyPredictor().fit(x[:30], y[:30])
+    first = CostModel().fit(x[:30], y[:30])
     more = first.with_more(x, y)
     assert more.kind == first.kind and more.error.num_held_out == 60
     assert np.median(np.abs(more.predict(x) / y - 1)) < 0.03
@@ -159,10 +159,10 @@ def test_more_samples_are_fitted_as_the_first_were() -> None:
     assert 0.85 < low < 1 < high < 1.15
 
 
-def test_a_predictor_is_distrusted_for_its_error_or_its_order() -> None:
-    fine = PredictorError(
+def test_a_cost_model_is_unreliable_for_its_error_or_its_order() -> None:
+    fine = CostModelErrors(
         median_relative=0.05, p90_relative=0.1, spearman=0.95, num_fitted=28, num_held_out=36
     )
-    assert distrust(fine) is None
-    assert "12.0%" in distrust(fine.model_copy(update={"median_relative": 0.12}))
-    assert "0.850" in distrust(fine.model_copy(update={"spearman": 0.85}))
+    assert reliability_problem(fine) is None
+    assert "12.0%" in reliability_problem(fine.model_copy(update={"median_relative": 0.12}))
+    assert "0.850" in reliability_problem(fine.model_copy(update={"spearman": 0.85}))

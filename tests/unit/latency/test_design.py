@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inn_automl.latency.design import calibration_widths
+from inn_automl.latency.design import initial_design
 from inn_automl.search.space import SearchSpace
 
 
@@ -27,29 +27,29 @@ def space(sizes, granularity=1):
 )
 def test_distinct_points_of_the_space(sizes, granularity, num, seed):
     where = space(sizes, granularity)
-    chosen = calibration_widths(where, num, seed=seed)
+    chosen = initial_design(where, num, seed=seed)
     assert len(chosen) <= min(num, where.num_points)
     assert len({where.key(widths) for widths in chosen}) == len(chosen)
     assert all(where.contains(widths) for widths in chosen)
     if num >= 2:
         assert where.smallest in chosen
         assert where.largest in chosen
-    assert chosen == calibration_widths(where, num, seed=seed)
+    assert chosen == initial_design(where, num, seed=seed)
 
 
 @pytest.mark.parametrize("num", [2, 8, 36])
 def test_as_many_as_asked_for(num):
-    assert len(calibration_widths(space([16, 32, 48, 64]), num)) == num
+    assert len(initial_design(space([16, 32, 48, 64]), num)) == num
 
 
 def test_other_seeds_draw_other_widths():
     where = space([32, 64, 64])
-    assert calibration_widths(where, 30, seed=0) != calibration_widths(where, 30, seed=1)
+    assert initial_design(where, 30, seed=0) != initial_design(where, 30, seed=1)
 
 
 def test_groups_vary_independently_over_their_whole_range():
     where = space([64] * 6)
-    widths = np.array([where.key(one) for one in calibration_widths(where, 100)])
+    widths = np.array([where.key(one) for one in initial_design(where, 100)])
     drawn = widths[7:]  # the first ones are the ends and uniform
     assert (drawn.min(axis=0) <= 20).all()
     assert (drawn.max(axis=0) >= 60).all()
@@ -59,11 +59,11 @@ def test_groups_vary_independently_over_their_whole_range():
 
 def test_about_half_fill_whole_vectors():
     where = space([64] * 5)
-    drawn = np.array([where.key(one) for one in calibration_widths(where, 100)])[7:]
+    drawn = np.array([where.key(one) for one in initial_design(where, 100)])[7:]
     whole = (drawn % 8 == 0).all(axis=1).mean()
     assert 0.4 < whole < 0.6
 
 
 def test_small_space_is_measured_whole():
     where = space([8], granularity=4)
-    assert [one["g0"] for one in calibration_widths(where, 36)] == [4, 8]
+    assert [one["g0"] for one in initial_design(where, 36)] == [4, 8]

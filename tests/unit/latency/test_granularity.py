@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from inn_automl.latency.design import calibration_widths
+from inn_automl.latency.design import initial_design
 from inn_automl.latency.granularity import MIN_PAIRS, _rank_of_bound, find_granularity, rounded_up
 from tests.unit.latency.test_design import space
 
@@ -15,7 +15,7 @@ def measured(where, lanes, noise=0.0, num=36):
     """A device that computes `lanes` channels at a time, one layer after the other."""
     rng = np.random.default_rng(0)
     found = {}
-    for widths in calibration_widths(where, num):
+    for widths in initial_design(where, num):
         key = where.key(widths)
         whole = [-(-width // lanes) * lanes for width in key]
         found[key] = 1.0 + sum(a * b for a, b in pairwise(whole)) / 1e3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inn_automl.core.errors import MeasurementError
-from inn_automl.latency.benchmark import QUICK, THOROUGH, LatencyMeasurement, Protocol
+from inn_automl.latency.benchmark import QUICK, THOROUGH, BenchmarkConfig, LatencyMeasurement
 from inn_automl.latency.measurement import PeakMemory, read_measurements
 from inn_automl.latency.statistics import summarize
 
@@ -107,7 +107,7 @@ def test_other_nesting_is_refused(samples: object, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "wrong"),
-    [("remark", 1), ("environment", None), ("environment", "fast"), ("environment", [1])],
+    [("diagnostic", 1), ("environment", None), ("environment", "fast"), ("environment", [1])],
 )
 def test_other_types_are_refused(key: str, wrong: object) -> None:
     value = as_json()
@@ -128,9 +128,9 @@ def test_percentile_of_a_single_measurement_is_checked(percentile: object) -> No
         LatencyMeasurement.from_dict({**as_json()["small"], "percentile": percentile})
 
 
-@pytest.mark.parametrize("protocol", [QUICK, THOROUGH, Protocol(seed=3)])
-def test_protocols_survive_json(protocol: Protocol) -> None:
-    assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+@pytest.mark.parametrize("config", [QUICK, THOROUGH, BenchmarkConfig(seed=3)])
+def test_configs_survive_json(config: BenchmarkConfig) -> None:
+    assert BenchmarkConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,6 @@ def test_protocols_survive_json(protocol: Protocol) -> None:
         [],
     ],
 )
-def test_protocols_that_cannot_be_followed_are_refused(value: object) -> None:
-    with pytest.raises(MeasurementError, match="protocol"):
-        Protocol.from_dict(value)
+def test_configs_that_are_invalid_are_refused(value: object) -> None:
+    with pytest.raises(MeasurementError, match="benchmark config"):
+        BenchmarkConfig.from_dict(value)

@@ -10,13 +10,13 @@ import pytest
 
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.latency import store as calibration_store
+from inn_automl.latency import store as measurement_cache
 from inn_automl.latency.features import latency_features
 from inn_automl.latency.store import (
-    CalibrationStore,
-    describe_architecture,
-    describe_place,
-    known_latency,
+    MeasurementCache,
+    cache_key,
+    cached_measurement,
+    machine_fingerprint,
     verify,
 )
 
@@ -41,23 +41,23 @@ def costs(*channels, macs=10):
 
 
 def rows(num, latency_ms=1.0):
-    return [known_latency(costs(3, 8 + i, 16), latency_ms + i / 100) for i in range(num)]
+    return [cached_measurement(costs(3, 8 + i, 16), latency_ms + i / 100) for i in range(num)]
 
 
 @pytest.fixture
 def store(tmp_path):
-    return CalibrationStore(ObjectStore(str(tmp_path / "calibrations")))
+    return MeasurementCache(ObjectStore(str(tmp_path / "measurement-cache")))
 
 
-ARCHITECTURE = describe_architecture(LAPTOP, "convnet", (3, 8, 8), costs(3, 8, 16))
+ARCHITECTURE = cache_key(LAPTOP, "convnet", (3, 8, 8), costs(3, 8, 16))
 
 
 def test_what_is_saved_is_loaded_on_the_same_machine_only(store):
-    assert not store.knows(ARCHITECTURE) and store.load(ARCHITECTURE, HERE) == []
+    assert not store.contains(ARCHITECTURE) and store.load(ARCHITECTURE, HERE) == []
     store.save(ARCHITECTURE, HERE, rows(5))
     elsewhere = {**HERE, "cpu_model": "y"}
     store.save(ARCHITECTURE, elsewhere, rows(2, 7.0))
-    assert store.knows(ARCHITECTURE)
+    assert store.contains(ARCHITECTURE)
     assert store.load(ARCHITECTURE, HERE) == rows(5) and store.load(
         ARCHITECTURE, elsewhere
     ) == rows(2, 7.0)
@@ -67,13 +67,13 @@ def test_what_is_saved_is_loaded_on_the_same_machine_only(store):
 
 
 def test_architectures_differ_by_settings_and_layers_but_not_by_channels():
-    wide = describe_architecture(LAPTOP, "convnet", (3, 8, 8), costs(3, 64, 128))
+    wide = cache_key(LAPTOP, "convnet", (3, 8, 8), costs(3, 64, 128))
     assert wide == ARCHITECTURE
     for other in (
-        describe_architecture(replace_device(threads=2), "convnet", (3, 8, 8), costs(3, 8, 16)),
-        describe_architecture(replace_device(percentile=50), "convnet", (3, 8, 8), costs(3, 8, 16)),
-        describe_architecture(LAPTOP, "resnet", (3, 8, 8), costs(3, 8, 16)),
-        describe_architecture(LAPTOP, "convnet", (3, 8, 8), costs(3, 8, 16, 16)),
+        cache_key(replace_device(threads=2), "convnet", (3, 8, 8), costs(3, 8, 16)),
+        cache_key(replace_device(percentile=50), "convnet", (3, 8, 8), costs(3, 8, 16)),
+        cache_key(LAPTOP, "resnet", (3, 8, 8), costs(3, 8, 16)),
+        cache_key(LAPTOP, "convnet", (3, 8, 8), costs(3, 8, 16, 16)),
     ):
         assert other != ARCHITECTURE
 
@@ -82,14 +82,14 @@ def replace_device(**settings):
     return LAPTOP.model_copy(update=settings)
 
 
-def test_a_place_is_told_by_what_changes_latency():
+def test_a_machine_is_recognized_by_what_changes_latency():
     environment = {
         "cpu_model": "x",
         "runtime_version": "1.2",
         "started_at": "now",
-        "disturbed_share": 0.1,
+        "contended_fraction": 0.1,
     }
-    assert describe_place(LAPTOP, environment) == {
+    assert machine_fingerprint(LAPTOP, environment) == {
         "agent": None,
         "cpu_model": "x",
         "runtime_version": "1.2",
@@ -98,7 +98,7 @@ def test_a_place_is_told_by_what_changes_latency():
 
 def test_newer_rows_replace_those_of_the_same_layers(store):
     store.save(ARCHITECTURE, HERE, rows(5))
-    store.save(ARCHITECTURE, HERE, rows(3, 2.0), kept=store.load(ARCHITECTURE, HERE))
+    store.save(ARCHITECTURE, HERE, rows(3, 2.0), cached=store.load(ARCHITECTURE, HERE))
     assert sorted(one.latency_ms for one in store.load(ARCHITECTURE, HERE)) == [
         1.03,
         1.04,
@@ -111,9 +111,9 @@ def test_newer_rows_replace_those_of_the_same_layers(store):
 
 
 def test_it_stays_small_and_spread(store, monkeypatch):
-    monkeypatch.setattr(calibration_store, "MAX_ROWS", 10)
-    monkeypatch.setattr(calibration_store, "MAX_MACHINES", 2)
-    monkeypatch.setattr(calibration_store, "MAX_FILES", 3)
+    monkeypatch.setattr(measurement_cache, "MAX_ROWS", 10)
+    monkeypatch.setattr(measurement_cache, "MAX_MACHINES", 2)
+    monkeypatch.setattr(measurement_cache, "MAX_FILES", 3)
     store.save(ARCHITECTURE, HERE, rows(100))
     widths = [one.layers[0].out_channels for one in store.load(ARCHITECTURE, HERE)]
     assert len(widths) == 10 and min(widths) < 20 and max(widths) == 107
@@ -122,7 +122,7 @@ def test_it_stays_small_and_spread(store, monkeypatch):
         store.save(ARCHITECTURE, {"cpu_model": name}, rows(1))
     assert store.load(ARCHITECTURE, HERE) == [] and store.load(ARCHITECTURE, {"cpu_model": "c"})
     for depth in range(3, 10):
-        store.save(describe_architecture(LAPTOP, "mlp", (3,), costs(*[4] * depth)), HERE, rows(1))
+        store.save(cache_key(LAPTOP, "mlp", (3,), costs(*[4] * depth)), HERE, rows(1))
     assert len(store._files.files()) == 3
 
 
@@ -151,5 +151,5 @@ def test_fresh_measurements_confirm_rescale_or_drop():
 
 
 def test_known_rows_are_values():
-    one = known_latency(costs(3, 8), 1.0)
+    one = cached_measurement(costs(3, 8), 1.0)
     assert replace(one, latency_ms=2.0).layers is one.layers

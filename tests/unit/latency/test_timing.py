@@ -9,10 +9,10 @@ from inn_automl.latency.timing import (
     MAX_WAITED,
     Block,
     WaitClock,
-    batch_drifts,
     choose,
-    reference_level,
-    take_turns,
+    interleave,
+    median_reference_ns,
+    repetition_drifts,
     time_block,
     warm_up,
 )
@@ -47,7 +47,7 @@ def turns(models, disturbed=None, **options):
         "block_ns": BLOCK_NS,
     }
     arguments["max_drift"] = 1e9
-    blocks, _ = take_turns(
+    blocks, _ = interleave(
         models,
         lambda: None,
         **(arguments | options),
@@ -112,7 +112,7 @@ def test_drifted_batches_are_repeated(monkeypatch):
         return Block([run()], 0.0)
 
     monkeypatch.setattr(timing, "time_block", block)
-    blocks, reference_ns = take_turns(
+    blocks, reference_ns = interleave(
         {"m": lambda: 7, "n": lambda: 8},
         lambda: speeds.pop(0),
         num_blocks=4,
@@ -132,11 +132,11 @@ def test_drifted_batches_are_repeated(monkeypatch):
 
 
 def test_drift_is_that_of_the_worse_neighbour():
-    assert batch_drifts([10.0, 10.0, 12.0, 10.0, 5.0]) == pytest.approx([0, 0.2, 0.2, 0.5])
-    assert batch_drifts([10.0, None, 10.0]) == [0, 0]
-    assert batch_drifts([None, None]) == [0]
-    assert reference_level([None, 3.0, 1.0, 2.0]) == 2.0
-    assert reference_level([None]) is None
+    assert repetition_drifts([10.0, 10.0, 12.0, 10.0, 5.0]) == pytest.approx([0, 0.2, 0.2, 0.5])
+    assert repetition_drifts([10.0, None, 10.0]) == [0, 0]
+    assert repetition_drifts([None, None]) == [0]
+    assert median_reference_ns([None, 3.0, 1.0, 2.0]) == 2.0
+    assert median_reference_ns([None]) is None
 
 
 def test_time_limit_ends_what_is_always_disturbed():
@@ -162,15 +162,15 @@ def test_choice_takes_the_least_disturbed_where_calm_ones_are_too_few():
 
 
 @pytest.mark.parametrize(
-    ("medians", "settled"),
+    ("medians", "converged"),
     [([100, 60, 59], True), ([2.0**k for k in range(50)], False)],
     ids=["settles", "never"],
 )
-def test_warm_up_ends_when_the_median_settles(monkeypatch, medians, settled):
+def test_warm_up_ends_when_the_median_settles(monkeypatch, medians, converged):
     remaining = list(medians)
     monkeypatch.setattr(timing, "time_block", lambda *args: Block([remaining.pop(0)], 0.0))
-    assert warm_up(lambda: None, BLOCK_NS, FakeWaiting()) is settled
-    assert len(remaining) == (0 if settled else 30)
+    assert warm_up(lambda: None, BLOCK_NS, FakeWaiting()) is converged
+    assert len(remaining) == (0 if converged else 30)
 
 
 def test_wait_clock_never_runs_backwards():

@@ -15,12 +15,12 @@ from onnx import TensorProto, helper
 
 from inn_automl.core.result import (
     Candidate,
+    CostModelErrors,
     DeviceResult,
     FrontPoint,
     JobResult,
     LatencySummary,
     LayerTime,
-    PredictorError,
 )
 
 GROUPS = {"stem": 16, "stage1": 16, "stage2": 32, "stage3": 64, "stage3.block0": 64, "head": 128}
@@ -106,7 +106,7 @@ def make_job(
                 if within
                 else f"No point meets {bound} ms: the fastest takes "
                 f"{points[0].latency_ms.at_percentile:.3g} ms.",
-                predictor_error=PredictorError(
+                cost_model_errors=CostModelErrors(
                     median_relative=0.031,
                     p90_relative=0.08,
                     spearman=0.985,

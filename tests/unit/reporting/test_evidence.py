@@ -19,7 +19,7 @@ def test_parity_shows_what_was_held_out_and_what_was_measured_afterwards(tmp_pat
     result, candidates, _ = make_job()
     device = result.devices[0]
     series = parity_series(device, candidates[device.name])
-    assert series.held_out == device.predictor_error.held_out_ms
+    assert series.held_out == device.cost_model_errors.held_out_ms
     assert len(series.held_out) == 36
     assert len(series.finalists) == len(device.front)
     low, high = series.range

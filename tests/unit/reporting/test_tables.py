@@ -42,7 +42,7 @@ def test_a_device_that_was_lost_has_nothing_to_draw() -> None:
         update={
             "front": [],
             "recommended": None,
-            "predictor_error": None,
+            "cost_model_errors": None,
             "hypervolume": [],
             "environment": {},
         }

@@ -261,7 +261,7 @@ class MeasurementRow(Table):
     """Of what is to be measured: asking again finds it."""
     device_budget: Mapped[dict[str, Any]]
     models: Mapped[dict[str, Any]]
-    protocol: Mapped[dict[str, Any]]
+    benchmark_config: Mapped[dict[str, Any]]
     state: Mapped[str]
     attempt: Mapped[int] = mapped_column(default=0)
     fraction: Mapped[float] = mapped_column(default=0.0)

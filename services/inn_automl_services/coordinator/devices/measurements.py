@@ -20,7 +20,7 @@ from inn_automl.api.jobs import JobError
 from inn_automl.api.measurements import MeasurementState
 from inn_automl.core.errors import MeasurementError, NotFoundError, SpecError, StaleLeaseError
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.latency.measurement import Protocol, read_measurements
+from inn_automl.latency.measurement import BenchmarkConfig, read_measurements
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
@@ -49,17 +49,17 @@ def ask(
     Raises:
         StaleLeaseError: the worker does not hold the job any more.
         SpecError: no device, or not a single one, or one that cannot do it.
-        MeasurementError: the protocol cannot be followed.
+        MeasurementError: the config cannot be followed.
     """
     job = holding(session, job_id, token, lock=True)
     check_storable(list(asked.models), "models")
-    protocol = Protocol.from_dict(asked.protocol)
+    config = BenchmarkConfig.from_dict(asked.benchmark_config)
     device = _device_for(session, job, asked.device)
     budget = asked.device.model_copy(update={"agent": device.name})
     request: dict[str, Any] = {
         "device": budget.model_dump(mode="json"),
         "models": {name: model.model_dump(mode="json") for name, model in asked.models.items()},
-        "protocol": protocol.to_dict(),
+        "benchmark_config": config.to_dict(),
     }
     canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
     request_hash = hashlib.sha256(canonical.encode()).hexdigest()
@@ -71,7 +71,7 @@ def ask(
             request_hash=request_hash,
             device_budget=request["device"],
             models=request["models"],
-            protocol=request["protocol"],
+            benchmark_config=request["benchmark_config"],
             created_at=now(),
         )
         session.add(measurement)
@@ -286,7 +286,7 @@ def _leased(measurement: MeasurementRow, settings: Settings) -> wire.Measurement
         models={
             name: wire.ModelFile.model_validate(one) for name, one in measurement.models.items()
         },
-        protocol=measurement.protocol,
+        benchmark_config=measurement.benchmark_config,
     )
 
 
@@ -342,7 +342,7 @@ def _checked(results: dict[str, Any], names: set[str], percentile: float) -> dic
         )
     found = read_measurements(results, percentile)
     for name, one in found.items():
-        check_storable([one.remark, one.environment], f"results.{name}")
+        check_storable([one.diagnostic, one.environment], f"results.{name}")
     return {name: one.to_dict() for name, one in found.items()}
 
 

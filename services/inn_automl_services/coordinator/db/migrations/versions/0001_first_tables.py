@@ -185,7 +185,7 @@ def upgrade() -> None:
         sa.Column("request_hash", sa.String(), nullable=False),
         sa.Column("device_budget", JSON, nullable=False),
         sa.Column("models", JSON, nullable=False),
-        sa.Column("protocol", JSON, nullable=False),
+        sa.Column("benchmark_config", JSON, nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("fraction", sa.Double(), nullable=False),

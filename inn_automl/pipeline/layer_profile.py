@@ -11,11 +11,11 @@ from inn_automl.core.result import LayerTime
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.export.layers import layer_times
-from inn_automl.latency.benchmark import Protocol
+from inn_automl.latency.benchmark import BenchmarkConfig
 from inn_automl.pipeline.context import Job
 from inn_automl.runtimes import NodeTime
 
-PROFILE = Protocol(
+PROFILE = BenchmarkConfig(
     min_processes=2,
     max_processes=2,
     num_blocks=1,
@@ -42,7 +42,7 @@ def profile_layers(job: Job, device: DeviceBudget, name: str, model: Path) -> li
     path = job.folder / "measuring" / f"{device.name}-layers.json"
     if not path.exists() or read_json(path)["model"] != name:
         try:
-            found = job.measure({name: model}, device, protocol=PROFILE)
+            found = job.measure({name: model}, device, config=PROFILE)
             nodes = _NODE_TIMES.validate_python(found[name].environment.get("node_times", []))
         except (MeasurementError, SpecError, ValidationError) as error:
             job.progress.note(

@@ -8,8 +8,6 @@ moved; on S3 an object appears when its upload is complete, never a part of it.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.core.storage import replacing
 
 CHUNK_BYTES = 1 << 20
 
@@ -79,20 +78,8 @@ class ObjectStore:
         full = self._full(path)
         try:
             if self.is_local:
-                Path(full).parent.mkdir(parents=True, exist_ok=True)
-                handle, temporary = tempfile.mkstemp(
-                    dir=Path(full).parent, prefix=".", suffix=".part"
-                )
-                try:
-                    with os.fdopen(handle, "wb") as file:
-                        yield Writer(file)
-                        file.flush()
-                        os.fsync(file.fileno())
-                    os.chmod(temporary, 0o644)
-                    os.replace(temporary, full)
-                except BaseException:
-                    Path(temporary).unlink(missing_ok=True)
-                    raise
+                with replacing(Path(full)) as temporary, open(temporary, "wb") as file:
+                    yield Writer(file)
             else:
                 file = self._fs.open(full, "wb")
                 try:
@@ -125,10 +112,8 @@ class ObjectStore:
             StorageError: it is missing or could not be copied.
             CorruptFileError: it does not hash to `sha256`; nothing is left at `target`.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.part")
         digest = hashlib.sha256()
-        try:
+        with replacing(target) as partial:
             with open(partial, "wb") as file:
                 for chunk in self.chunks(path):
                     digest.update(chunk)
@@ -137,9 +122,6 @@ class ObjectStore:
                 raise CorruptFileError(
                     f"{path!r} in {self.url!r} is not what was written: its hash differs."
                 )
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def chunks(self, path: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes of a file from `start` up to `end` (exclusive; None for all), piece by piece.

@@ -6,47 +6,57 @@ import errno
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from inn_automl.core.errors import CorruptFileError, StorageError
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def replacing(path: Path, *, num_bytes: int | None = None) -> Iterator[Path]:
+    """Gives a temporary file beside `path` to write to, and moves it to `path` after the block.
+
+    A reader sees the old file or the new one, never a part. If the block raises, the old file
+    stays and the temporary one is deleted.
+
+    Args:
+        num_bytes: how many bytes are written, for the message on a full disk; None: not known.
+
+    Raises:
+        StorageError: the file could not be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)  # mkstemp gives 0600, which others could not read
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise _not_written(path, error, num_bytes) from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes `data` beside `path` and moves it there; a reader sees the old file or the new one,
-    never a part.
+    """Writes a file; a reader sees the old one or the new one, never a part.
 
     Raises:
         StorageError: the file could not be written; on a full disk the message says how many bytes
             were needed.
     """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600, which others could not read
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise StorageError(
-                f"no room for {str(path)!r}: {len(data)} bytes are needed; free that much or "
-                f"choose another folder."
-            ) from error
-        raise StorageError(
-            f"{str(path)!r} could not be written ({error.strerror or error}): choose a folder that "
-            f"can be written to."
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with replacing(path, num_bytes=len(data)) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -69,5 +79,17 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CorruptFileError(
-            f"{str(path)!r} is not JSON ({error}): delete it to have it made anew."
+            f"{str(path)!r} is not JSON ({error}): delete it to have it made again."
         ) from error
+
+
+def _not_written(path: Path, error: OSError, num_bytes: int | None) -> StorageError:
+    if error.errno in _DISK_FULL:
+        needed = "" if num_bytes is None else f": {num_bytes} bytes are needed"
+        return StorageError(
+            f"no room for {str(path)!r}{needed}: free some, or choose another folder."
+        )
+    return StorageError(
+        f"{str(path)!r} could not be written ({error.strerror or error}): choose a folder that can "
+        "be written to."
+    )

@@ -11,16 +11,15 @@ one file, for `ElasticModel` DIR/published.json           where MLflow has the j
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inn_automl.core.errors import InnAutomlError, JobDirectoryError
+from inn_automl.core.errors import InnAutomlError, JobDirectoryError, StorageError
+from inn_automl.core.locking import file_lock
 from inn_automl.core.progress import Progress
 from inn_automl.core.spec import DeviceBudget, JobSpec
 from inn_automl.core.stage import Stage
@@ -30,6 +29,7 @@ from inn_automl.latency.benchmark import Measure
 from inn_automl.latency.store import MeasurementCache
 from inn_automl.pipeline.backend import Backend
 
+LOCK_FILE = ".lock"
 JOB_FILE, FORMAT = "job.json", 2
 """What a folder belongs to, and the format of folders: a folder of another one is refused."""
 
@@ -152,28 +152,22 @@ def claim_folder(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> Iterator
         JobDirectoryError: the folder cannot be used, belongs to another job, or this job is
             running already.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / JOB_FILE).exists():
-            read_job_file(folder)  # a folder of another format stays untouched
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise JobDirectoryError(
-            f"the folder {str(folder)!r} cannot be written ({error.strerror}): give --out a folder "
-            f"that can."
-        ) from None
-    try:
+    if (folder / JOB_FILE).exists():
+        read_job_file(folder)  # a folder of another format stays untouched
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(file_lock(folder / LOCK_FILE))
+        except TimeoutError:
             raise JobDirectoryError(
                 f"another process is running the job in {str(folder)!r}: wait for it, or give "
                 f"another --out."
             ) from None
+        except StorageError as error:
+            raise JobDirectoryError(
+                f"the folder {str(folder)!r} cannot be written: give --out a folder that can."
+            ) from error
         _check_same_job(folder, spec, facts)
         yield
-    finally:
-        os.close(lock)
 
 
 def _check_same_job(folder: Path, spec: JobSpec, facts: dict[str, Any]) -> None:

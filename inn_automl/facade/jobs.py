@@ -1,0 +1,271 @@
+"""Searches in this process: `search`, `extend`, `discretize`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import closing, nullcontext
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inn_automl.core.errors import UnknownNameError
+from inn_automl.core.precision import DEFAULT
+from inn_automl.core.progress import Progress, SilentProgress, show_progress
+from inn_automl.core.spec import Budget, JobSpec, TrainingBudget, load_budget, parse
+from inn_automl.facade.result import Result
+from inn_automl.latency import benchmark
+
+if TYPE_CHECKING:
+    from inn_automl.latency.benchmark import Measure
+    from inn_automl.latency.store import CalibrationStore
+    from inn_automl.pipeline.backend import Backend
+
+BudgetLike = Budget | Mapping[str, Any] | str | Path
+
+
+def search(
+    dataset: str | Path,
+    budget: BudgetLike,
+    *,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    backend: str = "local",
+    address: str | None = None,
+    progress: bool | Progress = True,
+    measure: Measure | None = None,
+) -> Result:
+    """Trains one integral network and searches a Pareto front of its widths for each device.
+
+    The same call resumes a search that was interrupted, and returns the result of a finished one.
+
+    **Main arguments:**
+
+    Args:
+        dataset: the name of a built-in dataset, or the path of an .npz file, a folder or a ZIP
+            archive (see `load_dataset`).
+        budget: devices with their bounds, and what training and search may cost: a `Budget`, a
+            mapping of the same keys, or the path of a `budget.yaml`.
+        model: the architecture to train; None for the one that suits the data.
+        weights: a .safetensors file of a trained network of `model`. It takes the place of
+            training.
+        out: the folder that everything is written to: new, empty, or of the same search. None for
+            a folder under `~/.inn_automl/jobs` that is named after the arguments.
+
+    **Other arguments:**
+
+    Args:
+        seed: of the splits, training and search.
+        backend: who trains and evaluates: `local` (this process) or `ray`.
+        address: a Ray cluster to join; None to start one here. For `ray` only.
+        progress: whether to show progress on standard error, or what to report it to.
+        measure: what measures latency, called as `inn_automl.measure` is; None for this machine.
+
+    Returns:
+        The measured fronts, with a bundle for each of their points.
+
+    Raises:
+        InputError: the dataset, the budget, the weights or the folder cannot be used; nothing was
+            spent.
+        TrainingError, MeasurementError, ExportError, BackendError, StorageError: a stage failed;
+            what was found so far is kept.
+
+    Example:
+        >>> import inn_automl
+        >>> budget = {
+        ...     "devices": [{"name": "laptop", "max_latency_ms": 1.0}],
+        ...     "training": {"max_minutes": 5, "cpus": 2},
+        ... }
+        >>> result = inn_automl.search("mnist5k", budget, out="digits")  # doctest: +SKIP
+        >>> result.best(max_latency_ms=0.5).widths  # doctest: +SKIP
+    """
+    from inn_automl.pipeline.run import run_job
+
+    spec = _job_spec(dataset, budget, model=model, seed=seed)
+    folder = Path(out) if out is not None else _default_folder(spec, weights)
+    before_torch()
+    workers = make_backend(backend, spec.budget.training, address)
+    with closing(workers), _reporting(progress) as shown:
+        record = run_job(
+            spec,
+            folder,
+            backend=workers,
+            progress=shown,
+            calibrations=measurement_cache(),
+            measure=measure or benchmark.measure,
+            pretrained=Path(weights) if weights is not None else None,
+        )
+    return Result(folder, record)
+
+
+def extend(
+    result: Result | str | Path,
+    budget: BudgetLike,
+    *,
+    out: str | Path | None = None,
+    dataset: str | Path | None = None,
+    backend: str = "local",
+    address: str | None = None,
+    progress: bool | Progress = True,
+    measure: Measure | None = None,
+) -> Result:
+    """Searches the network of a finished job for other devices or bounds; nothing is trained.
+
+    **Main arguments:**
+
+    Args:
+        result: the finished job, or its folder. It is only read.
+        budget: as for `search`; its `training` is left as it was.
+        out: the folder of the extension. None for one under `~/.inn_automl/jobs`.
+
+    **Other arguments:**
+
+    Args:
+        dataset: where the dataset lies now, if it was moved.
+        backend, address, progress, measure: as for `search`.
+
+    Raises:
+        InputError: the job is not finished or was trained on something else, or the budget or the
+            folder cannot be used; nothing was spent.
+        MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found
+            so far is kept.
+    """
+    from inn_automl.pipeline.extending import FinishedJob
+    from inn_automl.pipeline.run import extend_job
+
+    parent = _folder_of(result)
+    before = FinishedJob(parent).spec
+    asked = _budget(budget).model_copy(update={"training": before.budget.training})
+    changes = {"budget": asked, "dataset": str(dataset or before.dataset)}
+    spec = before.model_copy(update=changes)
+    folder = Path(out) if out is not None else _default_folder(spec, parent.absolute())
+    before_torch()
+    workers = make_backend(backend, spec.budget.training, address)
+    with closing(workers), _reporting(progress) as shown:
+        record = extend_job(
+            spec,
+            parent,
+            folder,
+            backend=workers,
+            progress=shown,
+            calibrations=measurement_cache(),
+            measure=measure or benchmark.measure,
+        )
+    return Result(folder, record)
+
+
+def discretize(
+    result: Result | str | Path,
+    widths: Mapping[str, int] | float,
+    out: str | Path,
+    *,
+    dataset: str | Path | None = None,
+    precision: str = DEFAULT,
+    fine_tune_seconds: float = 0.0,
+) -> Path:
+    """Samples the network of a finished job at any widths and writes a bundle, in seconds.
+
+    **Main arguments:**
+
+    Args:
+        result: the finished job, or its folder. It is only read.
+        widths: channels of each coupled group, or one fraction of all of them.
+        out: a path that ends in .zip, or the folder that ID.zip is written to.
+
+    **Other arguments:**
+
+    Args:
+        dataset: where the dataset lies now, if it was moved.
+        precision: what the model computes in: `fp32`, `int8` or `fp16`.
+        fine_tune_seconds: how long the model is fine-tuned first, at most 3600.
+
+    Returns:
+        The path of the bundle.
+
+    Raises:
+        WidthsError: widths that the network does not allow; the message says which it does.
+        UnknownNameError: there is no such precision.
+        InputError: the job is not finished, or the dataset is not the one it was trained on.
+        ExportError, StorageError: the bundle could not be made.
+    """
+    from inn_automl.pipeline.run import discretize_job
+
+    return discretize_job(
+        _folder_of(result),
+        widths,
+        Path(out),
+        dataset=None if dataset is None else str(dataset),
+        precision=precision,
+        fine_tune_seconds=fine_tune_seconds,
+    )
+
+
+def state_home() -> Path:
+    """The folder of what outlives a job: `$INN_AUTOML_HOME`, or `~/.inn_automl`."""
+    return Path(os.environ.get("INN_AUTOML_HOME") or "~/.inn_automl").expanduser().absolute()
+
+
+def before_torch() -> None:
+    """Sets what torch reads when it is loaded.
+
+    Threads that spin while they wait for each other stand still for as long as another program has
+    their core: on a busy machine two threads were ten times slower than one.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def make_backend(name: str, budget: TrainingBudget, address: str | None = None) -> Backend:
+    """The backend of that name, from the entry points of the group `inn_automl.backends`.
+
+    Raises:
+        UnknownNameError: none is installed under that name.
+        BackendError: it cannot be used here.
+    """
+    known = {point.name: point for point in entry_points(group="inn_automl.backends")}
+    if name not in known:
+        raise UnknownNameError("backend", name, known)
+    backend: Backend = known[name].load()(cpus=budget.cpus, gpus=budget.gpus, address=address)
+    return backend
+
+
+def measurement_cache() -> CalibrationStore:
+    """Latencies that earlier jobs measured on this machine."""
+    from inn_automl.core.object_store import ObjectStore
+    from inn_automl.latency.store import CalibrationStore
+
+    return CalibrationStore(ObjectStore(str(state_home() / "calibrations")))
+
+
+def _reporting(progress: bool | Progress) -> Any:
+    if isinstance(progress, bool):
+        return show_progress() if progress else nullcontext(SilentProgress())
+    return nullcontext(progress)
+
+
+def _job_spec(dataset: str | Path, budget: BudgetLike, *, model: str | None, seed: int) -> JobSpec:
+    values = {"dataset": str(dataset), "budget": _budget(budget), "family": model, "seed": seed}
+    return parse(JobSpec, values, where="the job")
+
+
+def _budget(budget: BudgetLike) -> Budget:
+    if isinstance(budget, Budget):
+        return budget
+    if isinstance(budget, Mapping):
+        return parse(Budget, dict(budget), where="the budget")
+    return load_budget(budget)
+
+
+def _folder_of(result: Result | str | Path) -> Path:
+    return result.folder if isinstance(result, Result) else Path(result)
+
+
+def _default_folder(spec: JobSpec, origin: str | Path | None) -> Path:
+    """A folder named after all that determines the result, so that the same call finds it again."""
+    source = Path(spec.dataset)
+    path = str(source.absolute()) if source.exists() else spec.dataset
+    told = f"{spec.model_copy(update={'dataset': path}).model_dump_json()} {origin or ''}"
+    digest = hashlib.sha256(told.encode()).hexdigest()[:12]
+    return state_home() / "jobs" / f"{source.stem or 'job'}-{digest}"

@@ -19,7 +19,7 @@ from inn_automl.latency import benchmark
 
 if TYPE_CHECKING:
     from inn_automl.latency.benchmark import Measure
-    from inn_automl.latency.store import CalibrationStore
+    from inn_automl.latency.store import MeasurementCache
     from inn_automl.pipeline.backend import Backend
 
 BudgetLike = Budget | Mapping[str, Any] | str | Path
@@ -94,9 +94,9 @@ def search(
             folder,
             backend=workers,
             progress=shown,
-            calibrations=measurement_cache(),
+            measurement_cache=open_measurement_cache(),
             measure=measure or benchmark.measure,
-            pretrained=Path(weights) if weights is not None else None,
+            weights=Path(weights) if weights is not None else None,
         )
     return Result(folder, record)
 
@@ -151,7 +151,7 @@ def extend(
             folder,
             backend=workers,
             progress=shown,
-            calibrations=measurement_cache(),
+            measurement_cache=open_measurement_cache(),
             measure=measure or benchmark.measure,
         )
     return Result(folder, record)
@@ -231,12 +231,12 @@ def make_backend(name: str, budget: TrainingBudget, address: str | None = None) 
     return backend
 
 
-def measurement_cache() -> CalibrationStore:
+def open_measurement_cache() -> MeasurementCache:
     """Latencies that earlier jobs measured on this machine."""
     from inn_automl.core.object_store import ObjectStore
-    from inn_automl.latency.store import CalibrationStore
+    from inn_automl.latency.store import MeasurementCache
 
-    return CalibrationStore(ObjectStore(str(state_home() / "calibrations")))
+    return MeasurementCache(ObjectStore(str(state_home() / "measurement-cache")))
 
 
 def _reporting(progress: bool | Progress) -> Any:
@@ -246,7 +246,7 @@ def _reporting(progress: bool | Progress) -> Any:
 
 
 def _job_spec(dataset: str | Path, budget: BudgetLike, *, model: str | None, seed: int) -> JobSpec:
-    values = {"dataset": str(dataset), "budget": _budget(budget), "family": model, "seed": seed}
+    values = {"dataset": str(dataset), "budget": _budget(budget), "model": model, "seed": seed}
     return parse(JobSpec, values, where="the job")
 
 

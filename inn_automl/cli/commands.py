@@ -1,17 +1,20 @@
-"""The commands that speak to a coordinator. `COMMANDS` are added to `inn-automl`."""
+"""The commands of the library: all that `inn-automl` has before packages add theirs."""
 
 from __future__ import annotations
 
 import click
 
+from inn_automl.cli.browse import browse
 from inn_automl.cli.datasets import datasets
 from inn_automl.cli.devices import devices
 from inn_automl.cli.jobs import cancel, delete, jobs, logs, retry
-from inn_automl.cli.models import compare, discretize, download, front
+from inn_automl.cli.results import compare, discretize, download, front
+from inn_automl.cli.run import run
 from inn_automl.cli.submission import extend, submit
 from inn_automl.cli.watching import watch
 
 COMMANDS: tuple[click.Command, ...] = (
+    browse,
     cancel,
     compare,
     datasets,
@@ -24,6 +27,7 @@ COMMANDS: tuple[click.Command, ...] = (
     jobs,
     logs,
     retry,
+    run,
     submit,
     watch,
 )

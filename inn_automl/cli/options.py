@@ -36,6 +36,32 @@ def server_options(function: Function) -> Function:
     return function
 
 
+def renamed_option(old: str, new: str) -> Callable[[Function], Function]:
+    """An option that refuses its old name and says the new one."""
+
+    def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(f"{old} is now {new}.", context)
+
+    return click.option(old, hidden=True, expose_value=False, is_eager=True, callback=refuse)
+
+
+def MODEL(function: Function) -> Function:
+    """`--model`, as argument `model`."""
+    option = click.option(
+        "--model", metavar="NAME", help="Model family.  [default: what suits the data]"
+    )
+    return renamed_option("--family", "--model")(option(function))
+
+
+SEED = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    help="Of the splits, training and search.",
+)
+
+
 def connect(home: Path | None, url: str | None, key: str | None) -> Client:
     """A client of the server that the options mean.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from inn_automl.api.jobs import Job
-from inn_automl.cli.options import connect, print_json, server_options, transfer_bar
+from inn_automl.cli.options import MODEL, SEED, connect, print_json, server_options, transfer_bar
 from inn_automl.cli.watching import follow
 from inn_automl.client import Client
 from inn_automl.core.spec import JobSpec, load_budget, parse
@@ -30,15 +30,8 @@ WATCH = click.option("--watch", "is_watched", is_flag=True, help="Follow the job
     help="A built-in or uploaded one; a path is uploaded.",
 )
 @BUDGET
-@click.option(
-    "--family", metavar="NAME", help="Architecture family.  [default: what suits the data]"
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    help="Of the splits, training and search.",
-)
+@MODEL
+@SEED
 @NAME
 @PRIORITY
 @WATCH
@@ -46,7 +39,7 @@ WATCH = click.option("--watch", "is_watched", is_flag=True, help="Follow the job
 def submit(
     dataset: str,
     budget_path: str,
-    family: str | None,
+    model: str | None,
     seed: int,
     name: str | None,
     priority: int,
@@ -60,7 +53,7 @@ def submit(
     values = {
         "dataset": dataset,
         "budget": load_budget(budget_path),
-        "model": family,
+        "model": model,
         "seed": seed,
     }
     spec = parse(JobSpec, values, where="the job")

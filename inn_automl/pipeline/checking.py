@@ -103,7 +103,7 @@ def _fitting(job: Job) -> list[TrialSpec]:
                 reach = f"family {job.family!r}, whose networks for this dataset reach"
                 largest = _largest(job, most, Path(folder))
                 raise ImpossibleBudgetError(
-                    _explain(job, *misses[0], smallest, largest, reach, "or another --family.")
+                    _explain(job, *misses[0], smallest, largest, reach, "or another --model.")
                 )
     fitting = []
     for candidate in candidates:

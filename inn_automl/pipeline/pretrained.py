@@ -140,7 +140,7 @@ def _fitting(
         f"nearest has width "
         f"{nearest.width:g} and depth {nearest.depth}): {fault}. Give the state_dict of a module "
         f"that "
-        "inn_automl.models.build makes, or another --family."
+        "inn_automl.models.build makes, or another --model."
     )
 
 

@@ -42,7 +42,7 @@ def budget(tmp_path: Path) -> Path:
 
 def submit(stack: Stack, budget: Path) -> str:
     asked = stack(
-        "submit", "--dataset", "digits", "--family", "mlp", "--budget", str(budget), "--json"
+        "submit", "--dataset", "digits", "--model", "mlp", "--budget", str(budget), "--json"
     )
     job_id: str = json.loads(asked)["job_id"]
     return job_id

@@ -5,6 +5,7 @@ prints, how it ends.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,8 @@ import click
 import pytest
 
 from inn_automl import __version__
-from inn_automl.cli import main as cli
+from inn_automl.cli import endings, plugins
+from inn_automl.cli.main import main
 from inn_automl.core.errors import BackendError, DatasetTooSmallError, StorageError, TrainingError
 from inn_automl.core.progress import Progress
 from inn_automl.core.result import (
@@ -130,7 +132,7 @@ class Terminal:
             for group, names in groups.items()
             for name, value in names.items()
         )
-        self._monkeypatch.setattr(cli, "entry_points", all_points.select)
+        self._monkeypatch.setattr(plugins, "entry_points", all_points.select)
 
     def job(self, job: Job) -> None:
         def run_job(
@@ -154,7 +156,7 @@ class Terminal:
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, standard output, standard error."""
         with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
+            main(arguments)
         printed = self._capsys.readouterr()
         code = ended.value.code
         return (0 if code is None else int(code)), printed.out, printed.err
@@ -187,7 +189,7 @@ def after_progress(text: str) -> str:
 
 def test_the_options_reach_the_pipeline(terminal: Terminal) -> None:
     code, _, _ = terminal.run(
-        "--family", "resnet", "--seed", "7", "--address", "10.0.0.1:6379", "--pretrained", "w.st"
+        "--model", "resnet", "--seed", "7", "--address", "10.0.0.1:6379", "--weights", "w.st"
     )
     assert code == 0
     (spec,) = terminal.jobs
@@ -294,6 +296,54 @@ def test_bad_input_is_refused(terminal: Terminal, changes: dict[str, str], told:
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "old", "new"),
+    [
+        (("run", "--family", "mlp"), "--family", "--model"),
+        (("run", "--pretrained", "w.st"), "--pretrained", "--weights"),
+        (("submit", "--family", "mlp"), "--family", "--model"),
+        (("discretize", "job_1", "--tune-seconds", "3"), "--tune-seconds", "--fine-tune-seconds"),
+    ],
+)
+def test_an_option_of_an_old_name_says_the_new_one(
+    terminal: Terminal, arguments: tuple[str, ...], old: str, new: str
+) -> None:
+    code, out, err = terminal(*arguments)
+    assert (code, out) == (2, "")
+    assert one_sentence(err)
+    assert f"{old} is now {new}." in err
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (DatasetTooSmallError("too few samples: add some."), 2),
+        (TrainingError("training diverged."), 1),
+        (BackendError("the last worker died."), 1),
+        (OSError(errno.ENOSPC, "No space"), 1),
+        (KeyError("x"), 1),
+    ],
+)
+def test_json_tells_the_code_of_a_failure(
+    terminal: Terminal, error: Exception, exit_code: int
+) -> None:
+    def fail(spec: JobSpec, out: Path, progress: Progress) -> JobResult:
+        raise error
+
+    terminal.job(fail)
+    code, out, err = terminal.run("--json")
+    assert (code, out) == (exit_code, "")
+    told = json.loads(err.splitlines()[-1])
+    expected = {OSError: "storage_failed", KeyError: "internal"}
+    assert told["code"] == expected.get(type(error), getattr(error, "code", None))
+    assert set(told) == {"code", "detail"} and told["detail"]
+
+
+def test_json_tells_the_code_of_bad_options(terminal: Terminal) -> None:
+    code, _, err = terminal.run("--json", seed="-1")
+    assert (code, json.loads(err)["code"]) == (2, "invalid")
+
+
 def test_a_missing_option_is_bad_input(terminal: Terminal) -> None:
     code, out, err = terminal("run", "--dataset", "digits")
     assert (code, out) == (2, "")
@@ -357,11 +407,11 @@ def test_an_interrupted_job_says_that_it_resumes(
     ("error", "told"),
     [
         (TrainingError("training diverged at epoch 3."), "training diverged at epoch 3."),
-        (BackendError("the last worker died."), f"the last worker died. {cli.KEPT}"),
-        (StorageError("no room for 'a'."), f"no room for 'a'. {cli.KEPT}"),
+        (BackendError("the last worker died."), f"the last worker died. {endings.KEPT}"),
+        (StorageError("no room for 'a'."), f"no room for 'a'. {endings.KEPT}"),
         (
             OSError(errno.ENOSPC, "No space"),
-            f"the disk that holds 'out' is full: free some space. {cli.KEPT}",
+            f"the disk that holds 'out' is full: free some space. {endings.KEPT}",
         ),
         (
             ModuleNotFoundError("No module named 'ray.tune'", name="ray.tune"),
@@ -413,7 +463,7 @@ def test_without_room_for_the_traceback_it_is_shown(
         raise StorageError("no room.")
 
     terminal.job(fail)
-    monkeypatch.setattr(cli, "write_atomically", full)
+    monkeypatch.setattr(endings, "write_atomically", full)
     code, _, err = terminal.run()
     assert code == 1
     assert "Traceback" in err

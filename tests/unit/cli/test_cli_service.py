@@ -12,7 +12,7 @@ import pytest
 
 from inn_automl.api.jobs import Job, JobEvent
 from inn_automl.cli import main as cli
-from inn_automl.cli.models import parse_widths
+from inn_automl.cli.results import parse_widths
 from inn_automl.client import Client
 from inn_automl.core.errors import InputError
 from inn_automl.core.spec import JobSpec

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from inn_automl.cli.options import connect, print_json, print_table, server_options, transfer_bar
+from inn_automl.cli.options import (
+    connect,
+    print_json,
+    print_table,
+    renamed_option,
+    server_options,
+    transfer_bar,
+)
 from inn_automl.cli.summary import front_table
 from inn_automl.cli.watching import follow
 from inn_automl.client import Client
@@ -162,6 +169,7 @@ def _only_device(client: Client, job: str) -> str:
     metavar="S",
     help="Tune it on the training samples first, at most 3600 s.",
 )
+@renamed_option("--tune-seconds", "--fine-tune-seconds")
 @OUT
 @server_options
 def discretize(

@@ -28,7 +28,7 @@ from inn_automl.data import Dataset
 from inn_automl.integral import IntegralNetwork
 from inn_automl.latency.benchmark import THOROUGH, measure
 from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.latency_model import LatencyModel
 from inn_automl.pipeline.measuring import MAX_FINALISTS
 from inn_automl.search.refinement import SMALLEST_ROUND
@@ -94,7 +94,7 @@ def _found(
         where="the benchmark's job",
     )
     progress, template = _Notes(), template_for(network, dataset)
-    job = Job(spec, folder, dataset, FAMILY, LocalBackend(), measure, progress)
+    job = JobContext(spec, folder, dataset, FAMILY, LocalBackend(), measure, progress)
     latency = LatencyModel(job, network, device, DEFAULT, lambda: template)
     others = _random_widths(latency, NUM_ROUNDS * SMALLEST_ROUND + NUM_HELD_OUT)
     for i in range(NUM_ROUNDS):

@@ -23,7 +23,7 @@ from inn_automl.export import OnnxTemplate, export_onnx
 from inn_automl.latency.benchmark import QUICK
 from inn_automl.latency.measurement import BenchmarkConfig
 from inn_automl.models import get_family
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.memory import measure_memory
 from inn_automl.search.space import SearchSpace
 from inn_automl.training.recipe import Recipe, TrialSpec, trial_specs
@@ -51,7 +51,7 @@ class _Extreme:
         return dataclasses.replace(self, size_bytes=size_bytes, path=path)
 
 
-def fitting_candidates(job: Job) -> list[TrialSpec]:
+def fitting_candidates(job: JobContext) -> list[TrialSpec]:
     """The training candidates whose smallest network meets every bound of every device; decided
     once a job.
 
@@ -75,7 +75,7 @@ def fitting_candidates(job: Job) -> list[TrialSpec]:
     return candidates
 
 
-def _fitting(job: Job) -> list[TrialSpec]:
+def _fitting(job: JobContext) -> list[TrialSpec]:
     budget = job.spec.budget
     dataset, num_trials = job.dataset, budget.training.trials
     candidates = trial_specs(
@@ -119,7 +119,7 @@ def _fitting(job: Job) -> list[TrialSpec]:
     return fitting
 
 
-def check_trained(job: Job, trained: Trained, template: Callable[[], OnnxTemplate]) -> None:
+def check_trained(job: JobContext, trained: Trained, template: Callable[[], OnnxTemplate]) -> None:
     """Whether a network that is trained already can meet every bound of every device.
 
     Raises:
@@ -152,21 +152,23 @@ def check_trained(job: Job, trained: Trained, template: Callable[[], OnnxTemplat
                 )
 
 
-def _architecture(job: Job, width: float, depth: int) -> Architecture:
+def _architecture(job: JobContext, width: float, depth: int) -> Architecture:
     return Architecture.of(job.dataset, job.family, width, depth)
 
 
-def _smallest(job: Job, architecture: Architecture, folder: Path) -> _Extreme:
+def _smallest(job: JobContext, architecture: Architecture, folder: Path) -> _Extreme:
     network = architecture.network(seed=job.spec.seed)
     return _export(job, architecture, network.smallest_widths, folder / "smallest.onnx")
 
 
-def _largest(job: Job, architecture: Architecture, folder: Path) -> _Extreme:
+def _largest(job: JobContext, architecture: Architecture, folder: Path) -> _Extreme:
     network = architecture.network(seed=job.spec.seed)
     return _export(job, architecture, network.full_widths, folder / "largest.onnx")
 
 
-def _export(job: Job, architecture: Architecture, widths: dict[str, int], path: Path) -> _Extreme:
+def _export(
+    job: JobContext, architecture: Architecture, widths: dict[str, int], path: Path
+) -> _Extreme:
     network = architecture.network(seed=job.spec.seed)
     costs = network.costs(widths)
     dataset = job.dataset
@@ -182,33 +184,33 @@ def _export(job: Job, architecture: Architecture, widths: dict[str, int], path: 
 
 
 def _latency(
-    job: Job, extreme: _Extreme, device: DeviceBudget, config: BenchmarkConfig = QUICK
+    job: JobContext, extreme: _Extreme, device: DeviceBudget, config: BenchmarkConfig = QUICK
 ) -> LatencySummary:
     return job.measure({"model": extreme.path}, device, config=config)["model"].summary
 
 
-def _is_too_slow(job: Job, extreme: _Extreme, device: DeviceBudget) -> bool:
+def _is_too_slow(job: JobContext, extreme: _Extreme, device: DeviceBudget) -> bool:
     bound = device.max_latency_ms
     if bound is None or _latency(job, extreme, device, _GLANCE).at_percentile < bound / 2:
         return False
     return _latency(job, extreme, device).ci[0] > bound
 
 
-def _memory(job: Job, extreme: _Extreme, device: DeviceBudget) -> int:
+def _memory(job: JobContext, extreme: _Extreme, device: DeviceBudget) -> int:
     return measure_memory(job, {"model": extreme.path}, device)["model"]
 
 
 def _misses(
-    job: Job, smallest: _Extreme, devices: Sequence[DeviceBudget]
+    job: JobContext, smallest: _Extreme, devices: Sequence[DeviceBudget]
 ) -> list[tuple[DeviceBudget, str]]:
     """Devices and bounds that even the smallest network is certain to miss, whatever it computes
     in.
     """
     missed = []
     for device in devices:
-        if device.name in job.lost:
+        if device.name in job.unavailable_devices:
             continue
-        with job.attempt(device, MeasurementError):
+        with job.tolerate_failure(device, MeasurementError):
             missing: list[str] = []
             for precision in device.precisions:
                 missing = _missing(job, smallest.in_precision(precision, job.dataset), device)
@@ -218,7 +220,7 @@ def _misses(
     return missed
 
 
-def _missing(job: Job, extreme: _Extreme, device: DeviceBudget) -> list[str]:
+def _missing(job: JobContext, extreme: _Extreme, device: DeviceBudget) -> list[str]:
     missing = []
     for key in ("max_params", "max_macs", "max_size_bytes"):
         bound = getattr(device, key)
@@ -235,7 +237,7 @@ def _missing(job: Job, extreme: _Extreme, device: DeviceBudget) -> list[str]:
 
 
 def _explain(
-    job: Job,
+    job: JobContext,
     device: DeviceBudget,
     key: str,
     smallest: _Extreme,

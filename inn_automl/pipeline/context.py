@@ -48,9 +48,33 @@ class Tracking:
     """For how long a store that cannot be used is tried again."""
 
 
+class UnavailableDevices:
+    """The devices that a job goes on without, each with the reason."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._reasons
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def reason(self, name: str) -> str:
+        """Why a device of this name cannot be measured."""
+        return self._reasons[name]
+
+    def add(self, name: str, reason: str) -> None:
+        self._reasons[name] = reason
+
+    def remove(self, name: str) -> None:
+        """Counts on a device again; does nothing if it was never given up."""
+        self._reasons.pop(name, None)
+
+
 @dataclass(frozen=True)
-class Job:
-    """A job that runs now."""
+class JobContext:
+    """A job that runs now: what every stage reads."""
 
     spec: JobSpec
     folder: Path
@@ -64,11 +88,12 @@ class Job:
     """Measurements of earlier jobs on the same devices; None: every job measures again."""
     parent: Path | None = None
     """Folder of the finished job that this one extends: it is only read."""
-    lost: dict[str, str] = field(default_factory=dict)
-    """Devices that the job goes on without, by name, and why."""
+    unavailable_devices: UnavailableDevices = field(default_factory=UnavailableDevices)
 
     @contextmanager
-    def attempt(self, device: DeviceBudget, *faults: type[InnAutomlError]) -> Iterator[None]:
+    def tolerate_failure(
+        self, device: DeviceBudget, *faults: type[InnAutomlError]
+    ) -> Iterator[None]:
         """Goes on without a device where one of `faults` shows that it cannot be measured.
 
         Raises:
@@ -77,8 +102,8 @@ class Job:
         try:
             yield
         except faults as error:
-            self.lost[device.name] = str(error)
-            if len(self.lost) == len(self.spec.budget.devices):
+            self.unavailable_devices.add(device.name, str(error))
+            if len(self.unavailable_devices) == len(self.spec.budget.devices):
                 raise
             self.progress.note(
                 f"{device.name} could not be measured: {error} The job goes on without it; once "
@@ -86,9 +111,9 @@ class Job:
                 "the job by this device."
             )
         else:
-            self.lost.pop(device.name, None)
+            self.unavailable_devices.remove(device.name)
 
-    def inherit(self, *names: str) -> bool:
+    def reuse_from_parent(self, *names: str) -> bool:
         """Copies files (relative to the folder) that are missing here from the parent, the last
         one last.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from inn_automl.core.spec import DeviceBudget
     from inn_automl.export import OnnxTemplate
     from inn_automl.integral import IntegralNetwork
-    from inn_automl.pipeline.context import Job
+    from inn_automl.pipeline.context import JobContext
 
 
 class DeviceLatency:
@@ -38,7 +38,7 @@ class DeviceLatency:
 
     def __init__(
         self,
-        job: Job,
+        job: JobContext,
         network: IntegralNetwork,
         device: DeviceBudget,
         template: Callable[[], OnnxTemplate],
@@ -97,7 +97,7 @@ class DeviceLatency:
 
     @property
     def num_left(self) -> int:
-        if self.budget.name in self._job.lost:
+        if self.budget.name in self._job.unavailable_devices:
             return 0
         return max(0, sum(one.num_left for one in self._by_precision.values()))
 
@@ -135,7 +135,7 @@ class DeviceLatency:
     def measure(self, batch: int, points: Sequence[Widths]) -> None:
         """Measures points together, and none any more once the device has failed."""
         split = [split_point(point) for point in points]
-        with self._job.attempt(self.budget, MeasurementError, SpecError):
+        with self._job.tolerate_failure(self.budget, MeasurementError, SpecError):
             for precision, latency in self._by_precision.items():
                 if widths := [widths for widths, of in split if of == precision]:
                     latency.measure(batch, widths)

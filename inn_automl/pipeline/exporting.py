@@ -28,7 +28,7 @@ from inn_automl.evaluation.onnx_precision import (
 )
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import Widths
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.training.trial import Trained
 
 
@@ -65,7 +65,7 @@ def point_id(widths: Widths, precision: str = DEFAULT, *, fine_tune_seconds: flo
 
 
 def export_model(
-    job: Job,
+    job: JobContext,
     name: str,
     make: Callable[[], nn.Module],
     widths: Widths,
@@ -82,7 +82,9 @@ def export_model(
         ExportError, StorageError: it could not be exported.
     """
     record = job.folder / "models" / f"{name}.json"
-    if job.inherit(*(f"models/{name}.{ending}" for ending in ("onnx", "safetensors", "json"))):
+    if job.reuse_from_parent(
+        *(f"models/{name}.{ending}" for ending in ("onnx", "safetensors", "json"))
+    ):
         return Model(**read_json(record))
     module = make().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     if precision == DEFAULT:
@@ -97,7 +99,12 @@ def export_model(
 
 
 def _export_converted(
-    job: Job, name: str, module: nn.Module, widths: Widths, precision: str, template: OnnxTemplate
+    job: JobContext,
+    name: str,
+    module: nn.Module,
+    widths: Widths,
+    precision: str,
+    template: OnnxTemplate,
 ) -> Model:
     path = onnx_path(job, name)
     with converted_file(template, module, job.dataset, precision, widths=widths) as (
@@ -117,14 +124,14 @@ def _export_converted(
         )
 
 
-def make_template(job: Job, trained: Trained) -> OnnxTemplate:
+def make_template(job: JobContext, trained: Trained) -> OnnxTemplate:
     """The exporter of a job's network."""
     return template_of(trained.architecture, job.dataset)
 
 
-def onnx_path(job: Job, name: str) -> Path:
+def onnx_path(job: JobContext, name: str) -> Path:
     return job.folder / "models" / f"{name}.onnx"
 
 
-def weights_path(job: Job, name: str) -> Path:
+def weights_path(job: JobContext, name: str) -> Path:
     return job.folder / "models" / f"{name}.safetensors"

@@ -18,7 +18,7 @@ from inn_automl.core.storage import read_json
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral.checkpoint import TENSORS
 from inn_automl.pipeline.checking import check_trained
-from inn_automl.pipeline.context import JOB_FILE, Job, read_job_file
+from inn_automl.pipeline.context import JOB_FILE, JobContext, read_job_file
 from inn_automl.pipeline.training import DONE
 from inn_automl.search.state import inherit_evaluations
 from inn_automl.training.trial import Trained, load_trial
@@ -106,7 +106,7 @@ class FinishedJob:
 
 
 def adopt_training(
-    job: Job, parent: FinishedJob, template: Callable[[], OnnxTemplate]
+    job: JobContext, parent: FinishedJob, template: Callable[[], OnnxTemplate]
 ) -> list[Trained]:
     """The parent's training candidates, best first, in the job's own folder; its accuracies are
     known to the search.
@@ -129,7 +129,7 @@ def adopt_training(
             folder = trained.folder.relative_to(parent.folder)
             if trained is trials[0]:
                 for path in sorted(trained.folder.iterdir()):
-                    job.inherit(str(folder / path.name))
-            job.inherit(str(folder.parent / "outcome.json"))
-        job.inherit(DONE)
+                    job.reuse_from_parent(str(folder / path.name))
+            job.reuse_from_parent(str(folder.parent / "outcome.json"))
+        job.reuse_from_parent(DONE)
     return [load_trial(job.folder / "training" / name) for name in read_json(job.folder / DONE)]

@@ -15,7 +15,7 @@ from dataclasses import replace
 from inn_automl.core.progress import duration
 from inn_automl.core.stage import Stage
 from inn_automl.export import OnnxTemplate
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.exporting import export_model, onnx_path, point_id
 from inn_automl.pipeline.layer_profile import profile_layers
 from inn_automl.pipeline.measuring import Finalist, MeasuredDevice, make_front
@@ -26,7 +26,10 @@ from inn_automl.training.trial import Trained
 
 
 def tune_fronts(
-    job: Job, trained: Trained, measured: list[MeasuredDevice], template: Callable[[], OnnxTemplate]
+    job: JobContext,
+    trained: Trained,
+    measured: list[MeasuredDevice],
+    template: Callable[[], OnnxTemplate],
 ) -> list[MeasuredDevice]:
     """The devices with their fronts made of tuned models, where these gained; as they are if
     nothing is to be tuned.
@@ -50,15 +53,17 @@ def tune_fronts(
 
 
 def _tune(
-    job: Job, trained: Trained, points: Sequence[Finalist]
+    job: JobContext, trained: Trained, points: Sequence[Finalist]
 ) -> tuple[dict[str, FineTuningTask], dict[str, FineTuningOutcome]]:
     """What was tuned and what came of it, by widths: a model in two precisions is tuned once."""
     seconds = job.spec.budget.search.fine_tune_seconds
     tasks: dict[str, FineTuningTask] = {}
     for finalist in points:
         name = f"{point_id(finalist.widths)}-{seconds:g}s"
-        job.inherit(f"tuning/{name}.safetensors")  # only where the parent kept the tuned model
-        job.inherit(f"tuning/{name}.json")
+        job.reuse_from_parent(
+            f"tuning/{name}.safetensors"
+        )  # only where the parent kept the tuned model
+        job.reuse_from_parent(f"tuning/{name}.json")
         tasks[point_id(finalist.widths)] = FineTuningTask(
             finalist.widths, job.folder / "tuning" / name, seconds=seconds, seed=job.spec.seed
         )
@@ -76,7 +81,7 @@ def _tune(
 
 
 def _finalist(
-    job: Job,
+    job: JobContext,
     trained: Trained,
     finalist: Finalist,
     task: FineTuningTask,
@@ -101,7 +106,9 @@ def _finalist(
     )
 
 
-def _device(job: Job, device: MeasuredDevice, tuned: Mapping[str, Finalist]) -> MeasuredDevice:
+def _device(
+    job: JobContext, device: MeasuredDevice, tuned: Mapping[str, Finalist]
+) -> MeasuredDevice:
     # What was not on the front stays off it: its quality, which nothing has tested anew, flatters
     # it.
     finalists = [tuned[f.id] for f in device.front]
@@ -119,7 +126,7 @@ def _device(job: Job, device: MeasuredDevice, tuned: Mapping[str, Finalist]) -> 
     )
 
 
-def _tell(job: Job, points: Sequence[Finalist]) -> None:
+def _tell(job: JobContext, points: Sequence[Finalist]) -> None:
     gains = [f.quality - f.tuning.quality_before for f in points if f.tuning]
     if not gains:
         job.progress.note(

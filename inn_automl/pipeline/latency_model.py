@@ -45,7 +45,7 @@ from inn_automl.latency.store import (
     machine_fingerprint,
     verify,
 )
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.search.space import SearchSpace
 from inn_automl.search.study import Prediction
 
@@ -92,7 +92,7 @@ class LatencyModel:
 
     def __init__(
         self,
-        job: Job,
+        job: JobContext,
         network: IntegralNetwork,
         device: DeviceBudget,
         precision: str,
@@ -316,7 +316,7 @@ class LatencyModel:
             return False
         rounds = parent / "search" / self._path("-rounds").name
         later = read_json(rounds) if rounds.exists() else []
-        self._job.inherit(f"search/{self._path('-cached').name}")
+        self._job.reuse_from_parent(f"search/{self._path('-cached').name}")
         write_json(self._path(), to_reference(read_json(parent / "search" / name), later))
         return True
 
@@ -427,11 +427,11 @@ class LatencyModel:
         """
         name = f"search/onnx/{'-'.join(str(widths[group.name]) for group in self._network.groups)}"
         path = self._job.folder / f"{name}.onnx"
-        if not self._job.inherit(f"{name}.onnx"):
+        if not self._job.reuse_from_parent(f"{name}.onnx"):
             self._template().export(self._network.discretize(widths).eval(), path, widths=widths)
         if self.precision != DEFAULT:
             source, path = path, self._job.folder / f"{name}.{self.precision}.onnx"
-            if not self._job.inherit(f"{name}.{self.precision}.onnx"):
+            if not self._job.reuse_from_parent(f"{name}.{self.precision}.onnx"):
                 convert_file(source, path, self.precision, self._job.dataset)
         return path
 

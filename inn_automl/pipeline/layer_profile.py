@@ -12,7 +12,7 @@ from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.export.layers import layer_times
 from inn_automl.latency.benchmark import BenchmarkConfig
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.runtimes import NodeTime
 
 PROFILE = BenchmarkConfig(
@@ -29,7 +29,9 @@ PROFILE = BenchmarkConfig(
 _NODE_TIMES = TypeAdapter(list[NodeTime])
 
 
-def profile_layers(job: Job, device: DeviceBudget, name: str, model: Path) -> list[LayerTime]:
+def profile_layers(
+    job: JobContext, device: DeviceBudget, name: str, model: Path
+) -> list[LayerTime]:
     """Shares of a model's layers on a device; kept, and empty where its runtime cannot tell.
 
     A figure that explains is not worth a job: a device that fails here is noted, and the job goes

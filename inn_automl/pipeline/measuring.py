@@ -22,7 +22,7 @@ from inn_automl.evaluation.candidates import Candidates
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import Widths
 from inn_automl.latency.measurement import THOROUGH, LatencyMeasurement, PeakMemory
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.exporting import Model, export_model, onnx_path, point_id
 from inn_automl.pipeline.layer_profile import profile_layers
 from inn_automl.pipeline.searching import SearchedDevice
@@ -106,7 +106,7 @@ class _Point:
 
 
 def measure_finalists(
-    job: Job,
+    job: JobContext,
     trained: Trained,
     searched: Sequence[SearchedDevice],
     template: Callable[[], OnnxTemplate],
@@ -132,7 +132,7 @@ def measure_finalists(
         for position, (device, finalists) in enumerate(zip(searched, chosen, strict=True)):
             low = 0.4 + 0.6 * position / len(searched)
             names = [point_id(c.widths, c.precision) for c in finalists]
-            with job.attempt(device.budget, MeasurementError, SpecError):
+            with job.tolerate_failure(device.budget, MeasurementError, SpecError):
                 found.append(
                     (device, names, _measure(job, device, names, low, 0.6 / len(searched)))
                 )
@@ -196,7 +196,7 @@ def _facts(model: Model, quality: float) -> dict[str, Any]:
 
 
 def _measure(
-    job: Job, searched: SearchedDevice, names: Sequence[str], low: float, share: float
+    job: JobContext, searched: SearchedDevice, names: Sequence[str], low: float, share: float
 ) -> _Measured:
     device = searched.budget
     path = job.folder / "measuring" / f"{device.name}.json"
@@ -232,7 +232,7 @@ def _measure(
     )
 
 
-def _tell(job: Job, device: DeviceBudget, found: Mapping[str, LatencyMeasurement]) -> None:
+def _tell(job: JobContext, device: DeviceBudget, found: Mapping[str, LatencyMeasurement]) -> None:
     """Notes which models' latency is not known as well as it should be, and how far the machine
     was to blame.
     """

@@ -29,7 +29,7 @@ from inn_automl.integral import IntegralNetwork, Widths
 from inn_automl.integral.graph.costs import Costs
 from inn_automl.latency.benchmark import MEMORY
 from inn_automl.latency.design import initial_design
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.search.space import SearchSpace
 from inn_automl.search.study import Prediction
 
@@ -58,7 +58,7 @@ class MemoryModel:
 
 
 def with_memory(
-    job: Job,
+    job: JobContext,
     network: IntegralNetwork,
     device: DeviceBudget,
     template: Callable[[], OnnxTemplate],
@@ -88,7 +88,9 @@ def with_memory(
     return predict_all
 
 
-def measure_memory(job: Job, models: dict[str, Path], device: DeviceBudget) -> dict[str, int]:
+def measure_memory(
+    job: JobContext, models: dict[str, Path], device: DeviceBudget
+) -> dict[str, int]:
     """Bytes that each model adds to a process on the device, by name.
 
     Raises:
@@ -108,7 +110,10 @@ def measure_memory(job: Job, models: dict[str, Path], device: DeviceBudget) -> d
 
 
 def _measured(
-    job: Job, network: IntegralNetwork, device: DeviceBudget, template: Callable[[], OnnxTemplate]
+    job: JobContext,
+    network: IntegralNetwork,
+    device: DeviceBudget,
+    template: Callable[[], OnnxTemplate],
 ) -> list[dict[str, Any]]:
     path = job.folder / "search" / f"memory-{device.name}.json"
     if not path.exists():

@@ -24,7 +24,7 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.conversion.channel_ranking import permute, rank_channels
 from inn_automl.models import get_family
 from inn_automl.pipeline.checking import check_trained
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.training import DONE
 from inn_automl.training.recipe import default_recipe
 from inn_automl.training.trial import Architecture, Trained, load_trial
@@ -86,7 +86,7 @@ class Pretrained:
 
 
 def adopt_pretrained(
-    job: Job, pretrained: Pretrained, template: Callable[[Trained], OnnxTemplate]
+    job: JobContext, pretrained: Pretrained, template: Callable[[Trained], OnnxTemplate]
 ) -> list[Trained]:
     """The network in the job's own folder, as if it had been trained there.
 

@@ -24,7 +24,7 @@ from inn_automl.evaluation.onnx_precision import evaluate_file
 from inn_automl.export import write_bundle, write_elastic
 from inn_automl.export.bundle import LatencyEvidence
 from inn_automl.pipeline.bundling import bundle_config, bundle_network
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.exporting import onnx_path, point_id, weights_path
 from inn_automl.pipeline.measuring import Finalist, MeasuredDevice, added_bytes
 from inn_automl.pipeline.searching import SearchedDevice
@@ -39,7 +39,7 @@ PACKAGES = ("inn-automl", "torch", "ray", "optuna", "onnxruntime", "onnx", "nump
 
 
 def publish_job(
-    job: Job,
+    job: JobContext,
     trials: Sequence[Trained],
     searched: Sequence[SearchedDevice],
     measured: Sequence[MeasuredDevice],
@@ -66,9 +66,9 @@ def publish_job(
         ]
         budgets = job.spec.budget.devices
         devices += [
-            _lost(device, job.lost[device.name], metric)
+            _lost(device, job.unavailable_devices.reason(device.name), metric)
             for device in budgets
-            if device.name in job.lost
+            if device.name in job.unavailable_devices
         ]
         order = [device.name for device in budgets]
         result = JobResult(
@@ -126,12 +126,14 @@ def _lost(device: DeviceBudget, fault: str, metric: str) -> DeviceResult:
     )
 
 
-def _test(job: Job, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, Score]:
+def _test(job: JobContext, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, Score]:
     """Quality of front points on the test split. Kept, so that a resumed job does not touch that
     split again.
     """
     path = job.folder / "measuring" / "test.json"
-    known: dict[str, dict[str, Any]] = read_json(path) if job.inherit("measuring/test.json") else {}
+    known: dict[str, dict[str, Any]] = (
+        read_json(path) if job.reuse_from_parent("measuring/test.json") else {}
+    )
     missing = [f for f in finalists if f.id not in known]
     floats = [f for f in missing if f.is_as_searched]
     found = dict(
@@ -180,7 +182,7 @@ def _front_point(finalist: Finalist, tested: Score, device: str, metric: str) ->
 
 
 def _bundle(
-    job: Job,
+    job: JobContext,
     trained: Trained,
     finalist: Finalist,
     tested: Score,
@@ -227,7 +229,7 @@ def _bundle(
     return path
 
 
-def _describe(job: Job, trials: Sequence[Trained]) -> dict[str, Any]:
+def _describe(job: JobContext, trials: Sequence[Trained]) -> dict[str, Any]:
     trained = trials[0]
     return {
         "spec": job.spec.model_dump(mode="json"),
@@ -268,7 +270,7 @@ def _versions() -> dict[str, str]:
 
 
 def _track(
-    job: Job,
+    job: JobContext,
     trained: Trained,
     result: JobResult,
     searched: Sequence[SearchedDevice],

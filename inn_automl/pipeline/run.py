@@ -25,7 +25,7 @@ from inn_automl.export import OnnxTemplate
 from inn_automl.latency import benchmark as latency
 from inn_automl.models import default_family, get_family
 from inn_automl.pipeline.checking import fitting_candidates
-from inn_automl.pipeline.context import Job, Tracking, claim_folder
+from inn_automl.pipeline.context import JobContext, Tracking, claim_folder
 from inn_automl.pipeline.discretizing import discretize_trained
 from inn_automl.pipeline.exporting import make_template
 from inn_automl.pipeline.extending import FinishedJob, adopt_training
@@ -90,7 +90,7 @@ def run_job(
         "weights": pretrained.sha256 if pretrained else None,
     }
     with claim_folder(out, spec, facts):
-        job = Job(
+        job = JobContext(
             spec,
             out,
             dataset,
@@ -155,7 +155,7 @@ def extend_job(
         "extends": finished.network_hash(),
     }
     with claim_folder(out, spec, facts):
-        job = Job(
+        job = JobContext(
             spec,
             out,
             dataset,
@@ -222,7 +222,7 @@ def _dataset_of(finished: FinishedJob, source: str) -> Dataset:
     return dataset
 
 
-def _finished(job: Job) -> JobResult | None:
+def _finished(job: JobContext) -> JobResult | None:
     """The result, where the job is finished; otherwise prepares for the work ahead."""
     path = job.folder / "result.json"
     if path.exists():
@@ -234,7 +234,7 @@ def _finished(job: Job) -> JobResult | None:
 
 
 def _search_and_publish(
-    job: Job, trials: list[Trained], template: Callable[[], OnnxTemplate]
+    job: JobContext, trials: list[Trained], template: Callable[[], OnnxTemplate]
 ) -> JobResult:
     searched = search_widths(job, trials[0], template)
     measured = tune_fronts(

@@ -17,7 +17,7 @@ from inn_automl.core.result import Candidate, CostModelErrors, Granularity, name
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.stage import Stage
 from inn_automl.export import OnnxTemplate
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.device_latency import DeviceLatency
 from inn_automl.pipeline.memory import Predict, with_memory
 from inn_automl.search.run import DeviceOutcome, SearchProgress, run_search
@@ -46,7 +46,7 @@ class SearchedDevice:
 
 
 def search_widths(
-    job: Job, trained: Trained, template: Callable[[], OnnxTemplate]
+    job: JobContext, trained: Trained, template: Callable[[], OnnxTemplate]
 ) -> list[SearchedDevice]:
     """Searches widths for all devices of the budget that can be measured.
 
@@ -63,7 +63,7 @@ def search_widths(
     predictions: dict[str, Predict] = {}
     with job.stage(Stage.PROFILING):
         for device in job.spec.budget.devices:
-            with job.attempt(device, MeasurementError, SpecError):
+            with job.tolerate_failure(device, MeasurementError, SpecError):
                 one = DeviceLatency(job, network, device, template)
                 predictions[device.name] = with_memory(job, network, device, template, one.predict)
                 latencies.append(one)
@@ -76,7 +76,7 @@ def search_widths(
         return found
 
 
-def _conclude(job: Job, latency: DeviceLatency) -> None:
+def _conclude(job: JobContext, latency: DeviceLatency) -> None:
     """Says what the search's own measurements have told of a device, and keeps them for later
     jobs.
     """
@@ -92,7 +92,10 @@ def _conclude(job: Job, latency: DeviceLatency) -> None:
 
 
 def _search(
-    job: Job, trained: Trained, latencies: Sequence[DeviceLatency], predictions: dict[str, Predict]
+    job: JobContext,
+    trained: Trained,
+    latencies: Sequence[DeviceLatency],
+    predictions: dict[str, Predict],
 ) -> list[SearchedDevice]:
     budget, objective = job.spec.budget.search, objective_of(job.dataset)
     metric = objective.metric

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.pipeline.backend import TrainingTask
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.tasks import objective_of
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrialSpec
@@ -21,7 +21,7 @@ _ALL_WIDTHS, _FULL_WIDTH = "mean over widths", "full width"
 """What scores of epochs are of."""
 
 
-def train_network(job: Job, candidates: Sequence[TrialSpec]) -> list[Trained]:
+def train_network(job: JobContext, candidates: Sequence[TrialSpec]) -> list[Trained]:
     """The trained candidates, best first.
 
     Raises:
@@ -57,7 +57,7 @@ def train_network(job: Job, candidates: Sequence[TrialSpec]) -> list[Trained]:
 class _Shown:
     """Turns the epochs of all trials into one share done."""
 
-    def __init__(self, job: Job, num_trials: int, seconds: float) -> None:
+    def __init__(self, job: JobContext, num_trials: int, seconds: float) -> None:
         self._job, self._seconds = job, seconds
         self._done = [0.0] * num_trials
         self._started_at = time.monotonic()

@@ -22,7 +22,7 @@ from inn_automl.latency import cost_model
 from inn_automl.latency.benchmark import THOROUGH, BenchmarkConfig, LatencyMeasurement
 from inn_automl.latency.store import MeasurementCache
 from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.context import Job
+from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.latency_model import (
     NUM_CHECKED,
     NUM_INITIAL_WIDTHS,
@@ -81,7 +81,7 @@ def profiled(
     progress = RecordingProgress()
     spec = job_spec()
     budget = spec.budget.model_copy(update={"search": spec.budget.search.model_copy(update=search)})
-    job = Job(
+    job = JobContext(
         spec.model_copy(update={"budget": budget}),
         folder,
         DATASET,

@@ -27,7 +27,7 @@ from benchmarks.quality.gradients import plain, train_peer
 from benchmarks.quality.pruning import by_magnitude
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from inn_automl.data import load_dataset
-from inn_automl.evaluation.candidates import calibration_samples, count_correct, split_samples
+from inn_automl.evaluation.candidates import count_correct, recalibration_samples, split_samples
 from inn_automl.integral import IntegralNetwork, convert, reestimate_normalization
 from inn_automl.integral.conversion.channel_ranking import permute
 from inn_automl.models import build
@@ -65,7 +65,7 @@ def execute(task: Task, seed: int) -> dict[str, Any]:
     started_at = time.monotonic()
     train_peer(network, dataset, recipe, seed, plain, validated=[network.full_widths])
     train_s = time.monotonic() - started_at
-    test, calibration = split_samples(dataset, "test"), calibration_samples(dataset)
+    test, calibration = split_samples(dataset, "test"), recalibration_samples(dataset)
     batches = [x for x, _ in calibration.batches()]
 
     def accuracy(module: nn.Module, *, is_ready: bool = False) -> float:

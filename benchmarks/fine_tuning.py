@@ -25,10 +25,10 @@ from benchmarks.quality.tasks import TASKS, Task, load_task
 from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import Candidates, count_correct, split_samples
+from inn_automl.evaluation.candidates import CandidateBuilder, count_correct, split_samples
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import get_family
-from inn_automl.training.fine_tuning import TUNED, fine_tune
+from inn_automl.training.fine_tuning import DEFAULT_PARTS, fine_tune
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
 from inn_automl.training.trial import Architecture
@@ -38,7 +38,7 @@ ARMS = {
     "affine": ("affine",),
     "partition": ("partition",),
     "partition and affine": ("partition", "affine"),
-    "affine and weights": TUNED,
+    "affine and weights": DEFAULT_PARTS,
 }
 GOAL, BELOW = 0.5, 0.5
 """Points to gain at widths below this share."""
@@ -65,7 +65,7 @@ def execute(
     task: Task,
     seed: int,
     arm: str,
-    candidates: Candidates,
+    candidates: CandidateBuilder,
     dataset: Dataset,
     seconds: float,
     path: Path,
@@ -80,7 +80,7 @@ def execute(
         points.append(
             {
                 "ratio": ratio,
-                "is_fitted": before.is_fitted,
+                "is_reconstructed": before.is_reconstructed,
                 "before": 100 * count_correct(before.module, test) / len(test),
                 "after": 100 * count_correct(tuned.candidate.module, test) / len(test),
                 **dataclasses.asdict(tuned.outcome),
@@ -98,7 +98,7 @@ def execute_all(
     outcomes = []
     for seed in range(seeds):
         for task in tasks:
-            made: tuple[Candidates, Dataset] | None = None
+            made: tuple[CandidateBuilder, Dataset] | None = None
             for arm in arms:
                 name = f"{task.dataset}_{task.family}_epochs{task.epochs}_seed{seed}_{arm}_{options.seconds:g}s"
                 path = options.runs / f"{name}_{options.threads}threads.json"
@@ -109,7 +109,7 @@ def execute_all(
                     dataset = load_task(task.dataset)
                     network = trained_network(task, dataset, seed, options.runs)
                     torch.set_num_threads(options.threads)
-                    made = Candidates(network, dataset), dataset
+                    made = CandidateBuilder(network, dataset), dataset
                 started_at = time.monotonic()
                 outcomes.append(execute(task, seed, arm, *made, options.seconds, path))
                 gains = ", ".join(
@@ -181,7 +181,7 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
     report.notes += [
         f"{kept} of {len(points)} tuned models lowered the loss on validation and were kept; the "
         f"others gain 0.",
-        f"{sum(point['is_fitted'] for point in points)} of {len(points)} candidates were fitted "
+        f"{sum(point['is_reconstructed'] for point in points)} of {len(points)} candidates were fitted "
         f"rather than sampled.",
         f"Steps of a tuning: {min(p['steps'] for p in points)} to "
         f"{max(p['steps'] for p in points)}; seconds: "

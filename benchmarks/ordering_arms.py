@@ -15,7 +15,7 @@ from benchmarks.conversion import NUM_FITTED, Task
 from benchmarks.quality.gradients import plain, train_peer
 from benchmarks.report import Table
 from inn_automl.data import load_dataset
-from inn_automl.evaluation.candidates import calibration_samples, count_correct, split_samples
+from inn_automl.evaluation.candidates import count_correct, recalibration_samples, split_samples
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform, convert
 from inn_automl.integral.batch_norm import reestimate_normalization
 from inn_automl.integral.sampling.interpolation import Linear
@@ -47,7 +47,7 @@ def execute(task: Task, seed: int) -> dict[str, Any]:
     example = torch.zeros(2, *dataset.input_shape)
     network = IntegralNetwork(build(task.family, dataset.input_shape, dataset.num_classes), example)
     train_peer(network, dataset, recipe, seed, plain, validated=[network.full_widths])
-    test, calibration = split_samples(dataset, "test"), calibration_samples(dataset)
+    test, calibration = split_samples(dataset, "test"), recalibration_samples(dataset)
     batches = [x for x, _ in calibration.batches()]
 
     def accuracy(module: nn.Module) -> float:

@@ -15,7 +15,7 @@ import torch
 from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.evaluation.candidates import Candidates
+from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.evaluation.onnx_precision import (
     agreement,
     evaluate_file,
@@ -51,7 +51,7 @@ def export(trained: Trained, dataset: Dataset, folder: Path) -> dict[str, dict[s
     they cost to make.
     """
     network, template = trained.network(), template_of(trained.architecture, dataset)
-    candidates = Candidates(network, dataset)
+    candidates = CandidateBuilder(network, dataset)
     files: dict[str, dict[str, Any]] = {}
     for ratio in RATIOS:
         widths = network.uniform_widths(max(ratio, network.min_ratio))

@@ -23,9 +23,9 @@ from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.evaluation.candidates import (
-    calibrate,
-    calibration_samples,
     count_correct,
+    recalibration_samples,
+    sample_candidate,
     split_samples,
 )
 from inn_automl.export import OnnxTemplate
@@ -150,14 +150,15 @@ def _accuracies(
     folder: Path, network: IntegralNetwork, dataset: Dataset, space: SearchSpace
 ) -> NDArray[np.float64]:
     samples = split_samples(dataset, "validation")
-    calibration = calibration_samples(dataset, NUM_CALIBRATION)
+    calibration = recalibration_samples(dataset, NUM_CALIBRATION)
     found: list[float] = []
     for number, part in enumerate(np.array_split(space.points(), len(space.points()) // PART)):
         path = folder / f"accuracy-{number}.json"
         if not path.exists():
             print(f"accuracies, part {number}", file=sys.stderr)
             modules = (
-                calibrate(network, space.from_key(key), calibration)[0] for key in part.tolist()
+                sample_candidate(network, space.from_key(key), calibration)[0]
+                for key in part.tolist()
             )
             write_json(path, [count_correct(module, samples) / len(samples) for module in modules])
         found += read_json(path)

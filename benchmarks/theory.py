@@ -24,7 +24,7 @@ from benchmarks.quality.gradients import plain, us_net
 from benchmarks.quality.runs import recipe_of
 from benchmarks.quality.tasks import Task, load_task
 from benchmarks.report import ROOT, SCRATCH, Report, Table, add_report_options, conclude
-from inn_automl.evaluation.candidates import calibration_samples, count_correct, split_samples
+from inn_automl.evaluation.candidates import count_correct, recalibration_samples, split_samples
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
 from inn_automl.integral.conversion.activations import consumers, observe, windows_at
 from inn_automl.integral.conversion.channel_ranking import permute
@@ -119,7 +119,7 @@ def aliasing(task: Task, seed: int) -> dict[str, Any]:
     setting = _setting(task, seed)
     network = setting.network()
     setting.train(network, plain)
-    samples = calibration_samples(setting.dataset).standardized(slice(0, 256))
+    samples = recalibration_samples(setting.dataset).standardized(slice(0, 256))
     found: dict[str, Any] = {"error": {}, "function": {}}
     (consumer,) = [one for one in consumers(network) if one.path == LAYER]
     for order in ("as trained", "along a path"):

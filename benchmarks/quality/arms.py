@@ -28,7 +28,11 @@ from benchmarks.quality.pruning import by_magnitude, by_package
 from benchmarks.quality.tasks import Task
 from benchmarks.quality.torchintegral import ConvertedPeer
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import Candidates, calibrate, calibration_samples
+from inn_automl.evaluation.candidates import (
+    CandidateBuilder,
+    recalibration_samples,
+    sample_candidate,
+)
 from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform, convert
 from inn_automl.integral.conversion.channel_ranking import permute
 from inn_automl.training.loop import train
@@ -124,8 +128,8 @@ class Setting:
         self, network: IntegralNetwork, widths: Sequence[Mapping[str, int]]
     ) -> list[nn.Module]:
         """With re-estimated normalization statistics."""
-        calibration = calibration_samples(self.dataset, device=self.device)
-        return [calibrate(network, one, calibration)[0] for one in widths]
+        calibration = recalibration_samples(self.dataset, device=self.device)
+        return [sample_candidate(network, one, calibration)[0] for one in widths]
 
     def made(self, network: IntegralNetwork, clock: _Clock) -> Made:
         """All widths, sampled from one network."""
@@ -139,7 +143,10 @@ class Setting:
 
     def fitted(self, network: IntegralNetwork, clock: _Clock) -> Made:
         """All widths, each sampled from one network or fitted, as a job does."""
-        widths, candidates = _widths(network), Candidates(network, self.dataset, device=self.device)
+        widths, candidates = (
+            _widths(network),
+            CandidateBuilder(network, self.dataset, device=self.device),
+        )
         return Made(
             [candidates.make(one).module for one in widths],
             widths,
@@ -223,7 +230,7 @@ def _plainly_trained(setting: Setting, clock: _Clock) -> IntegralNetwork:
 def converted(setting: Setting) -> Made:
     clock = setting.clock()
     network = _plainly_trained(setting, clock)
-    samples = calibration_samples(setting.dataset, device=setting.device).standardized(
+    samples = recalibration_samples(setting.dataset, device=setting.device).standardized(
         slice(0, NUM_FITTED)
     )
     module = network.discretize(network.full_widths).eval()

@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from inn_automl.data import Dataset
 from inn_automl.data.augmentation import augment
-from inn_automl.evaluation.candidates import Samples, calibrate, calibration_samples, count_correct
+from inn_automl.evaluation.candidates import (
+    StandardizedSamples,
+    count_correct,
+    recalibration_samples,
+    sample_candidate,
+)
 from inn_automl.integral import IntegralNetwork
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.run import make_optimizer
@@ -47,13 +52,13 @@ def train_peer(
             full, and one between.
     """
     device = _device_of(network)
-    validation = Samples(dataset, dataset.validation, device)
-    calibration = calibration_samples(dataset, NUM_CALIBRATION_WHILE_TRAINING, device=device)
+    validation = StandardizedSamples(dataset, dataset.validation, device)
+    calibration = recalibration_samples(dataset, NUM_CALIBRATION_WHILE_TRAINING, device=device)
     chosen = validated or validated_widths(network)
 
     def score() -> int:
         return sum(
-            count_correct(calibrate(network, widths, calibration)[0], validation)
+            count_correct(sample_candidate(network, widths, calibration)[0], validation)
             for widths in chosen
         )
 
@@ -88,7 +93,7 @@ def fit(
         step: makes the gradients of a batch (N, *input_shape) with classes (N,).
         score: of an epoch; the more the better, and the last of equals is kept.
     """
-    samples = Samples(dataset, dataset.train, _device_of(network))
+    samples = StandardizedSamples(dataset, dataset.train, _device_of(network))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     steps_per_epoch = len(samples) // recipe.batch_size
     best: dict[str, Tensor] = {}

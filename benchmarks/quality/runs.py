@@ -22,7 +22,7 @@ from benchmarks.quality.arms import ARMS, OURS, RATIOS, Made, Setting
 from benchmarks.quality.tasks import Task, load_task
 from benchmarks.report import hardware_name, installed_versions
 from inn_automl.core.storage import read_json, write_json
-from inn_automl.evaluation.candidates import Samples, count_correct, split_samples
+from inn_automl.evaluation.candidates import StandardizedSamples, count_correct, split_samples
 from inn_automl.integral import IntegralNetwork
 from inn_automl.runtimes.environment import describe_machine
 from inn_automl.search.pareto import hypervolume, pareto_front
@@ -111,7 +111,7 @@ def _machine(device: str) -> str:
 
 
 def _searched(
-    made: Made, network: IntegralNetwork, splits: dict[str, Samples]
+    made: Made, network: IntegralNetwork, splits: dict[str, StandardizedSamples]
 ) -> list[dict[str, Any]]:
     """The front of a search that is the same for every arm: random widths of each layer, chosen on
     validation.
@@ -131,7 +131,7 @@ def _searched(
     return [{key: found[i][key] for key in ("macs", "validation", "test")} for i in front]
 
 
-def _accuracies(module: nn.Module, splits: dict[str, Samples]) -> dict[str, float]:
+def _accuracies(module: nn.Module, splits: dict[str, StandardizedSamples]) -> dict[str, float]:
     return {name: _accuracy(module, samples) for name, samples in splits.items()}
 
 
@@ -146,7 +146,7 @@ def searched_volume(outcome: dict[str, Any]) -> float:
     )
 
 
-def _accuracy(module: nn.Module, samples: Samples) -> float:
+def _accuracy(module: nn.Module, samples: StandardizedSamples) -> float:
     return 100 * count_correct(module, samples) / len(samples)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from inn_automl.api.base import Name, Sha256, UtcTime, WireModel
-from inn_automl.core.metric import Task
+from inn_automl.core.metric import TaskKind
 
 
 class RegisterDataset(WireModel):
@@ -23,7 +23,7 @@ class DatasetMetadata(WireModel):
     """What checking found in the content."""
 
     kind: Literal["image", "signal"]
-    task: Task = "classification"
+    task: TaskKind = "classification"
     input_shape: tuple[int, ...]
     """Of one sample: C x H x W or C x L."""
     output_shape: tuple[int, ...] = ()

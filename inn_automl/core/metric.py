@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Task = Literal["classification", "regression", "super-resolution"]
-TASKS: tuple[Task, ...] = ("classification", "regression", "super-resolution")
+TaskKind = Literal["classification", "regression", "super-resolution"]
+TASKS: tuple[TaskKind, ...] = ("classification", "regression", "super-resolution")
 
 
 @dataclass(frozen=True)

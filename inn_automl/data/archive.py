@@ -18,7 +18,7 @@ from pathlib import Path
 
 from inn_automl.core.errors import DatasetError, DatasetFormatError, UnsafeArchiveError
 from inn_automl.data import limits
-from inn_automl.data.entries import Entry, Listing, check_file_size
+from inn_automl.data.files import DatasetFile, FileListing, check_file_size
 from inn_automl.data.samples import bytes_text, composed
 
 CHUNK_BYTES = 2**20
@@ -39,7 +39,7 @@ _UNREADABLE = (
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[Listing]:
+def open_archive(path: Path) -> Iterator[FileListing]:
     """The files of a ZIP archive, readable while the context is open.
 
     Raises:
@@ -65,7 +65,7 @@ class _Reader:
         self.expanded_bytes = 0
         self.counted: set[int] = set()
 
-    def listing(self) -> Listing:
+    def listing(self) -> FileListing:
         infos = self.archive.infolist()
         if len(infos) > limits.MAX_FILES:
             raise UnsafeArchiveError(
@@ -85,8 +85,8 @@ class _Reader:
                 raise DatasetFormatError(
                     f"{self.where} holds {info.filename!r} twice: pack it again."
                 )
-            entries[parts] = Entry(parts, lambda info=info: self._read(info))  # type: ignore[misc]
-        return Listing(tuple(entries.values()), tuple(folders), self.where)
+            entries[parts] = DatasetFile(parts, lambda info=info: self._read(info))  # type: ignore[misc]
+        return FileListing(tuple(entries.values()), tuple(folders), self.where)
 
     def _check_expanded(self, num_bytes: int) -> None:
         if num_bytes > limits.MAX_EXPANDED_BYTES:

@@ -16,9 +16,9 @@ from typing import IO
 import numpy as np
 
 from inn_automl.core.errors import DatasetError, DatasetFormatError, UnknownNameError
-from inn_automl.core.metric import Task
+from inn_automl.core.metric import TaskKind
 from inn_automl.data.samples import (
-    Samples,
+    RawSamples,
     Split,
     check_size,
     class_labels,
@@ -62,7 +62,7 @@ _HEADER_READERS = {
 }
 
 
-def load_npz(path: Path) -> Samples:
+def load_npz(path: Path) -> RawSamples:
     """Reads samples and labels from an .npz file.
 
     Keys: `x` and `y`, or splits as `x_train`, `y_train`, `x_validation` (or `x_val`),
@@ -115,7 +115,7 @@ class _Member:
             return np.lib.format.read_array(stream, allow_pickle=False)
 
 
-def _read(archive: zipfile.ZipFile, path: Path) -> Samples:
+def _read(archive: zipfile.ZipFile, path: Path) -> RawSamples:
     members = _members(archive, path)
     kind = _kind(members, path)
     pairs = _pairs(members, path)
@@ -155,17 +155,17 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Samples:
 
 
 def _assembled(
-    task: Task,
+    task: TaskKind,
     x: np.ndarray,
     y: np.ndarray,
     kind: str | None,
     given: dict[Split, np.ndarray],
     x_what: str,
     y_what: str,
-) -> Samples:
+) -> RawSamples:
     x, notes = _with_channels(x, "image" if task == "super-resolution" else kind, x_what)
     if task == "classification":
-        return Samples(x=x, labels=y, given=given, notes=notes)
+        return RawSamples(x=x, labels=y, given=given, notes=notes)
     if task == "super-resolution":
         y, _ = _with_channels(y, "image", y_what)
         if y.dtype != x.dtype:
@@ -180,7 +180,7 @@ def _assembled(
             f"though all are whole "
             "numbers of few kinds; store classes as integers or strings.",
         )
-    return Samples(x=x, labels=None, targets=y, given=given, notes=notes)
+    return RawSamples(x=x, labels=None, targets=y, given=given, notes=notes)
 
 
 _READERS = {
@@ -190,9 +190,9 @@ _READERS = {
 }
 
 
-def _task(pairs: dict[Split, tuple[_Member, _Member]], kind: str | None) -> Task:
+def _task(pairs: dict[Split, tuple[_Member, _Member]], kind: str | None) -> TaskKind:
     """What the targets ask for, by their headers."""
-    tasks: dict[Split, Task] = {split: _task_of(x, y) for split, (x, y) in pairs.items()}
+    tasks: dict[Split, TaskKind] = {split: _task_of(x, y) for split, (x, y) in pairs.items()}
     first = tasks["train"]
     for split, task in tasks.items():
         if task != first:
@@ -210,7 +210,7 @@ def _task(pairs: dict[Split, tuple[_Member, _Member]], kind: str | None) -> Task
     return first
 
 
-def _task_of(x: _Member, y: _Member) -> Task:
+def _task_of(x: _Member, y: _Member) -> TaskKind:
     if len(y.shape) >= 3 and len(x.shape) == len(y.shape):
         return "super-resolution"
     return "regression" if y.is_float and len(y.shape) in (1, 2) else "classification"

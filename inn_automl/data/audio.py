@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inn_automl.core.errors import DatasetFormatError
-from inn_automl.data.entries import Entry
+from inn_automl.data.files import DatasetFile
 from inn_automl.data.samples import check_size, plain_values
 
 FORMATS = frozenset({"WAV", "WAVEX", "RF64"})
@@ -27,7 +27,9 @@ class _Header:
     rate_hz: int
 
 
-def read_wavs(entries: Sequence[Entry], where: str) -> tuple[np.ndarray, int, tuple[str, ...]]:
+def read_wavs(
+    entries: Sequence[DatasetFile], where: str
+) -> tuple[np.ndarray, int, tuple[str, ...]]:
     """Decodes WAV files to N x C x L float32, in units of full scale (-1 to 1 for integer
     formats).
 
@@ -78,7 +80,7 @@ def read_wavs(entries: Sequence[Entry], where: str) -> tuple[np.ndarray, int, tu
     return x, first.rate_hz, notes if num_changed else ()
 
 
-def _header(entry: Entry, where: str) -> _Header:
+def _header(entry: DatasetFile, where: str) -> _Header:
     import soundfile
 
     content = entry.read()
@@ -102,7 +104,7 @@ def _header(entry: Entry, where: str) -> _Header:
     return header
 
 
-def _decode(entry: Entry, length: int, where: str) -> np.ndarray:
+def _decode(entry: DatasetFile, length: int, where: str) -> np.ndarray:
     """The first `length` samples or fewer: (C, L)."""
     import soundfile
 
@@ -114,7 +116,7 @@ def _decode(entry: Entry, length: int, where: str) -> np.ndarray:
     return plain_values(signal.T, f"{entry.path!r} in {where}")
 
 
-def _damaged(entry: Entry, where: str, reason: str) -> DatasetFormatError:
+def _damaged(entry: DatasetFile, where: str, reason: str) -> DatasetFormatError:
     return DatasetFormatError(
         f"{entry.path!r} in {where} cannot be read as a WAV file ({reason}): replace or remove it."
     )

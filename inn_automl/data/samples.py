@@ -22,7 +22,7 @@ MiB).
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class RawSamples:
     """A dataset as read, before it is split.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Candidates of an integral network and their quality: discretize, fit where it helps, score on
+"""Candidates of an integral network and their metric values: discretize, fit where it helps, score on
 samples.
 
 A candidate's weights are samples of the network's, or they are fitted to what its full width
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 
-NUM_CALIBRATION = 2048
+NUM_RECALIBRATION = 2048
 """Training samples for normalization statistics: what US-Nets and Once-for-All use."""
 
-NUM_FITTED = 512
+NUM_RECONSTRUCTION = 512
 """Training samples that weights are fitted on; four times as many changed nothing beyond noise."""
-FITTED_VALUES = 2**23
+MAX_RECONSTRUCTION_VALUES = 2**23
 """Input values that weights are fitted on at most, for all of them are in memory at once, with
 what layers make of
 them: 512 images of 64 x 64, 55 of 224 x 224."""
@@ -54,7 +54,7 @@ class Evaluation:
     """How good a candidate is on a split."""
 
     score: Score
-    num_calibration: int
+    num_recalibration: int
     """Training samples that normalization statistics were re-estimated on; 0 if the network has
     none.
     """
@@ -62,10 +62,10 @@ class Evaluation:
     @property
     def quality(self) -> float:
         """In the task's metric."""
-        return self.score.quality
+        return self.score.value
 
 
-class Samples:
+class StandardizedSamples:
     """Samples of a dataset as tensors on one device, standardized when they are read.
 
     Attributes:
@@ -110,7 +110,9 @@ class Samples:
             yield self.standardized(chosen), self.y[chosen]
 
 
-def split_samples(dataset: Dataset, split: str, *, device: str | torch.device = "cpu") -> Samples:
+def split_samples(
+    dataset: Dataset, split: str, *, device: str | torch.device = "cpu"
+) -> StandardizedSamples:
     """All samples of one split.
 
     Raises:
@@ -118,17 +120,20 @@ def split_samples(dataset: Dataset, split: str, *, device: str | torch.device = 
     """
     if split not in SPLITS:
         raise InputError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}.")
-    return Samples(dataset, getattr(dataset, split), device)
+    return StandardizedSamples(dataset, getattr(dataset, split), device)
 
 
-def calibration_samples(
-    dataset: Dataset, num_calibration: int = NUM_CALIBRATION, *, device: str | torch.device = "cpu"
-) -> Samples:
+def recalibration_samples(
+    dataset: Dataset,
+    num_recalibration: int = NUM_RECALIBRATION,
+    *,
+    device: str | torch.device = "cpu",
+) -> StandardizedSamples:
     """A fixed random subset of the training split: the same for all, so that candidates differ in
     widths only.
     """
     order = np.random.default_rng(0).permutation(dataset.train)
-    return Samples(dataset, order[:num_calibration], device)
+    return StandardizedSamples(dataset, order[:num_recalibration], device)
 
 
 def use_channels_last(module: nn.Module, x: Tensor) -> None:
@@ -153,17 +158,17 @@ def use_channels_last(module: nn.Module, x: Tensor) -> None:
         module.train(was_training)
 
 
-def calibrate(
-    network: IntegralNetwork, widths: Mapping[str, int], calibration: Samples
+def sample_candidate(
+    network: IntegralNetwork, widths: Mapping[str, int], calibration: StandardizedSamples
 ) -> tuple[nn.Module, int]:
     """The network at sampled weights in eval mode, with normalization statistics of its own, and
     the samples that took.
 
-    Its convolutions may be in channels-last layout. `Candidates` does this and better, in several
+    Its convolutions may be in channels-last layout. `CandidateBuilder` does this and better, in several
     times the time.
     """
     module = network.discretize(widths)
-    return module, _settle(module, calibration)
+    return module, _recalibrate(module, calibration)
 
 
 @dataclass(frozen=True)
@@ -174,17 +179,17 @@ class Candidate:
     """
 
     module: nn.Module
-    is_fitted: bool
+    is_reconstructed: bool
     """Whether its weights are fitted to what the full width computes, rather than samples."""
     score: Score
     """On the validation split."""
-    num_calibration: int
+    num_recalibration: int
     """Training samples that normalization statistics were re-estimated on; 0 if the network has
     none.
     """
 
 
-class Candidates:
+class CandidateBuilder:
     """The one way any candidate of a network is made.
 
     At the full width its weights are the network's; at others they are sampled, or fitted by one
@@ -195,7 +200,7 @@ class Candidates:
 
     Args:
         network: on `device`; it must not change later.
-        num_calibration: training samples that normalization statistics are re-estimated on.
+        num_recalibration: training samples that normalization statistics are re-estimated on.
     """
 
     def __init__(
@@ -203,11 +208,11 @@ class Candidates:
         network: IntegralNetwork,
         dataset: Dataset,
         *,
-        num_calibration: int = NUM_CALIBRATION,
+        num_recalibration: int = NUM_RECALIBRATION,
         device: str | torch.device = "cpu",
     ) -> None:
         self.network = network
-        self._calibration = calibration_samples(dataset, num_calibration, device=device)
+        self._calibration = recalibration_samples(dataset, num_recalibration, device=device)
         self._validation = split_samples(dataset, "validation", device=device)
         self._compensator = _compensator(network, self._calibration)
 
@@ -217,20 +222,22 @@ class Candidates:
         Raises:
             WidthsError: widths that the network does not allow.
         """
-        best = self.settle(self.network.discretize(widths), is_fitted=False)
+        best = self.recalibrate(self.network.discretize(widths), is_reconstructed=False)
         if dict(widths) != self.network.full_widths:
             for rule in self.rules:
                 found = self._fitted(widths, rule)
-                if found.score.quality > best.score.quality:
+                if found.score.value > best.score.value:
                     best = found
         return best
 
-    def settle(self, module: nn.Module, *, is_fitted: bool) -> Candidate:
+    def recalibrate(self, module: nn.Module, *, is_reconstructed: bool) -> Candidate:
         """The candidate that a plain module of the network's makes, with normalization statistics
         of its own.
         """
-        num_samples = _settle(module, self._calibration)
-        return Candidate(module, is_fitted, score_of(module, self._validation), num_samples)
+        num_samples = _recalibrate(module, self._calibration)
+        return Candidate(
+            module, is_reconstructed, evaluate_module(module, self._validation), num_samples
+        )
 
     @functools.cached_property
     def rules(self) -> tuple[Rule, ...]:
@@ -245,36 +252,36 @@ class Candidates:
         least = self.network.min_ratio
         probes = [self.network.uniform_widths(least + (1 - least) * share) for share in _PROBES]
         sampled = sum(
-            self.settle(self.network.discretize(one), is_fitted=False).score.quality
+            self.recalibrate(self.network.discretize(one), is_reconstructed=False).score.value
             for one in probes
         )
         return tuple(
             rule
             for rule in RULES
-            if sum(self._fitted(one, rule).score.quality for one in probes) > sampled
+            if sum(self._fitted(one, rule).score.value for one in probes) > sampled
         )
 
     def _fitted(self, widths: Mapping[str, int], rule: Rule) -> Candidate:
         assert self._compensator is not None
-        return self.settle(self._compensator.discretize(widths, rule), is_fitted=True)
+        return self.recalibrate(self._compensator.discretize(widths, rule), is_reconstructed=True)
 
 
-def fitted_samples(calibration: Samples) -> Tensor:
+def reconstruction_samples(calibration: StandardizedSamples) -> Tensor:
     """Those that weights are fitted on and channels are ordered by, standardized: as many as
     memory is meant for.
     """
-    num = max(1, min(NUM_FITTED, FITTED_VALUES // calibration.x[0].numel()))
+    num = max(1, min(NUM_RECONSTRUCTION, MAX_RECONSTRUCTION_VALUES // calibration.x[0].numel()))
     return calibration.standardized(slice(0, num))
 
 
-def _compensator(network: IntegralNetwork, calibration: Samples) -> Compensator | None:
+def _compensator(network: IntegralNetwork, calibration: StandardizedSamples) -> Compensator | None:
     try:
-        return Compensator(network, fitted_samples(calibration))
+        return Compensator(network, reconstruction_samples(calibration))
     except InputError:  # too few samples, or all alike: nothing can be fitted
         return None
 
 
-def _settle(module: nn.Module, calibration: Samples) -> int:
+def _recalibrate(module: nn.Module, calibration: StandardizedSamples) -> int:
     """Gives a discretized module statistics of its own and puts it into eval mode; returns the
     samples that took.
     """
@@ -284,7 +291,7 @@ def _settle(module: nn.Module, calibration: Samples) -> int:
     return num_samples
 
 
-def score_of(module: nn.Module, samples: Samples) -> Score:
+def evaluate_module(module: nn.Module, samples: StandardizedSamples) -> Score:
     """How good `module` (in eval mode) is on the samples."""
     objective = samples.objective
     with torch.inference_mode():
@@ -295,9 +302,9 @@ def score_of(module: nn.Module, samples: Samples) -> Score:
     return objective.score(np.concatenate(found))
 
 
-def count_correct(module: nn.Module, samples: Samples) -> int:
+def count_correct(module: nn.Module, samples: StandardizedSamples) -> int:
     """How many of the samples `module` (in eval mode) classifies correctly."""
-    return round(score_of(module, samples).quality * len(samples))
+    return round(evaluate_module(module, samples).value * len(samples))
 
 
 def evaluate_widths(
@@ -306,7 +313,7 @@ def evaluate_widths(
     dataset: Dataset,
     *,
     split: str = "validation",
-    num_calibration: int = NUM_CALIBRATION,
+    num_recalibration: int = NUM_RECALIBRATION,
     device: str | torch.device = "cpu",
 ) -> Evaluation:
     """Quality at `widths` on a split, with normalization statistics re-estimated on training
@@ -320,7 +327,7 @@ def evaluate_widths(
         InputError: there is no such split.
     """
     samples = split_samples(dataset, split, device=device)
-    module, num_used = calibrate(
-        network, widths, calibration_samples(dataset, num_calibration, device=device)
+    module, num_used = sample_candidate(
+        network, widths, recalibration_samples(dataset, num_recalibration, device=device)
     )
-    return Evaluation(score_of(module, samples), num_used)
+    return Evaluation(evaluate_module(module, samples), num_used)

@@ -138,12 +138,12 @@ def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:
 
 
 def evaluate_file(
-    path: Path, dataset: Dataset, split: str, *, num_calibration: int = 0
+    path: Path, dataset: Dataset, split: str, *, num_recalibration: int = 0
 ) -> Evaluation:
     """Quality of an ONNX file on a split, in ONNX Runtime on as many threads as torch may use.
 
     Args:
-        num_calibration: training samples that its normalization statistics were re-estimated on.
+        num_recalibration: training samples that its normalization statistics were re-estimated on.
     """
     indices, objective = getattr(dataset, split), objective_of(dataset)
     x, y = dataset.x[indices], torch.as_tensor(dataset.y[indices])
@@ -153,4 +153,4 @@ def evaluate_file(
             objective.scores(torch.from_numpy(output), y[start : start + len(output)]).numpy()
         )
         start += len(output)
-    return Evaluation(objective.score(np.concatenate(found)), num_calibration)
+    return Evaluation(objective.score(np.concatenate(found)), num_recalibration)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from inn_automl import __version__
 from inn_automl.core.errors import CorruptFileError, StorageError
-from inn_automl.core.metric import ACCURACY, Metric, Task
+from inn_automl.core.metric import ACCURACY, Metric, TaskKind
 from inn_automl.core.result import LatencySummary, Tuning
 from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256, unpack
@@ -43,7 +43,7 @@ class Build(_Record):
     """Logits; of a regression, targets; 0 of super-resolution."""
     width: float
     depth: int | None
-    task: Task = "classification"
+    task: TaskKind = "classification"
     scale: int | None = None
     """Of super-resolution: how many times larger the output is."""
 
@@ -203,7 +203,7 @@ class BundleConfig(Rated):
     """What model.onnx computes in: fp32, fp16 or int8. The weights beside it are float32 in any
     case.
     """
-    task: Task = "classification"
+    task: TaskKind = "classification"
     classes: tuple[str, ...]
     """In the order of the logits; empty for other tasks than classification."""
     input: Port

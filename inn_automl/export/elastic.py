@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from inn_automl.core.errors import CorruptFileError, StorageError
-from inn_automl.core.metric import Task
+from inn_automl.core.metric import TaskKind
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.result import LatencySummary
 from inn_automl.export.archive import sha256, unpack
@@ -117,7 +117,7 @@ class ElasticConfig(_Record):
     format_version: Literal[1] = 1
     family: str
     build: Build
-    task: Task = "classification"
+    task: TaskKind = "classification"
     classes: tuple[str, ...]
     """In the order of the logits; empty for other tasks than classification."""
     input: Port

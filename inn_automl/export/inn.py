@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inn_automl.core.errors import CorruptFileError, StorageError
-from inn_automl.core.metric import Task
+from inn_automl.core.metric import TaskKind
 from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256, unpack
 from inn_automl.export.bundle import (
@@ -65,7 +65,7 @@ class InnConfig(_Record):
     build: Build
     groups: dict[str, GroupFacts]
     """By name, in the order in which they are first produced."""
-    task: Task = "classification"
+    task: TaskKind = "classification"
     classes: tuple[str, ...]
     """In the order of the logits; empty for other tasks than classification."""
     preprocessing: Standardization

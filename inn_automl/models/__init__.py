@@ -10,7 +10,7 @@ from types import MappingProxyType
 from torch import nn
 
 from inn_automl.core.errors import SpecError, UnknownNameError
-from inn_automl.core.metric import Task
+from inn_automl.core.metric import TaskKind
 from inn_automl.models import convnet, edsr, mlp, mobilenet, resnet, signal, vit
 from inn_automl.models.family import Family, kind_of
 
@@ -39,7 +39,9 @@ def get_family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def default_family(kind: str, input_shape: tuple[int, ...], task: Task = "classification") -> str:
+def default_family(
+    kind: str, input_shape: tuple[int, ...], task: TaskKind = "classification"
+) -> str:
     """Name of the family that serves this kind of data ("image" or "signal") when the user names
     none.
 
@@ -62,7 +64,7 @@ def build(
     *,
     width: float = 1.0,
     depth: int | None = None,
-    task: Task = "classification",
+    task: TaskKind = "classification",
     scale: int | None = None,
 ) -> nn.Module:
     """A network of the family, freshly initialized from torch's global random state.

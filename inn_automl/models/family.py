@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from inn_automl.core.metric import Task
+from inn_automl.core.metric import TaskKind
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Family:
     width_multipliers: tuple[float, ...]
     """Width multipliers worth trying as training candidates, ascending."""
     make: Callable[[tuple[int, ...], int, float, int], nn.Module]
-    tasks: tuple[Task, ...] = ("classification", "regression")
+    tasks: tuple[TaskKind, ...] = ("classification", "regression")
     """What it can be trained for."""
 
 

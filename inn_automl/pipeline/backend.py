@@ -17,10 +17,15 @@ import torch
 
 from inn_automl.core.errors import BackendError, TrainingError
 from inn_automl.core.precision import split_point
-from inn_automl.evaluation.candidates import Candidates, Evaluation, score_of, split_samples
+from inn_automl.evaluation.candidates import (
+    CandidateBuilder,
+    Evaluation,
+    evaluate_module,
+    split_samples,
+)
 from inn_automl.evaluation.onnx_precision import converted_file, evaluate_file, template_of
 from inn_automl.training.fine_tuning import FineTuningOutcome
-from inn_automl.training.fine_tuning_task import FineTuner, FineTuningTask
+from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrialSpec
 from inn_automl.training.trial import Trained, run_trial
@@ -36,7 +41,7 @@ they use theirs.
 
 
 @dataclass(frozen=True)
-class TrainingTask:
+class TrainingRequest:
     """What a backend is asked to train."""
 
     family: str
@@ -71,7 +76,7 @@ class Backend(abc.ABC):
     """
 
     @abc.abstractmethod
-    def train(self, task: TrainingTask, report: Report) -> list[Trained]:
+    def train(self, task: TrainingRequest, report: Report) -> list[Trained]:
         """Trains the candidates within the task's time and returns those that reached a result,
         best first.
 
@@ -101,7 +106,7 @@ class Backend(abc.ABC):
         self,
         trained: Trained,
         dataset: Dataset,
-        tasks: Sequence[FineTuningTask],
+        tasks: Sequence[FineTuningRequest],
         *,
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:
@@ -117,7 +122,7 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def fine_tuning_seconds(self, tasks: Sequence[FineTuningTask]) -> float:
+    def fine_tuning_seconds(self, tasks: Sequence[FineTuningRequest]) -> float:
         """How long the tasks that are not done may take, without what each needs to begin."""
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
@@ -133,23 +138,25 @@ class Evaluator:
         self._architecture, self._dataset, self._split = trained.architecture, dataset, split
         self._network = trained.network().to(device)
         self._samples = split_samples(dataset, split, device=device)
-        self._candidates = Candidates(self._network, dataset, device=device)
+        self._candidates = CandidateBuilder(self._network, dataset, device=device)
 
     def __call__(self, point: Widths) -> Evaluation:
         widths, precision = split_point(point)
         made = self._candidates.make(widths)
         if precision == "fp32":
             score = (
-                made.score if self._split == "validation" else score_of(made.module, self._samples)
+                made.score
+                if self._split == "validation"
+                else evaluate_module(made.module, self._samples)
             )
-            return Evaluation(score, made.num_calibration)
+            return Evaluation(score, made.num_recalibration)
         template = template_of(self._architecture, self._dataset)
         with converted_file(template, made.module, self._dataset, precision, widths=widths) as (
             _,
             path,
         ):
             return evaluate_file(
-                path, self._dataset, self._split, num_calibration=made.num_calibration
+                path, self._dataset, self._split, num_recalibration=made.num_recalibration
             )
 
 
@@ -182,7 +189,7 @@ class LocalBackend(Backend):
         self._threads = cpus
         self._evaluators: dict[tuple[Path, str], Evaluator] = {}
 
-    def train(self, task: TrainingTask, report: Report) -> list[Trained]:
+    def train(self, task: TrainingRequest, report: Report) -> list[Trained]:
         if task.workers_per_trial > 1:
             raise BackendError(
                 f"the local backend trains in one process, training.workers_per_trial = "
@@ -237,7 +244,7 @@ class LocalBackend(Backend):
         self,
         trained: Trained,
         dataset: Dataset,
-        tasks: Sequence[FineTuningTask],
+        tasks: Sequence[FineTuningRequest],
         *,
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:
@@ -253,5 +260,5 @@ class LocalBackend(Backend):
             torch.set_num_threads(before)
         return outcomes
 
-    def fine_tuning_seconds(self, tasks: Sequence[FineTuningTask]) -> float:
+    def fine_tuning_seconds(self, tasks: Sequence[FineTuningRequest]) -> float:
         return sum(task.seconds for task in tasks if not task.is_done)

@@ -67,7 +67,7 @@ def bundle_config(
         **rated(
             objective_of(dataset).metric,
             validation=validation,
-            test=tested.quality,
+            test=tested.value,
             test_ci=tested.interval,
             num_test_samples=tested.num_samples,
             test_rmse=tested.rmse,

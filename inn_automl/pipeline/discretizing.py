@@ -14,7 +14,12 @@ from inn_automl.core.errors import UnknownNameError, WidthsError
 from inn_automl.core.precision import DEFAULT, PRECISIONS
 from inn_automl.core.result import Tuning
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import Candidates, Evaluation, score_of, split_samples
+from inn_automl.evaluation.candidates import (
+    CandidateBuilder,
+    Evaluation,
+    evaluate_module,
+    split_samples,
+)
 from inn_automl.evaluation.onnx_precision import (
     NUM_VERIFIED,
     agreement,
@@ -64,7 +69,7 @@ def discretize_trained(
         point_id(chosen, precision, fine_tune_seconds=fine_tune_seconds),
         network.costs(chosen),
     )
-    module, tuning = _make(Candidates(network, dataset), chosen, dataset, fine_tune_seconds)
+    module, tuning = _make(CandidateBuilder(network, dataset), chosen, dataset, fine_tune_seconds)
     path = out if out.suffix == ".zip" else out / f"{name}.zip"
     with tempfile.TemporaryDirectory() as folder:
         found = {split: _evaluate(module, dataset, split) for split in ("validation", "test")}
@@ -103,7 +108,10 @@ def discretize_trained(
 
 
 def _make(
-    candidates: Candidates, widths: Mapping[str, int], dataset: Dataset, fine_tune_seconds: float
+    candidates: CandidateBuilder,
+    widths: Mapping[str, int],
+    dataset: Dataset,
+    fine_tune_seconds: float,
 ) -> tuple[torch.nn.Module, Tuning | None]:
     """The candidate at the widths, tuned where that is asked for and helps."""
     if not fine_tune_seconds:
@@ -111,13 +119,13 @@ def _make(
     made = fine_tune(candidates, widths, dataset, seconds=fine_tune_seconds, seed=0)
     outcome = made.outcome
     metric = objective_of(dataset).metric
-    return made.candidate.module, outcome.told(
-        metric, outcome.quality_before
+    return made.candidate.module, outcome.to_result(
+        metric, outcome.metric_value_before
     ) if outcome.is_kept else None
 
 
 def _evaluate(module: torch.nn.Module, dataset: Dataset, split: str) -> Evaluation:
-    return Evaluation(score_of(module, split_samples(dataset, split)), 0)
+    return Evaluation(evaluate_module(module, split_samples(dataset, split)), 0)
 
 
 def _chosen(network: IntegralNetwork, widths: Mapping[str, int] | float) -> dict[str, int]:

@@ -21,7 +21,7 @@ from inn_automl.pipeline.layer_profile import profile_layers
 from inn_automl.pipeline.measuring import Finalist, MeasuredDevice, make_front
 from inn_automl.tasks import objective_of
 from inn_automl.training.fine_tuning import FineTuningOutcome
-from inn_automl.training.fine_tuning_task import FineTuningTask, load_fine_tuned
+from inn_automl.training.fine_tuning_request import FineTuningRequest, load_fine_tuned
 from inn_automl.training.trial import Trained
 
 
@@ -54,17 +54,17 @@ def tune_fronts(
 
 def _tune(
     job: JobContext, trained: Trained, points: Sequence[Finalist]
-) -> tuple[dict[str, FineTuningTask], dict[str, FineTuningOutcome]]:
+) -> tuple[dict[str, FineTuningRequest], dict[str, FineTuningOutcome]]:
     """What was tuned and what came of it, by widths: a model in two precisions is tuned once."""
     seconds = job.spec.budget.search.fine_tune_seconds
-    tasks: dict[str, FineTuningTask] = {}
+    tasks: dict[str, FineTuningRequest] = {}
     for finalist in points:
         name = f"{point_id(finalist.widths)}-{seconds:g}s"
         job.reuse_from_parent(
             f"tuning/{name}.safetensors"
         )  # only where the parent kept the tuned model
         job.reuse_from_parent(f"tuning/{name}.json")
-        tasks[point_id(finalist.widths)] = FineTuningTask(
+        tasks[point_id(finalist.widths)] = FineTuningRequest(
             finalist.widths, job.folder / "tuning" / name, seconds=seconds, seed=job.spec.seed
         )
     most_s = job.backend.fine_tuning_seconds(list(tasks.values()))
@@ -84,7 +84,7 @@ def _finalist(
     job: JobContext,
     trained: Trained,
     finalist: Finalist,
-    task: FineTuningTask,
+    task: FineTuningRequest,
     outcome: FineTuningOutcome,
     template: Callable[[], OnnxTemplate],
 ) -> Finalist:
@@ -97,12 +97,12 @@ def _finalist(
     return replace(
         finalist,
         id=name,
-        quality=outcome.quality_after if model.quality is None else model.quality,
+        quality=outcome.metric_value_after if model.quality is None else model.quality,
         size_bytes=model.size_bytes,
         difference=model.difference,
         num_verified=model.num_verified,
         agreement=model.agreement,
-        tuning=outcome.told(objective_of(job.dataset).metric, finalist.quality),
+        tuning=outcome.to_result(objective_of(job.dataset).metric, finalist.quality),
     )
 
 

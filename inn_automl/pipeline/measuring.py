@@ -18,7 +18,7 @@ from inn_automl.core.result import Candidate, LatencySummary, LayerTime, Tuning
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
-from inn_automl.evaluation.candidates import Candidates
+from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import Widths
 from inn_automl.latency.measurement import THOROUGH, LatencyMeasurement, PeakMemory
@@ -118,7 +118,7 @@ def measure_finalists(
         ExportError, StorageError: a model could not be exported; what was measured so far is kept.
     """
     with job.stage(Stage.MEASURING):
-        candidates = Candidates(trained.network(), job.dataset)
+        candidates = CandidateBuilder(trained.network(), job.dataset)
         chosen = [_choose(device) for device in searched]
         models: dict[str, Model] = {}
         unique = {point_id(c.widths, c.precision): c for finalists in chosen for c in finalists}
@@ -185,7 +185,7 @@ def _choose(device: SearchedDevice) -> list[Candidate]:
     return [pool[i] for i in chosen]
 
 
-def _module(candidates: Candidates, widths: Widths) -> nn.Module:
+def _module(candidates: CandidateBuilder, widths: Widths) -> nn.Module:
     return candidates.make(widths).module
 
 

@@ -18,7 +18,11 @@ from inn_automl.core.errors import InputError
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import Candidates, calibration_samples, fitted_samples
+from inn_automl.evaluation.candidates import (
+    CandidateBuilder,
+    recalibration_samples,
+    reconstruction_samples,
+)
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.conversion.channel_ranking import permute, rank_channels
@@ -81,7 +85,9 @@ class Pretrained:
         network = IntegralNetwork(
             module.eval(), torch.zeros(2, *self.architecture.input_shape)
         ).eval()
-        permute(network, rank_channels(network, fitted_samples(calibration_samples(dataset))))
+        permute(
+            network, rank_channels(network, reconstruction_samples(recalibration_samples(dataset)))
+        )
         return network
 
 
@@ -114,13 +120,13 @@ def _score(network: IntegralNetwork, dataset: Dataset) -> float:
     width.
     """
     candidates, middle = (
-        Candidates(network, dataset),
+        CandidateBuilder(network, dataset),
         network.uniform_widths((network.min_ratio + 1) / 2),
     )
     made = [
         candidates.make(widths) for widths in (network.smallest_widths, middle, network.full_widths)
     ]
-    return sum(one.score.quality for one in made) / len(made)
+    return sum(one.score.value for one in made) / len(made)
 
 
 def _fitting(

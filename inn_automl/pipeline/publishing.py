@@ -149,7 +149,7 @@ def _test(job: JobContext, trained: Trained, finalists: Sequence[Finalist]) -> d
     known.update({name: asdict(evaluation.score) for name, evaluation in found.items()})
     write_json(path, known)
     return {
-        name: Score(one["quality"], tuple(one["interval"]), one["num_samples"], tuple(one["rmse"]))
+        name: Score(one["value"], tuple(one["interval"]), one["num_samples"], tuple(one["rmse"]))
         for name, one in known.items()
     }
 
@@ -167,7 +167,7 @@ def _front_point(finalist: Finalist, tested: Score, device: str, metric: str) ->
         **named_qualities(
             metric,
             quality=finalist.quality,
-            test_quality=tested.quality,
+            test_quality=tested.value,
             test_quality_ci=tested.interval,
         ),
         latency_ms=finalist.latency[device],
@@ -234,7 +234,7 @@ def _describe(job: JobContext, trials: Sequence[Trained]) -> dict[str, Any]:
     return {
         "spec": job.spec.model_dump(mode="json"),
         "model": job.family,
-        "dataset": job.dataset.facts(),
+        "dataset": job.dataset.metadata(),
         "task": job.dataset.task,
         "metric": objective_of(job.dataset).metric.name,
         "architecture": trained.architecture.to_dict(),

@@ -129,7 +129,7 @@ def _search(
         budget,
         job.folder / "search" / "state",
         seed=job.spec.seed,
-        reference_accuracy=objective.worst(job.dataset),
+        reference_accuracy=objective.baseline(job.dataset),
         metric=metric,
         on_batch=show,
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
-from inn_automl.pipeline.backend import TrainingTask
+from inn_automl.pipeline.backend import TrainingRequest
 from inn_automl.pipeline.context import JobContext
 from inn_automl.tasks import objective_of
 from inn_automl.training.loop import EpochReport
@@ -36,7 +36,7 @@ def train_network(job: JobContext, candidates: Sequence[TrialSpec]) -> list[Trai
     allowed_s = budget.max_minutes * 60
     spent_s = job.seconds().get(Stage.TRAINING, 0.0)
     with job.stage(Stage.TRAINING):
-        task = TrainingTask(
+        task = TrainingRequest(
             family=job.family,
             candidates=tuple(candidates),
             dataset=job.dataset,
@@ -73,7 +73,7 @@ class _Shown:
         # Trials that a scheduler stops early never reach their end: time says more than they do.
         fraction = min(0.99, max(by_time, sum(self._done) / len(self._done)))
         text = self._metric.brief
-        by_width = ", ".join(f"{name} {text(quality)}" for name, quality in epoch.quality.items())
+        by_width = ", ".join(f"{name} {text(value)}" for name, value in epoch.metric_values.items())
         self._job.progress.update(
             fraction,
             best=f"{text(self._best[shown])} {shown}",

@@ -261,13 +261,13 @@ def learning_curves_chart(
     """
     import altair as alt
 
-    names = list(history[-1]["quality"]) if history else []
+    names = list(history[-1]["metric_values"]) if history else []
     values = [
         {"epoch": entry["epoch"], "width": name, "value": metric.shown(value)}
         for entry in history
-        for name, value in entry["quality"].items()
+        for name, value in entry["metric_values"].items()
     ]
-    last = {name: metric.shown(history[-1]["quality"][name]) for name in names}
+    last = {name: metric.shown(history[-1]["metric_values"][name]) for name in names}
     labels = [f"{name} {value:.1f}" for name, value in last.items()]
     for row in values:
         row["label"] = labels[names.index(row["width"])] if row["width"] in names else row["width"]

@@ -81,7 +81,7 @@ def publish(
             `figures/` in it.
         candidates: all that was evaluated for each device, by its name.
         history: the training epochs, as mappings or dataclasses with `epoch`, `train_loss` and
-            `quality`.
+            `metric_values`.
         store: where to; `store.locate()` by default.
         experiment: one for each project.
         job_name: what people call the job; dataset and family by default.

@@ -66,7 +66,7 @@ def training_metrics(
         metrics += [("training/loss", float(entry["train_loss"]), epoch)]
         metrics += [
             (f"training/{metric}_{name}", float(value), epoch)
-            for name, value in entry["quality"].items()
+            for name, value in entry["metric_values"].items()
         ]
     return metrics
 

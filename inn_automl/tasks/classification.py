@@ -59,7 +59,7 @@ class Classification(Objective):
         num_correct, num_samples = int(scores.sum()), len(scores)
         return Score(num_correct / num_samples, wilson(num_correct, num_samples), num_samples)
 
-    def worst(self, dataset: Dataset) -> float:
+    def baseline(self, dataset: Dataset) -> float:
         """That of guessing."""
         return 1 / dataset.num_classes
 

@@ -24,7 +24,7 @@ NORMAL_95 = 1.959963984540054
 class Score:
     """The quality of a model on the samples of a split."""
 
-    quality: float
+    value: float
     interval: tuple[float, float]
     """95 % confidence interval for other samples of the same kind."""
     num_samples: int
@@ -92,7 +92,7 @@ class Objective(abc.ABC):
         """The quality of all samples together, from the (N, s) `scores` of each."""
 
     @abc.abstractmethod
-    def worst(self, dataset: Dataset) -> float:
+    def baseline(self, dataset: Dataset) -> float:
         """The quality, on the validation split, of what needs no training at all: worth nothing to
         a search.
         """

@@ -69,13 +69,13 @@ class Regression(Objective):
         variance = squares.mean(axis=0)
         ratio = errors.mean(axis=0) / variance
         influence = ((errors - ratio * squares) / variance).mean(axis=1)
-        quality = 1 - float(ratio.mean())
+        value = 1 - float(ratio.mean())
         reach = NORMAL_95 * float(influence.std(ddof=1)) / len(scores) ** 0.5
         rmse = np.sqrt(errors.mean(axis=0)) * self._std
         return Score(
-            quality, (quality - reach, min(1.0, quality + reach)), len(scores), tuple(rmse.tolist())
+            value, (value - reach, min(1.0, value + reach)), len(scores), tuple(rmse.tolist())
         )
 
-    def worst(self, dataset: Dataset) -> float:
+    def baseline(self, dataset: Dataset) -> float:
         """That of predicting the mean."""
         return 0.0

@@ -33,7 +33,7 @@ class SuperResolution(Objective):
 
     PSNR is 10 log10(peak² / MSE) in dB, where MSE is the mean over all pixels and channels of an
     image, no border left out, and peak is 255 for bytes and the range of the training targets for
-    other numbers. Outputs for bytes are clipped to 0..255 and not rounded. The quality of many
+    other numbers. Outputs for bytes are clipped to 0..255 and not rounded. The value of many
     images is the mean of theirs.
     """
 
@@ -91,13 +91,13 @@ class SuperResolution(Objective):
 
     def score(self, scores: NDArray[np.float64]) -> Score:
         """The mean, with the interval of a mean."""
-        quality = float(scores.mean())
+        value = float(scores.mean())
         reach = (
             NORMAL_95 * float(scores.std(ddof=1)) / len(scores) ** 0.5 if len(scores) > 1 else 0.0
         )
-        return Score(quality, (quality - reach, quality + reach), len(scores))
+        return Score(value, (value - reach, value + reach), len(scores))
 
-    def worst(self, dataset: Dataset) -> float:
+    def baseline(self, dataset: Dataset) -> float:
         """That of bicubic upscaling."""
         assert dataset.scale is not None
         found = []
@@ -112,4 +112,4 @@ class SuperResolution(Objective):
                     F.interpolate(small, scale_factor=dataset.scale, mode="bicubic"), large
                 ).numpy()
             )
-        return self.score(np.concatenate(found)).quality
+        return self.score(np.concatenate(found)).value

@@ -30,7 +30,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def agreed(value: float, device: torch.device) -> float:
+def broadcast_value(value: float, device: torch.device) -> float:
     """The first process's value, in all of them.
 
     Args:
@@ -44,7 +44,7 @@ def agreed(value: float, device: torch.device) -> float:
     return float(shared)
 
 
-def agree_on(tensors: Iterable[Tensor]) -> None:
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
     """Gives tensors on the processes' devices the values that they have in the first process, in
     place.
     """
@@ -53,7 +53,7 @@ def agree_on(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
-def share_of(num_samples: int) -> slice:
+def local_slice(num_samples: int) -> slice:
     """The samples of a batch that are this process's; shares differ by one sample at most."""
     size, mine = num_workers(), rank()
     return slice(num_samples * mine // size, num_samples * (mine + 1) // size)
@@ -79,7 +79,7 @@ def sum_gradients(parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def whole_batch_statistics(module: nn.Module) -> Iterator[None]:
+def synchronized_batch_norm(module: nn.Module) -> Iterator[None]:
     """While inside, batch normalization in train mode takes its statistics from the batches of all
     processes.
 

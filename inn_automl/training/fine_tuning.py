@@ -32,8 +32,8 @@ from inn_automl.core.metric import Metric
 from inn_automl.core.result import Tuning, named_qualities
 from inn_automl.evaluation.candidates import (
     Candidate,
-    Candidates,
-    Samples,
+    CandidateBuilder,
+    StandardizedSamples,
     split_samples,
     use_channels_last,
 )
@@ -43,22 +43,22 @@ if TYPE_CHECKING:
     from inn_automl.data import Dataset
 
 PARTS = ("partition", "affine", "weights")
-TUNED = ("affine", "weights")
+DEFAULT_PARTS = ("affine", "weights")
 """The parts that gain most. What another partition would make of a model's weights, tuned weights
 can be.
 """
-MOST_SECONDS = 3600.0
+MAX_SECONDS = 3600.0
 
 BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
 """Of Adam: about how far what is tuned moves in a step; and a point, in distances of the points."""
-LABEL_SHARE = 0.3
+LABEL_FRACTION = 0.3
 """Share of the dataset's targets in those of tuning, as in training."""
 
 NUM_BATCHES = 1_024
 """Different batches, at most: weights learn the few of them by heart."""
 TIMED_STEPS = 8
-SPARE_SHARE = 0.1
+SPARE_FRACTION = 0.1
 """Of the time, kept back: a short measurement cannot know what else the machine will do."""
 
 
@@ -68,8 +68,8 @@ class FineTuningOutcome:
     losses on them.
     """
 
-    quality_before: float
-    quality_after: float
+    metric_value_before: float
+    metric_value_after: float
     loss_before: float
     loss_after: float
     steps: int
@@ -83,15 +83,15 @@ class FineTuningOutcome:
         """Whether the tuned model takes the place of the one that it was made from."""
         return self.steps > 0 and self.loss_after < self.loss_before  # a NaN is not
 
-    def told(self, metric: Metric, quality_before: float) -> Tuning:
+    def to_result(self, metric: Metric, metric_value_before: float) -> Tuning:
         """What a result says of a tuned model.
 
         Args:
             metric: of the task.
-            quality_before: that of the model without it, in the precision that it is published in.
+            metric_value_before: without fine-tuning, in the precision that is published.
         """
         return Tuning(
-            **named_qualities(metric.name, quality_before=quality_before),
+            **named_qualities(metric.name, quality_before=metric_value_before),
             loss_before=self.loss_before,
             loss_after=self.loss_after,
             steps=self.steps,
@@ -110,14 +110,14 @@ class FineTuned:
 
 
 def fine_tune(
-    candidates: Candidates,
+    candidates: CandidateBuilder,
     widths: Widths,
     dataset: Dataset,
     *,
     seconds: float,
     seed: int,
     steps: int | None = None,
-    parts: Collection[str] = TUNED,
+    parts: Collection[str] = DEFAULT_PARTS,
 ) -> FineTuned:
     """Tunes the candidate at the widths.
 
@@ -149,12 +149,15 @@ def fine_tune(
     before = candidates.make(widths)
     full = candidates.make(network.full_widths).module
     started_at = time.monotonic()
-    began = tunable(network, before.module, widths, parts)
+    began = make_tunable(network, before.module, widths, parts)
     device = next(network.parameters()).device
-    run = _Run(began, full, Samples(dataset, dataset.train, device), seed)
+    run = _FineTuningRun(began, full, StandardizedSamples(dataset, dataset.train, device), seed)
     validation = split_samples(dataset, "validation", device=device)
     judged_at = time.monotonic()
-    _loss(candidates.settle(began.plain(), is_fitted=before.is_fitted).module, validation)
+    _loss(
+        candidates.recalibrate(began.discretize(), is_reconstructed=before.is_reconstructed).module,
+        validation,
+    )
     judging_s = 2 * (time.monotonic() - judged_at)  # the loss of both models
     end_s = started_at + seconds - judging_s
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -163,10 +166,10 @@ def fine_tune(
             if steps is None
             else run.steps(steps, math.inf)
         )
-    after = candidates.settle(began.plain(), is_fitted=before.is_fitted)
+    after = candidates.recalibrate(began.discretize(), is_reconstructed=before.is_reconstructed)
     outcome = FineTuningOutcome(
-        before.score.quality,
-        after.score.quality,
+        before.score.value,
+        after.score.value,
         _loss(before.module, validation),
         _loss(after.module, validation),
         taken,
@@ -180,14 +183,14 @@ def check_seconds(seconds: float) -> None:
     Raises:
         InputError: it is no time that tuning can take.
     """
-    if not 0 < seconds <= MOST_SECONDS:  # a NaN is not
+    if not 0 < seconds <= MAX_SECONDS:  # a NaN is not
         raise InputError(
-            f"tuning for {seconds!r} s was asked for: give more than 0, at most {MOST_SECONDS:g} s."
+            f"tuning for {seconds!r} s was asked for: give more than 0, at most {MAX_SECONDS:g} s."
         )
 
 
 @dataclass(frozen=True)
-class Tunable:
+class TunableCandidate:
     """A candidate as an integral network of its own, whose nodes are the candidate's channels."""
 
     network: IntegralNetwork
@@ -213,14 +216,14 @@ class Tunable:
             groups.append({"params": [delta], "highest": LEARNING_RATE * distance})
         return torch.optim.Adam(groups)
 
-    def plain(self) -> nn.Module:
+    def discretize(self) -> nn.Module:
         """The module as it is now, with tensors of its own."""
         return self.network.discretize(self.network.full_widths).requires_grad_(True)
 
 
-def tunable(
+def make_tunable(
     network: IntegralNetwork, module: nn.Module, widths: Widths, parts: Collection[str]
-) -> Tunable:
+) -> TunableCandidate:
     """A candidate with its parts to be tuned. A group of one channel has no partition to fine-tune.
 
     Args:
@@ -259,7 +262,7 @@ def tunable(
         )
     for parameter in chosen:
         parameter.requires_grad_(True)
-    return Tunable(own, parameters)
+    return TunableCandidate(own, parameters)
 
 
 def _affine(module: nn.Module) -> list[Tensor]:
@@ -274,14 +277,16 @@ def _affine(module: nn.Module) -> list[Tensor]:
     return list(found.values())
 
 
-class _Run:
+class _FineTuningRun:
     """The steps of one tuning, on batches that are gone through again and again.
 
     Order and augmentation of a batch come from (seed, its number): what the full width makes of
     it, which takes several times as long as a step of the model does, is computed once.
     """
 
-    def __init__(self, began: Tunable, full: nn.Module, samples: Samples, seed: int) -> None:
+    def __init__(
+        self, began: TunableCandidate, full: nn.Module, samples: StandardizedSamples, seed: int
+    ) -> None:
         self._began, self._full, self._samples, self._seed = began, full, samples, seed
         use_channels_last(began.network, samples.standardized(slice(0, 2)))
         size = min(BATCH_SIZE, len(samples))
@@ -307,7 +312,7 @@ class _Run:
             seconds.append((time.monotonic() - started_at) / TIMED_STEPS)
         network.load_state_dict(before)
         first_s, again_s = max(seconds), seconds[1]
-        left_s = (1 - SPARE_SHARE) * (end_s - time.monotonic())
+        left_s = (1 - SPARE_FRACTION) * (end_s - time.monotonic())
         # n steps take n * again_s, and the first time of each batch first_s - again_s more.
         num_steps = left_s / first_s
         if num_steps > NUM_BATCHES:
@@ -343,12 +348,12 @@ class _Run:
         if number not in self._targets:
             with torch.no_grad():
                 self._targets[number] = objective.soft_targets(
-                    self._full(x), y, label_fraction=LABEL_SHARE
+                    self._full(x), y, label_fraction=LABEL_FRACTION
                 )
         return x, self._targets[number]
 
 
-def _loss(module: nn.Module, samples: Samples) -> float:
+def _loss(module: nn.Module, samples: StandardizedSamples) -> float:
     """Mean loss of the samples' targets."""
     objective = samples.objective
     with torch.inference_mode():

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from inn_automl.training.checkpoint import load_checkpoint, under
-from inn_automl.training.distributed import agreed
+from inn_automl.training.distributed import broadcast_value
 from inn_automl.training.recipe import Recipe
-from inn_automl.training.run import EpochReport, Run
+from inn_automl.training.run import EpochReport, TrainingRun
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
@@ -73,8 +73,8 @@ def train(
         TrainingError: the loss is no longer finite, or the checkpoint belongs to another training.
         CorruptFileError, StorageError: the checkpoint cannot be read or written.
     """
-    run = Run(network.to(device), dataset, recipe, seed, torch.device(device))
-    if checkpoint is not None and agreed(checkpoint.exists(), run.device):
+    run = TrainingRun(network.to(device), dataset, recipe, seed, torch.device(device))
+    if checkpoint is not None and broadcast_value(checkpoint.exists(), run.device):
         run.restore(checkpoint)
     stopped = "epochs"
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
@@ -118,26 +118,26 @@ def fit_to_budget(
     started_at = time.monotonic()
     # Of so many epochs the first is a plain one where the recipe has any, and the last is not.
     timed = dataclasses.replace(recipe, epochs=_TIMED_EPOCHS)
-    run = Run(network.to(device), dataset, timed, 0, torch.device(device))
+    run = TrainingRun(network.to(device), dataset, timed, 0, torch.device(device))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     was_training = network.training
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         run.steps(_TIMED_EPOCHS, 1)  # the very first step also loads libraries
         affordable = int(_TIMED_SHARE * seconds / max(1e-6, _step_s(run, _TIMED_EPOCHS, 1)))
         num_steps = int(
-            agreed(min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable)), run.device)
+            broadcast_value(min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable)), run.device)
         )
-        step_s = warmup_step_s = agreed(_step_s(run, _TIMED_EPOCHS, num_steps), run.device)
+        step_s = warmup_step_s = broadcast_value(_step_s(run, _TIMED_EPOCHS, num_steps), run.device)
         if timed.num_warmup_epochs > 0:
-            warmup_step_s = agreed(_step_s(run, 1, _MIN_TIMED_STEPS), run.device)
+            warmup_step_s = broadcast_value(_step_s(run, 1, _MIN_TIMED_STEPS), run.device)
         run.validate()
     network.load_state_dict(before)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.zero_grad(set_to_none=True)
     network.train(was_training)
     # A tenth is kept back, because a short measurement cannot know what else the machine will do.
-    available_s = agreed(0.9 * (seconds - (time.monotonic() - started_at)), run.device)
-    validation_s = agreed(run.validation_s, run.device)
+    available_s = broadcast_value(0.9 * (seconds - (time.monotonic() - started_at)), run.device)
+    validation_s = broadcast_value(run.validation_s, run.device)
 
     def needed_s(epochs: int) -> float:
         num_warmup = dataclasses.replace(recipe, epochs=epochs).num_warmup_epochs
@@ -155,7 +155,7 @@ def fit_to_budget(
     )
 
 
-def _step_s(run: Run, epoch: int, num_steps: int) -> float:
+def _step_s(run: TrainingRun, epoch: int, num_steps: int) -> float:
     """Seconds a step."""
     started_at = time.monotonic()
     run.steps(epoch, num_steps)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from inn_automl.core.errors import SpecError, UnknownNameError
-from inn_automl.core.metric import Task
+from inn_automl.core.metric import TaskKind
 from inn_automl.models import get_family
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -173,7 +173,7 @@ class RecipeSpace:
         return TrialSpec(recipe, float(rng.choice(self.widths)), int(rng.choice(self.depths)))
 
 
-def default_recipe(family: str, num_train: int, task: Task = "classification") -> Recipe:
+def default_recipe(family: str, num_train: int, task: TaskKind = "classification") -> Recipe:
     """What serves a family well without any search.
 
     Args:
@@ -210,7 +210,7 @@ def default_recipe(family: str, num_train: int, task: Task = "classification") -
     return Recipe(batch_size=batch_size, learning_rate=0.05 if family == "mlp" else 0.2)
 
 
-def recipe_space(family: str, num_train: int, task: Task = "classification") -> RecipeSpace:
+def recipe_space(family: str, num_train: int, task: TaskKind = "classification") -> RecipeSpace:
     """The candidates worth training for a family: around its defaults, in widths and depths that
     it lists.
 
@@ -230,7 +230,12 @@ def recipe_space(family: str, num_train: int, task: Task = "classification") -> 
 
 
 def trial_specs(
-    family: str, num_train: int, num_candidates: int, *, seed: int, task: Task = "classification"
+    family: str,
+    num_train: int,
+    num_candidates: int,
+    *,
+    seed: int,
+    task: TaskKind = "classification",
 ) -> list[TrialSpec]:
     """The family's default first, then random ones from its space; the same for the same seed.
 

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from inn_automl.core.errors import InputError, TrainingError
 from inn_automl.evaluation.candidates import (
-    Samples,
-    calibrate,
-    calibration_samples,
-    fitted_samples,
-    score_of,
+    StandardizedSamples,
+    evaluate_module,
+    recalibration_samples,
+    reconstruction_samples,
+    sample_candidate,
     use_channels_last,
 )
 from inn_automl.integral.conversion.channel_ranking import permute, permute_tensors, rank_channels
@@ -43,12 +43,12 @@ from inn_automl.training.checkpoint import (
     under,
 )
 from inn_automl.training.distributed import (
-    agree_on,
-    agreed,
+    broadcast_tensors,
+    broadcast_value,
+    local_slice,
     rank,
-    share_of,
     sum_gradients,
-    whole_batch_statistics,
+    synchronized_batch_norm,
 )
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.sandwich import Widths, reused_widths, sandwich_gradients
@@ -77,8 +77,8 @@ class EpochReport:
     epochs: int
     train_loss: float
     """Mean loss of the full width."""
-    quality: dict[str, float]
-    """Validation quality (accuracy, or the task's other metric) of the "smallest", "middle" and
+    metric_values: dict[str, float]
+    """Validation metric_values (accuracy, or the task's other metric) of the "smallest", "middle" and
     "full" widths, with re-estimated normalization; of the "full" one alone while it learns alone.
     """
     score: float
@@ -91,10 +91,10 @@ class EpochReport:
     @property
     def is_warmup(self) -> bool:
         """Whether the full width learned alone."""
-        return list(self.quality) == [_FULL]
+        return list(self.metric_values) == [_FULL]
 
 
-class Run:
+class TrainingRun:
     """State of one training."""
 
     def __init__(
@@ -107,10 +107,10 @@ class Run:
     ) -> None:
         self.network, self.recipe, self.seed, self.device = network, recipe, seed, device
         self.fingerprint, self.objective = dataset.fingerprint, objective_of(dataset)
-        self.samples = Samples(dataset, dataset.train, device)
+        self.samples = StandardizedSamples(dataset, dataset.train, device)
         validation = np.random.default_rng(0).permutation(dataset.validation)[:_MAX_VALIDATION]
-        self.validation = Samples(dataset, validation, device)
-        self.calibration = calibration_samples(dataset, _NUM_CALIBRATION, device=device)
+        self.validation = StandardizedSamples(dataset, validation, device)
+        self.calibration = recalibration_samples(dataset, _NUM_CALIBRATION, device=device)
         self.batch_size = min(recipe.batch_size, len(self.samples))
         num_samples = min(recipe.epoch_samples or len(self.samples), len(self.samples))
         self.steps_per_epoch = max(1, num_samples // self.batch_size)
@@ -140,11 +140,11 @@ class Run:
         """Trains and validates one epoch; whether it was a whole one."""
         started_at = time.monotonic()
         if 1 < epoch == self.recipe.num_warmup_epochs + 1:
-            self.begin_widths()
+            self.prepare_reduced_widths()
             self.best_score = -math.inf  # the best state is one of those to come
         train_loss, is_whole = self.steps(epoch, self.steps_per_epoch, deadline_s)
-        quality = self.validate([_FULL] if epoch <= self.recipe.num_warmup_epochs else None)
-        score = sum(quality.values()) / len(quality)
+        metric_values = self.validate([_FULL] if epoch <= self.recipe.num_warmup_epochs else None)
+        score = sum(metric_values.values()) / len(metric_values)
         if score >= self.best_score:  # of equals the later, which has seen lower learning rates
             self.best_score = score
             self.best = {
@@ -152,7 +152,7 @@ class Run:
             }
         seconds = time.monotonic() - started_at
         self.history.append(
-            EpochReport(epoch, self.recipe.epochs, train_loss, quality, score, seconds)
+            EpochReport(epoch, self.recipe.epochs, train_loss, metric_values, score, seconds)
         )
         self.epochs_done += is_whole
         return is_whole
@@ -225,7 +225,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        with whole_batch_statistics(self.network), whole_batch_statistics(self.teacher.module):
+        with synchronized_batch_norm(self.network), synchronized_batch_norm(self.teacher.module):
             loss = sandwich_gradients(
                 self.network,
                 x,
@@ -234,7 +234,9 @@ class Run:
                 objective=self.objective,
                 label_smoothing=self.recipe.label_smoothing,
                 label_fraction=self.recipe.soft_target_label_fraction,
-                lesson=None if other is None else (*other, self._taught(other[0])),
+                distillation_batch=None
+                if other is None
+                else (*other, self._teacher_outputs(other[0])),
                 autocast=self.autocast,
                 fill_up=self.fills_up,
                 backward=lambda loss: self.scaler.scale(weight * loss).backward(),
@@ -255,10 +257,10 @@ class Run:
         x, y = self.samples.standardized(chosen), self.objective.targets(self.samples.y[chosen])
         if self.recipe.augment:
             x, y = self.objective.augment(x, y, generator)
-        mine = share_of(len(chosen))
+        mine = local_slice(len(chosen))
         return x[mine], y[mine]
 
-    def _taught(self, x: Tensor) -> Tensor:
+    def _teacher_outputs(self, x: Tensor) -> Tensor:
         with self.autocast or contextlib.nullcontext():
             return self.teacher.outputs(x).float()
 
@@ -266,19 +268,23 @@ class Run:
         """Whether no time is left for another step, by the clock of the first process."""
         if deadline_s is None:
             return False
-        return bool(agreed(time.monotonic() + self.validation_s >= deadline_s, self.device))
+        return bool(
+            broadcast_value(time.monotonic() + self.validation_s >= deadline_s, self.device)
+        )
 
     def validate(self, names: Collection[str] | None = None) -> dict[str, float]:
         """Quality at the three validated widths, or at those of them that are named."""
         started_at = time.monotonic()
-        quality = {}
+        metric_values = {}
         for name in names or self.validated_widths:
-            module, _ = calibrate(self.network, self.validated_widths[name], self.calibration)
-            quality[name] = score_of(module, self.validation).quality
+            module, _ = sample_candidate(
+                self.network, self.validated_widths[name], self.calibration
+            )
+            metric_values[name] = evaluate_module(module, self.validation).value
         self.validation_s = time.monotonic() - started_at
-        return quality
+        return metric_values
 
-    def begin_widths(self) -> None:
+    def prepare_reduced_widths(self) -> None:
         """Prepares a network that was trained at full width alone for learning to be narrow.
 
         The channels that tell most come first, and slopes are those with which the smallest widths
@@ -286,19 +292,19 @@ class Run:
         Where there are too few samples to tell, all stays as it is.
         """
         self.network.eval()
-        samples = fitted_samples(self.calibration)
+        samples = reconstruction_samples(self.calibration)
         try:
             order = rank_channels(self.network, samples)
         except InputError:
             return
         order = {name: found.to(self.device) for name, found in order.items()}
-        agree_on(order.values())  # rounding may put equals into another order elsewhere
+        broadcast_tensors(order.values())  # rounding may put equals into another order elsewhere
         permute(self.network, order)
         permute_tensors(self.network.coupling, dict(self.teacher.module.named_parameters()), order)
         self._permute_optimizer(order)
         if self.recipe.width_conditioned:
             fit_slopes(self.network, samples)
-            agree_on(slope.data for slope in self.network.slopes)
+            broadcast_tensors(slope.data for slope in self.network.slopes)
 
     def _permute_optimizer(self, order: dict[str, Tensor]) -> None:
         prefix = "module."
@@ -325,7 +331,7 @@ class Run:
         if self.best is not None:
             self.network.load_state_dict(self.best)
         if self.history and self.history[-1].is_warmup:
-            self.begin_widths()  # there was no time to learn them
+            self.prepare_reduced_widths()  # there was no time to learn them
         self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.network.zero_grad(set_to_none=True)
         self.network.eval()

@@ -61,7 +61,7 @@ def sandwich_gradients(
     objective: Objective = CLASSIFICATION,
     label_smoothing: float = 0.0,
     label_fraction: float = 0.3,
-    lesson: tuple[Tensor, Tensor, Tensor] | None = None,
+    distillation_batch: tuple[Tensor, Tensor, Tensor] | None = None,
     autocast: torch.autocast | None = None,
     fill_up: bool = False,
     backward: Callable[[Tensor], None] = torch.Tensor.backward,
@@ -75,7 +75,7 @@ def sandwich_gradients(
         widths: the reduced widths of this step.
         objective: the task's losses.
         label_fraction: share of the targets in the targets of the reduced widths.
-        lesson: what the reduced widths learn from: x, y, and a teacher's outputs for x; None for
+        distillation_batch: what the reduced widths learn from: x, y, and a teacher's outputs for x; None for
             `x`, `y` and the full width's own.
         autocast: the mixed-precision context of forward passes; None for the network's own
             precision.
@@ -92,10 +92,10 @@ def sandwich_gradients(
     backward(loss)
     if not widths:
         return loss.detach()
-    x, y, taught = lesson or (x, y, output)
+    x, y, teacher_outputs = distillation_batch or (x, y, output)
     with torch.no_grad():
         targets = objective.soft_targets(
-            taught, y, label_fraction=label_fraction, label_smoothing=label_smoothing
+            teacher_outputs, y, label_fraction=label_fraction, label_smoothing=label_smoothing
         )
     for reduced in widths:
         with context:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from inn_automl.core.metric import Task
+from inn_automl.core.metric import TaskKind
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.graph.groups import Coupling
 from inn_automl.models import build
-from inn_automl.training.distributed import agreed, rank
+from inn_automl.training.distributed import broadcast_value, rank
 from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
 from inn_automl.training.recipe import Recipe, TrialSpec
 
@@ -44,7 +44,7 @@ class Architecture:
     """Logits; of a regression, targets; 0 of super-resolution."""
     width: float
     depth: int
-    task: Task = "classification"
+    task: TaskKind = "classification"
     scale: int | None = None
     """Of super-resolution."""
 
@@ -174,13 +174,13 @@ def run_trial(
         CorruptFileError, StorageError: the folder cannot be read or written.
     """
     outcome = folder / "outcome.json"
-    if agreed(outcome.exists(), torch.device(device)):
+    if broadcast_value(outcome.exists(), torch.device(device)):
         return load_trial(folder)
     deadline_s = time.monotonic() + seconds
     architecture = Architecture.of(dataset, family, candidate.width, candidate.depth)
     network = architecture.network(seed=seed)
     plan = folder / "plan.json"
-    if agreed(plan.exists(), torch.device(device)):
+    if broadcast_value(plan.exists(), torch.device(device)):
         recipe = Recipe.from_dict(read_json(plan))
     else:
         recipe = fit_to_budget(

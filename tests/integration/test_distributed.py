@@ -19,7 +19,7 @@ import pytest
 
 from inn_automl.core.errors import BackendError
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.pipeline.backend import LocalBackend, TrainingTask
+from inn_automl.pipeline.backend import LocalBackend, TrainingRequest
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import trial_specs
 from inn_automl.training.trial import Trained
@@ -66,7 +66,7 @@ def dataset() -> Dataset:
 
 def task(
     dataset: Dataset, folder: Path, *, workers: int, epochs: int, trials: int = 1
-) -> TrainingTask:
+) -> TrainingRequest:
     # At the default rate rounding alone, of sums of gradients, grows to percents of the loss in
     # eight epochs; and it may put channels that tell the same into another order.
     candidates = tuple(
@@ -75,7 +75,7 @@ def task(
         )
         for one in trial_specs("mlp", len(dataset.train), trials, seed=0)
     )
-    return TrainingTask("mlp", candidates, dataset, folder, 0, 36_000.0, epochs, 2, 0, workers)
+    return TrainingRequest("mlp", candidates, dataset, folder, 0, 36_000.0, epochs, 2, 0, workers)
 
 
 def workers_by_node() -> dict[int, int]:

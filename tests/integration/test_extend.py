@@ -21,7 +21,7 @@ from inn_automl.core.spec import DeviceBudget
 from inn_automl.export import load_inn, read_bundle
 from inn_automl.export.inn import InnConfig
 from inn_automl.latency.benchmark import THOROUGH, BenchmarkConfig, LatencyMeasurement
-from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
+from inn_automl.pipeline.backend import LocalBackend, Report, TrainingRequest
 from inn_automl.pipeline.run import discretize_job, extend_job, run_job
 from inn_automl.training.trial import Trained
 
@@ -43,7 +43,7 @@ class Counting(LocalBackend):
         self.num_calls, self._at = 0, interrupted_at
         self.evaluated: dict[str, list[dict[str, int]]] = {"validation": [], "test": []}
 
-    def train(self, task: TrainingTask, report: Report) -> list[Trained]:
+    def train(self, task: TrainingRequest, report: Report) -> list[Trained]:
         raise AssertionError("an extension trains nothing")
 
     def evaluate(self, trained: Any, dataset: Any, batch: Any, *, split: str) -> Any:

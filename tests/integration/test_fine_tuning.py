@@ -21,7 +21,7 @@ from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.exporting import point_id
 from inn_automl.pipeline.run import discretize_job, extend_job
 from inn_automl.training.fine_tuning import FineTuningOutcome
-from inn_automl.training.fine_tuning_task import FineTuningTask
+from inn_automl.training.fine_tuning_request import FineTuningRequest
 from inn_automl.training.trial import Trained
 
 from .conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_by_size
@@ -43,7 +43,7 @@ class Tuning(LocalBackend):
         self,
         trained: Trained,
         dataset: Dataset,
-        tasks: Sequence[FineTuningTask],
+        tasks: Sequence[FineTuningRequest],
         *,
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:

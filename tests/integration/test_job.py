@@ -23,7 +23,7 @@ from inn_automl.core.result import JobResult
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.evaluation.candidates import Evaluation
 from inn_automl.export import read_bundle
-from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
+from inn_automl.pipeline.backend import LocalBackend, Report, TrainingRequest
 from inn_automl.pipeline.run import run_job
 from inn_automl.training.trial import Trained
 
@@ -46,7 +46,7 @@ class Stopping(LocalBackend):
         self.num_evaluated = 0
         self.num_calls = 0
 
-    def train(self, task: TrainingTask, report: Report) -> list[Trained]:
+    def train(self, task: TrainingRequest, report: Report) -> list[Trained]:
         def stop(trial: int, epoch: Any) -> None:
             report(trial, epoch)
             if self._in_training:

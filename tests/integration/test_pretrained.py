@@ -15,7 +15,7 @@ from inn_automl.core.errors import ImpossibleBudgetError, InputError, JobDirecto
 from inn_automl.data import load_dataset
 from inn_automl.evaluation.candidates import count_correct, split_samples
 from inn_automl.models import build
-from inn_automl.pipeline.backend import LocalBackend, Report, TrainingTask
+from inn_automl.pipeline.backend import LocalBackend, Report, TrainingRequest
 from inn_automl.pipeline.run import extend_job, run_job
 from inn_automl.training.trial import Trained
 
@@ -25,7 +25,7 @@ WIDTH, DEPTH = 0.5, 3
 
 
 class Untrained(LocalBackend):
-    def train(self, task: TrainingTask, report: Report) -> list[Trained]:
+    def train(self, task: TrainingRequest, report: Report) -> list[Trained]:
         raise AssertionError("nothing was to be trained")
 
 

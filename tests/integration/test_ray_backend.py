@@ -18,8 +18,8 @@ import pytest
 
 from inn_automl.core.precision import join_point
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.pipeline.backend import LocalBackend, TrainingTask
-from inn_automl.training.fine_tuning_task import FineTuningTask
+from inn_automl.pipeline.backend import LocalBackend, TrainingRequest
+from inn_automl.training.fine_tuning_request import FineTuningRequest
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import trial_specs
 
@@ -42,9 +42,9 @@ def backend() -> Iterator[ray_backend.RayBackend]:
     backend.close()
 
 
-def task(dataset: Dataset, folder: Path, *, trials: int, epochs: int) -> TrainingTask:
+def task(dataset: Dataset, folder: Path, *, trials: int, epochs: int) -> TrainingRequest:
     candidates = tuple(trial_specs("mlp", len(dataset.train), trials, seed=0))
-    return TrainingTask("mlp", candidates, dataset, folder, 0, 36_000.0, epochs, 2, 0)
+    return TrainingRequest("mlp", candidates, dataset, folder, 0, 36_000.0, epochs, 2, 0)
 
 
 def test_trains_and_evaluates_as_in_process(
@@ -135,9 +135,9 @@ def test_tunes_as_in_process(
     trained = backend.train(task(dataset, tmp_path / "ray", trials=1, epochs=1), lambda *_: None)[0]
     network, shares = trained.network(), []
 
-    def tasks(folder: Path) -> list[FineTuningTask]:
+    def tasks(folder: Path) -> list[FineTuningRequest]:
         return [
-            FineTuningTask(
+            FineTuningRequest(
                 network.uniform_widths(ratio), folder / str(ratio), seconds=30.0, seed=1, steps=20
             )
             for ratio in (0.25, 0.5, 0.75)
@@ -151,7 +151,7 @@ def test_tunes_as_in_process(
     )
     for one, other in zip(remote, local, strict=True):
         assert one.loss_after == pytest.approx(other.loss_after, abs=1e-6)
-        assert (one.quality_before, one.steps) == (other.quality_before, 20)
+        assert (one.metric_value_before, one.steps) == (other.metric_value_before, 20)
     assert shares == pytest.approx([1 / 3, 2 / 3, 1])
     assert backend.fine_tuning_seconds(asked) == 0.0
     # read, not tuned again

@@ -21,7 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from inn_automl.core.errors import TrainingError
-from inn_automl.pipeline.backend import TrainingTask
+from inn_automl.pipeline.backend import TrainingRequest
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import run_trial
 
@@ -32,7 +32,7 @@ MAX_FAILURES = 3
 def train_on_workers(
     config: dict[str, Any],
     *,
-    task: TrainingTask,
+    task: TrainingRequest,
     end_at: float,
     num_parallel: int,
     cpus: int,

@@ -39,9 +39,9 @@ from inn_automl.core.errors import BackendError, InnAutomlError, TrainingError
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import Evaluation
 from inn_automl.integral import Widths
-from inn_automl.pipeline.backend import Backend, Evaluator, Report, TrainingTask, best_first
+from inn_automl.pipeline.backend import Backend, Evaluator, Report, TrainingRequest, best_first
 from inn_automl.training.fine_tuning import FineTuningOutcome
-from inn_automl.training.fine_tuning_task import FineTuner, FineTuningTask
+from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import Trained, run_trial, salvage_trial
 from inn_automl_workers.distributed import MAX_FAILURES, failure, metrics, train_on_workers
@@ -102,7 +102,7 @@ class RayBackend(Backend):
                 f"local."
             ) from error
 
-    def train(self, task: TrainingTask, report: Report) -> list[Trained]:
+    def train(self, task: TrainingRequest, report: Report) -> list[Trained]:
         done = [self._finished(task, index) for index in range(len(task.candidates))]
         open_trials = [index for index, trained in enumerate(done) if trained is None]
         failures: list[str] = []
@@ -158,7 +158,7 @@ class RayBackend(Backend):
         self,
         trained: Trained,
         dataset: Dataset,
-        tasks: Sequence[FineTuningTask],
+        tasks: Sequence[FineTuningRequest],
         *,
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:
@@ -198,14 +198,14 @@ class RayBackend(Backend):
                 ray.cancel(reference, force=True)
         return [found[index] for index in range(len(tasks))]
 
-    def fine_tuning_seconds(self, tasks: Sequence[FineTuningTask]) -> float:
+    def fine_tuning_seconds(self, tasks: Sequence[FineTuningRequest]) -> float:
         left = [task.seconds for task in tasks if not task.is_done]
         return max(left) * -(-len(left) // self._cpus) if left else 0.0
 
     def close(self) -> None:
         ray.shutdown()
 
-    def _finished(self, task: TrainingTask, index: int) -> Trained | None:
+    def _finished(self, task: TrainingRequest, index: int) -> Trained | None:
         if not (task.trial_folder(index) / "outcome.json").exists():
             return None
         return salvage_trial(
@@ -216,7 +216,7 @@ class RayBackend(Backend):
             seed=task.seed,
         )
 
-    def _tune(self, task: TrainingTask, open_trials: list[int], report: Report) -> list[str]:
+    def _tune(self, task: TrainingRequest, open_trials: list[int], report: Report) -> list[str]:
         num_workers = task.workers_per_trial
         available = min(self._cpus, self._gpus) if self._gpus else self._cpus
         num_parallel = max(1, min(len(open_trials), available // num_workers))
@@ -294,7 +294,7 @@ class _Forward(tune.Callback):
 
 
 def _train_trial(
-    config: dict[str, Any], *, task: TrainingTask, end_at: float, num_parallel: int
+    config: dict[str, Any], *, task: TrainingRequest, end_at: float, num_parallel: int
 ) -> None:
     """One trial, in a worker process."""
     index = config["trial"]
@@ -341,7 +341,7 @@ def _evaluate_task(
 
 @ray.remote(max_retries=MAX_FAILURES)
 def _fine_tune_task(
-    trained: Trained, dataset: Dataset, task: FineTuningTask, cpus: int, on_gpu: bool
+    trained: Trained, dataset: Dataset, task: FineTuningRequest, cpus: int, on_gpu: bool
 ) -> FineTuningOutcome:
     """Tunes one model; it is kept in the job's folder, so that a task that is tried again finds
     it.

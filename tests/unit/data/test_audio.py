@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits, load_dataset
 from inn_automl.data.audio import read_wavs
-from inn_automl.data.entries import Entry
+from inn_automl.data.files import DatasetFile
 
 Tree = Callable[[dict[str, bytes]], Path]
 
 
 def read(*contents: bytes) -> tuple[np.ndarray, int, tuple[str, ...]]:
     entries = [
-        Entry(("a", f"{i}.wav"), lambda content=content: content)
+        DatasetFile(("a", f"{i}.wav"), lambda content=content: content)
         for i, content in enumerate(contents)
     ]  # type: ignore[misc]
     return read_wavs(entries, "'sounds'")
@@ -83,7 +83,7 @@ def test_a_folder_of_sounds(make: Any, tree: Tree) -> None:
         (1, 42),
         ("no", "yes"),
     )
-    assert dataset.sample_rate_hz == dataset.facts()["sample_rate_hz"] == 16000
+    assert dataset.sample_rate_hz == dataset.metadata()["sample_rate_hz"] == 16000
     assert "8 of 10 WAV files" in dataset.notes[0]
 
 

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
 from inn_automl.data.dataset import assemble
-from inn_automl.data.samples import Samples, ordered
+from inn_automl.data.samples import RawSamples, ordered
 
 
 def samples(
     x: np.ndarray | None = None, labels: list[str] | None = None, **options: object
-) -> Samples:
+) -> RawSamples:
     labels = labels or ["b", "a"] * 10
     if x is None:
         x = np.random.default_rng(0).integers(0, 256, (len(labels), 3, 4, 5)).astype(np.uint8)
     options.setdefault("given", {"train": np.arange(len(x))})
-    return Samples(x=x, labels=np.array(labels), **options)  # type: ignore[arg-type]
+    return RawSamples(x=x, labels=np.array(labels), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -117,7 +117,7 @@ def test_fingerprint_of_given_splits_does_not_depend_on_the_seed() -> None:
 
 def test_facts_are_json() -> None:
     dataset = assemble("d", samples(notes=("Something.",)), seed=0)
-    facts = json.loads(json.dumps(dataset.facts()))
+    facts = json.loads(json.dumps(dataset.metadata()))
     assert facts == {
         "name": "d",
         "kind": "image",

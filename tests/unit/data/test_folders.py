@@ -11,7 +11,7 @@ import pytest
 
 from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
 from inn_automl.data import limits, load_dataset
-from inn_automl.data.entries import list_folder
+from inn_automl.data.files import list_folder
 
 Tree = Callable[[dict[str, bytes]], Path]
 Zipped = Callable[..., Path]
@@ -42,7 +42,7 @@ def test_an_archive_and_a_folder_are_the_same_dataset(
     reordered = dict(sorted(files.items(), key=lambda item: hash(item[1])))
     archive = load_dataset(zipped(reordered))
     assert archive.fingerprint == folder.fingerprint
-    assert archive.facts() == folder.facts()
+    assert archive.metadata() == folder.metadata()
     np.testing.assert_array_equal(archive.train, folder.train)
 
 

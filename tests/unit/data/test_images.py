@@ -19,15 +19,15 @@ from PIL import Image
 
 from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits, load_dataset
-from inn_automl.data.entries import Entry
+from inn_automl.data.files import DatasetFile
 from inn_automl.data.images import read_images
 
 Tree = Callable[[dict[str, bytes]], Path]
 
 
-def entries(*contents: bytes, suffix: str = "png") -> list[Entry]:
+def entries(*contents: bytes, suffix: str = "png") -> list[DatasetFile]:
     return [
-        Entry(("a", f"{i}.{suffix}"), lambda content=content: content)
+        DatasetFile(("a", f"{i}.{suffix}"), lambda content=content: content)
         for i, content in enumerate(contents)
     ]  # type: ignore[misc]
 

@@ -38,7 +38,7 @@ def test_floats_are_targets(load: Load) -> None:
     assert [len(dataset.train), len(dataset.validation), len(dataset.test)] == [28, 6, 6]
     assert sorted([*dataset.train, *dataset.validation, *dataset.test]) == list(range(40))
     assert dataset.notes == ()
-    assert dataset.facts()["target_mean"] == mean.tolist()
+    assert dataset.metadata()["target_mean"] == mean.tolist()
 
 
 def test_targets_drawn_with_the_seed_of_the_split_do_not_decide_it(load: Load) -> None:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from inn_automl.core.errors import InputError, WidthsError
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import (
-    Candidates,
+    CandidateBuilder,
     Evaluation,
-    Samples,
-    calibration_samples,
+    StandardizedSamples,
     count_correct,
+    evaluate_module,
     evaluate_widths,
-    score_of,
+    recalibration_samples,
     split_samples,
     use_channels_last,
 )
@@ -94,7 +94,7 @@ def test_accuracy_is_that_of_the_discretized_network_on_the_split(
         evaluation = evaluate_widths(network, widths, images, split=split)
         expected = reference_accuracy(network, widths, images, split)
         assert evaluation == Evaluation(
-            share(expected, len(getattr(images, split))), num_calibration=60
+            share(expected, len(getattr(images, split))), num_recalibration=60
         )
         assert evaluation.quality == expected / len(getattr(images, split))
 
@@ -109,56 +109,60 @@ def test_the_network_itself_is_left_alone(images: Dataset, network: IntegralNetw
 def test_a_candidate_is_a_plain_module_ready_for_export(
     images: Dataset, network: IntegralNetwork
 ) -> None:
-    made = Candidates(network.train(), images).make(network.uniform_widths(0.5))
+    made = CandidateBuilder(network.train(), images).make(network.uniform_widths(0.5))
     assert not any(m.training for m in made.module.modules())
     assert not any(
         type(m).__module__.startswith("inn_automl.integral") for m in made.module.modules()
     )
-    assert made.score == score_of(made.module, split_samples(images, "validation"))
-    assert made.num_calibration == 60
+    assert made.score == evaluate_module(made.module, split_samples(images, "validation"))
+    assert made.num_recalibration == 60
 
 
 def test_a_candidate_is_what_serves_the_validation_split_best(
     images: Dataset, network: IntegralNetwork
 ) -> None:
-    candidates, validation = Candidates(network, images), split_samples(images, "validation")
-    compensator = Compensator(network, calibration_samples(images).standardized(slice(None)))
+    candidates, validation = CandidateBuilder(network, images), split_samples(images, "validation")
+    compensator = Compensator(network, recalibration_samples(images).standardized(slice(None)))
     for widths in (network.smallest_widths, network.uniform_widths(0.6)):
         correct = [reference_accuracy(network, widths, images, "validation")]
         for rule in RULES:
             module = compensator.discretize(widths, rule)
-            reestimate_normalization(module, (x for x, _ in calibration_samples(images).batches()))
+            reestimate_normalization(
+                module, (x for x, _ in recalibration_samples(images).batches())
+            )
             correct.append(count_correct(module.eval(), validation))
         made, again = candidates.make(widths), candidates.make(widths)
-        assert made.score.quality == max(correct) / len(validation)
-        assert made.is_fitted == (max(correct) > correct[0])
-        assert (again.score, again.is_fitted) == (made.score, made.is_fitted)
+        assert made.score.value == max(correct) / len(validation)
+        assert made.is_reconstructed == (max(correct) > correct[0])
+        assert (again.score, again.is_reconstructed) == (made.score, made.is_reconstructed)
 
 
 def test_the_full_width_is_the_network_itself(images: Dataset, network: IntegralNetwork) -> None:
-    made = Candidates(network, images).make(network.full_widths)
-    assert not made.is_fitted
+    made = CandidateBuilder(network, images).make(network.full_widths)
+    assert not made.is_reconstructed
     correct = reference_accuracy(network, network.full_widths, images, "validation")
-    assert made.score.quality == correct / len(images.validation)
+    assert made.score.value == correct / len(images.validation)
 
 
 def test_too_few_samples_to_fit_leave_weights_as_they_are(
     images: Dataset, network: IntegralNetwork
 ) -> None:
     assert (
-        not Candidates(network, images, num_calibration=12).make(network.smallest_widths).is_fitted
+        not CandidateBuilder(network, images, num_recalibration=12)
+        .make(network.smallest_widths)
+        .is_reconstructed
     )
 
 
 def test_calibration_takes_the_same_samples_for_every_width(
     images: Dataset, network: IntegralNetwork
 ) -> None:
-    assert torch.equal(calibration_samples(images, 20).x, calibration_samples(images, 20).x)
-    drawn = {one.tobytes() for one in calibration_samples(images, 20).x.numpy()}
+    assert torch.equal(recalibration_samples(images, 20).x, recalibration_samples(images, 20).x)
+    drawn = {one.tobytes() for one in recalibration_samples(images, 20).x.numpy()}
     assert len(drawn) == 20
     assert drawn < {one.tobytes() for one in images.x[images.train]}
-    evaluation = evaluate_widths(network, network.full_widths, images, num_calibration=20)
-    assert evaluation.num_calibration == 20
+    evaluation = evaluate_widths(network, network.full_widths, images, num_recalibration=20)
+    assert evaluation.num_recalibration == 20
 
 
 def test_a_network_without_statistics_uses_no_calibration(images: Dataset) -> None:
@@ -166,7 +170,7 @@ def test_a_network_without_statistics_uses_no_calibration(images: Dataset) -> No
         nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 3)
     )
     network = IntegralNetwork(module, torch.zeros(2, 2, 8, 8))
-    assert evaluate_widths(network, network.smallest_widths, images).num_calibration == 0
+    assert evaluate_widths(network, network.smallest_widths, images).num_recalibration == 0
 
 
 def test_wrong_splits_and_widths_are_refused(images: Dataset, network: IntegralNetwork) -> None:
@@ -195,7 +199,7 @@ def test_batches_cover_all_samples_in_order_and_differ_by_at_most_one(
     dataset = dataset_of(
         np.arange(100, dtype=np.float32).reshape(100, 1, 1).repeat(3, 2), num_train=num
     )
-    samples = Samples(dataset, dataset.train)
+    samples = StandardizedSamples(dataset, dataset.train)
     batches = list(samples.batches(batch_size))
     sizes = [len(x) for x, _ in batches]
     assert torch.equal(torch.cat([x for x, _ in batches]), samples.standardized(slice(None)))
@@ -208,7 +212,7 @@ def test_long_samples_come_in_smaller_batches() -> None:
     dataset = dataset_of(
         np.random.default_rng(0).normal(size=(100, 1, 1024)).astype(np.float32), num_train=90
     )
-    assert [len(x) for x, _ in Samples(dataset, dataset.train).batches()] == [45, 45]
+    assert [len(x) for x, _ in StandardizedSamples(dataset, dataset.train).batches()] == [45, 45]
 
 
 class Viewing(nn.Module):

@@ -147,7 +147,7 @@ def make_job(
             "train_loss": float(2.3 * np.exp(-0.25 * e) + 0.05),
             "score": 0.0,
             "seconds": 4.0,
-            "quality": {
+            "metric_values": {
                 "smallest": float(0.93 - 0.8 * np.exp(-0.22 * e)),
                 "middle": float(0.965 - 0.8 * np.exp(-0.35 * e)),
                 "full": float(0.982 - 0.8 * np.exp(-0.45 * e)),

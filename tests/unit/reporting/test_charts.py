@@ -109,5 +109,5 @@ def test_learning_curves_hold_every_width_and_the_loss() -> None:
     assert len(losses) == len(history)
     assert {row["width"] for row in values} == {"smallest", "middle", "full"}
     assert [row["value"] for row in values if row["width"] == "full"] == [
-        100 * entry["quality"]["full"] for entry in history
+        100 * entry["metric_values"]["full"] for entry in history
     ]

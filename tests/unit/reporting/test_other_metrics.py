@@ -94,7 +94,7 @@ def test_rows_and_metrics_have_the_metric_in_their_names(
     rows = tables.candidates_table(candidates, device)
     assert rows[metric.name] == sorted((c.quality for c in candidates), reverse=True)
     curves = tables.training_metrics(
-        [{"epoch": 1, "train_loss": 0.5, "quality": {"full": 3.0}}], metric.name
+        [{"epoch": 1, "train_loss": 0.5, "metric_values": {"full": 3.0}}], metric.name
     )
     assert curves == [("training/loss", 0.5, 1), (f"training/{metric.name}_full", 3.0, 1)]
     names = {name for name, _ in found} | set(rows) | {name for name, _, _ in curves}
@@ -114,7 +114,7 @@ def test_figures(made: tuple[JobResult, Metric, Sequence[Candidate]], tmp_path: 
     low, high = metric_range([front_series(device)])
     assert low < min(p.test_quality_ci[0] for p in device.front) <= device.front[-1].quality < high
     assert write_png(chart, tmp_path / "front.png").stat().st_size > 1000
-    history = [{"epoch": 1, "train_loss": 0.5, "quality": {"full": device.front[0].quality}}]
+    history = [{"epoch": 1, "train_loss": 0.5, "metric_values": {"full": device.front[0].quality}}]
     curves = learning_curves_chart(history, metric)
     assert metric.axis in curves.to_json(ensure_ascii=False)
     assert write_png(curves, tmp_path / "curves.png").stat().st_size > 1000

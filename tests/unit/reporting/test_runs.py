@@ -21,7 +21,7 @@ from tests.unit.reporting.job_samples import make_job
 class Epoch:
     epoch: int
     train_loss: float
-    quality: dict[str, float]
+    metric_values: dict[str, float]
 
 
 def small_job(

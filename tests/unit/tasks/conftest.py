@@ -5,7 +5,7 @@ import pytest
 
 from inn_automl.data import Dataset
 from inn_automl.data.dataset import assemble
-from inn_automl.data.samples import Samples
+from inn_automl.data.samples import RawSamples
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def numbers() -> Dataset:
     x = rng.normal(size=(200, 1, 12)).astype(np.float32)
     y = np.stack([5000 + 100 * x.sum((1, 2)), 0.01 * x[:, 0, 0]], axis=1).astype(np.float32)
     return assemble(
-        "numbers", Samples(x=x, labels=None, targets=y, given={"train": np.arange(200)}), seed=0
+        "numbers", RawSamples(x=x, labels=None, targets=y, given={"train": np.arange(200)}), seed=0
     )
 
 
@@ -26,6 +26,6 @@ def pairs() -> Dataset:
     small = large.reshape(20, 3, 4, 2, 6, 2).mean((3, 5)).astype(np.uint8)
     return assemble(
         "pairs",
-        Samples(x=small, labels=None, targets=large, given={"train": np.arange(20)}),
+        RawSamples(x=small, labels=None, targets=large, given={"train": np.arange(20)}),
         seed=0,
     )

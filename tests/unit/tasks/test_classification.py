@@ -14,7 +14,7 @@ def test_accuracy_counts_the_largest_logit() -> None:
         torch.tensor([0, 1, 1, 1]),
     )
     score = objective.score(objective.scores(logits, y).numpy())
-    assert (score.quality, score.num_samples) == (0.75, 4)
+    assert (score.value, score.num_samples) == (0.75, 4)
     assert score.interval == wilson(3, 4)
 
 

@@ -26,8 +26,8 @@ def test_r2_is_that_of_scikit_learn(numbers: Dataset) -> None:
     rng = np.random.default_rng(1)
     found = (y + rng.normal(size=y.shape) * numbers.y.std(0) * [0.3, 0.6]).astype(np.float32)
     score = objective.score(objective.scores(torch.from_numpy(found), torch.from_numpy(y)).numpy())
-    assert score.quality == pytest.approx(r2_score(y, found), abs=1e-5)
-    assert score.interval[0] < score.quality < score.interval[1] <= 1
+    assert score.value == pytest.approx(r2_score(y, found), abs=1e-5)
+    assert score.interval[0] < score.value < score.interval[1] <= 1
     assert score.num_samples == len(y)
     assert score.rmse == pytest.approx(np.sqrt(np.square(found - y).mean(0)), rel=1e-3)
 
@@ -51,7 +51,7 @@ def test_predicting_the_mean_is_worth_nothing(numbers: Dataset) -> None:
     y = torch.from_numpy(numbers.y[numbers.validation])
     constant = y.double().mean(0).float().expand_as(y)
     score = objective.score(objective.scores(constant, y).numpy())
-    assert score.quality == pytest.approx(objective.worst(numbers), abs=1e-3) == 0.0
+    assert score.value == pytest.approx(objective.baseline(numbers), abs=1e-3) == 0.0
 
 
 def test_reduced_widths_learn_from_the_full_width_and_the_targets(numbers: Dataset) -> None:

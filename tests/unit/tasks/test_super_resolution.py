@@ -19,8 +19,8 @@ def test_psnr_is_the_mean_over_images(pairs: Dataset) -> None:
     found = y.float() + torch.tensor([1.0, 10.0]).reshape(2, 1, 1, 1)
     score = objective.score(objective.scores(found, y).numpy())
     each = [20 * math.log10(255 / error) for error in (1, 10)]
-    assert score.quality == pytest.approx(sum(each) / 2)
-    assert score.interval[0] < score.quality < score.interval[1]
+    assert score.value == pytest.approx(sum(each) / 2)
+    assert score.interval[0] < score.value < score.interval[1]
 
 
 def test_bytes_are_clipped_and_equal_images_have_a_limit(pairs: Dataset) -> None:
@@ -45,7 +45,7 @@ def test_bicubic_upscaling_is_worth_nothing(pairs: Dataset) -> None:
     score = objective.score(
         objective.scores(large, torch.from_numpy(pairs.y[pairs.validation])).numpy()
     )
-    assert objective.worst(pairs) == pytest.approx(score.quality)
+    assert objective.baseline(pairs) == pytest.approx(score.value)
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (5, 5)])

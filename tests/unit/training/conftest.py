@@ -9,7 +9,7 @@ import pytest
 
 from inn_automl.data import Dataset
 from inn_automl.data.dataset import assemble
-from inn_automl.data.samples import Samples
+from inn_automl.data.samples import RawSamples
 
 NUM_CLASSES = 3
 NUM_SAMPLES = 120
@@ -64,7 +64,7 @@ def numbers() -> Dataset:
         0, 0.05, (400, 24)
     )
     targets = np.stack([1000 + 50 * height, speed / 100], axis=1).astype(np.float32)
-    samples = Samples(
+    samples = RawSamples(
         x=waves[:, None].astype(np.float32),
         labels=None,
         targets=targets,
@@ -84,5 +84,5 @@ def pairs() -> Dataset:
         distance = np.cos(angle) * (grid[:, None] - shift) + np.sin(angle) * (grid - shift)
         image[0] = 255 / (1 + np.exp(4 * (np.abs(distance) - 2)))
     small = large.reshape(80, 1, 8, 2, 8, 2).mean((3, 5)).round().astype(np.uint8)
-    samples = Samples(x=small, labels=None, targets=large, given={"train": np.arange(80)})
+    samples = RawSamples(x=small, labels=None, targets=large, given={"train": np.arange(80)})
     return assemble("bars", samples, seed=0)

@@ -19,11 +19,11 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
 from inn_automl.training import loop
 from inn_automl.training.distributed import (
-    agreed,
+    broadcast_value,
+    local_slice,
     rank,
-    share_of,
     sum_gradients,
-    whole_batch_statistics,
+    synchronized_batch_norm,
 )
 from inn_automl.training.recipe import Recipe
 
@@ -95,8 +95,8 @@ def resumed(dataset: Dataset, checkpoint: Path) -> dict[str, Any]:
 def batch_norm(x: torch.Tensor, steps: int) -> dict[str, Any]:
     layer = nn.BatchNorm1d(x.shape[1])
     torch.nn.init.uniform_(layer.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(0))
-    mine = x[share_of(len(x))].clone().requires_grad_()
-    with whole_batch_statistics(layer):
+    mine = x[local_slice(len(x))].clone().requires_grad_()
+    with synchronized_batch_norm(layer):
         for _ in range(steps):
             y = layer(mine)
         loss = (y**3).sum() / y[0].numel() / len(x)
@@ -112,7 +112,10 @@ def batch_norm(x: torch.Tensor, steps: int) -> dict[str, Any]:
 
 
 def shares(value: float) -> list[float]:
-    return [agreed(value + rank(), torch.device("cpu")), *torch.arange(7)[share_of(7)].tolist()]
+    return [
+        broadcast_value(value + rank(), torch.device("cpu")),
+        *torch.arange(7)[local_slice(7)].tolist(),
+    ]
 
 
 @pytest.mark.parametrize("shape", [(9, 4), (9, 4, 5)])

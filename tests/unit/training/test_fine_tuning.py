@@ -11,12 +11,18 @@ from inn_automl.core.errors import InputError, WidthsError
 from inn_automl.core.metric import ACCURACY
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import Candidates, split_samples
+from inn_automl.evaluation.candidates import CandidateBuilder, split_samples
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.conversion.reconstruction import Compensator
 from inn_automl.tasks import objective_of
-from inn_automl.training.fine_tuning import PARTS, TUNED, FineTuningOutcome, fine_tune, tunable
-from inn_automl.training.fine_tuning_task import FineTuner, FineTuningTask, load_fine_tuned
+from inn_automl.training.fine_tuning import (
+    DEFAULT_PARTS,
+    PARTS,
+    FineTuningOutcome,
+    fine_tune,
+    make_tunable,
+)
+from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest, load_fine_tuned
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.trial import Architecture, Trained
 
@@ -34,15 +40,15 @@ def learns_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     the machine is.
     """
     monkeypatch.setattr(
-        "inn_automl.training.fine_tuning._Run.fitting_steps", lambda run, end_s: 150
+        "inn_automl.training.fine_tuning._FineTuningRun.fitting_steps", lambda run, end_s: 150
     )
-    monkeypatch.setattr("inn_automl.training.fine_tuning.LABEL_SHARE", 1.0)
+    monkeypatch.setattr("inn_automl.training.fine_tuning.LABEL_FRACTION", 1.0)
     monkeypatch.setattr("inn_automl.training.fine_tuning.LEARNING_RATE", 0.03)
 
 
 @pytest.fixture
-def candidates(signals: Dataset) -> Candidates:
-    return Candidates(network_of(signals), signals)
+def candidates(signals: Dataset) -> CandidateBuilder:
+    return CandidateBuilder(network_of(signals), signals)
 
 
 def values(module: nn.Module) -> dict[str, Tensor]:
@@ -54,10 +60,10 @@ FEW = ("partition", "affine")
 
 
 @pytest.mark.parametrize(
-    "parts", [("affine",), ("partition",), ("weights",), TUNED, PARTS], ids="+".join
+    "parts", [("affine",), ("partition",), ("weights",), DEFAULT_PARTS, PARTS], ids="+".join
 )
 def test_the_same_steps_give_the_same_bits(
-    candidates: Candidates, signals: Dataset, parts: Collection[str]
+    candidates: CandidateBuilder, signals: Dataset, parts: Collection[str]
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
     first, second = (
@@ -67,19 +73,19 @@ def test_the_same_steps_give_the_same_bits(
     assert first.outcome.steps == 30
     one, other = values(first.candidate.module), values(second.candidate.module)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert first.outcome.quality_after == second.outcome.quality_after
+    assert first.outcome.metric_value_after == second.outcome.metric_value_after
 
 
 @pytest.mark.usefixtures("learns_quickly")
 def test_a_tuned_model_is_kept_and_of_the_same_shapes(
-    candidates: Candidates, signals: Dataset
+    candidates: CandidateBuilder, signals: Dataset
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
     before = candidates.make(widths)
     tuned = fine_tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0)
     assert tuned.outcome.is_kept
-    assert tuned.candidate.score.quality == tuned.outcome.quality_after
-    assert before.score.quality == tuned.outcome.quality_before
+    assert tuned.candidate.score.value == tuned.outcome.metric_value_after
+    assert before.score.value == tuned.outcome.metric_value_before
     module, plain = tuned.candidate.module, candidates.network.discretize(widths)
     assert {n: t.shape for n, t in module.state_dict().items()} == {
         n: t.shape for n, t in plain.state_dict().items()
@@ -90,10 +96,10 @@ def test_a_tuned_model_is_kept_and_of_the_same_shapes(
 
 @pytest.mark.usefixtures("learns_quickly")
 @pytest.mark.parametrize(
-    ("parts", "dims"), [(("affine",), {1}), (("weights",), {2, 3}), (TUNED, {1, 2, 3})]
+    ("parts", "dims"), [(("affine",), {1}), (("weights",), {2, 3}), (DEFAULT_PARTS, {1, 2, 3})]
 )
 def test_only_what_was_named_is_tuned(
-    candidates: Candidates, signals: Dataset, parts: Collection[str], dims: Collection[int]
+    candidates: CandidateBuilder, signals: Dataset, parts: Collection[str], dims: Collection[int]
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
     before = candidates.make(widths).module
@@ -111,7 +117,7 @@ def test_only_what_was_named_is_tuned(
 
 
 def test_a_model_that_does_not_gain_stays_as_it_was(
-    candidates: Candidates, signals: Dataset, monkeypatch: pytest.MonkeyPatch
+    candidates: CandidateBuilder, signals: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inn_automl.training.fine_tuning.LEARNING_RATE", float("inf"))
     widths = candidates.network.uniform_widths(0.5)
@@ -131,14 +137,18 @@ def test_tuning_begins_at_the_very_model(images: Dataset, family: str, ratio: fl
         network, split_samples(images, "train").standardized(slice(0, 64))
     ).discretize(widths)
     for module in (network.discretize(widths).eval(), fitted.eval()):
-        began = tunable(network, module, widths, PARTS)
+        began = make_tunable(network, module, widths, PARTS)
         with torch.no_grad():
             torch.testing.assert_close(began.network.eval()(x), module(x), rtol=1e-4, atol=1e-4)
-            torch.testing.assert_close(began.plain().eval()(x), module(x), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                began.discretize().eval()(x), module(x), rtol=1e-4, atol=1e-4
+            )
     assert {parameter.ndim for part in FEW for parameter in began.parameters[part]} == {1}
     num_few = sum(parameter.numel() for part in FEW for parameter in began.parameters[part])
     assert 0 < num_few < 0.5 * sum(parameter.numel() for parameter in module.parameters())
-    num_own = sum(parameter.numel() for part in TUNED for parameter in began.parameters[part])
+    num_own = sum(
+        parameter.numel() for part in DEFAULT_PARTS for parameter in began.parameters[part]
+    )
     assert num_own == sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -152,17 +162,19 @@ def test_a_group_of_one_channel_has_no_partition_to_tune(images: Dataset) -> Non
         nn.Linear(4, 3),
     )
     network = IntegralNetwork(module, torch.zeros(2, 2, 8, 8)).eval()
-    began = tunable(network, network.discretize({"0": 1}), {"0": 1}, FEW)
+    began = make_tunable(network, network.discretize({"0": 1}), {"0": 1}, FEW)
     assert not began.parameters["partition"] and len(began.parameters["affine"]) == 3
     with pytest.raises(InputError, match="a partition of one point has none"):
-        tunable(network, network.discretize({"0": 1}), {"0": 1}, ["partition"])
+        make_tunable(network, network.discretize({"0": 1}), {"0": 1}, ["partition"])
 
 
 def test_bad_input_is_refused_before_anything_is_spent(
-    candidates: Candidates, signals: Dataset, monkeypatch: pytest.MonkeyPatch
+    candidates: CandidateBuilder, signals: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
-    monkeypatch.setattr(Candidates, "make", lambda self, widths: pytest.fail("something was spent"))
+    monkeypatch.setattr(
+        CandidateBuilder, "make", lambda self, widths: pytest.fail("something was spent")
+    )
     for seconds in (0.0, -1.0, float("nan"), float("inf"), 1e9):
         with pytest.raises(InputError, match="more than 0, at most 3600 s"):
             fine_tune(candidates, widths, signals, seconds=seconds, seed=0)
@@ -178,7 +190,7 @@ def test_bad_input_is_refused_before_anything_is_spent(
             fine_tune(candidates, {**widths, name: wrong}, signals, seconds=1.0, seed=0)
 
 
-def test_the_time_that_was_given_is_kept(candidates: Candidates, signals: Dataset) -> None:
+def test_the_time_that_was_given_is_kept(candidates: CandidateBuilder, signals: Dataset) -> None:
     outcome = fine_tune(
         candidates, candidates.network.uniform_widths(0.5), signals, seconds=1.0, seed=0
     ).outcome
@@ -193,11 +205,11 @@ def test_other_tasks_are_tuned_by_their_own_loss(
 ) -> None:
     dataset: Dataset = request.getfixturevalue(name)
     network = Architecture.of(dataset, family, 0.5, 1).network(seed=1).eval()
-    candidates, widths = Candidates(network, dataset), network.uniform_widths(0.5)
+    candidates, widths = CandidateBuilder(network, dataset), network.uniform_widths(0.5)
     tuned = fine_tune(candidates, widths, dataset, seconds=1.0, steps=150, seed=0)
     outcome, validation = tuned.outcome, split_samples(dataset, "validation")
-    assert outcome.is_kept and outcome.quality_after > outcome.quality_before
-    assert tuned.candidate.score.quality == outcome.quality_after
+    assert outcome.is_kept and outcome.metric_value_after > outcome.metric_value_before
+    assert tuned.candidate.score.value == outcome.metric_value_after
     objective = objective_of(dataset)
     with torch.no_grad():
         output = tuned.candidate.module(validation.standardized(slice(None)))
@@ -205,7 +217,7 @@ def test_other_tasks_are_tuned_by_their_own_loss(
         output, objective.targets(validation.y)
     )
     assert outcome.loss_after == pytest.approx(float(loss), rel=1e-4)
-    told = outcome.told(objective.metric, 0.5)
+    told = outcome.to_result(objective.metric, 0.5)
     assert (told.quality_before, told.accuracy_before) == (0.5, None)
 
 
@@ -217,21 +229,21 @@ def test_a_task_is_done_once(
     network.save(tmp_path / "network")
     architecture = Architecture("signal", signals.input_shape, signals.num_classes, 0.5, 2)
     trained = Trained(architecture, tmp_path / "network", Recipe(), "epochs", 0.5, [])
-    task = FineTuningTask(
+    task = FineTuningRequest(
         network.uniform_widths(0.5), tmp_path / "tuning" / "point", seconds=600.0, seed=0
     )
     assert not task.is_done
     outcome = FineTuner(trained, signals)(task)
     assert task.is_done and outcome.is_kept
     assert FineTuningOutcome(**read_json(tmp_path / "tuning" / "point.json")) == outcome
-    told = outcome.told(ACCURACY, outcome.quality_before)
-    assert told.accuracy_before == told.quality_before == outcome.quality_before
+    told = outcome.to_result(ACCURACY, outcome.metric_value_before)
+    assert told.accuracy_before == told.quality_before == outcome.metric_value_before
     module, test = load_fine_tuned(trained, task), split_samples(signals, "validation")
     with torch.no_grad():
         right = int((module(test.standardized(slice(None))).argmax(1) == test.y).sum())
-    assert right == round(outcome.quality_after * len(test))
+    assert right == round(outcome.metric_value_after * len(test))
     monkeypatch.setattr(
-        "inn_automl.training.fine_tuning_task.fine_tune",
+        "inn_automl.training.fine_tuning_request.fine_tune",
         lambda *_, **__: pytest.fail("it was tuned twice"),
     )
     assert FineTuner(trained, signals)(task) == outcome

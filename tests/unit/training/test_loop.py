@@ -110,11 +110,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[dict[str, 
     """Gives epochs these scores; returns the states that got them."""
     remaining, states = iter(scores), []
 
-    def validate(self: run.Run, names: Collection[str] | None = None) -> dict[str, float]:
+    def validate(self: run.TrainingRun, names: Collection[str] | None = None) -> dict[str, float]:
         states.append(state_of(self.network))
         return dict.fromkeys(names or self.validated_widths, next(remaining))
 
-    monkeypatch.setattr(run.Run, "validate", validate)
+    monkeypatch.setattr(run.TrainingRun, "validate", validate)
     return states
 
 
@@ -156,7 +156,7 @@ def test_every_epoch_takes_every_sample_in_an_order_and_variant_of_its_own(
 
     monkeypatch.setattr(run, "sandwich_gradients", gradients)
     recipe = dataclasses.replace(TINY, augment=is_augmented)
-    one = run.Run(make(signals, "signal"), signals, recipe, 0, CPU)
+    one = run.TrainingRun(make(signals, "signal"), signals, recipe, 0, CPU)
     for epoch in (1, 2, 1):
         one.steps(epoch, 5)
     first, second, again = (torch.cat(seen[start : start + 5]) for start in (0, 5, 10))
@@ -246,13 +246,13 @@ def test_the_full_width_learns_alone_at_first(
     def record(
         network: IntegralNetwork, x: torch.Tensor, y: torch.Tensor, widths: Any, **more: Any
     ) -> torch.Tensor:
-        reduced.append((len(widths), more["lesson"] is None))
+        reduced.append((len(widths), more["distillation_batch"] is None))
         return sandwich_gradients(network, x, y, widths, **more)
 
     monkeypatch.setattr(run, "sandwich_gradients", record)
     result = train(make(signals, "signal"), signals, TINY, seed=0)
     assert reduced == [(0, True)] * 10 + [(1 + TINY.num_random_widths, False)] * 10
-    assert [list(r.quality) for r in result.history] == [["full"]] * 2 + [
+    assert [list(r.metric_values) for r in result.history] == [["full"]] * 2 + [
         ["smallest", "middle", "full"]
     ] * 2
 
@@ -263,13 +263,13 @@ def test_the_full_width_goes_on_as_it_would_in_another_order_of_its_channels(
 ) -> None:
     x, outputs, orders = torch.randn(8, *signals.input_shape), [], []
     for is_prepared in (False, True):
-        one = run.Run(
+        one = run.TrainingRun(
             make(signals, "signal"), signals, dataclasses.replace(TINY, optimizer=optimizer), 0, CPU
         )
         one.steps(1, 5)
         if is_prepared:
             before = state_of(one.network)
-            one.begin_widths()
+            one.prepare_reduced_widths()
             orders = [
                 name
                 for name, value in state_of(one.network).items()
@@ -292,7 +292,7 @@ def test_widths_are_prepared_where_time_ends_before_they_are_learned(
     result = train(network, signals, recipe, seed=0, deadline_s=60.0)
     assert result.stopped == "deadline" and all(r.is_warmup for r in result.history)
     assert any(bool(slope.count_nonzero()) for slope in network.slopes)
-    monkeypatch.setattr(run.Run, "begin_widths", lambda self: None)
+    monkeypatch.setattr(run.TrainingRun, "prepare_reduced_widths", lambda self: None)
     monkeypatch.setattr(run.time, "monotonic", Clock(1.0))
     unprepared = make(signals, "signal")
     train(unprepared, signals, recipe, seed=0, deadline_s=60.0)
@@ -308,12 +308,12 @@ def test_widths_are_prepared_where_time_ends_before_they_are_learned(
 def test_too_few_samples_to_tell_channels_apart_leave_them_as_they_are(
     signals: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = run.Run(make(signals, "signal"), signals, TINY, 0, CPU)
+    one = run.TrainingRun(make(signals, "signal"), signals, TINY, 0, CPU)
     monkeypatch.setattr(
-        run, "fitted_samples", lambda calibration: calibration.standardized(slice(0, 1))
+        run, "reconstruction_samples", lambda calibration: calibration.standardized(slice(0, 1))
     )
     before = state_of(one.network)
-    one.begin_widths()
+    one.prepare_reduced_widths()
     assert_same(state_of(one.network), before)
 
 
@@ -388,7 +388,7 @@ def test_every_width_sees_each_sample_once_an_epoch_and_reduced_ones_others_in_a
     def record(
         network: IntegralNetwork, x: torch.Tensor, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        batches.append((x, kwargs["lesson"][0]))
+        batches.append((x, kwargs["distillation_batch"][0]))
         return sandwich_gradients(network, x, *args, **kwargs)
 
     monkeypatch.setattr(run, "sandwich_gradients", record)
@@ -407,7 +407,7 @@ def test_every_width_sees_each_sample_once_an_epoch_and_reduced_ones_others_in_a
 
 def test_weights_decay_and_normalization_does_not(signals: Dataset) -> None:
     network = make(signals, "signal")
-    optimizer = run.Run(network, signals, TINY, 0, torch.device("cpu")).optimizer
+    optimizer = run.TrainingRun(network, signals, TINY, 0, torch.device("cpu")).optimizer
     decayed, plain = optimizer.param_groups
     assert decayed["weight_decay"] == TINY.weight_decay
     assert plain["weight_decay"] == 0
@@ -419,7 +419,9 @@ def test_weights_decay_and_normalization_does_not(signals: Dataset) -> None:
 def test_a_batch_larger_than_the_data_is_all_of_it(signals: Dataset) -> None:
     recipe = dataclasses.replace(TINY, epochs=1, batch_size=10_000)
     assert (
-        run.Run(make(signals, "signal"), signals, recipe, 0, torch.device("cpu")).steps_per_epoch
+        run.TrainingRun(
+            make(signals, "signal"), signals, recipe, 0, torch.device("cpu")
+        ).steps_per_epoch
         == 1
     )
     assert train(make(signals, "signal"), signals, recipe, seed=0).epochs_done == 1
@@ -435,18 +437,20 @@ class TestFitToBudget:
         monkeypatch.setattr(loop.time, "monotonic", clock)
 
         def steps(
-            self: run.Run, epoch: int, num_steps: int, deadline_s: float | None = None
+            self: run.TrainingRun, epoch: int, num_steps: int, deadline_s: float | None = None
         ) -> tuple[float, bool]:
             clock.now += (0.05 if epoch <= self.recipe.num_warmup_epochs else 0.1) * num_steps
             return 0.0, True
 
-        def validate(self: run.Run, names: Collection[str] | None = None) -> dict[str, float]:
+        def validate(
+            self: run.TrainingRun, names: Collection[str] | None = None
+        ) -> dict[str, float]:
             clock.now += 0.5
             self.validation_s = 0.5
             return {}
 
-        monkeypatch.setattr(run.Run, "steps", steps)
-        monkeypatch.setattr(run.Run, "validate", validate)
+        monkeypatch.setattr(run.TrainingRun, "steps", steps)
+        monkeypatch.setattr(run.TrainingRun, "validate", validate)
 
     @pytest.mark.usefixtures("_costs")
     def test_epochs_fill_the_seconds(self, signals: Dataset) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from inn_automl.core.errors import SpecError, UnknownNameError
-from inn_automl.core.metric import Task
+from inn_automl.core.metric import TaskKind
 from inn_automl.models import FAMILIES, build
 from inn_automl.training.recipe import Recipe, default_recipe, recipe_space, trial_specs
 
@@ -51,7 +51,9 @@ def test_values_that_do_not_fit_are_refused_by_name(key: str, value: Any) -> Non
 @pytest.mark.parametrize(
     ("family", "task"), [(name, task) for name, of in FAMILIES.items() for task in of.tasks]
 )
-def test_candidates_start_with_the_default_and_stay_in_the_space(family: str, task: Task) -> None:
+def test_candidates_start_with_the_default_and_stay_in_the_space(
+    family: str, task: TaskKind
+) -> None:
     candidates = trial_specs(family, 4_000, 6, seed=3, task=task)
     assert candidates == trial_specs(family, 4_000, 6, seed=3, task=task)
     assert candidates != trial_specs(family, 4_000, 6, seed=4, task=task)

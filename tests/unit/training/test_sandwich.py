@@ -52,22 +52,27 @@ def test_gradients_are_the_sum_over_full_and_reduced_widths(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_a_lesson_is_for_the_reduced_widths_only(
+def test_a_distillation_batch_is_for_the_reduced_widths_only(
     network: IntegralNetwork, batch: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     x, y = batch
     reduced, teacher = [network.smallest_widths], torch.tensor([[3.0, 0.0, -1.0]]).expand(6, 3)
     network.train()
-    lesson_x, labels = 2 * x.flip(0) + 1, (y + 1) % 3
+    distillation_x, labels = 2 * x.flip(0) + 1, (y + 1) % 3
     sandwich_gradients(
-        network, x, y, reduced, label_fraction=0.3, lesson=(lesson_x, labels, teacher)
+        network,
+        x,
+        y,
+        reduced,
+        label_fraction=0.3,
+        distillation_batch=(distillation_x, labels, teacher),
     )
     found = gradients(network)
     logits = network(x)
     targets = 0.7 * teacher.softmax(1) + 0.3 * F.one_hot(labels, 3)
     total = (
         F.cross_entropy(logits, y)
-        - (targets * network(lesson_x, reduced[0]).log_softmax(1)).sum(1).mean()
+        - (targets * network(distillation_x, reduced[0]).log_softmax(1)).sum(1).mean()
     )
     total.backward()
     for one, other in zip(found, gradients(network), strict=True):

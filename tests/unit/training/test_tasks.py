@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import Candidates, evaluate_widths
+from inn_automl.evaluation.candidates import CandidateBuilder, evaluate_widths
 from inn_automl.tasks import objective_of
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe, recipe_space, trial_specs
@@ -20,19 +20,19 @@ def test_a_regression_is_learned_at_all_widths(numbers: Dataset) -> None:
     network = Architecture.of(numbers, "mlp", 0.25, 2).network(seed=0)
     recipe = dataclasses.replace(default_recipe("mlp", 280, "regression"), epochs=15, batch_size=32)
     result = train(network, numbers, recipe, seed=0)
-    assert result.history[-1].quality["full"] > 0.9
+    assert result.history[-1].metric_values["full"] > 0.9
     assert result.best_score == max(report.score for report in result.history)
     assert evaluate_widths(network, network.smallest_widths, numbers, split="test").quality > 0.7
-    made = Candidates(network, numbers).make(network.smallest_widths)
-    assert made.score.quality >= evaluate_widths(network, network.smallest_widths, numbers).quality
+    made = CandidateBuilder(network, numbers).make(network.smallest_widths)
+    assert made.score.value >= evaluate_widths(network, network.smallest_widths, numbers).quality
 
 
 def test_super_resolution_is_learned_at_all_widths(pairs: Dataset) -> None:
     network = Architecture.of(pairs, "edsr", 0.5, 1).network(seed=0)
     recipe = dataclasses.replace(default_recipe("edsr", 56, "super-resolution"), epochs=40)
     result = train(network, pairs, recipe, seed=0)
-    bicubic = objective_of(pairs).worst(pairs)
-    assert all(quality > bicubic for quality in result.history[-1].quality.values())
+    bicubic = objective_of(pairs).baseline(pairs)
+    assert all(quality > bicubic for quality in result.history[-1].metric_values.values())
     assert evaluate_widths(network, network.full_widths, pairs, split="test").quality > 20
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from inn_automl.core.storage import read_json, write_atomically, write_json
-from inn_automl.evaluation.candidates import Candidates
+from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.training.fine_tuning import FineTuned, FineTuningOutcome, fine_tune
 from inn_automl.training.trial import Trained
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FineTuningTask:
+class FineTuningRequest:
     """One model of a job that is to be tuned."""
 
     widths: dict[str, int]
@@ -67,9 +67,9 @@ class FineTuner:
 
     def __init__(self, trained: Trained, dataset: Dataset, *, device: str = "cpu") -> None:
         self._trained, self._dataset, self._device = trained, dataset, device
-        self._candidates: Candidates | None = None
+        self._candidates: CandidateBuilder | None = None
 
-    def __call__(self, task: FineTuningTask) -> FineTuningOutcome:
+    def __call__(self, task: FineTuningRequest) -> FineTuningOutcome:
         """What came of a task, now or earlier.
 
         Raises:
@@ -79,7 +79,7 @@ class FineTuner:
         if not task.is_done:
             if self._candidates is None:
                 network = self._trained.network().to(self._device)
-                self._candidates = Candidates(network, self._dataset, device=self._device)
+                self._candidates = CandidateBuilder(network, self._dataset, device=self._device)
             candidates, seconds = self._candidates, task.seconds
             task.write(
                 fine_tune(
@@ -94,7 +94,7 @@ class FineTuner:
         return task.read()
 
 
-def load_fine_tuned(trained: Trained, task: FineTuningTask) -> nn.Module:
+def load_fine_tuned(trained: Trained, task: FineTuningRequest) -> nn.Module:
     """The plain module in eval mode that a task kept."""
     module = trained.network().discretize(task.widths)
     module.load_state_dict(load_file(task.weights))

@@ -21,7 +21,7 @@ circles end here.
 
 
 @dataclass(frozen=True)
-class Entry:
+class DatasetFile:
     """One file."""
 
     parts: Parts
@@ -40,16 +40,16 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Listing:
+class FileListing:
     """All files and folders of a dataset, in no certain order."""
 
-    files: tuple[Entry, ...]
+    files: tuple[DatasetFile, ...]
     folders: tuple[Parts, ...]
     where: str
     """What messages call the dataset."""
 
 
-def list_folder(path: Path) -> Listing:
+def list_folder(path: Path) -> FileListing:
     """The files below a folder. Links are followed: a user's own folder may be made of them.
 
     Raises:
@@ -57,7 +57,7 @@ def list_folder(path: Path) -> Listing:
             nested without end.
     """
     where = repr(str(path))
-    files: list[Entry] = []
+    files: list[DatasetFile] = []
     folders: list[Parts] = []
     unread: list[tuple[Path, Parts]] = [(path, ())]
     while unread:
@@ -80,7 +80,7 @@ def list_folder(path: Path) -> Listing:
                 folders.append(parts)
                 unread.append((folder / name, parts))
             elif is_file:
-                files.append(Entry(parts, partial(_read_file, folder / name, where)))
+                files.append(DatasetFile(parts, partial(_read_file, folder / name, where)))
             else:
                 raise DatasetFormatError(
                     f"{str(folder / name)!r} is a broken link or no plain file: remove it."
@@ -89,7 +89,7 @@ def list_folder(path: Path) -> Listing:
             raise DatasetFormatError(
                 f"{where} holds more files than the limit of {limits.MAX_FILES:,}: use fewer."
             )
-    return Listing(tuple(files), tuple(folders), where)
+    return FileListing(tuple(files), tuple(folders), where)
 
 
 def check_file_size(num_bytes: int, name: str, where: str) -> None:

@@ -28,7 +28,7 @@ from benchmarks.quality.pruning import by_magnitude
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from inn_automl.data import load_dataset
 from inn_automl.evaluation.candidates import count_correct, recalibration_samples, split_samples
-from inn_automl.integral import IntegralNetwork, convert, reestimate_normalization
+from inn_automl.integral import IntegralNetwork, convert, recalibrate_batch_norm
 from inn_automl.integral.conversion.channel_ranking import permute
 from inn_automl.models import build
 from inn_automl.training.recipe import default_recipe
@@ -70,12 +70,12 @@ def execute(task: Task, seed: int) -> dict[str, Any]:
 
     def accuracy(module: nn.Module, *, is_ready: bool = False) -> float:
         if not is_ready:
-            reestimate_normalization(module, batches)
+            recalibrate_batch_norm(module, batches)
         return 100 * count_correct(module.eval(), test) / len(test)
 
     started_at = time.monotonic()
     fitted = calibration.standardized(slice(0, NUM_FITTED))
-    converted = convert(network.discretize(network.full_widths).eval(), example, calibration=fitted)
+    converted = convert(network.discretize(network.full_widths).eval(), example, samples=fitted)
     convert_s = time.monotonic() - started_at
     widths = [network.uniform_widths(ratio) for ratio in RATIOS]
     started_at = time.monotonic()

@@ -17,7 +17,7 @@ from benchmarks.report import Table
 from inn_automl.data import load_dataset
 from inn_automl.evaluation.candidates import count_correct, recalibration_samples, split_samples
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform, convert
-from inn_automl.integral.batch_norm import reestimate_normalization
+from inn_automl.integral.batch_norm import recalibrate_batch_norm
 from inn_automl.integral.sampling.interpolation import Linear
 from inn_automl.integral.sampling.quadrature import Riemann
 from inn_automl.models import build
@@ -25,12 +25,12 @@ from inn_automl.training.recipe import default_recipe
 
 RATIOS = (0.25, 0.5, 0.7, 0.9)
 ARMS: dict[str, tuple[str, Partition]] = {
-    "pivots, nested": ("pivots", Nested()),
-    "path, cell averages": ("path", CellAverages()),
-    "path, uniform linear, equal weights": ("path", Uniform(Linear(), Riemann())),
-    "path, uniform cubic, trapezoid (the paper's)": ("path", Uniform()),
-    "path, nested": ("path", Nested()),
-    "pivots, cell averages": ("pivots", CellAverages()),
+    "pivots, nested": ("pivoted_cholesky", Nested()),
+    "path, cell averages": ("tsp", CellAverages()),
+    "path, uniform linear, equal weights": ("tsp", Uniform(Linear(), Riemann())),
+    "path, uniform cubic, trapezoid (the paper's)": ("tsp", Uniform()),
+    "path, nested": ("tsp", Nested()),
+    "pivots, cell averages": ("pivoted_cholesky", CellAverages()),
 }
 
 
@@ -51,7 +51,7 @@ def execute(task: Task, seed: int) -> dict[str, Any]:
     batches = [x for x, _ in calibration.batches()]
 
     def accuracy(module: nn.Module) -> float:
-        reestimate_normalization(module, batches)
+        recalibrate_batch_norm(module, batches)
         return 100 * count_correct(module.eval(), test) / len(test)
 
     module = network.discretize(network.full_widths).eval()
@@ -61,7 +61,7 @@ def execute(task: Task, seed: int) -> dict[str, Any]:
         made = convert(
             module,
             example,
-            calibration=calibration.standardized(slice(0, NUM_FITTED)),
+            samples=calibration.standardized(slice(0, NUM_FITTED)),
             order=order,
             partition=partition,
         )

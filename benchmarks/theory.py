@@ -26,9 +26,9 @@ from benchmarks.quality.tasks import Task, load_task
 from benchmarks.report import ROOT, SCRATCH, Report, Table, add_report_options, conclude
 from inn_automl.evaluation.candidates import count_correct, recalibration_samples, split_samples
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
-from inn_automl.integral.conversion.activations import consumers, observe, windows_at
+from inn_automl.integral.conversion.activations import capture_activations, consumers, windows_at
 from inn_automl.integral.conversion.channel_ranking import permute
-from inn_automl.integral.conversion.tsp_ordering import path_order
+from inn_automl.integral.conversion.tsp_ordering import tsp_order
 from inn_automl.integral.sampling.interpolation import (
     CubicConvolution,
     Interpolation,
@@ -126,7 +126,7 @@ def aliasing(task: Task, seed: int) -> dict[str, Any]:
         if order == "along a path":
             # its own outputs stay where they are
             read = network.groups[consumer.parts[0].group].name
-            permute(network, {read: path_order(network)[read]})
+            permute(network, {read: tsp_order(network)[read]})
         weight, inputs = _layer(network, consumer.path, samples)
         wanted = torch.einsum("ock,rck->ro", weight, inputs)
         if not found["function"]:
@@ -157,7 +157,7 @@ def _layer(network: IntegralNetwork, path: str, samples: Tensor) -> tuple[Tensor
     with torch.no_grad():
         network.eval()(samples)
     hook.remove()
-    places = observe(network, samples, consumers(network))[path].places
+    places = capture_activations(network, samples, consumers(network))[path].places
     weight = layer.get_parameter("weight").detach().double()
     inputs = windows_at(layer, seen[0], places)[:4096].double().unflatten(1, weight.shape[1:])
     return weight, inputs - inputs.mean(0)

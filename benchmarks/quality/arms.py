@@ -234,7 +234,7 @@ def converted(setting: Setting) -> Made:
         slice(0, NUM_FITTED)
     )
     module = network.discretize(network.full_widths).eval()
-    return setting.fitted(convert(module, setting.example, calibration=samples).network, clock)
+    return setting.fitted(convert(module, setting.example, samples=samples).network, clock)
 
 
 def pruned(setting: Setting) -> Made:

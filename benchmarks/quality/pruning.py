@@ -18,7 +18,7 @@ def by_magnitude(network: IntegralNetwork) -> dict[str, Tensor]:
     """Each group's channels, those with the largest weights (into and out of them, in the mean
     square) first.
     """
-    sizes = network.coupling.full_samples()
+    sizes = network.coupling.full_counts()
     energy = [torch.zeros(size, dtype=torch.float64) for size in sizes]
     for name, parameter in network.module.named_parameters():
         if parameter.ndim < 2:

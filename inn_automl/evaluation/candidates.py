@@ -20,8 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from inn_automl.core.errors import InputError
-from inn_automl.integral.batch_norm import reestimate_normalization
-from inn_automl.integral.conversion.reconstruction import RULES, Compensator, Rule
+from inn_automl.integral.batch_norm import recalibrate_batch_norm
+from inn_automl.integral.conversion.reconstruction import (
+    RECONSTRUCTION_RULES,
+    ReconstructionRule,
+    Reconstructor,
+)
 from inn_automl.tasks import Score, objective_of
 
 if TYPE_CHECKING:
@@ -214,7 +218,7 @@ class CandidateBuilder:
         self.network = network
         self._calibration = recalibration_samples(dataset, num_recalibration, device=device)
         self._validation = split_samples(dataset, "validation", device=device)
-        self._compensator = _compensator(network, self._calibration)
+        self._reconstructor = _reconstructor(network, self._calibration)
 
     def make(self, widths: Mapping[str, int]) -> Candidate:
         """The candidate at the widths.
@@ -240,14 +244,14 @@ class CandidateBuilder:
         )
 
     @functools.cached_property
-    def rules(self) -> tuple[Rule, ...]:
-        """Those of `compensation.RULES` that are tried at every width: better than samples at the
+    def rules(self) -> tuple[ReconstructionRule, ...]:
+        """Those of `RECONSTRUCTION_RULES` that are tried at every width: better than samples at the
         mean of a few.
 
         A network that was trained at reduced widths computes well with samples, and each rule that
         is tried costs as much as the samples do.
         """
-        if self._compensator is None:
+        if self._reconstructor is None:
             return ()
         least = self.network.min_ratio
         probes = [self.network.uniform_widths(least + (1 - least) * share) for share in _PROBES]
@@ -257,13 +261,13 @@ class CandidateBuilder:
         )
         return tuple(
             rule
-            for rule in RULES
+            for rule in RECONSTRUCTION_RULES
             if sum(self._fitted(one, rule).score.value for one in probes) > sampled
         )
 
-    def _fitted(self, widths: Mapping[str, int], rule: Rule) -> Candidate:
-        assert self._compensator is not None
-        return self.recalibrate(self._compensator.discretize(widths, rule), is_reconstructed=True)
+    def _fitted(self, widths: Mapping[str, int], rule: ReconstructionRule) -> Candidate:
+        assert self._reconstructor is not None
+        return self.recalibrate(self._reconstructor.discretize(widths, rule), is_reconstructed=True)
 
 
 def reconstruction_samples(calibration: StandardizedSamples) -> Tensor:
@@ -274,9 +278,11 @@ def reconstruction_samples(calibration: StandardizedSamples) -> Tensor:
     return calibration.standardized(slice(0, num))
 
 
-def _compensator(network: IntegralNetwork, calibration: StandardizedSamples) -> Compensator | None:
+def _reconstructor(
+    network: IntegralNetwork, calibration: StandardizedSamples
+) -> Reconstructor | None:
     try:
-        return Compensator(network, reconstruction_samples(calibration))
+        return Reconstructor(network, reconstruction_samples(calibration))
     except InputError:  # too few samples, or all alike: nothing can be fitted
         return None
 
@@ -286,7 +292,7 @@ def _recalibrate(module: nn.Module, calibration: StandardizedSamples) -> int:
     samples that took.
     """
     use_channels_last(module, calibration.standardized(slice(0, 2)))
-    num_samples = reestimate_normalization(module, (x for x, _ in calibration.batches()))
+    num_samples = recalibrate_batch_norm(module, (x for x, _ in calibration.batches()))
     module.eval()
     return num_samples
 

@@ -2,7 +2,7 @@
 share.
 
 With nested partitions a discretized weight is the leading block of the trained one, and where the
-network has slopes, that of its slope times the weight's narrowness is added. An exported model
+network has width_deltas, that of its width_delta times the weight's width_coordinate is added. An exported model
 holds it with batch normalization folded in, whose statistics belong to one point only: each output
 channel is multiplied with a factor of its own. Blocks and factors give the exported weight back
 bit by bit, or else it is kept as it is.
@@ -28,9 +28,9 @@ from inn_automl.integral import checkpoint as state
 SMALLEST_BYTES = 256
 """Smaller tensors stay in the graph: saying where they are would take as many bytes."""
 
-_IN_NETWORK, _IN_MODEL, _SLOPE = "module.", "body.", "slope."
-"""What stands before a parameter's name in nodes.safetensors and in exported graphs; and before
-its slope's.
+_IN_NETWORK, _IN_MODEL, _WIDTH_DELTA = "module.", "body.", "width_delta."
+"""What stands before a parameter's name in control_points.safetensors and in exported graphs; and before
+its width_delta's.
 """
 
 _TYPES = frozenset(np.dtype(dtype) for dtype in DTYPES.values())
@@ -41,18 +41,22 @@ class SharedWeights:
 
     Args:
         nodes: the network's tensors by their names in exported graphs.
-        slopes: those of them along the width, by the same names.
-        narrowness: of a tensor at widths.
+        width_deltas: those of them along the width, by the same names.
+        width_coordinate: of a tensor at widths.
     """
 
     def __init__(
         self,
         nodes: Mapping[str, np.ndarray],
-        slopes: Mapping[str, np.ndarray] | None = None,
-        narrowness: Callable[[str, Mapping[str, int]], float] = lambda name, widths: 0.0,
+        width_deltas: Mapping[str, np.ndarray] | None = None,
+        width_coordinate: Callable[[str, Mapping[str, int]], float] = lambda name, widths: 0.0,
     ) -> None:
-        self._nodes, self._slopes, self._narrowness = nodes, slopes or {}, narrowness
-        self._sloping: set[str] = set()  # nodes whose slope is in use
+        self._nodes, self._width_deltas, self._width_coordinate = (
+            nodes,
+            width_deltas or {},
+            width_coordinate,
+        )
+        self._sloping: set[str] = set()  # nodes whose width_delta is in use
         self._blocks: dict[str, tuple[int, ...]] = {}  # the widest block of a node that is in use
         self._own: dict[str, np.ndarray] = {}
         # content of a tensor of `_own` -> its name
@@ -72,15 +76,15 @@ class SharedWeights:
             raise StorageError(
                 f"the network in {str(network)!r} cannot be read ({error}): save it."
             ) from error
-        slopes = _by_graph_name(nodes, _SLOPE)
-        if not slopes:
+        width_deltas = _by_graph_name(nodes, _WIDTH_DELTA)
+        if not width_deltas:
             return cls(_by_graph_name(nodes, _IN_NETWORK))
         _, coupling, _, _ = state.read(Path(network))
 
-        def narrowness(name: str, widths: Mapping[str, int]) -> float:
-            return coupling.narrowness(_short(name), coupling.samples(widths))
+        def width_coordinate(name: str, widths: Mapping[str, int]) -> float:
+            return coupling.width_coordinate(_short(name), coupling.counts(widths))
 
-        return cls(_by_graph_name(nodes, _IN_NETWORK), slopes, narrowness)
+        return cls(_by_graph_name(nodes, _IN_NETWORK), width_deltas, width_coordinate)
 
     def take(
         self, point: str, model: bytes, widths: Mapping[str, int] | None = None
@@ -89,7 +93,7 @@ class SharedWeights:
 
         Args:
             point: what tensors that are this model's alone are named after.
-            widths: of the model; needed where the network has slopes.
+            widths: of the model; needed where the network has width_deltas.
         """
         proto = onnx.load_from_string(model)
         parts = {}
@@ -120,23 +124,26 @@ class SharedWeights:
             _short(name): np.ascontiguousarray(_block(self._nodes[name], shape))
             for name, shape in self._blocks.items()
         }
-        slopes = {
-            _SLOPE + _short(name): np.ascontiguousarray(
-                _block(self._slopes[name], self._blocks[name])
+        width_deltas = {
+            _WIDTH_DELTA + _short(name): np.ascontiguousarray(
+                _block(self._width_deltas[name], self._blocks[name])
             )
             for name in sorted(self._sloping)
         }
-        return save(blocks | slopes | self._own)
+        return save(blocks | width_deltas | self._own)
 
     def _part(self, point: str, name: str, values: np.ndarray, widths: Mapping[str, int]) -> Part:
         # A tied weight may have another of its names in the network than in the graph.
         for node in [name] if name in self._nodes else self._nodes:
             if not _holds(self._nodes[node], values):
                 continue
-            block, narrowness = _block(self._nodes[node], values.shape), 0.0
-            if node in self._slopes and (narrowness := self._narrowness(node, widths)) > 0:
-                block = block + block.dtype.type(narrowness) * _block(
-                    self._slopes[node], values.shape
+            block, width_coordinate = _block(self._nodes[node], values.shape), 0.0
+            if (
+                node in self._width_deltas
+                and (width_coordinate := self._width_coordinate(node, widths)) > 0
+            ):
+                block = block + block.dtype.type(width_coordinate) * _block(
+                    self._width_deltas[node], values.shape
                 )
             is_equal = np.array_equal(block, values)
             factors = None if is_equal else _factors(block, values)
@@ -150,15 +157,15 @@ class SharedWeights:
                     if factors is None
                     else self._keep(f"{point}/{_short(name)}.scale", factors)
                 )
-                if narrowness == 0:
+                if width_coordinate == 0:
                     return Part(tensor=_short(node), shape=values.shape, scale=scale)
                 self._sloping.add(node)
-                slope = _SLOPE + _short(node)
+                width_delta = _WIDTH_DELTA + _short(node)
                 return Part(
                     tensor=_short(node),
                     shape=values.shape,
-                    slope=slope,
-                    narrowness=narrowness,
+                    width_delta=width_delta,
+                    width_coordinate=width_coordinate,
                     scale=scale,
                 )
         return Part(tensor=self._keep(f"{point}/{_short(name)}", values), shape=values.shape)

@@ -63,11 +63,11 @@ class Part(_Record):
     tensor: str
     shape: tuple[int, ...]
     """The weight is the leading block of this shape: `tensor[:shape[0], :shape[1], ...]`."""
-    slope: str | None = None
-    """Tensor whose leading block, times `narrowness`, is added first: the weight's slope along the
+    width_delta: str | None = None
+    """Tensor whose leading block, times `width_coordinate`, is added first: the weight's width_delta along the
     width.
     """
-    narrowness: float = 0.0
+    width_coordinate: float = 0.0
     """Rounded to the tensor's type before it is multiplied."""
     scale: str | None = None
     """Tensor with a factor for each index of the first dimension: batch norm that was folded into
@@ -160,8 +160,11 @@ class ElasticFile:
     def _weight(self, part: Part) -> np.ndarray:
         leading = tuple(slice(size) for size in part.shape)
         block = self.tensors[part.tensor][leading]
-        if part.slope is not None:
-            block = block + block.dtype.type(part.narrowness) * self.tensors[part.slope][leading]
+        if part.width_delta is not None:
+            block = (
+                block
+                + block.dtype.type(part.width_coordinate) * self.tensors[part.width_delta][leading]
+            )
         if part.scale is not None:
             block = block * self.tensors[part.scale].reshape(-1, *[1] * (block.ndim - 1))
         return np.ascontiguousarray(block.T if part.transposed else block)
@@ -247,9 +250,14 @@ def _check_parts(
                 or any(not 0 <= n <= m for n, m in zip(part.shape, whole.shape, strict=True))
             ):
                 raise ValueError(f"{name} is no part of {part.tensor!r} in {WEIGHTS}")
-            slope = whole if part.slope is None else tensors.get(part.slope)
-            if slope is None or (slope.dtype, slope.shape) != (whole.dtype, whole.shape):
-                raise ValueError(f"{part.slope!r} in {WEIGHTS} is no slope of {part.tensor!r}")
+            width_delta = whole if part.width_delta is None else tensors.get(part.width_delta)
+            if width_delta is None or (width_delta.dtype, width_delta.shape) != (
+                whole.dtype,
+                whole.shape,
+            ):
+                raise ValueError(
+                    f"{part.width_delta!r} in {WEIGHTS} is no width_delta of {part.tensor!r}"
+                )
             if part.scale is not None and (
                 scale is None or scale.shape != part.shape[:1] or not prod(part.shape)
             ):

@@ -1,4 +1,4 @@
-"""The trained integral network as one file: a ZIP of nodes.safetensors, network.json and
+"""The trained integral network as one file: a ZIP of control_points.safetensors, network.json and
 config.json.
 
 Its format is described in docs/bundle.md.
@@ -30,7 +30,7 @@ from inn_automl.export.bundle import (
 if TYPE_CHECKING:
     from inn_automl.integral import IntegralNetwork
 
-NODES, NETWORK = "nodes.safetensors", "network.json"
+NODES, NETWORK = "control_points.safetensors", "network.json"
 
 
 class _Record(BaseModel):

@@ -4,9 +4,9 @@ network = IntegralNetwork(module, example_input)
 small = network.discretize(network.uniform_widths(0.5))
 """
 
-from inn_automl.integral.batch_norm import reestimate_normalization
+from inn_automl.integral.batch_norm import recalibrate_batch_norm
 from inn_automl.integral.conversion.convert import ConvertedNetwork, convert
-from inn_automl.integral.graph.groups import Group, Unfollowed
+from inn_automl.integral.graph.groups import FrozenChannels, Group
 from inn_automl.integral.network import IntegralNetwork, Widths
 from inn_automl.integral.sampling.partition import (
     CellAverages,
@@ -19,14 +19,14 @@ from inn_automl.integral.sampling.partition import (
 __all__ = [
     "CellAverages",
     "ConvertedNetwork",
+    "FrozenChannels",
     "Group",
     "IntegralNetwork",
     "Nested",
     "Partition",
     "Trainable",
-    "Unfollowed",
     "Uniform",
     "Widths",
     "convert",
-    "reestimate_normalization",
+    "recalibrate_batch_norm",
 ]

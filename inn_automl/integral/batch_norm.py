@@ -18,7 +18,7 @@ from inn_automl.core.errors import InputError
 from inn_automl.integral.graph.trace import evaluating
 
 
-def reestimate_normalization(module: nn.Module, batches: Iterable[Tensor]) -> int:
+def recalibrate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> int:
     """Replaces running means and variances by their averages over batches, each weighted with its
     samples.
 

@@ -18,7 +18,7 @@ from inn_automl.integral.graph.groups import Coupling
 from inn_automl.integral.sampling.partition import Partition, partition_from_json
 
 FORMAT_VERSION = 1
-TENSORS, DESCRIPTION = "nodes.safetensors", "network.json"
+TENSORS, DESCRIPTION = "control_points.safetensors", "network.json"
 
 
 def write(

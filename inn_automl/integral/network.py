@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from inn_automl.core.errors import CorruptFileError, ModuleError, WidthsError
 from inn_automl.integral import checkpoint as state
 from inn_automl.integral.graph.costs import Costs
-from inn_automl.integral.graph.groups import Coupling, Group, Unfollowed
-from inn_automl.integral.sampling.parametrization import Resizer
+from inn_automl.integral.graph.groups import Coupling, FrozenChannels, Group
+from inn_automl.integral.sampling.parametrization import WeightSampler
 from inn_automl.integral.sampling.partition import Nested, Partition, Trainable
 from inn_automl.integral.validation import find_coupling
 
 Widths = Mapping[str, int]
 
-_SLOPE = "slope."
-"""Before the names of slopes in `nodes.safetensors`."""
+_WIDTH_DELTA = "width_delta."
+"""Before the names of width_deltas in `control_points.safetensors`."""
 
 
 class IntegralNetwork(nn.Module):
@@ -44,7 +44,7 @@ class IntegralNetwork(nn.Module):
         module: the copy; its parameters are the nodes.
         coupling: which channels are resized together.
         min_ratio: as given.
-        slopes: of the weights along the width, see `add_slopes`; empty at first.
+        width_deltas: of the weights along the width, see `add_width_deltas`; empty at first.
 
     Raises:
         ModuleError: the module cannot be traced, has no channels that can be resized, or is not
@@ -79,7 +79,7 @@ class IntegralNetwork(nn.Module):
         self.coupling = coupling
         if not self.groups:
             reasons = (
-                "; ".join(map(str, self.unfollowed))
+                "; ".join(map(str, self.frozen))
                 or "no weighted layer stands between its input and output"
             )
             raise ModuleError(
@@ -89,9 +89,9 @@ class IntegralNetwork(nn.Module):
         self.trainable_partitions = nn.ModuleList(p for p in partitions if isinstance(p, Trainable))
         first = next(self.module.parameters())
         self.trainable_partitions.to(first.device, torch.promote_types(first.dtype, torch.float32))
-        self.slopes = nn.ParameterList()
-        self._resizer = Resizer(self.module, coupling, partitions)
-        self._resizer.absorb_full_width_weights()
+        self.width_deltas = nn.ParameterList()
+        self._sampler = WeightSampler(self.module, coupling, partitions)
+        self._sampler.absorb_full_width_weights()
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -99,34 +99,34 @@ class IntegralNetwork(nn.Module):
         return self.coupling.groups
 
     @property
-    def unfollowed(self) -> tuple[Unfollowed, ...]:
+    def frozen(self) -> tuple[FrozenChannels, ...]:
         """Channels that stay at full width, with the operation that could not be followed."""
-        return self.coupling.unfollowed
+        return self.coupling.frozen
 
-    def add_slopes(self) -> None:
-        """Makes the weights functions of the width, too: W(x, s) = nodes(x) + s * slope(x), linear
-        in the narrowness s.
+    def add_width_deltas(self) -> None:
+        """Makes the weights functions of the width, too: W(x, s) = nodes(x) + s * width_delta(x), linear
+        in the width_coordinate s.
 
         s is 0 at full width and 1 at the smallest, for each parameter by its own axes
-        (`Coupling.narrowness`). Slopes begin as zeros, so that the network computes what it did
+        (`Coupling.width_coordinate`). Slopes begin as zeros, so that the network computes what it did
         until they are trained. They let a narrow network differ from the leading part of the wide
         one where what is best for one is bad for the other, at the price of as many parameters
         again while training and in what `save` writes; a discretized network has none of them.
         """
-        if len(self.slopes) == 0:
+        if len(self.width_deltas) == 0:
             parameters = dict(self.module.named_parameters())
-            for name in self._resizer.resized_parameters:
+            for name in self._sampler.sampled_parameters:
                 like = parameters[name]
-                self.slopes.append(
+                self.width_deltas.append(
                     nn.Parameter(torch.zeros_like(like), requires_grad=like.requires_grad)
                 )
-            self._resizer.add_slopes(self.slopes)
+            self._sampler.add_width_deltas(self.width_deltas)
 
-    def named_slopes(self) -> dict[str, nn.Parameter]:
-        """Slopes by the name that their parameter has in `module`; none before `add_slopes`."""
+    def named_width_deltas(self) -> dict[str, nn.Parameter]:
+        """Slopes by the name that their parameter has in `module`; none before `add_width_deltas`."""
         return (
-            dict(zip(self._resizer.resized_parameters, self.slopes, strict=True))
-            if len(self.slopes)
+            dict(zip(self._sampler.sampled_parameters, self.width_deltas, strict=True))
+            if len(self.width_deltas)
             else {}
         )
 
@@ -179,13 +179,15 @@ class IntegralNetwork(nn.Module):
         return checked
 
     @property
-    def fills_up(self) -> bool:
-        """Whether `fill_up` of `forward` does anything: the network convolves, and channels meet
+    def supports_zero_padding(self) -> bool:
+        """Whether `pad_channels` of `forward` does anything: the network convolves, and channels meet
         in weights alone.
         """
-        return self._resizer.fills_up
+        return self._sampler.supports_zero_padding
 
-    def forward(self, x: Tensor, widths: Widths | None = None, *, fill_up: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, widths: Widths | None = None, *, pad_channels: bool = False
+    ) -> Tensor:
         """The network's output at the widths; at full width if none are given.
 
         Differentiable in the nodes and in trainable partitions; only the running statistics that
@@ -195,31 +197,31 @@ class IntegralNetwork(nn.Module):
 
         Args:
             x: (N, ...) as the module takes it.
-            fill_up: compute with channels of zeros up to one of a few numbers of them. The output
+            pad_channels: compute with channels of zeros up to one of a few numbers of them. The output
                 is the same, give or take rounding; a CPU, which compiles kernels for every new
                 number, is done sooner where widths change.
 
         Raises:
             WidthsError: see `check_widths`.
         """
-        samples = self.coupling.samples(
+        counts = self.coupling.counts(
             self.full_widths if widths is None else self.check_widths(widths)
         )
-        if self._resizer.is_identity(samples):
+        if self._sampler.is_identity(counts):
             return self.module(x)
-        with self._resizer.resized(samples, fill_up=fill_up):
+        with self._sampler.subnet(counts, pad_channels=pad_channels):
             return self.module(x)
 
     def discretize(self, widths: Widths) -> nn.Module:
         """A plain module at the widths, with tensors of its own.
 
         Its normalization statistics are those of the full width, resampled: re-estimate them
-        (`normalization.reestimate_normalization`) before use.
+        (`recalibrate_batch_norm`) before use.
 
         Raises:
             WidthsError: see `check_widths`.
         """
-        return self._resizer.discretized(self.coupling.samples(self.check_widths(widths)))
+        return self._sampler.discretize(self.coupling.counts(self.check_widths(widths)))
 
     def sample_parameters(self, widths: Widths) -> dict[str, Tensor]:
         """The module's parameters at the widths by name, as functions of the network's:
@@ -228,20 +230,20 @@ class IntegralNetwork(nn.Module):
         Raises:
             WidthsError: see `check_widths`.
         """
-        return self._resizer.parameters(self.coupling.samples(self.check_widths(widths)))
+        return self._sampler.parameters(self.coupling.counts(self.check_widths(widths)))
 
-    def sample_channels(self, outputs: Tensor, parameter: str, samples: tuple[int, ...]) -> Tensor:
+    def sample_channels(self, outputs: Tensor, parameter: str, counts: tuple[int, ...]) -> Tensor:
         """Outputs of a layer at full width, sampled as the layer's own output channels are.
 
         Args:
             outputs: (n, channels).
             parameter: name in `module` of the layer's weight, whose first axis its channels are.
-            samples: number of samples of each group, see `Coupling.samples`.
+            counts: number of units of each group, see `Coupling.counts`.
         """
-        return self._resizer.sample_axis(outputs, 1, self.coupling.axes[parameter][0], samples)
+        return self._sampler.sample_axis(outputs, 1, self.coupling.axes[parameter][0], counts)
 
     def save(self, folder: str | Path) -> None:
-        """Writes `nodes.safetensors` and `network.json` into a folder, each moved into place when
+        """Writes `control_points.safetensors` and `network.json` into a folder, each moved into place when
         it is complete.
 
         Raises:
@@ -251,7 +253,7 @@ class IntegralNetwork(nn.Module):
             Path(folder),
             self._saved_tensors(),
             self.coupling,
-            self._resizer.partitions,
+            self._sampler.partitions,
             self.min_ratio,
         )
 
@@ -274,8 +276,8 @@ class IntegralNetwork(nn.Module):
         network = cls(
             module, torch.empty(0), partition=by_group, min_ratio=min_ratio, coupling=coupling
         )
-        if any(name.startswith(_SLOPE) for name in tensors):
-            network.add_slopes()
+        if any(name.startswith(_WIDTH_DELTA) for name in tensors):
+            network.add_width_deltas()
         expected = network._saved_tensors()
         with torch.no_grad():
             for name in sorted({*expected, *tensors}):
@@ -289,14 +291,17 @@ class IntegralNetwork(nn.Module):
         return network
 
     def _saved_tensors(self) -> dict[str, Tensor]:
-        """Parameters and persistent buffers of the module, tied ones once, slopes, and learned
+        """Parameters and persistent buffers of the module, tied ones once, width_deltas, and learned
         partitions by group.
         """
         persistent = self.module.state_dict(keep_vars=True)
         named = [*self.module.named_parameters(), *self.module.named_buffers()]
         tensors = {f"module.{name}": tensor for name, tensor in named if name in persistent}
-        tensors |= {f"{_SLOPE}{name}": slope for name, slope in self.named_slopes().items()}
-        for group, partition in zip(self.groups, self._resizer.partitions, strict=True):
+        tensors |= {
+            f"{_WIDTH_DELTA}{name}": width_delta
+            for name, width_delta in self.named_width_deltas().items()
+        }
+        for group, partition in zip(self.groups, self._sampler.partitions, strict=True):
             if isinstance(partition, Trainable):
                 tensors[f"partition.{group.name}"] = partition.delta
                 if partition.factors is not None:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from inn_automl.core.errors import ModuleError
 from inn_automl.integral.graph.groups import Coupling
-from inn_automl.integral.graph.trace import FollowedModule, trace
-from inn_automl.integral.sampling.parametrization import Resizer
+from inn_automl.integral.graph.trace import TracedModule, trace
+from inn_automl.integral.sampling.parametrization import WeightSampler
 from inn_automl.integral.sampling.partition import Nested
 
 
@@ -34,7 +34,7 @@ def find_coupling(module: nn.Module, example_input: Tensor, *, min_ratio: float)
     Raises:
         ModuleError: `torch.export` cannot trace the module.
     """
-    followed = FollowedModule(module, example_input)
+    followed = TracedModule(module, example_input)
     keep: dict[str, str] = {}
     while True:
         coupling = followed.coupling(min_ratio, keep)
@@ -53,12 +53,12 @@ class _Outcome(NamedTuple):
 
 class _Trial:
     def __init__(
-        self, module: nn.Module, example_input: Tensor, followed: FollowedModule, coupling: Coupling
+        self, module: nn.Module, example_input: Tensor, followed: TracedModule, coupling: Coupling
     ) -> None:
         self._example_input = example_input
         self._followed = followed
         self._coupling = coupling
-        self._resizer = Resizer(module, coupling, [Nested()] * len(coupling.groups))
+        self._sampler = WeightSampler(module, coupling, [Nested()] * len(coupling.groups))
         self._full = {group.name: group.size for group in coupling.groups}
 
     def faults(self) -> dict[str, str]:
@@ -110,7 +110,7 @@ class _Trial:
             return _Outcome(None, " ".join(str(error).split())[:200] or type(error).__name__)
 
     def _discretized(self, widths: Mapping[str, int]) -> nn.Module:
-        return self._resizer.discretized(self._coupling.samples(widths))
+        return self._sampler.discretize(self._coupling.counts(widths))
 
 
 def widths_between(coupling: Coupling) -> dict[str, int]:

@@ -108,7 +108,7 @@ def fit_to_budget(
     deadline does.
 
     Takes a few real steps and one validation on the clock; the network is left as it was, but for
-    slopes of zero where the recipe has slopes. Where less than one epoch fits, the recipe gets one
+    width deltas of zero where the recipe is width-conditioned. Where less than one epoch fits, the recipe gets one
     epoch of fewer samples.
 
     Args:
@@ -173,7 +173,7 @@ def load_best(network: IntegralNetwork, checkpoint: Path) -> tuple[list[EpochRep
     """
     tensors, state = load_checkpoint(checkpoint)
     if Recipe.from_dict(state["identity"]["recipe"]).width_conditioned:
-        network.add_slopes()
+        network.add_width_deltas()
     network.load_state_dict(under("best", tensors))
     network.eval()
     return [EpochReport(**report) for report in state["history"]], state["best_score"]

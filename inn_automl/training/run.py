@@ -32,7 +32,7 @@ from inn_automl.evaluation.candidates import (
     use_channels_last,
 )
 from inn_automl.integral.conversion.channel_ranking import permute, permute_tensors, rank_channels
-from inn_automl.integral.conversion.reconstruction import fit_slopes
+from inn_automl.integral.conversion.reconstruction import fit_width_deltas
 from inn_automl.tasks import objective_of
 from inn_automl.training.checkpoint import (
     load_checkpoint,
@@ -115,9 +115,9 @@ class TrainingRun:
         num_samples = min(recipe.epoch_samples or len(self.samples), len(self.samples))
         self.steps_per_epoch = max(1, num_samples // self.batch_size)
         if recipe.width_conditioned:
-            network.add_slopes()
+            network.add_width_deltas()
         use_channels_last(network, self.samples.standardized(slice(0, 2)))
-        self.fills_up = device.type == "cpu" and network.fills_up
+        self.supports_zero_padding = device.type == "cpu" and network.supports_zero_padding
         self.optimizer, self.parameters = make_optimizer(network, recipe)
         self.autocast, self.scaler = _precision(recipe, device)
         self.teacher = AveragedTeacher(
@@ -175,7 +175,9 @@ class TrainingRun:
         orders = [torch.randperm(len(self.samples), generator=generator) for _ in range(2)]
         total = torch.zeros((), device=self.device)
         first = (epoch - 1) * self.steps_per_epoch
-        drawn = reused_widths(self.network, rng, 1 if self.fills_up else self.recipe.num_width_uses)
+        drawn = reused_widths(
+            self.network, rng, 1 if self.supports_zero_padding else self.recipe.num_width_uses
+        )
         self.network.train()
         for step in range(num_steps):
             if self.is_over(deadline_s):
@@ -238,7 +240,7 @@ class TrainingRun:
                 if other is None
                 else (*other, self._teacher_outputs(other[0])),
                 autocast=self.autocast,
-                fill_up=self.fills_up,
+                pad_channels=self.supports_zero_padding,
                 backward=lambda loss: self.scaler.scale(weight * loss).backward(),
             )
         loss = sum_gradients(list(self.parameters.values()), weight * loss)
@@ -287,7 +289,7 @@ class TrainingRun:
     def prepare_reduced_widths(self) -> None:
         """Prepares a network that was trained at full width alone for learning to be narrow.
 
-        The channels that tell most come first, and slopes are those with which the smallest widths
+        The channels that tell most come first, and width deltas are those with which the smallest widths
         compute what is nearest to the full one; the teacher and the optimizer's state follow.
         Where there are too few samples to tell, all stays as it is.
         """
@@ -303,8 +305,8 @@ class TrainingRun:
         permute_tensors(self.network.coupling, dict(self.teacher.module.named_parameters()), order)
         self._permute_optimizer(order)
         if self.recipe.width_conditioned:
-            fit_slopes(self.network, samples)
-            broadcast_tensors(slope.data for slope in self.network.slopes)
+            fit_width_deltas(self.network, samples)
+            broadcast_tensors(delta.data for delta in self.network.width_deltas)
 
     def _permute_optimizer(self, order: dict[str, Tensor]) -> None:
         prefix = "module."

@@ -63,7 +63,7 @@ def sandwich_gradients(
     label_fraction: float = 0.3,
     distillation_batch: tuple[Tensor, Tensor, Tensor] | None = None,
     autocast: torch.autocast | None = None,
-    fill_up: bool = False,
+    pad_channels: bool = False,
     backward: Callable[[Tensor], None] = torch.Tensor.backward,
 ) -> Tensor:
     """Adds the summed gradients of the full width and of all `widths` to the network's parameters.
@@ -79,7 +79,7 @@ def sandwich_gradients(
             `x`, `y` and the full width's own.
         autocast: the mixed-precision context of forward passes; None for the network's own
             precision.
-        fill_up: see `IntegralNetwork.forward`.
+        pad_channels: see `IntegralNetwork.forward`.
         backward: how a loss is propagated, e.g. after scaling it.
 
     Returns:
@@ -99,6 +99,6 @@ def sandwich_gradients(
         )
     for reduced in widths:
         with context:
-            output = network(x, reduced, fill_up=fill_up).float()
+            output = network(x, reduced, pad_channels=pad_channels).float()
         backward(objective.soft_loss(output, targets))
     return loss.detach()

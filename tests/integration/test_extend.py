@@ -151,7 +151,7 @@ def test_extension_measures_fronts_of_the_same_network(
     recommended = {p.id: p for p in result.devices[0].front}[result.devices[0].recommended or ""]
     assert recommended.params <= 30_000
     nodes = [
-        (folder / r.job["network"] / "nodes.safetensors").read_bytes()
+        (folder / r.job["network"] / "control_points.safetensors").read_bytes()
         for folder, r in ((finished_job.folder, finished_job.result), (extended["folder"], result))
     ]
     assert nodes[0] == nodes[1]

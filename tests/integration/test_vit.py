@@ -61,7 +61,7 @@ def test_every_point_is_verified_and_served(job: tuple[Path, JobResult], tmp_pat
 def test_its_trained_weights_are_taken_without_training(
     job: tuple[Path, JobResult], tmp_path: Path
 ) -> None:
-    (saved,) = job[0].glob("training/*/network/nodes.safetensors")
+    (saved,) = job[0].glob("training/*/network/control_points.safetensors")
     path = tmp_path / "weights.safetensors"
     tensors = {
         name.removeprefix("module."): t

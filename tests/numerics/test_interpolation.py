@@ -29,9 +29,9 @@ def smooth(x: Tensor) -> Tensor:
     return (2 * x).exp()  # no derivative of it is small anywhere
 
 
-def largest_error(rule: Interpolation, num_nodes: int, x: Tensor) -> float:
-    nodes = smooth(torch.linspace(0, 1, num_nodes, dtype=DTYPE))
-    return float((interpolated(rule, nodes, x * (num_nodes - 1)) - smooth(x)).abs().max())
+def largest_error(rule: Interpolation, num_control_points: int, x: Tensor) -> float:
+    nodes = smooth(torch.linspace(0, 1, num_control_points, dtype=DTYPE))
+    return float((interpolated(rule, nodes, x * (num_control_points - 1)) - smooth(x)).abs().max())
 
 
 @pytest.mark.parametrize("where", ["everywhere", "first cell", "last cell"])
@@ -51,31 +51,34 @@ def test_order_of_convergence(rule: Interpolation, where: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "degree"), [(Nearest(), 0), (Linear(), 1), (CubicConvolution(), 2)], ids=str
 )
-@pytest.mark.parametrize("num_nodes", [3, 4, 9])
+@pytest.mark.parametrize("num_control_points", [3, 4, 9])
 def test_polynomials_are_exact_up_to_the_ends(
-    rule: Interpolation, degree: int, num_nodes: int
+    rule: Interpolation, degree: int, num_control_points: int
 ) -> None:
-    positions = torch.linspace(0, num_nodes - 1, 101, dtype=DTYPE)
-    nodes = torch.arange(num_nodes, dtype=DTYPE)
+    positions = torch.linspace(0, num_control_points - 1, 101, dtype=DTYPE)
+    nodes = torch.arange(num_control_points, dtype=DTYPE)
     for power in range(degree + 1):
         torch.testing.assert_close(interpolated(rule, nodes**power, positions), positions**power)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-@given(num_nodes=st.integers(1, 12), shares=st.lists(st.floats(0, 1), min_size=1, max_size=8))
+@given(
+    num_control_points=st.integers(1, 12), shares=st.lists(st.floats(0, 1), min_size=1, max_size=8)
+)
 def test_rows_sum_to_one_and_nodes_are_met(
-    rule: Interpolation, num_nodes: int, shares: list[float]
+    rule: Interpolation, num_control_points: int, shares: list[float]
 ) -> None:
-    positions = torch.tensor(shares, dtype=DTYPE) * (num_nodes - 1)
-    index, coefficient = rule.coefficients(positions, num_nodes)
+    positions = torch.tensor(shares, dtype=DTYPE) * (num_control_points - 1)
+    index, coefficient = rule.coefficients(positions, num_control_points)
     assert index.shape == coefficient.shape
     assert int(index.min()) >= 0
-    assert int(index.max()) < num_nodes
+    assert int(index.max()) < num_control_points
     torch.testing.assert_close(coefficient.sum(-1), torch.ones(len(shares), dtype=DTYPE))
     at_nodes = matrix(
-        *rule.coefficients(torch.arange(num_nodes, dtype=DTYPE), num_nodes), num_nodes
+        *rule.coefficients(torch.arange(num_control_points, dtype=DTYPE), num_control_points),
+        num_control_points,
     )
-    torch.testing.assert_close(at_nodes, torch.eye(num_nodes, dtype=DTYPE))
+    torch.testing.assert_close(at_nodes, torch.eye(num_control_points, dtype=DTYPE))
 
 
 def test_nearest_takes_the_right_node_halfway() -> None:

@@ -49,9 +49,7 @@ def followed(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor, Couplin
     module, x = small(request.param)
     network = IntegralNetwork(module, x)
     # What a pixel shuffle makes an image of keeps its size.
-    assert [one.module for one in network.unfollowed] == (
-        ["tail"] if request.param == "edsr" else []
-    )
+    assert [one.module for one in network.frozen] == (["tail"] if request.param == "edsr" else [])
     return module, x, network.coupling
 
 
@@ -148,9 +146,9 @@ def test_gradients_through_every_family_at_reduced_widths(
     module, x, coupling = followed
     torch.manual_seed(2)
     widths = {g.name: g.allowed[len(g.allowed) // 2] for g in coupling.groups}
-    samples = dict(zip(widths, coupling.samples(widths), strict=True))
+    counts = dict(zip(widths, coupling.counts(widths), strict=True))
     rules = itertools.cycle([(Linear(), Riemann()), (CubicConvolution(), Trapezoid())])
-    partitions = {name: Trainable(num, *next(rules)) for name, num in samples.items() if num > 1}
+    partitions = {name: Trainable(num, *next(rules)) for name, num in counts.items() if num > 1}
     network = IntegralNetwork(module, x, partition=partitions, coupling=coupling).double().train()
     inputs = torch.randn(4, *x.shape[1:], dtype=torch.float64)
     with torch.no_grad():

@@ -31,20 +31,22 @@ FIXED: list[Partition] = [
 
 def dense(sampling: Sampling, *, integrate: bool = False) -> Tensor:
     """The (n, m) matrix of a sampling, by sampling every node alone."""
-    return sampling.apply(torch.eye(sampling.num_nodes, dtype=DTYPE), 0, integrate=integrate)
+    return sampling.apply(
+        torch.eye(sampling.num_control_points, dtype=DTYPE), 0, integrate=integrate
+    )
 
 
 @pytest.mark.parametrize("partition", FIXED, ids=str)
 @given(sizes=SIZES)
 def test_samples_of_a_constant(partition: Partition, sizes: tuple[int, int]) -> None:
-    num_nodes, num_samples = sizes
-    sampling = partition.sampling(num_nodes, num_samples)
+    num_control_points, num_channels = sizes
+    sampling = partition.sampling(num_control_points, num_channels)
     matrix = dense(sampling)
-    assert matrix.shape == (num_samples, num_nodes)
-    torch.testing.assert_close(matrix.sum(1), torch.ones(num_samples, dtype=DTYPE))
+    assert matrix.shape == (num_channels, num_control_points)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(num_channels, dtype=DTYPE))
     # The integral of 1, in units in which a node is worth 1: over [0, n/m] for the nested
     # partition in order.
-    total = num_samples if partition == Nested() else num_nodes
+    total = num_channels if partition == Nested() else num_control_points
     assert float(dense(sampling, integrate=True).sum()) == pytest.approx(total)
 
 
@@ -53,9 +55,9 @@ def test_samples_of_a_constant(partition: Partition, sizes: tuple[int, int]) -> 
 def test_any_dimension_of_any_tensor(
     partition: Partition, sizes: tuple[int, int], dim: int
 ) -> None:
-    num_nodes, num_samples = sizes
-    sampling = partition.sampling(num_nodes, num_samples)
-    values = torch.rand([num_nodes if i == dim else i + 2 for i in range(3)], dtype=DTYPE)
+    num_control_points, num_channels = sizes
+    sampling = partition.sampling(num_control_points, num_channels)
+    values = torch.rand([num_control_points if i == dim else i + 2 for i in range(3)], dtype=DTYPE)
     for integrate in (False, True):
         expected = torch.tensordot(
             dense(sampling, integrate=integrate), values, ([1], [dim])
@@ -80,42 +82,45 @@ def test_any_type(partition: Partition, dtype: torch.dtype) -> None:
     [p for p in FIXED if p not in (Uniform(CubicConvolution(), GaussLegendre(2)), *FIXED[-2:])],
     ids=str,
 )
-@given(num_nodes=st.integers(1, 30))
-def test_samples_at_full_width_are_the_nodes(partition: Partition, num_nodes: int) -> None:
-    sampling = partition.sampling(num_nodes, num_nodes)
-    torch.testing.assert_close(dense(sampling), torch.eye(num_nodes, dtype=DTYPE))
+@given(num_control_points=st.integers(1, 30))
+def test_samples_at_full_width_are_the_nodes(partition: Partition, num_control_points: int) -> None:
+    sampling = partition.sampling(num_control_points, num_control_points)
+    torch.testing.assert_close(dense(sampling), torch.eye(num_control_points, dtype=DTYPE))
     assert sampling.is_identity == isinstance(partition, Nested | CellAverages)
 
 
 @pytest.mark.parametrize("order", ["first", "van_der_corput"])
-@given(num_nodes=st.integers(1, 100))
-def test_nested_partitions_are_nested(order: str, num_nodes: int) -> None:
-    nodes = torch.arange(num_nodes)
+@given(num_control_points=st.integers(1, 100))
+def test_nested_partitions_are_nested(order: str, num_control_points: int) -> None:
+    nodes = torch.arange(num_control_points)
     smaller: set[int] = set()
-    for num_samples in range(1, num_nodes + 1):
+    for num_channels in range(1, num_control_points + 1):
         picked = (
-            Nested(order).sampling(num_nodes, num_samples).apply(nodes, 0, integrate=False).tolist()
+            Nested(order)
+            .sampling(num_control_points, num_channels)
+            .apply(nodes, 0, integrate=False)
+            .tolist()
         )
         assert picked == sorted(set(picked))
-        assert len(picked) == num_samples
+        assert len(picked) == num_channels
         assert smaller < set(picked)
         smaller = set(picked)
 
 
-@given(num_nodes=st.integers(1, 200))
-def test_van_der_corput_order_spans_the_nodes_at_every_length(num_nodes: int) -> None:
-    order = van_der_corput(num_nodes)
-    assert sorted(order) == list(range(num_nodes))
-    for length in range(1, num_nodes + 1):
+@given(num_control_points=st.integers(1, 200))
+def test_van_der_corput_order_spans_the_nodes_at_every_length(num_control_points: int) -> None:
+    order = van_der_corput(num_control_points)
+    assert sorted(order) == list(range(num_control_points))
+    for length in range(1, num_control_points + 1):
         # A power of two of picks, at least half of all, stands in every cell of that number of
         # equal cells.
         spacing = (
-            2 ** (math.ceil(math.log2(num_nodes)) - math.floor(math.log2(length)))
-            if num_nodes > 1
+            2 ** (math.ceil(math.log2(num_control_points)) - math.floor(math.log2(length)))
+            if num_control_points > 1
             else 1
         )
         picked = sorted(order[:length])
-        gaps = [b - a for a, b in zip([-1, *picked], [*picked, num_nodes], strict=False)]
+        gaps = [b - a for a, b in zip([-1, *picked], [*picked, num_control_points], strict=False)]
         assert max(gaps) <= spacing
 
 
@@ -127,12 +132,16 @@ def test_unknown_order_of_a_nested_partition() -> None:
 @pytest.mark.parametrize("rule", [Nearest(), Linear(), CubicConvolution()], ids=str)
 @given(sizes=SIZES)
 def test_cell_averages_keep_the_mean(rule: Nearest, sizes: tuple[int, int]) -> None:
-    num_nodes, num_samples = sizes
-    values = torch.rand(num_nodes, dtype=DTYPE)
+    num_control_points, num_channels = sizes
+    values = torch.rand(num_control_points, dtype=DTYPE)
     partition = CellAverages(rule)
-    mean = partition.sampling(num_nodes, num_samples).apply(values, 0, integrate=False).mean()
+    mean = (
+        partition.sampling(num_control_points, num_channels)
+        .apply(values, 0, integrate=False)
+        .mean()
+    )
     torch.testing.assert_close(
-        mean, partition.sampling(num_nodes, 1).apply(values, 0, integrate=False)[0]
+        mean, partition.sampling(num_control_points, 1).apply(values, 0, integrate=False)[0]
     )
     if isinstance(rule, Nearest):
         torch.testing.assert_close(mean, values.mean())
@@ -163,19 +172,19 @@ def test_cell_averages_of_whole_cells() -> None:
 )
 def test_a_layer_converges_to_its_integral(partition: Partition, order: int) -> None:
     """F_O(y) = int_0^1 F_W(y, x) F_I(x) dx with a known kernel, on more and more samples."""
-    num_nodes = 4097  # so dense that only the quadrature is seen
+    num_control_points = 4097  # so dense that only the quadrature is seen
     centred = isinstance(partition, CellAverages)
-    nodes = torch.arange(num_nodes, dtype=DTYPE)
-    x = (nodes + 0.5) / num_nodes if centred else nodes / (num_nodes - 1)
+    nodes = torch.arange(num_control_points, dtype=DTYPE)
+    x = (nodes + 0.5) / num_control_points if centred else nodes / (num_control_points - 1)
     # (outputs, inputs)
     kernel = torch.cos(2 * x)[None] * torch.tensor([[1.0], [2.0]], dtype=DTYPE)
     signal = x.exp()
     # int_0^1 cos(2x) e^x dx = [e^x (cos 2x + 2 sin 2x) / 5]_0^1
     exact = (math.e * (math.cos(2) + 2 * math.sin(2)) - 1) / 5
     errors = []
-    for num_samples in (17, 33, 65):
-        sampling = partition.sampling(num_nodes, num_samples)
-        weight = sampling.apply(kernel, 1, integrate=True) / num_nodes
+    for num_channels in (17, 33, 65):
+        sampling = partition.sampling(num_control_points, num_channels)
+        weight = sampling.apply(kernel, 1, integrate=True) / num_control_points
         output = weight @ sampling.apply(signal, 0, integrate=False)
         torch.testing.assert_close(output[1], 2 * output[0])
         errors.append(abs(float(output[0]) - exact))
@@ -198,10 +207,10 @@ def test_where_nodes_get_denser_the_interpolation_sets_the_order(
     than the nodes.
     """
     errors = []
-    for num_nodes in (65, 129, 257, 513):
-        x = torch.arange(num_nodes, dtype=DTYPE) / (num_nodes - 1)
-        sampling = partition.sampling(num_nodes, num_nodes // 3)
-        points = partition.quadrature.rule(num_nodes // 3)[0]
+    for num_control_points in (65, 129, 257, 513):
+        x = torch.arange(num_control_points, dtype=DTYPE) / (num_control_points - 1)
+        sampling = partition.sampling(num_control_points, num_control_points // 3)
+        points = partition.quadrature.rule(num_control_points // 3)[0]
         errors.append(
             float(
                 (sampling.apply((2 * x).exp(), 0, integrate=False) - (2 * points).exp()).abs().max()
@@ -240,14 +249,16 @@ def test_gradients_of_learned_partitions(interpolation: Linear, quadrature: Trap
     assert torch.autograd.gradcheck(samples, (delta, nodes))
 
 
-@given(num_samples=st.integers(2, 200))
-def test_a_learned_partition_begins_at_its_nodes(num_samples: int) -> None:
+@given(num_channels=st.integers(2, 200))
+def test_a_learned_partition_begins_at_its_nodes(num_channels: int) -> None:
     """With equal weights, sampling `n` nodes at `n` points changes nothing until it learns."""
-    sampling = Trainable(num_samples, has_factors=True).double().sampling(num_samples, num_samples)
+    sampling = (
+        Trainable(num_channels, has_factors=True).double().sampling(num_channels, num_channels)
+    )
     for integrate in (False, True):
         torch.testing.assert_close(
             dense(sampling, integrate=integrate),
-            torch.eye(num_samples, dtype=DTYPE),
+            torch.eye(num_channels, dtype=DTYPE),
             rtol=0,
             atol=1e-4,
         )
@@ -270,9 +281,9 @@ def test_gradients_of_learned_factors() -> None:
 
 def test_sizes_that_a_partition_does_not_have() -> None:
     for partition in FIXED:
-        for num_samples in (0, 6):
+        for num_channels in (0, 6):
             with pytest.raises(WidthsError, match="give 1 to 5"):
-                partition.sampling(5, num_samples)
+                partition.sampling(5, num_channels)
     with pytest.raises(WidthsError, match="has 4 points, 3 were asked for"):
         Trainable(4).sampling(5, 3)
     with pytest.raises(WidthsError, match="give 2 or more"):
@@ -304,7 +315,7 @@ def test_description_round_trip(partition: Partition) -> None:
         },
         {
             "rule": "trainable",
-            "num_samples": 4,
+            "num_channels": 4,
             "interpolation": "Linear",
             "quadrature": {"rule": "Simpson"},
         },

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from inn_automl.core.errors import InputError
-from inn_automl.integral.graph.groups import Coupling, Parts
+from inn_automl.integral.graph.groups import AxisLayout, Coupling
 from inn_automl.integral.graph.trace import evaluating
 from inn_automl.integral.network import IntegralNetwork
 
@@ -33,11 +33,11 @@ class Consumer:
 
     path: str
     weight: str
-    parts: Parts
+    parts: AxisLayout
 
 
 @dataclass
-class Seen:
+class LayerActivations:
     """What a consumer has seen and made of the samples.
 
     Attributes:
@@ -46,7 +46,7 @@ class Seen:
         places: (k,) which places of the output these are.
         norm: path of the normalization layer that takes its output, so that a mean does not
             matter; else None.
-        clip: between which values the activation passes the output (normalized, where it is), and
+        saturation: between which values the activation passes the output (normalized, where it is), and
             that nothing else sees it: what lies beyond does not matter. None where that is not so.
         num_calls: how often it ran.
     """
@@ -55,11 +55,11 @@ class Seen:
     outputs: Tensor
     places: Tensor
     norm: str | None = None
-    clip: tuple[float, float] | None = None
+    saturation: tuple[float, float] | None = None
     num_calls: int = 1
 
 
-class _Uses(TorchFunctionMode):
+class _TensorUses(TorchFunctionMode):
     """While it is entered, counts what takes the tensors that are watched, and notes by what they
     are clipped.
     """
@@ -68,16 +68,16 @@ class _Uses(TorchFunctionMode):
         super().__init__()
         self._watched = WeakIdKeyDictionary()  # tensor -> path of the layer that it comes from
         self._num: Counter[str] = Counter()
-        self.clips: dict[str, tuple[float, float]] = {}
+        self.saturations: dict[str, tuple[float, float]] = {}
 
     def watch(self, tensor: Tensor, path: str) -> None:
         self._watched[tensor] = path
 
-    def is_only_clipped(self, path: str, num_steps: int) -> bool:
-        """Whether nothing but `num_steps` operations in a row, the last of which clips, has taken
+    def only_saturates(self, path: str, num_steps: int) -> bool:
+        """Whether nothing but `num_steps` operations in a row, the last of which saturations, has taken
         what a layer made.
         """
-        return path in self.clips and self._num[path] == num_steps
+        return path in self.saturations and self._num[path] == num_steps
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -93,15 +93,15 @@ class _Uses(TorchFunctionMode):
                 path = self._watched.get(tensor) if isinstance(tensor, Tensor) else None
                 if path is not None:
                     self._num[path] += 1
-                    bounds = _clip_bounds(func, args, kwargs or {})
+                    bounds = _saturation_bounds(func, args, kwargs or {})
                     if bounds is not None:
-                        self.clips[path] = bounds
+                        self.saturations[path] = bounds
                         if out is tensor:  # in place
                             del self._watched[tensor]
         return out
 
 
-def _clip_bounds(func: Any, args: Any, kwargs: Any) -> tuple[float, float] | None:
+def _saturation_bounds(func: Any, args: Any, kwargs: Any) -> tuple[float, float] | None:
     if func in _RECTIFIERS:
         return 0.0, math.inf
     if func is functional.relu6:
@@ -135,7 +135,9 @@ def consumers(network: IntegralNetwork) -> list[Consumer]:
     return found
 
 
-def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -> dict[str, Seen]:
+def capture_activations(
+    network: IntegralNetwork, samples: Tensor, layers: list[Consumer]
+) -> dict[str, LayerActivations]:
     """Runs the full width in evaluation mode.
 
     Args:
@@ -150,9 +152,9 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
     """
     check_samples(samples)
     module = network.discretize(network.full_widths)
-    seen: dict[str, Seen] = {}
+    seen: dict[str, LayerActivations] = {}
     latest: list[tuple[str, Tensor]] = []
-    uses = _Uses()
+    uses = _TensorUses()
     names = {layer: name for name, layer in module.named_modules()}
 
     def looking(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -163,7 +165,7 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
                 return
             places = choose_places(layer, output)
             inputs = rows_at(layer, x, choose_places(layer, x))
-            seen[path] = Seen(inputs, rows_at(layer, output, places), places)
+            seen[path] = LayerActivations(inputs, rows_at(layer, output, places), places)
             latest[:] = [(path, output)]
             uses.watch(output, path)
 
@@ -186,7 +188,7 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
             output = module(samples)
     except Exception as error:  # whatever a user's module makes of samples that it was not made for
         raise InputError(
-            f"{type(module).__name__} cannot be run on the calibration samples, {samples.dtype} of "
+            f"{type(module).__name__} cannot be run on the samples, {samples.dtype} of "
             f"shape "
             f"{tuple(samples.shape)} ({error}): give samples as the module takes them."
         ) from error
@@ -195,13 +197,13 @@ def observe(network: IntegralNetwork, samples: Tensor, layers: list[Consumer]) -
             hook.remove()
     if isinstance(output, Tensor) and not torch.isfinite(output).all():
         raise InputError(
-            f"{type(module).__name__} makes numbers of the calibration samples that are not "
+            f"{type(module).__name__} makes numbers of the samples that are not "
             f"finite: give a module "
             "whose training went well, and samples as it takes them."
         )
     for path, one in seen.items():
-        if one.num_calls == 1 and uses.is_only_clipped(path, 1 if one.norm is None else 2):
-            one.clip = uses.clips[path]
+        if one.num_calls == 1 and uses.only_saturates(path, 1 if one.norm is None else 2):
+            one.saturation = uses.saturations[path]
     return seen
 
 
@@ -266,7 +268,7 @@ def _channels(layer: nn.Module) -> int:
     return -1 if isinstance(layer, nn.Linear) else 1
 
 
-def part_columns(
+def segment_columns(
     coupling: Coupling, group: int, outer: int, inner: int, samples: tuple[int, ...]
 ) -> Tensor:
     """(p, n) features of one part of an axis."""
@@ -289,24 +291,20 @@ def unit_of(coupling: Coupling, group: int, inner: int) -> int:
 
 
 def check_samples(samples: Tensor) -> None:
-    """Raises `InputError` for calibration samples that are no tensor, too few, not finite or all
+    """Raises `InputError` for samples that are no tensor, too few, not finite or all
     alike.
     """
     if not isinstance(samples, Tensor):
-        raise InputError(
-            f"the calibration samples are a {type(samples).__name__}: give one tensor (N, ...)."
-        )
+        raise InputError(f"the samples are a {type(samples).__name__}: give one tensor (N, ...).")
     if len(samples) < MIN_SAMPLES:
         raise InputError(
             f"{_counted(len(samples))} given: give at least {MIN_SAMPLES}, better 500."
         )
     if not torch.isfinite(samples).all():
-        raise InputError(
-            "the calibration samples hold numbers that are not finite: leave these samples out."
-        )
+        raise InputError("the samples hold numbers that are not finite: leave these samples out.")
     if (samples == samples[:1]).all():
-        raise InputError("the calibration samples are all alike: give samples as they come in use.")
+        raise InputError("the samples are all alike: give samples as they come in use.")
 
 
 def _counted(num: int) -> str:
-    return "1 calibration sample was" if num == 1 else f"{num} calibration samples were"
+    return "1 sample was" if num == 1 else f"{num} samples were"

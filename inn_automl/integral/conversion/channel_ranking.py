@@ -19,10 +19,10 @@ from torch import Tensor
 
 from inn_automl.integral.conversion.activations import (
     Consumer,
-    Seen,
+    LayerActivations,
+    capture_activations,
     consumers,
-    observe,
-    part_columns,
+    segment_columns,
     unit_of,
 )
 from inn_automl.integral.graph.groups import Coupling
@@ -46,20 +46,20 @@ def rank_channels(network: IntegralNetwork, samples: Tensor) -> dict[str, Tensor
         InputError: there are too few samples, or all of them are alike.
     """
     layers = consumers(network)
-    seen = observe(network, samples, layers)
-    sizes = network.coupling.full_samples()
+    seen = capture_activations(network, samples, layers)
+    sizes = network.coupling.full_counts()
     grams: dict[int, Tensor] = {}
     for one in layers:
         if one.path in seen:
             for group, gram in _weighted_grams(network, one, seen[one.path]).items():
                 grams[group] = grams[group] + gram if group in grams else gram
     return {
-        group.name: pivots(grams[i], sizes[i]) if i in grams else torch.arange(sizes[i])
+        group.name: pivoted_cholesky(grams[i], sizes[i]) if i in grams else torch.arange(sizes[i])
         for i, group in enumerate(network.groups)
     }
 
 
-def pivots(gram: Tensor, num: int) -> Tensor:
+def pivoted_cholesky(gram: Tensor, num: int) -> Tensor:
     """The order in which a pivoted Cholesky decomposition takes blocks of columns.
 
     Args:
@@ -99,7 +99,7 @@ def permute(network: IntegralNetwork, order: dict[str, Tensor]) -> None:
     """
     tensors = {**dict(network.module.named_parameters()), **dict(network.module.named_buffers())}
     permute_tensors(network.coupling, tensors, order)
-    permute_tensors(network.coupling, network.named_slopes(), order)
+    permute_tensors(network.coupling, network.named_width_deltas(), order)
 
 
 def permute_tensors(
@@ -114,7 +114,7 @@ def permute_tensors(
     by_index = {
         i: order[group.name] for i, group in enumerate(coupling.groups) if group.name in order
     }
-    sizes = coupling.full_samples()
+    sizes = coupling.full_counts()
     with torch.no_grad():
         for name, tensor in tensors.items():
             for dim, parts in enumerate(coupling.axes[name]):
@@ -132,11 +132,13 @@ def permute_tensors(
                     tensor.copy_(tensor.index_select(dim, torch.cat(index).to(tensor.device)))
 
 
-def _weighted_grams(network: IntegralNetwork, consumer: Consumer, seen: Seen) -> dict[int, Tensor]:
+def _weighted_grams(
+    network: IntegralNetwork, consumer: Consumer, seen: LayerActivations
+) -> dict[int, Tensor]:
     """By group, the Gram matrix of its channels as one consumer weighs them, as a share of all
     that it takes in.
     """
-    coupling, sizes = network.coupling, network.coupling.full_samples()
+    coupling, sizes = network.coupling, network.coupling.full_counts()
     weight = network.module.get_parameter(consumer.weight).detach().double()
     norms = weight.transpose(0, 1).flatten(1).norm(dim=1)  # of each feature
     rows = seen.inputs.double()
@@ -145,7 +147,7 @@ def _weighted_grams(network: IntegralNetwork, consumer: Consumer, seen: Seen) ->
     found: dict[int, Tensor] = {}
     start = 0
     for part in consumer.parts:
-        index = part_columns(coupling, part.group, part.outer, part.inner, sizes) + start
+        index = segment_columns(coupling, part.group, part.outer, part.inner, sizes) + start
         start += index.numel()
         if part.group >= 0:
             unit = unit_of(coupling, part.group, part.inner)

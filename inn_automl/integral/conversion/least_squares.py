@@ -39,13 +39,13 @@ def fit(layer: nn.Module, x: Tensor, wanted: Tensor, *, ridge: float, is_centere
     _assign(layer, weights, mean - regression.shift(weights))
 
 
-def fit_clipped(
+def fit_saturated(
     layer: nn.Module,
     x: Tensor,
     wanted: Tensor,
     *,
     ridge: float,
-    clip: tuple[float, float],
+    saturation: tuple[float, float],
     norm: _BatchNorm | None = None,
 ) -> None:
     """As `fit`, but outputs need only be near where an activation lets them through; below and
@@ -58,7 +58,7 @@ def fit_clipped(
 
     Args:
         layer: with a bias, where there is no `norm`.
-        clip: the values between which the activation is the identity, and constant elsewhere.
+        saturation: the values between which the activation is the identity, and constant elsewhere.
         norm: the batch normalization between layer and activation, with the affine weights and the
             statistics that it has in the full network. Its affine weights become those with which
             it computes what was fitted once it has the statistics of the layer's new outputs,
@@ -66,7 +66,7 @@ def fit_clipped(
     """
     regression = _Regression(layer, x, ridge, has_intercept=True)
     wanted = wanted.double()
-    lower, upper = (bound.float() for bound in _bounds(norm, clip, wanted))
+    lower, upper = (bound.float() for bound in _bounds(norm, saturation, wanted))
     single = wanted.float()
     is_below, is_above = single <= lower, single >= upper
 
@@ -157,12 +157,12 @@ def _statistics(norm: _BatchNorm, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bounds(
-    norm: _BatchNorm | None, clip: tuple[float, float], wanted: Tensor
+    norm: _BatchNorm | None, saturation: tuple[float, float], wanted: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Between which outputs (o,) of the layer, before any normalization, the activation is the
     identity.
     """
-    low, high = (torch.full_like(wanted[0], bound) for bound in clip)
+    low, high = (torch.full_like(wanted[0], bound) for bound in saturation)
     if norm is None:
         return low, high
     mean, deviation = _statistics(norm, wanted)

@@ -21,8 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from inn_automl.integral.conversion.activations import Consumer, consumers, observe, windows_at
-from inn_automl.integral.conversion.least_squares import fit, fit_clipped
+from inn_automl.integral.conversion.activations import (
+    Consumer,
+    capture_activations,
+    consumers,
+    windows_at,
+)
+from inn_automl.integral.conversion.least_squares import fit, fit_saturated
 from inn_automl.integral.graph.trace import evaluating
 from inn_automl.integral.network import IntegralNetwork
 
@@ -32,29 +37,29 @@ channel: it keeps channels that are all but sums of others from large weights.""
 
 
 @dataclass(frozen=True)
-class Rule:
+class ReconstructionRule:
     """What a fit is after.
 
     Attributes:
-        is_clipped: whether outputs that an activation clips in the full network may be anything
+        ignores_saturated: whether outputs that an activation clips in the full network may be anything
             that it clips as well.
         keeps_statistics: whether layers normalize with the statistics of the full width while
             later ones are fitted, rather than with those of the samples.
     """
 
-    is_clipped: bool
+    ignores_saturated: bool
     keeps_statistics: bool = False
 
 
-RULES = (
-    Rule(is_clipped=True),
-    Rule(is_clipped=False),
-    Rule(is_clipped=False, keeps_statistics=True),
+RECONSTRUCTION_RULES = (
+    ReconstructionRule(ignores_saturated=True),
+    ReconstructionRule(ignores_saturated=False),
+    ReconstructionRule(ignores_saturated=False, keeps_statistics=True),
 )
 """The best one first, where much is left out; where little is, one of the others may be better."""
 
 
-class Compensator:
+class Reconstructor:
     """Discretizes a network with weights that are fitted to what its full width computes.
 
     Args:
@@ -67,33 +72,37 @@ class Compensator:
 
     def __init__(self, network: IntegralNetwork, samples: Tensor) -> None:
         self._network, self._samples = network, samples
-        self._seen = observe(network, samples, consumers(network))
+        self._seen = capture_activations(network, samples, consumers(network))
         # A layer that runs several times would have to rebuild several outputs by one weight: it
         # keeps its samples.
         self._consumers = [one for one in consumers(network) if one.path in self._seen]
         self._consumers = [one for one in self._consumers if self._seen[one.path].num_calls == 1]
 
     def discretize(
-        self, widths: Mapping[str, int], rule: Rule | None = None, *, ridge: float = RIDGE
+        self,
+        widths: Mapping[str, int],
+        rule: ReconstructionRule | None = None,
+        *,
+        ridge: float = RIDGE,
     ) -> nn.Module:
         """A plain module at the widths.
 
         Its normalization statistics are those of the full width, resampled: re-estimate them
-        (`normalization.reestimate_normalization`) before use.
+        (`recalibrate_batch_norm`) before use.
 
         Args:
-            rule: of the fits; by default the first of `RULES`.
+            rule: of the fits; by default the first of `RECONSTRUCTION_RULES`.
             ridge: by how much the fits are held to the network's own samples: 0 for not at all.
 
         Raises:
             WidthsError: see `IntegralNetwork.check_widths`.
         """
-        samples = self._network.coupling.samples(self._network.check_widths(widths))
+        counts = self._network.coupling.counts(self._network.check_widths(widths))
         module = self._network.discretize(widths)
-        rule = rule or RULES[0]
+        rule = rule or RECONSTRUCTION_RULES[0]
         hooks = [
             module.get_submodule(one.path).register_forward_pre_hook(
-                self._fitting(module, one, samples, rule, ridge)
+                self._fitting(module, one, counts, rule, ridge)
             )
             for one in self._consumers
         ]
@@ -112,55 +121,60 @@ class Compensator:
         self,
         module: nn.Module,
         consumer: Consumer,
-        samples: tuple[int, ...],
-        rule: Rule,
+        counts: tuple[int, ...],
+        rule: ReconstructionRule,
         ridge: float,
     ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         seen = self._seen[consumer.path]
-        wanted = self._network.sample_channels(seen.outputs, consumer.weight, samples)
+        wanted = self._network.sample_channels(seen.outputs, consumer.weight, counts)
         norm = None if seen.norm is None else module.get_submodule(seen.norm)
-        clip = seen.clip if rule.is_clipped else None
+        saturation = seen.saturation if rule.ignores_saturated else None
 
         def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             x = windows_at(layer, arguments[0], seen.places)
-            if clip is not None and norm is None and layer.bias is not None:
-                fit_clipped(layer, x, wanted, ridge=ridge, clip=clip)
-            elif clip is not None and isinstance(norm, _BatchNorm) and norm.affine:
-                fit_clipped(layer, x, wanted, ridge=ridge, clip=clip, norm=norm)
+            if saturation is not None and norm is None and layer.bias is not None:
+                fit_saturated(layer, x, wanted, ridge=ridge, saturation=saturation)
+            elif saturation is not None and isinstance(norm, _BatchNorm) and norm.affine:
+                fit_saturated(layer, x, wanted, ridge=ridge, saturation=saturation, norm=norm)
             else:
                 fit(layer, x, wanted, ridge=ridge, is_centered=norm is not None)
 
         return before
 
 
-def fit_slopes(network: IntegralNetwork, samples: Tensor) -> None:
-    """Gives slopes the values with which the smallest widths are what is fitted to the full one
+def fit_width_deltas(network: IntegralNetwork, samples: Tensor) -> None:
+    """Gives width_deltas the values with which the smallest widths are what is fitted to the full one
     there.
 
     Args:
-        network: with slopes, and partitions that take nodes as they are (`Nested`): of others this
+        network: with width_deltas, and partitions that take nodes as they are (`Nested`): of others this
             is a step that way.
-        samples: as `Compensator` takes them.
+        samples: as `Reconstructor` takes them.
 
     Raises:
         InputError: there are too few samples, or all of them are alike.
     """
-    widths, slopes = network.smallest_widths, network.named_slopes()
-    narrowness = {
-        name: network.coupling.narrowness(name, network.coupling.samples(widths)) for name in slopes
+    widths, width_deltas = network.smallest_widths, network.named_width_deltas()
+    width_coordinate = {
+        name: network.coupling.width_coordinate(name, network.coupling.counts(widths))
+        for name in width_deltas
     }
-    names = [name for name, slope in slopes.items() if slope.requires_grad and narrowness[name] > 0]
-    fitted = dict(Compensator(network, samples).discretize(widths).named_parameters())
+    names = [
+        name
+        for name, width_delta in width_deltas.items()
+        if width_delta.requires_grad and width_coordinate[name] > 0
+    ]
+    fitted = dict(Reconstructor(network, samples).discretize(widths).named_parameters())
     sampled = network.sample_parameters(widths)
     missing = [(fitted[name] - sampled[name]).detach() for name in names]
-    # What is taken as it is goes back to where it was taken from, times its narrowness.
+    # What is taken as it is goes back to where it was taken from, times its width_coordinate.
     steps = torch.autograd.grad(
-        [sampled[name] for name in names], [slopes[name] for name in names], missing
+        [sampled[name] for name in names], [width_deltas[name] for name in names], missing
     )
     with torch.no_grad():
         for name, step in zip(names, steps, strict=True):
             if step.isfinite().all():
-                slopes[name].add_(step, alpha=narrowness[name] ** -2)
+                width_deltas[name].add_(step, alpha=width_coordinate[name] ** -2)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ _LARGEST = 2**16 - 1
 """The solver takes integer distances up to this."""
 
 
-def path_order(network: IntegralNetwork) -> dict[str, Tensor]:
+def tsp_order(network: IntegralNetwork) -> dict[str, Tensor]:
     """Each group's channels along a path on which the network's parameters vary least in total.
 
     Takes 2 ms a channel. The solver is a timed random search: what it finds differs from run to
@@ -52,7 +52,7 @@ def channel_distances(network: IntegralNetwork) -> list[Tensor]:
         ModuleError: a parameter holds numbers that are not finite.
     """
     found = [
-        torch.zeros(size, size, dtype=torch.float64) for size in network.coupling.full_samples()
+        torch.zeros(size, size, dtype=torch.float64) for size in network.coupling.full_counts()
     ]
     for group, rows in channel_rows(network):
         found[group] += torch.cdist(rows, rows, p=1) / rows.shape[1]
@@ -68,7 +68,7 @@ def channel_rows(network: IntegralNetwork) -> Iterator[tuple[int, Tensor]]:
     Raises:
         ModuleError: a parameter holds numbers that are not finite.
     """
-    sizes = network.coupling.full_samples()
+    sizes = network.coupling.full_counts()
     for name, parameter in network.module.named_parameters():
         value = parameter.detach().double().cpu()
         if not torch.isfinite(value).all():

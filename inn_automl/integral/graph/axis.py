@@ -2,7 +2,7 @@
 
 The size of a network's channel axis is rarely one free number. A flattened feature map repeats
 every channel H x W times, a concatenation puts two channel counts behind each other, a grouped
-convolution repeats its channels per group. A `Segment` says this in closed form: `outer x n x
+convolution repeats its channels per group. A `VariableSegment` says this in closed form: `outer x n x
 inner` elements, where `n` is the variable that can be resized. Element `(o, j, i)` of a segment is
 sample `j` of the variable. An axis is a sequence of segments.
 
@@ -21,7 +21,7 @@ MAX_REPEATS = 256
 """Largest number of copies of a segment that is written out to match it against other segments."""
 
 
-class Segment(NamedTuple):
+class VariableSegment(NamedTuple):
     """`outer x n x inner` elements of variable `var`."""
 
     var: int
@@ -29,7 +29,7 @@ class Segment(NamedTuple):
     inner: int = 1
 
 
-Axis = tuple[Segment, ...]
+Axis = tuple[VariableSegment, ...]
 
 
 class Variables:
@@ -49,7 +49,7 @@ class Variables:
         var = len(self._size) - 1
         if size <= 1:
             self._fixed[var] = ""
-        return (Segment(var),)
+        return (VariableSegment(var),)
 
     def constant(self, size: int, reason: str = "") -> Axis:
         """An axis that cannot be resized. An empty reason means that nobody would expect it to be."""
@@ -79,11 +79,11 @@ class Variables:
 
     def resolve(self, axis: Axis) -> Axis:
         """The axis in terms of variables that are not replaced, with equal neighbours merged."""
-        out: list[Segment] = []
+        out: list[VariableSegment] = []
         for segment in axis:
             for part in self._substitute(segment):
                 if out and (out[-1].var, out[-1].inner) == (part.var, part.inner):
-                    part = Segment(part.var, out.pop().outer + part.outer, part.inner)
+                    part = VariableSegment(part.var, out.pop().outer + part.outer, part.inner)
                 out.append(part)
         return tuple(out)
 
@@ -119,7 +119,7 @@ class Variables:
                 second = [*self._split(b, size_a, where), *second]
                 first.insert(0, a)
 
-    def part(self, axis: Axis, count: int, where: str) -> Axis:
+    def chunk(self, axis: Axis, count: int, where: str) -> Axis:
         """The axis of one of `count` equal parts, which are resized alike from now on.
 
         Raises:
@@ -135,12 +135,12 @@ class Variables:
         if size == count:
             self.fix([axis], f"{where} takes every channel for itself")
         part = self.new(size // count)
-        self.unify((Segment(part[0].var, count),), axis, where)
+        self.unify((VariableSegment(part[0].var, count),), axis, where)
         return part
 
     def spread(self, axis: Axis, inner: int) -> Axis:
         """The axis with each element repeated `inner` times in place."""
-        return tuple(Segment(s.var, s.outer, s.inner * inner) for s in self.resolve(axis))
+        return tuple(VariableSegment(s.var, s.outer, s.inner * inner) for s in self.resolve(axis))
 
     def flatten(self, axes: Sequence[Axis]) -> Axis | None:
         """One axis of several, in row-major order; None if more than one of them can be resized.
@@ -158,7 +158,7 @@ class Variables:
         if len(free) > 1:
             return None
         if len(spread) == 1:
-            return (Segment(spread[0].var, spread[0].outer * before, spread[0].inner),)
+            return (VariableSegment(spread[0].var, spread[0].outer * before, spread[0].inner),)
         return spread * before if before <= MAX_REPEATS else None
 
     def unflatten(
@@ -188,17 +188,19 @@ class Variables:
         if remaining is not None and position > remaining:
             inner, position = math.prod(sizes[remaining + 1 :]), remaining
             part = self.new(sizes[position])
-            self.unify((Segment(part[0].var, math.prod(sizes[:position]), inner),), axis, where)
+            self.unify(
+                (VariableSegment(part[0].var, math.prod(sizes[:position]), inner),), axis, where
+            )
         else:
-            stripped = tuple(Segment(s.var, s.outer, s.inner // inner) for s in resolved)
-            part = self.part(stripped, math.prod(sizes[:position]), where)
+            stripped = tuple(VariableSegment(s.var, s.outer, s.inner // inner) for s in resolved)
+            part = self.chunk(stripped, math.prod(sizes[:position]), where)
         return [
             *(self.constant(size) for size in sizes[:position]),
             part,
             *(self.constant(size) for size in sizes[position + 1 :]),
         ]
 
-    def _substitute(self, segment: Segment) -> Axis:
+    def _substitute(self, segment: VariableSegment) -> Axis:
         """A segment in terms of variables that are not replaced."""
         replacement = self._replaced.get(segment.var)
         if replacement is None:
@@ -206,19 +208,23 @@ class Variables:
         parts = self.resolve(replacement)
         if len(parts) == 1:
             (part,) = parts
-            return (Segment(part.var, segment.outer * part.outer, part.inner * segment.inner),)
+            return (
+                VariableSegment(part.var, segment.outer * part.outer, part.inner * segment.inner),
+            )
         return (
-            tuple(Segment(part.var, part.outer, part.inner * segment.inner) for part in parts)
+            tuple(
+                VariableSegment(part.var, part.outer, part.inner * segment.inner) for part in parts
+            )
             * segment.outer
         )
 
-    def _split(self, segment: Segment, head_size: int, where: str) -> Axis:
+    def _split(self, segment: VariableSegment, head_size: int, where: str) -> Axis:
         """Segments equal to `segment`, the first of which ends at or before `head_size` where that
         can be done.
         """
         var, outer, inner = segment
         if 1 < outer <= MAX_REPEATS:
-            return (Segment(var, 1, inner),) * outer
+            return (VariableSegment(var, 1, inner),) * outer
         if outer == 1 and head_size % inner == 0 and var not in self._fixed:
             head = head_size // inner
             self._replaced[var] = self.new(head) + self.new(self._size[var] - head)
@@ -229,7 +235,7 @@ class Variables:
             self.size((segment,)) - head_size, reason
         )
 
-    def _unify_segments(self, a: Segment, b: Segment, where: str) -> None:
+    def _unify_segments(self, a: VariableSegment, b: VariableSegment, where: str) -> None:
         fixed = [s.var in self._fixed for s in (a, b)]
         if (a.outer, a.inner) == (b.outer, b.inner):
             self._union(a.var, b.var, where)
@@ -242,7 +248,7 @@ class Variables:
             part = self.new(size // (outer * inner))[0].var
             for segment in (a, b):
                 self._replaced[segment.var] = (
-                    Segment(part, outer // segment.outer, inner // segment.inner),
+                    VariableSegment(part, outer // segment.outer, inner // segment.inner),
                 )
 
     def _union(self, a: int, b: int, where: str) -> None:
@@ -255,7 +261,7 @@ class Variables:
             self._fixed[keep] = reason or (
                 "" if both else f"{where} joins it with an axis of fixed size"
             )
-        self._replaced[drop] = (Segment(keep),)
+        self._replaced[drop] = (VariableSegment(keep),)
 
 
 def merge_reshape(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:

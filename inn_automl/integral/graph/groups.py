@@ -44,10 +44,10 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Part:
+class Segment:
     """A run of `outer x n x inner` elements of an axis.
 
-    `n` is the number of samples of coupled group `group`, or 1 where `group` is `CONSTANT`.
+    `n` is the number of counts of coupled group `group`, or 1 where `group` is `CONSTANT`.
     """
 
     group: int
@@ -55,11 +55,11 @@ class Part:
     inner: int
 
 
-Parts = tuple[Part, ...]
+AxisLayout = tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
-class Unfollowed:
+class FrozenChannels:
     """Channels that stay at full width because an operation on their way could not be followed."""
 
     module: str
@@ -71,12 +71,12 @@ class Unfollowed:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerShape:
     """Shape of a weighted layer in terms of the coupled groups, for costs.
 
     Attributes:
-        output, input: axes of the tensors, the channel axis first; they hold `num_samples`
-            samples.
+        output, input: axes of the tensors, the channel axis first; they hold `batch_size`
+            counts.
         macs_axes: axes whose sizes multiply to the multiply-accumulates per output element (per
             input element for a transposed convolution).
         parameters: names of the parameters that the layer itself reads.
@@ -84,11 +84,11 @@ class Layer:
 
     name: str
     kind: str
-    output: tuple[Parts, ...]
-    input: tuple[Parts, ...]
-    macs_axes: tuple[Parts, ...]
+    output: tuple[AxisLayout, ...]
+    input: tuple[AxisLayout, ...]
+    macs_axes: tuple[AxisLayout, ...]
     parameters: tuple[str, ...]
-    num_samples: int
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -103,38 +103,38 @@ class Coupling:
         conv_groups: modules whose `groups` equals their input channels, with those channels.
         normalized_shapes: layer norms, with the axes that they average over.
         layers: weighted layers in the order in which they run.
-        unfollowed: channels that stay at full width, and why.
-        takes_zeros: whether channels of zeros may stand beside those of a group: what the module
+        frozen: channels that stay at full width, and why.
+        supports_zero_padding: whether channels of zeros may stand beside those of a group: what the module
             makes of them, layers with weights of zeros leave out.
     """
 
     groups: tuple[Group, ...]
-    axes: Mapping[str, tuple[Parts, ...]]
+    axes: Mapping[str, tuple[AxisLayout, ...]]
     buffers: frozenset[str]
     contracted: Mapping[str, tuple[int, ...]]
-    conv_groups: Mapping[str, Parts]
-    normalized_shapes: Mapping[str, tuple[Parts, ...]]
-    layers: tuple[Layer, ...]
-    unfollowed: tuple[Unfollowed, ...]
-    takes_zeros: bool = False
+    conv_groups: Mapping[str, AxisLayout]
+    normalized_shapes: Mapping[str, tuple[AxisLayout, ...]]
+    layers: tuple[LayerShape, ...]
+    frozen: tuple[FrozenChannels, ...]
+    supports_zero_padding: bool = False
 
-    def samples(self, widths: Mapping[str, int]) -> tuple[int, ...]:
-        """Number of samples of each group's variable at the widths (channels)."""
+    def counts(self, widths: Mapping[str, int]) -> tuple[int, ...]:
+        """Number of counts of each group's variable at the widths (channels)."""
         return tuple(widths[group.name] // group.unit for group in self.groups)
 
-    def full_samples(self) -> tuple[int, ...]:
+    def full_counts(self) -> tuple[int, ...]:
         return tuple(group.size // group.unit for group in self.groups)
 
-    def narrowness(self, name: str, samples: Sequence[int]) -> float:
+    def width_coordinate(self, name: str, counts: Sequence[int]) -> float:
         """How far a parameter is on its way from full width, 0, to the smallest, 1: the mean over
         its resized axes.
         """
-        return self._narrowness[name](samples)
+        return self._width_coordinate[name](counts)
 
     @functools.cached_property
-    def _narrowness(self) -> dict[str, _Local[float]]:
+    def _width_coordinate(self) -> dict[str, _Local[float]]:
         return {
-            name: _Local(_groups(axes), functools.partial(_narrowness, self.groups, axes))
+            name: _Local(_groups(axes), functools.partial(_width_coordinate, self.groups, axes))
             for name, axes in self.axes.items()
             if name not in self.buffers
         }
@@ -151,9 +151,9 @@ class Coupling:
 
     def costs(self, widths: Mapping[str, int]) -> Costs:
         """Parameters and multiply-accumulates (for one sample) at the widths."""
-        samples = self.samples(widths)
-        layers = tuple(cost(samples) for cost in self._layer_costs)
-        params = sum(volume(samples) for volume in self._parameter_volumes.values())
+        counts = self.counts(widths)
+        layers = tuple(cost(counts) for cost in self._layer_costs)
+        params = sum(volume(counts) for volume in self._parameter_volumes.values())
         return Costs(params, sum(layer.macs for layer in layers), layers)
 
     @functools.cached_property
@@ -166,7 +166,7 @@ class Coupling:
 
     @functools.cached_property
     def _layer_costs(self) -> tuple[_Local[LayerCost], ...]:
-        def cost(layer: Layer) -> _Local[LayerCost]:
+        def cost(layer: LayerShape) -> _Local[LayerCost]:
             own = [self.axes[name] for name in layer.parameters if name in self._parameter_volumes]
             groups = _groups(itertools.chain(layer.output, layer.input, layer.macs_axes, *own))
             return _Local(groups, functools.partial(_layer_cost, layer, own))
@@ -179,10 +179,9 @@ class Coupling:
         Raises:
             ModuleError: a tensor is missing, additional or of another shape.
         """
-        samples = self.full_samples()
+        counts = self.full_counts()
         expected = {
-            name: tuple(length(parts, samples) for parts in axes)
-            for name, axes in self.axes.items()
+            name: tuple(length(parts, counts) for parts in axes) for name, axes in self.axes.items()
         }
         found = {
             name: tuple(t.shape)
@@ -199,7 +198,7 @@ class Coupling:
     def to_json(self) -> dict[str, Any]:
         """A JSON value from which `from_json` builds an equal coupling."""
 
-        def axes(value: Sequence[Parts]) -> list[list[list[int]]]:
+        def axes(value: Sequence[AxisLayout]) -> list[list[list[int]]]:
             return [[[p.group, p.outer, p.inner] for p in parts] for parts in value]
 
         return {
@@ -222,12 +221,12 @@ class Coupling:
                     "input": axes(layer.input),
                     "macs_axes": axes(layer.macs_axes),
                     "parameters": list(layer.parameters),
-                    "num_samples": layer.num_samples,
+                    "batch_size": layer.batch_size,
                 }
                 for layer in self.layers
             ],
-            "unfollowed": [asdict(one) for one in self.unfollowed],
-            "takes_zeros": self.takes_zeros,
+            "frozen": [asdict(one) for one in self.frozen],
+            "supports_zero_padding": self.supports_zero_padding,
         }
 
     @classmethod
@@ -239,12 +238,12 @@ class Coupling:
         """
         num_groups = len(value["groups"])
 
-        def part(group: int, outer: int, inner: int) -> Part:
+        def part(group: int, outer: int, inner: int) -> Segment:
             if not CONSTANT <= group < num_groups:
                 raise ValueError(f"an axis belongs to group {group} of {num_groups}")
-            return Part(group, outer, inner)
+            return Segment(group, outer, inner)
 
-        def axes(value: Sequence[Sequence[Sequence[int]]]) -> tuple[Parts, ...]:
+        def axes(value: Sequence[Sequence[Sequence[int]]]) -> tuple[AxisLayout, ...]:
             return tuple(tuple(part(*p) for p in parts) for parts in value)
 
         return cls(
@@ -260,24 +259,24 @@ class Coupling:
             conv_groups={path: axes([a])[0] for path, a in value["conv_groups"].items()},
             normalized_shapes={path: axes(a) for path, a in value["normalized_shapes"].items()},
             layers=tuple(
-                Layer(
+                LayerShape(
                     name=layer["name"],
                     kind=layer["kind"],
                     output=axes(layer["output"]),
                     input=axes(layer["input"]),
                     macs_axes=axes(layer["macs_axes"]),
                     parameters=tuple(layer["parameters"]),
-                    num_samples=layer["num_samples"],
+                    batch_size=layer["batch_size"],
                 )
                 for layer in value["layers"]
             ),
-            unfollowed=tuple(Unfollowed(**one) for one in value["unfollowed"]),
-            takes_zeros=bool(value.get("takes_zeros", False)),
+            frozen=tuple(FrozenChannels(**one) for one in value["frozen"]),
+            supports_zero_padding=bool(value.get("supports_zero_padding", False)),
         )
 
 
 class _Local(Generic[T]):
-    """A function of the samples of a few groups, computed once for each combination of them.
+    """A function of the counts of a few groups, computed once for each combination of them.
 
     A search asks for the costs of thousands of widths, in which a layer sees the same few hundred
     again and again.
@@ -287,57 +286,59 @@ class _Local(Generic[T]):
         self._groups, self._compute = tuple(groups), compute
         self._known: dict[tuple[int, ...], T] = {}
 
-    def __call__(self, samples: Sequence[int]) -> T:
-        key = tuple([samples[group] for group in self._groups])
+    def __call__(self, counts: Sequence[int]) -> T:
+        key = tuple([counts[group] for group in self._groups])
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            found = self._known[key] = self._compute(samples)
+            found = self._known[key] = self._compute(counts)
         return found
 
 
-def _groups(axes: Iterable[Parts]) -> list[int]:
+def _groups(axes: Iterable[AxisLayout]) -> list[int]:
     """The groups that axes belong to."""
     return sorted({part.group for parts in axes for part in parts if part.group >= 0})
 
 
-def _narrowness(groups: Sequence[Group], axes: Sequence[Parts], samples: Sequence[int]) -> float:
+def _width_coordinate(
+    groups: Sequence[Group], axes: Sequence[AxisLayout], counts: Sequence[int]
+) -> float:
     def of(group: Group, num: int) -> float:
         return (group.size - num * group.unit) / max(1, group.size - group.allowed.start)
 
     resized = [{part.group for part in parts if part.group >= 0} for parts in axes]
     of_axes = [
-        sum(of(groups[i], samples[i]) for i in sorted(found)) / len(found)
+        sum(of(groups[i], counts[i]) for i in sorted(found)) / len(found)
         for found in resized
         if found
     ]
     return sum(of_axes) / len(of_axes) if of_axes else 0.0
 
 
-def _volume(axes: Sequence[Parts], samples: Sequence[int]) -> int:
-    return math.prod(length(parts, samples) for parts in axes)
+def _volume(axes: Sequence[AxisLayout], counts: Sequence[int]) -> int:
+    return math.prod(length(parts, counts) for parts in axes)
 
 
 def _layer_cost(
-    layer: Layer, parameters: Sequence[tuple[Parts, ...]], samples: Sequence[int]
+    layer: LayerShape, parameters: Sequence[tuple[AxisLayout, ...]], counts: Sequence[int]
 ) -> LayerCost:
     inputs, outputs = (
-        _volume(axes, samples) // layer.num_samples for axes in (layer.input, layer.output)
+        _volume(axes, counts) // layer.batch_size for axes in (layer.input, layer.output)
     )
     source = inputs if layer.kind == "conv_transpose" else outputs
     return LayerCost(
         name=layer.name,
         kind=layer.kind,
-        macs=source * _volume(layer.macs_axes, samples),
-        params=sum(_volume(axes, samples) for axes in parameters),
-        in_channels=length(layer.input[0], samples),
-        out_channels=length(layer.output[0], samples),
+        macs=source * _volume(layer.macs_axes, counts),
+        params=sum(_volume(axes, counts) for axes in parameters),
+        in_channels=length(layer.input[0], counts),
+        out_channels=length(layer.output[0], counts),
         input_elements=inputs,
         output_elements=outputs,
     )
 
 
-def length(parts: Parts, samples: Sequence[int]) -> int:
-    """Number of elements of an axis, given the number of samples of each group's variable."""
-    return sum(p.outer * p.inner * (samples[p.group] if p.group >= 0 else 1) for p in parts)
+def length(parts: AxisLayout, counts: Sequence[int]) -> int:
+    """Number of elements of an axis, given the number of counts of each group's variable."""
+    return sum(p.outer * p.inner * (counts[p.group] if p.group >= 0 else 1) for p in parts)

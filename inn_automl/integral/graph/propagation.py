@@ -1,6 +1,6 @@
 """What is known of every tensor while a traced graph is followed from its inputs to its outputs.
 
-`rules` holds one small rule an operation: it receives the `Tracker` and the traced node, and
+`rules` holds one small rule an operation: it receives the `Propagation` and the traced node, and
 returns the axes of the node's output. An operation without a rule is not followed: every channel
 that reaches it stays at full width and is reported with the operation's name.
 
@@ -18,9 +18,9 @@ from torch.fx import Node
 from inn_automl.integral.graph.axis import Axis, Variables
 
 Shape = tuple[Axis, ...]
-Rule = Callable[["Tracker", Node], Any]
+PropagationRule = Callable[["Propagation", Node], Any]
 
-RULES: dict[str, Rule] = {}
+PROPAGATION_RULES: dict[str, PropagationRule] = {}
 
 
 class Weight(NamedTuple):
@@ -46,7 +46,7 @@ class WeightedLayer(NamedTuple):
     macs_axes: tuple[Axis, ...]
 
 
-class Tracker:
+class Propagation:
     """Axes of every traced tensor, and what else the rules note on their way.
 
     Args:
@@ -74,7 +74,7 @@ class Tracker:
         """Input channels of convolutions with one group per channel, by the module that runs them."""
         self.normalized_shapes: dict[str, Shape] = {}
         """Axes that a layer norm averages over, by the module that runs it."""
-        self.unfollowed_weights: dict[str, tuple[int, str]] = {}
+        self.frozen_weights: dict[str, tuple[int, str]] = {}
         """Layers whose weights reach an operation without a rule: their largest axis, and the
         reason.
         """
@@ -109,8 +109,8 @@ class Tracker:
     def unify(self, left: Axis, right: Axis, node: Node) -> None:
         self.variables.unify(left, right, self.where(node))
 
-    def part(self, axis: Axis, count: int, node: Node) -> Axis:
-        return self.variables.part(axis, count, self.where(node))
+    def chunk(self, axis: Axis, count: int, node: Node) -> Axis:
+        return self.variables.chunk(axis, count, self.where(node))
 
     def fix(self, axes: Sequence[Axis], node: Node, why: str = "cannot be followed") -> None:
         self.variables.fix(axes, f"{self.where(node)} {why}")
@@ -145,14 +145,14 @@ class Tracker:
         self.producers.append((name, axis))
         self.layers.append(WeightedLayer(name, kind, node, tuple(macs_axes)))
 
-    def unfollowed(self, node: Node) -> Any:
+    def freeze(self, node: Node) -> Any:
         """Fixes whatever reaches a node; its outputs are constant."""
         reason = f"{self.where(node)} cannot be followed"
         for source in node.all_input_nodes:
             axes = flatten_shapes(self.shapes[source])
             if source in self.weights and axes:
                 size = max(self.variables.size(axis) for axis in axes)
-                self.unfollowed_weights.setdefault(self.name_of(node, source), (size, reason))
+                self.frozen_weights.setdefault(self.name_of(node, source), (size, reason))
             self.variables.fix(axes, reason)
         return self.constants(node, reason)
 
@@ -198,37 +198,37 @@ def operation(node: Node) -> str:
     return str(getattr(target, "__name__", target))
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str) -> Callable[[PropagationRule], PropagationRule]:
     """Registers a function as the rule of operations."""
 
-    def register(function: Rule) -> Rule:
+    def register(function: PropagationRule) -> PropagationRule:
         for name in names:
-            RULES[name] = function
+            PROPAGATION_RULES[name] = function
         return function
 
     return register
 
 
-def follow(tracker: Tracker, node: Node) -> Any:
+def follow(propagation: Propagation, node: Node) -> Any:
     """Axes of the node's output: a shape, or a list of shapes for an operation with several
     outputs.
     """
-    found = RULES.get(operation(node))
+    found = PROPAGATION_RULES.get(operation(node))
     if (
         found is None
         and isinstance(node.target, torch._ops.OpOverload)
         and torch.Tag.pointwise in node.target.tags
     ):
-        found = RULES["pointwise"]
+        found = PROPAGATION_RULES["pointwise"]
     result = None
     if found is not None:
         try:
-            result = found(tracker, node)
+            result = found(propagation, node)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             result = None  # called in a way that the rule was not written for
-    _note_origin(tracker, node)
-    if result is None or not _fits(tracker, node, result):
-        return tracker.unfollowed(node)
+    _note_origin(propagation, node)
+    if result is None or not _fits(propagation, node, result):
+        return propagation.freeze(node)
     return result
 
 
@@ -239,42 +239,46 @@ def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
     return node.kwargs.get(name, default)
 
 
-def broadcast(tracker: Tracker, node: Node, shapes: Sequence[Shape], sizes: Sequence[int]) -> Shape:
+def broadcast(
+    propagation: Propagation, node: Node, shapes: Sequence[Shape], sizes: Sequence[int]
+) -> Shape:
     """Couples shapes that are aligned from the right, and returns the axes of their common shape."""
     out: list[Axis] = []
     for offset, size in enumerate(reversed(sizes), start=1):
         axes = [shape[-offset] for shape in shapes if len(shape) >= offset]
-        axes = [axis for axis in axes if tracker.variables.size(axis) == size]
+        axes = [axis for axis in axes if propagation.variables.size(axis) == size]
         for other in axes[1:]:
-            tracker.unify(axes[0], other, node)
-        out.append(axes[0] if axes else tracker.variables.constant(size))
+            propagation.unify(axes[0], other, node)
+        out.append(axes[0] if axes else propagation.variables.constant(size))
     return tuple(reversed(out))
 
 
-def _fits(tracker: Tracker, node: Node, result: Any) -> bool:
+def _fits(propagation: Propagation, node: Node, result: Any) -> bool:
     """Whether axes have the traced sizes."""
     value = node.meta.get("val")
     values = list(value) if isinstance(value, list | tuple) else [value]
     shapes = result if isinstance(result, list) else [result]
     expected = [tuple(v.shape) if isinstance(v, torch.Tensor) else () for v in values]
-    return [tuple(tracker.variables.size(axis) for axis in shape) for shape in shapes] == expected
+    return [
+        tuple(propagation.variables.size(axis) for axis in shape) for shape in shapes
+    ] == expected
 
 
-def _note_origin(tracker: Tracker, node: Node) -> None:
+def _note_origin(propagation: Propagation, node: Node) -> None:
     """Notes whether a tensor comes from the network's input, or from which of its weights."""
     sources = node.all_input_nodes
-    if not tracker.activations.isdisjoint(sources):
-        tracker.activations.add(node)
+    if not propagation.activations.isdisjoint(sources):
+        propagation.activations.add(node)
         return
-    weights = [source for source in sources if source in tracker.weights]
+    weights = [source for source in sources if source in propagation.weights]
     if len(sources) == len(weights) == 1:
-        weight = tracker.weights[sources[0]]
+        weight = propagation.weights[sources[0]]
         axes = _rearranged(node, weight.axes)
         if axes is not None:
-            tracker.weights[node] = Weight(weight.name, axes)
+            propagation.weights[node] = Weight(weight.name, axes)
             return
-    if weights or not tracker.computed_weights.isdisjoint(sources):
-        tracker.computed_weights.add(node)
+    if weights or not propagation.computed_weights.isdisjoint(sources):
+        propagation.computed_weights.add(node)
 
 
 def _rearranged(node: Node, axes: tuple[int, ...]) -> tuple[int, ...] | None:

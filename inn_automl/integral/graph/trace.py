@@ -24,17 +24,17 @@ from inn_automl.integral.graph import rules  # noqa: F401  (registers the rules)
 from inn_automl.integral.graph.axis import Axis
 from inn_automl.integral.graph.groups import (
     CONSTANT,
+    AxisLayout,
     Coupling,
+    FrozenChannels,
     Group,
-    Layer,
-    Part,
-    Parts,
-    Unfollowed,
+    LayerShape,
+    Segment,
     length,
 )
 from inn_automl.integral.graph.propagation import (
+    Propagation,
     Shape,
-    Tracker,
     Weight,
     WeightedLayer,
     flatten_shapes,
@@ -164,7 +164,7 @@ def _labels(module: nn.Module) -> dict[str, str]:
     return labels
 
 
-class FollowedModule:
+class TracedModule:
     """A module whose channels have been followed from its input to its outputs.
 
     Args:
@@ -177,7 +177,7 @@ class FollowedModule:
 
     def __init__(self, module: nn.Module, example_input: Tensor) -> None:
         exported = trace(module, example_input)
-        self._num_samples = max(1, example_input.shape[0]) if example_input.dim() else 1
+        self._batch_size = max(1, example_input.shape[0]) if example_input.dim() else 1
         self._tensors = dict([*module.named_parameters(), *module.named_buffers()])
         self._buffers = frozenset(name for name, _ in module.named_buffers())
         # Tied parameters have several names; the first one stands for all.
@@ -186,46 +186,46 @@ class FollowedModule:
         every_name.update(module.named_buffers(remove_duplicate=False))
         self._first_names = {name: first_names[id(tensor)] for name, tensor in every_name.items()}
         self._graph = exported.graph
-        self._tracker = Tracker(_labels(module))
+        self._propagation = Propagation(_labels(module))
         inputs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
         for node in self._graph.nodes:
             if node.op == "placeholder":
-                self._tracker.shapes[node] = self._enter(node, inputs[node.name])
+                self._propagation.shapes[node] = self._enter(node, inputs[node.name])
             elif node.op == "call_function":
-                self._tracker.shapes[node] = follow(self._tracker, node)
+                self._propagation.shapes[node] = follow(self._propagation, node)
             elif node.op == "output":
                 for source in node.all_input_nodes:
-                    self._tracker.variables.fix(
-                        flatten_shapes(self._tracker.shapes[source]), _IS_OUTPUT
+                    self._propagation.variables.fix(
+                        flatten_shapes(self._propagation.shapes[source]), _IS_OUTPUT
                     )
             else:  # a subgraph that an operation without a rule takes
-                self._tracker.shapes[node] = ()
-        self._contracted = self._tracker.contracted_axes()
+                self._propagation.shapes[node] = ()
+        self._contracted = self._propagation.contracted_axes()
         self._names, self._units = self._name_groups()
 
     def _enter(self, node: torch.fx.Node, spec: InputSpec) -> Shape:
         """Axes of an input of the traced graph."""
-        tracker, value = self._tracker, node.meta.get("val")
+        propagation, value = self._propagation, node.meta.get("val")
         if not isinstance(value, Tensor):
             return ()
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target is not None:
             name = self._first_names[spec.target]
-            tracker.weights[node] = Weight(name, tuple(range(value.dim())))
-            if name in tracker.parameters:
-                return tracker.shape(tracker.parameters[name])
-            tracker.parameters[name] = node
+            propagation.weights[node] = Weight(name, tuple(range(value.dim())))
+            if name in propagation.parameters:
+                return propagation.shape(propagation.parameters[name])
+            propagation.parameters[name] = node
             if value.is_floating_point():
-                return tuple(tracker.variables.new(int(size)) for size in value.shape)
+                return tuple(propagation.variables.new(int(size)) for size in value.shape)
             return tuple(
-                tracker.variables.constant(int(size), f"{name} holds no real numbers")
+                propagation.variables.constant(int(size), f"{name} holds no real numbers")
                 for size in value.shape
             )
         if spec.kind is InputKind.USER_INPUT:
-            tracker.activations.add(node)
+            propagation.activations.add(node)
             reason = _IS_INPUT
         else:
             reason = f"it meets the constant tensor {spec.target}"
-        return tuple(tracker.variables.constant(int(size), reason) for size in value.shape)
+        return tuple(propagation.variables.constant(int(size), reason) for size in value.shape)
 
     def coupling(self, min_ratio: float, keep: Mapping[str, str]) -> Coupling:
         """The coupled groups, and what every tensor is made of.
@@ -234,28 +234,33 @@ class FollowedModule:
             min_ratio: smallest share of a group's channels that is allowed, in (0, 1].
             keep: groups by name that stay at full width, with the reason.
         """
-        tracker, variables = self._tracker, self._tracker.variables
+        propagation, variables = self._propagation, self._propagation.variables
         groups: list[Group] = []
-        unfollowed: dict[str, Unfollowed] = {}
+        frozen: dict[str, FrozenChannels] = {}
         for var, name in self._names.items():
-            unit, num_nodes = self._units[var], variables.variable_size(var)
+            unit, num_control_points = self._units[var], variables.variable_size(var)
             reason = keep.get(name, variables.fixed_reason(var))
             if reason is None:
-                smallest = unit * max(1, math.ceil(num_nodes * min_ratio - 1e-9))
+                smallest = unit * max(1, math.ceil(num_control_points * min_ratio - 1e-9))
                 groups.append(
-                    Group(name, unit * num_nodes, unit, range(smallest, unit * num_nodes + 1, unit))
+                    Group(
+                        name,
+                        unit * num_control_points,
+                        unit,
+                        range(smallest, unit * num_control_points + 1, unit),
+                    )
                 )
             elif reason not in ("", _IS_INPUT, _IS_OUTPUT):
-                unfollowed[name] = Unfollowed(name, unit * num_nodes, reason)
-        for name, (size, reason) in tracker.unfollowed_weights.items():
-            unfollowed.setdefault(name, Unfollowed(name, size, reason))
+                frozen[name] = FrozenChannels(name, unit * num_control_points, reason)
+        for name, (size, reason) in propagation.frozen_weights.items():
+            frozen.setdefault(name, FrozenChannels(name, size, reason))
         index = {group.name: position for position, group in enumerate(groups)}
         axes = {}
         for name, tensor in self._tensors.items():
-            if name in tracker.parameters:
-                axes[name] = self._parts(tracker.shape(tracker.parameters[name]), index)
+            if name in propagation.parameters:
+                axes[name] = self._parts(propagation.shape(propagation.parameters[name]), index)
             else:  # the graph never reads it
-                axes[name] = tuple((Part(CONSTANT, 1, size),) for size in tensor.shape)
+                axes[name] = tuple((Segment(CONSTANT, 1, size),) for size in tensor.shape)
         return Coupling(
             groups=tuple(groups),
             axes=axes,
@@ -264,14 +269,16 @@ class FollowedModule:
                 name: tuple(sorted(found)) for name, found in self._contracted.items() if found
             },
             conv_groups={
-                path: self._parts((axis,), index)[0] for path, axis in tracker.conv_groups.items()
+                path: self._parts((axis,), index)[0]
+                for path, axis in propagation.conv_groups.items()
             },
             normalized_shapes={
-                path: self._parts(shape, index) for path, shape in tracker.normalized_shapes.items()
+                path: self._parts(shape, index)
+                for path, shape in propagation.normalized_shapes.items()
             },
-            layers=tuple(self._layer(layer, index) for layer in tracker.layers),
-            unfollowed=tuple(unfollowed.values()),
-            takes_zeros=all(
+            layers=tuple(self._layer(layer, index) for layer in propagation.layers),
+            frozen=tuple(frozen.values()),
+            supports_zero_padding=all(
                 self._leaves_others_alone(n) for n in self._graph.nodes if n.op == "call_function"
             ),
         )
@@ -281,7 +288,10 @@ class FollowedModule:
 
         def num_free(one: torch.fx.Node) -> int:
             return sum(
-                map(self._tracker.variables.is_free, flatten_shapes(self._tracker.shapes[one]))
+                map(
+                    self._propagation.variables.is_free,
+                    flatten_shapes(self._propagation.shapes[one]),
+                )
             )
 
         num_given = sum(map(num_free, node.all_input_nodes))
@@ -302,12 +312,12 @@ class FollowedModule:
             is as it should be.
         """
         index = {group.name: position for position, group in enumerate(coupling.groups)}
-        samples = coupling.samples(widths)
+        counts = coupling.counts(widths)
         mine = [node for node in self._graph.nodes if node.op == "call_function"]
         others = [node for node in resized.graph.nodes if node.op == "call_function"]
         for node, other in zip(mine, others, strict=False):
-            axes = self._parts(flatten_shapes(self._tracker.shapes[node]), index)
-            expected = [length(parts, samples) for parts in axes]
+            axes = self._parts(flatten_shapes(self._propagation.shapes[node]), index)
+            expected = [length(parts, counts) for parts in axes]
             value = other.meta.get("val")
             values = list(value) if isinstance(value, list | tuple) else [value]
             found = [int(size) for one in values if isinstance(one, Tensor) for size in one.shape]
@@ -316,7 +326,7 @@ class FollowedModule:
             around = [
                 axis
                 for source in node.all_input_nodes
-                for axis in flatten_shapes(self._tracker.shapes[source])
+                for axis in flatten_shapes(self._propagation.shapes[source])
             ]
             at_fault = [
                 parts
@@ -332,7 +342,7 @@ class FollowedModule:
                 }
                 if names:
                     break
-            where = self._tracker.where(node)
+            where = self._propagation.where(node)
             if operation(node) != operation(other):
                 return names, f"at other widths {operation(other)} takes the place of {where}"
             return (
@@ -343,26 +353,28 @@ class FollowedModule:
             return set(index), "the module runs other operations at other widths"
         return None
 
-    def _parts(self, shape: Any, index: Mapping[str, int]) -> tuple[Parts, ...]:
+    def _parts(self, shape: Any, index: Mapping[str, int]) -> tuple[AxisLayout, ...]:
         """What axes are made of, in terms of the groups that can be resized."""
-        variables = self._tracker.variables
+        variables = self._propagation.variables
 
-        def part(var: int, outer: int, inner: int) -> Part:
+        def part(var: int, outer: int, inner: int) -> Segment:
             group = index.get(self._names.get(var, ""), CONSTANT)
-            return Part(group, outer, inner if group >= 0 else inner * variables.variable_size(var))
+            return Segment(
+                group, outer, inner if group >= 0 else inner * variables.variable_size(var)
+            )
 
         return tuple(tuple(part(*segment) for segment in variables.resolve(axis)) for axis in shape)
 
     def _name_groups(self) -> tuple[dict[int, str], dict[int, int]]:
         """Name and unit of each variable that a weighted layer produces."""
-        variables = self._tracker.variables
-        shapes = [self._tracker.shape(node) for node in self._tracker.parameters.values()]
+        variables = self._propagation.variables
+        shapes = [self._propagation.shape(node) for node in self._propagation.parameters.values()]
         used = {
             segment.var for shape in shapes for axis in shape for segment in variables.resolve(axis)
         }
         names: dict[int, str] = {}
         units: dict[int, int] = {}
-        for layer, axis in self._tracker.producers:
+        for layer, axis in self._propagation.producers:
             resolved = variables.resolve(axis)
             for position, segment in enumerate(resolved):
                 if segment.var not in used or variables.variable_size(segment.var) == 1:
@@ -376,24 +388,28 @@ class FollowedModule:
                     names[segment.var] = name
         return names, units
 
-    def _layer(self, layer: WeightedLayer, index: Mapping[str, int]) -> Layer:
-        tracker, sources = self._tracker, layer.node.all_input_nodes
-        given = next((source for source in sources if source in tracker.activations), sources[0])
+    def _layer(self, layer: WeightedLayer, index: Mapping[str, int]) -> LayerShape:
+        propagation, sources = self._propagation, layer.node.all_input_nodes
+        given = next(
+            (source for source in sources if source in propagation.activations), sources[0]
+        )
         is_image = layer.kind in ("conv", "grouped_conv", "conv_transpose")
 
-        def axes(node: torch.fx.Node) -> tuple[Parts, ...]:
+        def axes(node: torch.fx.Node) -> tuple[AxisLayout, ...]:
             """The channel axis first."""
-            shape: list[Axis] = list(tracker.shape(node))
+            shape: list[Axis] = list(propagation.shape(node))
             return self._parts([shape.pop(1 if is_image else -1), *shape], index)
 
-        return Layer(
+        return LayerShape(
             name=layer.name,
             kind=layer.kind,
             output=axes(layer.node),
             input=axes(given),
             macs_axes=self._parts(layer.macs_axes, index),
             parameters=tuple(
-                tracker.weights[source].name for source in sources if source in tracker.weights
+                propagation.weights[source].name
+                for source in sources
+                if source in propagation.weights
             ),
-            num_samples=self._num_samples if layer.node in tracker.activations else 1,
+            batch_size=self._batch_size if layer.node in propagation.activations else 1,
         )

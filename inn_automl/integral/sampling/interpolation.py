@@ -23,12 +23,12 @@ class Interpolation(abc.ABC):
     """Order of convergence of the value as the nodes get denser, for a smooth function."""
 
     @abc.abstractmethod
-    def coefficients(self, positions: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    def coefficients(self, positions: Tensor, num_control_points: int) -> tuple[Tensor, Tensor]:
         """Nodes and coefficients that give the function's value at positions.
 
         Args:
-            positions: (n,) in nodes, within [0, num_nodes - 1].
-            num_nodes: number of nodes `m`, at least 1.
+            positions: (n,) in nodes, within [0, num_control_points - 1].
+            num_control_points: number of nodes `m`, at least 1.
 
         Returns:
             index: (n, t) int64, nodes that each value depends on.
@@ -51,8 +51,8 @@ class Nearest(Interpolation):
 
     order = 1
 
-    def coefficients(self, positions: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-        index = torch.floor(positions.detach() + 0.5).long().clamp(0, num_nodes - 1)
+    def coefficients(self, positions: Tensor, num_control_points: int) -> tuple[Tensor, Tensor]:
+        index = torch.floor(positions.detach() + 0.5).long().clamp(0, num_control_points - 1)
         return index.unsqueeze(-1), torch.ones_like(positions).unsqueeze(-1)
 
 
@@ -61,10 +61,10 @@ class Linear(Interpolation):
 
     order = 2
 
-    def coefficients(self, positions: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-        if num_nodes == 1:
-            return Nearest().coefficients(positions, num_nodes)
-        left = torch.floor(positions.detach()).long().clamp(0, num_nodes - 2)
+    def coefficients(self, positions: Tensor, num_control_points: int) -> tuple[Tensor, Tensor]:
+        if num_control_points == 1:
+            return Nearest().coefficients(positions, num_control_points)
+        left = torch.floor(positions.detach()).long().clamp(0, num_control_points - 2)
         share = positions - left
         return torch.stack([left, left + 1], -1), torch.stack([1 - share, share], -1)
 
@@ -78,10 +78,10 @@ class CubicConvolution(Interpolation):
 
     order = 3
 
-    def coefficients(self, positions: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-        if num_nodes < 3:
-            return Linear().coefficients(positions, num_nodes)
-        left = torch.floor(positions.detach()).long().clamp(0, num_nodes - 2)
+    def coefficients(self, positions: Tensor, num_control_points: int) -> tuple[Tensor, Tensor]:
+        if num_control_points < 3:
+            return Linear().coefficients(positions, num_control_points)
+        left = torch.floor(positions.detach()).long().clamp(0, num_control_points - 2)
         s = positions - left
         weights = torch.stack(
             [
@@ -93,7 +93,7 @@ class CubicConvolution(Interpolation):
             -1,
         )
         before = (left == 0).to(s.dtype)
-        beyond = (left == num_nodes - 2).to(s.dtype)
+        beyond = (left == num_control_points - 2).to(s.dtype)
         extrapolation = torch.tensor([3.0, -3.0, 1.0], dtype=s.dtype, device=s.device)
         # Four nodes starting at `left - 1`; the extrapolated one's share goes to the three that
         # define it.
@@ -107,10 +107,10 @@ class CubicConvolution(Interpolation):
         )
         index = (left - 1).unsqueeze(-1) + torch.arange(4, device=left.device)
         # An extrapolated node has no share left, so that any node in range may stand in its place.
-        return index.clamp(0, num_nodes - 1), kept + from_first + from_last
+        return index.clamp(0, num_control_points - 1), kept + from_first + from_last
 
 
-def matrix(index: Tensor, coefficient: Tensor, num_nodes: int) -> Tensor:
+def matrix(index: Tensor, coefficient: Tensor, num_control_points: int) -> Tensor:
     """The (n, m) sampling matrix of nodes (n, t) and coefficients (n, t)."""
-    dense = coefficient.new_zeros(index.shape[0], num_nodes)
+    dense = coefficient.new_zeros(index.shape[0], num_control_points)
     return dense.scatter_add(1, index, coefficient)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from inn_automl.integral.graph.groups import CONSTANT, Coupling, Part, Parts, length
+from inn_automl.integral.graph.groups import CONSTANT, AxisLayout, Coupling, Segment, length
 from inn_automl.integral.sampling.partition import Partition, Sampling, Trainable
-from inn_automl.integral.sampling.prefix_slices import Leading, filled_up, leading_blocks
+from inn_automl.integral.sampling.prefix_slices import Prefix, prefix_slices, zero_padded
 
-Samples = tuple[int, ...]
-"""Number of samples of each coupled group's variable."""
+Counts = tuple[int, ...]
+"""Number of counts of each coupled group's variable."""
 
 _Samplings = Callable[[int, Tensor], Sampling]
 """How a group (by its number) is sampled, for tensors of the device and type of a given one."""
@@ -27,9 +27,9 @@ _Samplings = Callable[[int, Tensor], Sampling]
 _MAX_PLANS = 256
 """Widths whose plans are kept: training comes back to the same ones again and again."""
 
-_GRAIN = 16
-_MAX_GRAINS = 8
-"""Channels are filled up to multiples of 16, a vector of a CPU's registers; to larger ones where a
+_BUCKET_SIZE = 16
+_MAX_BUCKETS = 8
+"""Channels are padded up to multiples of 16, a vector of a CPU's registers; to larger ones where a
 group would have more than eight of them."""
 _MATRIX_DIMS = 2
 
@@ -37,16 +37,16 @@ _MATRIX_DIMS = 2
 class _Tensor(NamedTuple):
     """A parameter or buffer, every place that a module keeps it in, and the axes that are resized.
 
-    `axes` holds (dimension, what it is made of, whether a layer sums over it); `slope` where its
-    slope along the width is kept.
+    `axes` holds (dimension, what it is made of, whether a layer sums over it); `width_delta` where its
+    width_delta along the width is kept.
     """
 
     name: str
     places: tuple[tuple[dict[str, Any], str], ...]
-    axes: tuple[tuple[int, Parts, bool], ...]
+    axes: tuple[tuple[int, AxisLayout, bool], ...]
     is_buffer: bool
     is_statistic: bool
-    slope: tuple[dict[str, Any], str] | None = None
+    width_delta: tuple[dict[str, Any], str] | None = None
 
     @property
     def value(self) -> Tensor:
@@ -54,22 +54,22 @@ class _Tensor(NamedTuple):
         return owner[key]
 
     @property
-    def slope_value(self) -> Tensor:
-        assert self.slope is not None
-        owner, key = self.slope
+    def delta_value(self) -> Tensor:
+        assert self.width_delta is not None
+        owner, key = self.width_delta
         return owner[key]
 
 
 class _Planned(NamedTuple):
     """What becomes of a tensor at some widths.
 
-    `leading` is its size there if its samples are its first elements along each axis, None if they
-    are not; `filled` is that with channels of zeros, `narrowness` what its slope counts.
+    `prefix` is its size there if its counts are its first elements along each axis, None if they
+    are not; `padded` is that with channels of zeros, `width_coordinate` what its width_delta counts.
     """
 
-    leading: tuple[int, ...] | None
-    filled: tuple[int, ...]
-    narrowness: float
+    prefix: tuple[int, ...] | None
+    padded: tuple[int, ...]
+    width_coordinate: float
 
 
 class _SizeAttribute(NamedTuple):
@@ -80,16 +80,16 @@ class _SizeAttribute(NamedTuple):
     path: str
     layer: nn.Module
     name: str
-    axes: tuple[Parts, ...]
+    axes: tuple[AxisLayout, ...]
     is_tuple: bool = False
 
-    def value(self, samples: Samples) -> int | tuple[int, ...]:
-        sizes = tuple(length(parts, samples) for parts in self.axes)
+    def value(self, counts: Counts) -> int | tuple[int, ...]:
+        sizes = tuple(length(parts, counts) for parts in self.axes)
         return sizes if self.is_tuple else math.prod(sizes)
 
 
-class Resizer:
-    """A module that can run, and be copied, at any number of samples of each coupled group.
+class WeightSampler:
+    """A module that can run, and be copied, at any number of counts of each coupled group.
 
     Args:
         module: its parameters are the nodes; they are replaced while it runs, and put back.
@@ -103,7 +103,7 @@ class Resizer:
         self.module = module
         self.coupling = coupling
         self.partitions = list(partitions)
-        self.full_samples = coupling.full_samples()
+        self.full_counts = coupling.full_counts()
         self._tensors = list(self._find_tensors())
         self._attributes = list(_size_attributes(module, coupling))
         self._norms = [
@@ -111,7 +111,7 @@ class Resizer:
             for m in module.modules()
             if type(m).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
         ]
-        self._plans: dict[tuple[Samples, Samples], list[_Planned]] = {}
+        self._plans: dict[tuple[Counts, Counts], list[_Planned]] = {}
 
     def _find_tensors(self) -> Iterator[_Tensor]:
         places: dict[int, list[tuple[dict[str, Any], str]]] = {}
@@ -140,40 +140,40 @@ class Resizer:
             )
 
     @property
-    def resized_parameters(self) -> list[str]:
+    def sampled_parameters(self) -> list[str]:
         """Names of the parameters that widths change."""
         return [tensor.name for tensor in self._tensors if tensor.axes and not tensor.is_buffer]
 
-    def add_slopes(self, slopes: nn.ParameterList) -> None:
-        """From now on a parameter's samples are its own plus its narrowness times those of its
-        slope.
+    def add_width_deltas(self, width_deltas: nn.ParameterList) -> None:
+        """From now on a parameter's counts are its own plus its width_coordinate times those of its
+        width_delta.
 
         Args:
-            slopes: of `resized_parameters`, in their order.
+            width_deltas: of `sampled_parameters`, in their order.
         """
-        positions = {name: str(i) for i, name in enumerate(self.resized_parameters)}
+        positions = {name: str(i) for i, name in enumerate(self.sampled_parameters)}
         self._tensors = [
-            tensor._replace(slope=(slopes._parameters, positions[tensor.name]))
+            tensor._replace(width_delta=(width_deltas._parameters, positions[tensor.name]))
             if tensor.name in positions
             else tensor
             for tensor in self._tensors
         ]
         self._plans.clear()
 
-    def is_identity(self, samples: Samples) -> bool:
+    def is_identity(self, counts: Counts) -> bool:
         """Whether sampling changes nothing."""
-        if samples != self.full_samples:
+        if counts != self.full_counts:
             return False
-        sampling = self._samplings(samples)
+        sampling = self._samplings(counts)
         like = next(self.module.parameters())
-        return all(sampling(group, like).is_identity for group in range(len(samples)))
+        return all(sampling(group, like).is_identity for group in range(len(counts)))
 
     @functools.cached_property
-    def _grains(self) -> tuple[int, ...]:
-        """What the samples of each group may be filled up to multiples of; 1 where there is
+    def _bucket_sizes(self) -> tuple[int, ...]:
+        """What the counts of each group may be padded up to multiples of; 1 where there is
         nothing to gain.
         """
-        smallest = self.coupling.samples(
+        smallest = self.coupling.counts(
             {group.name: group.allowed.start for group in self.coupling.groups}
         )
         sampling = self._samplings(smallest)
@@ -183,40 +183,40 @@ class Resizer:
             groups = {
                 part.group for _, parts, _ in tensor.axes for part in parts if part.group >= 0
             }
-            if self._planned(tensor, smallest, smallest, sampling).leading is None:
+            if self._planned(tensor, smallest, smallest, sampling).prefix is None:
                 others |= groups
             elif tensor.value.dim() > _MATRIX_DIMS:
                 convolved |= groups
-        filled = convolved - others if self.coupling.takes_zeros else set()
+        padded = convolved - others if self.coupling.supports_zero_padding else set()
         return tuple(
-            _GRAIN * math.ceil(num / (_GRAIN * _MAX_GRAINS)) if group in filled else 1
-            for group, num in enumerate(self.full_samples)
+            _BUCKET_SIZE * math.ceil(num / (_BUCKET_SIZE * _MAX_BUCKETS)) if group in padded else 1
+            for group, num in enumerate(self.full_counts)
         )
 
     @property
-    def fills_up(self) -> bool:
-        """Whether `resized` with `fill_up` does anything."""
-        return any(grain > 1 for grain in self._grains)
+    def supports_zero_padding(self) -> bool:
+        """Whether `resized` with `pad_channels` does anything."""
+        return any(grain > 1 for grain in self._bucket_sizes)
 
-    def _filled(self, samples: Samples) -> Samples:
+    def _padded(self, counts: Counts) -> Counts:
         return tuple(
             min(full, grain * math.ceil(num / grain))
-            for num, full, grain in zip(samples, self.full_samples, self._grains, strict=True)
+            for num, full, grain in zip(counts, self.full_counts, self._bucket_sizes, strict=True)
         )
 
     @contextlib.contextmanager
-    def resized(self, samples: Samples, *, fill_up: bool = False) -> Iterator[None]:
+    def subnet(self, counts: Counts, *, pad_channels: bool = False) -> Iterator[None]:
         """The module at other widths, inside of the context.
 
         In training mode buffers are copies, and running statistics of batch normalization are set
         aside, so that those of the full width stay as they are.
 
         Args:
-            fill_up: with channels of zeros up to a few numbers of them, where that changes
+            pad_channels: with channels of zeros up to a few numbers of them, where that changes
                 nothing: a CPU compiles kernels for every new number, which takes as long as to run
                 them several times.
         """
-        filled = self._filled(samples) if fill_up else samples
+        padded = self._padded(counts) if pad_channels else counts
         swapped: list[tuple[dict[str, Any], str, Any]] = []
 
         def swap(owner: dict[str, Any], key: str, value: Any) -> None:
@@ -226,29 +226,29 @@ class Resizer:
         unread = {
             id(norm._buffers): norm
             for norm in self._norms
-            if norm.training and samples != self.full_samples
+            if norm.training and counts != self.full_counts
         }
         try:
             for norm in unread.values():
                 swap(vars(norm), "track_running_stats", False)
-            for tensor, value in self._sampled(samples, filled, without=unread.keys()):
-                if tensor.is_buffer and self.module.training and samples != self.full_samples:
+            for tensor, value in self._sampled(counts, padded, without=unread.keys()):
+                if tensor.is_buffer and self.module.training and counts != self.full_counts:
                     value = value.clone()
                 if value is not tensor.value:
                     for owner, key in tensor.places:
                         swap(owner, key, value)
             for attribute in self._attributes:
-                swap(vars(attribute.layer), attribute.name, attribute.value(filled))
+                swap(vars(attribute.layer), attribute.name, attribute.value(padded))
             yield
         finally:
             for owner, key, old in reversed(swapped):
                 owner[key] = old
 
-    def discretized(self, samples: Samples) -> nn.Module:
+    def discretize(self, counts: Counts) -> nn.Module:
         """A plain module at the widths, with tensors of its own."""
         memo: dict[int, Any] = {}
         with torch.no_grad():
-            for tensor, value in self._sampled(samples, samples):
+            for tensor, value in self._sampled(counts, counts):
                 original, value = tensor.value, value.detach()
                 if value.untyped_storage().data_ptr() == original.untyped_storage().data_ptr():
                     value = value.clone(memory_format=torch.contiguous_format)
@@ -260,20 +260,20 @@ class Resizer:
                 )
             plain = copy.deepcopy(self.module, memo)
         for attribute in self._attributes:
-            setattr(plain.get_submodule(attribute.path), attribute.name, attribute.value(samples))
+            setattr(plain.get_submodule(attribute.path), attribute.name, attribute.value(counts))
         return plain
 
-    def parameters(self, samples: Samples) -> dict[str, Tensor]:
-        """Every parameter's samples by its name, differentiable."""
+    def parameters(self, counts: Counts) -> dict[str, Tensor]:
+        """Every parameter's counts by its name, differentiable."""
         return {
             tensor.name: value
-            for tensor, value in self._sampled(samples, samples)
+            for tensor, value in self._sampled(counts, counts)
             if not tensor.is_buffer
         }
 
-    def sample_axis(self, value: Tensor, dim: int, parts: Parts, samples: Samples) -> Tensor:
-        """Samples of a tensor along an axis of the full width; no layer sums over it."""
-        return self._sample_axis(value, dim, parts, self._samplings(samples), integrates=False)
+    def sample_axis(self, value: Tensor, dim: int, parts: AxisLayout, counts: Counts) -> Tensor:
+        """Counts of a tensor along an axis of the full width; no layer sums over it."""
+        return self._sample_axis(value, dim, parts, self._samplings(counts), integrates=False)
 
     def absorb_full_width_weights(self) -> None:
         """Divides the nodes by the quadrature weights at full width, so that sampling there gives
@@ -283,12 +283,12 @@ class Resizer:
         """
         learned = [isinstance(partition, Trainable) for partition in self.partitions]
         with torch.no_grad():
-            sampling = self._samplings(self.full_samples)
+            sampling = self._samplings(self.full_counts)
             for tensor in self._tensors:
                 for dim, parts, integrates in tensor.axes:
                     if integrates:
                         kept = tuple(
-                            Part(CONSTANT, p.outer, p.inner * self.full_samples[p.group])
+                            Segment(CONSTANT, p.outer, p.inner * self.full_counts[p.group])
                             if p.group >= 0 and learned[p.group]
                             else p
                             for p in parts
@@ -299,23 +299,25 @@ class Resizer:
                             weights.reshape([-1] + [1] * (tensor.value.dim() - dim - 1))
                         )
 
-    def _samplings(self, samples: Samples) -> _Samplings:
+    def _samplings(self, counts: Counts) -> _Samplings:
         """How each group is sampled, for tensors of a device and type; what is learned is computed
         once a call.
         """
         learned: dict[Any, Sampling] = {}
 
         def sampling(group: int, like: Tensor) -> Sampling:
-            partition, num_nodes, num_samples = (
+            partition, num_control_points, num_channels = (
                 self.partitions[group],
-                self.full_samples[group],
-                samples[group],
+                self.full_counts[group],
+                counts[group],
             )
             if not isinstance(partition, Trainable):
-                return _fixed_sampling(partition, num_nodes, num_samples, like.device, like.dtype)
+                return _fixed_sampling(
+                    partition, num_control_points, num_channels, like.device, like.dtype
+                )
             key = (group, like.device, like.dtype)
             if key not in learned:
-                learned[key] = partition.sampling(num_nodes, num_samples).to(
+                learned[key] = partition.sampling(num_control_points, num_channels).to(
                     like.device, like.dtype
                 )
             return learned[key]
@@ -323,84 +325,97 @@ class Resizer:
         return sampling
 
     def _sampled(
-        self, samples: Samples, filled: Samples, without: Container[int] = ()
+        self, counts: Counts, padded: Counts, without: Container[int] = ()
     ) -> list[tuple[_Tensor, Tensor]]:
-        """Every tensor's samples.
+        """Every tensor's counts.
 
         Args:
-            filled: `samples`, or more, with zeros.
+            padded: `counts`, or more, with zeros.
             without: ids of modules' dictionaries whose tensors are left out.
         """
-        sampling = self._samplings(samples)
+        sampling = self._samplings(counts)
         sampled: list[tuple[_Tensor, Tensor]] = []
-        together: list[tuple[_Tensor, Leading]] = []
-        plan = self._plan(samples, filled, sampling)
-        for tensor, (leading, room, narrowness) in zip(self._tensors, plan, strict=True):
+        together: list[tuple[_Tensor, Prefix]] = []
+        plan = self._plan(counts, padded, sampling)
+        for tensor, (prefix, padded_size, width_coordinate) in zip(
+            self._tensors, plan, strict=True
+        ):
             if id(tensor.places[0][0]) in without:
                 continue
             value = tensor.value
-            if leading == value.shape and narrowness == 0:
+            if prefix == value.shape and width_coordinate == 0:
                 sampled.append((tensor, value))
-            elif leading is None or tensor.is_buffer:
-                value = self._sampled_by_axis(tensor, narrowness, sampling)
-                is_filled = leading is None or leading == room
+            elif prefix is None or tensor.is_buffer:
+                value = self._sampled_by_axis(tensor, width_coordinate, sampling)
+                is_padded = prefix is None or prefix == padded_size
                 sampled.append(
-                    (tensor, value if is_filled else filled_up(value, value.new_zeros(room)))
+                    (
+                        tensor,
+                        value if is_padded else zero_padded(value, value.new_zeros(padded_size)),
+                    )
                 )
             else:
-                slope = tensor.slope_value if narrowness > 0 else None
-                together.append((tensor, (value, slope, leading, room, narrowness)))
-        blocks = leading_blocks([wanted for _, wanted in together])
+                width_delta = tensor.delta_value if width_coordinate > 0 else None
+                together.append(
+                    (tensor, (value, width_delta, prefix, padded_size, width_coordinate))
+                )
+        blocks = prefix_slices([wanted for _, wanted in together])
         return sampled + [
             (tensor, block) for (tensor, _), block in zip(together, blocks, strict=True)
         ]
 
-    def _plan(self, samples: Samples, filled: Samples, sampling: _Samplings) -> list[_Planned]:
+    def _plan(self, counts: Counts, padded: Counts, sampling: _Samplings) -> list[_Planned]:
         """What becomes of each tensor."""
-        plan = self._plans.get((samples, filled))
+        plan = self._plans.get((counts, padded))
         if plan is None:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
-            plan = [self._planned(tensor, samples, filled, sampling) for tensor in self._tensors]
-            self._plans[samples, filled] = plan
+            plan = [self._planned(tensor, counts, padded, sampling) for tensor in self._tensors]
+            self._plans[counts, padded] = plan
         return plan
 
     def _planned(
-        self, tensor: _Tensor, samples: Samples, filled: Samples, sampling: _Samplings
+        self, tensor: _Tensor, counts: Counts, padded: Counts, sampling: _Samplings
     ) -> _Planned:
         shape = tuple(tensor.value.shape)
-        if tensor.is_statistic and samples == self.full_samples:
+        if tensor.is_statistic and counts == self.full_counts:
             # They are those of the network at full width, not functions with nodes.
             return _Planned(shape, shape, 0.0)
-        narrowness = 0.0 if tensor.slope is None else self.coupling.narrowness(tensor.name, samples)
-        sizes, room = list(shape), list(shape)
+        width_coordinate = (
+            0.0
+            if tensor.width_delta is None
+            else self.coupling.width_coordinate(tensor.name, counts)
+        )
+        sizes, padded_size = list(shape), list(shape)
         for dim, parts, _ in tensor.axes:
             part, *others = parts
-            if others or part.outer != 1 or not sampling(part.group, tensor.value).is_leading:
-                return _Planned(None, (), narrowness)
-            sizes[dim], room[dim] = (
-                samples[part.group] * part.inner,
-                filled[part.group] * part.inner,
+            if others or part.outer != 1 or not sampling(part.group, tensor.value).is_prefix:
+                return _Planned(None, (), width_coordinate)
+            sizes[dim], padded_size[dim] = (
+                counts[part.group] * part.inner,
+                padded[part.group] * part.inner,
             )
-        return _Planned(tuple(sizes), tuple(room), narrowness)
+        return _Planned(tuple(sizes), tuple(padded_size), width_coordinate)
 
-    def _sampled_by_axis(self, tensor: _Tensor, narrowness: float, sampling: _Samplings) -> Tensor:
+    def _sampled_by_axis(
+        self, tensor: _Tensor, width_coordinate: float, sampling: _Samplings
+    ) -> Tensor:
         def along_axes(value: Tensor) -> Tensor:
             for dim, parts, integrates in tensor.axes:
                 value = self._sample_axis(value, dim, parts, sampling, integrates=integrates)
             return value
 
         sampled = along_axes(tensor.value)
-        if narrowness > 0:
+        if width_coordinate > 0:
             # Two operations: a fused one rounds otherwise than readers of exported weights do.
-            sampled = sampled + narrowness * along_axes(tensor.slope_value)
+            sampled = sampled + width_coordinate * along_axes(tensor.delta_value)
         return sampled.detach() if tensor.is_statistic else sampled
 
     def _sample_axis(
-        self, value: Tensor, dim: int, parts: Parts, sampling: _Samplings, *, integrates: bool
+        self, value: Tensor, dim: int, parts: AxisLayout, sampling: _Samplings, *, integrates: bool
     ) -> Tensor:
         if len(parts) > 1:
-            pieces = value.split([length((part,), self.full_samples) for part in parts], dim)
+            pieces = value.split([length((part,), self.full_counts) for part in parts], dim)
             sampled = [
                 self._sample_axis(piece, dim, (part,), sampling, integrates=integrates)
                 for piece, part in zip(pieces, parts, strict=True)
@@ -414,22 +429,26 @@ class Resizer:
             return value
         if part.outer == part.inner == 1:
             return rule.apply(value, dim, integrate=integrates)
-        split = value.unflatten(dim, (part.outer, rule.num_nodes, part.inner))
+        split = value.unflatten(dim, (part.outer, rule.num_control_points, part.inner))
         return rule.apply(split, dim + 1, integrate=integrates).flatten(dim, dim + 2)
 
 
 @functools.lru_cache(maxsize=1024)
 def _fixed_sampling(
-    partition: Partition, num_nodes: int, num_samples: int, device: torch.device, dtype: torch.dtype
+    partition: Partition,
+    num_control_points: int,
+    num_channels: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Sampling:
-    return partition.sampling(num_nodes, num_samples).to(device, dtype)
+    return partition.sampling(num_control_points, num_channels).to(device, dtype)
 
 
 def _size_attributes(module: nn.Module, coupling: Coupling) -> Iterator[_SizeAttribute]:
     """The sizes that torch's layers keep, that their forward reads or that they print."""
     first_names = {id(t): name for name, t in [*module.named_parameters(), *module.named_buffers()]}
 
-    def axes(tensor: Any) -> tuple[Parts, ...]:
+    def axes(tensor: Any) -> tuple[AxisLayout, ...]:
         return coupling.axes[first_names[id(tensor)]]
 
     def of(path: str, layer: nn.Module) -> Iterator[_SizeAttribute]:
@@ -444,7 +463,7 @@ def _size_attributes(module: nn.Module, coupling: Coupling) -> Iterator[_SizeAtt
         elif weight is None:
             return
         elif isinstance(layer, _ConvNd):
-            groups = coupling.conv_groups.get(path, (Part(CONSTANT, layer.groups, 1),))
+            groups = coupling.conv_groups.get(path, (Segment(CONSTANT, layer.groups, 1),))
             of_all, of_one = ("in_channels", "out_channels")[
                 :: 1 if isinstance(layer, _ConvTransposeNd) else -1
             ]

@@ -47,27 +47,27 @@ class Sampling:
     all are 1.
     """
 
-    num_nodes: int
-    num_samples: int
+    num_control_points: int
+    num_channels: int
     take: slice | Tensor | None = None
     index: Tensor | None = None
     coefficient: Tensor | None = None
     weights: Tensor | None = None
 
     @property
-    def is_leading(self) -> bool:
+    def is_prefix(self) -> bool:
         """Whether the samples are the first nodes as they are."""
         return isinstance(self.take, slice) and self.weights is None
 
     @property
     def is_identity(self) -> bool:
-        return self.is_leading and self.num_samples == self.num_nodes
+        return self.is_prefix and self.num_channels == self.num_control_points
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Sampling:
         """The same sampling with its tensors on a device, coefficients and weights in a dtype."""
         return Sampling(
-            self.num_nodes,
-            self.num_samples,
+            self.num_control_points,
+            self.num_channels,
             take=self.take.to(device) if isinstance(self.take, Tensor) else self.take,
             index=None if self.index is None else self.index.to(device),
             coefficient=None if self.coefficient is None else self.coefficient.to(device, dtype),
@@ -95,7 +95,7 @@ class Sampling:
             )
             mixed = F.embedding_bag(
                 self.index,
-                rows.reshape(self.num_nodes, -1),
+                rows.reshape(self.num_control_points, -1),
                 per_sample_weights=coefficient,
                 mode="sum",
             )
@@ -103,7 +103,7 @@ class Sampling:
         if isinstance(self.take, Tensor):
             out = values.index_select(dim, self.take)
         else:
-            out = values.narrow(dim, 0, self.num_samples)
+            out = values.narrow(dim, 0, self.num_channels)
         return (
             out if weights is None else out * weights.reshape([-1] + [1] * (values.dim() - dim - 1))
         )
@@ -113,7 +113,7 @@ class Partition(abc.ABC):
     """A rule that says how `n` samples are made from `m` nodes."""
 
     @abc.abstractmethod
-    def sampling(self, num_nodes: int, num_samples: int) -> Sampling:
+    def sampling(self, num_control_points: int, num_channels: int) -> Sampling:
         """The sampling on the CPU in float64 (coefficients, weights).
 
         Raises:
@@ -127,10 +127,10 @@ class Partition(abc.ABC):
         """
 
 
-def _check(num_nodes: int, num_samples: int) -> None:
-    if not 1 <= num_samples <= num_nodes:
+def _check(num_control_points: int, num_channels: int) -> None:
+    if not 1 <= num_channels <= num_control_points:
         raise WidthsError(
-            f"{num_samples} samples of {num_nodes} nodes were asked for: give 1 to {num_nodes}."
+            f"{num_channels} samples of {num_control_points} nodes were asked for: give 1 to {num_control_points}."
         )
 
 
@@ -153,25 +153,27 @@ class Nested(Partition):
                 f"'van_der_corput'"
             )
 
-    def sampling(self, num_nodes: int, num_samples: int) -> Sampling:
-        _check(num_nodes, num_samples)
-        if self.order == "first" or num_samples == num_nodes:
+    def sampling(self, num_control_points: int, num_channels: int) -> Sampling:
+        _check(num_control_points, num_channels)
+        if self.order == "first" or num_channels == num_control_points:
             # The integral over [0, n/m] has n cells of width 1/m: relative weights of 1.
-            return Sampling(num_nodes, num_samples, take=slice(0, num_samples))
-        take = torch.tensor(sorted(van_der_corput(num_nodes)[:num_samples]))
-        weights = torch.full((num_samples,), num_nodes / num_samples, dtype=torch.float64)
-        return Sampling(num_nodes, num_samples, take=take, weights=weights)
+            return Sampling(num_control_points, num_channels, take=slice(0, num_channels))
+        take = torch.tensor(sorted(van_der_corput(num_control_points)[:num_channels]))
+        weights = torch.full(
+            (num_channels,), num_control_points / num_channels, dtype=torch.float64
+        )
+        return Sampling(num_control_points, num_channels, take=take, weights=weights)
 
     def to_json(self) -> dict[str, Any]:
         return {"rule": "nested", "order": self.order}
 
 
 @functools.lru_cache(maxsize=1024)
-def van_der_corput(num_nodes: int) -> tuple[int, ...]:
-    """The numbers 0 to `num_nodes` - 1 in bit-reversed order."""
-    bits = max(1, (num_nodes - 1).bit_length())
+def van_der_corput(num_control_points: int) -> tuple[int, ...]:
+    """The numbers 0 to `num_control_points` - 1 in bit-reversed order."""
+    bits = max(1, (num_control_points - 1).bit_length())
     reversed_bits = (int(format(i, f"0{bits}b")[::-1], 2) for i in range(2**bits))
-    return tuple(i for i in reversed_bits if i < num_nodes)
+    return tuple(i for i in reversed_bits if i < num_control_points)
 
 
 @dataclass(frozen=True)
@@ -186,20 +188,22 @@ class Uniform(Partition):
     interpolation: Interpolation = CubicConvolution()
     quadrature: Quadrature = Trapezoid()
 
-    def sampling(self, num_nodes: int, num_samples: int) -> Sampling:
-        _check(num_nodes, num_samples)
+    def sampling(self, num_control_points: int, num_channels: int) -> Sampling:
+        _check(num_control_points, num_channels)
         if isinstance(self.quadrature, PointwiseQuadrature):
-            points = Trapezoid().rule(num_samples)[0]
+            points = Trapezoid().rule(num_channels)[0]
             weights = self.quadrature.weights(points)
         else:
-            points, weights = self.quadrature.rule(num_samples)
-        index, coefficient = self.interpolation.coefficients(points * (num_nodes - 1), num_nodes)
+            points, weights = self.quadrature.rule(num_channels)
+        index, coefficient = self.interpolation.coefficients(
+            points * (num_control_points - 1), num_control_points
+        )
         return Sampling(
-            num_nodes,
-            num_samples,
+            num_control_points,
+            num_channels,
             index=index,
             coefficient=coefficient,
-            weights=weights * num_nodes,
+            weights=weights * num_control_points,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -220,49 +224,59 @@ class CellAverages(Partition):
 
     interpolation: Interpolation = Nearest()
 
-    def sampling(self, num_nodes: int, num_samples: int) -> Sampling:
-        _check(num_nodes, num_samples)
+    def sampling(self, num_control_points: int, num_channels: int) -> Sampling:
+        _check(num_control_points, num_channels)
         if isinstance(self.interpolation, Nearest):
-            return self._overlaps(num_nodes, num_samples)
+            return self._overlaps(num_control_points, num_channels)
         # Breakpoints of the piecewise polynomial are the nodes; between them Gauss-Legendre of 3
         # points is exact.
-        nodes = (torch.arange(num_nodes, dtype=torch.float64) + 0.5) / num_nodes
-        edges = torch.arange(num_samples + 1, dtype=torch.float64) / num_samples
+        nodes = (torch.arange(num_control_points, dtype=torch.float64) + 0.5) / num_control_points
+        edges = torch.arange(num_channels + 1, dtype=torch.float64) / num_channels
         breaks = torch.unique(torch.cat([nodes, edges]))
         lengths = breaks[1:] - breaks[:-1]
         offsets = torch.tensor([0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5], dtype=torch.float64)
         shares = torch.tensor([5.0, 8.0, 5.0], dtype=torch.float64) / 18
         points = (breaks[:-1, None] + lengths[:, None] * offsets).flatten()
-        positions = (points * num_nodes - 0.5).clamp(0, num_nodes - 1)
-        dense = matrix(*self.interpolation.coefficients(positions, num_nodes), num_nodes)
-        weighted = dense * (lengths[:, None] * shares).flatten()[:, None] * num_samples
-        cells = (points * num_samples).floor().long().clamp(0, num_samples - 1)
-        averages = torch.zeros(num_samples, num_nodes, dtype=torch.float64).index_add(
+        positions = (points * num_control_points - 0.5).clamp(0, num_control_points - 1)
+        dense = matrix(
+            *self.interpolation.coefficients(positions, num_control_points), num_control_points
+        )
+        weighted = dense * (lengths[:, None] * shares).flatten()[:, None] * num_channels
+        cells = (points * num_channels).floor().long().clamp(0, num_channels - 1)
+        averages = torch.zeros(num_channels, num_control_points, dtype=torch.float64).index_add(
             0, cells, weighted
         )
-        return self._from_matrix(averages, num_nodes, num_samples)
+        return self._from_matrix(averages, num_control_points, num_channels)
 
-    def _overlaps(self, num_nodes: int, num_samples: int) -> Sampling:
-        cells = torch.arange(num_samples + 1, dtype=torch.float64) / num_samples
-        nodes = torch.arange(num_nodes + 1, dtype=torch.float64) / num_nodes
+    def _overlaps(self, num_control_points: int, num_channels: int) -> Sampling:
+        cells = torch.arange(num_channels + 1, dtype=torch.float64) / num_channels
+        nodes = torch.arange(num_control_points + 1, dtype=torch.float64) / num_control_points
         ends = torch.minimum(cells[1:, None], nodes[None, 1:])
         starts = torch.maximum(cells[:-1, None], nodes[None, :-1])
-        return self._from_matrix((ends - starts).clamp(min=0) * num_samples, num_nodes, num_samples)
+        return self._from_matrix(
+            (ends - starts).clamp(min=0) * num_channels, num_control_points, num_channels
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {"rule": "cell_averages", "interpolation": type(self.interpolation).__name__}
 
     @staticmethod
-    def _from_matrix(dense: Tensor, num_nodes: int, num_samples: int) -> Sampling:
-        weights = torch.full((num_samples,), num_nodes / num_samples, dtype=torch.float64)
-        if num_samples == num_nodes and torch.allclose(
-            dense, torch.eye(num_nodes, dtype=torch.float64)
+    def _from_matrix(dense: Tensor, num_control_points: int, num_channels: int) -> Sampling:
+        weights = torch.full(
+            (num_channels,), num_control_points / num_channels, dtype=torch.float64
+        )
+        if num_channels == num_control_points and torch.allclose(
+            dense, torch.eye(num_control_points, dtype=torch.float64)
         ):
-            return Sampling(num_nodes, num_samples, take=slice(0, num_nodes))
+            return Sampling(num_control_points, num_channels, take=slice(0, num_control_points))
         taps = int((dense.abs() > 1e-12).sum(1).max())
         index = dense.abs().topk(taps, dim=1).indices.sort(1).values
         return Sampling(
-            num_nodes, num_samples, index=index, coefficient=dense.gather(1, index), weights=weights
+            num_control_points,
+            num_channels,
+            index=index,
+            coefficient=dense.gather(1, index),
+            weights=weights,
         )
 
 
@@ -276,29 +290,29 @@ class Trainable(nn.Module, Partition):
     until it learns.
 
     Args:
-        num_samples: `n`, at least 2.
+        num_channels: `n`, at least 2.
         has_factors: whether the quadrature weight of each point is multiplied with a learned
             factor, at first 1.
     """
 
     def __init__(
         self,
-        num_samples: int,
+        num_channels: int,
         interpolation: Interpolation | None = None,
         quadrature: PointwiseQuadrature | None = None,
         *,
         has_factors: bool = False,
     ) -> None:
         super().__init__()
-        if num_samples < 2:
+        if num_channels < 2:
             raise WidthsError(
-                f"a trainable partition of {num_samples} points was asked for: give 2 or more."
+                f"a trainable partition of {num_channels} points was asked for: give 2 or more."
             )
-        self.num_samples = num_samples
+        self.num_channels = num_channels
         self.interpolation = interpolation or Linear()
         self.quadrature = quadrature or Riemann()
-        self.delta = nn.Parameter(torch.full((num_samples - 1,), (num_samples - 1) ** -0.5))
-        self.factors = nn.Parameter(torch.ones(num_samples)) if has_factors else None
+        self.delta = nn.Parameter(torch.full((num_channels - 1,), (num_channels - 1) ** -0.5))
+        self.factors = nn.Parameter(torch.ones(num_channels)) if has_factors else None
 
     def points(self) -> Tensor:
         """(n,) ascending points from 0 to 1, differentiable in `delta`."""
@@ -306,26 +320,28 @@ class Trainable(nn.Module, Partition):
         steps = squared / squared.sum()
         return torch.cat([steps.new_zeros(1), steps.cumsum(0)[:-1], steps.new_ones(1)])
 
-    def sampling(self, num_nodes: int, num_samples: int) -> Sampling:
-        if num_samples != self.num_samples:
+    def sampling(self, num_control_points: int, num_channels: int) -> Sampling:
+        if num_channels != self.num_channels:
             raise WidthsError(
-                f"this trained partition has {self.num_samples} points, {num_samples} were asked "
+                f"this trained partition has {self.num_channels} points, {num_channels} were asked "
                 f"for."
             )
         points = self.points()
-        index, coefficient = self.interpolation.coefficients(points * (num_nodes - 1), num_nodes)
-        weights = self.quadrature.weights(points) * num_nodes
+        index, coefficient = self.interpolation.coefficients(
+            points * (num_control_points - 1), num_control_points
+        )
+        weights = self.quadrature.weights(points) * num_control_points
         if self.factors is not None:
             weights = weights * self.factors
         return Sampling(
-            num_nodes, num_samples, index=index, coefficient=coefficient, weights=weights
+            num_control_points, num_channels, index=index, coefficient=coefficient, weights=weights
         )
 
     def to_json(self) -> dict[str, Any]:
         return {
             "rule": "trainable",
             "has_factors": self.factors is not None,
-            "num_samples": self.num_samples,
+            "num_channels": self.num_channels,
             "interpolation": type(self.interpolation).__name__,
             "quadrature": quadrature_to_json(self.quadrature),
         }
@@ -363,7 +379,7 @@ def partition_from_json(value: dict[str, Any]) -> Partition:
         if rule == "trainable" and isinstance(quadrature, PointwiseQuadrature):
             has_factors = bool(value.get("has_factors", False))  # not written by earlier releases
             return Trainable(
-                int(value["num_samples"]), interpolation, quadrature, has_factors=has_factors
+                int(value["num_channels"]), interpolation, quadrature, has_factors=has_factors
             )
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(

@@ -21,8 +21,8 @@ from inn_automl.evaluation.candidates import (
     use_channels_last,
 )
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.batch_norm import reestimate_normalization
-from inn_automl.integral.conversion.reconstruction import RULES, Compensator
+from inn_automl.integral.batch_norm import recalibrate_batch_norm
+from inn_automl.integral.conversion.reconstruction import RECONSTRUCTION_RULES, Reconstructor
 from inn_automl.models import build
 from inn_automl.tasks import Score
 from inn_automl.tasks.classification import wilson
@@ -122,14 +122,12 @@ def test_a_candidate_is_what_serves_the_validation_split_best(
     images: Dataset, network: IntegralNetwork
 ) -> None:
     candidates, validation = CandidateBuilder(network, images), split_samples(images, "validation")
-    compensator = Compensator(network, recalibration_samples(images).standardized(slice(None)))
+    compensator = Reconstructor(network, recalibration_samples(images).standardized(slice(None)))
     for widths in (network.smallest_widths, network.uniform_widths(0.6)):
         correct = [reference_accuracy(network, widths, images, "validation")]
-        for rule in RULES:
+        for rule in RECONSTRUCTION_RULES:
             module = compensator.discretize(widths, rule)
-            reestimate_normalization(
-                module, (x for x, _ in recalibration_samples(images).batches())
-            )
+            recalibrate_batch_norm(module, (x for x, _ in recalibration_samples(images).batches()))
             correct.append(count_correct(module.eval(), validation))
         made, again = candidates.make(widths), candidates.make(widths)
         assert made.score.value == max(correct) / len(validation)

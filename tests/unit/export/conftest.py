@@ -12,7 +12,7 @@ from torch import nn
 
 from inn_automl.export import BundleConfig, OnnxTemplate, write_bundle, write_elastic
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.batch_norm import reestimate_normalization
+from inn_automl.integral.batch_norm import recalibrate_batch_norm
 from tests.unit.export.networks import MEAN, SHAPE, STD, Mixed, Small
 
 
@@ -63,15 +63,17 @@ def front(
 
 
 @pytest.fixture(scope="session")
-def sloped_front(
+def width_conditioned_front(
     mixed_template: OnnxTemplate, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> Front:
     """The same of a network whose weights depend on the width."""
     network = IntegralNetwork(Mixed(16, 12, 10, seed=1), torch.zeros(2, *SHAPE)).eval()
-    network.add_slopes()
-    for seed, slope in enumerate(network.slopes):
-        slope.data = 0.1 * torch.randn(slope.shape, generator=torch.Generator().manual_seed(seed))
-    return _front(network, mixed_template, samples, tmp_path_factory.mktemp("sloped"))
+    network.add_width_deltas()
+    for seed, width_delta in enumerate(network.width_deltas):
+        width_delta.data = 0.1 * torch.randn(
+            width_delta.shape, generator=torch.Generator().manual_seed(seed)
+        )
+    return _front(network, mixed_template, samples, tmp_path_factory.mktemp("width_conditioned"))
 
 
 def _front(
@@ -83,7 +85,7 @@ def _front(
     for name, (share, accuracy, latency_ms) in POINTS.items():
         widths = network.uniform_widths(share)
         module = network.discretize(widths)
-        reestimate_normalization(
+        recalibrate_batch_norm(
             module, [torch.from_numpy((samples - MEAN[:, None, None]) / STD[:, None, None])]
         )
         export = mixed_template.export(module.eval(), folder / f"{name}.onnx", widths=widths)

@@ -35,7 +35,7 @@ def repack(path: Path, changes: dict[str, bytes | None], source: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("fixture", ["front", "sloped_front"])
+@pytest.mark.parametrize("fixture", ["front", "width_conditioned_front"])
 def test_every_weight_comes_back_bit_by_bit(fixture: str, request: pytest.FixtureRequest) -> None:
     front: Front = request.getfixturevalue(fixture)
     file = read_elastic(front.elastic)
@@ -77,17 +77,31 @@ def test_the_points_share_one_copy_of_the_weights(front: Front) -> None:
     )
 
 
-def test_the_points_share_one_copy_of_weights_and_slopes(front: Front, sloped_front: Front) -> None:
-    file, plain = read_elastic(sloped_front.elastic), read_elastic(front.elastic)
+def test_the_points_share_one_copy_of_weights_and_width_deltas(
+    front: Front, width_conditioned_front: Front
+) -> None:
+    file, plain = read_elastic(width_conditioned_front.elastic), read_elastic(front.elastic)
     for in_graph, name in {
         "again.weight": "shared.weight",
         "hidden.1.weight": "hidden.1.weight",
     }.items():
         parts = [file.parts[point][f"body.{in_graph}"] for point in POINTS]
         assert {part.tensor for part in parts} == {name}
-        assert [part.slope for part in parts] == [f"slope.{name}", f"slope.{name}", None]
-        assert 1 >= parts[0].narrowness > parts[1].narrowness > parts[2].narrowness == 0
-        assert file.tensors[name].shape == file.tensors[f"slope.{name}"].shape == parts[2].shape
+        assert [part.width_delta for part in parts] == [
+            f"width_delta.{name}",
+            f"width_delta.{name}",
+            None,
+        ]
+        assert (
+            1
+            >= parts[0].width_coordinate
+            > parts[1].width_coordinate
+            > parts[2].width_coordinate
+            == 0
+        )
+        assert (
+            file.tensors[name].shape == file.tensors[f"width_delta.{name}"].shape == parts[2].shape
+        )
     own = {
         part.tensor
         for point in file.parts.values()

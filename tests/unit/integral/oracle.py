@@ -16,17 +16,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.graph.groups import Coupling, Parts
+from inn_automl.integral.graph.groups import AxisLayout, Coupling
 from inn_automl.integral.validation import widths_between
 
 
-def kept(coupling: Coupling, parts: Parts, samples: tuple[int, ...]) -> Tensor:
+def kept(coupling: Coupling, parts: AxisLayout, counts: tuple[int, ...]) -> Tensor:
     """Which elements of a full-size axis are left."""
-    full = coupling.full_samples()
+    full = coupling.full_counts()
     runs = []
     for part in parts:
         run = (
-            torch.arange(full[part.group]) < samples[part.group]
+            torch.arange(full[part.group]) < counts[part.group]
             if part.group >= 0
             else torch.ones(1, dtype=torch.bool)
         )
@@ -37,13 +37,13 @@ def kept(coupling: Coupling, parts: Parts, samples: tuple[int, ...]) -> Tensor:
 def masked(network: IntegralNetwork, widths: Mapping[str, int]) -> nn.Module:
     """The module at its full size, with removed channels set to zero."""
     module = copy.deepcopy(network.module)
-    samples = network.coupling.samples(widths)
+    counts = network.coupling.counts(widths)
     with torch.no_grad():
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             if name.endswith("running_var"):
                 continue
             for dim, parts in enumerate(network.coupling.axes[name]):
-                mask = kept(network.coupling, parts, samples)
+                mask = kept(network.coupling, parts, counts)
                 tensor.mul_(mask.reshape([-1] + [1] * (tensor.dim() - dim - 1)).to(tensor.dtype))
     return module
 
@@ -87,9 +87,9 @@ def check_filled(network: IntegralNetwork, x: Tensor) -> None:
     network.train()
     for widths in some_widths(network):
         found = []
-        for fill_up in (False, True):
+        for pad_channels in (False, True):
             network.zero_grad()
-            given = outputs(network(x, widths, fill_up=fill_up))
+            given = outputs(network(x, widths, pad_channels=pad_channels))
             torch.stack([one.square().mean() for one in given]).sum().backward()
             found.append((*given, *(p.grad for p in network.parameters() if p.grad is not None)))
         assert_same(*found, 1e-3)

@@ -169,7 +169,7 @@ def test_reduced_widths_compute_what_is_left_of_the_full_network(
 @settings(max_examples=NUM_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 def test_channels_of_zeros_change_nothing(blocks: list[Block], head: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resizing, "_GRAIN", 2)
+        patch.setattr(resizing, "_BUCKET_SIZE", 2)
         _, x, network = followed(blocks, head)
         if network is not None:
             check_filled(network, x)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inn_automl.integral.graph.axis import Axis, Segment, Variables, merge_reshape
+from inn_automl.integral.graph.axis import Axis, Variables, VariableSegment, merge_reshape
 
 
 def elements(
@@ -35,11 +35,11 @@ def test_equal_axes_become_one_variable() -> None:
 def test_groups_refine_the_channels_that_feed_them() -> None:
     variables = Variables()
     channels = variables.new(12)
-    part = variables.part(channels, 4, "conv")
+    part = variables.chunk(channels, 4, "conv")
     assert elements(variables, channels) == 4 * elements(variables, part)
-    half = variables.part(channels, 2, "conv")
+    half = variables.chunk(channels, 2, "conv")
     assert elements(variables, half) == 2 * elements(variables, part)
-    one = variables.part(channels, 12, "norm")
+    one = variables.chunk(channels, 12, "norm")
     assert (
         fixed(variables, channels)
         == fixed(variables, part)
@@ -67,14 +67,14 @@ def test_a_concatenation_of_the_other_order_makes_both_alike() -> None:
 def test_copies_meet_a_concatenation() -> None:
     variables = Variables()
     a, b, copied = variables.new(4), variables.new(4), variables.new(4)
-    variables.unify((Segment(copied[0].var, 2),), a + b, "add")
+    variables.unify((VariableSegment(copied[0].var, 2),), a + b, "add")
     assert variables.resolve(a) == variables.resolve(b) == variables.resolve(copied)
 
 
 def test_copies_meet_runs_of_several_variables() -> None:
     variables = Variables()
     a, b, copied = variables.new(3), variables.new(2), variables.new(5)
-    variables.unify((Segment(copied[0].var, 2),), a + b + a + b, "add")
+    variables.unify((VariableSegment(copied[0].var, 2),), a + b + a + b, "add")
     assert variables.resolve(copied) == variables.resolve(a + b)
     assert variables.is_free(copied)
 
@@ -82,14 +82,16 @@ def test_copies_meet_runs_of_several_variables() -> None:
 def test_what_cannot_be_expressed_is_fixed_with_the_place() -> None:
     variables = Variables()
     a, b = variables.new(6), variables.new(6)
-    variables.unify((Segment(a[0].var, 1, 4),), (Segment(b[0].var, 4, 1),), "add in block")
+    variables.unify(
+        (VariableSegment(a[0].var, 1, 4),), (VariableSegment(b[0].var, 4, 1),), "add in block"
+    )
     assert (
         fixed(variables, a)
         == fixed(variables, b)
         == ["add in block joins it with channels of another layout"]
     )
     c = variables.new(9)
-    variables.unify((Segment(c[0].var, 1, 2),), variables.new(5) + variables.new(13), "cat")
+    variables.unify((VariableSegment(c[0].var, 1, 2),), variables.new(5) + variables.new(13), "cat")
     assert not variables.is_free(c)
 
 
@@ -116,7 +118,7 @@ def test_axes_of_different_lengths_never_meet() -> None:
     with pytest.raises(ValueError, match="axes of 3 and 4 elements meet in add"):
         variables.unify(variables.new(3), variables.new(4), "add")
     with pytest.raises(ValueError, match="7 elements were cut into 2"):
-        variables.part(variables.new(7), 2, "chunk")
+        variables.chunk(variables.new(7), 2, "chunk")
 
 
 SEGMENTS = st.lists(
@@ -131,8 +133,8 @@ def test_unified_axes_are_made_of_the_same_elements(
     """Free elements of unified axes agree place by place, and so they do at any number of samples."""
     variables = Variables()
     known = [variables.new(size) for size in sizes]
-    first = tuple(Segment(known[v][0].var, outer, inner) for v, outer, inner in left)
-    second = tuple(Segment(known[v][0].var, outer, inner) for v, outer, inner in right)
+    first = tuple(VariableSegment(known[v][0].var, outer, inner) for v, outer, inner in left)
+    second = tuple(VariableSegment(known[v][0].var, outer, inner) for v, outer, inner in right)
     missing = variables.size(first) - variables.size(second)
     if missing > 0:
         second += variables.new(missing)

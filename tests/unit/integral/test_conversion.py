@@ -10,17 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from inn_automl.core.errors import InputError
-from inn_automl.integral import IntegralNetwork, convert, reestimate_normalization
+from inn_automl.integral import IntegralNetwork, convert, recalibrate_batch_norm
 from inn_automl.integral.conversion.activations import (
+    capture_activations,
     choose_places,
     consumers,
-    observe,
     rows_at,
     windows_at,
 )
-from inn_automl.integral.conversion.channel_ranking import permute, pivots, rank_channels
-from inn_automl.integral.conversion.least_squares import fit, fit_clipped
-from inn_automl.integral.conversion.reconstruction import RULES, Compensator, fit_slopes
+from inn_automl.integral.conversion.channel_ranking import permute, pivoted_cholesky, rank_channels
+from inn_automl.integral.conversion.least_squares import fit, fit_saturated
+from inn_automl.integral.conversion.reconstruction import (
+    RECONSTRUCTION_RULES,
+    Reconstructor,
+    fit_width_deltas,
+)
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import CASES, Net
 
@@ -31,7 +35,7 @@ def test_another_order_of_channels_computes_the_same(name: str) -> None:
     torch.manual_seed(0)
     module, x = randomized(case.make()).eval(), case.example()
     network = IntegralNetwork(module, x).eval()
-    sizes = dict(zip(network.full_widths, network.coupling.full_samples(), strict=True))
+    sizes = dict(zip(network.full_widths, network.coupling.full_counts(), strict=True))
     with torch.no_grad():
         expected = network(x)
         permute(network, {group: torch.randperm(size) for group, size in sizes.items()})
@@ -90,20 +94,20 @@ def test_pivots_are_those_of_column_pivoted_qr() -> None:
         1
     ).standard_normal((12, 12))
     expected = scipy.linalg.qr(rows, pivoting=True, mode="r")[1]
-    assert pivots(torch.tensor(rows.T @ rows), 12).tolist() == expected.tolist()
+    assert pivoted_cholesky(torch.tensor(rows.T @ rows), 12).tolist() == expected.tolist()
 
 
 def test_pivots_of_what_is_left_follow_energy() -> None:
     rows = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     twice = torch.cat([rows, 0.5 * rows, 2 * rows], dim=1)  # nine columns of rank three
-    order = pivots(twice.T @ twice, 9).tolist()
+    order = pivoted_cholesky(twice.T @ twice, 9).tolist()
     assert set(order[:3]) == {6, 7, 8} and sorted(order) == list(range(9))
     assert {i % 3 for i in order[3:6]} == {0, 1, 2} and set(order[3:6]) == {0, 1, 2}
 
 
 def test_units_are_taken_whole() -> None:
     gram = torch.diag(torch.tensor([9.0, 0.0, 4.0, 4.0, 5.0, 5.0]))
-    assert pivots(gram, 3).tolist() == [2, 0, 1]
+    assert pivoted_cholesky(gram, 3).tolist() == [2, 0, 1]
 
 
 def residual() -> nn.Module:
@@ -142,12 +146,12 @@ def test_channels_that_others_can_stand_for_are_not_missed() -> None:
     torch.manual_seed(0)
     module = doubled(randomized(residual())).eval()
     x = torch.randn(256, 2, 6, 6)
-    reestimate_normalization(module, [x])
-    converted = convert(module.eval(), x[:2], calibration=x, min_ratio=0.5)
+    recalibrate_batch_norm(module, [x])
+    converted = convert(module.eval(), x[:2], samples=x, min_ratio=0.5)
     small = converted.discretize(converted.network.smallest_widths)
     with torch.no_grad():
         sampled = converted.network.discretize(converted.network.smallest_widths)
-        reestimate_normalization(sampled, [x])
+        recalibrate_batch_norm(sampled, [x])
         missed, fault = ((one.eval()(x) - module(x)).square().mean() for one in (sampled, small))
         assert fault < 1e-3 * missed and fault < 1e-3 * module(x).var()
     assert sum(p.numel() for p in small.parameters()) < 0.6 * sum(
@@ -167,13 +171,17 @@ def test_every_coupled_structure_is_fitted(name: str) -> None:
     module = randomized(case.make()).eval()
     x = torch.randn(64, *case.shape[1:])
     network = IntegralNetwork(module, x[:2]).eval()
-    fitted = Compensator(network, x)
+    fitted = Reconstructor(network, x)
     with torch.no_grad():
         expected = network(x)
-        assert_same(fitted.discretize(network.full_widths, RULES[-1]).eval()(x), expected, 1e-3)
+        assert_same(
+            fitted.discretize(network.full_widths, RECONSTRUCTION_RULES[-1]).eval()(x),
+            expected,
+            1e-3,
+        )
         widths = network.uniform_widths(0.5)
         small, sampled = (
-            fitted.discretize(widths, RULES[-1]).eval(),
+            fitted.discretize(widths, RECONSTRUCTION_RULES[-1]).eval(),
             network.discretize(widths).eval(),
         )
         if isinstance(expected, Tensor):
@@ -185,18 +193,20 @@ def test_every_coupled_structure_is_fitted(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [name for name, case in CASES.items() if case.input is None and case.groups]
 )
-def test_with_fitted_slopes_the_smallest_widths_are_what_is_fitted(name: str) -> None:
+def test_with_fitted_width_deltas_the_smallest_widths_are_what_is_fitted(name: str) -> None:
     case = CASES[name]
     torch.manual_seed(0)
     x = torch.randn(64, *case.shape[1:])
     network = IntegralNetwork(randomized(case.make()), x[:2]).eval()
-    expected = dict(Compensator(network, x).discretize(network.smallest_widths).named_parameters())
+    expected = dict(
+        Reconstructor(network, x).discretize(network.smallest_widths).named_parameters()
+    )
     with torch.no_grad():
         full = network(x)
-    network.add_slopes()
-    fit_slopes(network, x)
+    network.add_width_deltas()
+    fit_width_deltas(network, x)
     found = dict(network.discretize(network.smallest_widths).named_parameters())
-    for name in network.named_slopes():
+    for name in network.named_width_deltas():
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         assert_same(network(x), full)
@@ -214,7 +224,7 @@ def test_a_clipped_fit_is_nearer_behind_the_activation(low: float, high: float) 
     with torch.no_grad():
         wanted = 2 * true(x)
         fit(linear, x[:, :6], wanted, ridge=1e-6, is_centered=False)
-        fit_clipped(clipped, x[:, :6], wanted, ridge=1e-6, clip=(low, high))
+        fit_saturated(clipped, x[:, :6], wanted, ridge=1e-6, saturation=(low, high))
         far, near = (
             clipped_error(layer(x[:, :6]), wanted, low, high) for layer in (linear, clipped)
         )
@@ -237,22 +247,27 @@ def test_a_clipped_fit_goes_through_the_normalization(has_bias: bool) -> None:
         for fitted in (False, True):
             layer, own = nn.Linear(8, 6, bias=has_bias), copy.deepcopy(norm)
             if fitted:
-                fit_clipped(layer, x[:, :8], wanted, ridge=1e-6, clip=(0.0, float("inf")), norm=own)
+                fit_saturated(
+                    layer, x[:, :8], wanted, ridge=1e-6, saturation=(0.0, float("inf")), norm=own
+                )
                 at_once = torch.relu(own(layer(x[:, :8])))
             else:
                 fit(layer, x[:, :8], wanted, ridge=1e-6, is_centered=True)
-            reestimate_normalization(both := nn.Sequential(layer, own), [x[:, :8]])
+            recalibrate_batch_norm(both := nn.Sequential(layer, own), [x[:, :8]])
             errors.append(float((torch.relu(both.eval()(x[:, :8])) - target).square().mean()))
         torch.testing.assert_close(at_once, torch.relu(both(x[:, :8])), rtol=1e-2, atol=1e-2)
         assert errors[1] < 0.8 * errors[0]
         exact, own = nn.Linear(12, 6, bias=has_bias), copy.deepcopy(norm)
-        fit_clipped(exact, x, wanted, ridge=0.0, clip=(0.0, float("inf")), norm=own)
+        fit_saturated(exact, x, wanted, ridge=0.0, saturation=(0.0, float("inf")), norm=own)
         torch.testing.assert_close(torch.relu(own(exact(x))), target, rtol=1e-3, atol=1e-3)
 
 
 def clips(module: nn.Module, x: Tensor) -> dict[str, tuple[float, float] | None]:
     network = IntegralNetwork(module.eval(), x[:2])
-    return {path: one.clip for path, one in observe(network, x, consumers(network)).items()}
+    return {
+        path: one.saturation
+        for path, one in capture_activations(network, x, consumers(network)).items()
+    }
 
 
 def test_only_what_an_activation_alone_sees_is_clipped() -> None:
@@ -294,7 +309,7 @@ def test_a_layer_that_runs_twice_keeps_its_samples() -> None:
     x = torch.randn(64, 4)
     network = IntegralNetwork(module, x[:2])
     widths = network.smallest_widths
-    found = Compensator(network, x).discretize(widths)
+    found = Reconstructor(network, x).discretize(widths)
     torch.testing.assert_close(found.b.weight, network.discretize(widths).b.weight)  # type: ignore[union-attr]
 
 
@@ -311,8 +326,8 @@ def test_the_order_is_that_of_what_later_layers_weigh() -> None:
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (torch.randn(15, 2, 6, 6), "15 calibration samples were given: give at least 16"),
-        (torch.randn(1, 2, 6, 6), "1 calibration sample was given: give at least 16"),
+        (torch.randn(15, 2, 6, 6), "15 samples were given: give at least 16"),
+        (torch.randn(1, 2, 6, 6), "1 sample was given: give at least 16"),
         (torch.ones(64, 2, 6, 6), "all alike"),
         (torch.full((64, 2, 6, 6), float("nan")), "not finite"),
         (
@@ -324,20 +339,18 @@ def test_the_order_is_that_of_what_later_layers_weigh() -> None:
         (np.zeros((64, 2, 6, 6)), "are a ndarray: give one tensor"),
     ],
 )
-@pytest.mark.parametrize("order", ["pivots", "path"])
+@pytest.mark.parametrize("order", ["pivoted_cholesky", "tsp"])
 def test_calibration_samples_that_tell_nothing(samples: Tensor, message: str, order: str) -> None:
     with pytest.raises(InputError, match=message):
-        convert(residual(), torch.zeros(2, 2, 6, 6), calibration=samples, order=order)
+        convert(residual(), torch.zeros(2, 2, 6, 6), samples=samples, order=order)
 
 
 def test_a_module_that_makes_no_numbers() -> None:
     module = residual().eval()
     with torch.no_grad():
         module.get_parameter("inner.weight")[0] = torch.inf
-    with pytest.raises(
-        InputError, match="Net makes numbers of the calibration samples that are not finite"
-    ):
-        convert(module, torch.zeros(2, 2, 6, 6), calibration=torch.randn(32, 2, 6, 6))
+    with pytest.raises(InputError, match="Net makes numbers of the samples that are not finite"):
+        convert(module, torch.zeros(2, 2, 6, 6), samples=torch.randn(32, 2, 6, 6))
 
 
 def test_samples_of_one_class_are_warned_of() -> None:
@@ -347,10 +360,10 @@ def test_samples_of_one_class_are_warned_of() -> None:
     with torch.no_grad():
         module.get_parameter("last.bias")[1] = 100
     x, other = one + 0.1 * torch.randn(256, 2, 6, 6), torch.randn(256, 2, 6, 6)
-    with pytest.warns(UserWarning, match="puts all 128 calibration samples into one class"):
-        converted = convert(module, x[:2], calibration=x[:128])
+    with pytest.warns(UserWarning, match="puts all 128 samples into one class"):
+        converted = convert(module, x[:2], samples=x[:128])
     # warns of nothing: there are no classes
-    convert(module, x[:2], calibration=x[:128], gives_logits=False)
+    convert(module, x[:2], samples=x[:128], gives_logits=False)
     small = converted.discretize(converted.network.uniform_widths(0.5))
     with torch.no_grad():
         held_out = (small(x[128:]) - module(x[128:])).square().mean() / module(x[128:]).var()
@@ -367,8 +380,8 @@ def test_an_operation_that_cannot_be_followed_is_named_and_stays_at_full_width()
         c=nn.Linear(8, 3),
     ).eval()
     x = torch.randn(64, 4)
-    converted = convert(module, x[:2], calibration=x)
-    assert [str(one) for one in converted.network.unfollowed] == [
+    converted = convert(module, x[:2], samples=x)
+    assert [str(one) for one in converted.network.frozen] == [
         "a stays at 8 channels: sort in the module itself cannot be followed"
     ]
     small = converted.discretize(converted.network.smallest_widths)
@@ -383,7 +396,7 @@ def test_the_module_itself_stays_as_it_is() -> None:
     module = residual().eval()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     x = torch.randn(32, 2, 6, 6)
-    converted = convert(module, x[:2], calibration=x)
+    converted = convert(module, x[:2], samples=x)
     converted.discretize(converted.network.smallest_widths)
     for name, tensor in module.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)

@@ -17,19 +17,19 @@ def test_groups_are_found_and_mean_what_they_say(name: str) -> None:
     x = case.example()
     network = IntegralNetwork(module, x)
     assert {group.name: (group.size, group.unit) for group in network.groups} == case.groups
-    reasons = {one.module: one.reason for one in network.unfollowed}
-    assert reasons.keys() == case.unfollowed.keys(), network.unfollowed
-    for layer, word in case.unfollowed.items():
+    reasons = {one.module: one.reason for one in network.frozen}
+    assert reasons.keys() == case.frozen.keys(), network.frozen
+    for layer, word in case.frozen.items():
         assert word in reasons[layer]
     check_network(network, module, x, is_maskable=case.is_maskable)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_channels_of_zeros_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resizing, "_GRAIN", 3)
+    monkeypatch.setattr(resizing, "_BUCKET_SIZE", 3)
     case = CASES[name]
     torch.manual_seed(0)
     network, x = IntegralNetwork(randomized(case.make()), case.example()), case.example()
-    assert case.is_maskable or not network.fills_up
-    if network.fills_up:
+    assert case.is_maskable or not network.supports_zero_padding
+    if network.supports_zero_padding:
         check_filled(network, x)

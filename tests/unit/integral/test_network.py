@@ -282,7 +282,7 @@ def test_sizes_that_layers_declare() -> None:
         fc=nn.Linear(6, 5),
     )
     network = IntegralNetwork(module, X).eval()
-    assert not network.unfollowed
+    assert not network.frozen
     plain: Any = network.discretize({"conv": 5, "up": 4}).eval()
     assert (plain.up.in_channels, plain.up.out_channels) == (5, 4)
     assert (plain.prelu.num_parameters, plain.norm.num_channels, plain.norm.num_groups) == (4, 4, 2)
@@ -398,19 +398,19 @@ def test_widths_between_are_those_of_no_other_group(coupling: Coupling) -> None:
 
 
 @pytest.fixture
-def sloped(network: IntegralNetwork) -> IntegralNetwork:
-    network.add_slopes()
+def conditioned(network: IntegralNetwork) -> IntegralNetwork:
+    network.add_width_deltas()
     torch.manual_seed(1)
-    for slope in network.slopes:
-        slope.data.normal_()
+    for delta in network.width_deltas:
+        delta.data.normal_()
     return network.eval()
 
 
-def test_slopes_change_nothing_until_they_are_trained(network: IntegralNetwork) -> None:
+def test_width_deltas_change_nothing_until_they_are_trained(network: IntegralNetwork) -> None:
     before = network.eval()(X, SMALL)
-    network.add_slopes()
-    network.add_slopes()  # there already
-    assert network.named_slopes().keys() == {f"{layer}.weight" for layer in "abc"} | {
+    network.add_width_deltas()
+    network.add_width_deltas()  # there already
+    assert network.named_width_deltas().keys() == {f"{layer}.weight" for layer in "abc"} | {
         *(f"{layer}.bias" for layer in "abc"),
         "norm.weight",
         "norm.bias",
@@ -420,7 +420,7 @@ def test_slopes_change_nothing_until_they_are_trained(network: IntegralNetwork) 
 
 
 @pytest.mark.parametrize(
-    ("widths", "narrowness"),
+    ("widths", "width_coordinate"),
     [
         ({"a": 8, "c": 12}, {"a.weight": 0, "c.weight": 0, "head.2.weight": 0}),
         (
@@ -434,15 +434,17 @@ def test_slopes_change_nothing_until_they_are_trained(network: IntegralNetwork) 
         ),
     ],
 )
-def test_a_weight_is_its_nodes_and_its_narrowness_times_its_slope(
-    sloped: IntegralNetwork, widths: dict[str, int], narrowness: dict[str, float]
+def test_a_weight_is_its_own_value_and_its_width_coordinate_times_its_delta(
+    conditioned: IntegralNetwork, widths: dict[str, int], width_coordinate: dict[str, float]
 ) -> None:
-    module = sloped.discretize(widths).eval()
-    for name, share in narrowness.items():
-        expected = sloped.module.get_parameter(name) + share * sloped.named_slopes()[name]
+    module = conditioned.discretize(widths).eval()
+    for name, share in width_coordinate.items():
+        expected = (
+            conditioned.module.get_parameter(name) + share * conditioned.named_width_deltas()[name]
+        )
         found = module.get_parameter(name)
         torch.testing.assert_close(found, expected[tuple(slice(size) for size in found.shape)])
-    assert torch.equal(sloped(X, widths), module(X))
+    assert torch.equal(conditioned(X, widths), module(X))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -450,16 +452,16 @@ def test_gradients_are_those_of_slices(layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 1))
     network = IntegralNetwork(module.to(memory_format=layout), torch.zeros(2, 3, 8, 8))
-    network.add_slopes()
+    network.add_width_deltas()
     found = network.sample_parameters({"0": 3})
-    nodes, slopes = dict(network.module.named_parameters()), network.named_slopes()
-    narrowness = 5 / 6
+    nodes, width_deltas = dict(network.module.named_parameters()), network.named_width_deltas()
+    width_coordinate = 5 / 6
     expected = {
-        name: (nodes[name] + narrowness * slopes[name])[:3]
+        name: (nodes[name] + width_coordinate * width_deltas[name])[:3]
         for name in ("0.weight", "0.bias", "1.weight")
     }
-    expected["3.weight"] = (nodes["3.weight"] + narrowness * slopes["3.weight"])[:, :3]
-    trained = [tensor for name in expected for tensor in (nodes[name], slopes[name])]
+    expected["3.weight"] = (nodes["3.weight"] + width_coordinate * width_deltas["3.weight"])[:, :3]
+    trained = [tensor for name in expected for tensor in (nodes[name], width_deltas[name])]
     weights = [torch.randn_like(value) for value in expected.values()]
     gradients = [
         torch.autograd.grad([values[name] for name in expected], trained, weights)
@@ -470,47 +472,51 @@ def test_gradients_are_those_of_slices(layout: torch.memory_format) -> None:
         assert one.stride() == tensor.stride()
 
 
-def test_slopes_of_the_narrow_are_trained_by_the_narrow(sloped: IntegralNetwork) -> None:
-    sloped.train()(X).sum().backward()
-    assert all(slope.grad is None for slope in sloped.slopes)
-    sloped(X, SMALL).square().sum().backward()
-    assert all(slope.grad is not None and slope.grad.count_nonzero() for slope in sloped.slopes)
+def test_width_deltas_of_the_narrow_are_trained_by_the_narrow(conditioned: IntegralNetwork) -> None:
+    conditioned.train()(X).sum().backward()
+    assert all(delta.grad is None for delta in conditioned.width_deltas)
+    conditioned(X, SMALL).square().sum().backward()
+    assert all(
+        delta.grad is not None and delta.grad.count_nonzero() for delta in conditioned.width_deltas
+    )
 
 
-def test_slopes_of_tied_and_of_frozen_parameters() -> None:
+def test_width_deltas_of_tied_and_of_frozen_parameters() -> None:
     tied = nn.Sequential(conv(3, 8), conv(8, 8), nn.ReLU(), conv(8, 8), head(8))
     tied[3].weight = tied[1].weight
     tied[0].weight.requires_grad_(False)
     network = IntegralNetwork(tied, X)
-    network.add_slopes()
-    assert "3.weight" not in network.named_slopes()
-    assert not network.named_slopes()["0.weight"].requires_grad
-    network.named_slopes()["1.weight"].data.fill_(1)
+    network.add_width_deltas()
+    assert "3.weight" not in network.named_width_deltas()
+    assert not network.named_width_deltas()["0.weight"].requires_grad
+    network.named_width_deltas()["1.weight"].data.fill_(1)
     narrow: Any = network.discretize({"0": 2})
     assert narrow[3].weight is narrow[1].weight
     torch.testing.assert_close(narrow[3].weight, tied[1].weight[:2, :2] + 1)
 
 
-def test_slopes_are_put_in_order_with_their_weights(sloped: IntegralNetwork) -> None:
-    for name, slope in sloped.named_slopes().items():
-        slope.data = 2 * sloped.module.get_parameter(name).detach()
-    full = sloped(X)
-    permute(sloped, {"a": torch.randperm(8), "c": torch.randperm(12)})
-    torch.testing.assert_close(sloped(X), full)
+def test_width_deltas_are_put_in_order_with_their_weights(conditioned: IntegralNetwork) -> None:
+    for name, delta in conditioned.named_width_deltas().items():
+        delta.data = 2 * conditioned.module.get_parameter(name).detach()
+    full = conditioned(X)
+    permute(conditioned, {"a": torch.randperm(8), "c": torch.randperm(12)})
+    torch.testing.assert_close(conditioned(X), full)
     assert all(
-        torch.equal(s, 2 * sloped.module.get_parameter(name))
-        for name, s in sloped.named_slopes().items()
+        torch.equal(s, 2 * conditioned.module.get_parameter(name))
+        for name, s in conditioned.named_width_deltas().items()
     )
 
 
-def test_slopes_are_saved_copied_and_loaded(sloped: IntegralNetwork, tmp_path: Path) -> None:
-    sloped.save(tmp_path)
+def test_width_deltas_are_saved_copied_and_loaded(
+    conditioned: IntegralNetwork, tmp_path: Path
+) -> None:
+    conditioned.save(tmp_path)
     again = IntegralNetwork.load(tmp_path, randomized(make())).eval()
-    copied = copy.deepcopy(sloped)
+    copied = copy.deepcopy(conditioned)
     for other in (again, copied):
-        assert torch.equal(other(X, SMALL), sloped(X, SMALL))
-    copied.slopes[0].data.zero_()
-    assert not torch.equal(copied(X, SMALL), sloped(X, SMALL))
+        assert torch.equal(other(X, SMALL), conditioned(X, SMALL))
+    copied.width_deltas[0].data.zero_()
+    assert not torch.equal(copied(X, SMALL), conditioned(X, SMALL))
 
 
 # On disk.
@@ -541,7 +547,7 @@ def test_saved_and_loaded_bit_for_bit(coupling: Coupling, partition: Any, tmp_pa
     assert torch.equal(again.discretize(widths).eval()(X), network.discretize(widths).eval()(X))
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
         "network.json",
-        "nodes.safetensors",
+        "control_points.safetensors",
     ]
     again.save(tmp_path / "again")
     assert (tmp_path / "again" / "network.json").read_bytes() == (
@@ -570,7 +576,7 @@ def test_tied_and_passing_tensors_on_disk(tmp_path: Path) -> None:
 
     network = IntegralNetwork(make_tied(), X).eval()
     network.save(tmp_path)
-    saved = load_file(tmp_path / "nodes.safetensors")
+    saved = load_file(tmp_path / "control_points.safetensors")
     assert "module.3.weight" not in saved
     assert "module.passing" not in saved
     again: Any = IntegralNetwork.load(tmp_path, make_tied())
@@ -599,17 +605,17 @@ def edited(path: Path, **changes: Any) -> None:
     "spoil",
     [
         lambda folder: (folder / "network.json").unlink(),
-        lambda folder: (folder / "nodes.safetensors").unlink(),
+        lambda folder: (folder / "control_points.safetensors").unlink(),
         lambda folder: (folder / "network.json").write_text("{"),
         lambda folder: (folder / "network.json").write_text("[]"),
         lambda folder: (folder / "network.json").write_bytes(b"\xff"),
-        lambda folder: (folder / "nodes.safetensors").write_bytes(b"\x80\x04K\x01."),
+        lambda folder: (folder / "control_points.safetensors").write_bytes(b"\x80\x04K\x01."),
         lambda folder: edited(folder / "network.json", format_version=2),
         lambda folder: edited(folder / "network.json", partitions=[]),
         lambda folder: edited(folder / "network.json", partitions=[{"rule": "spline"}] * 2),
         lambda folder: edited(folder / "network.json", coupling={}),
         lambda folder: edited(folder / "network.json", min_ratio=None),
-        lambda folder: save_file({}, folder / "nodes.safetensors"),
+        lambda folder: save_file({}, folder / "control_points.safetensors"),
     ],
 )
 def test_damaged_files(network: IntegralNetwork, tmp_path: Path, spoil: Any) -> None:
@@ -641,9 +647,9 @@ def test_remembered_costs_are_those_of_the_module(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "fills_up"),
+    ("family", "supports_zero_padding"),
     [("convnet", True), ("resnet", True), ("mobilenet", True), ("mlp", False), ("vit", False)],
 )
-def test_families_that_channels_of_zeros_serve(family: str, fills_up: bool) -> None:
+def test_families_that_channels_of_zeros_serve(family: str, supports_zero_padding: bool) -> None:
     network = IntegralNetwork(build(family, (3, 16, 16), 4), torch.zeros(2, 3, 16, 16))
-    assert network.fills_up == fills_up
+    assert network.supports_zero_padding == supports_zero_padding

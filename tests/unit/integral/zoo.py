@@ -32,7 +32,7 @@ class Case:
 
     Attributes:
         groups: size and unit of each coupled group.
-        unfollowed: layers that stay, each with a word of the reason.
+        frozen: layers that stay, each with a word of the reason.
         is_maskable: whether removed channels may as well be set to zero (nothing averages over
             channels).
     """
@@ -40,7 +40,7 @@ class Case:
     make: Callable[[], nn.Module]
     groups: dict[str, tuple[int, int]]
     shape: tuple[int, ...] = (2, 3, 8, 8)
-    unfollowed: dict[str, str] = field(default_factory=dict)
+    frozen: dict[str, str] = field(default_factory=dict)
     is_maskable: bool = True
     input: Callable[[], Tensor] | None = None
 
@@ -213,7 +213,7 @@ def layer_norm_of_images() -> nn.Module:
     return nn.Sequential(conv(3, 8), nn.LayerNorm([8, 8, 8]), head(8))
 
 
-@case({"0": (12, 4)}, unfollowed={"2": "every channel for itself"}, is_maskable=False)
+@case({"0": (12, 4)}, frozen={"2": "every channel for itself"}, is_maskable=False)
 def group_norm() -> nn.Module:
     return nn.Sequential(
         conv(3, 12),
@@ -451,7 +451,7 @@ def tied_depthwise() -> nn.Module:
     return module
 
 
-@case({"inner": 6}, shape=(2, 10), unfollowed={"outer": "another use does not"})
+@case({"inner": 6}, shape=(2, 10), frozen={"outer": "another use does not"})
 def tied_transposed() -> nn.Module:
     """An autoencoder whose decoder is the transposed encoder: quadrature weights would suit only
     one of them.
@@ -621,7 +621,7 @@ def functional_weights() -> nn.Module:
     )
 
 
-@case({"a": 8, "linear_2": 4}, shape=(2, 10), unfollowed={"b": "computed from others"})
+@case({"a": 8, "linear_2": 4}, shape=(2, 10), frozen={"b": "computed from others"})
 def computed_weights() -> nn.Module:
     def run(m: Any, x: Tensor) -> Tensor:
         return m.c(F.relu(F.linear(m.b(m.a(x)), m.u.exp())))
@@ -739,7 +739,7 @@ def tokens() -> nn.Module:
     )
 
 
-@case({"patches": 8, "up": 6}, unfollowed={"mix": "fixed size"})
+@case({"patches": 8, "up": 6}, frozen={"mix": "fixed size"})
 def token_mixing() -> nn.Module:
     """The number of tokens cannot be resized, whatever mixes them."""
 
@@ -825,10 +825,10 @@ def _without_gradients(x: Tensor) -> Tensor:
 
 
 for _name, (_run, _reason) in STAYS.items():
-    CASES[_name] = Case(lambda run=_run: around(run), FREE, unfollowed={"b": _reason})
+    CASES[_name] = Case(lambda run=_run: around(run), FREE, frozen={"b": _reason})
 
 
-@case({"a": 6}, unfollowed={"lstm": "lstm", "b": "lstm"})
+@case({"a": 6}, frozen={"lstm": "lstm", "b": "lstm"})
 def lstm() -> nn.Module:
     def run(m: Any, x: Tensor) -> Tensor:
         x = m.b(F.relu(m.a(x))).flatten(2).transpose(1, 2)
@@ -841,7 +841,7 @@ def lstm() -> nn.Module:
 
 @case(
     {"a": 6, "fc": 6},
-    unfollowed={"b": "does not run", "attention": "does not run"},
+    frozen={"b": "does not run", "attention": "does not run"},
     is_maskable=False,
 )
 def multi_head_attention_layer() -> nn.Module:
@@ -862,7 +862,7 @@ def multi_head_attention_layer() -> nn.Module:
     )
 
 
-@case({"a": 6}, unfollowed={"b": "shape"})
+@case({"a": 6}, frozen={"b": "shape"})
 def hard_coded_flatten() -> nn.Module:
     return Net(
         lambda m, x: m.fc(m.b(F.relu(m.a(x))).view(x.shape[0], 512)),
@@ -890,7 +890,7 @@ def residual_on_the_input() -> nn.Module:
     )
 
 
-@case({"a": 6}, unfollowed={"b": "does not run"})
+@case({"a": 6}, frozen={"b": "does not run"})
 def head_for_training_only() -> nn.Module:
     """The trace of the evaluation mode never sees the second head."""
 
@@ -901,7 +901,7 @@ def head_for_training_only() -> nn.Module:
     return Net(run, a=conv(3, 6), b=conv(6, 8), head=head(8), aux=head(8))
 
 
-@case({"a": 6}, unfollowed=dict.fromkeys(("b", "c", "c.parametrizations.weight"), "_weight_norm"))
+@case({"a": 6}, frozen=dict.fromkeys(("b", "c", "c.parametrizations.weight"), "_weight_norm"))
 def weight_norm() -> nn.Module:
     """Each weight is computed from two others."""
     return Net(

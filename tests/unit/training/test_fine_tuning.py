@@ -13,7 +13,7 @@ from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import CandidateBuilder, split_samples
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.conversion.reconstruction import Compensator
+from inn_automl.integral.conversion.reconstruction import Reconstructor
 from inn_automl.tasks import objective_of
 from inn_automl.training.fine_tuning import (
     DEFAULT_PARTS,
@@ -133,7 +133,7 @@ def test_a_model_that_does_not_gain_stays_as_it_was(
 def test_tuning_begins_at_the_very_model(images: Dataset, family: str, ratio: float) -> None:
     network, x = network_of(images, family), split_samples(images, "test").standardized(slice(0, 8))
     widths = network.uniform_widths(ratio)
-    fitted = Compensator(
+    fitted = Reconstructor(
         network, split_samples(images, "train").standardized(slice(0, 64))
     ).discretize(widths)
     for module in (network.discretize(widths).eval(), fitted.eval()):

@@ -278,7 +278,7 @@ def test_the_full_width_goes_on_as_it_would_in_another_order_of_its_channels(
         one.steps(2, 5)
         with torch.no_grad():
             outputs.append((one.network.eval()(x), one.teacher.outputs(x)))
-    assert orders and any(name.startswith("slopes.") for name in orders)
+    assert orders and any(name.startswith("width_deltas.") for name in orders)
     for found, expected in zip(outputs[1], outputs[0], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
@@ -291,7 +291,7 @@ def test_widths_are_prepared_where_time_ends_before_they_are_learned(
     network = make(signals, "signal")
     result = train(network, signals, recipe, seed=0, deadline_s=60.0)
     assert result.stopped == "deadline" and all(r.is_warmup for r in result.history)
-    assert any(bool(slope.count_nonzero()) for slope in network.slopes)
+    assert any(bool(delta.count_nonzero()) for delta in network.width_deltas)
     monkeypatch.setattr(run.TrainingRun, "prepare_reduced_widths", lambda self: None)
     monkeypatch.setattr(run.time, "monotonic", Clock(1.0))
     unprepared = make(signals, "signal")
@@ -492,8 +492,8 @@ class TestFitToBudget:
         state, random_state = state_of(network), torch.get_rng_state()
         fit_to_budget(network, images, TINY, seconds=10)
         found = state_of(network)
-        slopes = [found.pop(name) for name in list(found) if name.startswith("slopes.")]
-        assert slopes and not any(slope.count_nonzero() for slope in slopes)
+        deltas = [found.pop(name) for name in list(found) if name.startswith("width_deltas.")]
+        assert deltas and not any(delta.count_nonzero() for delta in deltas)
         assert_same(found, state)
         assert torch.equal(torch.get_rng_state(), random_state)
         assert not network.training

@@ -130,15 +130,15 @@ def test_channels_of_zeros_run_and_change_nothing(batch: tuple[torch.Tensor, tor
     x, y = batch
     torch.manual_seed(0)
     network = IntegralNetwork(build("signal", (1, 24), 3, depth=3), torch.zeros(2, 1, 24))
-    assert network.fills_up
+    assert network.supports_zero_padding
     sizes: list[int] = []
     last = [layer for layer in network.module.modules() if isinstance(layer, torch.nn.Conv1d)][-1]
     last.register_forward_hook(lambda layer, given, output: sizes.append(output.shape[1]))
     network.train()
     widths = network.uniform_widths(0.6)
     found = []
-    for fill_up in (False, True):
-        sandwich_gradients(network, x, y, [widths], fill_up=fill_up)
+    for pad_channels in (False, True):
+        sandwich_gradients(network, x, y, [widths], pad_channels=pad_channels)
         found.append(gradients(network))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

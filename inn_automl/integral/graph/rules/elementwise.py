@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from inn_automl.integral.graph.propagation import Shape, Tracker, broadcast, rule
+from inn_automl.integral.graph.propagation import Propagation, Shape, broadcast, rule
 
 
 # What torch tags as pointwise, and what it forgot to tag.
 @rule("pointwise", "hardswish", "hardswish_", "log_sigmoid", "where", "masked_fill", "masked_fill_")
 @rule("copy_", "fill_", "zero_")
-def pointwise(tracker: Tracker, node: Node) -> Shape:
+def pointwise(propagation: Propagation, node: Node) -> Shape:
     return broadcast(
-        tracker,
+        propagation,
         node,
-        [tracker.shape(source) for source in node.all_input_nodes],
-        tracker.sizes(node),
+        [propagation.shape(source) for source in node.all_input_nodes],
+        propagation.sizes(node),
     )
 
 
@@ -44,16 +44,16 @@ def pointwise(tracker: Tracker, node: Node) -> Shape:
     "feature_alpha_dropout",
 )
 @rule("empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like")
-def same(tracker: Tracker, node: Node) -> Shape:
+def same(propagation: Propagation, node: Node) -> Shape:
     """The first operand gives the shape; others do not meet it."""
-    return tracker.shape(node.args[0])
+    return propagation.shape(node.args[0])
 
 
 @rule("prelu")
-def prelu(tracker: Tracker, node: Node) -> Shape:
-    shape, weight = tracker.shape(node.args[0]), tracker.shape(node.args[1])
-    if tracker.variables.size(weight[0]) > 1:
-        tracker.unify(shape[1], weight[0], node)
+def prelu(propagation: Propagation, node: Node) -> Shape:
+    shape, weight = propagation.shape(node.args[0]), propagation.shape(node.args[1])
+    if propagation.variables.size(weight[0]) > 1:
+        propagation.unify(shape[1], weight[0], node)
     return shape
 
 
@@ -71,9 +71,9 @@ def prelu(tracker: Tracker, node: Node) -> Shape:
     "zeros",
 )
 @rule("new_empty", "new_full", "new_ones", "new_zeros", "sym_size", "sym_numel")
-def fresh(tracker: Tracker, node: Node) -> Any:
+def fresh(propagation: Propagation, node: Node) -> Any:
     """Tensors made from sizes alone."""
-    return tracker.constants(node) if isinstance(node.meta.get("val"), torch.Tensor) else ()
+    return propagation.constants(node) if isinstance(node.meta.get("val"), torch.Tensor) else ()
 
 
 @rule(
@@ -83,6 +83,6 @@ def fresh(tracker: Tracker, node: Node) -> Any:
     "sym_constrain_range",
     "sym_constrain_range_for_size",
 )
-def check(tracker: Tracker, node: Node) -> Shape:
+def check(propagation: Propagation, node: Node) -> Shape:
     """Checks that the tracer wrote down; they change nothing."""
     return ()

@@ -8,8 +8,8 @@ from torch.fx import Node
 
 from inn_automl.integral.graph.axis import Axis
 from inn_automl.integral.graph.propagation import (
+    Propagation,
     Shape,
-    Tracker,
     WeightedLayer,
     argument,
     broadcast,
@@ -17,145 +17,149 @@ from inn_automl.integral.graph.propagation import (
 )
 
 
-def add_bias(tracker: Tracker, node: Node, source: Any, channels: Axis) -> None:
+def add_bias(propagation: Propagation, node: Node, source: Any, channels: Axis) -> None:
     if isinstance(source, Node):
-        tracker.unify(tracker.shape(source)[-1], channels, node)
+        propagation.unify(propagation.shape(source)[-1], channels, node)
 
 
 @rule("conv1d", "conv2d", "conv3d")
-def convolution(tracker: Tracker, node: Node) -> Shape | None:
-    data, weight = tracker.shape(node.args[0]), tracker.shape(node.args[1])
+def convolution(propagation: Propagation, node: Node) -> Shape | None:
+    data, weight = propagation.shape(node.args[0]), propagation.shape(node.args[1])
     groups = argument(node, 6, "groups", 1)
-    variables = tracker.variables
+    variables = propagation.variables
     if len(data) != len(weight):  # a sample without a batch axis
         return None
-    tracker.fix([*data[2:], *weight[2:]], node, "slides over channels")
+    propagation.fix([*data[2:], *weight[2:]], node, "slides over channels")
     channels, out = data[1], weight[0]
     if groups == variables.size(channels) > 1:
-        tracker.unify(variables.spread(channels, variables.size(out) // groups), out, node)
-        tracker.conv_groups[tracker.module_path(node)] = channels
+        propagation.unify(variables.spread(channels, variables.size(out) // groups), out, node)
+        propagation.conv_groups[propagation.module_path(node)] = channels
     else:
-        tracker.part(out, groups, node)
-        tracker.unify(tracker.part(channels, groups, node), weight[1], node)
-        tracker.contract(node.args[1], 1, node)
-    add_bias(tracker, node, argument(node, 2, "bias"), out)
-    tracker.produce(node, node.args[1], out, "conv" if groups == 1 else "grouped_conv", weight[1:])
-    return (data[0], out, *tracker.constants(node)[2:])
+        propagation.chunk(out, groups, node)
+        propagation.unify(propagation.chunk(channels, groups, node), weight[1], node)
+        propagation.contract(node.args[1], 1, node)
+    add_bias(propagation, node, argument(node, 2, "bias"), out)
+    propagation.produce(
+        node, node.args[1], out, "conv" if groups == 1 else "grouped_conv", weight[1:]
+    )
+    return (data[0], out, *propagation.constants(node)[2:])
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def transposed_convolution(tracker: Tracker, node: Node) -> Shape | None:
-    data, weight = tracker.shape(node.args[0]), tracker.shape(node.args[1])
+def transposed_convolution(propagation: Propagation, node: Node) -> Shape | None:
+    data, weight = propagation.shape(node.args[0]), propagation.shape(node.args[1])
     groups = argument(node, 6, "groups", 1)
-    variables = tracker.variables
+    variables = propagation.variables
     if len(data) != len(weight):
         return None
-    tracker.fix([*data[2:], *weight[2:]], node, "slides over channels")
+    propagation.fix([*data[2:], *weight[2:]], node, "slides over channels")
     channels = data[1]
-    tracker.unify(channels, weight[0], node)
+    propagation.unify(channels, weight[0], node)
     if groups == variables.size(channels) > 1:
-        tracker.fix([weight[1]], node, "makes a fixed number of channels of each")
+        propagation.fix([weight[1]], node, "makes a fixed number of channels of each")
         out = variables.spread(channels, variables.size(weight[1]))
-        tracker.conv_groups[tracker.module_path(node)] = channels
+        propagation.conv_groups[propagation.module_path(node)] = channels
     else:
-        tracker.part(channels, groups, node)
+        propagation.chunk(channels, groups, node)
         out = weight[1] * groups
-        tracker.contract(node.args[1], 0, node)
-    add_bias(tracker, node, argument(node, 2, "bias"), out)
-    tracker.produce(node, node.args[1], out, "conv_transpose", weight[1:])
-    return (data[0], out, *tracker.constants(node)[2:])
+        propagation.contract(node.args[1], 0, node)
+    add_bias(propagation, node, argument(node, 2, "bias"), out)
+    propagation.produce(node, node.args[1], out, "conv_transpose", weight[1:])
+    return (data[0], out, *propagation.constants(node)[2:])
 
 
 @rule("linear")
-def linear(tracker: Tracker, node: Node) -> Shape:
-    data, weight = tracker.shape(node.args[0]), tracker.shape(node.args[1])
-    tracker.unify(data[-1], weight[1], node)
-    tracker.contract(node.args[1], 1, node)
-    add_bias(tracker, node, argument(node, 2, "bias"), weight[0])
-    tracker.produce(node, node.args[1], weight[0], "linear", weight[1:])
+def linear(propagation: Propagation, node: Node) -> Shape:
+    data, weight = propagation.shape(node.args[0]), propagation.shape(node.args[1])
+    propagation.unify(data[-1], weight[1], node)
+    propagation.contract(node.args[1], 1, node)
+    add_bias(propagation, node, argument(node, 2, "bias"), weight[0])
+    propagation.produce(node, node.args[1], weight[0], "linear", weight[1:])
     return (*data[:-1], weight[0])
 
 
 @rule("addmm")
-def addmm(tracker: Tracker, node: Node) -> Shape:
+def addmm(propagation: Propagation, node: Node) -> Shape:
     bias, left, right = node.args[:3]
-    add_bias(tracker, node, bias, tracker.shape(right)[1])
-    return product(tracker, node, left, right)
+    add_bias(propagation, node, bias, propagation.shape(right)[1])
+    return product(propagation, node, left, right)
 
 
 @rule("matmul", "mm", "bmm")
-def matmul(tracker: Tracker, node: Node) -> Shape | None:
+def matmul(propagation: Propagation, node: Node) -> Shape | None:
     left, right = node.args[:2]
-    if min(len(tracker.shape(left)), len(tracker.shape(right))) < 2:
+    if min(len(propagation.shape(left)), len(propagation.shape(right))) < 2:
         return None
-    return product(tracker, node, left, right)
+    return product(propagation, node, left, right)
 
 
-def product(tracker: Tracker, node: Node, left: Any, right: Any) -> Shape:
+def product(propagation: Propagation, node: Node, left: Any, right: Any) -> Shape:
     """A matrix product (..., n, k) x (..., k, m)."""
-    first, second = tracker.shape(left), tracker.shape(right)
-    tracker.unify(first[-1], second[-2], node)
-    tracker.contract(left, -1, node)
-    tracker.contract(right, -2, node)
-    batch = broadcast(tracker, node, [first[:-2], second[:-2]], tracker.sizes(node)[:-2])
+    first, second = propagation.shape(left), propagation.shape(right)
+    propagation.unify(first[-1], second[-2], node)
+    propagation.contract(left, -1, node)
+    propagation.contract(right, -2, node)
+    batch = broadcast(propagation, node, [first[:-2], second[:-2]], propagation.sizes(node)[:-2])
     inner = (first[-1],)
-    if right not in tracker.activations:
-        tracker.produce(node, right, second[-1], "linear", inner)
-    elif left not in tracker.activations:
-        tracker.produce(node, left, first[-2], "linear", inner)
+    if right not in propagation.activations:
+        propagation.produce(node, right, second[-1], "linear", inner)
+    elif left not in propagation.activations:
+        propagation.produce(node, left, first[-2], "linear", inner)
     else:
-        tracker.layers.append(WeightedLayer(str(node.name), "matmul", node, inner))
+        propagation.layers.append(WeightedLayer(str(node.name), "matmul", node, inner))
     return (*batch, first[-2], second[-1])
 
 
 @rule("scaled_dot_product_attention")
-def attention(tracker: Tracker, node: Node) -> Shape:
-    query, key, value = (tracker.shape(source) for source in node.args[:3])
-    tracker.unify(query[-1], key[-1], node)
-    tracker.unify(key[-2], value[-2], node)
-    batch = broadcast(tracker, node, [query[:-2], key[:-2], value[:-2]], tracker.sizes(node)[:-2])
+def attention(propagation: Propagation, node: Node) -> Shape:
+    query, key, value = (propagation.shape(source) for source in node.args[:3])
+    propagation.unify(query[-1], key[-1], node)
+    propagation.unify(key[-2], value[-2], node)
+    batch = broadcast(
+        propagation, node, [query[:-2], key[:-2], value[:-2]], propagation.sizes(node)[:-2]
+    )
     # of queries with keys, and of what they weigh with values
-    products = tracker.variables.constant(2)
-    tracker.layers.append(WeightedLayer(str(node.name), "attention", node, (key[-2], products)))
+    products = propagation.variables.constant(2)
+    propagation.layers.append(WeightedLayer(str(node.name), "attention", node, (key[-2], products)))
     return (*batch, query[-2], value[-1])
 
 
 @rule("embedding")
-def embedding(tracker: Tracker, node: Node) -> Shape:
-    weight = tracker.shape(node.args[0])
-    tracker.fix([weight[0]], node, "picks rows by their number")
-    tracker.producers.append((tracker.name_of(node, node.args[0]), weight[1]))
-    return (*tracker.shape(node.args[1]), weight[1])
+def embedding(propagation: Propagation, node: Node) -> Shape:
+    weight = propagation.shape(node.args[0])
+    propagation.fix([weight[0]], node, "picks rows by their number")
+    propagation.producers.append((propagation.name_of(node, node.args[0]), weight[1]))
+    return (*propagation.shape(node.args[1]), weight[1])
 
 
 @rule("batch_norm", "instance_norm")
-def batch_norm(tracker: Tracker, node: Node) -> Shape:
-    shape = tracker.shape(node.args[0])
+def batch_norm(propagation: Propagation, node: Node) -> Shape:
+    shape = propagation.shape(node.args[0])
     for source in node.args[1:5]:  # weight, bias, running mean and variance
         if isinstance(source, Node):
-            tracker.unify(tracker.shape(source)[0], shape[1], node)
+            propagation.unify(propagation.shape(source)[0], shape[1], node)
     return shape
 
 
 @rule("layer_norm", "rms_norm")
-def layer_norm(tracker: Tracker, node: Node) -> Shape:
-    shape = tracker.shape(node.args[0])
+def layer_norm(propagation: Propagation, node: Node) -> Shape:
+    shape = propagation.shape(node.args[0])
     normalized = shape[-len(node.args[1]) :]  # type: ignore[arg-type]
     for source in node.args[2:4]:
         if isinstance(source, Node):
-            for axis, own in zip(normalized, tracker.shape(source), strict=True):
-                tracker.unify(axis, own, node)
-    known = tracker.normalized_shapes.setdefault(tracker.module_path(node), normalized)
+            for axis, own in zip(normalized, propagation.shape(source), strict=True):
+                propagation.unify(axis, own, node)
+    known = propagation.normalized_shapes.setdefault(propagation.module_path(node), normalized)
     for axis, own in zip(normalized, known, strict=True):
-        tracker.unify(axis, own, node)
+        propagation.unify(axis, own, node)
     return shape
 
 
 @rule("group_norm")
-def group_norm(tracker: Tracker, node: Node) -> Shape:
-    shape, groups = tracker.shape(node.args[0]), node.args[1]
-    tracker.part(shape[1], groups, node)  # type: ignore[arg-type]
+def group_norm(propagation: Propagation, node: Node) -> Shape:
+    shape, groups = propagation.shape(node.args[0]), node.args[1]
+    propagation.chunk(shape[1], groups, node)  # type: ignore[arg-type]
     for source in node.args[2:4]:
         if isinstance(source, Node):
-            tracker.unify(tracker.shape(source)[0], shape[1], node)
+            propagation.unify(propagation.shape(source)[0], shape[1], node)
     return shape

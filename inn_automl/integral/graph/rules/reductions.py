@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from inn_automl.integral.graph.propagation import Shape, Tracker, argument, operation, rule
+from inn_automl.integral.graph.propagation import Propagation, Shape, argument, operation, rule
 from inn_automl.integral.graph.rules.elementwise import pointwise
 
 
@@ -19,14 +19,14 @@ def axes_of(dims: Any, rank: int) -> set[int]:
     return {dim % rank for dim in (dims if isinstance(dims, list | tuple) else [dims])}
 
 
-def reduced(tracker: Tracker, node: Node, axes: set[int]) -> Any:
+def reduced(propagation: Propagation, node: Node, axes: set[int]) -> Any:
     """What is left of a shape, for each output of the node."""
-    shape = tracker.shape(node.args[0])
+    shape = propagation.shape(node.args[0])
     value = node.meta["val"]
     outputs = [value] if isinstance(value, torch.Tensor) else list(value)
     keeps = outputs[0].dim() == len(shape)
     out = tuple(
-        tracker.variables.constant(1) if position in axes else axis
+        propagation.variables.constant(1) if position in axes else axis
         for position, axis in enumerate(shape)
         if keeps or position not in axes
     )
@@ -34,39 +34,39 @@ def reduced(tracker: Tracker, node: Node, axes: set[int]) -> Any:
 
 
 @rule("amax", "amin", "max", "mean", "min", "std", "var", "std_mean", "var_mean")
-def mean(tracker: Tracker, node: Node) -> Any:
+def mean(propagation: Propagation, node: Node) -> Any:
     """Reductions that do not grow with the number of channels: a mean over channels is an integral
     over them.
     """
     if operation(node) in ("max", "min") and isinstance(argument(node, 1, "dim"), Node):
-        return pointwise(tracker, node)
-    shape = tracker.shape(node.args[0])
+        return pointwise(propagation, node)
+    shape = propagation.shape(node.args[0])
     axes = axes_of(argument(node, 1, "dim"), len(shape))
     gives_positions = operation(node) in ("max", "min") and not isinstance(
         node.meta["val"], torch.Tensor
     )
     if gives_positions and any(output.args[1] == 1 and output.users for output in node.users):
-        tracker.fix([shape[i] for i in axes], node, "gives the number of a channel")
-    return reduced(tracker, node, axes)
+        propagation.fix([shape[i] for i in axes], node, "gives the number of a channel")
+    return reduced(propagation, node, axes)
 
 
 @rule("linalg_vector_norm", "logsumexp", "norm", "prod", "sum")
-def total(tracker: Tracker, node: Node) -> Any:
+def total(propagation: Propagation, node: Node) -> Any:
     """Reductions that grow with the number of channels: channels that are added up stay."""
-    shape = tracker.shape(node.args[0])
+    shape = propagation.shape(node.args[0])
     position = 2 if operation(node) in ("linalg_vector_norm", "norm") else 1
     axes = axes_of(argument(node, position, "dim"), len(shape))
-    tracker.fix([shape[i] for i in axes], node, "adds up channels")
-    return reduced(tracker, node, axes)
+    propagation.fix([shape[i] for i in axes], node, "adds up channels")
+    return reduced(propagation, node, axes)
 
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "flip", "roll")
-def along_axes(tracker: Tracker, node: Node) -> Shape:
+def along_axes(propagation: Propagation, node: Node) -> Shape:
     """Operations along axes, whose channels all depend on each other or change places."""
-    shape = tracker.shape(node.args[0])
+    shape = propagation.shape(node.args[0])
     position, name = {"roll": (2, "dims"), "flip": (1, "dims")}.get(operation(node), (1, "dim"))
     axes = axes_of(argument(node, position, name), len(shape))
-    tracker.fix([shape[i] for i in axes], node, "mixes channels in their order")
+    propagation.fix([shape[i] for i in axes], node, "mixes channels in their order")
     return shape
 
 
@@ -94,14 +94,14 @@ def along_axes(tracker: Tracker, node: Node) -> Shape:
     "_upsample_nearest_exact2d",
     "_upsample_bilinear2d_aa",
 )
-def spatial(tracker: Tracker, node: Node) -> Any:
+def spatial(propagation: Propagation, node: Node) -> Any:
     """Operations on what stands behind the channel axis."""
-    shape = tracker.shape(node.args[0])
+    shape = propagation.shape(node.args[0])
     (dimensions,) = re.findall(r"[123](?=d)", operation(node))
     if len(shape) != int(dimensions) + 2:  # a sample without a batch axis
         return None
-    tracker.fix(shape[2:], node, "slides over channels")
-    behind = tracker.constants(node)
+    propagation.fix(shape[2:], node, "slides over channels")
+    behind = propagation.constants(node)
     if isinstance(behind, list):
         return [(*shape[:2], *one[2:]) for one in behind]
     return (*shape[:2], *behind[2:])

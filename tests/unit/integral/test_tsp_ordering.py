@@ -13,14 +13,14 @@ from inn_automl.integral import (
     Partition,
     Uniform,
     convert,
-    reestimate_normalization,
+    recalibrate_batch_norm,
 )
 from inn_automl.integral.conversion.channel_ranking import permute
 from inn_automl.integral.conversion.tsp_ordering import (
     channel_distances,
     path_length,
-    path_order,
     shortest_path,
+    tsp_order,
 )
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import CASES
@@ -58,7 +58,7 @@ def test_every_coupled_structure_varies_less_along_its_path(name: str) -> None:
     case = CASES[name]
     torch.manual_seed(0)
     network = IntegralNetwork(randomized(case.make()).eval(), case.example())
-    apart, paths = channel_distances(network), path_order(network)
+    apart, paths = channel_distances(network), tsp_order(network)
     before = [path_length(one, torch.arange(len(one))) for one in apart]
     permute(network, paths)
     after = [path_length(one, torch.arange(len(one))) for one in channel_distances(network)]
@@ -89,12 +89,12 @@ def twins() -> nn.Module:
 def test_along_a_path_twins_are_neighbours_and_averaged_without_loss() -> None:
     torch.manual_seed(0)
     module, x = twins(), torch.randn(64, 2, 6, 6)
-    reestimate_normalization(module, [x])
+    recalibrate_batch_norm(module, [x])
     network = convert(
-        module.eval(), x[:2], calibration=x, order="path", partition=CellAverages()
+        module.eval(), x[:2], samples=x, order="tsp", partition=CellAverages()
     ).network
     small = network.discretize(network.uniform_widths(0.5))
-    reestimate_normalization(small, [x])
+    recalibrate_batch_norm(small, [x])
     with torch.no_grad():
         assert_same(small.eval()(x), module(x), 1e-4)
 
@@ -103,7 +103,7 @@ def test_along_a_path_twins_are_neighbours_and_averaged_without_loss() -> None:
 def test_the_full_width_along_a_path_computes_what_it_did(partition: Partition | None) -> None:
     torch.manual_seed(0)
     module, x = twins(), torch.randn(64, 2, 6, 6)
-    converted = convert(module, x[:2], calibration=x, order="path", partition=partition)
+    converted = convert(module, x[:2], samples=x, order="tsp", partition=partition)
     with torch.no_grad():
         assert_same(converted.discretize(converted.network.full_widths)(x), module(x), 1e-4)
         small = converted.discretize(converted.network.uniform_widths(0.6))
@@ -112,8 +112,8 @@ def test_the_full_width_along_a_path_computes_what_it_did(partition: Partition |
 
 def test_orders_that_there_are_not() -> None:
     x = torch.randn(16, 2, 6, 6)
-    with pytest.raises(UnknownNameError, match="unknown order 'paths': did you mean 'path'"):
-        convert(twins(), x[:2], calibration=x, order="paths")
+    with pytest.raises(UnknownNameError, match="unknown order 'tps': did you mean 'path'"):
+        convert(twins(), x[:2], samples=x, order="tps")
 
 
 def test_weights_that_are_not_finite() -> None:
@@ -121,4 +121,4 @@ def test_weights_that_are_not_finite() -> None:
     with torch.no_grad():
         module.get_parameter("3.weight")[0] = torch.nan
     with pytest.raises(ModuleError, match=r"'3\.weight' holds numbers that are not finite"):
-        path_order(IntegralNetwork(module, torch.zeros(2, 2, 6, 6)))
+        tsp_order(IntegralNetwork(module, torch.zeros(2, 2, 6, 6)))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from inn_automl.core.errors import InputError
-from inn_automl.integral import IntegralNetwork, reestimate_normalization
+from inn_automl.integral import IntegralNetwork, recalibrate_batch_norm
 
 
 def module_with_norm() -> Any:
@@ -25,7 +25,7 @@ def module_with_norm() -> Any:
 def test_statistics_are_means_over_samples() -> None:
     module = module_with_norm()
     x = torch.randn(50, 3)
-    assert reestimate_normalization(module, [x[:20], x[20:40], x[40:]]) == 50
+    assert recalibrate_batch_norm(module, [x[:20], x[20:40], x[40:]]) == 50
     hidden = module[0](x).detach()
     torch.testing.assert_close(module[1].running_mean, hidden.mean(0))
     batches = [(20, hidden[:20]), (20, hidden[20:40]), (10, hidden[40:])]
@@ -34,11 +34,11 @@ def test_statistics_are_means_over_samples() -> None:
 
 def test_what_was_there_before_does_not_count() -> None:
     module, x = module_with_norm(), torch.randn(30, 3)
-    reestimate_normalization(module, [x])
+    recalibrate_batch_norm(module, [x])
     expected = module[5].running_var.clone()
     module[1].running_mean.fill_(100)
     module[5].running_var.fill_(1e6)
-    reestimate_normalization(module, [x])
+    recalibrate_batch_norm(module, [x])
     torch.testing.assert_close(module[5].running_var, expected)
 
 
@@ -47,7 +47,7 @@ def test_modes_momenta_and_parameters_stay() -> None:
     module[1].eval()
     module[1].momentum, module[5].momentum = 0.3, None
     before = [p.detach().clone() for p in module.parameters()]
-    reestimate_normalization(module, [torch.randn(8, 3)])
+    recalibrate_batch_norm(module, [torch.randn(8, 3)])
     assert (module.training, module[1].training, module[5].training) == (True, False, True)
     assert (module[1].momentum, module[5].momentum) == (0.3, None)
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
@@ -64,20 +64,20 @@ def test_a_layer_that_runs_twice_averages_both() -> None:
             return self.norm(x) + self.norm(2 * x)
 
     module, x = Twice(), torch.randn(40, 3)
-    reestimate_normalization(module, [x[:20], x[20:]])
+    recalibrate_batch_norm(module, [x[:20], x[20:]])
     torch.testing.assert_close(module.norm.running_mean, x.mean(0) * 1.5)
 
 
 def test_without_statistics_nothing_is_run() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False))
-    assert reestimate_normalization(module, iter(())) == 0
+    assert recalibrate_batch_norm(module, iter(())) == 0
 
 
 def test_no_samples() -> None:
     module = module_with_norm()
     module[1].running_mean.fill_(3)
     with pytest.raises(InputError, match="from no samples"):
-        reestimate_normalization(module, [])
+        recalibrate_batch_norm(module, [])
     assert module[1].running_mean.tolist() == [3, 3, 3, 3]
 
 
@@ -86,7 +86,7 @@ def test_a_reduced_network_gets_statistics_of_its_own() -> None:
     network = IntegralNetwork(module, x[:2])
     assert network.full_widths == {"0": 4}
     plain: Any = network.discretize({"0": 2})
-    reestimate_normalization(plain, [x])
+    recalibrate_batch_norm(plain, [x])
     plain.eval()
     normalized = plain[1](plain[0](x))
     torch.testing.assert_close(normalized.mean(0), torch.zeros(2), atol=1e-5, rtol=0)

@@ -112,7 +112,7 @@ def test_the_full_width_along_a_path_computes_what_it_did(partition: Partition |
 
 def test_orders_that_there_are_not() -> None:
     x = torch.randn(16, 2, 6, 6)
-    with pytest.raises(UnknownNameError, match="unknown order 'tps': did you mean 'path'"):
+    with pytest.raises(UnknownNameError, match="unknown order 'tps': did you mean 'tsp'"):
         convert(twins(), x[:2], samples=x, order="tps")
 
 

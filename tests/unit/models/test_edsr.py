@@ -42,7 +42,7 @@ def test_the_stream_is_one_group_and_the_image_none() -> None:
         "blocks.0.conv1": 16,
         "blocks.1.conv1": 16,
     }
-    assert not network.unfollowed
+    assert not network.frozen
     small = network.discretize(network.smallest_widths)
     assert isinstance(small, EDSR)
     assert (small.tail.in_channels, small.tail.out_channels) == (

@@ -47,7 +47,7 @@ def test_larger_images_have_larger_patches(shape: tuple[int, ...], num_tokens: i
 def test_heads_hidden_neurons_and_the_stream_are_resized() -> None:
     module, x = randomized(build("vit", (1, 8, 8), 3, depth=2)).eval(), torch.randn(2, 1, 8, 8)
     network = IntegralNetwork(module, x)
-    assert network.unfollowed == ()
+    assert network.frozen == ()
     assert {group.name: (group.size, group.unit) for group in network.groups} == {
         "stem.0": (64, 1),
         "stem.3": (64, 1),  # the residual stream

@@ -201,10 +201,11 @@ def run(
         shares = watch(database, num_jobs, projects, started_at + limit_s)
         seconds = time.monotonic() - started_at
         for one in dispatchers:
-            one._stopping.set()
+            one.stop()
         for thread in threads:
             thread.join()
-        fleet.close()
+        for one in dispatchers:
+            one.close()
         with database.read() as session:
             states = dict(
                 session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).all()

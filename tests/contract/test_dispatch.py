@@ -5,8 +5,10 @@ none is lost.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,10 +17,10 @@ from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
 from inn_automl_services.coordinator.db.tables import JobRow, ProjectRow
-from inn_automl_services.coordinator.dispatch import dispatcher as dispatching
 from inn_automl_services.coordinator.dispatch import repository
-from inn_automl_services.coordinator.dispatch.dispatcher import Dispatcher
-from inn_automl_services.coordinator.dispatch.logs import log_path
+from inn_automl_services.coordinator.dispatch.dispatcher import Dispatcher, dispatch_errors
+from inn_automl_services.coordinator.dispatch.job_log import log_path
+from inn_automl_services.coordinator.dispatch.repository import LeasedJob
 from inn_automl_services.coordinator.dispatch.runner import (
     Runner,
     RunnerUnavailableError,
@@ -108,12 +110,20 @@ def runner() -> FakeRunner:
 
 
 @pytest.fixture
-def dispatcher(
-    context: Context, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Dispatcher]:
-    monkeypatch.setattr(dispatching, "WATCH_S", 0.0)
-    monkeypatch.setattr(dispatching, "MISSING_S", 0.0)
-    return Dispatcher(context, runner, grace_s=0.0)
+def make_dispatcher(context: Context, runner: FakeRunner) -> Callable[..., Dispatcher]:
+    """Makes dispatchers that compare at every call and give nobody time."""
+
+    def make(clock: Callable[[], float] = time.monotonic, **changed: object) -> Dispatcher:
+        update = {"reconcile_interval_s": 0.0, "missing_run_s": 0.0, **changed}
+        settings = context.settings.model_copy(update=update)
+        return Dispatcher(replace(context, settings=settings), runner, grace_s=0.0, clock=clock)
+
+    return make
+
+
+@pytest.fixture
+def dispatcher(make_dispatcher: Callable[..., Dispatcher]) -> Dispatcher:
+    return make_dispatcher()
 
 
 @pytest.fixture
@@ -184,12 +194,12 @@ def claim(database: Database, max_running: int = 1000) -> str | None:
 def test_two_dispatchers_start_each_of_200_jobs_once(context, database, project, queue):
     jobs = [job for name in ("a", "b", "c", "d") for job in queue(project(name), 50)]
     runner = FakeRunner()
-    threads = [threading.Thread(target=Dispatcher(context, runner).start) for _ in range(2)]
+    threads = [threading.Thread(target=Dispatcher(context, runner).claim) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    Dispatcher(context, runner).start()  # what one passed over because the other held its project
+    Dispatcher(context, runner).claim()  # what one passed over because the other held its project
     assert Counter(submission.job_id for submission in runner.submissions) == Counter(jobs)
     assert len({submission.token for submission in runner.submissions}) == len(jobs)
     for submission in runner.submissions:
@@ -216,8 +226,7 @@ def test_dispatchers_racing_for_failing_jobs_never_run_one_twice_at_a_time(
                 running.add(submission.job_id)
             super().submit(submission)
             with database.write() as session:
-                seen = dispatching._held_by(submission)
-                job = repository.lock(session, seen)
+                job = repository.lock(session, LeasedJob.from_submission(submission))
                 with self._lock:
                     running.discard(submission.job_id)
                 transitions.apply(
@@ -227,13 +236,13 @@ def test_dispatchers_racing_for_failing_jobs_never_run_one_twice_at_a_time(
 
     running: set[str] = set()
     runner = Checking()
-    threads = [threading.Thread(target=Dispatcher(context, runner).start) for _ in range(2)]
+    threads = [threading.Thread(target=Dispatcher(context, runner).claim) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     while claims := len(runner.submissions):
-        Dispatcher(context, runner).start()
+        Dispatcher(context, runner).claim()
         if len(runner.submissions) == claims:
             break
     assert Counter(submission.job_id for submission in runner.submissions) == dict.fromkeys(jobs, 2)
@@ -279,29 +288,31 @@ def test_limits_hold_while_coordinators_race(context, database, project, queue):
         context.keys,
     )
     runner = FakeRunner()
-    threads = [threading.Thread(target=Dispatcher(limited, runner).start) for _ in range(3)]
+    threads = [threading.Thread(target=Dispatcher(limited, runner).claim) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    Dispatcher(limited, runner).start()
+    Dispatcher(limited, runner).claim()
     owners = Counter(
         find(database, submission.job_id).project_id for submission in runner.submissions
     )
     assert sorted(owners.values()) == [3, 17]
 
 
-def test_nothing_is_claimed_while_ray_is_away(dispatcher, runner, database, project, queue):
+def test_nothing_is_claimed_while_ray_is_away(make_dispatcher, runner, database, project, queue):
+    passed_s = [0.0]
+    dispatcher = make_dispatcher(clock=lambda: passed_s[0])
     job = queue(project("a"))[0]
     runner.error = RunnerUnavailableError("gone")
     with pytest.raises(RunnerUnavailableError):
-        dispatcher.start()
+        dispatcher.claim()
     assert (find(database, job).state, find(database, job).attempt) == ("queued", 0)
     runner.error = None
-    dispatcher.start()
+    dispatcher.claim()
     assert not runner.submissions, "it waits a moment before it asks again"
-    dispatcher._next_start_s = 0.0
-    dispatcher.start()
+    passed_s[0] += 1.0
+    dispatcher.claim()
     assert find(database, job).state == "training"
 
 
@@ -312,7 +323,7 @@ def test_ray_that_goes_away_while_submitting_costs_no_attempt(
     runner.check = lambda: None
     runner.error = RunnerUnavailableError("gone")
     with pytest.raises(RunnerUnavailableError):
-        dispatcher.start()
+        dispatcher.claim()
     found = find(database, job)
     assert (found.state, found.attempt, found.lease_token_hash) == ("queued", 0, None)
     assert found.available_at > now()
@@ -323,10 +334,10 @@ def test_a_job_that_ray_refuses_fails_after_its_attempts(
 ):
     job = queue(project("a"))[0]
     runner.error = BackendError("no such thing.")
-    dispatcher.start()
+    dispatcher.claim()
     assert find(database, job).state == "queued" and "no such thing" in find(database, job).notes[0]
     update(database, job, available_at=now())
-    dispatcher.start()
+    dispatcher.claim()
     assert find(database, job).state == "failed"
     assert find(database, job).error["code"] == "not_started"
 
@@ -335,7 +346,7 @@ def test_a_silent_run_is_given_up_and_its_job_started_again(
     dispatcher, runner, database, project, queue
 ):
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     dispatcher.reap()
     assert find(database, job).state == "training"
     update(database, job, lease_expires_at=now() - timedelta(seconds=1))
@@ -344,7 +355,7 @@ def test_a_silent_run_is_given_up_and_its_job_started_again(
     assert (found.state, found.attempt, found.lease_token_hash) == ("queued", 1, None)
     assert runner.stopped == [runner.submissions[0].submission_id]
     update(database, job, available_at=now())
-    dispatcher.start()
+    dispatcher.claim()
     assert find(database, job).attempt == 2
     update(database, job, lease_expires_at=now() - timedelta(seconds=1))
     dispatcher.reap()
@@ -354,7 +365,7 @@ def test_a_silent_run_is_given_up_and_its_job_started_again(
 
 def test_nobody_is_given_up_right_after_the_start(context, runner, database, project, queue):
     job = queue(project("a"))[0]
-    Dispatcher(context, runner).start()
+    Dispatcher(context, runner).claim()
     update(database, job, lease_expires_at=now() - timedelta(seconds=1))
     Dispatcher(context, runner).reap()
     assert find(database, job).state == "training"
@@ -364,50 +375,50 @@ def test_a_run_that_ended_without_a_word_is_lost_at_once(
     dispatcher, runner, database, project, queue
 ):
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     runner.printed[runner.submissions[0].submission_id] = "one\nMemoryError: too large\n"
     runner.end(runner.submissions[0])
-    dispatcher.watch()
+    dispatcher.reconcile()
     found = find(database, job)
     assert found.state == "queued" and "MemoryError: too large" in found.notes[0]
 
 
 def test_runs_that_ray_forgot_are_lost(dispatcher, runner, database, project, queue):
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     runner.known.clear()
-    dispatcher.watch()
+    dispatcher.reconcile()
     assert find(database, job).state == "queued"
 
 
 def test_a_run_that_ray_does_not_list_yet_is_not_lost(
-    dispatcher, runner, database, project, queue, monkeypatch
+    make_dispatcher, runner, database, project, queue
 ):
-    monkeypatch.setattr(dispatching, "MISSING_S", 60.0)
+    dispatcher = make_dispatcher(missing_run_s=60.0)
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     runner.known.clear()
-    dispatcher.watch()
+    dispatcher.reconcile()
     assert find(database, job).state == "training"
 
 
 def test_a_run_that_found_no_room_costs_no_attempt(dispatcher, runner, database, project, queue):
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     runner.end(runner.submissions[0], began=False)
-    dispatcher.watch()
+    dispatcher.reconcile()
     assert (find(database, job).state, find(database, job).attempt) == ("queued", 0)
 
 
 def test_a_run_that_waits_for_room_keeps_its_lease(dispatcher, runner, database, project, queue):
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     submission = runner.submissions[0]
     runner.known[submission.submission_id] = RunStatus(
         submission.submission_id, job, RunState.PENDING
     )
     update(database, job, lease_expires_at=now() + timedelta(seconds=1))
-    dispatcher.watch()
+    dispatcher.reconcile()
     assert find(database, job).lease_expires_at > now() + timedelta(seconds=100)
 
 
@@ -415,25 +426,25 @@ def test_cancelling_stops_the_run_and_waits_for_its_end(
     dispatcher, runner, database, project, queue
 ):
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     submission = runner.submissions[0]
     cancel(database, job)
-    dispatcher.watch()
+    dispatcher.reconcile()
     assert find(database, job).state == "cancelling" and runner.stopped == [
         submission.submission_id
     ]
     runner.end(submission)
-    dispatcher.watch()
+    dispatcher.reconcile()
     found = find(database, job)
     assert (found.state, found.lease_token_hash) == ("cancelled", None)
 
 
 def test_cancelling_a_run_that_ray_does_not_know(dispatcher, runner, database, project, queue):
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     runner.known.clear()
     cancel(database, job)
-    dispatcher.watch()
+    dispatcher.reconcile()
     assert find(database, job).state == "cancelled"
 
 
@@ -441,7 +452,7 @@ def test_cancelling_while_ray_is_away_ends_with_the_lease(
     dispatcher, runner, database, project, queue
 ):
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     cancel(database, job)
     runner.error = RunnerUnavailableError("gone")
     update(database, job, lease_expires_at=now() - timedelta(seconds=1))
@@ -452,29 +463,29 @@ def test_cancelling_while_ray_is_away_ends_with_the_lease(
 def test_a_cancelled_queued_job_is_never_started(dispatcher, runner, database, project, queue):
     job = queue(project("a"))[0]
     cancel(database, job)
-    dispatcher.start()
+    dispatcher.claim()
     assert not runner.submissions and find(database, job).state == JobState.CANCELLED
 
 
 def test_runs_that_hold_no_job_are_stopped(dispatcher, runner, database, project, queue):
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     mine = runner.submissions[0].submission_id
     runner.known["stray"] = RunStatus("stray", job, RunState.RUNNING)
     runner.known["deleted"] = RunStatus("deleted", new_id("job"), RunState.RUNNING)
-    dispatcher.watch()
+    dispatcher.reconcile()
     assert set(runner.stopped) == {"stray", "deleted"} and mine not in runner.stopped
 
 
 def test_old_runs_are_forgotten_once_their_log_is_kept(dispatcher, runner, context, project, queue):
     job = queue(project("a"))[0]
-    dispatcher.start()
+    dispatcher.claim()
     submission = runner.submissions[0]
     runner.printed[submission.submission_id] = "the end\n"
     runner.known[submission.submission_id] = RunStatus(
         submission.submission_id, job, RunState.ENDED, ended_at=now() - timedelta(days=1)
     )
-    dispatcher.watch()
+    dispatcher.reconcile()
     assert not runner.known
     assert (
         context.store.read(log_path(job)).decode()
@@ -482,11 +493,9 @@ def test_old_runs_are_forgotten_once_their_log_is_kept(dispatcher, runner, conte
     )
 
 
-def test_too_many_ended_runs_are_forgotten_before_their_logs_are_kept(
-    dispatcher, runner, monkeypatch
-):
-    monkeypatch.setattr(dispatching, "LOGS_S", -1.0)  # no time for any
-    monkeypatch.setattr(dispatching, "MAX_RAY_JOBS", 3)
+def test_too_many_ended_runs_are_forgotten_before_their_logs_are_kept(make_dispatcher, runner):
+    # no time for any log
+    dispatcher = make_dispatcher(log_time_limit_s=-1.0, max_runs_without_log=3)
     for minute in range(5):
         ended = RunStatus(
             f"run-{minute}",
@@ -495,7 +504,7 @@ def test_too_many_ended_runs_are_forgotten_before_their_logs_are_kept(
             ended_at=now() - timedelta(minutes=minute),
         )
         runner.known[ended.submission_id] = ended
-    dispatcher.watch()
+    dispatcher.reconcile()
     assert set(runner.known) == {"run-0", "run-1", "run-2"}
 
 
@@ -509,18 +518,29 @@ def test_more_jobs_than_a_query_takes_parameters(database, project, queue):
 def test_the_log_tells_of_every_attempt(dispatcher, runner, database, context, project, queue):
     job = queue(project("a"))[0]
     for text in ("first\n", "second\n"):
-        dispatcher.start()
+        dispatcher.claim()
         runner.printed[runner.submissions[-1].submission_id] = text
-        dispatcher.watch()
+        dispatcher.reconcile()
         runner.end(runner.submissions[-1])
-        dispatcher.watch()
+        dispatcher.reconcile()
         update(database, job, available_at=now())
     lines = context.store.read(log_path(job)).decode().splitlines()
     assert [line for line in lines if not line.startswith("===")] == ["first", "second"]
 
 
-def test_no_fault_ends_the_loop(dispatcher, runner, database, project, queue, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(ZeroDivisionError(), "unforeseen"), (RunnerUnavailableError("gone"), "runner")],
+)
+def test_no_error_ends_the_loop(dispatcher, runner, database, project, queue, error, kind):
     job = queue(project("a"))[0]
-    monkeypatch.setattr(dispatcher, "watch", lambda: 1 / 0)
+    counter = dispatch_errors.labels("reconcile", kind)
+    before = counter._value.get()
+
+    def runs() -> dict[str, RunStatus]:
+        raise error
+
+    runner.runs = runs
     dispatcher.tick()
     assert find(database, job).state == "training"
+    assert counter._value.get() == before + 1

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from inn_automl_services.coordinator.context import Context
-from inn_automl_services.coordinator.requests import JsonFormatter
+from inn_automl_services.coordinator.json_logs import JsonFormatter
 
 
 def test_health_ready_and_version(client: TestClient) -> None:

@@ -21,6 +21,9 @@ LAST_USED_STEP = timedelta(minutes=1)
 """`last_used_at` is this coarse, so that reading does not become writing."""
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, `inn_...`.")
+_lease_bearer = HTTPBearer(
+    auto_error=False, scheme_name="LeaseToken", description="The lease token of a job's run."
+)
 
 
 def authenticate(
@@ -89,3 +92,17 @@ Admin = Annotated[Caller, Depends(_Requires(Role.ADMIN))]
 User = Annotated[Caller, Depends(_Requires(Role.USER, Role.ADMIN))]
 Agent = Annotated[Caller, Depends(_Requires(Role.AGENT, Role.ADMIN))]
 AnyRole = Annotated[Caller, Depends(authenticate)]
+
+
+def _lease_token(
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_lease_bearer)],
+) -> str:
+    if credentials is None:
+        raise AuthenticationError(
+            "no lease token was given: send it as `Authorization: Bearer TOKEN`."
+        )
+    return credentials.credentials
+
+
+LeaseToken = Annotated[str, Depends(_lease_token)]
+"""The token that a run was started with; workers send it in place of a key."""

@@ -16,7 +16,7 @@ from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.datasets.endpoints import router as datasets
 from inn_automl_services.coordinator.db.session import Database, make_engine
 from inn_automl_services.coordinator.devices.endpoints import router as devices
-from inn_automl_services.coordinator.dispatch.dispatcher import Dispatcher
+from inn_automl_services.coordinator.dispatch.dispatcher import dispatching
 from inn_automl_services.coordinator.jobs.endpoints import router as jobs
 from inn_automl_services.coordinator.keys import KeyRing
 from inn_automl_services.coordinator.models.endpoints import router as models
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        with Dispatcher.of(context).in_background():
+        with dispatching(context):
             yield
         context.database.engine.dispose()
 

@@ -45,7 +45,7 @@ def coordinator(host: str, port: int, migrate: bool, bootstrap_key_file: Path | 
     """
     from inn_automl_services.coordinator.app import create_app
     from inn_automl_services.coordinator.db.migrate import upgrade
-    from inn_automl_services.coordinator.requests import log_as_json
+    from inn_automl_services.coordinator.json_logs import log_as_json
 
     settings = _settings()
     log_as_json()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-import sys
 import time
-from datetime import UTC, datetime
-from typing import Any
 
 from prometheus_client import Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inn_automl.core.errors import TooLargeError
 from inn_automl_services.coordinator.db.ids import new_id
+from inn_automl_services.coordinator.json_logs import fields
 from inn_automl_services.coordinator.problems import CATALOG, problem_response
 from inn_automl_services.coordinator.settings import Settings
 
@@ -105,19 +102,16 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     route = _template(scope)
     _requests.labels(method, route, status).inc()
     _seconds.labels(method, route).observe(seconds)
-    fields = {
-        "method": method,
-        "path": scope["path"],
-        "status": status,
-        "ms": round(seconds * 1e3, 2),
-        "request_id": scope["state"]["request_id"],
-        "job_id": (scope.get("path_params") or {}).get("job_id"),
-        "project": scope["state"].get("project"),
-    }
-    logger.info(
-        "request",
-        extra={"fields": {key: value for key, value in fields.items() if value is not None}},
+    extra = fields(
+        method=method,
+        path=scope["path"],
+        status=status,
+        ms=round(seconds * 1e3, 2),
+        request_id=scope["state"]["request_id"],
+        job_id=(scope.get("path_params") or {}).get("job_id"),
+        project=scope["state"].get("project"),
     )
+    logger.info("request", extra=extra)
 
 
 def _template(scope: Scope) -> str:
@@ -127,27 +121,3 @@ def _template(scope: Scope) -> str:
         return "unmatched"
     # A route of an included router does not know the prefix that it was included under.
     return f"{PREFIX}{template}" if scope["path"].startswith(f"{PREFIX}/") else template
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def log_as_json(level: int = logging.INFO) -> None:
-    """Makes all log lines of this process JSON on standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(handlers=[handler], level=level, force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request that it sends

@@ -46,6 +46,33 @@ class Settings(BaseSettings):
     device_away_s: float = 45.0
     """A device whose agent was not heard of for this long is shown as away."""
     dispatch_interval_s: float = 1.0
+    """Between two ticks of the dispatcher."""
+    dispatch_min_backoff_s: float = 1.0
+    """After Ray did not answer, nothing is claimed for this long; doubled each time."""
+    dispatch_max_backoff_s: float = 30.0
+    claim_batch_size: Annotated[int, Field(ge=1)] = 16
+    """Jobs that are submitted side by side."""
+    claim_time_limit_s: float = 5.0
+    """Claiming gives way to the other periodic tasks after this time."""
+    reconcile_interval_s: float = 2.0
+    """Between two comparisons of jobs with what Ray runs."""
+    missing_run_s: float = 25.0
+    """A run that Ray does not list for this long is gone: longer than a submission may take."""
+    lost_run_log_lines: Annotated[int, Field(ge=1)] = 3
+    """Last lines of a lost run's log that are given as the reason."""
+    ended_run_kept_s: float = 3600.0
+    """Ray forgets an ended run after this time, once its log is kept."""
+    max_ended_runs: Annotated[int, Field(ge=0)] = 500
+    """The same for all but this many latest ones: Ray lists all of them each time."""
+    max_runs_without_log: Annotated[int, Field(ge=0)] = 20_000
+    """Beyond this many ended runs, Ray forgets even those whose log is not kept yet."""
+    log_interval_s: float = 5.0
+    """Between two copies of a running job's log."""
+    log_time_limit_s: float = 1.0
+    """Copying logs takes no more than this of a comparison."""
+    max_logs_per_tick: Annotated[int, Field(ge=1)] = 2000
+    log_threads: Annotated[int, Field(ge=1)] = 8
+    """Logs that are copied side by side."""
 
     max_upload_bytes: int = 20 * 2**30
     upload_memory_bytes: int = 8 * 2**30

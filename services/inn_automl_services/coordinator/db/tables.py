@@ -71,6 +71,16 @@ class Table(DeclarativeBase):
     }
 
 
+class LeaseMixin:
+    """Columns of rows that are worked on in attempts, each under a lease; see `coordinator.lease`."""
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    """How many leases were issued."""
+    lease_token_hash: Mapped[str | None]
+    """Of the attempt that holds the row; null while none does."""
+    lease_expires_at: Mapped[datetime | None]
+
+
 class ProjectRow(Table):
     __tablename__ = "projects"
 
@@ -122,7 +132,7 @@ class DatasetRow(Table):
     created_at: Mapped[datetime]
 
 
-class JobRow(Table):
+class JobRow(LeaseMixin, Table):
     __tablename__ = "jobs"
     __table_args__ = (
         UniqueConstraint("project_id", "idempotency_key"),
@@ -168,11 +178,7 @@ class JobRow(Table):
     """
     available_at: Mapped[datetime]
     """Not claimed before this instant: a retry waits longer each time."""
-    attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int]
-    lease_token_hash: Mapped[str | None]
-    """Of the attempt that holds the job; null while none does."""
-    lease_expires_at: Mapped[datetime | None]
     submission_id: Mapped[str | None]
     """Of Ray's job for this attempt; kept until Ray is known to have stopped it."""
     progress: Mapped[dict[str, Any] | None]
@@ -240,7 +246,7 @@ class DeviceRow(Table):
     last_seen_at: Mapped[datetime]
 
 
-class MeasurementRow(Table):
+class MeasurementRow(LeaseMixin, Table):
     __tablename__ = "measurements"
     __table_args__ = (
         UniqueConstraint("job_id", "request_hash"),
@@ -263,10 +269,7 @@ class MeasurementRow(Table):
     models: Mapped[dict[str, Any]]
     benchmark_config: Mapped[dict[str, Any]]
     state: Mapped[str]
-    attempt: Mapped[int] = mapped_column(default=0)
     fraction: Mapped[float] = mapped_column(default=0.0)
-    lease_token_hash: Mapped[str | None]
-    lease_expires_at: Mapped[datetime | None]
     results: Mapped[dict[str, Any] | None]
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]

@@ -32,10 +32,9 @@ from inn_automl.core.errors import (
     UnavailableError,
 )
 from inn_automl_services.coordinator import problems
-from inn_automl_services.coordinator.access import AnyRole
+from inn_automl_services.coordinator.access import AnyRole, LeaseToken
 from inn_automl_services.coordinator.context import InContext, Writing
 from inn_automl_services.coordinator.devices import measurements
-from inn_automl_services.coordinator.runs.lease import LeaseToken
 
 router = APIRouter()
 
@@ -101,7 +100,7 @@ async def lease(
     """A device has one measurement in hand at a time. A lease that ended without a word goes to
     whoever asks next; a measurement that lost three has failed."""
     found = await _wait_for(
-        lambda: measurements.lease(context, caller, name),
+        lambda: measurements.lease_next(context, caller, name),
         lambda leased: leased is not None,
         wait_s,
         request,

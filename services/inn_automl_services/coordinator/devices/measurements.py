@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -21,14 +19,15 @@ from inn_automl.api.measurements import MeasurementState
 from inn_automl.core.errors import MeasurementError, NotFoundError, SpecError, StaleLeaseError
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.latency.measurement import BenchmarkConfig, read_measurements
+from inn_automl_services.coordinator import lease
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.storable import check_storable
 from inn_automl_services.coordinator.db.tables import DeviceRow, JobRow, MeasurementRow
 from inn_automl_services.coordinator.devices import repository, service
-from inn_automl_services.coordinator.keys import Caller, hash_secret
-from inn_automl_services.coordinator.runs.lease import holding
+from inn_automl_services.coordinator.keys import Caller
+from inn_automl_services.coordinator.runs.service import leased_job
 from inn_automl_services.coordinator.settings import Settings
 
 
@@ -51,7 +50,7 @@ def ask(
         SpecError: no device, or not a single one, or one that cannot do it.
         MeasurementError: the config cannot be followed.
     """
-    job = holding(session, job_id, token, lock=True)
+    job = leased_job(session, job_id, token, lock=True)
     check_storable(list(asked.models), "models")
     config = BenchmarkConfig.from_dict(asked.benchmark_config)
     device = _device_for(session, job, asked.device)
@@ -91,7 +90,7 @@ def progress(
         StaleLeaseError: the worker does not hold the job any more.
         NotFoundError: the job has no such measurement.
     """
-    holding(session, job_id, token)
+    leased_job(session, job_id, token)
     found = repository.measurement_of_job(session, job_id, measurement_id)
     if found is None:
         raise NotFoundError(
@@ -129,7 +128,7 @@ def _queue(measurement: MeasurementRow, device: DeviceRow) -> None:
     measurement.device_id = device.id
     measurement.state = MeasurementState.QUEUED.value
     measurement.attempt, measurement.fraction = 0, 0.0
-    measurement.lease_token_hash = measurement.lease_expires_at = None
+    lease.release(measurement)
     measurement.results = measurement.error = None
 
 
@@ -153,7 +152,7 @@ def _show(
 # What an agent leases and answers
 
 
-def lease(context: Context, caller: Caller, name: str) -> wire.MeasurementLease | None:
+def lease_next(context: Context, caller: Caller, name: str) -> wire.MeasurementLease | None:
     """The next measurement for a device, or None while there is none. Takes its own transactions:
     most find nothing.
 
@@ -214,7 +213,7 @@ def heartbeat(
     """
     measurement = _held(session, caller, measurement_id, token, lock=True)
     measurement.fraction = max(measurement.fraction, fraction)
-    measurement.lease_expires_at = now() + timedelta(seconds=settings.measurement_lease_s)
+    lease.renew(measurement, lease_s=settings.measurement_lease_s)
     _touch(session, measurement)
 
 
@@ -239,7 +238,8 @@ def finish(
         measurement = _held(session, caller, measurement_id, token, lock=True)
         measurement.results = checked
         measurement.state = MeasurementState.DONE.value
-        measurement.fraction, measurement.lease_expires_at = 1.0, None
+        measurement.fraction = 1.0
+        lease.settle(measurement)
         _touch(session, measurement)
 
 
@@ -265,19 +265,15 @@ def release(session: Session, caller: Caller, measurement_id: str, token: str) -
         StaleLeaseError: the agent does not hold it any more.
     """
     measurement = _held(session, caller, measurement_id, token, lock=True)
-    measurement.attempt -= 1
+    lease.take_back(measurement)
     measurement.state = MeasurementState.QUEUED.value
-    measurement.lease_token_hash = measurement.lease_expires_at = None
     measurement.fraction = 0.0
 
 
 def _leased(measurement: MeasurementRow, settings: Settings) -> wire.MeasurementLease:
-    token = secrets.token_urlsafe(32)
+    token = lease.issue(measurement, lease_s=settings.measurement_lease_s)
     measurement.state = MeasurementState.LEASED.value
-    measurement.attempt += 1
     measurement.fraction = 0.0
-    measurement.lease_token_hash = hash_secret(token)
-    measurement.lease_expires_at = now() + timedelta(seconds=settings.measurement_lease_s)
     return wire.MeasurementLease(
         id=measurement.id,
         token=token,
@@ -301,11 +297,7 @@ def _find(
             f"the project {caller.project!r} has no measurement {measurement_id}: lease one."
         )
     measurement, job = found
-    return (
-        measurement,
-        job,
-        secrets.compare_digest(measurement.lease_token_hash or "", hash_secret(token)),
-    )
+    return measurement, job, lease.is_holder(measurement, token)
 
 
 def _held(

@@ -11,6 +11,7 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from inn_automl.api.jobs import ENDED, JobState
 from inn_automl.api.measurements import MeasurementState
+from inn_automl_services.coordinator import lease
 from inn_automl_services.coordinator.db.tables import ApiKeyRow, DeviceRow, JobRow, MeasurementRow
 
 _WORTHLESS = [state.value for state in (*ENDED, JobState.CANCELLING)]
@@ -132,7 +133,7 @@ def _without_results() -> ExecutableOption:
 
 def _waiting(device_id: str, at: datetime) -> Select[MeasurementRow]:
     expired = and_(
-        MeasurementRow.state == MeasurementState.LEASED.value, MeasurementRow.lease_expires_at <= at
+        MeasurementRow.state == MeasurementState.LEASED.value, lease.expired(MeasurementRow, at)
     )
     return (
         select(MeasurementRow)
@@ -150,5 +151,5 @@ def _waiting(device_id: str, at: datetime) -> Select[MeasurementRow]:
 
 def _leased_at(at: datetime) -> ColumnElement[bool]:
     return and_(
-        MeasurementRow.state == MeasurementState.LEASED.value, MeasurementRow.lease_expires_at > at
+        MeasurementRow.state == MeasurementState.LEASED.value, lease.unexpired(MeasurementRow, at)
     )

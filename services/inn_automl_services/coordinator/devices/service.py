@@ -13,6 +13,7 @@ from inn_automl.api.measurements import MeasurementState
 from inn_automl.core.errors import ForbiddenError, NotFoundError, SpecError
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.runtimes import INSTALL
+from inn_automl_services.coordinator import lease
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.storable import check_storable
@@ -192,7 +193,7 @@ def mark_lost(measurement: MeasurementRow) -> None:
         )
         return
     measurement.state = MeasurementState.QUEUED.value
-    measurement.lease_token_hash = measurement.lease_expires_at = None
+    lease.release(measurement)
     measurement.fraction = 0.0
 
 
@@ -200,7 +201,7 @@ def fail(measurement: MeasurementRow, detail: str) -> None:
     """Ends a measurement without results."""
     measurement.state = MeasurementState.FAILED.value
     measurement.error = detail
-    measurement.lease_expires_at = None
+    lease.settle(measurement)
 
 
 def _check_abandoned(session: Session, device: DeviceRow) -> None:

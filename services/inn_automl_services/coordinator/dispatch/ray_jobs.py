@@ -66,7 +66,7 @@ class RayJobs(Runner):
         self._installation, self._environment = installation, environment
 
     @classmethod
-    def of(cls, settings: Settings, url: str) -> RayJobs:
+    def from_settings(cls, settings: Settings, url: str) -> RayJobs:
         return cls(
             url,
             token=settings.ray_token.get_secret_value() if settings.ray_token else None,

@@ -26,10 +26,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from inn_automl_services.coordinator import lease
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.tables import JobRow, ProjectRow
 from inn_automl_services.coordinator.dispatch.runner import Submission
 from inn_automl_services.coordinator.jobs import transitions
+from inn_automl_services.coordinator.keys import hash_secret
 
 NEAR_LIMIT = 64
 """Closer than this to the limit of all projects, coordinators claim one after the other: those
@@ -41,7 +43,7 @@ _MAX_IDS = 10_000
 """Of one query: PostgreSQL takes 65,535 parameters at most, SQLite 32,766."""
 _RIVAL = aliased(JobRow)
 """Another job of the same queue. One for all queries, since making it costs more than a query."""
-_FACTS = (JobRow.id, JobRow.state, JobRow.attempt, JobRow.submission_id, JobRow.lease_token_hash)
+_COLUMNS = (JobRow.id, JobRow.state, JobRow.attempt, JobRow.submission_id, JobRow.lease_token_hash)
 # Between two instants that bound nothing: without statistics, PostgreSQL takes most jobs to be
 # leased and reads them all; a range it takes to be narrow, and goes to the index of what is
 # leased.
@@ -54,14 +56,28 @@ _LEASED = and_(
 
 
 @dataclass(frozen=True)
-class Leased:
-    """A running job, as it was when it was looked at."""
+class LeasedJob:
+    """A job that a run holds, as it was when it was looked at."""
 
     id: str
     state: str
     attempt: int
     submission_id: str
     token_hash: str
+
+    @classmethod
+    def from_submission(cls, submission: Submission) -> LeasedJob:
+        """The job of a submission, as it was claimed."""
+        token_hash = hash_secret(submission.token)
+        return cls(submission.job_id, "", submission.attempt, submission.submission_id, token_hash)
+
+    @property
+    def log_fields(self) -> dict[str, str | int]:
+        return {
+            "job_id": self.id,
+            "submission_id": self.submission_id,
+            "attempt": self.attempt,
+        }
 
 
 def claim_next(
@@ -127,31 +143,31 @@ class _Turn:
     project_id: str
 
 
-def leased(session: Session) -> list[Leased]:
+def leased(session: Session) -> list[LeasedJob]:
     """Every job that a run holds, those that are being cancelled among them."""
-    return [_seen(job) for job in session.execute(select(*_FACTS).where(_LEASED))]
+    return [_leased_job(job) for job in session.execute(select(*_COLUMNS).where(_LEASED))]
 
 
-def expired(session: Session, limit: int = 200) -> list[Leased]:
+def expired(session: Session, limit: int = 200) -> list[LeasedJob]:
     """Jobs whose run was not heard of for too long."""
     query = (
-        select(*_FACTS)
-        .where(_LEASED, JobRow.lease_expires_at < now())
+        select(*_COLUMNS)
+        .where(_LEASED, lease.expired(JobRow, now()))
         .order_by(JobRow.lease_expires_at)
         .limit(limit)
     )
-    return [_seen(job) for job in session.execute(query)]
+    return [_leased_job(job) for job in session.execute(query)]
 
 
-def _seen(row: Row[*tuple[Any, ...]]) -> Leased:
-    return Leased(row.id, row.state, row.attempt, row.submission_id, row.lease_token_hash)
+def _leased_job(row: Row[*tuple[Any, ...]]) -> LeasedJob:
+    return LeasedJob(row.id, row.state, row.attempt, row.submission_id, row.lease_token_hash)
 
 
-def lock(session: Session, seen: Leased) -> JobRow | None:
+def lock(session: Session, leased: LeasedJob) -> JobRow | None:
     """The job, if the same run still holds it; nobody else changes it until the transaction ends."""
     query = (
         select(JobRow)
-        .where(JobRow.id == seen.id, JobRow.lease_token_hash == seen.token_hash)
+        .where(JobRow.id == leased.id, JobRow.lease_token_hash == leased.token_hash)
         .with_for_update()
     )
     return session.execute(query).scalar_one_or_none()

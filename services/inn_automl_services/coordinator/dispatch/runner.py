@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import abc
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from inn_automl.core.errors import BackendError
+from inn_automl.core.errors import BackendError, InnAutomlError
 
 
 class RunnerUnavailableError(BackendError):
@@ -46,6 +50,10 @@ class RunStatus:
     began: bool = True
     """False for one that ended before its process was started: the cluster had no room for it."""
     ended_at: datetime | None = None
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        return {"job_id": self.job_id, "submission_id": self.submission_id}
 
 
 class Runner(abc.ABC):
@@ -88,3 +96,14 @@ class Runner(abc.ABC):
 
     def close(self) -> None:  # noqa: B027 - most runners hold nothing
         """Frees what the runner holds."""
+
+
+@contextmanager
+def tolerate_failure(
+    logger: logging.Logger, message: str, extra: Mapping[str, Any]
+) -> Iterator[None]:
+    """Logs an error of ours in place of raising it: the next tick tries again what failed."""
+    try:
+        yield
+    except InnAutomlError as error:
+        logger.warning("%s: %s", message, error, extra=extra)

@@ -15,10 +15,10 @@ from inn_automl.api.jobs import JobError, JobKind, JobState
 from inn_automl.api.measurements import MeasurementState
 from inn_automl.core.errors import RunLostError
 from inn_automl.core.stage import Stage
+from inn_automl_services.coordinator import lease
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.tables import JobEventRow, JobRow, MeasurementRow
 from inn_automl_services.coordinator.jobs.lifecycle import Action, Claimed, Event, transition
-from inn_automl_services.coordinator.keys import hash_secret
 
 FIRST_DELAY_S, MAX_DELAY_S = 2.0, 120.0
 """Before an attempt after a lost one; doubled each time."""
@@ -75,11 +75,8 @@ def claim(session: Session, job: JobRow, *, lease_s: float) -> str:
         ConflictError: the job is not queued.
     """
     done = transition(JobState(job.state), Claimed(JobKind(job.kind)), attempts_left=True)
-    token = secrets.token_urlsafe(32)
+    token = lease.issue(job, lease_s=lease_s)
     job.state = done.state.value
-    job.attempt += 1
-    job.lease_token_hash = hash_secret(token)
-    job.lease_expires_at = now() + timedelta(seconds=lease_s)
     job.submission_id = f"{job.id}-{job.attempt}-{secrets.token_hex(4)}"
     job.started_at = job.started_at or now()
     job.progress = {"stage": Stage.STARTING, "fraction": 0.0}
@@ -103,7 +100,7 @@ def _release(session: Session, job: JobRow) -> None:
     """The attempt is over: its costs are kept, its token is worth nothing. What it asked to have
     measured goes on.
     """
-    job.lease_token_hash = job.lease_expires_at = None
+    lease.release(job)
     job.cost_before = {
         key: job.cost_before.get(key, 0.0) + value for key, value in job.cost.items()
     }
@@ -117,9 +114,7 @@ def _cancel_measurements(session: Session, job: JobRow) -> None:
         .where(
             MeasurementRow.state.in_([MeasurementState.QUEUED.value, MeasurementState.LEASED.value])
         )
-        .values(
-            state=MeasurementState.CANCELLED.value, lease_token_hash=None, lease_expires_at=None
-        )
+        .values(state=MeasurementState.CANCELLED.value, **lease.RELEASED)
     )
 
 

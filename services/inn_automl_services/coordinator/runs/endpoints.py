@@ -15,10 +15,10 @@ from inn_automl.core.errors import (
     TooLargeError,
     UnavailableError,
 )
+from inn_automl_services.coordinator.access import LeaseToken
 from inn_automl_services.coordinator.context import InContext, Reading, Writing
 from inn_automl_services.coordinator.problems import responses
 from inn_automl_services.coordinator.runs import service
-from inn_automl_services.coordinator.runs.lease import LeaseToken
 
 router = APIRouter(tags=["runs"])
 

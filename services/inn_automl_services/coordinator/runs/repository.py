@@ -30,10 +30,9 @@ def dataset_of(session: Session, job: JobRow) -> DatasetRow | None:
     return session.get(DatasetRow, job.dataset_id) if job.dataset_id else None
 
 
-def find_locked(session: Session, job_id: str) -> JobRow | None:
-    return session.execute(
-        select(JobRow).where(JobRow.id == job_id).with_for_update()
-    ).scalar_one_or_none()
+def find(session: Session, job_id: str, *, lock: bool = False) -> JobRow | None:
+    query = select(JobRow).where(JobRow.id == job_id)
+    return session.execute(query.with_for_update() if lock else query).scalar_one_or_none()
 
 
 def last_event(session: Session, job_id: str, kind: str) -> JobEventRow | None:

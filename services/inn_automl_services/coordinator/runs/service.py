@@ -17,10 +17,11 @@ from inn_automl.api.runs import (
     RunHeartbeat,
     RunResult,
 )
-from inn_automl.core.errors import InputError
+from inn_automl.core.errors import InputError, StaleLeaseError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import JobSpec
 from inn_automl.core.stage import Stage
+from inn_automl_services.coordinator import lease
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.storable import check_storable
@@ -33,7 +34,6 @@ from inn_automl_services.coordinator.jobs.lifecycle import (
 )
 from inn_automl_services.coordinator.keys import hash_secret
 from inn_automl_services.coordinator.runs import repository
-from inn_automl_services.coordinator.runs.lease import holding
 from inn_automl_services.coordinator.settings import Settings
 
 SECONDS_BETWEEN_EVENTS_S = 2.0
@@ -44,6 +44,24 @@ MAX_NOTES = 200
 """Of one job: what a run says beyond that is in its log."""
 
 
+def leased_job(session: Session, job_id: str, token: str, *, lock: bool = False) -> JobRow:
+    """The job that the holder of a lease token works on.
+
+    Args:
+        lock: keep others from changing the job until the transaction ends.
+
+    Raises:
+        StaleLeaseError: there is no such job, another attempt holds it, or it has ended.
+    """
+    job = repository.find(session, job_id, lock=lock)
+    if job is None or not lease.is_holder(job, token):
+        raise StaleLeaseError(
+            f"this run no longer holds the job {job_id}: another attempt does, or the job has "
+            f"ended."
+        )
+    return job
+
+
 def job_folder(job_id: str) -> str:
     """Where a job's files lie in the storage."""
     return f"jobs/{job_id}"
@@ -51,7 +69,7 @@ def job_folder(job_id: str) -> str:
 
 def order(session: Session, context: Context, job_id: str, token: str) -> RunAssignment:
     """All that the run needs to know."""
-    job = holding(session, job_id, token)
+    job = leased_job(session, job_id, token)
     settings, dataset = context.settings, repository.dataset_of(session, job)
     return RunAssignment(
         job_id=job.id,
@@ -84,11 +102,11 @@ def heartbeat(
         InputError: text that cannot be stored.
     """
     check_storable(beat.model_dump(mode="json"), "body")
-    job = holding(session, job_id, token, lock=True)
+    job = leased_job(session, job_id, token, lock=True)
     _charge(session, job, beat.cost)
     if job.state == JobState.CANCELLING:
         return RunAnswer(cancel=True)
-    job.lease_expires_at = now() + timedelta(seconds=settings.lease_s)
+    lease.renew(job, lease_s=settings.lease_s)
     for message in beat.notes:
         if len(job.notes) < MAX_NOTES:
             transitions.note(session, job, message)
@@ -114,7 +132,7 @@ def check_files(
         StorageError: the storage is away.
     """
     if not _delivered(session, job_id, token):
-        holding(session, job_id, token)
+        leased_job(session, job_id, token)
     present = store.files(job_folder(job_id))
     for artifact in artifacts:
         size_bytes = present.get(f"{job_folder(job_id)}/{artifact.path}")
@@ -135,11 +153,11 @@ def succeed(session: Session, job_id: str, token: str, outcome: RunResult) -> No
         InputError: there is no result, or it cannot be stored.
     """
     check_storable(outcome.model_dump(mode="json"), "body")
-    if (locked := repository.find_locked(session, job_id)) and _delivered(
+    if (locked := repository.find(session, job_id, lock=True)) and _delivered(
         session, locked.id, token
     ):
         return
-    job = holding(session, job_id, token, lock=True)
+    job = leased_job(session, job_id, token, lock=True)
     if outcome.result is None and job.kind != JobKind.DISCRETIZE:
         raise InputError(
             f"body.result is null: a job of the kind {job.kind} has a result, send it."
@@ -163,7 +181,7 @@ def fail(session: Session, job_id: str, token: str, failure: RunFailure) -> None
         InputError: text that cannot be stored.
     """
     check_storable(failure.model_dump(mode="json"), "body")
-    job = holding(session, job_id, token, lock=True)
+    job = leased_job(session, job_id, token, lock=True)
     _charge(session, job, failure.cost)
     error = JobError(code=failure.code, detail=failure.detail)
     transitions.apply(session, job, RunFailed(failure.retryable), error=error)

@@ -80,7 +80,7 @@ def _bounds(front: Sequence[FrontPoint], share: float, index: int) -> dict[str, 
     bound_ms = max(fastest + share * (slowest - fastest), 1.1 * fastest)
     nearest = max(
         (point for point in front if getattr(point.latency_ms, key) <= bound_ms),
-        key=lambda point: point.quality,
+        key=lambda point: point.metric_value,
     )
     figures = {
         "max_size_bytes": nearest.size_bytes,

@@ -91,7 +91,9 @@ def make_resnet(folder: Path) -> tuple[Path, int]:
                 "output": {"name": "logits", "shape": (NUM_CLASSES,)},
                 "preprocessing": {"mean": (0.0,), "std": (1.0,)},
                 "dataset": {"name": "none", "fingerprint": "none"},
-                "accuracy": {
+                "metric": {
+                    "name": "accuracy",
+                    "unit": "",
                     "validation": 0.0,
                     "test": 0.0,
                     "test_ci": (0.0, 1.0),

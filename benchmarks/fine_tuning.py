@@ -213,7 +213,10 @@ def _by_seed(outcomes: Sequence[dict[str, Any]], arm: str, indices: Sequence[int
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks fine_tuning", description=__doc__)
     parser.add_argument(
-        "--task", action="append", metavar="DATASET,FAMILY", help="one of the quality benchmark's"
+        "--task",
+        action="append",
+        metavar="DATASET,FAMILY",
+        help="one of the metric value benchmark's",
     )
     parser.add_argument("--arms", default=",".join(ARMS), help="of " + ",".join(ARMS))
     parser.add_argument("--seeds", type=int, default=5, metavar="N")

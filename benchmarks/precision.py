@@ -83,7 +83,7 @@ def compare(network: str, folder: Path, minutes: float, threads: int, report: Re
     for name, one in files.items():
         found = evaluate_file(one["path"], dataset, "validation")
         one.update(
-            accuracy=found.quality,
+            accuracy=found.metric_value,
             num_samples=found.score.num_samples,
             size_bytes=one["path"].stat().st_size,
             agreement=agreement(one["of"], one["path"], dataset),

@@ -27,7 +27,7 @@ from inn_automl.search.choice import rank_finalists
 from inn_automl.search.pareto import hypervolume, pareto_front
 from inn_automl.search.run import run_search
 from inn_automl.search.space import Key, Widths
-from inn_automl.search.study import NUM_WARM, REFERENCE_FACTOR, DeviceSearch, Prediction
+from inn_automl.search.study import NUM_INITIAL, REFERENCE_FACTOR, DeviceSearch, Prediction
 
 MAX_EVALUATIONS, MAX_MEASUREMENTS, BATCH_SIZE = 100, 60, 10
 MAX_PROPOSALS = 1000
@@ -178,7 +178,7 @@ def search_ours(problem: Problem, seed: int) -> Found:
     latency = TableLatency(problem, seed)
     accuracy = problem.truth.accuracy
     device = DeviceSearch(
-        DEVICES[0].name, problem.space, DEVICES[0], latency.predict, refinement=latency
+        DEVICES[0].name, problem.space, DEVICES[0], latency.predict, active_learning=latency
     )
     budget = SearchBudget(
         max_evaluations=MAX_EVALUATIONS, batch_size=BATCH_SIZE, patience=MAX_EVALUATIONS
@@ -190,7 +190,7 @@ def search_ours(problem: Problem, seed: int) -> Found:
             budget,
             Path(folder),
             seed=seed,
-            reference_accuracy=problem.reference[1],
+            baseline=problem.reference[1],
         )
     evaluated = [problem.row(one.widths) for one in outcome.evaluations]
     return problem.judge(evaluated, latency.rows, len(latency.rows))
@@ -255,8 +255,8 @@ ARMS: dict[str, Arm] = {
     OURS: Arm("the search of a job", search_ours),
     "random": _peer("Optuna, random", lambda seed: RandomSampler(seed=seed)),
     "nsga2": _peer("Optuna, NSGA-II with a population of 20", _nsga2),
-    "nsga2-warm": _peer("the same from 12 uniform widths", _nsga2, NUM_WARM),
+    "nsga2-warm": _peer("the same from 12 uniform widths", _nsga2, NUM_INITIAL),
     "tpe": _peer("Optuna, multivariate TPE", _tpe),
-    "tpe-warm": _peer("the same from 12 uniform widths", _tpe, NUM_WARM),
+    "tpe-warm": _peer("the same from 12 uniform widths", _tpe, NUM_INITIAL),
     "gp": _peer("Optuna, Gaussian process", lambda seed: GPSampler(seed=seed)),
 }

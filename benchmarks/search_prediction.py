@@ -31,7 +31,7 @@ from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.latency_model import LatencyModel
 from inn_automl.pipeline.measuring import MAX_FINALISTS
-from inn_automl.search.refinement import SMALLEST_ROUND
+from inn_automl.search.active_learning import MIN_ITERATION_SIZE
 from inn_automl.search.space import Widths
 
 NUM_HELD_OUT, NUM_ROUNDS = 60, 5
@@ -42,9 +42,9 @@ def predictions(folder: Path, truth: Truth, dataset: Dataset) -> dict[str, dict[
     measured once.
 
     Returns:
-        Of each: `median_error_percent`, `p90_error_percent`, `spearman`, what the cost model stated
-        of itself, the share within its stated interval, `interval_percent`, the median half-width
-        of a measured p95's own interval, and what the job noted meanwhile.
+        Of each: `median_error_percent`, `p90_error_percent`, `spearman`, what the cost model
+        stated of itself, the share within its stated interval, `interval_percent`, the median
+        half-width of a measured p95's own interval, and what the job noted meanwhile.
     """
     return {
         device.name: _errors(folder / f"prediction-{device.name}.json", truth, dataset, device)
@@ -96,9 +96,9 @@ def _found(
     progress, template = _Notes(), template_for(network, dataset)
     job = JobContext(spec, folder, dataset, FAMILY, LocalBackend(), measure, progress)
     latency = LatencyModel(job, network, device, DEFAULT, lambda: template)
-    others = _random_widths(latency, NUM_ROUNDS * SMALLEST_ROUND + NUM_HELD_OUT)
+    others = _random_widths(latency, NUM_ROUNDS * MIN_ITERATION_SIZE + NUM_HELD_OUT)
     for i in range(NUM_ROUNDS):
-        latency.measure(i, others[i * SMALLEST_ROUND : (i + 1) * SMALLEST_ROUND])
+        latency.measure(i, others[i * MIN_ITERATION_SIZE : (i + 1) * MIN_ITERATION_SIZE])
     held_out, groups = others[-NUM_HELD_OUT:], []
     config = replace(THOROUGH, num_memory_runs=0, reference_ms=latency.reference_ms)
     for first in range(0, NUM_HELD_OUT, MAX_FINALISTS):

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.curves import draw_curve, style_widths
 from inn_automl.reporting.images import FAINT, INK, new_figure, save_image, style_axes
+
+from benchmarks.curves import draw_curve, style_widths
 from inn_automl.reporting.series import COLORS
 
 ORDERS = ("as trained", "along a path")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from inn_automl.reporting.images import FAINT, INK, new_figure, save_image
 
 from benchmarks.curves import draw_curve, style_widths
 from benchmarks.intervals import mean_interval
 from benchmarks.quality.arms import ARMS, RATIOS
-from inn_automl.reporting.images import FAINT, INK, new_figure, save_image
 from inn_automl.reporting.series import COLORS
 
 if TYPE_CHECKING:

@@ -171,7 +171,7 @@ class DeviceComparison(WireModel):
 
     device: str
     reference: tuple[float, float]
-    """Latency in milliseconds and quality, in the metric of the fronts."""
+    """Latency in milliseconds and metric value, in the metric of the fronts."""
     hypervolume: dict[str, float]
     """By job id."""
     better: str | None

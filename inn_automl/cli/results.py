@@ -94,7 +94,7 @@ def compare(
             click.echo(f"Only in {job}: {', '.join(names)}")
     if rows:
         click.echo(
-            "Dominated hypervolume (quality times milliseconds) against one reference point; more "
+            "Dominated hypervolume (metric value times milliseconds) against one reference point; more "
             "is better."
         )
 

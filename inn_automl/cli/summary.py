@@ -78,12 +78,13 @@ def _cells(point: FrontPoint, percentiles: list[float], metric: Metric) -> list[
     latency = point.latency_ms
     values = {50.0: latency.p50, 95.0: latency.p95, latency.percentile: latency.at_percentile}
     low, high = (
-        metric.number(end, decimals=max(1, metric.decimals - 1)) for end in point.test_quality_ci
+        metric.number(end, decimals=max(1, metric.decimals - 1))
+        for end in point.test_metric_value_ci
     )
     return [
         point.id,
-        metric.number(point.quality),
-        f"{metric.number(point.test_quality)} ({low}-{high})",
+        metric.number(point.metric_value),
+        f"{metric.number(point.test_metric_value)} ({low}-{high})",
         *(
             f"{values[percentile]:.3g}"
             + (

@@ -1,7 +1,7 @@
-"""How good a model is, as people read it: the name, the unit and the scale of each task's quality.
+"""The metric of each task: its name, its unit, and the scale on which its values are shown.
 
-A quality is a number of which more is better. What is a share (accuracy) is stored as one and
-shown in percent.
+Higher metric values are better. Fractions, such as accuracy, are stored as fractions and shown in
+percent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TASKS: tuple[TaskKind, ...] = ("classification", "regression", "super-resolution
 
 @dataclass(frozen=True)
 class Metric:
-    """The quality of one task.
+    """The metric of one task.
 
     Attributes:
         name: in files and as the name of an MLflow metric, with its unit where it has one:
@@ -51,41 +51,43 @@ class Metric:
         """The title of an axis."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
-    def shown(self, quality: float) -> float:
-        """A stored value as people read it."""
-        return self.factor * quality
+    def shown(self, value: float) -> float:
+        """Converts a stored value to the scale on which it is shown."""
+        return self.factor * value
 
-    def text(self, quality: float, *, decimals: int | None = None) -> str:
+    def text(self, value: float, *, decimals: int | None = None) -> str:
         """A stored value with its unit: `97.12 %`, `0.913`, `31.20 dB`."""
-        return f"{self.number(quality, decimals=decimals)} {self.unit}".rstrip()
+        return f"{self.number(value, decimals=decimals)} {self.unit}".rstrip()
 
-    def brief(self, quality: float) -> str:
+    def brief(self, value: float) -> str:
         """A stored value with its unit and one decimal less, where there is one to spare."""
-        return self.text(quality, decimals=max(1, self.decimals - 1))
+        return self.text(value, decimals=max(1, self.decimals - 1))
 
-    def number(self, quality: float, *, decimals: int | None = None) -> str:
+    def number(self, value: float, *, decimals: int | None = None) -> str:
         """A stored value as people read it, without its unit."""
-        return f"{self.shown(quality):.{self.decimals if decimals is None else decimals}f}"
+        return f"{self.shown(value):.{self.decimals if decimals is None else decimals}f}"
 
-    def strength(self, quality: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What falls or grows linearly with the logarithm of an error: -log(limit - quality); of
-        decibels, themselves.
+    def transform(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Maps metric values to the scale that a search models: -log(limit - value).
 
-        The error rate of a network falls roughly like a power of its widths, so this is what a
-        search models.
+        The error rate of a network falls roughly like a power of its widths, so this scale is
+        close to linear in the logarithm of the widths. Decibels are logarithmic already and are
+        only rescaled. An outcome transform in the sense of BoTorch; `untransform` is its inverse.
         """
         import numpy as np  # a result is read without it
 
         if math.isinf(self.limit):
-            return quality * _NEPERS
-        error = np.maximum(self.limit - quality, self.least_error)
+            return value * _NEPERS
+        error = np.maximum(self.limit - value, self.least_error)
         return -np.log(error)
 
-    def from_strength(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The quality of a strength."""
+    def untransform(self, transformed: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Maps transformed values back to metric values."""
         import numpy as np
 
-        return strength / _NEPERS if math.isinf(self.limit) else self.limit - np.exp(-strength)
+        if math.isinf(self.limit):
+            return transformed / _NEPERS
+        return self.limit - np.exp(-transformed)
 
 
 _NEPERS = math.log(10) / 10

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 
 from inn_automl.core.metric import ACCURACY, Metric, get_metric
 
@@ -37,38 +37,13 @@ class LatencySummary(_Record):
     num_samples: int
 
 
-class _Rated(_Record):
-    """A record whose qualities are accuracies where the task is classification, and called so,
-    too.
-
-    Results of releases that knew no other task have the accuracies alone.
-    """
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rate(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        pairs = [
-            (name, name.replace("accuracy", "quality"))
-            for name in cls.model_fields
-            if "accuracy" in name
-        ]
-        return {
-            **{quality: values[name] for name, quality in pairs if values.get(name) is not None},
-            **values,
-        }
-
-
-class Tuning(_Rated):
+class Tuning(_Record):
     """What tuning a model before its export brought. One whose validation loss it did not lower
     was left as it was.
     """
 
-    quality_before: float
-    """On the validation split without it, in the metric of the model's own quality."""
-    accuracy_before: float | None = None
-    """The same of classification."""
+    metric_value_before: float
+    """On the validation split without it, in the metric of the model's own metric value."""
     loss_before: float
     """The task's loss on the validation split, of the float model: what chose between the tuned
     model and the other.
@@ -78,24 +53,18 @@ class Tuning(_Rated):
     seconds: float
 
 
-class FrontPoint(_Rated):
+class FrontPoint(_Record):
     """One discretized model on a device's front."""
 
     id: str
     widths: dict[str, int]
     precision: str = "fp32"
     """What the model computes in."""
-    quality: float
+    metric_value: float
     """On the validation split, in the device's `metric`; accuracy as a share."""
-    test_quality: float
-    test_quality_ci: tuple[float, float]
+    test_metric_value: float
+    test_metric_value_ci: tuple[float, float]
     """95 % confidence interval; of accuracy Wilson's."""
-    accuracy: float | None = None
-    """The same of classification: share of the validation split that is classified correctly. None
-    for other tasks.
-    """
-    test_accuracy: float | None = None
-    test_accuracy_ci: tuple[float, float] | None = None
     latency_ms: LatencySummary
     params: int
     macs: int
@@ -107,7 +76,7 @@ class FrontPoint(_Rated):
     process_memory_bytes: int | None = None
     """Resident memory of that whole process at its peak."""
     tuning: Tuning | None = None
-    """How the model was tuned, where it was; its qualities are those after it."""
+    """How the model was tuned, where it was; its metric values are those after it."""
     bundle: str
     """Path of the bundle, relative to result.json."""
 
@@ -161,17 +130,15 @@ class Granularity(_Record):
         return f"no granularity of {self.step} is suggested: {self.evidence}"
 
 
-class Candidate(_Rated):
+class Candidate(_Record):
     """Widths with what a job knows of them on one device; measured latency only where they were a
     finalist.
     """
 
     widths: dict[str, int]
     precision: str = "fp32"
-    quality: float
+    metric_value: float
     """On the validation split, in the job's metric."""
-    accuracy: float | None = None
-    """The same of classification."""
     params: int
     macs: int
     predicted_latency_ms: float
@@ -183,7 +150,7 @@ class DeviceResult(_Record):
 
     name: str
     metric: str = "accuracy"
-    """What qualities are: the name of one of `inn_automl.core.metric.METRICS`."""
+    """What metric values are: the name of one of `inn_automl.core.metric.METRICS`."""
     recommended: str | None
     """Id of the best front point that meets the bounds by its confidence interval; None if none
     does.
@@ -197,11 +164,11 @@ class DeviceResult(_Record):
     granularity: Granularity | None = None
     """None where too few widths were measured to say."""
     hypervolume: list[float]
-    """Dominated hypervolume (quality times milliseconds, predicted latency) after each batch of
-    evaluations.
+    """Dominated hypervolume (metric value times milliseconds, predicted latency) after each batch
+    of evaluations.
     """
-    hypervolume_reference: tuple[float, float]
-    """Latency in milliseconds and quality of the reference point; zeros where nothing was
+    reference_point: tuple[float, float]
+    """Latency in milliseconds and metric value of the reference point; zeros where nothing was
     searched.
     """
     search_stopped: str
@@ -226,21 +193,6 @@ class JobResult(_Record):
     devices: list[DeviceResult]
 
 
-def named_qualities(metric: str, **values: Any) -> dict[str, Any]:
-    """Fields of a FrontPoint or a Candidate: values called `quality`, and accuracies too where
-    that is the metric.
-
-    Args:
-        values: `quality`, `test_quality`, `test_quality_ci`.
-    """
-    if metric != ACCURACY.name:
-        return values
-    return {
-        **values,
-        **{name.replace("quality", "accuracy"): value for name, value in values.items()},
-    }
-
-
 def metric_of(devices: Sequence[DeviceResult]) -> Metric:
-    """What the qualities of a job's devices are in."""
+    """The metric of a job's devices; accuracy where there is none."""
     return get_metric(devices[0].metric) if devices else ACCURACY

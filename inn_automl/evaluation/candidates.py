@@ -64,7 +64,7 @@ class Evaluation:
     """
 
     @property
-    def quality(self) -> float:
+    def metric_value(self) -> float:
         """In the task's metric."""
         return self.score.value
 
@@ -322,7 +322,7 @@ def evaluate_widths(
     num_recalibration: int = NUM_RECALIBRATION,
     device: str | torch.device = "cpu",
 ) -> Evaluation:
-    """Quality at `widths` on a split, with normalization statistics re-estimated on training
+    """Metric value at `widths` on a split, with normalization statistics re-estimated on training
     samples.
 
     Args:

@@ -1,4 +1,4 @@
-"""Quality of models in another precision: the very file is made and run, for nothing about it
+"""Metric value of models in another precision: the very file is made and run, for nothing about it
 follows from the float one."""
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from inn_automl.evaluation.candidates import Evaluation
-from inn_automl.export.fp16 import halve_onnx
+from inn_automl.export.fp16 import convert_fp16
 from inn_automl.export.quantization import NUM_CALIBRATION, outputs, quantize_onnx
 from inn_automl.export.template import Export, OnnxTemplate
-from inn_automl.export.verification import HALF_TOLERANCE, verify_onnx
+from inn_automl.export.verification import FP16_TOLERANCE, verify_onnx
 from inn_automl.tasks import objective_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def convert_file(source: Path, target: Path, precision: str, dataset: Dataset) -
         ExportError, StorageError: it could not be made.
     """
     return (
-        halve_onnx(source, target)
+        convert_fp16(source, target)
         if precision == "fp16"
         else quantize_onnx(source, target, range_samples(dataset))
     )
@@ -122,7 +122,7 @@ def verified_difference(
         mean=dataset.mean,
         std=dataset.std,
         target_statistics=dataset.target_statistics,
-        tolerance=HALF_TOLERANCE,
+        tolerance=FP16_TOLERANCE,
     )
 
 
@@ -140,7 +140,8 @@ def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:
 def evaluate_file(
     path: Path, dataset: Dataset, split: str, *, num_recalibration: int = 0
 ) -> Evaluation:
-    """Quality of an ONNX file on a split, in ONNX Runtime on as many threads as torch may use.
+    """Metric value of an ONNX file on a split, in ONNX Runtime on as many threads as torch may
+    use.
 
     Args:
         num_recalibration: training samples that its normalization statistics were re-estimated on.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from inn_automl.export.bundle import BundleConfig, extract_bundle, read_bundle, write_bundle
     from inn_automl.export.elastic import ElasticConfig, read_elastic
     from inn_automl.export.elastic_writer import write_elastic
-    from inn_automl.export.fp16 import halve_onnx
+    from inn_automl.export.fp16 import convert_fp16
     from inn_automl.export.inn import InnConfig, load_inn, write_inn
     from inn_automl.export.onnx import export_onnx
     from inn_automl.export.quantization import quantize_onnx
@@ -29,7 +29,7 @@ _HOME = {
     "TOLERANCE": "verification",
     "export_onnx": "onnx",
     "extract_bundle": "bundle",
-    "halve_onnx": "fp16",
+    "convert_fp16": "fp16",
     "load_inn": "inn",
     "quantize_onnx": "quantization",
     "read_bundle": "bundle",
@@ -47,9 +47,9 @@ __all__ = [
     "Export",
     "InnConfig",
     "OnnxTemplate",
+    "convert_fp16",
     "export_onnx",
     "extract_bundle",
-    "halve_onnx",
     "load_inn",
     "quantize_onnx",
     "read_bundle",

@@ -14,11 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inn_automl import __version__
 from inn_automl.core.errors import CorruptFileError, StorageError
-from inn_automl.core.metric import ACCURACY, Metric, TaskKind
+from inn_automl.core.metric import Metric, TaskKind
 from inn_automl.core.result import LatencySummary, Tuning
 from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256, unpack
@@ -77,7 +77,7 @@ class TargetStatistics(_Record):
     std: tuple[float, ...]
 
 
-class DatasetFacts(_Record):
+class DatasetMetadata(_Record):
     """What the model was trained on."""
 
     name: str
@@ -85,69 +85,44 @@ class DatasetFacts(_Record):
     """SHA-256 over samples, labels, classes and splits."""
 
 
-class Accuracy(_Record):
-    """Shares of samples that are classified correctly."""
+class MetricValues(_Record):
+    """The metric of a model on the validation and the test split."""
 
-    validation: float
-    """On the split that the search saw."""
-    test: float
-    """On the split that nothing but this number has seen."""
-    test_ci: tuple[float, float]
-    """95 % Wilson interval of `test`."""
-    num_test_samples: int
-
-
-class Quality(_Record):
-    """How good the model is."""
-
-    metric: str
-    """Its name: one of `inn_automl.core.metric.METRICS`; accuracy is a share."""
+    name: str
+    """One of `inn_automl.core.metric.METRICS`; accuracy is a fraction."""
     unit: str
-    """Of the values here; empty for none."""
+    """Unit of the values; empty if there is none."""
     validation: float
-    """On the split that the search saw."""
+    """On the split that the search used."""
     test: float
-    """On the split that nothing but this number has seen."""
+    """On the split that nothing else used."""
     test_ci: tuple[float, float]
-    """95 % confidence interval of `test`."""
+    """95 % confidence interval of `test`; Wilson's for accuracy."""
     num_test_samples: int
     test_rmse: tuple[float, ...] | None = None
-    """Of a regression: root mean squared error of each target on the test split, in the target's
-    own units.
-    """
+    """Root mean squared error of each target of a regression, in its own units; else None."""
 
-
-class Rated(_Record):
-    """A record with a `quality`, which classification also calls its `accuracy`."""
-
-    @model_validator(mode="before")
     @classmethod
-    def _rate(cls, values: Any) -> Any:
-        """Files of releases that knew no other task have the accuracy alone."""
-        if (
-            not isinstance(values, dict)
-            or values.get("quality") is not None
-            or values.get("accuracy") is None
-        ):
-            return values
-        accuracy = Accuracy.model_validate(values["accuracy"])
-        return {**values, **rated(ACCURACY, **accuracy.model_dump())}
-
-
-def rated(metric: Metric, *, test_rmse: Sequence[float] = (), **values: Any) -> dict[str, Any]:
-    """The fields `quality` and `accuracy` of a model whose quality is in a metric.
-
-    Args:
-        test_rmse: of a regression.
-        values: `validation`, `test`, `test_ci`, `num_test_samples`.
-    """
-    unit = metric.unit if metric.factor == 1 else ""
-    accuracy = Accuracy(**values) if metric == ACCURACY else None
-    rmse = tuple(test_rmse) or None
-    return {
-        "quality": Quality(metric=metric.name, unit=unit, test_rmse=rmse, **values),
-        "accuracy": accuracy,
-    }
+    def from_score(
+        cls,
+        metric: Metric,
+        *,
+        validation: float,
+        test: float,
+        test_ci: tuple[float, float],
+        num_test_samples: int,
+        test_rmse: Sequence[float] = (),
+    ) -> MetricValues:
+        """Makes the record of values of a metric."""
+        return cls(
+            name=metric.name,
+            unit=metric.unit if metric.factor == 1 else "",
+            validation=validation,
+            test=test,
+            test_ci=test_ci,
+            num_test_samples=num_test_samples,
+            test_rmse=tuple(test_rmse) or None,
+        )
 
 
 class LatencyEvidence(_Record):
@@ -187,7 +162,7 @@ class File(_Record):
     size_bytes: Annotated[int, Field(ge=0)]
 
 
-class BundleConfig(Rated):
+class BundleConfig(_Record):
     """config.json. `files`, `versions` and `created_at` are filled in by `write_bundle` where they
     are left out.
     """
@@ -211,10 +186,8 @@ class BundleConfig(Rated):
     preprocessing: Preprocessing
     targets: TargetStatistics | None = None
     """None for classification."""
-    dataset: DatasetFacts
-    quality: Quality
-    accuracy: Accuracy | None = None
-    """Of classification, the same once more; None for other tasks."""
+    dataset: DatasetMetadata
+    metric: MetricValues
     params: int
     macs: int
     """Multiply-accumulates for one sample."""
@@ -222,7 +195,7 @@ class BundleConfig(Rated):
     """By device name."""
     verification: Verification
     tuning: Tuning | None = None
-    """How the model was tuned, where it was; `quality` is that after it."""
+    """How the model was tuned, where it was; `metric` was evaluated after it."""
     files: dict[str, File] = {}
     versions: dict[str, str] = {}
     created_at: datetime | None = None

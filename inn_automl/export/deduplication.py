@@ -36,7 +36,7 @@ its width_delta's.
 _TYPES = frozenset(np.dtype(dtype) for dtype in DTYPES.values())
 
 
-class SharedWeights:
+class WeightDeduplicator:
     """Collects the weights of one model after the other.
 
     Args:
@@ -63,7 +63,7 @@ class SharedWeights:
         self._known: dict[tuple[object, ...], str] = {}
 
     @classmethod
-    def of(cls, network: str | Path) -> SharedWeights:
+    def of(cls, network: str | Path) -> WeightDeduplicator:
         """For models that were made from the network in a folder.
 
         Raises:

@@ -9,7 +9,7 @@ import onnx
 from inn_automl.export.onnx import LOGITS
 
 
-def restoring(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+def denormalization_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """The nodes that bring the output to the units of the targets (`onnx.Restore`), the last one
     first.
     """

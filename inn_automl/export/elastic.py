@@ -26,14 +26,12 @@ from inn_automl.export.archive import sha256, unpack
 from inn_automl.export.bundle import (
     CONFIG,
     WEIGHTS,
-    Accuracy,
     Build,
-    DatasetFacts,
+    DatasetMetadata,
     File,
+    MetricValues,
     Port,
     Preprocessing,
-    Quality,
-    Rated,
     TargetStatistics,
     Verification,
 )
@@ -86,15 +84,13 @@ class ElasticDevice(_Record):
     environment: dict[str, Any]
 
 
-class ElasticPoint(Rated):
+class ElasticPoint(_Record):
     """One front point: what it is, and the evidence for it."""
 
     id: str
     widths: dict[str, int]
     precision: str = DEFAULT
-    quality: Quality
-    accuracy: Accuracy | None = None
-    """Of classification, the same once more; None for other tasks."""
+    metric: MetricValues
     params: int
     macs: int
     size_bytes: int
@@ -125,7 +121,7 @@ class ElasticConfig(_Record):
     preprocessing: Preprocessing
     targets: TargetStatistics | None = None
     """None for classification."""
-    dataset: DatasetFacts
+    dataset: DatasetMetadata
     devices: dict[str, ElasticDevice]
     points: tuple[ElasticPoint, ...]
     files: dict[str, File]

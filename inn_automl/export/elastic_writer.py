@@ -20,7 +20,7 @@ from inn_automl.export.bundle import (
     installed_versions,
     open_bundle,
 )
-from inn_automl.export.deduplication import SharedWeights
+from inn_automl.export.deduplication import WeightDeduplicator
 from inn_automl.export.elastic import PARTS, ElasticConfig, ElasticDevice, ElasticPoint, Part
 
 
@@ -47,7 +47,7 @@ def write_elastic(
     """
     opened = [open_bundle(bundle) for bundle in bundles]
     common = _common([config for config, _ in opened])
-    shared = SharedWeights.of(network)
+    shared = WeightDeduplicator.of(network)
     contents: dict[str, bytes] = {}
     parts: dict[str, dict[str, Part]] = {}
     points = []
@@ -128,8 +128,7 @@ def _point(config: BundleConfig) -> ElasticPoint:
         id=config.id,
         widths=config.widths,
         precision=config.precision,
-        quality=config.quality,
-        accuracy=config.accuracy,
+        metric=config.metric,
         params=config.params,
         macs=config.macs,
         size_bytes=model.size_bytes,

@@ -9,8 +9,8 @@ converter does the rest.
 **ONNX Runtime's CPU provider does not compute what the file says.** It has no float16 kernels on
 most processors, puts float32 ones in their place, and takes out the casts between them: what
 overflows in float16 is right there. So what is run in place of such a file is its float32 twin, in
-which every value is rounded to float16 where the file has one (`as_computed`). Kernels of GPUs do
-the same: sums are float32, results are rounded.
+which every value is rounded to float16 where the file has one (`float32_counterpart`). Kernels of
+GPUs do the same: sums are float32, results are rounded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from inn_automl import __version__
 from inn_automl.core.errors import ExportError, StorageError
 from inn_automl.core.precision import METADATA_KEY
 from inn_automl.core.storage import write_atomically
-from inn_automl.export.denormalization import restoring
+from inn_automl.export.denormalization import denormalization_nodes
 
 _STANDARDIZATION = "standardize."
 """How the names of its initializers begin: see `export.onnx.RawInput`."""
@@ -55,7 +55,7 @@ _MOVES = frozenset(
 _THERE_AND_BACK = (TensorProto.FLOAT16, TensorProto.FLOAT)
 
 
-def halve_onnx(source: str | Path, target: str | Path) -> int:
+def convert_fp16(source: str | Path, target: str | Path) -> int:
     """Writes a float32 ONNX file as a float16 one.
 
     Args:
@@ -85,7 +85,7 @@ def halve_onnx(source: str | Path, target: str | Path) -> int:
     return len(halved)
 
 
-def as_computed(model: bytes) -> bytes:
+def float32_counterpart(model: bytes) -> bytes:
     """A file that gives in float32 kernels what `model` gives where its precision has kernels: of
     float16 files, a float32 one that rounds as they do; other files as they are.
 
@@ -113,7 +113,7 @@ def _halve(proto: onnx.ModelProto) -> bytes:
         for node in proto.graph.node
         if any(name.startswith(_STANDARDIZATION) for name in node.input)
     ]
-    float32 += [node.name for node in restoring(proto.graph)]
+    float32 += [node.name for node in denormalization_nodes(proto.graph)]
     proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     converted = convert_float_to_float16(
         proto, keep_io_types=True, disable_shape_infer=True, node_block_list=float32

@@ -21,7 +21,7 @@ from inn_automl.export.archive import pack, sha256, unpack
 from inn_automl.export.bundle import (
     CONFIG,
     Build,
-    DatasetFacts,
+    DatasetMetadata,
     File,
     TargetStatistics,
     installed_versions,
@@ -37,7 +37,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class GroupFacts(_Record):
+class GroupMetadata(_Record):
     """A coupled group."""
 
     smallest: int
@@ -63,7 +63,7 @@ class InnConfig(_Record):
     format_version: Literal[1] = 1
     family: str
     build: Build
-    groups: dict[str, GroupFacts]
+    groups: dict[str, GroupMetadata]
     """By name, in the order in which they are first produced."""
     task: TaskKind = "classification"
     classes: tuple[str, ...]
@@ -71,7 +71,7 @@ class InnConfig(_Record):
     preprocessing: Standardization
     targets: TargetStatistics | None = None
     """The network gives (raw target - mean) / std; None for classification."""
-    dataset: DatasetFacts
+    dataset: DatasetMetadata
     files: dict[str, File] = {}
     versions: dict[str, str] = {}
     created_at: datetime | None = None

@@ -36,8 +36,8 @@ from inn_automl import __version__
 from inn_automl.core.errors import ExportError, StorageError
 from inn_automl.core.precision import METADATA_KEY
 from inn_automl.core.storage import write_atomically
-from inn_automl.export.denormalization import restoring
-from inn_automl.export.fp16 import as_computed
+from inn_automl.export.denormalization import denormalization_nodes
+from inn_automl.export.fp16 import float32_counterpart
 from inn_automl.export.onnx import CONVOLUTIONS, INPUT
 
 NUM_CALIBRATION = 256
@@ -134,7 +134,7 @@ def _quantize(model: onnx.ModelProto, samples: NDArray[np.float32], **options: A
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     _average_globally(model.graph)
-    restored = restoring(model.graph)
+    restored = denormalization_nodes(model.graph)
     onnx.helper.set_model_props(model, _INFERRED)
     quantizer = QDQQuantizer(
         model,
@@ -264,7 +264,7 @@ def outputs(
         ExportError: the file cannot be run.
     """
     try:
-        session = _session(as_computed(Path(path).read_bytes()), threads)
+        session = _session(float32_counterpart(Path(path).read_bytes()), threads)
         for batch in _batches(samples):
             yield session.run(None, {INPUT: batch})[0]
     except Exception as error:  # ONNX Runtime's errors share no base class

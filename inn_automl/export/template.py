@@ -90,7 +90,7 @@ class OnnxTemplate:
         self._owners: dict[int, str] = {}
         try:
             self._owners = reconcile(graphs[0], graphs[1], first, second)
-        except NotUnderstoodError as error:
+        except UnsupportedTemplateError as error:
             self.why_not = str(error)
             logger.warning(
                 "each ONNX file takes a full export of seconds, because %s", self.why_not
@@ -115,7 +115,7 @@ class OnnxTemplate:
         if self.why_not is None:
             try:
                 return self._write(self._retarget(raw), raw, path, widths, from_template=True)
-            except (NotUnderstoodError, ExportError) as error:
+            except (UnsupportedTemplateError, ExportError) as error:
                 logger.warning("full export of %s, because the template failed it: %s", path, error)
         model = normal_form(translate(raw, self.input_shape))
         fill(model, raw)
@@ -126,7 +126,7 @@ class OnnxTemplate:
 
     def _retarget(self, raw: RawInput) -> ir.Model:
         if raw.tensors().keys() != self._names:
-            raise NotUnderstoodError(
+            raise UnsupportedTemplateError(
                 "the module has other parameters than those the template was made from"
             )
         model = self.model.clone()
@@ -151,7 +151,7 @@ class OnnxTemplate:
         return Export(path, len(data), difference, from_template)
 
 
-class NotUnderstoodError(Exception):
+class UnsupportedTemplateError(Exception):
     """A graph depends on widths in a way that the template cannot repeat."""
 
 
@@ -164,14 +164,14 @@ def reconcile(
         Name of the module that gives the group count, by index of the convolution among the nodes.
 
     Raises:
-        NotUnderstoodError: something else differs; the message says what.
+        UnsupportedTemplateError: something else differs; the message says what.
     """
     nodes, other_nodes = list(model.graph), list(other.graph)
     if [n.op_identifier() for n in nodes] != [n.op_identifier() for n in other_nodes]:
-        raise NotUnderstoodError("the operations of the network change with its widths")
+        raise UnsupportedTemplateError("the operations of the network change with its widths")
     names = raw.tensors().keys()
     if names != other_raw.tensors().keys():
-        raise NotUnderstoodError("the parameters of the network change with its widths")
+        raise UnsupportedTemplateError("the parameters of the network change with its widths")
     # Names of intermediate values may differ between the translations; what is compared is which
     # value goes where.
     twins: dict[ir.Value | None, ir.Value | None] = {None: None}
@@ -181,12 +181,14 @@ def reconcile(
         if node.op_type == "Reshape":
             _free_dimension(model.graph, node, other.graph, twin)
         if len(node.inputs) != len(twin.inputs):
-            raise NotUnderstoodError(f"{_place(node)} has another number of inputs at other widths")
+            raise UnsupportedTemplateError(
+                f"{_place(node)} has another number of inputs at other widths"
+            )
         for value, twin_value in zip(node.inputs, twin.inputs, strict=True):
             if value not in twins and _are_same_initializer(value, twin_value, names):
                 twins[value] = twin_value
             if value not in twins or twins[value] is not twin_value:
-                raise NotUnderstoodError(f"{_place(node)} takes other inputs at other widths")
+                raise UnsupportedTemplateError(f"{_place(node)} takes other inputs at other widths")
         if node.op_type in CONVOLUTIONS:
             owner = _owner_of_groups(node, twin, raw, other_raw)
             if owner is not None:
@@ -194,7 +196,9 @@ def reconcile(
         _same_attributes(node, twin, ignore="group" if index in owners else None)
         twins.update(zip(node.outputs, twin.outputs, strict=True))
     if [twins.get(value) for value in model.graph.outputs] != list(other.graph.outputs):
-        raise NotUnderstoodError("the output of the network is another operation at other widths")
+        raise UnsupportedTemplateError(
+            "the output of the network is another operation at other widths"
+        )
     return owners
 
 
@@ -211,7 +215,7 @@ def _free_dimension(graph: ir.Graph, node: ir.Node, other_graph: ir.Graph, twin:
     if first.shape != second.shape or (first == second).all() or -1 in first or -1 in second:
         return
     if (first != second).sum() > 1:
-        raise NotUnderstoodError(
+        raise UnsupportedTemplateError(
             f"{_place(node)} changes more than one dimension with the widths: {first}, {second}"
         )
     freed = np.where(first == second, first, -1).tolist()
@@ -243,7 +247,7 @@ def _owner_of_groups(
     owner = (weight.name or "").rpartition(".")[0] if weight is not None else ""
     try:
         agree = _groups(raw, owner) == _group(node) and _groups(other_raw, owner) == _group(twin)
-    except NotUnderstoodError:
+    except UnsupportedTemplateError:
         return None
     return owner if agree else None
 
@@ -252,7 +256,7 @@ def _groups(raw: RawInput, owner: str) -> int:
     try:
         return int(raw.get_submodule(owner).groups)  # type: ignore[arg-type]
     except (AttributeError, TypeError):
-        raise NotUnderstoodError(
+        raise UnsupportedTemplateError(
             f"the module has no convolution {owner.removeprefix('body.')!r}"
         ) from None
 
@@ -274,7 +278,9 @@ def _same_attributes(node: ir.Node, twin: ir.Node, *, ignore: str | None) -> Non
             values = " and ".join(
                 "nothing" if a is None else f"{a.value!s:.60}" for a in (first, second)
             )
-            raise NotUnderstoodError(f"{name} of {_place(node)} changes with the widths: {values}")
+            raise UnsupportedTemplateError(
+                f"{name} of {_place(node)} changes with the widths: {values}"
+            )
 
 
 def _equal(first: ir.Attr, second: ir.Attr) -> bool:

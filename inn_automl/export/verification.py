@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from inn_automl.core.errors import StorageError, VerificationError
-from inn_automl.export.fp16 import as_computed
+from inn_automl.export.fp16 import float32_counterpart
 from inn_automl.export.onnx import INPUT, RawInput, Statistics
 
 TOLERANCE = 1e-4
@@ -26,7 +26,7 @@ mean by one gray level, shows. What passes can change a prediction only where tw
 than 2e-4 of the largest one.
 """
 
-HALF_TOLERANCE = 5e-2
+FP16_TOLERANCE = 5e-2
 """The same of a float16 file, whose unit roundoff is 5e-4. The families stay below 2e-3, and a
 value that overflows shows."""
 
@@ -47,7 +47,7 @@ def verify_onnx(
     of 1 and of 3.
 
     Args:
-        path: a file as `export_onnx` or `halve_onnx` writes it.
+        path: a file as `export_onnx` or `convert_fp16` writes it.
         module: takes standardized float32 (N, *input_shape); run in eval mode on the CPU, as a
             copy.
         samples: (N, *input_shape), N at least 1, raw values of the dataset; all are used, each in
@@ -90,7 +90,7 @@ def compare(
         )
     wanted, difference = raw.relative(expected), 0.0
     try:
-        session = _session(as_computed(model))
+        session = _session(float32_counterpart(model))
         for batch_size in _BATCH_SIZES:
             for start in range(0, len(samples), batch_size):
                 rows = np.arange(start, start + batch_size) % len(samples)

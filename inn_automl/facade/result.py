@@ -105,7 +105,7 @@ class Result:
                 if max_latency_ms is not None
                 else f"device {found.name!r} has no front: {found.recommendation}"
             )
-        return max(able, key=lambda point: point.quality)
+        return max(able, key=lambda point: point.metric_value)
 
     def bundle(self, point: FrontPoint) -> Path:
         """The bundle of a front point: ONNX model, weights and evidence in one ZIP archive."""
@@ -169,8 +169,8 @@ class Result:
                 (
                     "★" if point.id == device.recommended else "",
                     point.id,
-                    metric.number(point.quality),
-                    metric.number(point.test_quality),
+                    metric.number(point.metric_value),
+                    metric.number(point.test_metric_value),
                     f"{point.latency_ms.at_percentile:.4g}",
                     f"{point.latency_ms.ci[0]:.4g} to {point.latency_ms.ci[1]:.4g}",
                 )
@@ -186,8 +186,8 @@ def _row(device: DeviceResult, point: FrontPoint, metric: str) -> dict[str, Any]
         "device": device.name,
         "id": point.id,
         "recommended": point.id == device.recommended,
-        metric: point.quality,
-        f"test_{metric}": point.test_quality,
+        metric: point.metric_value,
+        f"test_{metric}": point.test_metric_value,
         "latency_ms": latency.at_percentile,
         "latency_ci_low_ms": latency.ci[0],
         "latency_ci_high_ms": latency.ci[1],

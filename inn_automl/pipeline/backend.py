@@ -89,11 +89,11 @@ class Backend(abc.ABC):
     def evaluate(
         self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str
     ) -> list[Evaluation]:
-        """Quality on a split at each of the widths.
+        """Metric value on a split at each of the widths.
 
         Args:
             batch: points: widths by group and, where it is not fp32, the precision (see
-                `inn_automl.core.precision`), whose quality is that of the very file.
+                `inn_automl.core.precision`), whose metric value is that of the very file.
 
         Raises:
             WidthsError: widths that the network does not allow.

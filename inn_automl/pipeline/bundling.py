@@ -14,17 +14,17 @@ from inn_automl.data import Dataset
 from inn_automl.export import BundleConfig
 from inn_automl.export.bundle import (
     Build,
-    DatasetFacts,
+    DatasetMetadata,
     LatencyEvidence,
+    MetricValues,
     Port,
     Preprocessing,
     TargetStatistics,
     Verification,
-    rated,
 )
-from inn_automl.export.inn import NETWORK, GroupFacts, InnConfig, Standardization, write_inn
+from inn_automl.export.inn import NETWORK, GroupMetadata, InnConfig, Standardization, write_inn
 from inn_automl.export.onnx import INPUT, LOGITS, OUTPUT
-from inn_automl.export.verification import HALF_TOLERANCE, TOLERANCE
+from inn_automl.export.verification import FP16_TOLERANCE, TOLERANCE
 from inn_automl.tasks import Score, objective_of
 from inn_automl.training.trial import Architecture, Trained
 
@@ -63,8 +63,8 @@ def bundle_config(
             mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())
         ),
         targets=_targets(dataset),
-        dataset=DatasetFacts(name=dataset.name, fingerprint=dataset.fingerprint),
-        **rated(
+        dataset=DatasetMetadata(name=dataset.name, fingerprint=dataset.fingerprint),
+        metric=MetricValues.from_score(
             objective_of(dataset).metric,
             validation=validation,
             test=tested.value,
@@ -77,7 +77,7 @@ def bundle_config(
         latency=dict(latency),
         verification=Verification(
             max_difference=difference,
-            tolerance=HALF_TOLERANCE if precision == "fp16" else TOLERANCE,
+            tolerance=FP16_TOLERANCE if precision == "fp16" else TOLERANCE,
             num_samples=num_verified,
             agreement=agreement,
         ),
@@ -99,7 +99,7 @@ def bundle_network(path: Path, dataset: Dataset, trained: Trained) -> None:
         family=trained.architecture.family,
         build=_build(trained.architecture),
         groups={
-            group.name: GroupFacts(
+            group.name: GroupMetadata(
                 smallest=group.allowed.start,
                 size=group.size,
                 step=group.allowed.step,
@@ -113,7 +113,7 @@ def bundle_network(path: Path, dataset: Dataset, trained: Trained) -> None:
             mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())
         ),
         targets=_targets(dataset),
-        dataset=DatasetFacts(name=dataset.name, fingerprint=dataset.fingerprint),
+        dataset=DatasetMetadata(name=dataset.name, fingerprint=dataset.fingerprint),
     )
     write_inn(path, config, trained.folder)
 

@@ -26,7 +26,7 @@ class DeviceLatency:
     """Costs of any point on one device.
 
     A precision that is nowhere faster is left out, unless the size of the file is bounded. It is a
-    `search.refinement.Refinement`.
+    `search.active_learning.ActiveLearning`.
 
     Args:
         template: makes the exporter, when it is needed.

@@ -31,7 +31,6 @@ from inn_automl.export import export_onnx, verify_onnx, write_bundle
 from inn_automl.integral import IntegralNetwork
 from inn_automl.pipeline.bundling import bundle_config
 from inn_automl.pipeline.exporting import point_id
-from inn_automl.tasks import objective_of
 from inn_automl.training.fine_tuning import check_seconds, fine_tune
 from inn_automl.training.trial import Trained
 
@@ -49,7 +48,7 @@ def discretize_trained(
 
     Args:
         out: a path that ends in .zip, or the folder that ID.zip is written to.
-        precision: what the model computes in; its quality is that of the very file.
+        precision: what the model computes in; its metric value is that of the very file.
         fine_tune_seconds: for how long the model is tuned on the training samples first
             (`training.tuning`); 0: it is not.
 
@@ -95,7 +94,7 @@ def discretize_trained(
             precision=precision,
             params=costs.params,
             macs=costs.macs,
-            validation=found["validation"].quality,
+            validation=found["validation"].metric_value,
             tested=found["test"].score,
             latency={},
             difference=verified_difference(onnx, precision, module, dataset, difference),
@@ -118,10 +117,8 @@ def _make(
         return candidates.make(widths).module, None
     made = fine_tune(candidates, widths, dataset, seconds=fine_tune_seconds, seed=0)
     outcome = made.outcome
-    metric = objective_of(dataset).metric
-    return made.candidate.module, outcome.to_result(
-        metric, outcome.metric_value_before
-    ) if outcome.is_kept else None
+    tuning = outcome.to_result(outcome.metric_value_before) if outcome.is_kept else None
+    return made.candidate.module, tuning
 
 
 def _evaluate(module: torch.nn.Module, dataset: Dataset, split: str) -> Evaluation:

@@ -43,7 +43,7 @@ class Model:
     num_verified: int
     precision: str = DEFAULT
     agreement: float | None = None
-    quality: float | None = None
+    metric_value: float | None = None
     """Of a model that is not fp32: that of the very file on the validation split. None: what the
     search found.
     """
@@ -120,7 +120,7 @@ def _export_converted(
             NUM_VERIFIED,
             precision=precision,
             agreement=agreement(exported.path, path, job.dataset),
-            quality=evaluate_file(path, job.dataset, "validation").quality,
+            metric_value=evaluate_file(path, job.dataset, "validation").metric_value,
         )
 
 

@@ -97,19 +97,21 @@ def _finalist(
     return replace(
         finalist,
         id=name,
-        quality=outcome.metric_value_after if model.quality is None else model.quality,
+        metric_value=outcome.metric_value_after
+        if model.metric_value is None
+        else model.metric_value,
         size_bytes=model.size_bytes,
         difference=model.difference,
         num_verified=model.num_verified,
         agreement=model.agreement,
-        tuning=outcome.to_result(objective_of(job.dataset).metric, finalist.quality),
+        tuning=outcome.to_result(finalist.metric_value),
     )
 
 
 def _device(
     job: JobContext, device: MeasuredDevice, tuned: Mapping[str, Finalist]
 ) -> MeasuredDevice:
-    # What was not on the front stays off it: its quality, which nothing has tested anew, flatters
+    # What was not on the front stays off it: its metric value, which nothing has tested anew, flatters
     # it.
     finalists = [tuned[f.id] for f in device.front]
     metric = objective_of(job.dataset).metric
@@ -127,7 +129,7 @@ def _device(
 
 
 def _tell(job: JobContext, points: Sequence[Finalist]) -> None:
-    gains = [f.quality - f.tuning.quality_before for f in points if f.tuning]
+    gains = [f.metric_value - f.tuning.metric_value_before for f in points if f.tuning]
     if not gains:
         job.progress.note(
             f"tuning lowered the validation loss of none of {len(points)} points: they stay as "

@@ -43,7 +43,7 @@ class Finalist:
 
     id: str
     widths: dict[str, int]
-    quality: float
+    metric_value: float
     params: int
     macs: int
     size_bytes: int
@@ -97,7 +97,7 @@ class _Measured:
 class _Point:
     """A finalist as one device sees it: what `search.choice` asks of a measured point."""
 
-    quality: float
+    metric_value: float
     latency_ms: LatencySummary
     params: int
     macs: int
@@ -138,7 +138,7 @@ def measure_finalists(
                 )
         known = {
             name: Finalist(
-                **_facts(models[name], candidate.quality),
+                **_facts(models[name], candidate.metric_value),
                 params=candidate.params,
                 macs=candidate.macs,
                 latency={
@@ -177,7 +177,7 @@ def _choose(device: SearchedDevice) -> list[Candidate]:
     ] or device.candidates
     chosen = choose_finalists(
         [c.predicted_latency_ms for c in pool],
-        [c.quality for c in pool],
+        [c.metric_value for c in pool],
         relative_error=device.cost_model_errors.p90_relative,
         limit=MAX_FINALISTS,
         max_latency_ms=device.budget.max_latency_ms,
@@ -189,10 +189,12 @@ def _module(candidates: CandidateBuilder, widths: Widths) -> nn.Module:
     return candidates.make(widths).module
 
 
-def _facts(model: Model, quality: float) -> dict[str, Any]:
-    """A model's own facts; its quality as the search found it, unless the file says otherwise."""
+def _facts(model: Model, metric_value: float) -> dict[str, Any]:
+    """A model's own facts; its metric value as the search found it, unless the file says
+    otherwise.
+    """
     facts = asdict(model)
-    return facts if model.quality is not None else {**facts, "quality": quality}
+    return facts if model.metric_value is not None else {**facts, "metric_value": metric_value}
 
 
 def _measure(
@@ -263,7 +265,7 @@ def make_front(
     """The front of a device's measured finalists, without the layers of the recommended one."""
     points = [
         _Point(
-            f.quality,
+            f.metric_value,
             f.latency[device.name],
             f.params,
             f.macs,

@@ -116,7 +116,7 @@ def adopt_pretrained(
 
 
 def _score(network: IntegralNetwork, dataset: Dataset) -> float:
-    """What trainings are ranked by: mean validation quality of the smallest, a middle and the full
+    """What trainings are ranked by: mean validation metric value of the smallest, a middle and the full
     width.
     """
     candidates, middle = (

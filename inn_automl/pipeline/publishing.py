@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from inn_automl.core.errors import CorruptFileError, InnAutomlError, StorageError
-from inn_automl.core.result import Candidate, DeviceResult, FrontPoint, JobResult, named_qualities
+from inn_automl.core.result import Candidate, DeviceResult, FrontPoint, JobResult
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
@@ -49,7 +49,7 @@ def publish_job(
     A tracking server that cannot be reached is noted and leaves the result whole.
 
     Raises:
-        BackendError: the quality on the test split could not be evaluated.
+        BackendError: the metric value on the test split could not be evaluated.
         StorageError: a file could not be written.
     """
     with job.stage(Stage.PUBLISHING):
@@ -100,11 +100,11 @@ def _device(
         num_measured=search.num_measured,
         granularity=search.granularity,
         hypervolume=search.hypervolume,
-        hypervolume_reference=search.reference,
+        reference_point=search.reference_point,
         search_stopped=search.stopped,
         environment=device.environment,
         budget=device.budget.model_dump(mode="json"),
-        front=[_front_point(f, tested[f.id], device.budget.name, metric) for f in device.front],
+        front=[_front_point(f, tested[f.id], device.budget.name) for f in device.front],
         layers=device.layers,
     )
 
@@ -118,7 +118,7 @@ def _lost(device: DeviceBudget, fault: str, metric: str) -> DeviceResult:
         recommendation=f"Nothing can be recommended, for the device could not be measured: {fault}",
         cost_model_errors=None,
         hypervolume=[],
-        hypervolume_reference=(0.0, 0.0),
+        reference_point=(0.0, 0.0),
         search_stopped="The device could not be measured.",
         environment={},
         budget=device.model_dump(mode="json"),
@@ -127,7 +127,7 @@ def _lost(device: DeviceBudget, fault: str, metric: str) -> DeviceResult:
 
 
 def _test(job: JobContext, trained: Trained, finalists: Sequence[Finalist]) -> dict[str, Score]:
-    """Quality of front points on the test split. Kept, so that a resumed job does not touch that
+    """Metric value of front points on the test split. Kept, so that a resumed job does not touch that
     split again.
     """
     path = job.folder / "measuring" / "test.json"
@@ -158,18 +158,15 @@ def bundle_path(finalist: Finalist) -> str:
     return f"bundles/{finalist.id}.zip"
 
 
-def _front_point(finalist: Finalist, tested: Score, device: str, metric: str) -> FrontPoint:
+def _front_point(finalist: Finalist, tested: Score, device: str) -> FrontPoint:
     memory = finalist.memory[device]
     return FrontPoint(
         id=finalist.id,
         widths=finalist.widths,
         precision=finalist.precision,
-        **named_qualities(
-            metric,
-            quality=finalist.quality,
-            test_quality=tested.value,
-            test_quality_ci=tested.interval,
-        ),
+        metric_value=finalist.metric_value,
+        test_metric_value=tested.value,
+        test_metric_value_ci=tested.interval,
         latency_ms=finalist.latency[device],
         params=finalist.params,
         macs=finalist.macs,
@@ -200,7 +197,7 @@ def _bundle(
         precision=finalist.precision,
         params=finalist.params,
         macs=finalist.macs,
-        validation=finalist.quality,
+        validation=finalist.metric_value,
         tested=tested,
         latency={
             name: LatencyEvidence(

@@ -1,4 +1,4 @@
-"""Searching: latency on each device is learned from measured widths, quality evaluated where it
+"""Searching: latency on each device is learned from measured widths, metric value evaluated where it
 may extend a front.
 
 What the search finds is measured in a few rounds, and predictions follow. What is measured and
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from inn_automl.core.errors import MeasurementError, SpecError
 from inn_automl.core.metric import Metric
 from inn_automl.core.precision import split_point
-from inn_automl.core.result import Candidate, CostModelErrors, Granularity, named_qualities
+from inn_automl.core.result import Candidate, CostModelErrors, Granularity
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.stage import Stage
 from inn_automl.export import OnnxTemplate
@@ -41,7 +41,7 @@ class SearchedDevice:
     num_measured: int
     granularity: Granularity | None
     hypervolume: list[float]
-    reference: tuple[float, float]
+    reference_point: tuple[float, float]
     stopped: str
 
 
@@ -102,7 +102,8 @@ def _search(
 
     def evaluate(batch: list[dict[str, int]]) -> list[float]:
         return [
-            e.quality for e in job.backend.evaluate(trained, job.dataset, batch, split="validation")
+            e.metric_value
+            for e in job.backend.evaluate(trained, job.dataset, batch, split="validation")
         ]
 
     def show(progress: SearchProgress) -> None:
@@ -121,7 +122,7 @@ def _search(
                 space=one.space,
                 bounds=one.budget,
                 predict=predictions[one.budget.name],
-                refinement=one,
+                active_learning=one,
             )
             for one in latencies
         ],
@@ -129,7 +130,7 @@ def _search(
         budget,
         job.folder / "search" / "state",
         seed=job.spec.seed,
-        reference_accuracy=objective.baseline(job.dataset),
+        baseline=objective.baseline(job.dataset),
         metric=metric,
         on_batch=show,
     )
@@ -150,7 +151,7 @@ def _searched(latency: DeviceLatency, outcome: DeviceOutcome, metric: Metric) ->
             Candidate(
                 widths=widths,
                 precision=precision,
-                **named_qualities(metric.name, quality=candidate.accuracy),
+                metric_value=candidate.metric_value,
                 params=candidate.prediction.params,
                 macs=candidate.prediction.macs,
                 predicted_latency_ms=candidate.prediction.latency_ms,
@@ -163,6 +164,6 @@ def _searched(latency: DeviceLatency, outcome: DeviceOutcome, metric: Metric) ->
         num_measured=latency.num_measured,
         granularity=latency.granularity(),
         hypervolume=list(outcome.hypervolume),
-        reference=outcome.reference,
+        reference_point=outcome.reference_point,
         stopped=outcome.reason,
     )

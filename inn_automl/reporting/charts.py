@@ -255,9 +255,9 @@ def learning_curves_chart(
     """Draws the validation metric of each width and the training loss by epoch.
 
     Args:
-        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `quality` (by name
-            of widths; an epoch may lack some).
-        metric: of the values under `quality`.
+        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `metric_values` (by
+            name of widths; an epoch may lack some).
+        metric: of the values under `metric_values`.
     """
     import altair as alt
 
@@ -384,7 +384,7 @@ def _front_rows(series: FrontSeries, latencies: Range) -> list[dict[str, Any]]:
 def tooltip(point: FrontPoint, series: FrontSeries) -> dict[str, str]:
     """The evidence of a point, by the titles under which a tooltip shows it."""
     latency, metric = point.latency_ms, series.metric
-    low, high = (metric.number(bound) for bound in point.test_quality_ci)
+    low, high = (metric.number(bound) for bound in point.test_metric_value_ci)
     widths = [f"{name} {size}" for name, size in point.widths.items()][:MAX_WIDTHS_SHOWN]
     if len(point.widths) > MAX_WIDTHS_SHOWN:
         widths.append(f"and {len(point.widths) - MAX_WIDTHS_SHOWN} more groups")
@@ -393,8 +393,8 @@ def tooltip(point: FrontPoint, series: FrontSeries) -> dict[str, str]:
         "latency of runs": f"{series.percentile} {latency.at_percentile:.4g} ms "
         f"(95 % CI {latency.ci[0]:.4g} to {latency.ci[1]:.4g}); p50 {latency.p50:.4g}, "
         f"p95 {latency.p95:.4g}, p99 {latency.p99:.4g} ms, {latency.num_samples} runs",
-        "validation": f"{metric.label} {metric.text(point.quality)}",
-        "on the test split": f"{metric.label} {metric.text(point.test_quality)} "
+        "validation": f"{metric.label} {metric.text(point.metric_value)}",
+        "on the test split": f"{metric.label} {metric.text(point.test_metric_value)} "
         f"(95 % CI {low} to {high})",
         "cost": f"{point.precision}, {short_count(point.params)} parameters, "
         f"{short_count(point.macs)} MACs, {short_count(point.size_bytes)}B",
@@ -500,7 +500,7 @@ def _recommended_layers(
     x, y = _label_position(series, latencies, values)
     lines = [
         "recommended",
-        f"{series.metric.brief(point.quality)} · {row['latency']:.3g} ms",
+        f"{series.metric.brief(point.metric_value)} · {row['latency']:.3g} ms",
         f"{short_count(point.params)} parameters",
     ]
     label = {"latency": row["latency"], "value": row["value"], "x": x, "y": y, "lines": lines}

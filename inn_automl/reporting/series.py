@@ -63,10 +63,13 @@ def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> 
         latency_ms=tuple(point.latency_ms.at_percentile for point in front),
         latency_ci_ms=tuple(point.latency_ms.ci for point in front),
         metric=metric,
-        values=tuple(metric.shown(point.quality) for point in front),
-        test_values=tuple(metric.shown(point.test_quality) for point in front),
+        values=tuple(metric.shown(point.metric_value) for point in front),
+        test_values=tuple(metric.shown(point.test_metric_value) for point in front),
         test_values_ci=tuple(
-            (metric.shown(point.test_quality_ci[0]), metric.shown(point.test_quality_ci[1]))
+            (
+                metric.shown(point.test_metric_value_ci[0]),
+                metric.shown(point.test_metric_value_ci[1]),
+            )
             for point in front
         ),
         recommended=ids.index(device.recommended) if device.recommended in ids else None,
@@ -74,7 +77,7 @@ def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> 
         other_latency_ms=tuple(
             c.measured.at_percentile if c.measured else c.predicted_latency_ms for c in others
         ),
-        other_values=tuple(metric.shown(c.quality) for c in others),
+        other_values=tuple(metric.shown(c.metric_value) for c in others),
     )
 
 

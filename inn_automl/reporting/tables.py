@@ -95,7 +95,7 @@ def candidates_table(candidates: Sequence[Candidate], device: DeviceResult) -> C
     return _columns(
         [
             {
-                device.metric: c.quality,
+                device.metric: c.metric_value,
                 "predicted_latency_ms": c.predicted_latency_ms,
                 "measured_latency_ms": c.measured.at_percentile if c.measured else None,
                 "params": c.params,
@@ -104,7 +104,7 @@ def candidates_table(candidates: Sequence[Candidate], device: DeviceResult) -> C
                 "on_front": point_key(c) in on_front,
                 **_widths(c.widths),
             }
-            for c in sorted(candidates, key=lambda c: -c.quality)
+            for c in sorted(candidates, key=lambda c: -c.metric_value)
         ]
     )
 
@@ -120,11 +120,11 @@ def front_markdown(device: DeviceResult) -> str:
     lines.append(f"| {' | '.join(head)} |")
     lines.append("|---|---|---|---|---|")
     for point in series.points[:MAX_ROWS]:
-        low, high = (metric.number(bound) for bound in point.test_quality_ci)
+        low, high = (metric.number(bound) for bound in point.test_metric_value_ci)
         mark = "**" if point.id == device.recommended else ""
         lines.append(
-            f"| {mark}{point.id}{mark} | {metric.text(point.quality)} "
-            f"| {metric.text(point.test_quality)} ({low} to {high}) | "
+            f"| {mark}{point.id}{mark} | {metric.text(point.metric_value)} "
+            f"| {metric.text(point.test_metric_value)} ({low} to {high}) | "
             f"{point.latency_ms.at_percentile:.4g} "
             f"({point.latency_ms.ci[0]:.4g} to {point.latency_ms.ci[1]:.4g}) | "
             f"{short_count(point.params)} |"
@@ -158,10 +158,10 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def _numbers(point: FrontPoint, metric: str) -> dict[str, float]:
     latency = point.latency_ms
     return {
-        metric: point.quality,
-        f"test_{metric}": point.test_quality,
-        f"test_{metric}_ci_low": point.test_quality_ci[0],
-        f"test_{metric}_ci_high": point.test_quality_ci[1],
+        metric: point.metric_value,
+        f"test_{metric}": point.test_metric_value,
+        f"test_{metric}_ci_low": point.test_metric_value_ci[0],
+        f"test_{metric}_ci_high": point.test_metric_value_ci[1],
         "latency_ms": latency.at_percentile,
         "latency_ci_low_ms": latency.ci[0],
         "latency_ci_high_ms": latency.ci[1],

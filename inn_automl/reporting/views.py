@@ -31,7 +31,7 @@ def front_view(
         name: what the page's list of saved views shows.
         run_filter: a filter in MLflow's search syntax.
         created_at_ms: milliseconds since the epoch.
-        metrics: what the qualities of the fronts are in.
+        metrics: what the metric values of the fronts are in.
     """
     fronts, search = _uuid("Pareto fronts"), _uuid("Progress of the search")
     state = {

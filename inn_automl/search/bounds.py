@@ -21,7 +21,7 @@ class Bounds(Protocol):
     def max_memory_bytes(self) -> int | None: ...
 
 
-def excess(
+def constraint_violations(
     bounds: Bounds,
     *,
     latency_ms: float,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from inn_automl.core.metric import ACCURACY, Metric
-from inn_automl.search.bounds import Bounds, excess
+from inn_automl.search.bounds import Bounds, constraint_violations
 from inn_automl.search.pareto import Floats, Indices, distinct_front, pareto_front
 
 
@@ -34,7 +34,7 @@ class MeasuredPoint(Protocol):
     """A candidate that was measured on the device. A `FrontPoint` is one."""
 
     @property
-    def quality(self) -> float: ...
+    def metric_value(self) -> float: ...
     @property
     def latency_ms(self) -> MeasuredLatency: ...
     @property
@@ -62,7 +62,7 @@ def front_and_recommendation(
     """
     recommended, sentence = recommend(points, bounds, metric)
     latency = np.array([point.latency_ms.at_percentile for point in points])
-    accuracy = np.array([point.quality for point in points])
+    metric_value = np.array([point.metric_value for point in points])
     # Points of one device are measured together: what slowed them all alike does not blur which of
     # them is faster.
     interval = np.array(
@@ -70,11 +70,11 @@ def front_and_recommendation(
     ).reshape(-1, 2)
     shown = np.ones(len(points), dtype=bool)
     if recommended is not None:
-        shown = (latency > latency[recommended]) | (accuracy < accuracy[recommended])
+        shown = (latency > latency[recommended]) | (metric_value < metric_value[recommended])
         shown[recommended] = True
     kept = np.flatnonzero(shown)
     always = [int(i) for i in np.flatnonzero(kept == recommended)]
-    front = kept[distinct_front(latency[kept], interval[kept], accuracy[kept], always=always)]
+    front = kept[distinct_front(latency[kept], interval[kept], metric_value[kept], always=always)]
     return [int(i) for i in front], recommended, sentence
 
 
@@ -93,14 +93,18 @@ def recommend(
     excesses = [_excess(point, bounds) for point in points]
     keeping = [i for i, over in enumerate(excesses) if all(share <= 0 for share in over.values())]
     if keeping:
-        best = max(keeping, key=lambda i: (points[i].quality, -points[i].latency_ms.at_percentile))
+        best = max(
+            keeping, key=lambda i: (points[i].metric_value, -points[i].latency_ms.at_percentile)
+        )
         kept = [_bound_text(bounds, name) for name in excesses[best]]
         among = f"keeps {' and '.join(kept)}" if kept else "was measured (no bound was set)"
         return (
             best,
             f"The {_most(metric)} candidate that {among}: {_describe(points[best], metric)}.",
         )
-    nearest = min(range(len(points)), key=lambda i: (max(excesses[i].values()), -points[i].quality))
+    nearest = min(
+        range(len(points)), key=lambda i: (max(excesses[i].values()), -points[i].metric_value)
+    )
     missed = [
         f"{_bound_text(bounds, name)} by {100 * share:.2g} %"
         for name, share in excesses[nearest].items()
@@ -112,7 +116,7 @@ def recommend(
 
 def choose_finalists(
     latency_ms: ArrayLike,
-    accuracy: ArrayLike,
+    metric_value: ArrayLike,
     *,
     relative_error: float,
     limit: int = 20,
@@ -131,7 +135,7 @@ def choose_finalists(
         ValueError: the arrays are not of one length, or hold a NaN.
     """
     ranked = rank_finalists(
-        latency_ms, accuracy, relative_error=relative_error, max_latency_ms=max_latency_ms
+        latency_ms, metric_value, relative_error=relative_error, max_latency_ms=max_latency_ms
     )
     chosen = ranked[: max(limit, 0)]
     return chosen[np.argsort(np.asarray(latency_ms, dtype=np.float64)[chosen], kind="stable")]
@@ -139,7 +143,7 @@ def choose_finalists(
 
 def rank_finalists(
     latency_ms: ArrayLike,
-    accuracy: ArrayLike,
+    metric_value: ArrayLike,
     *,
     relative_error: float,
     max_latency_ms: float | None = None,
@@ -169,7 +173,7 @@ def rank_finalists(
     """
     latency, score = (
         np.asarray(latency_ms, dtype=np.float64),
-        np.asarray(accuracy, dtype=np.float64),
+        np.asarray(metric_value, dtype=np.float64),
     )
     front = pareto_front(latency, score)
     if len(front) == 0:
@@ -210,7 +214,7 @@ def _by_added_hypervolume(latency: Floats, score: Floats, front: Indices) -> lis
 
 
 def _excess(point: MeasuredPoint, bounds: Bounds) -> dict[str, float]:
-    return excess(
+    return constraint_violations(
         bounds,
         latency_ms=max(point.latency_ms.ci[1], point.latency_ms.at_percentile),
         params=point.params,
@@ -235,7 +239,7 @@ def _most(metric: Metric) -> str:
 def _describe(point: MeasuredPoint, metric: Metric) -> str:
     latency = point.latency_ms
     return (
-        f"{metric.label} {metric.text(point.quality)}, {latency.at_percentile:.3g} ms at "
+        f"{metric.label} {metric.text(point.metric_value)}, {latency.at_percentile:.3g} ms at "
         f"p{latency.percentile:g} "
         f"(95 % interval {latency.ci[0]:.3g} to {latency.ci[1]:.3g} ms), {point.params:,} "
         f"parameters"

@@ -2,7 +2,7 @@
 worth.
 
 Functions take parallel arrays, one entry a candidate: latency in milliseconds (n,), accuracy as a
-share in 0..1 (n,), or the quality of another task in the unit of its metric. The hypervolume
+share in 0..1 (n,), or the metric value of another task in the unit of its metric. The hypervolume
 indicator is that of Zitzler and Thiele, "Multiobjective optimization using evolutionary
 algorithms", PPSN 1998; in two dimensions it is the area under a staircase and exact.
 """
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 
-def pareto_front(latency_ms: ArrayLike, accuracy: ArrayLike) -> Indices:
+def pareto_front(latency_ms: ArrayLike, metric_value: ArrayLike) -> Indices:
     """The candidates that no other one beats.
 
     Args:
@@ -32,7 +32,7 @@ def pareto_front(latency_ms: ArrayLike, accuracy: ArrayLike) -> Indices:
     Raises:
         ValueError: the arrays are not of one length, or hold a NaN.
     """
-    latency, score = _parallel(latency_ms, accuracy)
+    latency, score = _parallel(latency_ms, metric_value)
     # Fastest first and, at equal latency, most accurate first: a candidate is on the front if it
     # beats all before it.
     order = np.lexsort((np.arange(len(score)), -score, latency))
@@ -43,7 +43,7 @@ def pareto_front(latency_ms: ArrayLike, accuracy: ArrayLike) -> Indices:
 def distinct_front(
     latency_ms: ArrayLike,
     latency_ci: ArrayLike,
-    accuracy: ArrayLike,
+    metric_value: ArrayLike,
     *,
     always: Collection[int] = (),
 ) -> Indices:
@@ -68,7 +68,7 @@ def distinct_front(
     Raises:
         ValueError: the arrays are not of one length, or hold a NaN.
     """
-    latency, score = _parallel(latency_ms, accuracy)
+    latency, score = _parallel(latency_ms, metric_value)
     interval = np.asarray(latency_ci, dtype=np.float64).reshape(-1, 2)
     if len(interval) != len(latency) or np.isnan(interval).any():
         raise ValueError(f"latency_ci must hold {len(latency)} pairs of numbers, one a candidate.")
@@ -81,7 +81,7 @@ def distinct_front(
 
 
 def hypervolume(
-    latency_ms: ArrayLike, accuracy: ArrayLike, reference: tuple[float, float]
+    latency_ms: ArrayLike, metric_value: ArrayLike, reference_point: tuple[float, float]
 ) -> float:
     """The area that the candidates dominate, up to a reference point.
 
@@ -97,20 +97,20 @@ def hypervolume(
     Raises:
         ValueError: the arrays are not of one length, or hold a NaN.
     """
-    latency, score = _parallel(latency_ms, accuracy)
-    inside = (latency < reference[0]) & (score > reference[1])
+    latency, score = _parallel(latency_ms, metric_value)
+    inside = (latency < reference_point[0]) & (score > reference_point[1])
     latency, score = latency[inside], score[inside]
     front = pareto_front(latency, score)
-    steps = np.diff(score[front], prepend=reference[1])
-    return float(np.sum(steps * (reference[0] - latency[front])))
+    steps = np.diff(score[front], prepend=reference_point[1])
+    return float(np.sum(steps * (reference_point[0] - latency[front])))
 
 
 def hypervolume_history(
     latency_ms: ArrayLike,
-    accuracy: ArrayLike,
+    metric_value: ArrayLike,
     batch: ArrayLike,
     num_batches: int,
-    reference: tuple[float, float],
+    reference_point: tuple[float, float],
 ) -> list[float]:
     """Hypervolume of all candidates found up to and with each batch.
 
@@ -127,17 +127,17 @@ def hypervolume_history(
     Raises:
         ValueError: the arrays are not of one length, or hold a NaN.
     """
-    latency, score = _parallel(latency_ms, accuracy)
+    latency, score = _parallel(latency_ms, metric_value)
     found_in = np.asarray(batch)
     return [
-        hypervolume(latency[found_in <= b], score[found_in <= b], reference)
+        hypervolume(latency[found_in <= b], score[found_in <= b], reference_point)
         for b in range(num_batches)
     ]
 
 
-def _parallel(latency_ms: ArrayLike, accuracy: ArrayLike) -> tuple[Floats, Floats]:
+def _parallel(latency_ms: ArrayLike, metric_value: ArrayLike) -> tuple[Floats, Floats]:
     latency = np.asarray(latency_ms, dtype=np.float64).reshape(-1)
-    score = np.asarray(accuracy, dtype=np.float64).reshape(-1)
+    score = np.asarray(metric_value, dtype=np.float64).reshape(-1)
     if len(latency) != len(score):
         raise ValueError(
             f"latency has {len(latency)} entries and accuracy {len(score)}: they must belong "

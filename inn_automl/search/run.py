@@ -1,8 +1,8 @@
 """The width search of a job: devices take turns, every accuracy counts for all of them, and
 nothing found is lost.
 
-What is called accuracy here is the quality of whatever task the job has, in its metric; more is
-better.
+What is called accuracy here is the metric value of whatever task the job has, in its metric; more
+is better.
 
 Where a device can be measured meanwhile, what was found is measured every few batches and
 predictions follow; the search ends when hypervolume and front are stable: nothing grows, and what
@@ -21,9 +21,9 @@ import numpy as np
 
 from inn_automl.core.errors import BackendError, SpecError
 from inn_automl.core.metric import ACCURACY, Metric
+from inn_automl.search.active_learning import MIN_ITERATION_SIZE, choose_to_measure, iteration_size
 from inn_automl.search.pareto import hypervolume_history, pareto_front
-from inn_automl.search.refinement import SMALLEST_ROUND, choose_to_measure, size_of_round
-from inn_automl.search.state import AccuracyTable, Evaluation, exclusive, open_journal
+from inn_automl.search.state import Evaluation, EvaluationTable, exclusive, open_journal
 from inn_automl.search.study import DeviceSearch, Prediction, WidthStudy
 
 STALL_GROWTH = 1e-3
@@ -71,7 +71,7 @@ class SearchedWidths:
     """An evaluated point as one device sees it."""
 
     widths: dict[str, int]
-    accuracy: float
+    metric_value: float
     prediction: Prediction
     feasible: bool
 
@@ -96,7 +96,7 @@ class DeviceOutcome:
     candidates: tuple[SearchedWidths, ...]
     front: tuple[int, ...]
     hypervolume: tuple[float, ...]
-    reference: tuple[float, float]
+    reference_point: tuple[float, float]
     stopped: Stopped
     reason: str
 
@@ -118,7 +118,7 @@ def run_search(
     state_dir: Path,
     *,
     seed: int = 0,
-    reference_accuracy: float = 0.0,
+    baseline: float = 0.0,
     metric: Metric = ACCURACY,
     on_batch: Callable[[SearchProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -139,7 +139,7 @@ def run_search(
             hypervolume.
         state_dir: folder of this search alone.
         seed: of all random choices.
-        reference_accuracy: accuracy that is worth nothing, e.g. that of guessing.
+        baseline: accuracy that is worth nothing, e.g. that of guessing.
         metric: what accuracies are in.
         on_batch: called after each batch and each round of measurements.
         should_stop: asked before each batch, and after each accuracy that a generator yields.
@@ -164,12 +164,9 @@ def run_search(
         name: allowed[-1]
         for name, allowed in zip(devices[0].space.names, devices[0].space.allowed, strict=True)
     }
-    with exclusive(state_dir), AccuracyTable(state_dir / "evaluations.jsonl", groups) as table:
+    with exclusive(state_dir), EvaluationTable(state_dir / "evaluations.jsonl", groups) as table:
         storage = open_journal(state_dir / "studies.journal")
-        studies = [
-            WidthStudy(device, storage, seed, reference_accuracy, metric=metric)
-            for device in devices
-        ]
+        studies = [WidthStudy(device, storage, seed, baseline, metric=metric) for device in devices]
         search = _Search(studies, evaluate, budget, table, should_stop or (lambda: False))
         try:
             stopped = search.run(on_batch)
@@ -184,7 +181,7 @@ class _Search:
         studies: Sequence[WidthStudy],
         evaluate: Callable[[list[dict[str, int]]], Iterable[float]],
         budget: Budget,
-        table: AccuracyTable,
+        table: EvaluationTable,
         should_stop: Callable[[], bool],
     ) -> None:
         self.studies, self.evaluate, self.budget = studies, evaluate, budget
@@ -225,14 +222,14 @@ class _Search:
         done = self.table.num_own / self.budget.max_evaluations
         any_measured = False
         for i, study in enumerate(self.studies):
-            refinement = study.device.refinement
-            if refinement is None:
+            active_learning = study.device.active_learning
+            if active_learning is None:
                 continue
-            num = size_of_round(refinement, self.table.batch, done, is_last=is_last)
+            num = iteration_size(active_learning, self.table.batch, done, is_last=is_last)
             widths = self.to_measure(i, num)
-            if not widths or (len(widths) < SMALLEST_ROUND and not is_last):
+            if not widths or (len(widths) < MIN_ITERATION_SIZE and not is_last):
                 continue
-            refinement.measure(self.table.batch, widths)
+            active_learning.measure(self.table.batch, widths)
             study.refined()
             self.seen[i] = self.see(study, self.table.evaluations)
             self.history[i] = self.hypervolumes(i)
@@ -242,16 +239,16 @@ class _Search:
     def to_measure(self, device: int, num: int) -> list[dict[str, int]]:
         """At most `num` evaluated widths whose measurement would tell most."""
         study = self.studies[device]
-        refinement = study.device.refinement
+        active_learning = study.device.active_learning
         feasible = [one for one in self.seen[device] if one.feasible]
-        if refinement is None or num < 1:
+        if active_learning is None or num < 1:
             return []
         chosen = choose_to_measure(
             np.array([one.prediction.latency_ms for one in feasible]),
-            np.array([one.accuracy for one in feasible]),
-            [refinement.is_measured(one.widths) for one in feasible],
+            np.array([one.metric_value for one in feasible]),
+            [active_learning.is_measured(one.widths) for one in feasible],
             num,
-            margin=refinement.margin,
+            margin=active_learning.margin,
             max_latency_ms=study.device.bounds.max_latency_ms,
         )
         return [feasible[i].widths for i in chosen]
@@ -282,24 +279,24 @@ class _Search:
         feasible = [(evaluation.batch, one) for evaluation, one in found if one.feasible]
         return hypervolume_history(
             [one.prediction.latency_ms for _, one in feasible],
-            [one.accuracy for _, one in feasible],
+            [one.metric_value for _, one in feasible],
             [batch for batch, _ in feasible],
             self.table.batch,
-            self.studies[device].reference,
+            self.studies[device].reference_point,
         )
 
     def evaluate_each(self, widths: list[dict[str, int]], device: str) -> bool:
         num_done = 0
         results = self.evaluate(widths)
         still_evaluating = not isinstance(results, Sequence)
-        for accuracy in results:
-            if num_done == len(widths) or not math.isfinite(accuracy):
+        for metric_value in results:
+            if num_done == len(widths) or not math.isfinite(metric_value):
                 raise BackendError(
-                    f"the evaluation of {len(widths)} widths returned {accuracy!r} as result "
+                    f"the evaluation of {len(widths)} widths returned {metric_value!r} as result "
                     f"{num_done + 1}: "
                     "it must return one finite accuracy for each."
                 )
-            self.table.add(widths[num_done], float(accuracy), device)
+            self.table.add(widths[num_done], float(metric_value), device)
             num_done += 1
             if still_evaluating and num_done < len(widths) and self.should_stop():
                 return False
@@ -314,7 +311,7 @@ class _Search:
         new = self.table.evaluations[len(self.seen[0]) :]
         for study, seen in zip(self.studies, self.seen, strict=True):
             for evaluation in new:
-                study.tell(evaluation.widths, evaluation.accuracy)
+                study.tell(evaluation.widths, evaluation.metric_value)
             seen += self.see(study, new)
 
     def see(self, study: WidthStudy, evaluations: Sequence[Evaluation]) -> list[SearchedWidths]:
@@ -324,7 +321,7 @@ class _Search:
         )
         return [
             SearchedWidths(
-                evaluation.widths, evaluation.accuracy, prediction, device.feasible(prediction)
+                evaluation.widths, evaluation.metric_value, prediction, device.feasible(prediction)
             )
             for evaluation, prediction in zip(evaluations, predictions, strict=True)
         ]
@@ -352,7 +349,9 @@ class _Search:
     def progress(self, study: WidthStudy | None) -> SearchProgress:
         best: dict[str, tuple[float, float] | None] = {}
         for other, seen in zip(self.studies, self.seen, strict=True):
-            feasible = [(one.accuracy, -one.prediction.latency_ms) for one in seen if one.feasible]
+            feasible = [
+                (one.metric_value, -one.prediction.latency_ms) for one in seen if one.feasible
+            ]
             best[other.device.name] = (-max(feasible)[1], max(feasible)[0]) if feasible else None
         return SearchProgress(
             batch=self.table.batch - 1,
@@ -365,9 +364,9 @@ class _Search:
             },
             best=best,
             num_measured={
-                s.device.name: s.device.refinement.num_made
+                s.device.name: s.device.active_learning.num_made
                 for s in self.studies
-                if s.device.refinement is not None
+                if s.device.active_learning is not None
             },
         )
 
@@ -378,7 +377,7 @@ class _Search:
             feasible = [i for i, one in enumerate(seen) if one.feasible]
             front = pareto_front(
                 [seen[i].prediction.latency_ms for i in feasible],
-                [seen[i].accuracy for i in feasible],
+                [seen[i].metric_value for i in feasible],
             )
             own: Stopped = "exhausted" if study.exhausted else stopped
             devices.append(
@@ -387,7 +386,7 @@ class _Search:
                     candidates=tuple(seen),
                     front=tuple(feasible[i] for i in front),
                     hypervolume=tuple(history),
-                    reference=study.reference,
+                    reference_point=study.reference_point,
                     stopped=own,
                     reason=self.reason(own, any_feasible=bool(feasible))
                     + self.measured(study, [seen[feasible[i]] for i in front]),
@@ -403,13 +402,13 @@ class _Search:
 
     def measured(self, study: WidthStudy, front: Sequence[SearchedWidths]) -> str:
         """How far the front consists of measurements, as a sentence."""
-        refinement = study.device.refinement
-        if refinement is None or not front:
+        active_learning = study.device.active_learning
+        if active_learning is None or not front:
             return ""
-        num = sum(refinement.is_measured(one.widths) for one in front)
+        num = sum(active_learning.is_measured(one.widths) for one in front)
         if num == len(front):
             return f" All {num} widths of its front are measured."
-        limit = "" if refinement.num_left else ": no more measurements are allowed"
+        limit = "" if active_learning.num_left else ": no more measurements are allowed"
         return f" {num} of the {len(front)} widths of its front are measured{limit}."
 
     def reason(self, stopped: Stopped, *, any_feasible: bool) -> str:

@@ -26,7 +26,7 @@ from inn_automl.core.metric import ACCURACY, Metric
 from inn_automl.core.precision import COORDINATE
 from inn_automl.search.pareto import Floats, pareto_front
 from inn_automl.search.space import Key, Points, SearchSpace
-from inn_automl.search.surrogate import AccuracySurrogate
+from inn_automl.search.surrogate import MetricSurrogate
 
 ENUMERABLE = 2048
 """A space with at most this many points is searched whole."""
@@ -82,19 +82,19 @@ class FrontSampler(BaseSampler):
         space: SearchSpace,
         evaluated: Mapping[Key, float],
         assess: Assess,
-        reference: tuple[float, float],
+        reference_point: tuple[float, float],
         seed: Sequence[int],
         latency_error: float = 0.0,
         metric: Metric = ACCURACY,
     ) -> None:
-        self._space, self._assess, self._reference = space, assess, reference
+        self._space, self._assess, self._reference_point = space, assess, reference_point
         self._rng = np.random.default_rng(seed)
         self._random = RandomSampler(seed=int(self._rng.integers(2**31)))
         self._evaluated = dict(evaluated)
         self._latency_error, self._metric = latency_error, metric
-        self._surrogate: AccuracySurrogate | None = None
+        self._surrogate: MetricSurrogate | None = None
         self._prepared = False
-        self._believed: set[Key] = set()
+        self._fantasized: set[Key] = set()
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -129,8 +129,8 @@ class FrontSampler(BaseSampler):
         if not self._prepared:
             self._prepare()
         for key in running:
-            if key not in self._believed:
-                self._believe(key)
+            if key not in self._fantasized:
+                self._fantasize(key)
         if not len(self._pool):
             return None
         mean, std = self._strength(self._pool)
@@ -141,16 +141,16 @@ class FrontSampler(BaseSampler):
     def _prepare(self) -> None:
         self._prepared = True
         points = np.array(list(self._evaluated), dtype=np.int64).reshape(-1, len(self._space.names))
-        accuracy = np.array(list(self._evaluated.values()), dtype=np.float64)
+        metric_value = np.array(list(self._evaluated.values()), dtype=np.float64)
         latency, feasible = (
             self._assess(points) if len(points) else (np.zeros(0), np.zeros(0, dtype=bool))
         )
         if len(points):
-            self._surrogate = AccuracySurrogate(points, accuracy, self._metric)
+            self._surrogate = MetricSurrogate(points, metric_value, self._metric)
         # The front as the surrogate sees it: an accuracy that was lucky on the validation samples
         # would hide gains.
         self._front_latency = latency[feasible]
-        self._front_accuracy = self._metric.from_strength(self._strength(points[feasible])[0])
+        self._front_values = self._metric.untransform(self._strength(points[feasible])[0])
         self._pool, self._pool_latency = self._candidates(points[feasible])
         if len(self._pool) > NUM_SHORTLISTED:
             gain = self._expected_gain(self._pool_latency, *self._strength(self._pool))
@@ -161,7 +161,7 @@ class FrontSampler(BaseSampler):
         """New feasible points (n, d) and their latency (n,)."""
         if self._space.num_points <= ENUMERABLE:
             return self._new_and_feasible(self._space.points(), set(self._evaluated))
-        parents = feasible[pareto_front(self._front_latency, self._front_accuracy)]
+        parents = feasible[pareto_front(self._front_latency, self._front_values)]
         if not len(parents):
             parents = np.array([self._space.key(self._space.smallest)])
         seen = set(self._evaluated)
@@ -189,8 +189,8 @@ class FrontSampler(BaseSampler):
         latency, feasible = self._assess(points) if new else (np.zeros(0), np.zeros(0, dtype=bool))
         return points[feasible], latency[feasible]
 
-    def _believe(self, key: Key) -> None:
-        self._believed.add(key)
+    def _fantasize(self, key: Key) -> None:
+        self._fantasized.add(key)
         point = np.array([key], dtype=np.int64)
         other = np.any(self._pool != point, axis=1)
         self._pool, self._pool_latency = self._pool[other], self._pool_latency[other]
@@ -198,10 +198,10 @@ class FrontSampler(BaseSampler):
         if self._surrogate is None:
             return
         mean, _ = self._surrogate.predict(point)
-        self._surrogate.believe(point)
+        self._surrogate.fantasize(point)
         self._front_latency = np.concatenate([self._front_latency, latency[feasible]])
-        self._front_accuracy = np.concatenate(
-            [self._front_accuracy, self._metric.from_strength(mean[feasible])]
+        self._front_values = np.concatenate(
+            [self._front_values, self._metric.untransform(mean[feasible])]
         )
 
     def _strength(self, points: Points) -> tuple[Floats, Floats]:
@@ -215,12 +215,12 @@ class FrontSampler(BaseSampler):
 
     def _expected_gain(self, latency: Floats, mean: Floats, std: Floats) -> Floats:
         """Expected growth of the front's hypervolume, (n,): strength and log latency are normal."""
-        worst_latency, worst_accuracy = self._reference
-        front = pareto_front(self._front_latency, self._front_accuracy)
+        worst_latency, worst_accuracy = self._reference_point
+        front = pareto_front(self._front_latency, self._front_values)
         # The front is a staircase: accuracy level[i] from latency step[i] to step[i + 1].
         steps = np.concatenate([[-np.inf], self._front_latency[front], [worst_latency]])
         levels = np.concatenate(
-            [[worst_accuracy], np.maximum(self._front_accuracy[front], worst_accuracy)]
+            [[worst_accuracy], np.maximum(self._front_values[front], worst_accuracy)]
         )
         stretch = np.zeros((len(latency), len(levels)))
         for node, weight in zip(_NODES, _WEIGHTS, strict=True):
@@ -228,6 +228,8 @@ class FrontSampler(BaseSampler):
             stretch += weight * np.maximum(np.minimum(steps[1:], worst_latency) - start, 0.0)
         gain = np.zeros(len(latency))
         for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-            accuracy = self._metric.from_strength(mean + node * std)
-            gain += weight * np.sum(stretch * np.maximum(accuracy[:, None] - levels, 0.0), axis=1)
+            metric_value = self._metric.untransform(mean + node * std)
+            gain += weight * np.sum(
+                stretch * np.maximum(metric_value[:, None] - levels, 0.0), axis=1
+            )
         return gain

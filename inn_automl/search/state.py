@@ -41,12 +41,12 @@ class Evaluation:
     """
 
     widths: dict[str, int]
-    accuracy: float
+    metric_value: float
     batch: int
     device: str
 
 
-class AccuracyTable:
+class EvaluationTable:
     """Accuracy by widths, shared by all devices of a job and appended to a file at once.
 
     The file begins with a header that names the network's coupled groups; then comes a line for
@@ -101,20 +101,20 @@ class AccuracyTable:
         self._append({"begun": self.batch, "device": device, "num": num})
         self.begun = device, num
 
-    def add(self, widths: dict[str, int], accuracy: float, device: str) -> None:
+    def add(self, widths: dict[str, int], metric_value: float, device: str) -> None:
         """Appends an evaluation of the current batch; it survives a kill of the process from here
         on.
 
         Raises:
             StorageError: it cannot be written, e.g. because the disk is full.
         """
-        evaluation = Evaluation(dict(widths), accuracy, self.batch, device)
+        evaluation = Evaluation(dict(widths), metric_value, self.batch, device)
         self._append(
             {
                 "batch": self.batch,
                 "device": device,
                 "widths": evaluation.widths,
-                "accuracy": accuracy,
+                "metric_value": metric_value,
             }
         )
         self.evaluations.append(evaluation)
@@ -148,7 +148,7 @@ class AccuracyTable:
             evaluation.batch == self.batch for evaluation in self.evaluations
         )
 
-    def __enter__(self) -> AccuracyTable:
+    def __enter__(self) -> EvaluationTable:
         return self
 
     def __exit__(
@@ -188,7 +188,7 @@ class AccuracyTable:
                 self.evaluations.append(
                     Evaluation(
                         widths,
-                        float(record["accuracy"]),
+                        float(record["metric_value"]),
                         int(record["batch"]),
                         str(record["device"]),
                     )
@@ -216,14 +216,14 @@ def inherit_evaluations(
         precisions: those of the new search; evaluations of others are left behind.
 
     Raises:
-        CorruptFileError: a line of `parent` is not what `AccuracyTable` writes.
+        CorruptFileError: a line of `parent` is not what `EvaluationTable` writes.
         StorageError: `parent` cannot be read, or `child` not be written.
     """
     try:
         header, *records = (json.loads(line) for line in parent.read_bytes().splitlines())
         made = []
         for record in records:
-            if "accuracy" in record and split_point(record["widths"])[1] in precisions:
+            if "metric_value" in record and split_point(record["widths"])[1] in precisions:
                 made.append({**record, "batch": 0, "widths": _point(record["widths"], precisions)})
         groups, _ = split_point(header["groups"])
         if is_a_choice(precisions):

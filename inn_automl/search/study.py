@@ -4,8 +4,8 @@ told.
 The study minimizes predicted latency in milliseconds and maximizes accuracy. Bounds are its
 constraints: widths that are predicted to break one are never handed out for evaluation, but the
 study records them, with by how much, so that any Optuna sampler learns from them. Where
-predictions follow measurements (see `refinement`), what counts is what is predicted now; on record
-is what was predicted when the accuracy became known.
+predictions follow measurements (see `active_learning`), what counts is what is predicted now; on
+record is what was predicted when the accuracy became known.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from inn_automl.core.metric import ACCURACY, Metric
 from inn_automl.core.precision import COORDINATE
-from inn_automl.search.bounds import Bounds, excess
+from inn_automl.search.active_learning import ActiveLearning
+from inn_automl.search.bounds import Bounds, constraint_violations
 from inn_automl.search.pareto import Floats
-from inn_automl.search.refinement import Refinement
 from inn_automl.search.sampler import FrontSampler, width_distributions
 from inn_automl.search.space import Key, Points, SearchSpace, Widths
 
-NUM_WARM = 12
+NUM_INITIAL = 12
 """Uniform widths that a study starts with, shared among the precisions."""
 REFERENCE_FACTOR = 1.25
 """Hypervolume is measured from beyond the bound, so that accuracy gained right at the bound
@@ -72,7 +72,8 @@ class DeviceSearch:
         space: the widths to search.
         bounds: what a model must keep here.
         predict: costs of each of the given widths.
-        latency_margin: share by which predicted latency must stay below its bound, because the cost model errs.
+        latency_margin: share by which predicted latency must stay below its bound, because the
+            cost model errs.
         refinement: measures while the search goes on, and then states the margin; None:
             predictions stay as they are.
     """
@@ -82,20 +83,20 @@ class DeviceSearch:
     bounds: Bounds
     predict: Callable[[Sequence[Widths]], Sequence[Prediction]]
     latency_margin: float = 0.0
-    refinement: Refinement | None = None
+    active_learning: ActiveLearning | None = None
 
     @property
     def margin(self) -> float:
         """The share by which predicted latency must stay below its bound now."""
-        return self.latency_margin if self.refinement is None else self.refinement.margin
+        return self.latency_margin if self.active_learning is None else self.active_learning.margin
 
-    def excess(self, prediction: Prediction) -> dict[str, float]:
+    def constraint_violations(self, prediction: Prediction) -> dict[str, float]:
         """By what share a prediction, with the margin on its latency, exceeds each bound: see
-        `bounds.excess`.
+        `bounds.constraint_violations`.
 
         A precision that the device does not offer exceeds a bound of its own.
         """
-        over = excess(
+        over = constraint_violations(
             self.bounds,
             latency_ms=prediction.latency_ms * (1.0 + self.margin),
             params=prediction.params,
@@ -107,7 +108,7 @@ class DeviceSearch:
 
     def feasible(self, prediction: Prediction) -> bool:
         """Whether a prediction keeps every bound."""
-        return all(share <= 0 for share in self.excess(prediction).values())
+        return all(share <= 0 for share in self.constraint_violations(prediction).values())
 
     def assess(self, points: Points) -> tuple[Floats, NDArray[np.bool_]]:
         """Predicted latency in milliseconds (n,) of points (n, d), and whether they keep every
@@ -133,10 +134,10 @@ class WidthStudy:
         storage: where Optuna keeps the study, under the device's name; an existing one is
             continued.
         seed: of all random choices.
-        reference_accuracy: accuracy that is worth nothing, e.g. that of guessing.
+        baseline: accuracy that is worth nothing, e.g. that of guessing.
         make_sampler: another Optuna sampler, made from a seed for every batch; by default
             `FrontSampler`. It also stands in where the other finds nothing new that is feasible.
-        metric: what accuracies are in; the word stands for any task's quality.
+        metric: what accuracies are in; the word stands for any task's metric value.
 
     Attributes:
         evaluated: accuracy of all that this object was told, feasible or not, in that order. After
@@ -149,7 +150,7 @@ class WidthStudy:
     device: DeviceSearch
     storage: BaseStorage
     seed: int = 0
-    reference_accuracy: float = 0.0
+    baseline: float = 0.0
     make_sampler: Callable[[int], BaseSampler] | None = None
     metric: Metric = ACCURACY
     evaluated: dict[Key, float] = field(default_factory=dict, init=False)
@@ -182,7 +183,7 @@ class WidthStudy:
         self._warm, slowest_ms = self._begun()
         bound_ms = self.device.bounds.max_latency_ms
         limit_ms = slowest_ms if bound_ms is None else bound_ms
-        self.reference = (REFERENCE_FACTOR * limit_ms, self.reference_accuracy)
+        self.reference_point = (REFERENCE_FACTOR * limit_ms, self.baseline)
 
     def ask(self, num: int) -> list[dict[str, int]]:
         """At most `num` widths to evaluate: feasible, and never told before.
@@ -212,14 +213,14 @@ class WidthStudy:
             batch.append(new)
         return [self._space.from_key(key) for key in batch]
 
-    def tell(self, widths: Widths, accuracy: float) -> None:
+    def tell(self, widths: Widths, metric_value: float) -> None:
         """Records the accuracy of any widths of the network, asked for here or evaluated for
         another device.
         """
         key = self._space.key(widths)
         if key in self._running or key not in self._recorded:
             prediction = self.predict(key)
-            values = [prediction.latency_ms, accuracy]
+            values = [prediction.latency_ms, metric_value]
             if key in self._running:
                 self._study.tell(self._running.pop(key), values)
             else:
@@ -228,11 +229,11 @@ class WidthStudy:
                         params=self._space.from_key(key),
                         distributions=self._distributions,
                         values=values,
-                        constraints=self.device.excess(prediction),
+                        constraints=self.device.constraint_violations(prediction),
                     )
                 )
             self._recorded.add(key)
-        self.evaluated[key] = accuracy
+        self.evaluated[key] = metric_value
 
     def predict(self, key: Key) -> Prediction:
         """What the widths of a key are predicted to cost on the device."""
@@ -263,7 +264,7 @@ class WidthStudy:
                     self._space,
                     self.evaluated,
                     self.device.assess,
-                    self.reference,
+                    self.reference_point,
                     entropy,
                     latency_error=_ERROR_SHARE * self.device.margin / _MEDIAN_OF_NORMAL,
                     metric=self.metric,
@@ -289,15 +290,13 @@ class WidthStudy:
             self._study.tell(trial, state=TrialState.FAIL)
             return None
         prediction = self.predict(key)
-        over = self.device.excess(prediction)
+        over = self.device.constraint_violations(prediction)
         for name, share in over.items():
             trial.set_constraint(name, share)
         if key in self.evaluated or any(share > 0 for share in over.values()):
             if key not in self.evaluated:
                 trial.set_user_attr(_REFUSED, True)
-            self._study.tell(
-                trial, [prediction.latency_ms, self.evaluated.get(key, self.reference_accuracy)]
-            )
+            self._study.tell(trial, [prediction.latency_ms, self.evaluated.get(key, self.baseline)])
             self._refused.add(key)
             return None
         self._running[key] = trial.number
@@ -343,7 +342,7 @@ class WidthStudy:
         others evenly spaced in latency, then the full network where it is infeasible: it is
         recorded, not evaluated. Precisions take turns.
         """
-        num = -(-NUM_WARM // len(self._space.precisions))
+        num = -(-NUM_INITIAL // len(self._space.precisions))
         warm: list[list[Key]] = []
         slowest_ms = 0.0
         for precision in self._space.precisions:

@@ -3,7 +3,7 @@ log widths.
 
 The error rate of a network falls roughly like a power of its widths, layer by layer, so the
 process models -log(error), or what is like it for another metric than accuracy
-(`Metric.strength`), over log(width): a constant plus a smooth, isotropic function (squared
+(`Metric.transformed`), over log(width): a constant plus a smooth, isotropic function (squared
 exponential) plus noise. Its hyperparameters are the mode of their posterior (Rasmussen and
 Williams, "Gaussian Processes for Machine Learning", 2006, section 5.4).
 """
@@ -22,31 +22,31 @@ MAX_OBSERVATIONS = 400
 """Fitting is cubic in these; beyond them the first quarter and the most recent rest are used."""
 
 
-class AccuracySurrogate:
+class MetricSurrogate:
     """Predicts the accuracy of widths.
 
     Args:
         widths: (n, d) evaluated widths, n at least 1.
-        accuracy: (n,), shares in 0..1, or the qualities of another metric.
+        accuracy: (n,), shares in 0..1, or the metric values of another metric.
     """
 
-    def __init__(self, widths: Points, accuracy: Floats, metric: Metric = ACCURACY) -> None:
+    def __init__(self, widths: Points, metric_value: Floats, metric: Metric = ACCURACY) -> None:
         if len(widths) > MAX_OBSERVATIONS:
             first = MAX_OBSERVATIONS // 4
             recent = len(widths) - (MAX_OBSERVATIONS - first)
             widths = np.concatenate([widths[:first], widths[recent:]])
-            accuracy = np.concatenate([accuracy[:first], accuracy[recent:]])
+            metric_value = np.concatenate([metric_value[:first], metric_value[recent:]])
         logs = np.log(widths)
         self._center, self._spread = logs.mean(axis=0), logs.std(axis=0) + 1e-9
-        strength = metric.strength(accuracy)
-        self._mean, self._scale = float(strength.mean()), float(strength.std()) + 1e-9
+        transformed = metric.transform(metric_value)
+        self._mean, self._scale = float(transformed.mean()), float(transformed.std()) + 1e-9
         self._x = self._features(widths)
-        self._y = (strength - self._mean) / self._scale
+        self._y = (transformed - self._mean) / self._scale
         self._log_parameters = self._most_probable_parameters()
         self._factorize()
 
     def predict(self, widths: Points) -> tuple[Floats, Floats]:
-        """Mean and standard deviation, (n,) each, of the strength of widths (n, d), without
+        """Mean and standard deviation, (n,) each, of the transformed of widths (n, d), without
         evaluation noise.
         """
         x = self._features(widths)
@@ -56,11 +56,11 @@ class AccuracySurrogate:
         variance = np.maximum(deviation**2 + constant**2 - np.sum(explained**2, axis=0), 1e-12)
         return self._mean + self._scale * (cross @ self._weights), self._scale * np.sqrt(variance)
 
-    def believe(self, widths: Points) -> None:
+    def fantasize(self, widths: Points) -> None:
         """Takes widths (n, d) that are being evaluated as having the accuracy predicted for them."""
-        strength, _ = self.predict(widths)
+        transformed, _ = self.predict(widths)
         self._x = np.concatenate([self._x, self._features(widths)])
-        self._y = np.concatenate([self._y, (strength - self._mean) / self._scale])
+        self._y = np.concatenate([self._y, (transformed - self._mean) / self._scale])
         self._factorize()
 
     def _features(self, widths: Points) -> Floats:

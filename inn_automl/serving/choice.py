@@ -90,7 +90,7 @@ def choose(
 
     keeping = [p for p in points if bounds[p.id] <= limit(p)]
     if keeping:
-        point = max(keeping, key=lambda p: (p.quality.validation, -bounds[p.id]))
+        point = max(keeping, key=lambda p: (p.metric.validation, -bounds[p.id]))
     else:
         point = min(points, key=lambda p: bounds[p.id])
     expected = bounds[point.id]

@@ -1,4 +1,4 @@
-"""What a task is: how a network is trained for it, and what its quality is. One task a file."""
+"""What a task is: how a network is trained for it, and what its metric value is. One task a file."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ NORMAL_95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Score:
-    """The quality of a model on the samples of a split."""
+    """The metric value of a model on the samples of a split."""
 
     value: float
     interval: tuple[float, float]
@@ -33,7 +33,7 @@ class Score:
 
 
 class Objective(abc.ABC):
-    """How a network is trained for a task, and what its quality is.
+    """How a network is trained for a task, and what its metric value is.
 
     A network gives standardized outputs; `raw` brings them to the dataset's own units. Tensors of
     targets are (N,) class indices, (N, K) numbers or (N, C, H, W) images.
@@ -80,7 +80,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def scores(self, output: Tensor, y: Tensor) -> Tensor:
-        """What each sample adds to the quality: (N, s) float64.
+        """What each sample adds to the metric value: (N, s) float64.
 
         Args:
             output: in the dataset's own units.
@@ -89,11 +89,11 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def score(self, scores: NDArray[np.float64]) -> Score:
-        """The quality of all samples together, from the (N, s) `scores` of each."""
+        """The metric value of all samples together, from the (N, s) `scores` of each."""
 
     @abc.abstractmethod
     def baseline(self, dataset: Dataset) -> float:
-        """The quality, on the validation split, of what needs no training at all: worth nothing to
+        """The metric value, on the validation split, of what needs no training at all: worth nothing to
         a search.
         """
 

@@ -28,8 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from inn_automl.core.errors import InputError
-from inn_automl.core.metric import Metric
-from inn_automl.core.result import Tuning, named_qualities
+from inn_automl.core.result import Tuning
 from inn_automl.evaluation.candidates import (
     Candidate,
     CandidateBuilder,
@@ -64,7 +63,7 @@ SPARE_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class FineTuningOutcome:
-    """What tuning brought: the quality on the validation samples, in the task's metric, and mean
+    """What tuning brought: the metric value on the validation samples, in the task's metric, and mean
     losses on them.
     """
 
@@ -83,15 +82,14 @@ class FineTuningOutcome:
         """Whether the tuned model takes the place of the one that it was made from."""
         return self.steps > 0 and self.loss_after < self.loss_before  # a NaN is not
 
-    def to_result(self, metric: Metric, metric_value_before: float) -> Tuning:
-        """What a result says of a tuned model.
+    def to_result(self, metric_value_before: float) -> Tuning:
+        """Makes the record that a result keeps of a fine-tuned model.
 
         Args:
-            metric: of the task.
             metric_value_before: without fine-tuning, in the precision that is published.
         """
         return Tuning(
-            **named_qualities(metric.name, quality_before=metric_value_before),
+            metric_value_before=metric_value_before,
             loss_before=self.loss_before,
             loss_after=self.loss_after,
             steps=self.steps,

@@ -275,7 +275,7 @@ class TrainingRun:
         )
 
     def validate(self, names: Collection[str] | None = None) -> dict[str, float]:
-        """Quality at the three validated widths, or at those of them that are named."""
+        """Metric value at the three validated widths, or at those of them that are named."""
         started_at = time.monotonic()
         metric_values = {}
         for name in names or self.validated_widths:

@@ -118,8 +118,8 @@ class Trained:
 
     @property
     def score(self) -> float:
-        """Best mean quality over widths, by which trials compare; -inf where reduced widths were
-        never trained.
+        """Best mean metric value over widths, by which trials compare; -inf where reduced widths
+        were never trained.
         """
         return -math.inf if self.history and self.history[-1].is_warmup else self.best_score
 

@@ -69,7 +69,7 @@ def test_link_opens_the_fronts_of_the_job_drawn_by_mlflow(
         assert trace["x"] == pytest.approx(
             [point.latency_ms.at_percentile for point in device.front]
         )
-        assert trace["y"] == pytest.approx([point.accuracy for point in device.front])
+        assert trace["y"] == pytest.approx([point.metric_value for point in device.front])
     assert charts["front/accuracy"] == {}
     points = quiet_page.locator(".js-plotly-plot").first.locator("path.point")
     assert points.count() == sum(len(device.front) for device in result.devices)

@@ -42,7 +42,7 @@ DEVICE = {
     "hypervolume": [],
     "environment": {},
     "budget": {},
-    "hypervolume_reference": [1.0, 0.0],
+    "reference_point": [1.0, 0.0],
     "search_stopped": "done",
     "front": [],
     "cost_model_errors": {

@@ -35,14 +35,14 @@ def test_every_front_point_gives_the_logits_of_its_bundle(
                 folder / "model.onnx", providers=["CPUExecutionProvider"]
             )
             (expected,) = session.run(None, {"input": samples})
-            assert model.set_point(point.id).accuracy.validation == point.accuracy
+            assert model.set_point(point.id).metric.validation == point.metric_value
             np.testing.assert_allclose(
                 model.run(samples), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
             )
         slowest = device.front[-1]
         assert (
-            model.set_latency(2 * slowest.latency_ms.ci[1] + 1).point.accuracy.validation
-            == slowest.accuracy
+            model.set_latency(2 * slowest.latency_ms.ci[1] + 1).point.metric.validation
+            == slowest.metric_value
         )
     bundles = {point.bundle for device in finished_job.result.devices for point in device.front}
     total_bytes = sum((finished_job.folder / bundle).stat().st_size for bundle in bundles)

@@ -89,9 +89,9 @@ def contents(folder: Path) -> dict[str, str]:
 def evaluations(folder: Path) -> list[tuple[dict[str, int], float]]:
     lines = (folder / "search" / "state" / "evaluations.jsonl").read_text().splitlines()
     return [
-        (value["widths"], value["accuracy"])
+        (value["widths"], value["metric_value"])
         for line in lines
-        if "accuracy" in (value := json.loads(line))
+        if "metric_value" in (value := json.loads(line))
     ]
 
 
@@ -147,7 +147,7 @@ def test_extension_measures_fronts_of_the_same_network(
         for point in device.front:
             config = read_bundle(extended["folder"] / point.bundle)
             assert config.latency[device.name].latency_ms == point.latency_ms
-            assert point.accuracy == known.get(json.dumps(point.widths), point.accuracy)
+            assert point.metric_value == known.get(json.dumps(point.widths), point.metric_value)
     recommended = {p.id: p for p in result.devices[0].front}[result.devices[0].recommended or ""]
     assert recommended.params <= 30_000
     nodes = [
@@ -302,7 +302,7 @@ def test_any_ratio_is_discretized(finished_job: FinishedJob, tmp_path: Path) -> 
     config, (_, network) = read_bundle(path), load_inn(finished_job.folder / "inn.zip")
     assert path == tmp_path / "half.zip"
     assert config.widths == network.uniform_widths(0.5)
-    assert config.accuracy.validation > 0.2
+    assert config.metric.validation > 0.2
 
 
 def test_widths_that_are_not_allowed_are_refused(finished_job: FinishedJob, tmp_path: Path) -> None:

@@ -102,16 +102,16 @@ def test_tuned_points_say_what_they_gained(job: dict[str, Any]) -> None:
         seconds = SECONDS if point.tuning else 0.0
         assert point.id == point_id(point.widths, point.precision, fine_tune_seconds=seconds)
         config = read_bundle(job["folder"] / point.bundle)
-        assert (config.id, config.tuning, config.accuracy.validation) == (
+        assert (config.id, config.tuning, config.metric.validation) == (
             point.id,
             point.tuning,
-            point.accuracy,
+            point.metric_value,
         )
     for point in tuned:
         assert point.tuning.loss_after < point.tuning.loss_before
         assert point.tuning.steps > 0 and point.tuning.seconds > 0
     assert device.recommended in {point.id for point in device.front}
-    assert [p.accuracy for p in device.front] == sorted({p.accuracy for p in device.front})
+    assert [p.metric_value for p in device.front] == sorted({p.metric_value for p in device.front})
     assert job["stages"][-3:] == ["measuring", "fine_tuning", "publishing"]
     (told,) = [note for note in job["notes"] if "lowered the validation loss" in note]
     assert "percentage points" in told
@@ -123,10 +123,10 @@ def test_the_bundle_holds_the_tuned_model(job: dict[str, Any], tmp_path: Path) -
         (tmp_path / "model.onnx").write_bytes(
             unpack((job["folder"] / point.bundle).read_bytes())["model.onnx"]
         )
-        for split, told in (("validation", point.accuracy), ("test", point.test_accuracy)):
+        for split, told in (("validation", point.metric_value), ("test", point.test_metric_value)):
             found = evaluate_file(tmp_path / "model.onnx", dataset, split)
             # A tie between logits may fall either way in another batch.
-            assert found.quality == pytest.approx(told, abs=1.5 / found.score.num_samples)
+            assert found.metric_value == pytest.approx(told, abs=1.5 / found.score.num_samples)
 
 
 def test_the_latency_is_that_of_the_same_shapes(job: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Pat
     tuned = read_bundle(path)
     assert path == tmp_path / f"{point_id(plain.widths, fine_tune_seconds=SECONDS)}.zip"
     assert tuned.tuning
-    assert tuned.tuning.accuracy_before == tuned.tuning.quality_before == plain.accuracy.validation
+    assert tuned.tuning.metric_value_before == plain.metric.validation
     assert tuned.files["weights.safetensors"] != plain.files["weights.safetensors"]
     same = {"widths", "params", "macs", "classes", "build", "preprocessing"}
     assert tuned.model_dump(include=same) == plain.model_dump(include=same)

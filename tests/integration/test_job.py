@@ -71,15 +71,15 @@ def test_result_keeps_its_contract(finished_job: FinishedJob) -> None:
     for device in written["devices"]:
         front = device["front"]
         latency = [p["latency_ms"]["p95"] for p in front]
-        accuracy = [p["accuracy"] for p in front]
+        accuracy = [p["metric_value"] for p in front]
         assert front
         assert latency == sorted(latency)
         assert accuracy == sorted(accuracy)
         assert device["recommended"] in {p["id"] for p in front}
         assert device["hypervolume"] == sorted(device["hypervolume"])
         for point in front:
-            low, high = point["test_accuracy_ci"]
-            assert 0 <= low <= point["test_accuracy"] <= high <= 1
+            low, high = point["test_metric_value_ci"]
+            assert 0 <= low <= point["test_metric_value"] <= high <= 1
             assert (
                 point["latency_ms"]["p50"]
                 <= point["latency_ms"]["p95"]
@@ -135,7 +135,9 @@ print(np.mean([int(name) == label for name, label in zip(found, test["y"])]))
     )
     # The very test split that the job reports on; a tie between logits may fall either way in
     # another batch.
-    assert float(found.stdout) == pytest.approx(point.test_accuracy, abs=1.5 / len(dataset.test))
+    assert float(found.stdout) == pytest.approx(
+        point.test_metric_value, abs=1.5 / len(dataset.test)
+    )
     config = read_bundle(path)
     assert config.widths == point.widths
     assert config.latency["one-thread"].latency_ms == point.latency_ms
@@ -177,7 +179,7 @@ def test_interrupted_job_ends_where_an_uninterrupted_one_does(tmp_path: Path) ->
     result = run_job(spec, folders[1], backend=backend, measure=measure_by_size)
 
     whole, resumed = (
-        [(c["widths"], c["accuracy"]) for c in evaluations(folder)] for folder in folders
+        [(c["widths"], c["metric_value"]) for c in evaluations(folder)] for folder in folders
     )
     assert resumed == whole
     num_tested = len({p.id for d in result.devices for p in d.front})
@@ -190,7 +192,7 @@ def test_interrupted_job_ends_where_an_uninterrupted_one_does(tmp_path: Path) ->
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "search" / "state" / "evaluations.jsonl").read_text().splitlines()
-    return [value for line in lines if "accuracy" in (value := json.loads(line))]
+    return [value for line in lines if "metric_value" in (value := json.loads(line))]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from inn_automl.core.errors import ImpossibleBudgetError, SpecError, UnknownName
 from inn_automl.core.result import DeviceResult, JobResult
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.export import extract_bundle, read_bundle
-from inn_automl.export.fp16 import as_computed
-from inn_automl.export.verification import HALF_TOLERANCE
+from inn_automl.export.fp16 import float32_counterpart
+from inn_automl.export.verification import FP16_TOLERANCE
 from inn_automl.pipeline import latency_model
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.exporting import point_id
@@ -88,7 +88,7 @@ def job(
 
 def correct_share(path: Path, dataset: Dataset, indices: np.ndarray) -> float:
     session = onnxruntime.InferenceSession(
-        as_computed(path.read_bytes()), providers=["CPUExecutionProvider"]
+        float32_counterpart(path.read_bytes()), providers=["CPUExecutionProvider"]
     )
     (logits,) = session.run(["logits"], {"input": dataset.x[indices].astype(np.float32)})
     return float(np.mean(logits.argmax(1) == dataset.y[indices]))
@@ -113,10 +113,11 @@ def test_accuracies_are_those_of_the_quantized_file(job: FinishedJob, tmp_path: 
     config = extract_bundle(job.folder / point.bundle, tmp_path)
     path = tmp_path / "model.onnx"
     assert config.precision == "int8"
-    assert correct_share(path, dataset, dataset.validation) == pytest.approx(point.accuracy)
-    assert correct_share(path, dataset, dataset.test) == pytest.approx(point.test_accuracy)
+    assert correct_share(path, dataset, dataset.validation) == pytest.approx(point.metric_value)
+    assert correct_share(path, dataset, dataset.test) == pytest.approx(point.test_metric_value)
     assert (
-        config.accuracy.validation == point.accuracy and config.accuracy.test == point.test_accuracy
+        config.metric.validation == point.metric_value
+        and config.metric.test == point.test_metric_value
     )
     assert any(
         tensor.data_type == onnx.TensorProto.INT8 for tensor in onnx.load(path).graph.initializer
@@ -139,7 +140,9 @@ def test_each_point_is_evaluated_once_for_all_devices(job: FinishedJob, backend:
         json.loads(line)
         for line in (job.folder / "search/state/evaluations.jsonl").read_text().splitlines()
     ]
-    points = [json.dumps(line["widths"], sort_keys=True) for line in lines if "accuracy" in line]
+    points = [
+        json.dumps(line["widths"], sort_keys=True) for line in lines if "metric_value" in line
+    ]
     assert len(points) == len(set(points))
     paid = backend.evaluated["validation"]
     assert len(paid) <= SEARCH["max_evaluations"]
@@ -220,7 +223,7 @@ def test_discretize_makes_an_int8_bundle(finished_job: FinishedJob, tmp_path: Pa
     config = extract_bundle(path, tmp_path / "bundle")
     assert config.precision == "int8" and path.name == f"{point_id(config.widths, 'int8')}.zip"
     assert correct_share(tmp_path / "bundle/model.onnx", dataset, dataset.test) == pytest.approx(
-        config.accuracy.test
+        config.metric.test
     )
     assert config.verification.agreement is not None
     with pytest.raises(UnknownNameError, match="did you mean 'int8'"):
@@ -243,11 +246,11 @@ def test_fp16_is_a_choice_where_a_gpu_runs_the_models(
     point = next(point for point in device.front if point.precision == "fp16")
     config = extract_bundle(folder / point.bundle, tmp_path / "bundle")
     path = tmp_path / "bundle/model.onnx"
-    assert (config.precision, config.verification.tolerance) == ("fp16", HALF_TOLERANCE)
+    assert (config.precision, config.verification.tolerance) == ("fp16", FP16_TOLERANCE)
     assert 1e-5 < config.verification.max_difference < 0.01
     assert config.verification.agreement is not None and config.verification.agreement > 0.99
-    assert correct_share(path, dataset, dataset.validation) == pytest.approx(point.accuracy)
-    assert correct_share(path, dataset, dataset.test) == pytest.approx(point.test_accuracy)
+    assert correct_share(path, dataset, dataset.validation) == pytest.approx(point.metric_value)
+    assert correct_share(path, dataset, dataset.test) == pytest.approx(point.test_metric_value)
     model, samples = (
         ElasticModel(folder / "elastic.zip", device="gpu"),
         np.asarray(dataset.x[:8], np.float32),
@@ -321,6 +324,6 @@ def test_an_elastic_model_holds_both(job: FinishedJob, tmp_path: Path) -> None:
 
 def _shown(devices: Sequence[DeviceResult]) -> list[Any]:
     return [
-        [(point.id, point.accuracy, point.test_accuracy) for point in device.front]
+        [(point.id, point.metric_value, point.test_metric_value) for point in device.front]
         for device in devices
     ]

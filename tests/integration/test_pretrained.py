@@ -77,9 +77,9 @@ def test_a_trained_network_is_searched_without_training(
     )
     validation = split_samples(load_dataset("digits"), "validation")
     own = count_correct(module, validation) / len(validation)
-    best = max(result.devices[0].front, key=lambda point: point.accuracy)
-    assert best.accuracy >= own - 0.02  # narrower than the network, or the network itself
-    assert min(result.devices[0].front, key=lambda point: point.params).accuracy > 0.5
+    best = max(result.devices[0].front, key=lambda point: point.metric_value)
+    assert best.metric_value >= own - 0.02  # narrower than the network, or the network itself
+    assert min(result.devices[0].front, key=lambda point: point.params).metric_value > 0.5
     assert run(out, weights) == result  # a second time the result is shown
     other = job_spec(budget={**BUDGET, "devices": [{"name": "another", "max_params": 5_000}]})
     extended = extend_job(

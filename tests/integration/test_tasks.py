@@ -18,7 +18,7 @@ from inn_automl.core.result import FrontPoint, JobResult
 from inn_automl.core.spec import JobSpec, parse
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.export import load_inn, read_bundle
-from inn_automl.export.verification import HALF_TOLERANCE
+from inn_automl.export.verification import FP16_TOLERANCE
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.run import discretize_job, run_job
 from inn_automl.serving import ElasticModel
@@ -65,13 +65,12 @@ def check_front(result: JobResult, metric: str) -> list[FrontPoint]:
     (device,) = result.devices
     assert (device.metric, result.job["metric"]) == (metric, metric)
     assert device.front and device.recommended
-    qualities = [point.quality for point in device.front]
-    assert qualities == sorted(qualities)
+    metric_values = [point.metric_value for point in device.front]
+    assert metric_values == sorted(metric_values)
     assert device.hypervolume == sorted(device.hypervolume) and device.hypervolume[-1] > 0
     for point in device.front:
-        assert point.accuracy is point.test_accuracy is point.test_accuracy_ci is None
-        low, high = point.test_quality_ci
-        assert low <= point.test_quality <= high
+        low, high = point.test_metric_value_ci
+        assert low <= point.test_metric_value <= high
     assert "%" not in device.recommendation.replace("95 % interval", "")
     return device.front
 
@@ -80,7 +79,7 @@ def check_tuned(result: JobResult, folder: Path, notes: list[str], unit: str) ->
     tuned = [point for device in result.devices for point in device.front if point.tuning]
     (told,) = [note for note in notes if "tuning lowered" in note]
     for point in tuned:
-        assert point.tuning is not None and point.tuning.accuracy_before is None
+        assert point.tuning is not None
         assert point.tuning.loss_after < point.tuning.loss_before
         assert read_bundle(folder / point.bundle).tuning == point.tuning
     assert not tuned or ("there went by" in told and told.endswith(f"{unit} on average"))
@@ -92,22 +91,22 @@ def check_half(folder: Path, path: Path) -> None:
     plain = read_bundle(discretize_job(folder, 0.5, path))
     assert (config.precision, config.verification.tolerance, config.verification.agreement) == (
         "fp16",
-        HALF_TOLERANCE,
+        FP16_TOLERANCE,
         None,
     )
-    assert 1e-6 < config.verification.max_difference < HALF_TOLERANCE / 2
-    assert config.quality.metric == plain.quality.metric
+    assert 1e-6 < config.verification.max_difference < FP16_TOLERANCE / 2
+    assert config.metric.name == plain.metric.name
     if config.tuning:
-        assert config.tuning.quality_before == plain.quality.validation
+        assert config.tuning.metric_value_before == plain.metric.validation
     else:
-        assert config.quality.validation == pytest.approx(plain.quality.validation, abs=0.05)
+        assert config.metric.validation == pytest.approx(plain.metric.validation, abs=0.05)
 
 
 def check_elastic(folder: Path, dataset: Dataset, front: list[FrontPoint]) -> None:
     model = ElasticModel(folder / "elastic.zip", device="here")
     x = dataset.x[dataset.test[:4]].astype(np.float32)
     for point in front:
-        assert model.set_point(point.id).quality.validation == point.quality
+        assert model.set_point(point.id).metric.validation == point.metric_value
         np.testing.assert_allclose(
             model.run(x), outputs(folder / point.bundle, x), rtol=1e-4, atol=1e-3
         )
@@ -129,23 +128,23 @@ def test_regression_from_images_to_bundles(tmp_path: Path) -> None:
         job, folder, backend=LocalBackend(), measure=measure_by_size, progress=progress
     )
     front, dataset = check_front(result, "r2"), load_dataset(tmp_path / "ink.npz")
-    assert front[-1].quality > 0.8
+    assert front[-1].metric_value > 0.8
     for point in front:
         found = outputs(folder / point.bundle, dataset.x[dataset.test])
         assert r2_score(dataset.y[dataset.test], found) == pytest.approx(
-            point.test_quality, abs=1e-3
+            point.test_metric_value, abs=1e-3
         )
         config = read_bundle(folder / point.bundle)
-        assert (config.task, config.classes, config.accuracy) == ("regression", (), None)
-        assert (config.quality.metric, config.output.shape) == ("r2", (2,))
+        assert (config.task, config.classes) == ("regression", ())
+        assert (config.metric.name, config.output.shape) == ("r2", (2,))
         rmse = np.sqrt(np.square(found - dataset.y[dataset.test]).mean(0))
-        assert config.quality.test_rmse == pytest.approx(rmse, rel=0.01)
+        assert config.metric.test_rmse == pytest.approx(rmse, rel=0.01)
         assert config.verification.max_difference <= config.verification.tolerance
     check_elastic(folder, dataset, front)
     check_tuned(result, folder, progress.notes, "")
     check_half(folder, tmp_path / "half16.zip")
     other = read_bundle(discretize_job(folder, 0.5, tmp_path / "half.zip"))
-    assert other.quality.test > 0.3 and other.output.name == "output"
+    assert other.metric.test > 0.3 and other.output.name == "output"
     inn, network = load_inn(folder / "inn.zip")
     assert (
         inn.task == "regression"
@@ -184,15 +183,17 @@ def test_super_resolution_from_a_folder_of_pairs_to_bundles(tmp_path: Path) -> N
     for point in front:
         found = outputs(folder / point.bundle, dataset.x[dataset.test])
         assert found.shape == (len(dataset.test), 3, TILE, TILE)
-        assert psnr(found, dataset.y[dataset.test]) == pytest.approx(point.test_quality, abs=0.02)
+        assert psnr(found, dataset.y[dataset.test]) == pytest.approx(
+            point.test_metric_value, abs=0.02
+        )
         config = read_bundle(folder / point.bundle)
-        assert (config.task, config.build.scale, config.quality.unit) == (
+        assert (config.task, config.build.scale, config.metric.unit) == (
             "super-resolution",
             2,
             "dB",
         )
-    assert result.devices[0].hypervolume_reference[1] < front[-1].quality
-    assert f"PSNR {front[-1].quality:.2f} dB" in result.devices[0].recommendation
+    assert result.devices[0].reference_point[1] < front[-1].metric_value
+    assert f"PSNR {front[-1].metric_value:.2f} dB" in result.devices[0].recommendation
     check_elastic(folder, dataset, front)
     check_tuned(result, folder, progress.notes, " dB")
     assert not [note for note in progress.notes if "MLflow" in note]

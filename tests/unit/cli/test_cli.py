@@ -43,9 +43,9 @@ def point(
     return FrontPoint(
         id=identifier,
         widths={"conv1": 8},
-        accuracy=accuracy,
-        test_accuracy=accuracy - 0.01,
-        test_accuracy_ci=(accuracy - 0.02, accuracy),
+        metric_value=accuracy,
+        test_metric_value=accuracy - 0.01,
+        test_metric_value_ci=(accuracy - 0.02, accuracy),
         latency_ms=LatencySummary(
             p50=0.9 * latency_ms,
             p95=latency_ms,
@@ -71,7 +71,7 @@ def result(front: list[FrontPoint], recommended: str | None, sentence: str) -> J
             median_relative=0.03, p90_relative=0.07, spearman=0.99, num_fitted=30, num_held_out=8
         ),
         hypervolume=[1.0],
-        hypervolume_reference=(3.0, 0.1),
+        reference_point=(3.0, 0.1),
         search_stopped="its budget of 200 evaluations",
         environment={},
         budget={

@@ -26,15 +26,15 @@ def test_values_as_people_read_them(
     ("metric", "low", "high"), [(ACCURACY, 0.0, 0.99), (R2, -3.0, 0.999), (PSNR, 5.0, 60.0)]
 )
 def test_strength_grows_with_quality_and_back(metric: Metric, low: float, high: float) -> None:
-    quality = np.linspace(low, high, 50)
-    strength = metric.strength(quality)
-    assert (np.diff(strength) > 0).all()
-    np.testing.assert_allclose(metric.from_strength(strength), quality, atol=1e-9)
+    metric_value = np.linspace(low, high, 50)
+    transformed = metric.transform(metric_value)
+    assert (np.diff(transformed) > 0).all()
+    np.testing.assert_allclose(metric.untransform(transformed), metric_value, atol=1e-9)
 
 
 def test_an_error_ten_times_smaller_is_as_much_stronger_in_any_metric() -> None:
     steps = [
-        float(np.diff(metric.strength(np.array(pair)))[0])
+        float(np.diff(metric.transform(np.array(pair)))[0])
         for metric, pair in ((ACCURACY, [0.8, 0.98]), (R2, [0.8, 0.98]), (PSNR, [20.0, 30.0]))
     ]
     np.testing.assert_allclose(steps, np.log(10))

@@ -64,9 +64,7 @@ def share(num_correct: int, num_samples: int) -> Score:
     return Score(num_correct / num_samples, wilson(num_correct, num_samples), num_samples)
 
 
-def reference_accuracy(
-    network: IntegralNetwork, widths: dict[str, int], dataset: Dataset, split: str
-) -> int:
+def baseline(network: IntegralNetwork, widths: dict[str, int], dataset: Dataset, split: str) -> int:
     """The same by hand: batch statistics of the training samples, then the split with those."""
     module = network.discretize(widths)
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -92,11 +90,11 @@ def test_accuracy_is_that_of_the_discretized_network_on_the_split(
 ) -> None:
     for widths in (network.smallest_widths, network.uniform_widths(0.6), network.full_widths):
         evaluation = evaluate_widths(network, widths, images, split=split)
-        expected = reference_accuracy(network, widths, images, split)
+        expected = baseline(network, widths, images, split)
         assert evaluation == Evaluation(
             share(expected, len(getattr(images, split))), num_recalibration=60
         )
-        assert evaluation.quality == expected / len(getattr(images, split))
+        assert evaluation.metric_value == expected / len(getattr(images, split))
 
 
 def test_the_network_itself_is_left_alone(images: Dataset, network: IntegralNetwork) -> None:
@@ -124,7 +122,7 @@ def test_a_candidate_is_what_serves_the_validation_split_best(
     candidates, validation = CandidateBuilder(network, images), split_samples(images, "validation")
     compensator = Reconstructor(network, recalibration_samples(images).standardized(slice(None)))
     for widths in (network.smallest_widths, network.uniform_widths(0.6)):
-        correct = [reference_accuracy(network, widths, images, "validation")]
+        correct = [baseline(network, widths, images, "validation")]
         for rule in RECONSTRUCTION_RULES:
             module = compensator.discretize(widths, rule)
             recalibrate_batch_norm(module, (x for x, _ in recalibration_samples(images).batches()))
@@ -138,7 +136,7 @@ def test_a_candidate_is_what_serves_the_validation_split_best(
 def test_the_full_width_is_the_network_itself(images: Dataset, network: IntegralNetwork) -> None:
     made = CandidateBuilder(network, images).make(network.full_widths)
     assert not made.is_reconstructed
-    correct = reference_accuracy(network, network.full_widths, images, "validation")
+    correct = baseline(network, network.full_widths, images, "validation")
     assert made.score.value == correct / len(images.validation)
 
 

@@ -21,8 +21,8 @@ from inn_automl.core.spec import DeviceBudget, SearchBudget
 from inn_automl.search.pareto import hypervolume
 from inn_automl.search.run import SearchOutcome, run_search
 from inn_automl.search.space import SearchSpace, Widths
-from inn_automl.search.state import AccuracyTable, inherit_evaluations
-from inn_automl.search.study import NUM_WARM, DeviceSearch, Prediction, WidthStudy
+from inn_automl.search.state import EvaluationTable, inherit_evaluations
+from inn_automl.search.study import NUM_INITIAL, DeviceSearch, Prediction, WidthStudy
 from tests.unit.search.search_samples import GROUPS, Group, accuracy_of, predict
 
 BOTH = ("fp32", "int8")
@@ -62,7 +62,7 @@ def device(
 
 def search(folder: Path, *devices: DeviceSearch, evaluations: int = 40) -> SearchOutcome:
     budget = SearchBudget(max_evaluations=evaluations, batch_size=10, patience=9)
-    return run_search(devices, evaluate, budget, folder, seed=1, reference_accuracy=0.1)
+    return run_search(devices, evaluate, budget, folder, seed=1, baseline=0.1)
 
 
 def test_points_carry_their_precision() -> None:
@@ -105,11 +105,11 @@ def test_a_group_may_not_take_the_name_of_the_coordinate() -> None:
 
 def test_warm_start_covers_both_precisions_in_turns() -> None:
     study = WidthStudy(device(), InMemoryStorage())
-    asked = study.ask(NUM_WARM)
+    asked = study.ask(NUM_INITIAL)
     assert [point["precision"] for point in asked[:4]] == [32, 8, 32, 8]
     for bits in (8, 32):
         mine = [tuple(point.values())[:-1] for point in asked if point["precision"] == bits]
-        assert len(mine) >= NUM_WARM // 2 - 1
+        assert len(mine) >= NUM_INITIAL // 2 - 1
         assert min(mine) == (8,) * 4 and max(mine) >= (29,) * 4  # 29 to 32 fill the same lanes
 
 
@@ -126,7 +126,7 @@ def test_the_search_finds_where_each_precision_wins(tmp_path: Path) -> None:
     points = [one.space.from_key(key) for key in keys]
     latency = [prediction.latency_ms for prediction in one.predict(points)]
     assert outcome.hypervolume[-1] >= 0.98 * hypervolume(
-        latency, evaluate(points), outcome.reference
+        latency, evaluate(points), outcome.reference_point
     )
 
 
@@ -144,7 +144,9 @@ def test_what_one_device_cannot_run_is_infeasible_there_and_counts_elsewhere(
 
 def test_a_size_bound_is_about_the_file_of_the_precision(tmp_path: Path) -> None:
     outcome = search(tmp_path, device(max_size_bytes=6_000)).devices[0]
-    best = max((one for one in outcome.candidates if one.feasible), key=lambda one: one.accuracy)
+    best = max(
+        (one for one in outcome.candidates if one.feasible), key=lambda one: one.metric_value
+    )
     assert best.prediction.size_bytes <= 6_000 and best.widths["precision"] == 8
 
 
@@ -172,7 +174,7 @@ def test_a_search_goes_on_after_a_kill_as_if_nothing_had_happened(tmp_path: Path
         return evaluate(batch)
 
     budget = SearchBudget(max_evaluations=30, batch_size=10, patience=9)
-    run_search([device()], killed, budget, tmp_path / "cut", seed=1, reference_accuracy=0.1)
+    run_search([device()], killed, budget, tmp_path / "cut", seed=1, baseline=0.1)
     resumed = search(tmp_path / "cut", device(), evaluations=30)
     assert resumed.evaluations == whole.evaluations
 
@@ -184,12 +186,12 @@ def test_evaluations_are_inherited_by_any_choice(
 ) -> None:
     plain = {"a": 6, "b": 5}
     old = SearchSpace(FEW, 1, before)
-    with AccuracyTable(tmp_path / "old.jsonl", old.largest) as table:
+    with EvaluationTable(tmp_path / "old.jsonl", old.largest) as table:
         for precision in before:
             table.add(join_point(plain, precision) if before == BOTH else plain, 0.5, "laptop")
     inherit_evaluations(tmp_path / "old.jsonl", tmp_path / "new.jsonl", precisions)
     new = SearchSpace(FEW, 1, precisions)
-    with AccuracyTable(tmp_path / "new.jsonl", new.largest) as table:
+    with EvaluationTable(tmp_path / "new.jsonl", new.largest) as table:
         found = [one.widths for one in table.evaluations]
         assert table.num_own == 0
     kept = [name for name in before if name in precisions]

@@ -113,7 +113,9 @@ def make_config(
             "output": {"name": "logits", "shape": (3,)},
             "preprocessing": {"mean": tuple(MEAN.tolist()), "std": tuple(STD.tolist())},
             "dataset": {"name": "noise", "fingerprint": "0" * 64},
-            "accuracy": {
+            "metric": {
+                "name": "accuracy",
+                "unit": "",
                 "validation": accuracy,
                 "test": 0.88,
                 "test_ci": (0.85, 0.91),

@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from inn_automl.core.errors import CorruptFileError, StorageError
 from inn_automl.export import BundleConfig, OnnxTemplate, extract_bundle, read_bundle, write_bundle
@@ -51,7 +52,9 @@ def make_config(**changes: Any) -> BundleConfig:
         "output": {"name": "logits", "shape": (3,)},
         "preprocessing": {"mean": tuple(MEAN.tolist()), "std": tuple(STD.tolist())},
         "dataset": {"name": "noise", "fingerprint": "0" * 64},
-        "accuracy": {
+        "metric": {
+            "name": "accuracy",
+            "unit": "",
             "validation": 0.9,
             "test": 0.88,
             "test_ci": (0.85, 0.91),
@@ -300,12 +303,11 @@ def test_the_documented_code_makes_a_torch_module_of_it(
     assert torch.equal(names["module"](x), module(x))
 
 
-def test_a_bundle_of_a_release_that_knew_one_task_has_a_quality() -> None:
-    old = make_config().model_dump(exclude={"quality", "task", "targets"})
-    read = BundleConfig.model_validate(old)
-    assert read == make_config()
-    assert (read.task, read.quality.metric, read.quality.unit) == ("classification", "accuracy", "")
-    assert read.accuracy is not None and read.quality.validation == read.accuracy.validation == 0.9
+def test_a_metric_is_stored_once() -> None:
+    config = make_config()
+    with pytest.raises(ValidationError, match="accuracy"):
+        BundleConfig.model_validate({**config.model_dump(), "accuracy": {"validation": 0.9}})
+    assert (config.metric.name, config.metric.unit) == ("accuracy", "")
 
 
 def test_every_key_is_documented(bundle: Path) -> None:

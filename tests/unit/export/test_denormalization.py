@@ -16,12 +16,12 @@ from inn_automl.core.errors import VerificationError
 from inn_automl.export import (
     TOLERANCE,
     OnnxTemplate,
+    convert_fp16,
     export_onnx,
-    halve_onnx,
     quantize_onnx,
     verify_onnx,
 )
-from inn_automl.export.verification import HALF_TOLERANCE
+from inn_automl.export.verification import FP16_TOLERANCE
 from inn_automl.models import build
 from tests.unit.export.networks import MEAN, SHAPE, STD, Small
 
@@ -88,10 +88,10 @@ def test_bringing_outputs_to_their_units_stays_float_in_halves(
 ) -> None:
     """A mean of 1e4 has no digits left for a deviation of 100 in float16."""
     half = tmp_path / "fp16.onnx"
-    halve_onnx(path, half)
+    convert_fp16(path, half)
     statistics = {"mean": MEAN, "std": STD, "target_statistics": TARGETS}
-    difference = verify_onnx(half, Small(6), samples, **statistics, tolerance=HALF_TOLERANCE)
-    assert TOLERANCE < difference < HALF_TOLERANCE / 10
+    difference = verify_onnx(half, Small(6), samples, **statistics, tolerance=FP16_TOLERANCE)
+    assert TOLERANCE < difference < FP16_TOLERANCE / 10
     graph = onnx.load(half).graph
     assert [node.op_type for node in graph.node][-3:] == ["Cast", "Mul", "Add"]
     assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
@@ -129,11 +129,11 @@ def test_image_to_image_networks_keep_their_pixels_in_int8(
     expected, found = (run(tmp_path / name, pictures[:8]) for name in ("fp32.onnx", "int8.onnx"))
     assert expected.shape == (8, 3, 24, 24)
     assert np.sqrt(np.mean(np.square(found - expected))) < 1.0  # of 255 steps
-    halve_onnx(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
+    convert_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
     statistics = {"mean": mean, "std": std, "target_statistics": (mean, std)}
     assert (
         verify_onnx(
-            tmp_path / "fp16.onnx", modules[1], pictures[:4], **statistics, tolerance=HALF_TOLERANCE
+            tmp_path / "fp16.onnx", modules[1], pictures[:4], **statistics, tolerance=FP16_TOLERANCE
         )
         < 5e-3
     )

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from inn_automl.core.errors import CorruptFileError, InputError, StorageError
 from inn_automl.export import read_bundle, read_elastic, write_elastic
-from inn_automl.export.deduplication import SMALLEST_BYTES, SharedWeights
+from inn_automl.export.deduplication import SMALLEST_BYTES, WeightDeduplicator
 
 from .conftest import POINTS, Front
 
@@ -118,7 +118,7 @@ def test_the_points_share_one_copy_of_weights_and_width_deltas(
 
 def test_what_is_no_block_of_the_network_is_kept_as_it_is(front: Front) -> None:
     model = members(front.bundles["b" * 12])["model.onnx"]
-    strange = SharedWeights({"body.head.weight": np.zeros((3, 10), np.float32)})
+    strange = WeightDeduplicator({"body.head.weight": np.zeros((3, 10), np.float32)})
     _, parts = strange.take("b", model)
     assert parts and all(
         part.tensor == f"b/{name.removeprefix('body.').removesuffix('.T')}"
@@ -134,10 +134,10 @@ def test_the_config_says_what_the_bundles_say(front: Front) -> None:
     assert config.devices["phone"].environment == {"cpu": "phone"}
     for point, bundle in zip(config.points, front.bundles.values(), strict=True):
         expected = read_bundle(bundle)
-        assert (point.id, point.widths, point.accuracy) == (
+        assert (point.id, point.widths, point.metric) == (
             expected.id,
             expected.widths,
-            expected.accuracy,
+            expected.metric,
         )
         assert point.latency == {
             name: evidence.latency_ms for name, evidence in expected.latency.items()

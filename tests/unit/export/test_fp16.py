@@ -13,11 +13,11 @@ from onnx import TensorProto
 from torch import nn
 
 from inn_automl.core.errors import ExportError, StorageError, VerificationError
-from inn_automl.export import export_onnx, halve_onnx, verify_onnx
-from inn_automl.export.deduplication import SharedWeights
-from inn_automl.export.fp16 import as_computed
+from inn_automl.export import convert_fp16, export_onnx, verify_onnx
+from inn_automl.export.deduplication import WeightDeduplicator
+from inn_automl.export.fp16 import float32_counterpart
 from inn_automl.export.quantization import outputs
-from inn_automl.export.verification import HALF_TOLERANCE, TOLERANCE
+from inn_automl.export.verification import FP16_TOLERANCE, TOLERANCE
 from inn_automl.models import FAMILIES, build
 from inn_automl.runtimes.torch_model import TorchModel
 
@@ -33,7 +33,7 @@ def write(
     statistics = {"mean": np.full(2, raw / 2, np.float32), "std": np.full(2, raw / 4, np.float32)}
     source, target = folder / "fp32.onnx", folder / "fp16.onnx"
     export_onnx(module, source, input_shape=shape, widths={"a": 1}, **statistics)
-    assert halve_onnx(source, target) == target.stat().st_size
+    assert convert_fp16(source, target) == target.stat().st_size
     return source, target, samples
 
 
@@ -86,7 +86,7 @@ def test_what_is_run_is_what_half_precision_computes(name: str, tmp_path: Path) 
     source, target, samples = write(tmp_path, name, module)
     expected, found = (
         run(source.read_bytes(), samples),
-        run(as_computed(target.read_bytes()), samples),
+        run(float32_counterpart(target.read_bytes()), samples),
     )
     off = np.abs(found - expected).max() / np.abs(expected).max()
     assert 1e-5 < off < 2e-3  # unlike the float32 file, and not far from it
@@ -94,7 +94,7 @@ def test_what_is_run_is_what_half_precision_computes(name: str, tmp_path: Path) 
     with torch.inference_mode():
         half = TorchModel(onnx.load(target), x)(x).numpy()
     assert np.abs(half - found).max() < 2e-3 * np.abs(expected).max()
-    assert as_computed(source.read_bytes()) == source.read_bytes()
+    assert float32_counterpart(source.read_bytes()) == source.read_bytes()
 
 
 def test_weights_are_half_and_the_ports_and_the_standardization_are_float(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_weights_are_half_and_the_ports_and_the_standardization_are_float(tmp_pa
         "inn_automl.core.precision": "fp16",
     }
     assert target.stat().st_size < 0.6 * source.stat().st_size
-    assert np.isfinite(run(as_computed(target.read_bytes()), samples)).all()
+    assert np.isfinite(run(float32_counterpart(target.read_bytes()), samples)).all()
     again = tmp_path / "again.onnx"
-    halve_onnx(source, again)
+    convert_fp16(source, again)
     assert again.read_bytes() == target.read_bytes()
 
 
@@ -129,11 +129,11 @@ def test_what_overflows_on_a_gpu_is_not_taken_for_right(tmp_path: Path) -> None:
     assert np.isfinite(
         run(target.read_bytes(), samples)
     ).all()  # ONNX Runtime's CPU provider does not round
-    assert not np.isfinite(run(as_computed(target.read_bytes()), samples)).all()
+    assert not np.isfinite(run(float32_counterpart(target.read_bytes()), samples)).all()
     statistics = {"mean": np.full(2, 100.0, np.float32), "std": np.full(2, 50.0, np.float32)}
     assert verify_onnx(source, module, samples, **statistics) < TOLERANCE
     with pytest.raises(VerificationError, match=r"differs from torch by (nan|inf)"):
-        verify_onnx(target, module, samples, **statistics, tolerance=HALF_TOLERANCE)
+        verify_onnx(target, module, samples, **statistics, tolerance=FP16_TOLERANCE)
     assert not np.isfinite(np.concatenate(list(outputs(target, samples)))).all()
 
 
@@ -144,13 +144,13 @@ def test_verification_allows_rounding_and_nothing_more(tmp_path: Path) -> None:
     statistics = {"mean": np.full(2, 100.0, np.float32), "std": np.full(2, 50.0, np.float32)}
     assert (
         TOLERANCE
-        < verify_onnx(target, module, samples, **statistics, tolerance=HALF_TOLERANCE)
+        < verify_onnx(target, module, samples, **statistics, tolerance=FP16_TOLERANCE)
         < 5e-3
     )
     with torch.no_grad():
         next(p for p in module.parameters() if p.ndim == 4).mul_(1.5)
     with pytest.raises(VerificationError, match=r"more than 0\.05"):
-        verify_onnx(target, module, samples, **statistics, tolerance=HALF_TOLERANCE)
+        verify_onnx(target, module, samples, **statistics, tolerance=FP16_TOLERANCE)
 
 
 def test_its_weights_are_tensors_of_their_own_in_an_elastic_file(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_its_weights_are_tensors_of_their_own_in_an_elastic_file(tmp_path: Path)
     module = build("convnet", SHAPES["image"], 3).eval()
     source, target, _ = write(tmp_path, "convnet", module)
     nodes = {f"body.{name}": tensor.numpy() for name, tensor in module.state_dict().items()}
-    shared = SharedWeights(nodes)
+    shared = WeightDeduplicator(nodes)
     _, whole = shared.take("whole", source.read_bytes())
     _, half = shared.take("half", target.read_bytes())
     assert all(part.tensor.startswith("half/") for part in half.values())
@@ -167,10 +167,10 @@ def test_its_weights_are_tensors_of_their_own_in_an_elastic_file(tmp_path: Path)
 
 def test_refusals_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="export the module first"):
-        halve_onnx(tmp_path / "none.onnx", tmp_path / "half.onnx")
+        convert_fp16(tmp_path / "none.onnx", tmp_path / "half.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(ExportError, match=r"cannot be made float16.*leave fp16 out"):
-        halve_onnx(tmp_path / "broken.onnx", tmp_path / "half.onnx")
+        convert_fp16(tmp_path / "broken.onnx", tmp_path / "half.onnx")
     with pytest.raises(ExportError, match="cannot be read"):
-        as_computed(b"no model")
+        float32_counterpart(b"no model")
     assert not (tmp_path / "half.onnx").exists()

@@ -17,7 +17,7 @@ from torch import nn
 from inn_automl.core.errors import VerificationError
 from inn_automl.export import TOLERANCE, OnnxTemplate
 from inn_automl.export.onnx import RawInput
-from inn_automl.export.template import NotUnderstoodError, reconcile
+from inn_automl.export.template import UnsupportedTemplateError, reconcile
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import FAMILIES, build
 from tests.unit.export.networks import MEAN, SHAPE, STD, Averaging, Mixed, Small, randomize
@@ -72,7 +72,7 @@ def test_networks_of_other_operations_share_no_template(
 ) -> None:
     raws = [RawInput(module, SHAPE, MEAN, STD) for module in (Mixed(5, 3, 4), Small(4))]
     with pytest.raises(
-        NotUnderstoodError, match="the operations of the network change with its widths"
+        UnsupportedTemplateError, match="the operations of the network change with its widths"
     ):
         reconcile(mixed_template.model.clone(), small_template.model.clone(), *raws)
 

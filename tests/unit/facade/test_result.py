@@ -38,7 +38,7 @@ def test_best_keeps_the_bound_by_its_interval(result: Result) -> None:
         best = result.best(max_latency_ms=bound, device="laptop-1-thread")
         keeping = [point for point in front if point.latency_ms.ci[1] <= bound]
         assert best in keeping
-        assert best.quality == max(point.quality for point in keeping)
+        assert best.metric_value == max(point.metric_value for point in keeping)
 
 
 def test_best_defaults_to_the_bound_of_the_budget(result: Result) -> None:
@@ -47,7 +47,7 @@ def test_best_defaults_to_the_bound_of_the_budget(result: Result) -> None:
     unbounded = device.model_copy(update={"budget": {}})
     record = result.record.model_copy(update={"devices": [unbounded]})
     best = Result(result.folder, record).best()
-    assert best.quality == max(point.quality for point in device.front)
+    assert best.metric_value == max(point.metric_value for point in device.front)
 
 
 def test_a_bound_that_no_point_keeps(result: Result) -> None:
@@ -73,7 +73,7 @@ def test_the_table_has_a_row_for_each_point(result: Result) -> None:
     row = table.iloc[0]
     assert (row["id"], row["accuracy"], row["latency_ms"], row["widths"]) == (
         first.id,
-        first.quality,
+        first.metric_value,
         first.latency_ms.at_percentile,
         first.widths,
     )

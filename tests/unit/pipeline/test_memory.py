@@ -5,7 +5,7 @@ import numpy as np
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.integral.graph.costs import Costs, LayerCost
 from inn_automl.pipeline.memory import MemoryModel
-from inn_automl.search.bounds import excess
+from inn_automl.search.bounds import constraint_violations
 
 
 def cost(channels: int) -> Costs:
@@ -38,6 +38,6 @@ def test_memory_is_predicted_from_weights_and_the_largest_layer() -> None:
 def test_a_memory_bound_binds_predictions_too() -> None:
     bounds = DeviceBudget(name="d", max_memory_bytes=100)
     costs = {"latency_ms": 1.0, "params": 1, "macs": 1, "size_bytes": 1}
-    assert excess(bounds, **costs, memory_bytes=150)["max_memory_bytes"] == 0.5
-    assert excess(bounds, **costs)["max_memory_bytes"] == np.inf
-    assert excess(DeviceBudget(name="d"), **costs) == {}
+    assert constraint_violations(bounds, **costs, memory_bytes=150)["max_memory_bytes"] == 0.5
+    assert constraint_violations(bounds, **costs)["max_memory_bytes"] == np.inf
+    assert constraint_violations(DeviceBudget(name="d"), **costs) == {}

@@ -89,7 +89,7 @@ def make_job(
         all_candidates[name] = [
             Candidate(
                 widths=dict(zip(GROUPS, map(int, widths[i]), strict=True)),
-                accuracy=accuracy[i],
+                metric_value=accuracy[i],
                 params=int(params[i]),
                 macs=int(macs[i]),
                 measured=measured.get(tuple(map(int, widths[i]))),
@@ -117,7 +117,7 @@ def make_job(
                     ],
                 ),
                 hypervolume=[float(v) for v in np.round(2 - 0.6 * np.exp(-0.4 * np.arange(20)), 4)],
-                hypervolume_reference=(2.6, 0.1),
+                reference_point=(2.6, 0.1),
                 search_stopped="hypervolume grew by less than 0.1 % in 5 batches",
                 environment={
                     "runtime": "onnxruntime",
@@ -198,9 +198,9 @@ def _point(
     return FrontPoint(
         id=f"{device}-{index:02d}",
         widths=dict(zip(GROUPS, map(int, widths), strict=True)),
-        accuracy=accuracy,
-        test_accuracy=test,
-        test_accuracy_ci=(test - half, min(1.0, test + half)),
+        metric_value=accuracy,
+        test_metric_value=test,
+        test_metric_value_ci=(test - half, min(1.0, test + half)),
         latency_ms=LatencySummary(
             p50=0.93 * latency,
             p95=latency,

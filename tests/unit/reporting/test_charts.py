@@ -26,11 +26,11 @@ def test_front_is_a_step_line_with_the_intervals_as_whiskers() -> None:
         points[-1]["value"],
     ]
     for row, point in zip(points, device.front, strict=True):
-        assert row["value"] == 100 * point.quality
+        assert row["value"] == 100 * point.metric_value
         assert row["latency"] == point.latency_ms.at_percentile
         assert (row["latency_low"], row["latency_high"]) == pytest.approx(point.latency_ms.ci)
     test = rows(chart, "test")[0]
-    assert test["test_low"] == pytest.approx(100 * device.front[0].test_quality_ci[0])
+    assert test["test_low"] == pytest.approx(100 * device.front[0].test_metric_value_ci[0])
     assert len(rows(chart, "other")) == len(candidates[device.name]) - len(device.front)
     assert [row["bound"] for row in rows(chart, "bound")] == [1.2]
 
@@ -40,7 +40,7 @@ def test_recommended_point_is_marked_only_where_there_is_one() -> None:
     (star,) = rows(front_chart(front_series(device)), "recommended")
     chosen = next(point for point in device.front if point.id == device.recommended)
     assert star["latency"] == chosen.latency_ms.at_percentile
-    assert star["value"] == 100 * chosen.quality
+    assert star["value"] == 100 * chosen.metric_value
     none = front_chart(front_series(device.model_copy(update={"recommended": None})))
     assert "recommended" not in [m.get("name") for m in marks(none)]
 

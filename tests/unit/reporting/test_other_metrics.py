@@ -14,7 +14,7 @@ import pytest
 
 from inn_automl.cli.summary import print_summary
 from inn_automl.core.metric import PSNR, R2, Metric
-from inn_automl.core.result import Candidate, DeviceResult, FrontPoint, JobResult, named_qualities
+from inn_automl.core.result import Candidate, FrontPoint, JobResult
 from inn_automl.reporting import tables, views
 from inn_automl.reporting.charts import front_chart, fronts_chart, learning_curves_chart
 from inn_automl.reporting.figures import write_png
@@ -24,20 +24,18 @@ from tests.unit.reporting.job_samples import make_job
 
 
 def in_metric(job: JobResult, metric: Metric, low: float, high: float) -> JobResult:
-    """The same job with qualities between two values of another metric."""
+    """The same job with metric values between two values of another metric."""
 
     def convert(accuracy: float) -> float:
         return low + (high - low) * accuracy
 
     def point(one: FrontPoint) -> FrontPoint:
-        values = named_qualities(
-            metric.name,
-            quality=convert(one.quality),
-            test_quality=convert(one.test_quality),
-            test_quality_ci=tuple(map(convert, one.test_quality_ci)),
-        )
-        plain = {"accuracy": None, "test_accuracy": None, "test_accuracy_ci": None}
-        return FrontPoint.model_validate({**one.model_dump(), **plain, **values})
+        values = {
+            "metric_value": convert(one.metric_value),
+            "test_metric_value": convert(one.test_metric_value),
+            "test_metric_value_ci": tuple(map(convert, one.test_metric_value_ci)),
+        }
+        return FrontPoint.model_validate({**one.model_dump(), **values})
 
     devices = [
         device.model_copy(
@@ -59,7 +57,7 @@ def made(request: pytest.FixtureRequest) -> tuple[JobResult, Metric, Sequence[Ca
     device = job.devices[0].name
     others = [
         Candidate.model_validate(
-            {**c.model_dump(), "accuracy": None, "quality": low + (high - low) * c.quality}
+            {**c.model_dump(), "metric_value": low + (high - low) * c.metric_value}
         )
         for c in candidates[device]
     ]
@@ -74,11 +72,11 @@ def test_a_terminal_and_a_description(
     job, metric, _ = made
     print_summary(job, tmp_path, "browse")
     shown = capsys.readouterr().out
-    assert metric.label in shown and metric.number(job.devices[0].front[0].quality) in shown
+    assert metric.label in shown and metric.number(job.devices[0].front[0].metric_value) in shown
     assert "accuracy" not in shown.casefold() and "Accuracy" not in shown
     assert ("PSNR in dB" in shown) == (metric == PSNR)
     markdown = tables.front_markdown(job.devices[0])
-    assert metric.text(job.devices[0].front[0].quality) in markdown
+    assert metric.text(job.devices[0].front[0].metric_value) in markdown
     for page in (shown, markdown):
         assert page.count("%") == page.count("95 %")
 
@@ -89,10 +87,10 @@ def test_rows_and_metrics_have_the_metric_in_their_names(
     job, metric, candidates = made
     device = job.devices[0]
     found = {(name, step): value for name, value, step in tables.front_metrics(device)}
-    assert found[f"front/{metric.name}", 0] == device.front[0].quality
-    assert found[f"front/test_{metric.name}", 0] == device.front[0].test_quality
+    assert found[f"front/{metric.name}", 0] == device.front[0].metric_value
+    assert found[f"front/test_{metric.name}", 0] == device.front[0].test_metric_value
     rows = tables.candidates_table(candidates, device)
-    assert rows[metric.name] == sorted((c.quality for c in candidates), reverse=True)
+    assert rows[metric.name] == sorted((c.metric_value for c in candidates), reverse=True)
     curves = tables.training_metrics(
         [{"epoch": 1, "train_loss": 0.5, "metric_values": {"full": 3.0}}], metric.name
     )
@@ -108,13 +106,20 @@ def test_figures(made: tuple[JobResult, Metric, Sequence[Candidate]], tmp_path: 
     chart = front_chart(series)
     front = mark(chart, "front")
     assert front["encoding"]["y"]["title"] == metric.axis
-    assert [row["value"] for row in front["rows"]] == [p.quality for p in series.points]
+    assert [row["value"] for row in front["rows"]] == [p.metric_value for p in series.points]
     text = chart.to_json() + fronts_chart([front_series(device)]).to_json()
     assert "accuracy" not in text.casefold()
     low, high = metric_range([front_series(device)])
-    assert low < min(p.test_quality_ci[0] for p in device.front) <= device.front[-1].quality < high
+    assert (
+        low
+        < min(p.test_metric_value_ci[0] for p in device.front)
+        <= device.front[-1].metric_value
+        < high
+    )
     assert write_png(chart, tmp_path / "front.png").stat().st_size > 1000
-    history = [{"epoch": 1, "train_loss": 0.5, "metric_values": {"full": device.front[0].quality}}]
+    history = [
+        {"epoch": 1, "train_loss": 0.5, "metric_values": {"full": device.front[0].metric_value}}
+    ]
     curves = learning_curves_chart(history, metric)
     assert metric.axis in curves.to_json(ensure_ascii=False)
     assert write_png(curves, tmp_path / "curves.png").stat().st_size > 1000
@@ -126,14 +131,3 @@ def test_views_draw_each_metric_once() -> None:
     drawn = [chart["metricKey"] for chart in state["compareRunCharts"]]
     assert drawn[:4] == ["front/psnr_db", "front/test_psnr_db", "front/r2", "front/test_r2"]
     assert not [name for name in drawn if "accuracy" in name]
-
-
-def test_results_of_releases_that_knew_one_task_are_read() -> None:
-    job, candidates, _ = make_job()
-    point = job.devices[0].front[0]
-    old = point.model_dump(exclude={"quality", "test_quality", "test_quality_ci"})
-    assert FrontPoint.model_validate(old) == point
-    assert point.quality == point.accuracy and point.test_quality_ci == point.test_accuracy_ci
-    device = job.devices[0].model_dump(exclude={"metric"})
-    assert DeviceResult.model_validate(device).metric == "accuracy"
-    assert next(iter(candidates.values()))[0].quality == next(iter(candidates.values()))[0].accuracy

@@ -89,7 +89,7 @@ def test_one_run_for_the_job_and_one_beside_it_for_each_device(
             ]
             for name in ("front/accuracy", "front/latency_ms", "search/hypervolume")
         }
-        assert drawn["front/accuracy"] == [point.accuracy for point in device.front]
+        assert drawn["front/accuracy"] == [point.metric_value for point in device.front]
         assert drawn["front/latency_ms"] == [
             point.latency_ms.at_percentile for point in device.front
         ]

@@ -21,7 +21,7 @@ def test_series_runs_along_the_front_by_latency_in_percent(device: DeviceResult)
     assert list(series.latency_ms) == sorted(
         point.latency_ms.at_percentile for point in device.front
     )
-    assert series.values == tuple(100 * point.accuracy for point in series.points)
+    assert series.values == tuple(100 * point.metric_value for point in series.points)
     assert series.points[series.recommended].id == device.recommended
     assert series.bound_ms == 1.2
     assert series.percentile == "p95"
@@ -80,7 +80,9 @@ def test_axes_of_a_front_without_width_or_points(device: DeviceResult) -> None:
 
 def test_accuracy_axis_holds_test_intervals(device: DeviceResult) -> None:
     low, high = metric_range([front_series(device)])
-    assert all(low < 100 * end < high for point in device.front for end in point.test_accuracy_ci)
+    assert all(
+        low < 100 * end < high for point in device.front for end in point.test_metric_value_ci
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ def test_metrics_of_one_step_belong_to_one_point() -> None:
         assert step not in by_name.setdefault(name, {})
         by_name[name][step] = value
     for step, point in enumerate(device.front):
-        assert by_name["front/accuracy"][step] == point.accuracy
+        assert by_name["front/accuracy"][step] == point.metric_value
         assert by_name["front/latency_ms"][step] == point.latency_ms.at_percentile
         assert by_name["front/params"][step] == point.params
     assert list(by_name["search/hypervolume"].values()) == device.hypervolume
     chosen = next(point for point in device.front if point.id == device.recommended)
-    assert by_name["recommended/test_accuracy"] == {0: chosen.test_accuracy}
+    assert by_name["recommended/test_accuracy"] == {0: chosen.test_metric_value}
 
 
 def test_peak_memory_is_drawn_where_it_is_known() -> None:
@@ -83,7 +83,12 @@ def test_the_same_widths_in_another_precision_are_another_candidate() -> None:
     result, _, _ = make_job()
     device = result.devices[0]
     point = device.front[0]
-    facts = {"widths": point.widths, "accuracy": 0.9, "params": point.params, "macs": point.macs}
+    facts = {
+        "widths": point.widths,
+        "metric_value": 0.9,
+        "params": point.params,
+        "macs": point.macs,
+    }
     pair = [
         Candidate(**facts, precision=name, predicted_latency_ms=1.0) for name in ("fp32", "int8")
     ]

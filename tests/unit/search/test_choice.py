@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from inn_automl.core.result import LatencySummary
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.search.bounds import excess
+from inn_automl.search.bounds import constraint_violations
 from inn_automl.search.choice import choose_finalists, front_and_recommendation, recommend
 from inn_automl.search.pareto import pareto_front
 
 
 @dataclass(frozen=True)
 class Point:
-    quality: float
+    metric_value: float
     latency_ms: LatencySummary
     params: int = 1000
     macs: int = 5000
@@ -24,7 +24,7 @@ class Point:
     peak_memory_bytes: int | None = None
 
 
-def point(accuracy, latency, half=0.05, **costs):
+def point(metric_value, latency, half=0.05, **costs):
     summary = LatencySummary(
         p50=latency,
         p95=latency,
@@ -34,7 +34,7 @@ def point(accuracy, latency, half=0.05, **costs):
         at_percentile=latency,
         num_samples=100,
     )
-    return Point(accuracy, summary, **costs)
+    return Point(metric_value, summary, **costs)
 
 
 def budget(**bounds):
@@ -78,7 +78,7 @@ def test_none_says_how_far_the_nearest_is():
 
 
 def test_excess_names_only_what_binds():
-    over = excess(
+    over = constraint_violations(
         budget(max_latency_ms=2.0, max_macs=100), latency_ms=2.5, params=9, macs=100, size_bytes=9
     )
     assert over == {"max_latency_ms": pytest.approx(0.25), "max_macs": 0.0}
@@ -93,15 +93,15 @@ measured = st.lists(
 def test_the_recommended_point_is_on_the_front_and_the_front_is_strictly_increasing(raw, bound):
     points = [point(a / 10, latency / 10, half / 10) for a, latency, half in raw]
     front, recommended, _ = front_and_recommendation(points, budget(max_latency_ms=bound / 10))
-    accuracy = [points[i].quality for i in front]
+    metric_value = [points[i].metric_value for i in front]
     latency = [points[i].latency_ms.at_percentile for i in front]
-    assert front and accuracy == sorted(set(accuracy)) and latency == sorted(set(latency))
+    assert front and metric_value == sorted(set(metric_value)) and latency == sorted(set(latency))
     keeping = [p for p in points if p.latency_ms.ci[1] <= bound / 10]
     assert (recommended is None) == (not keeping)
     if recommended is not None:
         assert recommended in front
         assert points[recommended] in keeping
-        assert points[recommended].quality == max(p.quality for p in keeping)
+        assert points[recommended].metric_value == max(p.metric_value for p in keeping)
 
 
 def test_a_tied_neighbour_beyond_the_bound_does_not_take_the_recommended_point_off_the_front():
@@ -120,7 +120,7 @@ def test_ties_are_judged_by_the_interval_for_comparison():
     assert front_and_recommendation(points, budget())[0] == [1]
     sharp = [
         Point(
-            p.quality,
+            p.metric_value,
             p.latency_ms.model_copy(update={"comparison_ci": (latency - 0.01, latency + 0.01)}),
         )
         for p, latency in zip(points, [1.0, 1.1], strict=True)
@@ -133,24 +133,24 @@ candidates = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 40)), min_siz
 
 @given(candidates, st.floats(0, 0.3), st.integers(1, 25), st.none() | st.integers(1, 60))
 def test_finalists_may_be_on_the_true_front(raw, error, limit, bound):
-    latency, accuracy = np.array([r[0] / 10 for r in raw]), np.array([r[1] / 40 for r in raw])
+    latency, metric_value = np.array([r[0] / 10 for r in raw]), np.array([r[1] / 40 for r in raw])
     bound_ms = None if bound is None else bound / 10
     chosen = choose_finalists(
-        latency, accuracy, relative_error=error, limit=limit, max_latency_ms=bound_ms
+        latency, metric_value, relative_error=error, limit=limit, max_latency_ms=bound_ms
     )
     assert len(set(chosen)) == len(chosen) <= limit
     assert (np.diff(latency[chosen]) >= 0).all()
     for i in chosen:
         surely_faster = latency * (1 + error) < latency[i] * (1 - error)
-        assert not (surely_faster & (accuracy >= accuracy[i])).any()
-    front = pareto_front(latency, accuracy)
+        assert not (surely_faster & (metric_value >= metric_value[i])).any()
+    front = pareto_front(latency, metric_value)
     assert front[0] in chosen
     if limit >= 2:
         within = np.flatnonzero(latency <= (np.inf if bound_ms is None else bound_ms))
         if len(within):
             assert (
-                accuracy[chosen][latency[chosen] <= latency[within].max()].max()
-                == accuracy[within].max()
+                metric_value[chosen][latency[chosen] <= latency[within].max()].max()
+                == metric_value[within].max()
             )
     if limit >= len(front) + 5:
         assert set(front) <= set(chosen)
@@ -158,8 +158,10 @@ def test_finalists_may_be_on_the_true_front(raw, error, limit, bound):
 
 def test_finalists_spread_over_the_front_and_gather_below_the_bound():
     latency = np.linspace(1, 10, 200)
-    accuracy = 1 - 1 / (1 + latency)
-    chosen = choose_finalists(latency, accuracy, relative_error=0.05, limit=20, max_latency_ms=6.0)
+    metric_value = 1 - 1 / (1 + latency)
+    chosen = choose_finalists(
+        latency, metric_value, relative_error=0.05, limit=20, max_latency_ms=6.0
+    )
     at = latency[chosen]
     assert len(chosen) == 20 and chosen[0] == 0 and chosen[-1] == 199
     assert np.diff(at).max() < 2.0

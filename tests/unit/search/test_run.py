@@ -14,8 +14,8 @@ from inn_automl.core.errors import BackendError, JobDirectoryError, SpecError
 from inn_automl.core.spec import SearchBudget
 from inn_automl.search.pareto import pareto_front
 from inn_automl.search.run import run_search
-from inn_automl.search.state import AccuracyTable, _Journal, open_journal
-from inn_automl.search.study import NUM_WARM
+from inn_automl.search.state import EvaluationTable, _Journal, open_journal
+from inn_automl.search.study import NUM_INITIAL
 from tests.unit.search.search_samples import GROUPS, TINY, accuracy_of, device
 
 ROOT = Path(__file__).parents[3]
@@ -53,7 +53,7 @@ def uninterrupted(tmp_path_factory):
         evaluate,
         budget(40),
         tmp_path_factory.mktemp("state"),
-        reference_accuracy=0.25,
+        baseline=0.25,
     )
 
 
@@ -66,7 +66,7 @@ def test_every_accuracy_is_evaluated_once_and_counts_for_all_devices(tmp_path):
 
     seen = []
     outcome = run_search(
-        two_devices(), counted, budget(40), tmp_path, reference_accuracy=0.25, on_batch=seen.append
+        two_devices(), counted, budget(40), tmp_path, baseline=0.25, on_batch=seen.append
     )
     assert outcome.stopped == "budget" and "40" in outcome.reason
     assert len(asked) == len(outcome.evaluations) == 40 and set(asked.values()) == {1}
@@ -85,7 +85,7 @@ def test_every_accuracy_is_evaluated_once_and_counts_for_all_devices(tmp_path):
         feasible = [i for i, one in enumerate(found.candidates) if one.feasible]
         expected = pareto_front(
             [found.candidates[i].prediction.latency_ms for i in feasible],
-            [found.candidates[i].accuracy for i in feasible],
+            [found.candidates[i].metric_value for i in feasible],
         )
         assert list(found.front) == [feasible[i] for i in expected]
         assert list(found.hypervolume) == sorted(found.hypervolume) and found.hypervolume[0] > 0
@@ -97,15 +97,13 @@ def test_every_accuracy_is_evaluated_once_and_counts_for_all_devices(tmp_path):
     assert last.num_evaluations == last.max_evaluations == 40
     assert last.hypervolume == {found.name: found.hypervolume[-1] for found in outcome.devices}
     best = outcome.devices[0].candidates[slow.front[-1]]
-    assert last.best["slow"] == (best.prediction.latency_ms, best.accuracy)
+    assert last.best["slow"] == (best.prediction.latency_ms, best.metric_value)
 
 
 def test_the_same_seed_finds_the_same(tmp_path, uninterrupted):
-    again = run_search(two_devices(), evaluate, budget(40), tmp_path / "a", reference_accuracy=0.25)
+    again = run_search(two_devices(), evaluate, budget(40), tmp_path / "a", baseline=0.25)
     same(again, uninterrupted)
-    other = run_search(
-        two_devices(), evaluate, budget(40), tmp_path / "b", seed=1, reference_accuracy=0.25
-    )
+    other = run_search(two_devices(), evaluate, budget(40), tmp_path / "b", seed=1, baseline=0.25)
     assert other.evaluations != uninterrupted.evaluations
 
 
@@ -129,9 +127,7 @@ def test_interrupted_anywhere_it_ends_as_if_nothing_had_happened(tmp_path, unint
                     raise KeyboardInterrupt
                 yield accuracy_of(widths)
 
-        outcome = run_search(
-            two_devices(), interrupted, budget(40), tmp_path, reference_accuracy=0.25
-        )
+        outcome = run_search(two_devices(), interrupted, budget(40), tmp_path, baseline=0.25)
         if outcome.stopped != "interrupted":
             break
         assert "the same command goes on" in outcome.reason
@@ -161,14 +157,12 @@ def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(
         return wrapped
 
     monkeypatch.setattr(_Journal, "append_logs", deadly(_Journal.append_logs))
-    monkeypatch.setattr(AccuracyTable, "_append", deadly(AccuracyTable._append))
+    monkeypatch.setattr(EvaluationTable, "_append", deadly(EvaluationTable._append))
     outcome, kills = None, 0
     while outcome is None:
         left = 40 + kills % 7
         try:
-            outcome = run_search(
-                two_devices(), evaluate, budget(40), tmp_path, reference_accuracy=0.25
-            )
+            outcome = run_search(two_devices(), evaluate, budget(40), tmp_path, baseline=0.25)
         except Killed:
             kills += 1
     assert kills >= 6
@@ -188,7 +182,7 @@ def evaluate(batch):
         if number == 3 and Path(sys.argv[1], "evaluations.jsonl").read_text().count("finished") == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-run_search(two_devices(), evaluate, budget(40), Path(sys.argv[1]), reference_accuracy=0.25)
+run_search(two_devices(), evaluate, budget(40), Path(sys.argv[1]), baseline=0.25)
 """
     killed = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
@@ -197,7 +191,7 @@ run_search(two_devices(), evaluate, budget(40), Path(sys.argv[1]), reference_acc
         timeout=120,
     )
     assert killed.returncode == -signal.SIGKILL
-    num = (tmp_path / "evaluations.jsonl").read_text().count("accuracy")
+    num = (tmp_path / "evaluations.jsonl").read_text().count("metric_value")
     assert 10 < num < 20
 
     asked = []
@@ -206,7 +200,7 @@ run_search(two_devices(), evaluate, budget(40), Path(sys.argv[1]), reference_acc
         asked.extend(map(key, batch))
         return evaluate(batch)
 
-    outcome = run_search(two_devices(), counted, budget(40), tmp_path, reference_accuracy=0.25)
+    outcome = run_search(two_devices(), counted, budget(40), tmp_path, baseline=0.25)
     assert len(asked) == 40 - num
     same(outcome, uninterrupted)
 
@@ -229,7 +223,7 @@ def test_studies_can_be_opened_with_optuna(tmp_path):
     assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
     found = {key(trial.params): trial.values for trial in study.trials}
     for one in outcome.devices[1].candidates:
-        assert found[key(one.widths)] == [one.prediction.latency_ms, one.accuracy]
+        assert found[key(one.widths)] == [one.prediction.latency_ms, one.metric_value]
 
 
 def test_a_device_added_later_starts_from_what_is_known(tmp_path):
@@ -307,20 +301,20 @@ def test_it_stops_when_asked_to_and_goes_on(tmp_path, as_generator, uninterrupte
         counted if as_generator else lambda batch: list(counted(batch)),
         budget(40),
         tmp_path,
-        reference_accuracy=0.25,
+        baseline=0.25,
         should_stop=lambda: num >= 15,
     )
     assert outcome.stopped == "interrupted" and (len(outcome.evaluations) == 15) == as_generator
     assert len(outcome.evaluations) == num  # what was evaluated is kept
     same(
-        run_search(two_devices(), evaluate, budget(40), tmp_path, reference_accuracy=0.25),
+        run_search(two_devices(), evaluate, budget(40), tmp_path, baseline=0.25),
         uninterrupted,
     )
 
 
 def test_a_small_budget_spends_exactly_itself(tmp_path):
     assert len(run_search(two_devices(), evaluate, budget(7, batch=5), tmp_path).evaluations) == 7
-    assert NUM_WARM > 7
+    assert NUM_INITIAL > 7
 
 
 @pytest.mark.parametrize(

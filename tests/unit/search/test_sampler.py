@@ -50,8 +50,8 @@ def test_a_batch_adds_more_hypervolume_than_random_widths_do():
     def worth(points):
         known = np.array([*evaluated, *points])
         latency, feasible = target.assess(known)
-        accuracy = np.array([accuracy_of(target.space.from_key(point)) for point in known])
-        return hypervolume(latency[feasible], accuracy[feasible], (20.0, 0.25))
+        metric_value = np.array([accuracy_of(target.space.from_key(point)) for point in known])
+        return hypervolume(latency[feasible], metric_value[feasible], (20.0, 0.25))
 
     feasible = [
         p
@@ -99,7 +99,7 @@ def test_expected_gain_is_the_mean_over_the_surrogates_distribution():
     target = device()
     sampler, _ = sampler_of(target)
     sampler.propose([])
-    sampler._front_latency, sampler._front_accuracy = (
+    sampler._front_latency, sampler._front_values = (
         np.array([10.0, 14.0, 18.0]),
         np.array([0.5, 0.7, 0.8]),
     )
@@ -109,15 +109,15 @@ def test_expected_gain_is_the_mean_over_the_surrogates_distribution():
         np.array([0.5, 0.3, 0.4, 1.0]),
     )
     draws = np.random.default_rng(0).standard_normal(20_000)
-    before = hypervolume(sampler._front_latency, sampler._front_accuracy, (25.0, 0.25))
+    before = hypervolume(sampler._front_latency, sampler._front_values, (25.0, 0.25))
     for i, found in enumerate(sampler._expected_gain(latency, mean, std)):
-        accuracy = 1 - np.exp(-(mean[i] + std[i] * draws[:1500]))
+        metric_value = 1 - np.exp(-(mean[i] + std[i] * draws[:1500]))
         grown = [
             hypervolume(
-                [*sampler._front_latency, latency[i]], [*sampler._front_accuracy, a], (25.0, 0.25)
+                [*sampler._front_latency, latency[i]], [*sampler._front_values, a], (25.0, 0.25)
             )
             - before
-            for a in accuracy
+            for a in metric_value
         ]
         assert found == pytest.approx(np.mean(grown), rel=0.08, abs=1e-9)
 
@@ -139,7 +139,7 @@ def test_an_uncertain_latency_lets_what_may_be_faster_than_the_front_gain():
     )
     for one in (sampler, unsure):
         one._prepare()
-        one._front_latency, one._front_accuracy = np.array([10.0]), np.array([0.9])
+        one._front_latency, one._front_values = np.array([10.0]), np.array([0.9])
     # Slower than the front and never more accurate: worth something only if latency may turn out
     # lower.
     latency, mean, std = np.array([11.0]), np.array([-np.log(1 - 0.8999)]), np.array([0.0])

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from inn_automl.core.errors import CorruptFileError, JobDirectoryError, StorageError
 from inn_automl.search.state import (
-    AccuracyTable,
     Evaluation,
+    EvaluationTable,
     drop_torn_line,
     exclusive,
     open_journal,
@@ -21,7 +21,7 @@ GROUPS = {"a": 8, "b": 4}
 
 
 def fill(path):
-    with AccuracyTable(path, GROUPS) as table:
+    with EvaluationTable(path, GROUPS) as table:
         table.begin_batch("laptop", 2)
         table.add({"a": 4, "b": 2}, 0.5, "laptop")
         table.add({"a": 8, "b": 2}, 0.75, "laptop")
@@ -33,7 +33,7 @@ def fill(path):
 
 def test_a_table_reads_back_what_was_written(tmp_path):
     written = fill(tmp_path / "table.jsonl")
-    with AccuracyTable(tmp_path / "table.jsonl", GROUPS) as table:
+    with EvaluationTable(tmp_path / "table.jsonl", GROUPS) as table:
         assert table.evaluations == written.evaluations
         assert table.evaluations[2] == Evaluation(
             {"a": 8, "b": 4}, 0.1 + 0.2, batch=1, device="phone"
@@ -51,21 +51,21 @@ def test_a_table_cut_at_any_byte_keeps_every_whole_line(tmp_path):
     for length in range(len(content) + 1):
         path.write_bytes(content[:length])
         lines = content[:length].count(b"\n")
-        with AccuracyTable(path, GROUPS) as table:
+        with EvaluationTable(path, GROUPS) as table:
             num = len(table.evaluations)
             assert table.evaluations == written[:num]
             begun = len(table.finished) + (table.begun is not None)
             assert num + begun + len(table.finished) == max(lines - 1, 0)
             table.add({"a": 5, "b": 3}, 0.25, "phone")
-        with AccuracyTable(path, GROUPS) as table:
-            assert [one.accuracy for one in table.evaluations] == [
-                *(one.accuracy for one in written[:num]),
+        with EvaluationTable(path, GROUPS) as table:
+            assert [one.metric_value for one in table.evaluations] == [
+                *(one.metric_value for one in written[:num]),
                 0.25,
             ]
 
 
 @pytest.mark.parametrize(
-    "line", [b"not json", b"[1]", b'{"batch": 0}', b'{"batch": 0, "widths": 3, "accuracy": 1}']
+    "line", [b"not json", b"[1]", b'{"batch": 0}', b'{"batch": 0, "widths": 3, "metric_value": 1}']
 )
 def test_a_spoilt_line_is_named(tmp_path, line):
     path = tmp_path / "table.jsonl"
@@ -73,13 +73,13 @@ def test_a_spoilt_line_is_named(tmp_path, line):
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([*lines[:2], line, *lines[3:]]) + b"\n")
     with pytest.raises(CorruptFileError, match="line 3"):
-        AccuracyTable(path, GROUPS)
+        EvaluationTable(path, GROUPS)
 
 
 def test_a_table_of_another_network_is_refused(tmp_path):
     fill(tmp_path / "table.jsonl")
     with pytest.raises(JobDirectoryError, match="another output folder"):
-        AccuracyTable(tmp_path / "table.jsonl", {"a": 8, "b": 5})
+        EvaluationTable(tmp_path / "table.jsonl", {"a": 8, "b": 5})
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
@@ -87,13 +87,13 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match="choose another"), exclusive(tmp_path / "file"):
         pass
     with pytest.raises(StorageError, match="check the folder"):
-        AccuracyTable(tmp_path / "missing" / "table.jsonl", GROUPS)
+        EvaluationTable(tmp_path / "missing" / "table.jsonl", GROUPS)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full stands in for a full disk")
 def test_a_full_disk_is_a_storage_error(tmp_path):
     with (
-        AccuracyTable(tmp_path / "table.jsonl", GROUPS) as table,
+        EvaluationTable(tmp_path / "table.jsonl", GROUPS) as table,
         open("/dev/full", "ab", buffering=0) as full,
     ):
         table._file, whole = full, table._file

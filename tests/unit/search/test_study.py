@@ -9,7 +9,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from inn_automl.search.study import NUM_WARM, WidthStudy
+from inn_automl.search.study import NUM_INITIAL, WidthStudy
 from tests.unit.search.search_samples import TINY, accuracy_of, device
 
 
@@ -35,7 +35,7 @@ def test_warm_start_spans_the_feasible_uniform_widths():
     target = device(max_latency_ms=20.0)
     study = WidthStudy(target, InMemoryStorage())
     first = study.ask(30)
-    assert len(first) <= NUM_WARM and first[0] == target.space.smallest
+    assert len(first) <= NUM_INITIAL and first[0] == target.space.smallest
     assert all(len(set(widths.values())) == 1 for widths in first)
     latency = [one.latency_ms for one in target.predict(first)]
     assert max(latency) == latency[1] == 20.0
@@ -102,12 +102,12 @@ def test_bounds_that_leave_almost_nothing_end_the_search(bound, num):
 
 
 def test_no_bounds_at_all():
-    study = WidthStudy(device(), InMemoryStorage(), reference_accuracy=0.1)
+    study = WidthStudy(device(), InMemoryStorage(), baseline=0.1)
     assert len(search(study, 20)) == 20
-    assert study.reference == (pytest.approx(1.25 * 32.0), 0.1)
-    assert WidthStudy(device(max_latency_ms=20.0), InMemoryStorage()).reference[0] == pytest.approx(
-        25.0
-    )
+    assert study.reference_point == (pytest.approx(1.25 * 32.0), 0.1)
+    assert WidthStudy(device(max_latency_ms=20.0), InMemoryStorage()).reference_point[
+        0
+    ] == pytest.approx(25.0)
 
 
 def test_what_was_handed_out_before_a_restart_comes_first():
@@ -115,8 +115,8 @@ def test_what_was_handed_out_before_a_restart_comes_first():
     before = WidthStudy(target, storage)
     asked = search(before, 16) + before.ask(5)
     after = WidthStudy(target, storage)
-    for key, accuracy in before.evaluated.items():
-        after.tell(target.space.from_key(key), accuracy)
+    for key, metric_value in before.evaluated.items():
+        after.tell(target.space.from_key(key), metric_value)
     assert after.ask(3) == asked[16:19]
     assert after.ask(8)[:5] == asked[16:]
     assert len(trials(after)) == len({tuple(trial.params.values()) for trial in trials(after)})

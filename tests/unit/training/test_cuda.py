@@ -30,7 +30,7 @@ def test_trains_on_a_gpu_and_evaluates_alike_on_the_cpu(tmp_path: Path) -> None:
     widths = network.uniform_widths(0.5)
     on_gpu = Evaluator(trained, dataset, "validation", device="cuda")(widths)
     on_cpu = evaluate_widths(network, widths, dataset)
-    assert abs(on_gpu.quality - on_cpu.quality) * on_cpu.score.num_samples <= 2.5
+    assert abs(on_gpu.metric_value - on_cpu.metric_value) * on_cpu.score.num_samples <= 2.5
 
 
 def test_checkpoint_of_a_gpu_resumes(tmp_path: Path) -> None:

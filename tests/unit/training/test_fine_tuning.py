@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from inn_automl.core.errors import InputError, WidthsError
-from inn_automl.core.metric import ACCURACY
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import CandidateBuilder, split_samples
@@ -217,8 +216,7 @@ def test_other_tasks_are_tuned_by_their_own_loss(
         output, objective.targets(validation.y)
     )
     assert outcome.loss_after == pytest.approx(float(loss), rel=1e-4)
-    told = outcome.to_result(objective.metric, 0.5)
-    assert (told.quality_before, told.accuracy_before) == (0.5, None)
+    assert outcome.to_result(0.5).metric_value_before == 0.5
 
 
 @pytest.mark.usefixtures("learns_quickly")
@@ -236,8 +234,8 @@ def test_a_task_is_done_once(
     outcome = FineTuner(trained, signals)(task)
     assert task.is_done and outcome.is_kept
     assert FineTuningOutcome(**read_json(tmp_path / "tuning" / "point.json")) == outcome
-    told = outcome.to_result(ACCURACY, outcome.metric_value_before)
-    assert told.accuracy_before == told.quality_before == outcome.metric_value_before
+    record = outcome.to_result(outcome.metric_value_before)
+    assert record.metric_value_before == outcome.metric_value_before
     module, test = load_fine_tuned(trained, task), split_samples(signals, "validation")
     with torch.no_grad():
         right = int((module(test.standardized(slice(None))).argmax(1) == test.y).sum())

@@ -216,7 +216,7 @@ def test_every_width_learns(
     assert [r.is_warmup for r in reports] == [True] * 10 + [False] * 10
     assert result.best_score == max(r.score for r in reports if not r.is_warmup)
     for widths in (network.smallest_widths, network.uniform_widths(0.5), network.full_widths):
-        assert evaluate_widths(network, widths, dataset, split="test").quality >= 0.75
+        assert evaluate_widths(network, widths, dataset, split="test").metric_value >= 0.75
     assert not network.training
     assert all(p.grad is None and p.is_contiguous() for p in network.parameters())
 

@@ -22,9 +22,13 @@ def test_a_regression_is_learned_at_all_widths(numbers: Dataset) -> None:
     result = train(network, numbers, recipe, seed=0)
     assert result.history[-1].metric_values["full"] > 0.9
     assert result.best_score == max(report.score for report in result.history)
-    assert evaluate_widths(network, network.smallest_widths, numbers, split="test").quality > 0.7
+    assert (
+        evaluate_widths(network, network.smallest_widths, numbers, split="test").metric_value > 0.7
+    )
     made = CandidateBuilder(network, numbers).make(network.smallest_widths)
-    assert made.score.value >= evaluate_widths(network, network.smallest_widths, numbers).quality
+    assert (
+        made.score.value >= evaluate_widths(network, network.smallest_widths, numbers).metric_value
+    )
 
 
 def test_super_resolution_is_learned_at_all_widths(pairs: Dataset) -> None:
@@ -32,8 +36,8 @@ def test_super_resolution_is_learned_at_all_widths(pairs: Dataset) -> None:
     recipe = dataclasses.replace(default_recipe("edsr", 56, "super-resolution"), epochs=40)
     result = train(network, pairs, recipe, seed=0)
     bicubic = objective_of(pairs).baseline(pairs)
-    assert all(quality > bicubic for quality in result.history[-1].metric_values.values())
-    assert evaluate_widths(network, network.full_widths, pairs, split="test").quality > 20
+    assert all(metric_value > bicubic for metric_value in result.history[-1].metric_values.values())
+    assert evaluate_widths(network, network.full_widths, pairs, split="test").metric_value > 20
 
 
 def test_reduced_widths_add_the_gradients_of_the_objective(numbers: Dataset) -> None:

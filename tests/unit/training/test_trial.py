@@ -78,7 +78,7 @@ def test_a_trial_leaves_the_network_that_reached_its_score(
     network = trained.network()
     best = max(learned, key=lambda report: (report.score, report.epoch))
     full = evaluate_widths(network, network.full_widths, signals, num_recalibration=512)
-    assert full.quality == pytest.approx(best.metric_values["full"])
+    assert full.metric_value == pytest.approx(best.metric_values["full"])
     assert load_trial(tmp_path) == trained
 
 
@@ -133,7 +133,7 @@ def test_a_stopped_trial_is_salvaged_from_its_checkpoint(signals: Dataset, tmp_p
     learned = [report for report in salvaged.history if not report.is_warmup]
     best = max(learned, key=lambda report: (report.score, report.epoch))
     full = evaluate_widths(network, network.full_widths, signals, num_recalibration=512)
-    assert full.quality == pytest.approx(best.metric_values["full"])
+    assert full.metric_value == pytest.approx(best.metric_values["full"])
     assert salvage_trial(CANDIDATE, "signal", signals, tmp_path, seed=3) == salvaged
     assert run(signals, tmp_path) == salvaged
 

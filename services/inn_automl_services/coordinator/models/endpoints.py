@@ -53,8 +53,8 @@ def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
     responses=problems.responses(*FOUND),
 )
 def fronts(job_id: JobId, caller: User, session: Reading) -> Response:
-    """Measured quality (accuracy, or the task's own) and latency, one front a device, sorted by
-    latency.
+    """Measured metric value (accuracy, or the task's own) and latency, one front a device, sorted
+    by latency.
     """
     return _json(service.fronts_json(session, caller, job_id))
 

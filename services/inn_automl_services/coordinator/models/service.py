@@ -112,7 +112,7 @@ def compare(session: Session, caller: Caller, first: str, second: str) -> Compar
     Raises:
         InputError: it is one and the same job.
         NotFoundError: there is no such job.
-        ConflictError: a job has no fronts, or none yet; or their qualities are in different
+        ConflictError: a job has no fronts, or none yet; or their metric values are in different
             metrics.
     """
     if first == second:
@@ -157,15 +157,20 @@ def _compare_device(name: str, fronts: dict[str, DeviceResult]) -> DeviceCompari
         return point.latency_ms.at_percentile if shared else point.latency_ms.p95
 
     points = {
-        job: [(latency_ms(point), point.quality) for point in front.front]
+        job: [(latency_ms(point), point.metric_value) for point in front.front]
         for job, front in fronts.items()
     }
     corners = [point for found in points.values() for point in found]
-    corners += [front.hypervolume_reference for front in fronts.values()]
-    reference = max(latency for latency, _ in corners), min(quality for _, quality in corners)
+    corners += [front.reference_point for front in fronts.values()]
+    reference = (
+        max(latency for latency, _ in corners),
+        min(metric_value for _, metric_value in corners),
+    )
     volumes = {
         job: hypervolume(
-            [latency for latency, _ in found], [quality for _, quality in found], reference
+            [latency for latency, _ in found],
+            [metric_value for _, metric_value in found],
+            reference,
         )
         for job, found in points.items()
     }

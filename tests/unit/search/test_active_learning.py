@@ -6,9 +6,9 @@ import pytest
 
 from inn_automl.core.errors import MeasurementError
 from inn_automl.core.spec import SearchBudget
-from inn_automl.search.refinement import SMALLEST_ROUND
+from inn_automl.search.active_learning import MIN_ITERATION_SIZE
 from inn_automl.search.run import run_search
-from inn_automl.search.state import AccuracyTable, _Journal
+from inn_automl.search.state import EvaluationTable, _Journal
 from tests.unit.search.search_samples import accuracy_of, device, predict
 
 
@@ -54,10 +54,10 @@ class Measuring:
 
 
 def searched(tmp_path, measuring, num=40, patience=50, **keywords):
-    one = replace(device(max_latency_ms=20.0), predict=measuring.predict, refinement=measuring)
+    one = replace(device(max_latency_ms=20.0), predict=measuring.predict, active_learning=measuring)
     budget = SearchBudget(max_evaluations=num, batch_size=6, patience=patience)
     evaluate = keywords.pop("evaluate", lambda batch: [accuracy_of(widths) for widths in batch])
-    return run_search([one], evaluate, budget, tmp_path, reference_accuracy=0.25, **keywords)
+    return run_search([one], evaluate, budget, tmp_path, baseline=0.25, **keywords)
 
 
 def test_the_front_is_measured_when_the_search_ends(tmp_path):
@@ -70,7 +70,9 @@ def test_the_front_is_measured_when_the_search_ends(tmp_path):
     assert f"All {len(front)} widths of its front are measured." in found.reason
     num = outcome.evaluations[-1].batch + 1
     assert list(found.hypervolume) == sorted(found.hypervolume) and len(found.hypervolume) == num
-    assert all(len(widths) >= SMALLEST_ROUND for batch, widths in measuring.rounds if batch < num)
+    assert all(
+        len(widths) >= MIN_ITERATION_SIZE for batch, widths in measuring.rounds if batch < num
+    )
     assert seen[-1].num_measured == {"laptop": measuring.num_made}
     # Some while the search goes on, so that it can follow, and some at the end.
     assert any(batch < num for batch, _ in measuring.rounds) and measuring.rounds[-1][0] == num
@@ -130,7 +132,7 @@ def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(
         return wrapped
 
     monkeypatch.setattr(_Journal, "append_logs", deadly(_Journal.append_logs))
-    monkeypatch.setattr(AccuracyTable, "_append", deadly(AccuracyTable._append))
+    monkeypatch.setattr(EvaluationTable, "_append", deadly(EvaluationTable._append))
     monkeypatch.setattr(Measuring, "measure", deadly(Measuring.measure))
     outcome, rounds, kills = None, [], 0
     while outcome is None:

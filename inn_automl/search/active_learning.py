@@ -2,9 +2,9 @@
 front is.
 
 A cost model that was fitted on widths from all over the space knows the front, a thin part of it,
-no better than the rest. So what the search has found is measured in a few rounds, the cost model is
-fitted again with it, and the search goes on from there; at the end it is measured until the front
-holds nothing that is only predicted.
+no better than the rest. So what the search has found is measured in a few rounds, the cost model
+is fitted again with it, and the search goes on from there; at the end it is measured until the
+front holds nothing that is only predicted.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from inn_automl.search.choice import rank_finalists
 from inn_automl.search.pareto import Floats, Indices
 from inn_automl.search.space import Widths
 
-SMALLEST_ROUND, LARGEST_ROUND = 4, 8
+MIN_ITERATION_SIZE, MAX_ITERATION_SIZE = 4, 8
 """A measurement costs a start of processes, however few widths it is of: unless the search ends,
 fewer are put off. More at once would be chosen by predictions that the first of them correct."""
-EARLY_SHARE = 0.6
+EARLY_FRACTION = 0.6
 """Share of the measurements that may be made before the search ends; a front that is still moving
 wastes them.
 """
 
 
-class Refinement(Protocol):
+class ActiveLearning(Protocol):
     """Measures widths on one device and has its predictions follow."""
 
     @property
@@ -61,7 +61,9 @@ class Refinement(Protocol):
         ...
 
 
-def size_of_round(refinement: Refinement, batch: int, done: float, *, is_last: bool) -> int:
+def iteration_size(
+    active_learning: ActiveLearning, batch: int, done: float, *, is_last: bool
+) -> int:
     """How many widths to measure now.
 
     Args:
@@ -70,17 +72,19 @@ def size_of_round(refinement: Refinement, batch: int, done: float, *, is_last: b
         is_last: whether the search would end now.
     """
     if is_last:
-        return min(refinement.num_left, LARGEST_ROUND)
-    if refinement.last_batch >= batch:
+        return min(active_learning.num_left, MAX_ITERATION_SIZE)
+    if active_learning.last_batch >= batch:
         return 0
-    planned = EARLY_SHARE * (refinement.num_made + refinement.num_left) * min(done, 1.0)
-    num = min(int(planned) - refinement.num_made, refinement.num_left, LARGEST_ROUND)
-    return num if num >= SMALLEST_ROUND else 0
+    planned = (
+        EARLY_FRACTION * (active_learning.num_made + active_learning.num_left) * min(done, 1.0)
+    )
+    num = min(int(planned) - active_learning.num_made, active_learning.num_left, MAX_ITERATION_SIZE)
+    return num if num >= MIN_ITERATION_SIZE else 0
 
 
 def choose_to_measure(
     latency_ms: Floats,
-    accuracy: Floats,
+    metric_value: Floats,
     is_measured: Sequence[bool],
     num: int,
     *,
@@ -101,6 +105,6 @@ def choose_to_measure(
         Indices.
     """
     ranked = rank_finalists(
-        latency_ms, accuracy, relative_error=margin, max_latency_ms=max_latency_ms
+        latency_ms, metric_value, relative_error=margin, max_latency_ms=max_latency_ms
     )
     return np.array([i for i in ranked if not is_measured[i]][:num], dtype=np.intp)

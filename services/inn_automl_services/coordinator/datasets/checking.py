@@ -12,6 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
+import inn_automl
+import inn_automl_services as services
 from inn_automl.api.datasets import DatasetMetadata
 from inn_automl.core import errors
 from inn_automl_services.coordinator.settings import Settings
@@ -20,8 +22,11 @@ logger = logging.getLogger(__name__)
 
 MAX_PROCESSES = 2
 """At once; further uploads wait their turn."""
-_places = threading.BoundedSemaphore(MAX_PROCESSES)
-_ROOT = Path(__file__).parents[3]
+_slots = threading.BoundedSemaphore(MAX_PROCESSES)
+_IMPORT_PATH = os.pathsep.join(
+    dict.fromkeys(str(Path(*package.__path__).parent) for package in (inn_automl, services))
+)
+"""Where the process finds the two packages that it needs, in a checkout as in an installation."""
 _KINDS: dict[str, type[errors.DatasetError]] = {
     kind.__name__: kind
     for kind in (
@@ -45,11 +50,11 @@ def check_upload(path: Path, settings: Settings) -> DatasetMetadata:
     # memory each.
     environment = {
         "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": str(_ROOT),
+        "PYTHONPATH": _IMPORT_PATH,
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
-    with _places:
+    with _slots:
         try:
             done = subprocess.run(
                 [

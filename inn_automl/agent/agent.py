@@ -1,77 +1,78 @@
-"""The device agent: leases measurements from a coordinator, times the models on this machine,
-posts the samples.
+"""The device agent: leases measurements, times the models on this machine, posts the samples.
 
-It outlives restarts of the coordinator and cuts of the network. Stopped, it gives its measurement
-back; killed, its lease runs out, or ends when an agent of the same name starts again.
+It outlives restarts of the coordinator and cuts of the network. Stopped, it releases its
+measurement; killed, its lease expires, or ends when an agent of the same name starts again.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
 
+from inn_automl.agent.agent_client import AgentClient
 from inn_automl.agent.description import describe_device
-from inn_automl.agent.link import Link
 from inn_automl.agent.model_cache import ModelCache
 from inn_automl.api.devices import RegisterDevice
 from inn_automl.api.measurements import MeasurementLease
 from inn_automl.core.errors import (
     AuthenticationError,
-    ConflictError,
     ForbiddenError,
-    GoneError,
     InnAutomlError,
     MeasurementError,
-    NotFoundError,
+    RefusedError,
+    StaleLeaseError,
 )
+from inn_automl.http.heartbeats import Heartbeats
+from inn_automl.http.retries import RetryPolicy
 from inn_automl.latency.benchmark import measure
 from inn_automl.latency.machine_lock import machine_lock
-from inn_automl.latency.measurement import BenchmarkConfig, LatencyMeasurement, Measure
+from inn_automl.latency.measurement import BenchmarkConfig, Measure
 
 logger = logging.getLogger(__name__)
 
-WAIT_S = 20.0
+LEASE_WAIT_S = 20.0
 """How long the coordinator may hold a request for work."""
-FAREWELL_S = 5.0
-"""How long the coordinator has to answer when a lease is given back."""
-DOWNLOAD_ATTEMPTS = 8
-
-
+DOWNLOAD_DEADLINE_S = 120.0
+"""How long models are downloaded again after the connection broke."""
+HEARTBEATS_PER_LEASE = 4
 KEY_REFUSED = (AuthenticationError, ForbiddenError)
-"""This agent may not speak here at all."""
-LEASE_LOST = (NotFoundError, ConflictError, GoneError)
-"""The measurement is not this agent's any more."""
-
-
-class AbandonedError(InnAutomlError):
-    """The measurement in hand is not this agent's any more."""
-
-    code = "stale_lease"
 
 
 class Agent:
     """One device of a coordinator.
 
     Args:
+        client: speaks to the coordinator.
         name: what the device is called there.
-        measure: who times the models.
+        cache: keeps downloaded models.
+        measure: times the models.
+        lock: waits until no other agent measures on this machine, and calls its argument
+            meanwhile.
     """
 
     def __init__(
-        self, link: Link, name: str, cache: ModelCache, *, measure: Measure = measure
+        self,
+        client: AgentClient,
+        name: str,
+        cache: ModelCache,
+        *,
+        measure: Measure = measure,
+        lock: Callable[[Callable[[], None]], AbstractContextManager[None]] = machine_lock,
     ) -> None:
-        self._link, self._name, self._cache, self._measure = link, name, cache, measure
+        self._client, self._name, self._cache = client, name, cache
+        self._measure, self._lock = measure, lock
 
     def run(self) -> None:
-        """Measures whatever comes, until an exception (a signal's) ends it.
+        """Measures what comes, until an exception (a signal's) ends it.
 
         Raises:
-            AuthenticationError, ForbiddenError: the key may not speak for this device, or the device was removed.
+            AuthenticationError, ForbiddenError: the key may not speak for this device.
+            RefusedError: the device was removed.
         """
         self.register()
         while True:
@@ -80,36 +81,29 @@ class Agent:
                 self.serve(lease)
 
     def register(self) -> None:
-        """Makes the device known; what an agent of the same name had in hand is queued again.
+        """Makes the device known; what an agent of the same name had leased is queued again.
 
         Raises:
-            AuthenticationError, ForbiddenError: the name belongs to another key, or the key is not known.
+            AuthenticationError: the key is not known.
+            ForbiddenError: the name belongs to another key.
         """
-        asked = RegisterDevice(name=self._name, description=describe_device())
-        self._link.request("POST", "/devices", json=asked.model_dump(mode="json"))
-        described = asked.description
-        versions = ", ".join(f"{name} {version}" for name, version in described.runtimes.items())
+        description = describe_device()
+        self._client.register(RegisterDevice(name=self._name, description=description))
         logger.info(
             "registered device=%s server=%s cpu=%r runtimes=%r",
             self._name,
-            self._link.url,
-            described.cpu,
-            versions,
+            self._client.url,
+            description.cpu,
+            ", ".join(f"{name} {version}" for name, version in description.runtimes.items()),
         )
 
     def lease(self) -> MeasurementLease | None:
-        """The next measurement; None when there was none for a while.
+        """The next measurement; None if there was none for a while.
 
         Raises:
             RefusedError: the device was removed, or belongs to another key now.
         """
-        path = f"/devices/{self._name}/lease"
-        response = self._link.request("POST", path, params={"wait_s": WAIT_S})
-        return (
-            None
-            if response.status_code == 204
-            else MeasurementLease.model_validate_json(response.content, extra="ignore")
-        )
+        return self._client.lease(self._name, wait_s=LEASE_WAIT_S)
 
     def serve(self, lease: MeasurementLease) -> None:
         """Does one measurement, and tells how it ended.
@@ -125,15 +119,9 @@ class Agent:
         )
         start = time.monotonic()
         try:
-            with _Heartbeats(self._link, lease) as heartbeats:
-                found = self._done(lease, heartbeats)
-                self._post(
-                    lease,
-                    "results",
-                    {"results": {name: one.to_dict() for name, one in found.items()}},
-                )
-                logger.info("done measurement=%s seconds=%.1f", lease.id, time.monotonic() - start)
-        except AbandonedError as error:
+            self._serve(lease)
+            logger.info("done measurement=%s seconds=%.1f", lease.id, time.monotonic() - start)
+        except StaleLeaseError as error:
             logger.warning("abandoned measurement=%s: %s", lease.id, error)
         except KEY_REFUSED:
             raise
@@ -143,43 +131,54 @@ class Agent:
             self._release(lease)
             raise
 
-    def _done(
-        self, lease: MeasurementLease, heartbeats: _Heartbeats
-    ) -> dict[str, LatencyMeasurement]:
-        paths = self._download(lease, heartbeats)
-        with machine_lock(on_wait=heartbeats.check):
-            return self._measure(
-                paths,
-                lease.device,
-                config=BenchmarkConfig.from_dict(lease.benchmark_config),
-                on_progress=heartbeats.progress,
+    def _serve(self, lease: MeasurementLease) -> None:
+        done = 0.0
+
+        def beat() -> None:
+            self._client.heartbeat(lease, done)
+
+        def report(fraction: float) -> None:
+            nonlocal done
+            done = min(1.0, max(done, fraction))
+            heartbeats.check()
+
+        every_s = lease.lease_s / HEARTBEATS_PER_LEASE
+        with Heartbeats(beat, every_s, ends_on=(RefusedError,)) as heartbeats:
+            paths = self._download(lease, heartbeats)
+            with self._lock(heartbeats.check):
+                found = self._measure(
+                    paths,
+                    lease.device,
+                    config=BenchmarkConfig.from_dict(lease.benchmark_config),
+                    on_progress=report,
+                )
+            self._client.post_results(
+                lease, {name: measurement.to_dict() for name, measurement in found.items()}
             )
 
-    def _download(self, lease: MeasurementLease, heartbeats: _Heartbeats) -> dict[str, Path]:
+    def _download(self, lease: MeasurementLease, heartbeats: Heartbeats) -> dict[str, Path]:
         def fetch(sha256: str) -> Iterator[bytes]:
-            path = f"/measurements/{lease.id}/models/{sha256}"
-            for chunk in self._link.download(path, {"Lease-Token": lease.token}):
+            for chunk in self._client.download_model(lease, sha256):
                 heartbeats.check()
                 yield chunk
 
-        for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
-            try:
-                return self._cache.collect(lease.models, fetch)
-            except httpx.TransportError as error:
-                logger.warning(
-                    "download broke measurement=%s attempt=%d: %s", lease.id, attempt, error
-                )
-                heartbeats.pause(min(30.0, 0.5 * 2**attempt))
-        raise MeasurementError(
-            f"device {self._name!r} could not download the models: look at its network."
-        )
+        def warn(reason: str) -> None:
+            logger.warning("download broke measurement=%s: %s", lease.id, reason)
 
-    def _post(self, lease: MeasurementLease, what: str, body: dict[str, object]) -> None:
-        path = f"/measurements/{lease.id}/{what}"
+        retry = RetryPolicy(
+            deadline_s=DOWNLOAD_DEADLINE_S,
+            first_delay_s=1.0,
+            max_delay_s=30.0,
+            is_unattended=True,
+            sleep=heartbeats.pause,
+        )
         try:
-            self._link.request("POST", path, json=body, headers={"Lease-Token": lease.token})
-        except LEASE_LOST as error:
-            raise AbandonedError(str(error)) from error
+            return retry.retrying(on_retry=warn)(self._cache.collect, lease.models, fetch)
+        except httpx.TransportError as error:
+            raise MeasurementError(
+                f"device {self._name!r} could not download the models ({error}): look at its "
+                f"network."
+            ) from error
 
     def _fail(self, lease: MeasurementLease, error: Exception) -> None:
         # Whoever stops this agent may stop its processes a moment earlier: what looks like a crash
@@ -189,78 +188,23 @@ class Agent:
             detail = str(error)
             logger.warning("failed measurement=%s code=%s: %s", lease.id, error.code, detail)
         else:
-            detail = f"the agent on {self._name!r} failed ({type(error).__name__}: {error}): its log says where."
+            detail = (
+                f"the agent on {self._name!r} failed ({type(error).__name__}: {error}): its log "
+                f"says where."
+            )
             logger.error("failed measurement=%s", lease.id, exc_info=error)
         try:
-            self._post(lease, "failure", {"detail": detail[:4096]})
-        except AbandonedError as abandoned:
-            logger.warning("abandoned measurement=%s: %s", lease.id, abandoned)
+            self._client.post_failure(lease, detail[:4096])
+        except StaleLeaseError as lost:
+            logger.warning("abandoned measurement=%s: %s", lease.id, lost)
         except KEY_REFUSED:
             raise
         except InnAutomlError as refused:
             logger.error("its failure was refused measurement=%s: %s", lease.id, refused)
 
     def _release(self, lease: MeasurementLease) -> None:
-        path = f"/measurements/{lease.id}/release"
         try:
-            self._link.once(
-                "POST", path, timeout_s=FAREWELL_S, headers={"Lease-Token": lease.token}
-            )
-            logger.info("given back measurement=%s", lease.id)
-        except (httpx.TransportError, InnAutomlError) as error:
-            logger.warning("not given back measurement=%s: %s", lease.id, error)
-
-
-class _Heartbeats:
-    """Renews a lease from a thread of its own, and tells the measuring one when there is no use in
-    going on.
-    """
-
-    def __init__(self, link: Link, lease: MeasurementLease) -> None:
-        self._link, self._lease = link, lease
-        self._share = 0.0
-        self._over, self._ended = threading.Event(), threading.Event()
-        self._fault: Exception | None = None
-        self._thread = threading.Thread(target=self._beat, name="heartbeats", daemon=True)
-
-    def __enter__(self) -> _Heartbeats:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def progress(self, share: float) -> None:
-        """Raises:
-        AbandonedError: the lease is lost.
-        AuthenticationError, ForbiddenError: the key may not speak here any more.
-        """
-        self._share = min(1.0, max(self._share, share))
-        self.check()
-
-    def check(self) -> None:
-        """As `progress`, where there is none."""
-        if self._fault is not None:
-            raise self._fault
-
-    def pause(self, seconds: float) -> None:
-        """Waits, but not for a measurement that is lost."""
-        self._over.wait(seconds)
-        self.check()
-
-    def _beat(self) -> None:
-        path = f"/measurements/{self._lease.id}/heartbeat"
-        while not self._ended.wait(self._lease.lease_s / 4):
-            try:
-                self._link.once(
-                    "POST",
-                    path,
-                    json={"fraction": self._share},
-                    headers={"Lease-Token": self._lease.token},
-                )
-            except httpx.TransportError as error:
-                logger.warning("heartbeat not heard measurement=%s: %s", self._lease.id, error)
-            except InnAutomlError as error:
-                self._fault = AbandonedError(str(error)) if isinstance(error, LEASE_LOST) else error
-                self._over.set()
-                return
+            self._client.release(lease)
+            logger.info("released measurement=%s", lease.id)
+        except InnAutomlError as error:
+            logger.warning("not released measurement=%s: %s", lease.id, error)

@@ -1,17 +1,16 @@
-"""Models that a device agent has downloaded: by hash, verified, and not more bytes than allowed."""
+"""Models that a device agent has downloaded: by hash, verified, of limited size together."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from inn_automl.api.measurements import ModelFile
-from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.core.errors import InnAutomlError, StorageError
+from inn_automl.core.storage import receive, sha256_of
 
 Download = Callable[[str], Iterable[bytes]]
 """The bytes of the model with a hash."""
@@ -24,18 +23,18 @@ class ModelCache:
     """A folder of ONNX files named by their hash; several agents may share it.
 
     Args:
-        max_bytes: what was used longest ago goes when there is more; what is measured now always
-            has room.
+        max_bytes: size beyond which the least recently used files are deleted; files that are
+            measured now always have room.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder, self._max_bytes = folder, max_bytes
 
     def collect(self, models: Mapping[str, ModelFile], download: Download) -> dict[str, Path]:
-        """Paths of all models, downloaded where they are not there yet.
+        """Paths of all models; those that are missing are downloaded.
 
         Raises:
-            CorruptFileError: what came is not what its hash says.
+            CorruptFileError: a downloaded model has another hash.
             StorageError: there is no room, or the folder cannot be written.
         """
         try:
@@ -44,14 +43,14 @@ class ModelCache:
             self._make_room(models)
             for model in models.values():
                 path = self._path(model.sha256)
-                if _hash(path) != model.sha256:
+                if not _is_whole(path, model.sha256):
                     self._fetch(path, model, download)
                 used_ns = time.time_ns()  # finer than the file system's own clock
                 os.utime(path, ns=(used_ns, used_ns))
             return paths
+        except InnAutomlError:  # some of them are OSErrors, too
+            raise
         except OSError as error:
-            if isinstance(error, StorageError):
-                raise
             raise StorageError(
                 f"the models cannot be kept in {str(self._folder)!r} ({error.strerror or error}): "
                 f"free some room, "
@@ -62,24 +61,11 @@ class ModelCache:
         return self._folder / f"{sha256}.onnx"
 
     def _fetch(self, path: Path, model: ModelFile, download: Download) -> None:
-        digest, size_bytes = hashlib.sha256(), 0
-        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                for chunk in download(model.sha256):
-                    digest.update(chunk)
-                    size_bytes += len(chunk)
-                    if size_bytes > model.size_bytes:
-                        break
-                    file.write(chunk)
-            if digest.hexdigest() != model.sha256:
-                raise CorruptFileError(f"the model {model.sha256} came damaged: its hash differs.")
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        chunks = _up_to(model.size_bytes, download(model.sha256))
+        receive(path, chunks, sha256=model.sha256, what=f"the model {model.sha256}")
 
     def _make_room(self, models: Mapping[str, ModelFile]) -> None:
-        """Drops what was left of downloads, and what was used longest ago. Another agent may do so
+        """Deletes abandoned downloads and the least recently used files. Another agent may do so
         at the same time.
         """
         for partial, stat in self._found(".*.part").items():
@@ -104,9 +90,18 @@ class ModelCache:
         return found
 
 
-def _hash(path: Path) -> str | None:
+def _up_to(max_bytes: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks until there are more bytes than that: a file of another size is not read whole."""
+    num_bytes = 0
+    for chunk in chunks:
+        yield chunk
+        num_bytes += len(chunk)
+        if num_bytes > max_bytes:
+            return
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path) == sha256
     except FileNotFoundError:
-        return None
+        return False

@@ -70,11 +70,11 @@ def agent(
     _log_to_stderr()
     signal.signal(signal.SIGTERM, _end)
     from inn_automl.agent.agent import Agent
-    from inn_automl.agent.link import Link
+    from inn_automl.agent.agent_client import AgentClient
     from inn_automl.agent.model_cache import ModelCache
 
-    with closing(Link(server.url, server.key)) as link:
-        Agent(link, name, ModelCache(cache.expanduser(), round(cache_gb * 1e9))).run()
+    with closing(AgentClient(server.url, server.key)) as client:
+        Agent(client, name, ModelCache(cache.expanduser(), round(cache_gb * 1e9))).run()
 
 
 def _list_runtimes(context: click.Context) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -35,11 +36,13 @@ from inn_automl.client import transfers
 from inn_automl.client.events import watch_job
 from inn_automl.client.location import Location
 from inn_automl.client.transfers import DownloadedFile, OnProgress
-from inn_automl.client.transport import Transport
 from inn_automl.core.errors import JobEndedError, ServiceError
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.result import DeviceResult
 from inn_automl.core.spec import DeviceBudget, JobSpec, SearchBudget, parse
+from inn_automl.core.storage import sha256_of
+from inn_automl.http.connection import Connection
+from inn_automl.http.retries import RetryPolicy
 
 PAGE_SIZE = 200
 RECOMMENDED = "recommended"
@@ -57,8 +60,9 @@ class Client:
     Args:
         url: of the coordinator, e.g. `http://127.0.0.1:8080`.
         key: an API key, `inn_...`.
-        patience_s: how long a request is tried before `ConnectionLostError`.
+        retry_deadline_s: how long a request is retried before `ConnectionLostError`.
         transport: what sends the requests in place of the network.
+        sleep: what waits between two attempts.
     """
 
     def __init__(
@@ -66,11 +70,13 @@ class Client:
         url: str,
         key: str,
         *,
-        patience_s: float = 30.0,
+        retry_deadline_s: float = 30.0,
         transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], Any] = time.sleep,
     ) -> None:
         self.url = url.rstrip("/")
-        self._http = Transport(url, key, patience_s=patience_s, transport=transport)
+        retry = RetryPolicy(deadline_s=retry_deadline_s, sleep=sleep)
+        self._http = Connection(url, key, retry=retry, transport=transport)
 
     @classmethod
     def at(cls, location: Location) -> Self:
@@ -115,7 +121,7 @@ class Client:
             RefusedError: the service found the content unusable, too large, or the name taken.
         """
         with transfers.as_file(Path(path)) as file:
-            sha256 = transfers.sha256_of(file)
+            sha256 = sha256_of(file)
             known = next((dataset for dataset in self.datasets() if dataset.sha256 == sha256), None)
             if known and name in (None, known.name):
                 return known
@@ -172,7 +178,7 @@ class Client:
         job_id: str,
         *,
         after: int = 0,
-        patience_s: float = 600.0,
+        retry_deadline_s: float = 600.0,
         on_reconnect: Callable[[str], None] = lambda reason: None,
     ) -> Iterator[JobEvent]:
         """The job's events as they come, until it has ended; reconnects by itself and misses and
@@ -180,7 +186,7 @@ class Client:
 
         Args:
             after: id of the last event that is known already.
-            patience_s: how long the server may be away.
+            retry_deadline_s: how long the server may be away.
             on_reconnect: called with the reason when the connection broke.
         """
         return watch_job(
@@ -188,7 +194,7 @@ class Client:
             _part(job_id),
             lambda: self.job(job_id),
             after=after,
-            patience_s=patience_s,
+            retry_deadline_s=retry_deadline_s,
             on_reconnect=on_reconnect,
         )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,16 +11,17 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx
+from tenacity import AttemptManager
 
-from inn_automl.client.transport import Backoff, Transport
 from inn_automl.core.errors import (
     CorruptFileError,
     DatasetFormatError,
     DatasetNotFoundError,
-    InnAutomlError,
     RangeError,
-    StorageError,
 )
+from inn_automl.core.storage import replacing, sha256_of
+from inn_automl.http.connection import Connection
+from inn_automl.http.retries import restart
 
 CHUNK_BYTES = 1 << 20
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -36,11 +35,6 @@ class DownloadedFile:
     path: Path
     sha256: str
     size_bytes: int
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -93,96 +87,90 @@ def read_chunks(path: Path, on_progress: OnProgress) -> Iterator[bytes]:
 
 
 def download(
-    transport: Transport,
+    connection: Connection,
     address: str,
     path: Path,
     *,
     params: Mapping[str, Any] | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> DownloadedFile:
-    """Writes what is at `address` to `path`, which appears whole and verified or not at all. A
-    download that was cut goes on where it broke.
+    """Writes the content at `address` to `path`, which appears whole and verified or not at all.
+
+    A download that was cut continues where it broke.
 
     Raises:
-        RefusedError: there is nothing of that name.
+        NotFoundError: there is nothing of that name.
         ConnectionLostError: the connection broke too often.
         CorruptFileError: the content does not match its hash.
         StorageError: the file could not be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w+b") as file:
-                etag = _fetch(transport, address, file, params, on_progress)
-                file.flush()
-                os.fsync(file.fileno())
-                size_bytes = file.tell()
-            found = sha256_of(temporary)
-            if etag and found != etag:
-                raise CorruptFileError(
-                    f"what came for {str(path)!r} hashes to {found}, the server says {etag}: "
-                    f"download it again."
-                )
-            temporary.chmod(0o644)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{str(path)!r} could not be written ({error.strerror or error}): choose another file, "
-            f"or free some room."
-        ) from error
-    return DownloadedFile(path, found, size_bytes)
+    with replacing(path) as temporary:
+        with temporary.open("w+b") as file:
+            expected = _Transfer(connection, address, file, params, on_progress).run()
+            size_bytes = file.tell()
+        sha256 = sha256_of(temporary)
+        if expected and sha256 != expected:
+            raise CorruptFileError(
+                f"the download for {str(path)!r} hashes to {sha256}, the server says {expected}: "
+                f"download it again."
+            )
+    return DownloadedFile(path, sha256, size_bytes)
 
 
-def _fetch(
-    transport: Transport,
-    address: str,
-    file: IO[bytes],
-    params: Mapping[str, Any] | None,
-    on_progress: OnProgress,
-) -> str | None:
-    """Fills the file, over as many requests as it takes; returns the content's hash as the server
-    tells it.
-    """
-    backoff, etag = Backoff(transport.patience_s), ""
-    while True:
-        done = file.tell()
-        headers = {"Range": f"bytes={done}-", "If-Range": etag} if done and etag else {}
-        headers["Accept-Encoding"] = "identity"
+class _Transfer:
+    """Fills a file over as many requests as it takes."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        address: str,
+        file: IO[bytes],
+        params: Mapping[str, Any] | None,
+        on_progress: OnProgress,
+    ) -> None:
+        self._connection, self._address, self._params = connection, address, params
+        self._file, self._on_progress = file, on_progress
+        self._etag = ""
+
+    def run(self) -> str | None:
+        """Reads until the end; returns the content's hash as the server tells it."""
         try:
-            with transport.stream(address, params=params, headers=headers) as response:
-                # it is another file by now, or ranges are not served
-                if response.status_code != 206 and done:
-                    file.seek(0)
-                    file.truncate()
-                    done = 0
-                etag = response.headers.get("ETag", "")
-                total = _total(response, done)
-                on_progress(done, total)
-                for chunk in response.iter_bytes():  # as they come: a cut loses nothing
-                    file.write(chunk)
-                    backoff.succeeded()
-                    on_progress(file.tell(), total)
-            return etag.removeprefix("W/").strip('"') or None
+            for attempt in self._connection.retry.retrying():
+                with attempt:
+                    try:
+                        self._read(attempt)
+                    except RangeError:
+                        if not self._file.tell():
+                            raise
+                        self._begin_again()  # it is a shorter file by now
+                        self._read(attempt)
         except httpx.TransportError as error:
-            if not backoff.wait():
-                raise transport.lost(error) from error
-        except RangeError:
-            if not done:
-                raise
-            file.seek(0)  # it is a shorter file by now
-            file.truncate()
-            etag = ""
-        except InnAutomlError as error:
-            if error.status is None or (error.status < 500 and error.status != 429):
-                raise
-            if not backoff.wait():
-                raise
+            raise self._connection.lost(error) from error
+        return self._etag.removeprefix("W/").strip('"') or None
+
+    def _read(self, attempt: AttemptManager) -> None:
+        done = self._file.tell()
+        headers = {"Accept-Encoding": "identity"}
+        if done and self._etag:
+            headers |= {"Range": f"bytes={done}-", "If-Range": self._etag}
+        stream = self._connection.stream(self._address, params=self._params, headers=headers)
+        with stream as response:
+            if response.status_code != 206 and done:
+                # It is another file by now, or ranges are not served.
+                self._begin_again()
+                done = 0
+            self._etag = response.headers.get("ETag", "")
+            total = _total(response, done)
+            self._on_progress(done, total)
+            for chunk in response.iter_bytes():  # as they come: a cut loses nothing
+                self._file.write(chunk)
+                restart(attempt)
+                self._on_progress(self._file.tell(), total)
+
+    def _begin_again(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._etag = ""
 
 
 def _total(response: httpx.Response, done: int) -> int | None:

@@ -17,8 +17,8 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from inn_automl.core.errors import CorruptFileError, StorageError
-from inn_automl.core.storage import replacing
+from inn_automl.core.errors import StorageError
+from inn_automl.core.storage import receive, replacing
 
 CHUNK_BYTES = 1 << 20
 
@@ -112,16 +112,7 @@ class ObjectStore:
             StorageError: it is missing or could not be copied.
             CorruptFileError: it does not hash to `sha256`; nothing is left at `target`.
         """
-        digest = hashlib.sha256()
-        with replacing(target) as partial:
-            with open(partial, "wb") as file:
-                for chunk in self.chunks(path):
-                    digest.update(chunk)
-                    file.write(chunk)
-            if sha256 is not None and digest.hexdigest() != sha256:
-                raise CorruptFileError(
-                    f"{path!r} in {self.url!r} is not what was written: its hash differs."
-                )
+        receive(target, self.chunks(path), sha256=sha256, what=f"{path!r} from {self.url!r}")
 
     def chunks(self, path: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes of a file from `start` up to `end` (exclusive; None for all), piece by piece.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.core.errors import CorruptFileError, InnAutomlError, StorageError
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -42,10 +43,43 @@ def replacing(path: Path, *, num_bytes: int | None = None) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except StorageError:
+    except InnAutomlError:  # some of them are OSErrors, too, and say more
         raise
     except OSError as error:
         raise _not_written(path, error, num_bytes) from error
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def receive(path: Path, chunks: Iterable[bytes], *, sha256: str | None, what: str) -> None:
+    """Writes what comes piece by piece to `path`, which appears whole and verified or not at all.
+
+    Args:
+        sha256: what the content must hash to; None: not verified.
+        what: the name of the content, for the message.
+
+    Raises:
+        CorruptFileError: the content has another hash.
+        StorageError: the file could not be written.
+    """
+    digest = hashlib.sha256()
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                digest.update(chunk)
+                file.write(chunk)
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise CorruptFileError(
+                f"{what} came damaged: its hash differs from {sha256}, fetch it again."
+            )
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -20,6 +20,8 @@ from inn_automl.core.errors import (
     TooLargeError,
 )
 
+_FOREIGN = "http_"
+"""Begins the code of an answer that is not a coordinator's."""
 _BY_STATUS: dict[int, type[InnAutomlError]] = {
     401: AuthenticationError,
     403: ForbiddenError,
@@ -43,6 +45,11 @@ def problem_of(response: httpx.Response) -> Problem | None:
         return None
 
 
+def is_coordinators(error: InnAutomlError) -> bool:
+    """Whether `error_of` found a coordinator's words in the answer, not a proxy's."""
+    return not error.code.startswith(_FOREIGN)
+
+
 def error_of(response: httpx.Response) -> InnAutomlError:
     """The exception for an answer of status 400 or above, whose body has been read.
 
@@ -55,7 +62,7 @@ def error_of(response: httpx.Response) -> InnAutomlError:
             f"{response.request.url} answered {status} {response.reason_phrase}: check that the "
             f"URL is a coordinator's."
         )
-        error.code = f"http_{status}"
+        error.code = f"{_FOREIGN}{status}"
     else:
         detail = problem.detail
         if status >= 500 and problem.request_id:

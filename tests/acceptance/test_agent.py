@@ -45,7 +45,7 @@ BROKEN = """
 import os
 from pathlib import Path
 from inn_automl.agent.agent import Agent
-from inn_automl.agent.link import Link
+from inn_automl.agent.agent_client import AgentClient
 from inn_automl.latency.measurement import LatencyMeasurement
 from inn_automl.agent.model_cache import ModelCache
 import logging
@@ -58,7 +58,7 @@ def measure(models, *_, **__):
     return dict.fromkeys(models, one)
 
 logging.basicConfig()
-Agent(Link("{url}", os.environ["INN_KEY"]), "board", ModelCache(Path("{cache}"), 10**6), measure=measure).run()
+Agent(AgentClient("{url}", os.environ["INN_KEY"]), "board", ModelCache(Path("{cache}"), 10**6), measure=measure).run()
 """
 """An agent whose clock says what is no number."""
 SERVE = (

@@ -32,7 +32,7 @@ from inn_automl_services.coordinator.keys import create_key
 from sqlalchemy import select
 
 from inn_automl.agent.agent import Agent
-from inn_automl.agent.link import Link
+from inn_automl.agent.agent_client import AgentClient
 from inn_automl.agent.model_cache import ModelCache
 from inn_automl.api.access import Role
 from inn_automl.core.object_store import ObjectStore
@@ -216,7 +216,10 @@ def stack(ray_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     try:
         wait_for(f"{url}/openapi.json", {}, process)
         agent = Agent(
-            Link(url, key), "local", ModelCache(home / "models", 2**30), measure=measure_quickly
+            AgentClient(url, key),
+            "local",
+            ModelCache(home / "models", 2**30),
+            measure=measure_quickly,
         )
         threading.Thread(target=agent.run, daemon=True).start()
         yield Stack(database, ObjectStore(storage_url), project.id, ray_url)

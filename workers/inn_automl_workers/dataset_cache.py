@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -10,10 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from inn_automl.core.errors import CorruptFileError
-from inn_automl.core.object_store import CHUNK_BYTES, ObjectStore
+from inn_automl.core.object_store import ObjectStore
+from inn_automl.core.storage import sha256_of
 
 MAX_BYTES = 50 * 2**30
-"""Beyond this, what was used longest ago is deleted."""
+"""Size of the cache beyond which the least recently used datasets are deleted."""
 
 
 def cache_folder() -> Path:
@@ -60,14 +60,10 @@ def _link(target: Path, local: Path) -> None:
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
+        return sha256_of(path) == sha256
     except OSError:
         return False
-    return digest.hexdigest() == sha256
 
 
 def _prune(cache: Path, *, keep: Path) -> None:

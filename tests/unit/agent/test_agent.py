@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from inn_automl.agent import agent as agent_module
-from inn_automl.agent import link as link_module
 from inn_automl.agent.agent import Agent
+from inn_automl.agent.agent_client import RETRY, AgentClient
 from inn_automl.agent.description import describe_device
-from inn_automl.agent.link import Link
 from inn_automl.agent.model_cache import ModelCache
 from inn_automl.api.devices import RegisterDevice
 from inn_automl.api.measurements import MeasurementLease, ModelFile
@@ -70,10 +70,10 @@ class Coordinator:
     def names(self) -> list[str]:
         return [what for what, _ in self.asked if what != "heartbeat"]
 
-    def link(self) -> Link:
-        link = Link("http://127.0.0.1:1", "key")
-        link._http = httpx.Client(base_url=link._http.base_url, transport=httpx.MockTransport(self))
-        return link
+    def client(self) -> AgentClient:
+        retry = replace(RETRY, first_delay_s=0.001)
+        transport = httpx.MockTransport(self)
+        return AgentClient("http://127.0.0.1:1", "key", retry=retry, transport=transport)
 
 
 def measured(models: Mapping[str, Path], *_: Any, **__: Any) -> dict[str, LatencyMeasurement]:
@@ -88,23 +88,17 @@ def measured(models: Mapping[str, Path], *_: Any, **__: Any) -> dict[str, Latenc
 
 @pytest.fixture
 def make_agent(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
-    links = []
+    clients = []
 
     def make(coordinator: Coordinator, measure: Any = measured) -> Agent:
-        links.append(coordinator.link())
-        return Agent(links[-1], "pi4", ModelCache(tmp_path / "cache", 10**6), measure=measure)
+        clients.append(coordinator.client())
+        cache = ModelCache(tmp_path / "cache", 10**6)
+        lock = functools.partial(machine_lock, folder=tmp_path)
+        return Agent(clients[-1], "pi4", cache, measure=measure, lock=lock)
 
     yield make
-    for link in links:
-        link.close()
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(link_module, "FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr(
-        agent_module, "machine_lock", lambda on_wait: machine_lock(on_wait, folder=tmp_path)
-    )
+    for client in clients:
+        client.close()
 
 
 def test_describes_this_machine() -> None:
@@ -333,7 +327,7 @@ def test_results_of_a_lease_that_ended_are_let_go(
 
 def test_a_server_that_is_no_url() -> None:
     with pytest.raises(InputError, match="is no URL"):
-        Link("http://a\nb", "key")
+        AgentClient("http://a\nb", "key")
 
 
 def test_cache_drops_what_was_used_longest_ago(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
-import types
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -72,20 +70,17 @@ DATASET = {
 Answer = Callable[[httpx.Request], httpx.Response]
 
 
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the client would have waited."""
-    waited: list[float] = []
-    clock = types.SimpleNamespace(
-        sleep=waited.append, monotonic=lambda: sum(waited), time=time.time
-    )
-    monkeypatch.setattr("inn_automl.client.transport.time", clock)
-    return waited
+def no_sleep(seconds: float) -> None:
+    pass
 
 
-def client_of(answer: Answer) -> Client:
+def client_of(answer: Answer, sleep: Callable[[float], Any] = no_sleep) -> Client:
     return Client(
-        "http://server", "inn_key", patience_s=20.0, transport=httpx.MockTransport(answer)
+        "http://server",
+        "inn_key",
+        retry_deadline_s=20.0,
+        transport=httpx.MockTransport(answer),
+        sleep=sleep,
     )
 
 
@@ -136,9 +131,10 @@ def test_what_may_have_arrived_is_not_sent_again_without_a_key() -> None:
     assert len(seen) == 2
 
 
-def test_a_busy_server_is_given_the_time_that_it_asks_for(pauses: list[float]) -> None:
+def test_a_busy_server_is_given_the_time_that_it_asks_for() -> None:
+    pauses: list[float] = []
     answer, _ = in_turn(problem(429, **{"Retry-After": "7"}), httpx.Response(200, json=JOB))
-    client_of(answer).job("job_1")
+    client_of(answer, pauses.append).job("job_1")
     assert pauses == [7.0]
 
 
@@ -295,7 +291,7 @@ def test_watching_gives_up_when_patience_ends() -> None:
         raise httpx.ConnectError("refused")
 
     with pytest.raises(ConnectionLostError):
-        list(client_of(gone).watch("job_1", patience_s=2.0))
+        list(client_of(gone).watch("job_1", retry_deadline_s=2.0))
 
 
 def test_waiting_raises_what_the_job_failed_of() -> None:
@@ -367,7 +363,7 @@ def test_a_download_that_was_cut_goes_on_where_it_broke(
     handler.content = bytes(range(256)) * 20_000
     handler.cuts = [2_000_000, 100, 0]
     progress: list[tuple[int, int | None]] = []
-    with Client(url, "inn_key") as client:
+    with Client(url, "inn_key", sleep=no_sleep) as client:
         file = client.download(
             "job_1",
             tmp_path / "new" / "model.zip",
@@ -386,17 +382,15 @@ def test_a_download_that_was_cut_goes_on_where_it_broke(
 
 
 def test_a_file_that_changed_meanwhile_is_read_from_its_start(
-    file_server: tuple[type[FileServer], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file_server: tuple[type[FileServer], str], tmp_path: Path
 ) -> None:
     handler, url = file_server
     handler.content, handler.cuts = b"old" * 1000, [1500]
 
-    def change(backoff: object, at_least_s: float = 0.0) -> bool:
+    def change(seconds: float) -> None:
         handler.content = b"new" * 900
-        return True
 
-    monkeypatch.setattr("inn_automl.client.transport.Backoff.wait", change)
-    with Client(url, "inn_key") as client:
+    with Client(url, "inn_key", sleep=change) as client:
         assert client.download_inn("job_1", tmp_path / "inn.zip").path.read_bytes() == b"new" * 900
 
 

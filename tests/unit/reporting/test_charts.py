@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from inn_automl.reporting.charts import (
-    MAX_WIDTHS_SHOWN,
-    TEST_SWITCH,
     front_chart,
     front_panels,
     fronts_chart,
     learning_curves_chart,
 )
+from inn_automl.reporting.charts.front_layers import MAX_WIDTHS_SHOWN
+from inn_automl.reporting.charts.fronts import TEST_SWITCH
 from inn_automl.reporting.series import front_series
 from tests.unit.reporting.drawn import mark, marks, rows
 from tests.unit.reporting.job_samples import make_job

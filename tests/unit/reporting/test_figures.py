@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from inn_automl.reporting.charts import (
-    RECOMMENDED,
     front_chart,
     front_panels,
     fronts_chart,
     learning_curves_chart,
 )
+from inn_automl.reporting.charts.front_layers import RECOMMENDED
 from inn_automl.reporting.figures import write_figures, write_png
 from inn_automl.reporting.page import write_html
 from inn_automl.reporting.series import COLORS, front_series

@@ -71,7 +71,7 @@ class Problem:
         self.costs = [
             truth.network.costs(truth.space.from_key(key)) for key in truth.points.tolist()
         ]
-        self.features = np.stack([latency_features(cost) for cost in self.costs])
+        self.features = np.stack([latency_features(cost.layers) for cost in self.costs])
         known = np.isfinite(self.latency_ms)
         self.reference = (REFERENCE_FACTOR * float(self.latency_ms[known].max()), 0.1)
         self.front = np.flatnonzero(known)[
@@ -136,7 +136,7 @@ class TableLatency:
 
     @property
     def margin(self) -> float:
-        return self.cost_model.error.median_relative
+        return self.cost_model.errors.median_relative
 
     @property
     def num_made(self) -> int:
@@ -232,7 +232,7 @@ def search_with(
     ranked = rank_finalists(
         latency.predicted_ms[rows],
         problem.truth.accuracy[rows],
-        relative_error=latency.cost_model.error.p90_relative,
+        relative_error=latency.cost_model.errors.p90_relative,
     )
     unknown = [rows[i] for i in ranked if rows[i] not in latency.rows]
     measured = [*latency.rows, *unknown[: latency.num_left]]

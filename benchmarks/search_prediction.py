@@ -31,6 +31,8 @@ from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.latency_model import LatencyModel
 from inn_automl.pipeline.measuring import MAX_FINALISTS
+from inn_automl.pipeline.profiling import profile_precision
+from inn_automl.pipeline.width_timer import WidthTimer
 from inn_automl.search.active_learning import MIN_ITERATION_SIZE
 from inn_automl.search.space import Widths
 
@@ -95,7 +97,7 @@ def _found(
     )
     progress, template = _Notes(), template_for(network, dataset)
     job = JobContext(spec, folder, dataset, FAMILY, LocalBackend(), measure, progress)
-    latency = LatencyModel(job, network, device, DEFAULT, lambda: template)
+    latency = profile_precision(WidthTimer(job, network, device, DEFAULT, lambda: template))
     others = _random_widths(latency, NUM_ROUNDS * MIN_ITERATION_SIZE + NUM_HELD_OUT)
     for i in range(NUM_ROUNDS):
         latency.measure(i, others[i * MIN_ITERATION_SIZE : (i + 1) * MIN_ITERATION_SIZE])
@@ -124,8 +126,8 @@ def _found(
     return {
         "num_fitted": len(latency.measured),
         "predicted_ms": [one.latency_ms for one in latency.predict(held_out)],
-        "stated_median_error_percent": 100 * latency.error.median_relative,
-        "interval": latency.error.interval or (1.0, 1.0),
+        "stated_median_error_percent": 100 * latency.errors.median_relative,
+        "interval": latency.errors.interval or (1.0, 1.0),
         "reference_ms": latency.reference_ms,
         "notes": progress.notes,
         "held_out": groups,

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from inn_automl.core.costs import Costs
 from inn_automl.core.errors import CorruptFileError, ModuleError, WidthsError
 from inn_automl.integral import checkpoint as state
-from inn_automl.integral.graph.costs import Costs
 from inn_automl.integral.graph.groups import Coupling, FrozenChannels, Group
 from inn_automl.integral.sampling.parametrization import WeightSampler
 from inn_automl.integral.sampling.partition import Nested, Partition, Trainable

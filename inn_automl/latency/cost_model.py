@@ -36,12 +36,12 @@ _NUM_FOLDS = 5
 _FEWEST = 3
 
 
-def reliability_problem(error: CostModelErrors) -> str | None:
+def reliability_problem(errors: CostModelErrors) -> str | None:
     """Why a cost model with these errors is not reliable, as a part of a sentence; None if it is."""
-    if error.median_relative > MAX_MEDIAN_ERROR:
-        return f"its median error is {error.median_relative:.1%}, above {MAX_MEDIAN_ERROR:.0%}"
-    if error.spearman < MIN_SPEARMAN:
-        return f"its rank correlation is {error.spearman:.3f}, below {MIN_SPEARMAN:g}"
+    if errors.median_relative > MAX_MEDIAN_ERROR:
+        return f"its median error is {errors.median_relative:.1%}, above {MAX_MEDIAN_ERROR:.0%}"
+    if errors.spearman < MIN_SPEARMAN:
+        return f"its rank correlation is {errors.spearman:.3f}, below {MIN_SPEARMAN:g}"
     return None
 
 
@@ -50,12 +50,12 @@ class CostModel:
 
     Attributes:
         kind: which kind of model was kept.
-        error: of held-out widths. Each of the samples is held out once, and the choice of the
+        errors: on held-out widths. Each of the samples is held out once, and the choice of the
             model is made anew without it, so this is the error of all that `fit` does.
     """
 
     kind: str
-    error: CostModelErrors
+    errors: CostModelErrors
 
     def fit(self, features: ArrayLike, latency_ms: ArrayLike) -> CostModel:
         """Fits the model, the same for the same samples.
@@ -78,7 +78,7 @@ class CostModel:
     def _fit_as(self, kind: str, held_out: Floats) -> None:
         self.kind = kind
         self._log_errors = np.log(held_out / self._latency_ms)
-        self.error = _error(held_out, self._latency_ms)
+        self.errors = _errors(held_out, self._latency_ms)
         self._predict = _KINDS[kind](self._features, self._latency_ms)
 
     def with_more(self, features: ArrayLike, latency_ms: ArrayLike) -> CostModel:
@@ -187,7 +187,7 @@ def _choose_and_fit(x: Floats, y: Floats) -> _Fitted:
     return _KINDS[_best_kind(x, y)](x, y)
 
 
-def _error(predicted: Floats, y: Floats) -> CostModelErrors:
+def _errors(predicted: Floats, y: Floats) -> CostModelErrors:
     from scipy.stats import rankdata
 
     relative = np.abs(predicted / y - 1)

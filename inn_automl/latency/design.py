@@ -1,42 +1,35 @@
-"""Which widths to measure on a device before its latency can be predicted."""
+"""Initial design: the widths that are measured on a device before its latency is predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inn_automl.latency.granularity import STEPS, rounded_up
 
+if TYPE_CHECKING:
+    from inn_automl.search.space import SearchSpace
+
 _UNIFORM_RATIOS = (0.375, 0.5, 0.625, 0.75, 0.875)
 _MAX_DRAWS = 20
 
 
-class Space(Protocol):
-    """What is asked of a search space."""
+def initial_design(space: SearchSpace, num: int, *, seed: int = 0) -> list[dict[str, int]]:
+    """Draws different widths that span a search space.
 
-    @property
-    def names(self) -> Sequence[str]: ...
+    The design has the narrowest and the widest network, a few uniform ones, and a Latin hypercube
+    (McKay, Beckman & Conover, Technometrics 1979), in which every group varies over its whole range
+    independently of the others. Kernels compute several channels at a time, so a width of 32 can be
+    faster than one of 31, and fast widths are where fronts are: each sample is followed by the same
+    with each group rounded up to a multiple of 8 or 16, in turn. These pairs also tell whether the
+    device computes in such steps, see `granularity`.
 
-    @property
-    def values(self) -> Sequence[Sequence[int]]:
-        """The widths that each group may take, ascending."""
-        ...
-
-
-def initial_design(space: Space, num: int, *, seed: int = 0) -> list[dict[str, int]]:
-    """At most `num` different widths that span a search space, fewer where the space holds fewer.
-
-    The narrowest and the widest network, a few that are resized evenly, and Latin hypercube
-    samples, in which every group varies over its whole range independently of the others. Kernels
-    compute several channels at a time, so a width of 32 can be faster than one of 31, and fast
-    widths are where fronts are: beside every other sample stands the same with each group rounded
-    up to a multiple of 8 or 16, in turn. These pairs also tell whether the device computes in such
-    steps: see `granularity`.
+    Args:
+        num: at most this many; fewer if the space has fewer points.
     """
-    from scipy.stats import qmc  # a worker's library
+    from scipy.stats import qmc  # of the worker extra
 
     values = [np.asarray(v) for v in space.values]
     ends = [tuple(int(v[0]) for v in values), tuple(int(v[-1]) for v in values)]

@@ -1,4 +1,4 @@
-"""What the latency of a network is predicted from: numbers that follow from its widths alone.
+"""Features of a network that its latency is predicted from; they follow from its widths alone.
 
 Kernels compute 8 or 16 channels at a time, and a runtime may change the kernel with the number of
 channels. ONNX Runtime's convolutions, for one (a 3x3 on AVX-512: 32 channels 99 us, 33 channels
@@ -19,10 +19,11 @@ more. Weights beyond the size of a cache take longer to read than those within.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from inn_automl.core.costs import LayerCost
 
 _LANES = (8, 16)
 _MULTIPLE = 4
@@ -30,43 +31,22 @@ _CACHED_PARAMS = tuple(2**exponent for exponent in (14, 16, 17, 18, 19, 20))
 """Float32 weights that fit into caches of 64 KiB to 4 MiB."""
 
 
-class Layer(Protocol):
-    """One weighted layer; an `integral.costs.LayerCost` is one."""
+def latency_features(layers: Sequence[LayerCost]) -> NDArray[np.float64]:
+    """Features (f,) of a network, none of them negative.
 
-    @property
-    def macs(self) -> int: ...
-    @property
-    def params(self) -> int: ...
-    @property
-    def in_channels(self) -> int: ...
-    @property
-    def out_channels(self) -> int: ...
-    @property
-    def input_elements(self) -> int: ...
-    @property
-    def output_elements(self) -> int: ...
+    They are the features of each layer, their sums over the layers, features of the whole network
+    and a one. f depends on the number of layers only: it is the same for all widths of a network.
 
-
-class Costs(Protocol):
-    """What a network costs at some widths; an `integral.costs.Costs` is one."""
-
-    @property
-    def layers(self) -> Sequence[Layer]: ...
-
-
-def latency_features(costs: Costs) -> NDArray[np.float64]:
-    """Features (f,) of a network: those of each layer, their sums, those of the whole, and a one;
-    none is negative.
-
-    f depends on the number of layers only, so it is the same for all widths of a network.
+    Args:
+        layers: in the order of the network.
     """
-    layers = np.array([_layer_features(layer) for layer in costs.layers], dtype=np.float64)
-    params = sum(layer.params for layer in costs.layers)
+    rows = np.array([_layer_features(layer) for layer in layers], dtype=np.float64)
+    params = sum(layer.params for layer in layers)
     uncached = [max(0, params - cached) for cached in _CACHED_PARAMS]
-    return np.concatenate([layers.reshape(-1), layers.sum(axis=0), uncached, [1.0]])
+    return np.concatenate([rows.reshape(-1), rows.sum(axis=0), uncached, [1.0]])
 
 
-def _layer_features(layer: Layer) -> list[float]:
+def _layer_features(layer: LayerCost) -> list[float]:
     features: list[float] = [
         layer.macs,
         layer.params,
@@ -91,5 +71,5 @@ def _layer_features(layer: Layer) -> list[float]:
 
 
 def _filling(channels: int, lanes: int) -> float:
-    """By what factor channels grow when they are rounded up to whole vectors."""
+    """Factor by which channels grow when they are rounded up to whole vectors."""
     return -(-channels // lanes) * lanes / channels

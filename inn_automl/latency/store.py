@@ -1,14 +1,13 @@
-"""Measurements that later jobs start from: cached by what was measured (a family's layers) and where
-(the machine).
+"""Cache of measurements that later jobs start from.
 
-A predictor works on the figures of layers, not on weights, so what one job measured serves every
-other job whose network has the same layers, however wide and trained. A machine changes, though
-(another governor, another neighbour), so nothing is used before a few fresh measurements agree
-with it: see `verify`.
+A cost model is fitted on the figures of layers, not on weights. So what one job measured serves
+every other job whose network has the same layers, however wide and trained. A machine changes,
+though (another governor, another neighbour): cached measurements are used only if a few fresh ones
+agree with them, see `verify`.
 
 One JSON file holds what is known of one architecture under one setting, for every machine. It is
-written whole; of two jobs that end at the same moment the later one's rows remain, and no more is
-lost than a shortcut.
+written whole. If two jobs end at the same moment, the rows of the later one remain; what is lost is
+a shortcut.
 """
 
 from __future__ import annotations
@@ -16,78 +15,76 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from inn_automl.core.costs import LayerCost
+from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.spec import DeviceBudget
 
 MAX_ROWS, MAX_MACHINES, MAX_FILES = 72, 8, 64
-"""Most networks cached of a machine, machines of an architecture, and architectures: 40 MB at the
-very most.
-"""
+"""Most networks of a machine, machines of an architecture, and architectures: 40 MB at most."""
 
 AGREES, MAX_SCALE, MAX_SPREAD = 0.05, 2.0, 0.1
-"""Fresh measurements confirm cached ones when their median ratio is within 5 % of 1; up to a factor
-of 2 the cached ones are rescaled, if the single ratios spread (median absolute deviation) by no more
-than 10 % around it."""
+"""Fresh measurements confirm cached ones if their median ratio is within 5 % of 1. Up to a factor
+of 2 the cached ones are rescaled, if the single ratios spread around it (median absolute deviation)
+by at most 10 %."""
 
-_SETTINGS = ("runtime", "threads", "batch_size", "percentile")
-_MACHINE = ("runtime", "runtime_version", "provider", "gpu", "cpu_model", "num_cores", "governor")
-
-
-class Files(Protocol):
-    """Where the files are: an `ObjectStore` is one."""
-
-    def exists(self, path: str) -> bool: ...
-    def read(self, path: str) -> bytes: ...
-    def write(self, path: str, data: bytes) -> object: ...
-    def files(self) -> Mapping[str, int]: ...
-    def delete(self, path: str) -> None: ...
-
-
-class LayerFigures(NamedTuple):
-    """What `features.latency_features` reads of a layer."""
-
-    macs: int
-    params: int
-    in_channels: int
-    out_channels: int
-    input_elements: int
-    output_elements: int
+_FIGURES = (
+    "macs",
+    "params",
+    "in_channels",
+    "out_channels",
+    "input_elements",
+    "output_elements",
+)
+"""What differs between the layers of two networks of one architecture."""
 
 
 @dataclass(frozen=True)
 class CachedMeasurement:
-    """A network that was measured, as its layers; `features.latency_features` takes it as costs."""
+    """A network that was measured: its layers and its latency."""
 
-    layers: tuple[LayerFigures, ...]
+    layers: tuple[LayerCost, ...]
     latency_ms: float
 
-
-class _Layer(Protocol):
     @property
-    def kind(self) -> str: ...
-    @property
-    def macs(self) -> int: ...
-    @property
-    def params(self) -> int: ...
-    @property
-    def in_channels(self) -> int: ...
-    @property
-    def out_channels(self) -> int: ...
-    @property
-    def input_elements(self) -> int: ...
-    @property
-    def output_elements(self) -> int: ...
+    def figures(self) -> tuple[tuple[int, ...], ...]:
+        """The figures of the layers, by which networks of one architecture differ."""
+        return tuple(tuple(getattr(layer, name) for name in _FIGURES) for layer in self.layers)
 
 
-class _Costs(Protocol):
-    @property
-    def layers(self) -> Sequence[_Layer]: ...
+@dataclass(frozen=True)
+class MachineFingerprint:
+    """What a machine is recognized by. Measurements of another one do not count.
+
+    All but `agent` are taken from the environment of a measurement; None for what it does not say.
+    """
+
+    agent: str | None = None
+    runtime: str | None = None
+    runtime_version: str | None = None
+    provider: str | None = None
+    gpu: str | None = None
+    cpu_model: str | None = None
+    num_cores: int | None = None
+    governor: str | None = None
+
+    @classmethod
+    def from_environment(
+        cls, device: DeviceBudget, environment: Mapping[str, Any]
+    ) -> MachineFingerprint:
+        """The fingerprint of the machine that a device was measured on."""
+        names = [one.name for one in fields(cls) if one.name != "agent"]
+        return cls(agent=device.agent, **{name: environment.get(name) for name in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class Verdict:
     """What fresh measurements say of cached ones.
 
     Args:
-        scale: what the cached latencies are to be multiplied by; None: they are of no use.
+        scale: factor that the cached latencies are to be multiplied by; None if they are useless.
         sentence: the same for people.
     """
 
@@ -103,29 +100,31 @@ class Verdict:
     sentence: str
 
 
-def cached_measurement(costs: _Costs, latency_ms: float) -> CachedMeasurement:
-    """A measured network as it is cached."""
-    layers = (
-        LayerFigures(*(getattr(layer, name) for name in LayerFigures._fields))
-        for layer in costs.layers
-    )
-    return CachedMeasurement(tuple(layers), float(latency_ms))
+def benchmark_settings(device: DeviceBudget) -> dict[str, Any]:
+    """The settings of a device that its latencies depend on."""
+    return {
+        name: getattr(device, name) for name in ("runtime", "threads", "batch_size", "percentile")
+    }
 
 
 def cache_key(
     device: DeviceBudget,
-    family: str,
+    model: str,
     input_shape: Sequence[int],
-    costs: _Costs,
+    layers: Sequence[LayerCost],
     precision: str = DEFAULT,
 ) -> dict[str, Any]:
-    """What must be the same where cached rows are to serve: settings, and the layers apart from
-    their channels.
+    """What cached measurements must have in common: settings, and layers apart from their widths.
+
+    Args:
+        model: name of the model family.
+        input_shape: of one sample.
+        layers: of the network at any widths.
     """
     return {
-        **{name: getattr(device, name) for name in _SETTINGS},
+        **benchmark_settings(device),
         "precision": precision,
-        "family": family,
+        "model": model,
         "input_shape": list(input_shape),
         "layers": [
             [
@@ -133,22 +132,17 @@ def cache_key(
                 layer.input_elements // layer.in_channels,
                 layer.output_elements // layer.out_channels,
             ]
-            for layer in costs.layers
+            for layer in layers
         ],
     }
 
 
-def machine_fingerprint(device: DeviceBudget, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What a machine is recognized by, from what a measurement says of its environment."""
-    return {
-        "agent": device.agent,
-        **{name: environment[name] for name in _MACHINE if name in environment},
-    }
-
-
 def verify(fresh_ms: ArrayLike, predicted_ms: ArrayLike) -> Verdict:
-    """Compares fresh measurements (n,) with what a predictor of cached ones says of the same widths
-    (n,).
+    """Judges cached measurements by fresh ones.
+
+    Args:
+        fresh_ms: (n,), measured now.
+        predicted_ms: (n,), of the same widths, by a cost model fitted on the cached measurements.
     """
     ratio = np.asarray(fresh_ms, dtype=np.float64) / np.asarray(predicted_ms, dtype=np.float64)
     scale = float(np.median(ratio))
@@ -164,74 +158,95 @@ def verify(fresh_ms: ArrayLike, predicted_ms: ArrayLike) -> Verdict:
 
 
 class MeasurementCache:
-    """Rows of earlier jobs.
+    """Measurements of earlier jobs, by cache key and machine.
 
-    Methods raise StorageError where the files fail; a file that cannot be understood counts as
+    Methods raise StorageError where the files fail. A file that cannot be understood counts as
     missing.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: ObjectStore) -> None:
         self._files = files
 
-    def load(
-        self, architecture: Mapping[str, Any], machine: Mapping[str, Any]
-    ) -> list[CachedMeasurement]:
-        """What is known of an architecture on a machine, oldest first."""
-        return next(
-            (rows for other, rows in self._read(architecture) if other == dict(machine)), []
-        )
+    def load(self, key: Mapping[str, Any], machine: MachineFingerprint) -> list[CachedMeasurement]:
+        """The measurements of an architecture on a machine, oldest first."""
+        return next((rows for other, rows in self._read(key) if other == machine), [])
 
-    def contains(self, architecture: Mapping[str, Any]) -> bool:
-        """Whether anything is known of an architecture, on whatever machine."""
-        return bool(self._read(architecture))
+    def contains(self, key: Mapping[str, Any]) -> bool:
+        """Whether anything is known of an architecture, on any machine."""
+        return bool(self._read(key))
 
     def save(
         self,
-        architecture: Mapping[str, Any],
-        machine: Mapping[str, Any],
+        key: Mapping[str, Any],
+        machine: MachineFingerprint,
         rows: Sequence[CachedMeasurement],
         *,
         cached: Sequence[CachedMeasurement] = (),
     ) -> None:
-        """Makes rows the newest ones that are known of an architecture on a machine.
+        """Adds the newest measurements of an architecture on a machine.
 
         Args:
-            cached: what stays of the earlier ones; newer rows of the same layers replace them.
+            cached: the earlier ones that stay; newer rows of the same widths replace them.
         """
-        rows = _spread([*{row.layers: row for row in [*cached, *rows]}.values()])
-        others = [
-            (other, known) for other, known in self._read(architecture) if other != dict(machine)
-        ]
-        machines = [*others, (dict(machine), rows)][-MAX_MACHINES:]
-        path = _path(architecture)
+        rows = _spread([*{row.figures: row for row in [*cached, *rows]}.values()])
+        others = [(other, known) for other, known in self._read(key) if other != machine]
+        machines = [*others, (machine, rows)][-MAX_MACHINES:]
+        path = _path(key)
         present = self._files.files()
         if path not in present and len(present) >= MAX_FILES:
             self._files.delete(min(present))  # names are hashes: as good as any
         value = {
-            "architecture": dict(architecture),
+            "key": dict(key),
             "machines": [
-                {"machine": other, "rows": [[row.latency_ms, row.layers] for row in known]}
+                {"machine": other.to_dict(), "measurements": measurements_to_json(known)}
                 for other, known in machines
             ],
         }
         self._files.write(path, json.dumps(value, separators=(",", ":")).encode())
 
     def _read(
-        self, architecture: Mapping[str, Any]
-    ) -> list[tuple[dict[str, Any], list[CachedMeasurement]]]:
-        path = _path(architecture)
+        self, key: Mapping[str, Any]
+    ) -> list[tuple[MachineFingerprint, list[CachedMeasurement]]]:
+        path = _path(key)
         if not self._files.exists(path):
             return []
         try:
-            machines = json.loads(self._files.read(path))["machines"]
-            return [(dict(one["machine"]), [_row(row) for row in one["rows"]]) for one in machines]
+            return [
+                (MachineFingerprint(**one["machine"]), measurements_from_json(one["measurements"]))
+                for one in json.loads(self._files.read(path))["machines"]
+            ]
         except (ValueError, KeyError, TypeError):
             return []
 
 
+def measurements_to_json(rows: Sequence[CachedMeasurement]) -> dict[str, Any]:
+    """Measurements of one architecture; names and kinds of the layers are written once."""
+    layers = [[layer.name, layer.kind] for layer in rows[0].layers] if rows else []
+    return {"layers": layers, "rows": [[row.latency_ms, row.figures] for row in rows]}
+
+
+def measurements_from_json(value: Mapping[str, Any]) -> list[CachedMeasurement]:
+    """Reads what `measurements_to_json` made.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is something else.
+    """
+    rows = []
+    for latency_ms, figures in value.get("rows", []):
+        if not 0 < float(latency_ms) < float("inf"):
+            raise ValueError(f"latency {latency_ms!r}")
+        layers = (
+            LayerCost(name, kind, *map(int, one))
+            for (name, kind), one in zip(value["layers"], figures, strict=True)
+        )
+        rows.append(CachedMeasurement(tuple(layers), float(latency_ms)))
+    return rows
+
+
 def _spread(rows: list[CachedMeasurement]) -> list[CachedMeasurement]:
-    """At most `MAX_ROWS`: of the two that are most alike the older one leaves, until no more are
-    left.
+    """Keeps at most `MAX_ROWS`, spread over the widths.
+
+    While there are more, the older one of the two most similar rows is removed.
     """
     points = np.log(
         [[layer.out_channels for layer in row.layers] + [row.layers[0].in_channels] for row in rows]
@@ -246,15 +261,6 @@ def _spread(rows: list[CachedMeasurement]) -> list[CachedMeasurement]:
     return [row for row, is_left in zip(rows, left, strict=True) if is_left]
 
 
-def _path(architecture: Mapping[str, Any]) -> str:
-    text = json.dumps(architecture, sort_keys=True)
+def _path(key: Mapping[str, Any]) -> str:
+    text = json.dumps(key, sort_keys=True)
     return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-
-
-def _row(value: Any) -> CachedMeasurement:
-    latency_ms, layers = value
-    if not 0 < float(latency_ms) < float("inf"):
-        raise ValueError(f"latency {latency_ms!r}")
-    return CachedMeasurement(
-        tuple(LayerFigures(*(int(n) for n in layer)) for layer in layers), float(latency_ms)
-    )

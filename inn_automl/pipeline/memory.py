@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from inn_automl.core.costs import Costs
 from inn_automl.core.errors import SpecError
 from inn_automl.core.precision import split_point
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
-from inn_automl.integral.graph.costs import Costs
 from inn_automl.latency.benchmark import MEMORY
 from inn_automl.latency.design import initial_design
 from inn_automl.pipeline.context import JobContext

@@ -32,6 +32,7 @@ from inn_automl.pipeline.extending import FinishedJob, adopt_training
 from inn_automl.pipeline.fine_tuning import tune_fronts
 from inn_automl.pipeline.measuring import measure_finalists
 from inn_automl.pipeline.pretrained import Pretrained, adopt_pretrained
+from inn_automl.pipeline.profiling import profile_devices
 from inn_automl.pipeline.publishing import publish_job
 from inn_automl.pipeline.searching import search_widths
 from inn_automl.pipeline.training import train_network
@@ -236,7 +237,8 @@ def _finished(job: JobContext) -> JobResult | None:
 def _search_and_publish(
     job: JobContext, trials: list[Trained], template: Callable[[], OnnxTemplate]
 ) -> JobResult:
-    searched = search_widths(job, trials[0], template)
+    profiled = profile_devices(job, trials[0], template)
+    searched = search_widths(job, trials[0], profiled)
     measured = tune_fronts(
         job, trials[0], measure_finalists(job, trials[0], searched, template), template
     )

@@ -1,25 +1,23 @@
-"""Searching: latency on each device is learned from measured widths, metric value evaluated where it
-may extend a front.
+"""Searching stage: widths are evaluated where they may extend the front of a device.
 
-What the search finds is measured in a few rounds, and predictions follow. What is measured and
-evaluated is kept in `DIR/search/`, so that a search that was stopped goes on where it was.
+Candidates on the predicted front are measured in a few rounds, and the latency model is fitted
+again. What is measured and evaluated is written to `DIR/search/`, so that a search that was stopped
+continues where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inn_automl.core.errors import MeasurementError, SpecError
 from inn_automl.core.metric import Metric
 from inn_automl.core.precision import split_point
 from inn_automl.core.result import Candidate, CostModelErrors, Granularity
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.stage import Stage
-from inn_automl.export import OnnxTemplate
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.device_latency import DeviceLatency
-from inn_automl.pipeline.memory import Predict, with_memory
+from inn_automl.pipeline.profiling import ProfiledDevice
 from inn_automl.search.run import DeviceOutcome, SearchProgress, run_search
 from inn_automl.search.study import DeviceSearch
 from inn_automl.tasks import objective_of
@@ -46,33 +44,18 @@ class SearchedDevice:
 
 
 def search_widths(
-    job: JobContext, trained: Trained, template: Callable[[], OnnxTemplate]
+    job: JobContext, trained: Trained, profiled: Sequence[ProfiledDevice]
 ) -> list[SearchedDevice]:
-    """Searches widths for all devices of the budget that can be measured.
-
-    Args:
-        template: makes the exporter, when it is needed.
+    """Searches widths for all devices that were profiled.
 
     Raises:
-        MeasurementError, SpecError: no device could be measured.
         BackendError, StorageError: the workers or the folder failed; what was found so far is
             kept.
     """
-    network = trained.network()
-    latencies: list[DeviceLatency] = []
-    predictions: dict[str, Predict] = {}
-    with job.stage(Stage.PROFILING):
-        for device in job.spec.budget.devices:
-            with job.tolerate_failure(device, MeasurementError, SpecError):
-                one = DeviceLatency(job, network, device, template)
-                predictions[device.name] = with_memory(job, network, device, template, one.predict)
-                latencies.append(one)
-                for note in one.describe():
-                    job.progress.note(note)
     with job.stage(Stage.SEARCHING):
-        found = _search(job, trained, latencies, predictions)
-        for one in latencies:
-            _conclude(job, one)
+        found = _search(job, trained, profiled)
+        for one in profiled:
+            _conclude(job, one.latency)
         return found
 
 
@@ -92,10 +75,7 @@ def _conclude(job: JobContext, latency: DeviceLatency) -> None:
 
 
 def _search(
-    job: JobContext,
-    trained: Trained,
-    latencies: Sequence[DeviceLatency],
-    predictions: dict[str, Predict],
+    job: JobContext, trained: Trained, profiled: Sequence[ProfiledDevice]
 ) -> list[SearchedDevice]:
     budget, objective = job.spec.budget.search, objective_of(job.dataset)
     metric = objective.metric
@@ -118,13 +98,13 @@ def _search(
     outcome = run_search(
         [
             DeviceSearch(
-                name=one.budget.name,
-                space=one.space,
-                bounds=one.budget,
-                predict=predictions[one.budget.name],
-                active_learning=one,
+                name=one.latency.budget.name,
+                space=one.latency.space,
+                bounds=one.latency.budget,
+                predict=one.predict,
+                active_learning=one.latency,
             )
-            for one in latencies
+            for one in profiled
         ],
         evaluate,
         budget,
@@ -137,8 +117,8 @@ def _search(
     if outcome.stopped == "interrupted":
         raise KeyboardInterrupt
     return [
-        _searched(one, device, metric)
-        for one, device in zip(latencies, outcome.devices, strict=True)
+        _searched(one.latency, device, metric)
+        for one, device in zip(profiled, outcome.devices, strict=True)
     ]
 
 
@@ -159,7 +139,7 @@ def _searched(latency: DeviceLatency, outcome: DeviceOutcome, metric: Metric) ->
             for candidate, (widths, precision) in zip(offered, points, strict=True)
         ],
         feasible=[candidate.feasible for candidate in offered],
-        cost_model_errors=latency.error,
+        cost_model_errors=latency.errors,
         reference_ms=latency.reference_ms,
         num_measured=latency.num_measured,
         granularity=latency.granularity(),

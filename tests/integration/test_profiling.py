@@ -24,11 +24,12 @@ from inn_automl.latency.store import MeasurementCache
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.latency_model import (
-    NUM_CHECKED,
     NUM_INITIAL_WIDTHS,
     NUM_REFERENCE_CONFIGURATIONS,
     LatencyModel,
 )
+from inn_automl.pipeline.profiling import NUM_CHECKED, profile_precision
+from inn_automl.pipeline.width_timer import WidthTimer
 from inn_automl.training.trial import Architecture
 
 from .conftest import RecordingProgress, job_spec, measure_by_size
@@ -91,9 +92,14 @@ def profiled(
         progress,
         measurement_cache=store,
     )
-    return LatencyModel(
-        job, NETWORK, spec.budget.devices[0], DEFAULT, lambda: FileOfParameters()
-    ), progress.notes  # type: ignore[arg-type, return-value]
+    timer = WidthTimer(
+        job,
+        NETWORK,
+        spec.budget.devices[0],
+        DEFAULT,
+        lambda: FileOfParameters(),  # type: ignore[arg-type, return-value]
+    )
+    return profile_precision(timer), progress.notes
 
 
 def some_widths(latency: LatencyModel, num: int) -> Sequence[dict[str, int]]:
@@ -234,7 +240,7 @@ def test_a_store_that_fails_costs_a_note_and_no_more(tmp_path: Path) -> None:
 
 def test_an_unreliable_cost_model_measures_more_and_says_so(tmp_path: Path) -> None:
     latency, notes = profiled(tmp_path, BySize(noise=0.6), max_measurements=40)
-    assert latency.error.median_relative > 0.1
+    assert latency.errors.median_relative > 0.1
     assert latency.num_left == 2 * 40 - 24  # 60 % of the 40 are measured before the search
     assert "is not reliable (its median error is" in notes[0] and "up to 80 widths" in notes[0]
     assert "in 90 % of cases within" in latency.describe()

@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar
 
 from torch import nn
 
+from inn_automl.core.costs import Costs, LayerCost
 from inn_automl.core.errors import ModuleError
-from inn_automl.integral.graph.costs import Costs, LayerCost
 
 CONSTANT = -1
 _MAX_KNOWN = 100_000

@@ -1,18 +1,21 @@
-"""Costs of plain convolutional networks, made without torch."""
+"""Costs of plain convolutional networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
+
+from inn_automl.core.costs import LayerCost
 
 
-def conv_costs(widths: Sequence[int], *, side: int = 8) -> SimpleNamespace:
-    """Costs of 3x3 convolutions on a square map."""
+def conv_layers(widths: Sequence[int], *, side: int = 8) -> list[LayerCost]:
+    """Layers of 3x3 convolutions on a square map."""
     layers = []
     for into, out in zip([3, *widths], widths, strict=False):
         params = 9 * into * out
         layers.append(
-            SimpleNamespace(
+            LayerCost(
+                name=f"conv{len(layers)}",
+                kind="conv",
                 macs=params * side**2,
                 params=params,
                 in_channels=into,
@@ -21,4 +24,4 @@ def conv_costs(widths: Sequence[int], *, side: int = 8) -> SimpleNamespace:
                 output_elements=out * side**2,
             )
         )
-    return SimpleNamespace(layers=tuple(layers))
+    return layers

@@ -14,7 +14,7 @@ from inn_automl.core.result import CostModelErrors
 from inn_automl.latency import cost_model
 from inn_automl.latency.cost_model import CostModel, reliability_problem
 from inn_automl.latency.features import latency_features
-from tests.unit.latency.costs import conv_costs
+from tests.unit.latency.costs import conv_layers
 
 
 def sample(num, *, noise=0.0, seed=0):
@@ -24,13 +24,13 @@ def sample(num, *, noise=0.0, seed=0):
     rng = np.random.default_rng(seed)
     features, latency_ms = [], []
     for widths in rng.integers(8, 65, size=(num, 3)):
-        costs = conv_costs([int(w) for w in widths])
+        layers = conv_layers([int(w) for w in widths])
         time = 0.01
-        for layer in costs.layers:
+        for layer in layers:
             whole = math.ceil(layer.out_channels / 16) * 16 / layer.out_channels
             ragged = layer.in_channels >= 16 and layer.in_channels % 4 != 0
             time += 1e-8 * layer.macs * (2 if ragged else whole) + 2e-7 * layer.input_elements
-        features.append(latency_features(costs))
+        features.append(latency_features(layers))
         latency_ms.append(time * math.exp(noise * rng.standard_normal()))
     return np.stack(features), np.array(latency_ms)
 
@@ -57,7 +57,7 @@ def test_predicts_widths_that_were_not_measured(fitted, held_out):
 
 def test_reports_the_error_on_held_out_widths(fitted, held_out):
     features, latency_ms = held_out
-    error = fitted.error
+    error = fitted.errors
     actual = np.median(np.abs(fitted.predict(features) / latency_ms - 1))
     assert 0 < error.median_relative <= error.p90_relative
     assert error.median_relative < 5 * actual
@@ -69,7 +69,7 @@ def test_error_is_not_that_of_a_fit_to_noise():
     """Where latency does not follow from the features at all, the error says so."""
     features, _ = sample(20)
     latency_ms = np.exp(np.random.default_rng(3).normal(0, 0.5, 20))
-    error = CostModel().fit(features, latency_ms).error
+    error = CostModel().fit(features, latency_ms).errors
     assert error.median_relative > 0.2
     assert abs(error.spearman) < 0.6
 
@@ -88,7 +88,7 @@ def test_round_trip():
     fitted = CostModel().fit(features, latency_ms)
     again = CostModel.from_json(fitted.to_json())
     np.testing.assert_array_equal(again.predict(features), fitted.predict(features))
-    assert again.error == fitted.error
+    assert again.errors == fitted.errors
     assert again.kind == fitted.kind
 
 
@@ -107,14 +107,14 @@ def test_few_samples_are_enough_to_go_on(num, seed):
     features, latency_ms = sample(num, seed=seed)
     predicted = CostModel().fit(features, latency_ms)
     assert (predicted.predict(features) > 0).all()
-    assert math.isfinite(predicted.error.spearman)
+    assert math.isfinite(predicted.errors.spearman)
 
 
 def test_device_on_which_all_are_equal():
     features, _ = sample(6)
     fitted = CostModel().fit(features, np.full(6, 2.0))
     np.testing.assert_allclose(fitted.predict(features), 2.0, rtol=0.05)
-    assert fitted.error.spearman == 0.0
+    assert fitted.errors.spearman == 0.0
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ def test_more_samples_are_fitted_as_the_first_were() -> None:
     y = x @ [1, 2, 0, 0.5, 0, 1] * np.exp(rng.normal(0, 0.02, 60))
     first = CostModel().fit(x[:30], y[:30])
     more = first.with_more(x, y)
-    assert more.kind == first.kind and more.error.num_held_out == 60
+    assert more.kind == first.kind and more.errors.num_held_out == 60
     assert np.median(np.abs(more.predict(x) / y - 1)) < 0.03
     assert (first.with_more(x, y).predict(x) == more.predict(x)).all()
-    low, high = more.error.interval
+    low, high = more.errors.interval
     assert 0.85 < low < 1 < high < 1.15
 
 

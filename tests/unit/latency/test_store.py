@@ -3,30 +3,31 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from inn_automl.core.costs import LayerCost
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.latency import store as measurement_cache
+from inn_automl.latency import store as store_module
 from inn_automl.latency.features import latency_features
 from inn_automl.latency.store import (
+    CachedMeasurement,
+    MachineFingerprint,
     MeasurementCache,
     cache_key,
-    cached_measurement,
-    machine_fingerprint,
     verify,
 )
 
 LAPTOP = DeviceBudget(name="laptop")
-HERE = {"cpu_model": "x", "runtime_version": "1", "agent": None}
+HERE = MachineFingerprint(cpu_model="x", runtime_version="1")
 
 
-def costs(*channels, macs=10):
-    layers = [
-        SimpleNamespace(
+def layers(*channels, macs=10):
+    return tuple(
+        LayerCost(
+            name=f"conv{index}",
             kind="conv",
             macs=macs * a * b,
             params=a * b,
@@ -35,13 +36,12 @@ def costs(*channels, macs=10):
             input_elements=4 * a,
             output_elements=4 * b,
         )
-        for a, b in pairwise(channels)
-    ]
-    return SimpleNamespace(layers=layers, params=sum(layer.params for layer in layers))
+        for index, (a, b) in enumerate(pairwise(channels))
+    )
 
 
 def rows(num, latency_ms=1.0):
-    return [cached_measurement(costs(3, 8 + i, 16), latency_ms + i / 100) for i in range(num)]
+    return [CachedMeasurement(layers(3, 8 + i, 16), latency_ms + i / 100) for i in range(num)]
 
 
 @pytest.fixture
@@ -49,31 +49,31 @@ def store(tmp_path):
     return MeasurementCache(ObjectStore(str(tmp_path / "measurement-cache")))
 
 
-ARCHITECTURE = cache_key(LAPTOP, "convnet", (3, 8, 8), costs(3, 8, 16))
+ARCHITECTURE = cache_key(LAPTOP, "convnet", (3, 8, 8), layers(3, 8, 16))
 
 
 def test_what_is_saved_is_loaded_on_the_same_machine_only(store):
     assert not store.contains(ARCHITECTURE) and store.load(ARCHITECTURE, HERE) == []
     store.save(ARCHITECTURE, HERE, rows(5))
-    elsewhere = {**HERE, "cpu_model": "y"}
+    elsewhere = replace(HERE, cpu_model="y")
     store.save(ARCHITECTURE, elsewhere, rows(2, 7.0))
     assert store.contains(ARCHITECTURE)
     assert store.load(ARCHITECTURE, HERE) == rows(5) and store.load(
         ARCHITECTURE, elsewhere
     ) == rows(2, 7.0)
-    assert store.load(ARCHITECTURE, {**HERE, "cpu_model": "z"}) == []
+    assert store.load(ARCHITECTURE, replace(HERE, cpu_model="z")) == []
     known = store.load(ARCHITECTURE, HERE)[3]
-    assert (latency_features(known) == latency_features(costs(3, 11, 16))).all()
+    assert (latency_features(known.layers) == latency_features(layers(3, 11, 16))).all()
 
 
 def test_architectures_differ_by_settings_and_layers_but_not_by_channels():
-    wide = cache_key(LAPTOP, "convnet", (3, 8, 8), costs(3, 64, 128))
+    wide = cache_key(LAPTOP, "convnet", (3, 8, 8), layers(3, 64, 128))
     assert wide == ARCHITECTURE
     for other in (
-        cache_key(replace_device(threads=2), "convnet", (3, 8, 8), costs(3, 8, 16)),
-        cache_key(replace_device(percentile=50), "convnet", (3, 8, 8), costs(3, 8, 16)),
-        cache_key(LAPTOP, "resnet", (3, 8, 8), costs(3, 8, 16)),
-        cache_key(LAPTOP, "convnet", (3, 8, 8), costs(3, 8, 16, 16)),
+        cache_key(replace_device(threads=2), "convnet", (3, 8, 8), layers(3, 8, 16)),
+        cache_key(replace_device(percentile=50), "convnet", (3, 8, 8), layers(3, 8, 16)),
+        cache_key(LAPTOP, "resnet", (3, 8, 8), layers(3, 8, 16)),
+        cache_key(LAPTOP, "convnet", (3, 8, 8), layers(3, 8, 16, 16)),
     ):
         assert other != ARCHITECTURE
 
@@ -89,11 +89,9 @@ def test_a_machine_is_recognized_by_what_changes_latency():
         "started_at": "now",
         "contended_fraction": 0.1,
     }
-    assert machine_fingerprint(LAPTOP, environment) == {
-        "agent": None,
-        "cpu_model": "x",
-        "runtime_version": "1.2",
-    }
+    found = MachineFingerprint.from_environment(LAPTOP, environment)
+    assert found == MachineFingerprint(cpu_model="x", runtime_version="1.2")
+    assert MachineFingerprint(**json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_newer_rows_replace_those_of_the_same_layers(store):
@@ -111,23 +109,31 @@ def test_newer_rows_replace_those_of_the_same_layers(store):
 
 
 def test_it_stays_small_and_spread(store, monkeypatch):
-    monkeypatch.setattr(measurement_cache, "MAX_ROWS", 10)
-    monkeypatch.setattr(measurement_cache, "MAX_MACHINES", 2)
-    monkeypatch.setattr(measurement_cache, "MAX_FILES", 3)
+    monkeypatch.setattr(store_module, "MAX_ROWS", 10)
+    monkeypatch.setattr(store_module, "MAX_MACHINES", 2)
+    monkeypatch.setattr(store_module, "MAX_FILES", 3)
     store.save(ARCHITECTURE, HERE, rows(100))
     widths = [one.layers[0].out_channels for one in store.load(ARCHITECTURE, HERE)]
     assert len(widths) == 10 and min(widths) < 20 and max(widths) == 107
     assert max(np.diff(sorted(widths)) / sorted(widths)[:-1]) < 1.0
     for name in "abc":
-        store.save(ARCHITECTURE, {"cpu_model": name}, rows(1))
-    assert store.load(ARCHITECTURE, HERE) == [] and store.load(ARCHITECTURE, {"cpu_model": "c"})
+        store.save(ARCHITECTURE, MachineFingerprint(cpu_model=name), rows(1))
+    assert store.load(ARCHITECTURE, HERE) == [] and store.load(
+        ARCHITECTURE, MachineFingerprint(cpu_model="c")
+    )
     for depth in range(3, 10):
-        store.save(cache_key(LAPTOP, "mlp", (3,), costs(*[4] * depth)), HERE, rows(1))
+        store.save(cache_key(LAPTOP, "mlp", (3,), layers(*[4] * depth)), HERE, rows(1))
     assert len(store._files.files()) == 3
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"machines": [{"machine": {}, "rows": [[-1, []]]}]}', '{"machines": 3}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"machines": [{"machine": {}, "measurements": {"rows": [[-1, []]]}}]}',
+        '{"machines": 3}',
+    ],
 )
 def test_a_file_that_cannot_be_understood_counts_as_missing(store, text):
     store.save(ARCHITECTURE, HERE, rows(5))
@@ -135,7 +141,7 @@ def test_a_file_that_cannot_be_understood_counts_as_missing(store, text):
     store._files.write(name, text.encode())
     assert store.load(ARCHITECTURE, HERE) == []
     store.save(ARCHITECTURE, HERE, rows(5))
-    assert json.loads(store._files.read(name))["architecture"]["family"] == "convnet"
+    assert json.loads(store._files.read(name))["key"]["model"] == "convnet"
 
 
 def test_fresh_measurements_confirm_rescale_or_drop():
@@ -151,5 +157,5 @@ def test_fresh_measurements_confirm_rescale_or_drop():
 
 
 def test_known_rows_are_values():
-    one = cached_measurement(costs(3, 8), 1.0)
+    one = CachedMeasurement(layers(3, 8), 1.0)
     assert replace(one, latency_ms=2.0).layers is one.layers

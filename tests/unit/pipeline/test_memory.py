@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from inn_automl.core.costs import Costs, LayerCost
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.integral.graph.costs import Costs, LayerCost
 from inn_automl.pipeline.memory import MemoryModel
 from inn_automl.search.bounds import constraint_violations
 

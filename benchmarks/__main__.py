@@ -19,7 +19,7 @@ BENCHMARKS = {
     "minutes)",
     "ordering": "a path through 256 channels, beside TorchIntegral; what orders are worth (10 "
     "minutes)",
-    "theory": "orders of convergence, aliasing, accuracy by partition; draws docs/theory-*.png (10 "
+    "theory": "orders of convergence, aliasing, accuracy by partition; draws docs/explanation/theory-*.png (10 "
     "minutes)",
     "fine_tuning": "points that models gain by fine-tuning before export, by what is tuned (hours)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",

@@ -1,4 +1,4 @@
-"""What theory promises of partitions, measured, and drawn for docs/theory.md.
+"""What theory promises of partitions, measured, and drawn for docs/explanation/theory.md.
 
 Orders of convergence of quadratures and interpolations; what a layer of a trained network loses
 when its channel function is sampled at fewer places, in the channels' own order and along a
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "aliasing": aliasing(task, seed=0),
         "accuracy": accuracy(task, options.seeds),
     }
-    theory_figures.write(found, RATIOS, ROOT / "docs" if options.keep else SCRATCH)
+    theory_figures.write(found, RATIOS, ROOT / "docs" / "explanation" if options.keep else SCRATCH)
     settings = {
         "dataset": task.dataset,
         "family": task.family,

@@ -1,4 +1,4 @@
-"""The figures of docs/theory.md, drawn from what `theory` measured."""
+"""The figures of docs/explanation/theory.md, drawn from what `theory` measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error that inn_automl raises on purpose, with its code.
+"""Every error that inn_automl raises on purpose, with its code::
 
     InnAutomlError                                      internal
     ├── InputError (ValueError)                         invalid

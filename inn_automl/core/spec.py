@@ -89,31 +89,40 @@ class DeviceBudget(_Strict):
     """One device and the bounds a model must keep on it. A bound left out does not bind."""
 
     name: _Name
+    """What fronts, files and commands call the device: letters, digits, `.`, `_` and `-`."""
     agent: _Name | None = None
-    """The registered device agent that measures it; None: the machine that runs the job, or in the
-    service the project's only agent."""
+    """The device agent that measures it. None: the machine that runs the job, or in the service
+    the project's only agent."""
     runtime: str = "onnxruntime-cpu"
+    """What runs the model: `onnxruntime-cpu`, `openvino`, `torch-cpu`, or one of the GPU runtimes,
+    which were never run on a GPU. `inn-automl agent --list-runtimes` says which a machine has."""
     threads: Annotated[int, _Number, Field(gt=0, le=1024)] = 1
+    """Threads that compute one inference."""
     batch_size: Annotated[int, _Number, Field(gt=0, le=4096)] = 1
+    """Samples in one inference. Latencies are per batch."""
     max_latency_ms: Positive | None = None
+    """Bound on the latency, in milliseconds per batch, at `percentile`."""
     percentile: Annotated[float, _Number, Field(ge=50, lt=100)] = 95.0
     """Percentile of the latency that `max_latency_ms` bounds, and that the front's latency axis
     shows.
     """
     max_params: Count | None = None
+    """Bound on the number of parameters."""
     max_macs: Count | None = None
+    """Bound on the multiply-accumulates for one sample."""
     max_size_bytes: Count | None = None
+    """Bound on the size of the ONNX file."""
     max_memory_bytes: Count | None = None
-    """Of the resident memory that loading and running the model adds to a process that has the
-    runtime.
+    """Bound on the resident memory that loading and running the model adds to a process that has
+    the runtime.
     """
     granularity: Annotated[int, _Number, Field(gt=0, le=256)] = 1
-    """Widths searched for this device are multiples of this many channels (where a group's size
-    allows).
+    """Widths searched for this device are multiples of this many channels, if a group's size
+    allows. The job says which steps its measurements suggest.
     """
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = (DEFAULT,)
-    """What a model may compute in here: the search chooses for each, by the accuracy and latency
-    of that very file.
+    """What a model may compute in: `[fp32, int8]` on `onnxruntime-cpu`, `[fp32, fp16]` on GPUs. The
+    search chooses for each model, by the accuracy, latency and size of that very file.
     """
 
     @field_validator("runtime")
@@ -148,9 +157,13 @@ class TrainingBudget(_Strict):
     """What training may cost: it stops at `max_minutes` or `max_epochs`, whichever comes first."""
 
     max_minutes: Positive = 30.0
+    """Training stops after this time, or after `max_epochs`, whichever comes first."""
     max_epochs: Count | None = None
+    """Epochs of each trial at most."""
     cpus: Count = 1
+    """Processors that training, evaluation and fine-tuning may use."""
     gpus: Annotated[int, _Number, Field(ge=0)] = 0
+    """GPUs that training may use."""
     trials: Annotated[int, _Number, Field(gt=0, le=1000)] = 4
     """Training candidates (learning rate, weight decay, depth and width of the family) that ASHA
     chooses from.
@@ -177,6 +190,7 @@ class SearchBudget(_Strict):
     max_evaluations: Count = 200
     """Accuracy evaluations of the whole job, shared by all its devices."""
     batch_size: Annotated[int, _Number, Field(gt=0, le=1000)] = 10
+    """Candidates proposed at a time for one device."""
     patience: Annotated[int, _Number, Field(gt=0)] = 5
     """The search stops when no device's hypervolume grew by 0.1 % in this many batches."""
     max_measurements: Annotated[int, _Number, Field(ge=10, le=1000)] = 60

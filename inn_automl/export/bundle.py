@@ -1,6 +1,6 @@
 """The file that a user downloads: a ZIP of model.onnx, weights.safetensors and config.json.
 
-Its format is described in docs/bundle.md, with how to read it without this library. Reading it
+Its format is described in docs/reference/bundle.md, with how to read it without this library. Reading it
 here needs no torch.
 """
 

@@ -1,7 +1,7 @@
 """All front points of a job as one file: a ZIP of weights that the points share, and a graph for
 each of them.
 
-Its format is described in docs/elastic.md. Reading it needs NumPy only.
+Its format is described in docs/reference/elastic.md. Reading it needs NumPy only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The trained integral network as one file: a ZIP of control_points.safetensors, network.json and
 config.json.
 
-Its format is described in docs/bundle.md.
+Its format is described in docs/reference/inn.md.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class BenchmarkConfig:
     max_drift: float = 0.15
     """A batch is timed again where the reference model beside it was off by more than this share
     of its median in the process. Alone on a machine, one batch in a hundred is: see
-    docs/measuring.md."""
+    docs/explanation/measuring.md."""
     max_process_drift: float = 0.1
     """Another process is started for one in which the reference model's median was off by more
     than this share of what it is in most (or of `reference_ms`); alone on a machine it is off by 2

@@ -120,10 +120,10 @@ class ElasticModel:
         """Logits of samples, or what else the model predicts, in its own units.
 
         Args:
-            x: (N, *input_shape), raw values of the dataset; other types of numbers become float32.
+            x: `(N, *input_shape)`, raw values of the dataset; other types of numbers become float32.
 
         Returns:
-            (N, *config.output.shape), float32.
+            `(N, *config.output.shape)`, float32.
 
         Raises:
             InputError: an input of another shape, or not of numbers.

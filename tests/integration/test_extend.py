@@ -324,13 +324,14 @@ def test_widths_that_are_not_allowed_are_refused(finished_job: FinishedJob, tmp_
 def test_the_documented_lines_discretize_the_network(
     finished_job: FinishedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document = (Path(__file__).parents[2] / "docs" / "bundle.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "reference" / "inn.md"
+    document = page.read_text(encoding="utf-8")
     (code,) = (
         c for c in re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL) if "load_inn" in c
     )
     monkeypatch.chdir(finished_job.folder)
     names: dict[str, Any] = {}
-    exec(compile(code, "bundle.md", "exec"), names)
+    exec(compile(code, page.name, "exec"), names)
     config, network = names["config"], names["network"]
     assert names["logits"].shape == (32, len(config.classes))
     assert torch.isfinite(names["logits"]).all()

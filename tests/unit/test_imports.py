@@ -145,3 +145,11 @@ def test_what_is_imported_is_required(folder: str, extras: list[str]) -> None:
         if not {d.lower().replace("_", "-") for d in distributions.get(name, [name])} & required
     }
     assert not missing
+
+
+def test_a_subpackage_does_not_take_the_place_of_a_function() -> None:
+    code = (
+        "import inn_automl; from inn_automl.search.pareto import pareto_front; "
+        "assert callable(inn_automl.search) and pareto_front"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -27,7 +27,7 @@ from inn_automl.integral.sampling.quadrature import Riemann
 
 ORDERS: dict[str, Partition] = {"pivoted_cholesky": Nested(), "tsp": Uniform(Linear(), Riemann())}
 """How channels can be put in order, and the partition that served each order best
-(docs/theory.md).
+(docs/explanation/theory.md).
 """
 _BATCH = 256
 

@@ -28,8 +28,13 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
 from tests.unit.export.networks import MEAN, SHAPE, STD, Small, randomize
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "bundle.md"
-CODE = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+ROOT = Path(__file__).parents[3]
+DOCUMENT = ROOT / "docs" / "reference" / "bundle.md"
+CODE = re.findall(
+    r"```python\n(.*?)```",
+    (ROOT / "docs" / "how-to" / "use-a-bundle.md").read_text(encoding="utf-8"),
+    re.DOTALL,
+)
 MEMBERS = ["config.json", "model.onnx", "weights.safetensors"]
 
 
@@ -254,7 +259,7 @@ def test_without_a_model_there_is_no_bundle(tmp_path: Path) -> None:
 
 
 def test_the_documented_code_reads_it_with_onnxruntime_alone(bundle: Path) -> None:
-    """The very code of docs/bundle.md, in a fresh interpreter that cannot import torch or this
+    """The very code of the guide, in a fresh interpreter that cannot import torch or this
     library.
     """
     guard = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'inn_automl', 'safetensors']))\n"
@@ -278,9 +283,8 @@ def test_reading_a_bundle_needs_no_torch(bundle: Path) -> None:
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'safetensors']))\n"
         f"from inn_automl.export import read_bundle; print(read_bundle({str(bundle)!r}).family)"
     )
-    root = DOCUMENT.parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.stderr) == ("convnet\n", "")
 

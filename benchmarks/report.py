@@ -16,8 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from inn_automl import __version__
 from inn_automl.core.storage import write_atomically
+from inn_automl.core.version import __version__
 from inn_automl.runtimes.environment import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,6 +22,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from inn_automl.core.version import __version__
+
 if TYPE_CHECKING:
     from inn_automl.client import Client
     from inn_automl.core.spec import Budget
@@ -49,7 +51,6 @@ __all__ = [
     "search",
 ]
 
-__version__ = "0.2.0"
 
 _HOMES = {
     "Budget": "core.spec:Budget",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from inn_automl import __version__, runtimes
+from inn_automl import runtimes
 from inn_automl.api.devices import DeviceDescription
 from inn_automl.core.errors import MeasurementError
+from inn_automl.core.version import __version__
 from inn_automl.runtimes.environment import describe_machine, num_usable_cores
 from inn_automl.runtimes.nvidia import cuda_devices
 

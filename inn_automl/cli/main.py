@@ -20,10 +20,10 @@ from typing import NoReturn
 
 import click
 
-from inn_automl import __version__
 from inn_automl.cli import plugins
 from inn_automl.cli.commands import COMMANDS
 from inn_automl.cli.endings import BAD_INPUT, INTERRUPTED, ending_of
+from inn_automl.core.version import __version__
 
 
 class _Commands(click.Group):

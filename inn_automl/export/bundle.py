@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from inn_automl import __version__
 from inn_automl.core.errors import CorruptFileError, StorageError
 from inn_automl.core.metric import Metric, TaskKind
 from inn_automl.core.result import LatencySummary, Tuning
 from inn_automl.core.storage import write_atomically
+from inn_automl.core.version import __version__
 from inn_automl.export.archive import pack, sha256, unpack
 
 if TYPE_CHECKING:

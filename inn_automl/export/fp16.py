@@ -23,10 +23,10 @@ import onnx_ir.passes.common as passes
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from inn_automl import __version__
 from inn_automl.core.errors import ExportError, StorageError
 from inn_automl.core.precision import METADATA_KEY
 from inn_automl.core.storage import write_atomically
+from inn_automl.core.version import __version__
 from inn_automl.export.denormalization import denormalization_nodes
 
 _STANDARDIZATION = "standardize."

@@ -29,9 +29,9 @@ from onnxscript.rewriter.rules.common import (
 )
 from torch import Tensor, nn
 
-from inn_automl import __version__
 from inn_automl.core.errors import ExportError
 from inn_automl.core.storage import write_atomically
+from inn_automl.core.version import __version__
 from inn_automl.export.attention import TRANSLATIONS
 
 INPUT, LOGITS, OUTPUT = "input", "logits", "output"

@@ -32,10 +32,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
-from inn_automl import __version__
 from inn_automl.core.errors import ExportError, StorageError
 from inn_automl.core.precision import METADATA_KEY
 from inn_automl.core.storage import write_atomically
+from inn_automl.core.version import __version__
 from inn_automl.export.denormalization import denormalization_nodes
 from inn_automl.export.fp16 import float32_counterpart
 from inn_automl.export.onnx import CONVOLUTIONS, INPUT

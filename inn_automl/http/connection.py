@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from inn_automl import __version__
 from inn_automl.core.errors import ConnectionLostError, NoServerError
+from inn_automl.core.version import __version__
 from inn_automl.http.problems import error_of, problem_of
 from inn_automl.http.retries import RetryPolicy, reason_of
 

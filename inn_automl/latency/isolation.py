@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-import inn_automl
 from inn_automl.core.errors import MeasurementError
 
 _POLL_S = 0.05
@@ -83,7 +82,7 @@ def _environment() -> dict[str, str]:
     # The package may have been imported from a checkout that is not installed; what lies in the
     # current folder must not be imported in place of a library.
     paths = [
-        str(Path(inn_automl.__file__).parents[1]),
+        str(Path(__file__).parents[2]),
         *filter(None, [os.environ.get("PYTHONPATH")]),
     ]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}

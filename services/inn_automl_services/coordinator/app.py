@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from inn_automl import __version__
 from inn_automl.core.object_store import ObjectStore
+from inn_automl.core.version import __version__
 from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.datasets.endpoints import router as datasets

@@ -19,7 +19,6 @@ from typing import Any
 import click
 import pytest
 
-from inn_automl import __version__
 from inn_automl.cli import endings, plugins
 from inn_automl.cli.main import main
 from inn_automl.core.errors import BackendError, DatasetTooSmallError, StorageError, TrainingError
@@ -32,6 +31,7 @@ from inn_automl.core.result import (
     LatencySummary,
 )
 from inn_automl.core.spec import JobSpec
+from inn_automl.core.version import __version__
 from inn_automl.latency.store import MeasurementCache
 
 BUDGET = "devices: [{name: laptop, max_latency_ms: 2.0}]\ntraining: {cpus: 2, gpus: 1}\n"

@@ -7,7 +7,6 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from inn_automl import __version__
 from inn_automl.api.access import Role
 from inn_automl.api.base import WireModel
 from inn_automl.core.errors import (
@@ -15,6 +14,7 @@ from inn_automl.core.errors import (
     RateLimitError,
     UnavailableError,
 )
+from inn_automl.core.version import __version__
 from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.access import AnyRole
 from inn_automl_services.coordinator.context import InContext, Reading

@@ -24,9 +24,9 @@ from inn_automl_services.standalone.process_specs import (
 from inn_automl_services.standalone.state_dir import StateDir
 from inn_automl_services.standalone.supervisor import Supervisor, absolute, prepare
 
-DETACH_LIMIT_S = 180.0
-STOP_LIMIT_S = 60.0
-STEP_S = 0.1
+DETACH_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 60.0
+POLL_S = 0.1
 
 HOME = click.option(
     "--home",
@@ -58,10 +58,10 @@ HOME = click.option(
 def up(home: Path, port: int | None, detach: bool, cpus: int | None, jobs: int) -> None:
     """Run the whole service on this machine, until Ctrl-C.
 
-    What was running when it was stopped goes on.
+    Jobs that ran when it was stopped continue.
     """
-    place = StateDir(absolute(home))
-    place.make()
+    state_dir = StateDir(absolute(home))
+    state_dir.make()
     if port and free_port(port) != port:
         raise InputError(
             f"port {port} on {LOOPBACK} is taken: give another --port, or 0 for a free one."
@@ -69,46 +69,46 @@ def up(home: Path, port: int | None, detach: bool, cpus: int | None, jobs: int) 
     if detach:
         numbers = {"port": port, "cpus": cpus, "jobs": jobs}
         _detach(
-            place, [f"--{name}={value}" for name, value in numbers.items() if value is not None]
+            state_dir, [f"--{name}={value}" for name, value in numbers.items() if value is not None]
         )
         return
     stopping = _Stopping()
-    with place.held():
-        processes.end(place.folder)  # what a supervisor that was killed left behind
-        place.address.unlink(missing_ok=True)
-        place.clean()
-        prepare(place)
-        secrets = place.read_secrets()
+    with state_dir.held():
+        processes.end(state_dir.folder)  # what a supervisor that was killed left behind
+        state_dir.address.unlink(missing_ok=True)
+        state_dir.clean()
+        prepare(state_dir)
+        secrets = state_dir.read_secrets()
         if secrets is None:
             raise BackendError(
-                f"{str(place.secrets)!r} is damaged: delete it to have new keys made."
+                f"{str(state_dir.secrets)!r} is damaged: delete it to have new keys made."
             )
         ports = Ports.choose(port)
-        parts = make_process_specs(
-            place, secrets, ports, cpus=cpus or os.cpu_count() or 1, max_running_jobs=jobs
+        specs = make_process_specs(
+            state_dir, secrets, ports, cpus=cpus or os.cpu_count() or 1, max_running_jobs=jobs
         )
-        supervisor = Supervisor(place, parts, say=_say, is_stopping=stopping)
+        supervisor = Supervisor(state_dir, specs, log=_log, is_stopping=stopping)
         try:
             supervisor.start()
             if not stopping():
-                _announce(place, ports)
+                _announce(state_dir, ports)
             supervisor.run()
         finally:
-            _say("stopping")
+            _log("stopping")
             supervisor.stop()
 
 
 @click.command()
 @HOME
 def down(home: Path) -> None:
-    """Stop a stack and wait until it has ended. Jobs go on at the next start."""
-    place = StateDir(absolute(home))
-    supervisor = place.supervisor()
+    """Stop a stack and wait until it has ended. Jobs continue at the next start."""
+    state_dir = StateDir(absolute(home))
+    supervisor = state_dir.supervisor()
     if supervisor is None:
-        left = processes.find(place.folder)
-        processes.end(place.folder)
-        place.address.unlink(missing_ok=True)
-        place.processes.unlink(missing_ok=True)
+        left = processes.find(state_dir.folder)
+        processes.end(state_dir.folder)
+        state_dir.address.unlink(missing_ok=True)
+        state_dir.processes.unlink(missing_ok=True)
         click.echo(
             f"ended {len(left)} processes of a stack whose supervisor was gone"
             if left
@@ -116,86 +116,86 @@ def down(home: Path) -> None:
         )
         return
     os.kill(supervisor, signal.SIGTERM)
-    deadline_s = time.monotonic() + STOP_LIMIT_S
-    while place.supervisor() == supervisor:
+    deadline_s = time.monotonic() + STOP_TIMEOUT_S
+    while state_dir.supervisor() == supervisor:
         if time.monotonic() > deadline_s:
             raise BackendError(
-                f"the stack, process {supervisor}, did not end in {STOP_LIMIT_S:g} s: see "
-                f"{place.log('supervisor')}."
+                f"the stack, process {supervisor}, did not end in {STOP_TIMEOUT_S:g} s: see "
+                f"{state_dir.log('supervisor')}."
             )
-        time.sleep(STEP_S)
+        time.sleep(POLL_S)
     click.echo("stopped")
 
 
 class _Stopping:
-    """Whether a signal asked to end; from its making on, Ctrl-C and SIGTERM do nothing else."""
+    """Whether a signal requested the end. Once made, Ctrl-C and SIGTERM do nothing else."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._request)
 
     def __call__(self) -> bool:
-        return self._asked
+        return self._requested
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
 
 
-def _detach(home: StateDir, options: list[str]) -> None:
+def _detach(state_dir: StateDir, options: list[str]) -> None:
     """Starts the same command without --detach in a session of its own, and waits until it is
     ready.
 
     Raises:
-        InputError: a stack of the home runs already.
+        InputError: a stack of the folder runs already.
         BackendError: it did not come up; the message is its own.
     """
-    if (running := home.supervisor()) is not None:
-        with home.held():
+    if (running := state_dir.supervisor()) is not None:
+        with state_dir.held():
             raise BackendError(
-                f"process {running} gave up {str(home.folder)!r} just now: try again."
+                f"process {running} gave up {str(state_dir.folder)!r} just now: try again."
             )
-    command = [sys.executable, "-m", "inn_automl", "up", f"--home={home.folder}", *options]
-    log = home.log("supervisor")
-    home.address.unlink(missing_ok=True)
-    with log.open("wb") as file:
+    command = [sys.executable, "-m", "inn_automl", "up", f"--home={state_dir.folder}", *options]
+    log_file = state_dir.log("supervisor")
+    state_dir.address.unlink(missing_ok=True)
+    with log_file.open("wb") as file:
         process = subprocess.Popen(
             command,
-            cwd=home.folder,
+            cwd=state_dir.folder,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    deadline_s = time.monotonic() + DETACH_LIMIT_S
-    while not home.address.exists():
+    deadline_s = time.monotonic() + DETACH_TIMEOUT_S
+    while not state_dir.address.exists():
         if process.poll() is not None:
             raise BackendError(
-                log.read_text(errors="replace").partition("\ninn-automl: ")[2].strip()
-                or f"the stack ended: see {log}."
+                log_file.read_text(errors="replace").partition("\ninn-automl: ")[2].strip()
+                or f"the stack ended: see {log_file}."
             )
         if time.monotonic() > deadline_s:
             process.terminate()
             process.wait()
             raise BackendError(
-                f"the stack was not ready within {DETACH_LIMIT_S:g} s: see {log.parent}."
+                f"the stack was not ready within {DETACH_TIMEOUT_S:g} s: see {log_file.parent}."
             )
-        time.sleep(STEP_S)
-    click.echo(log.read_text(errors="replace").rstrip())
+        time.sleep(POLL_S)
+    click.echo(log_file.read_text(errors="replace").rstrip())
 
 
-def _announce(home: StateDir, ports: Ports) -> None:
-    _say(f"API     {ports.coordinator_url}/docs")
-    _say(f"MLflow  {ports.mlflow_url}")
-    _say(f"key     in {home.secrets}; commands find it by --home {home.folder}")
-    _say("ready")
+def _announce(state_dir: StateDir, ports: Ports) -> None:
+    _log(f"API     {ports.coordinator_url}/docs")
+    _log(f"MLflow  {ports.mlflow_url}")
+    _log(f"key     in {state_dir.secrets}; commands find it by --home {state_dir.folder}")
+    _log("ready")
     addresses = {
         "url": ports.coordinator_url,
         "mlflow_url": ports.mlflow_url,
         "ray_url": ports.ray_url,
     }
-    write_json(home.address, addresses)
+    write_json(state_dir.address, addresses)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     click.echo(line)

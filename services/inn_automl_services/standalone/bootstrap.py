@@ -1,6 +1,8 @@
-"""The secrets of a home, the database's schema and the keys in it, made where they are missing.
-Run as a process of its own, so that the supervisor stays small: `python -m
-inn_automl_services.standalone.bootstrap HOME`."""
+"""Makes what a first start lacks: secrets, the database's schema, and the keys in it.
+
+Runs as a process of its own, so that the supervisor stays small:
+`python -m inn_automl_services.standalone.bootstrap FOLDER`.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,11 @@ MAX_RUNNING_JOBS = 1000
 """Of the project; the stack's own limit is smaller."""
 
 
-def prepare(home: StateDir) -> Secrets:
-    """Makes the secrets, migrates the database and sees to it that the secrets' keys are in it."""
-    known = home.read_secrets() or _write(home)
-    upgrade(home.database_url)
-    database = Database(make_engine(home.database_url))
+def bootstrap(state_dir: StateDir) -> Secrets:
+    """Makes the secrets, migrates the database and makes the keys of the secrets."""
+    known = state_dir.read_secrets() or _write(state_dir)
+    upgrade(state_dir.database_url)
+    database = Database(make_engine(state_dir.database_url))
     try:
         with database.write() as session:
             if repository.find_project(session, PROJECT) is None:
@@ -41,11 +43,11 @@ def prepare(home: StateDir) -> Secrets:
     return known
 
 
-def _write(home: StateDir) -> Secrets:
+def _write(state_dir: StateDir) -> Secrets:
     """New secrets, in a file that only its owner may read from the start."""
     user_key, agent_key = (SECRET_PREFIX + secrets.token_urlsafe(32) for _ in range(2))
     made = Secrets(user_key, agent_key, ray_token=secrets.token_hex(32))
-    partial = home.secrets.with_name(f".{home.secrets.name}.part")
+    partial = state_dir.secrets.with_name(f".{state_dir.secrets.name}.part")
     partial.unlink(missing_ok=True)
     with open(
         os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
@@ -53,9 +55,9 @@ def _write(home: StateDir) -> Secrets:
         json.dump(asdict(made), file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, home.secrets)
+    os.replace(partial, state_dir.secrets)
     return made
 
 
 if __name__ == "__main__":
-    prepare(StateDir(Path(sys.argv[1])))
+    bootstrap(StateDir(Path(sys.argv[1])))

@@ -1,6 +1,4 @@
-"""The parts of a stack: the command and environment of each, and the question that tells whether
-it is ready.
-"""
+"""The processes of a stack: command and environment of each, and the check of its readiness."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 USUAL_PORTS = {"coordinator": 8080, "mlflow": 5000, "ray": 8265}
 OBJECT_STORE_BYTES = 2**30
 AGENT_NAME = "local"
-ASK_S = 5.0
+READY_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class ProcessSpec:
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(repr=False)
     is_ready: Callable[[], bool]
-    grace_s: float = 10.0
-    """Seconds that it may take to end."""
+    shutdown_timeout_s: float = 10.0
+    """How long it may take to end before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,11 @@ class Ports:
 
     @classmethod
     def choose(cls, port: int | None) -> Ports:
-        """Usual ports where they are free, others where not; for the coordinator `port`, if given."""
+        """The usual ports where they are free, else any free ones.
+
+        Args:
+            port: of the coordinator; 0 for a free one, None for the usual one.
+        """
         return cls(
             coordinator=free_port(USUAL_PORTS["coordinator"])
             if port is None
@@ -86,42 +88,49 @@ def free_port(preferred: int = 0) -> int:
 
 
 def make_process_specs(
-    home: StateDir, secrets: Secrets, ports: Ports, *, cpus: int, max_running_jobs: int
+    state_dir: StateDir, secrets: Secrets, ports: Ports, *, cpus: int, max_running_jobs: int
 ) -> list[ProcessSpec]:
-    """All parts, in the order in which they are started."""
+    """All processes, in the order in which they are started."""
     return [
-        _ray(home, secrets, ports, cpus),
-        _mlflow(home, ports),
-        _coordinator(home, secrets, ports, max_running_jobs),
+        _ray(state_dir, secrets, ports, cpus),
+        _mlflow(state_dir, ports),
+        _coordinator(state_dir, secrets, ports, max_running_jobs),
         _agent(secrets, ports),
     ]
 
 
 def _coordinator(
-    home: StateDir, secrets: Secrets, ports: Ports, max_running_jobs: int
+    state_dir: StateDir, secrets: Secrets, ports: Ports, max_running_jobs: int
 ) -> ProcessSpec:
     environment = {
-        "INN_AUTOML_DATABASE_URL": home.database_url,
-        "INN_AUTOML_STORAGE_URL": home.storage_url,
+        "INN_AUTOML_DATABASE_URL": state_dir.database_url,
+        "INN_AUTOML_STORAGE_URL": state_dir.storage_url,
         "INN_AUTOML_PUBLIC_URL": ports.coordinator_url,
         "INN_AUTOML_RAY_URL": ports.ray_url,
         "INN_AUTOML_RAY_TOKEN": secrets.ray_token,
         "INN_AUTOML_MLFLOW_URL": ports.mlflow_url,
         "INN_AUTOML_MAX_RUNNING_JOBS": str(max_running_jobs),
     }
-    command = (*_own(), "coordinator", "--host", LOOPBACK, "--port", str(ports.coordinator))
+    command = (
+        *_inn_automl_command(),
+        "coordinator",
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(ports.coordinator),
+    )
     return ProcessSpec(
-        "coordinator", command, environment, _answers(f"{ports.coordinator_url}/v1/ready")
+        "coordinator", command, environment, _responds(f"{ports.coordinator_url}/v1/ready")
     )
 
 
-def _ray(home: StateDir, secrets: Secrets, ports: Ports, cpus: int) -> ProcessSpec:
+def _ray(state_dir: StateDir, secrets: Secrets, ports: Ports, cpus: int) -> ProcessSpec:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.ray_token}
     environment = {
         **token,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_gcs_storage": "rocksdb",
-        "RAY_gcs_storage_path": str(home.gcs),
+        "RAY_gcs_storage_path": str(state_dir.gcs),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # Threads that spin while they wait stand still for as long as another program has their
         # core.
@@ -140,7 +149,7 @@ def _ray(home: StateDir, secrets: Secrets, ports: Ports, cpus: int) -> ProcessSp
         "ray-client-server-port": ports.ray_client,
         "min-worker-port": 0,
         "max-worker-port": 0,
-        "temp-dir": home.ray_sessions(),
+        "temp-dir": state_dir.ray_sessions(),
         "num-cpus": cpus,
         "object-store-memory": OBJECT_STORE_BYTES,
         "include-log-monitor": False,  # jobs keep their own log
@@ -157,12 +166,16 @@ def _ray(home: StateDir, secrets: Secrets, ports: Ports, cpus: int) -> ProcessSp
     )
     headers = {"Authorization": f"Bearer {secrets.ray_token}"}
     return ProcessSpec(
-        "ray", command, environment, _answers(f"{ports.ray_url}/api/jobs/", headers), grace_s=10.0
+        "ray",
+        command,
+        environment,
+        _responds(f"{ports.ray_url}/api/jobs/", headers),
+        shutdown_timeout_s=10.0,
     )
 
 
-def _mlflow(home: StateDir, ports: Ports) -> ProcessSpec:
-    store = locate(home.folder)
+def _mlflow(state_dir: StateDir, ports: Ports) -> ProcessSpec:
+    store = locate(state_dir.folder)
     options = (
         "--backend-store-uri",
         store.uri,
@@ -183,17 +196,24 @@ def _mlflow(home: StateDir, ports: Ports) -> ProcessSpec:
         *options,
     )
     return ProcessSpec(
-        "mlflow", command, SERVER_ENVIRONMENT, _answers(f"{ports.mlflow_url}/health")
+        "mlflow", command, SERVER_ENVIRONMENT, _responds(f"{ports.mlflow_url}/health")
     )
 
 
 def _agent(secrets: Secrets, ports: Ports) -> ProcessSpec:
-    command = (*_own(), "agent", "--server", ports.coordinator_url, "--name", AGENT_NAME)
+    command = (
+        *_inn_automl_command(),
+        "agent",
+        "--server",
+        ports.coordinator_url,
+        "--name",
+        AGENT_NAME,
+    )
     headers = {"Authorization": f"Bearer {secrets.user_key}"}
     url = f"{ports.coordinator_url}/v1/devices/{AGENT_NAME}"
 
     def is_ready() -> bool:
-        response = _ask(url, headers)
+        response = _get(url, headers)
         return (
             response is not None and response.is_success and response.json().get("state") != "away"
         )
@@ -201,20 +221,20 @@ def _agent(secrets: Secrets, ports: Ports) -> ProcessSpec:
     return ProcessSpec("agent", command, {"INN_AUTOML_KEY": secrets.agent_key}, is_ready)
 
 
-def _own() -> tuple[str, ...]:
+def _inn_automl_command() -> tuple[str, ...]:
     return sys.executable, "-m", "inn_automl"
 
 
-def _answers(url: str, headers: Mapping[str, str] | None = None) -> Callable[[], bool]:
-    def ask() -> bool:
-        response = _ask(url, headers)
+def _responds(url: str, headers: Mapping[str, str] | None = None) -> Callable[[], bool]:
+    def is_ready() -> bool:
+        response = _get(url, headers)
         return response is not None and response.is_success
 
-    return ask
+    return is_ready
 
 
-def _ask(url: str, headers: Mapping[str, str] | None) -> httpx.Response | None:
+def _get(url: str, headers: Mapping[str, str] | None) -> httpx.Response | None:
     try:
-        return httpx.get(url, headers=headers, timeout=ASK_S, trust_env=False)
+        return httpx.get(url, headers=headers, timeout=READY_TIMEOUT_S, trust_env=False)
     except httpx.TransportError:
         return None

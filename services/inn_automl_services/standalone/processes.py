@@ -17,45 +17,56 @@ STACK_VARIABLE, PROCESS_VARIABLE = "INN_AUTOML_STACK", "INN_AUTOML_PROCESS"
 STEP_S = 0.05
 
 
-def marks(home: Path, part: str) -> dict[str, str]:
-    """What the environment of a part carries."""
+def marks(folder: Path, process: str) -> dict[str, str]:
+    """Variables that mark the environment of a process of the stack."""
     # The third one keeps programs that change their title (Ray's workers) from writing it over
     # their environment.
-    return {STACK_VARIABLE: str(home), PROCESS_VARIABLE: part, "SPT_NOENV": "1"}
+    return {STACK_VARIABLE: str(folder), PROCESS_VARIABLE: process, "SPT_NOENV": "1"}
 
 
-def find(home: Path, part: str | None = None) -> list[int]:
-    """Process ids of what belongs to a stack, or to one part of it; never this process itself, and
-    none that has ended but was not waited for, whose environment is empty."""
-    wanted = {f"{STACK_VARIABLE}={home}".encode()}
-    if part is not None:
-        wanted.add(f"{PROCESS_VARIABLE}={part}".encode())
+def find(folder: Path, process: str | None = None) -> list[int]:
+    """Ids of the processes that belong to a stack, or to one process of it and its children.
+
+    Neither this process itself, nor one that has ended but was not waited for: its environment is
+    empty.
+    """
+    wanted = {f"{STACK_VARIABLE}={folder}".encode()}
+    if process is not None:
+        wanted.add(f"{PROCESS_VARIABLE}={process}".encode())
     found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError):  # it ended, or is somebody else's
-                if wanted <= set((folder / "environ").read_bytes().split(b"\0")):
-                    found.append(int(folder.name))
+                if wanted <= set((entry / "environ").read_bytes().split(b"\0")):
+                    found.append(int(entry.name))
     return found
 
 
 def end(
-    home: Path, part: str | None = None, *, first: tuple[int, ...] = (), grace_s: float = 5.0
+    folder: Path,
+    process: str | None = None,
+    *,
+    first: tuple[int, ...] = (),
+    timeout_s: float = 5.0,
 ) -> None:
-    """Ends all processes of a stack or part: SIGTERM to `first` (to all, where empty), SIGKILL to
-    what is left after `grace_s`."""
-    for process in first or find(home, part):
-        _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    while find(home, part) and time.monotonic() < deadline:
+    """Ends all processes of a stack, or of one process and its children.
+
+    Args:
+        first: ids that get a SIGTERM; all, where empty.
+        timeout_s: after this time, the rest gets a SIGKILL.
+    """
+    for number in first or find(folder, process):
+        _signal(number, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while find(folder, process) and time.monotonic() < deadline:
         time.sleep(STEP_S)
     # What is killed may have started something in that very moment.
-    while left := find(home, part):
-        for process in left:
-            _signal(process, signal.SIGKILL)
+    while left := find(folder, process):
+        for number in left:
+            _signal(number, signal.SIGKILL)
         time.sleep(STEP_S)
 
 
-def _signal(process: int, number: signal.Signals) -> None:
+def _signal(process_id: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
-        os.kill(process, number)
+        os.kill(process_id, number)

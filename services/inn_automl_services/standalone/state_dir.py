@@ -1,27 +1,28 @@
-"""The home folder of a stack: who holds it, its secrets, its addresses.
+"""The state folder of a stack (`--home`): its holder, secrets and addresses.
 
 coordinator.db  storage/  mlflow.db  mlartifacts/  ray/  logs/*.log
 secrets.json    user_key, agent_key, ray_token; readable by the owner only
 address.json    url, mlflow_url, ray_url; there while the stack is ready
-processes.json  process id of each part and of the supervisor
-up.lock         held by the supervisor, with its process id
+processes.json  process id of each process of the stack and of the supervisor
+up.lock         held by the supervisor
+up.pid          process id of the supervisor that holds the lock
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from inn_automl.client.location import ADDRESS_FILE, SECRETS_FILE
 from inn_automl.core.errors import InputError, StorageError
-from inn_automl.core.storage import read_json, write_json
+from inn_automl.core.locking import file_lock
+from inn_automl.core.storage import read_json, write_atomically, write_json
 
 PROCESSES_FILE = "processes.json"
 SOCKET_PATH_BYTES = 107
@@ -29,9 +30,9 @@ RAY_PATH_BYTES = 68
 """What Ray adds to its folder for its longest socket:
 `/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store`.
 """
-SHORT = Path("/tmp")
 MAX_LOG_BYTES = 16 * 2**20
 """A log that has grown beyond this is put aside as NAME.log.1 at the next start."""
+LOCK_TIMEOUT_S = 1.0
 NUM_RAY_SESSIONS = 3
 """Folders of Ray's earlier runs that are kept, for their logs."""
 
@@ -45,13 +46,19 @@ class Secrets:
 
 @dataclass(frozen=True)
 class StateDir:
-    """Paths under the folder, which is absolute."""
+    """Paths under a folder.
+
+    Attributes:
+        folder: an absolute path.
+        short_root: where Ray's sockets go if the folder's path is too long for one.
+    """
 
     folder: Path
+    short_root: Path = Path("/tmp")
 
     @property
     def database_url(self) -> str:
-        """What INN_AUTOML_DATABASE_URL names, or else the embedded SQLite file."""
+        """INN_AUTOML_DATABASE_URL, or the embedded SQLite file where that is not set."""
         return (
             os.environ.get("INN_AUTOML_DATABASE_URL")
             or f"sqlite:///{self.folder / 'coordinator.db'}"
@@ -59,7 +66,7 @@ class StateDir:
 
     @property
     def storage_url(self) -> str:
-        """What INN_AUTOML_STORAGE_URL names, or else the embedded folder."""
+        """INN_AUTOML_STORAGE_URL, or the embedded folder where that is not set."""
         return os.environ.get("INN_AUTOML_STORAGE_URL") or self.storage.as_uri()
 
     @property
@@ -80,11 +87,11 @@ class StateDir:
 
     @property
     def gcs(self) -> Path:
-        """What Ray's head remembers when it is started again."""
+        """State that Ray's head reads back when it is started again."""
         return self.folder / "ray" / "gcs"
 
-    def log(self, part: str) -> Path:
-        return self.folder / "logs" / f"{part}.log"
+    def log(self, process: str) -> Path:
+        return self.folder / "logs" / f"{process}.log"
 
     def make(self) -> None:
         """Makes the folders.
@@ -102,17 +109,17 @@ class StateDir:
             ) from error
 
     def ray_sessions(self) -> Path:
-        """The folder for Ray's sockets and logs: in the home, or where that is too long for a
-        socket, under /tmp.
+        """The folder for Ray's sockets and logs: in the state folder, or under `short_root` where
+        the path would be too long for a socket.
 
         Raises:
-            StorageError: the one under /tmp belongs to somebody else.
+            StorageError: the one under `short_root` belongs to somebody else.
         """
         own = self.folder / "ray" / "s"
         if len(os.fsencode(own)) + RAY_PATH_BYTES <= SOCKET_PATH_BYTES:
             own.mkdir(parents=True, exist_ok=True)
             return own
-        short = SHORT / f"inn-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:8]}"
+        short = self.short_root / f"inn-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:8]}"
         short.mkdir(mode=0o700, exist_ok=True)
         status = short.lstat()
         if (
@@ -152,37 +159,49 @@ class StateDir:
             return None
 
     def supervisor(self) -> int | None:
-        """Process id of the supervisor that holds the home; None where none does."""
-        try:
-            with (self.folder / "up.lock").open("r") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
+        """Process id of the supervisor that holds the folder; None where none does."""
+        if not self._lock.exists():
             return None
-        except BlockingIOError:
-            return int((self.folder / "up.lock").read_text() or 0)
-        return None
+        try:
+            with file_lock(self._lock):
+                return None
+        except TimeoutError:
+            return self._holder()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the home for this process.
+        """Holds the folder for this process.
 
         Raises:
             InputError: another process holds it.
         """
-        with (self.folder / "up.lock").open("a+") as lock:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
+                # Not at once: `down` takes the lock for a moment when it looks for a supervisor.
+                stack.enter_context(file_lock(self._lock, timeout_s=LOCK_TIMEOUT_S))
+            except TimeoutError:
                 raise InputError(
                     f"a stack of --home {str(self.folder)!r} runs already, as process "
-                    f"{lock.read().strip()}: "
-                    f"stop it with `inn-automl down --home {self.folder}`, or give another --home."
+                    f"{self._holder()}: stop it with `inn-automl down --home {self.folder}`, or "
+                    f"give another --home."
                 ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+            write_atomically(self._pid, str(os.getpid()).encode())
             yield
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / "up.lock"
+
+    @property
+    def _pid(self) -> Path:
+        return self.folder / "up.pid"
+
+    def _holder(self) -> int | None:
+        """Process id that the holder of the lock has written; None before it has."""
+        try:
+            return int(self._pid.read_text())
+        except FileNotFoundError:
+            return None
 
     def write_processes(self, processes: dict[str, int]) -> None:
         write_json(self.processes, processes)

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-from inn_automl_services.standalone import state_dir as state_dir_module
 from inn_automl_services.standalone.state_dir import MAX_LOG_BYTES, NUM_RAY_SESSIONS, StateDir
 
 from inn_automl.core.errors import InputError
@@ -35,11 +35,8 @@ def test_what_grew_is_put_aside_and_what_is_old_goes(home: StateDir) -> None:
     assert [session for session in sessions if session.exists()] == sessions[-NUM_RAY_SESSIONS:]
 
 
-def test_a_long_home_has_short_sockets_again_and_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    monkeypatch.setattr(state_dir_module, "SHORT", tmp_path)
-    home = StateDir(tmp_path / ("x" * 60))
+def test_a_long_home_has_short_sockets_again_and_again(tmp_path: Path) -> None:
+    home = StateDir(tmp_path / ("x" * 60), short_root=tmp_path)
     sessions = home.ray_sessions()
     assert sessions.parent.parent == tmp_path
     sessions.chmod(0o777)  # as Ray does
@@ -47,6 +44,10 @@ def test_a_long_home_has_short_sockets_again_and_again(
 
 
 def test_a_home_has_one_holder(home: StateDir) -> None:
-    with home.held(), pytest.raises(InputError, match="runs already"), StateDir(home.folder).held():
-        pass
-    assert home.supervisor() is None
+    other = StateDir(home.folder)
+    assert other.supervisor() is None
+    with home.held():
+        assert other.supervisor() == os.getpid()
+        with pytest.raises(InputError, match=str(os.getpid())), other.held():
+            pass
+    assert other.supervisor() is None

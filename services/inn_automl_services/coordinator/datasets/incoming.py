@@ -4,17 +4,16 @@ that wrote it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from inn_automl.core.errors import DatasetError, StorageError, TooLargeError
+from inn_automl.core.locking import file_lock
 from inn_automl.core.object_store import ObjectStore
 from inn_automl_services.coordinator.settings import Settings
 
@@ -87,43 +86,43 @@ def receiving(root: Path, filename: str, *, limit_bytes: int) -> Iterator[Incomi
     Raises:
         StorageError: the folder cannot be written.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        clean_abandoned(root)
-        folder, lock = _locked_folder(root)
-    except OSError as error:
-        raise StorageError(
-            f"uploads cannot be written ({error.strerror}): try again later."
-        ) from error
-    try:
-        with lock:
-            incoming = Incoming(folder, filename, limit_bytes=limit_bytes)
-            try:
-                yield incoming
-            finally:
-                incoming.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(_locked_folder(root))
+        except OSError as error:
+            raise StorageError(
+                f"uploads cannot be written ({error.strerror or error}): try again later."
+            ) from error
+        incoming = Incoming(folder, filename, limit_bytes=limit_bytes)
+        stack.callback(incoming.close)
+        yield incoming
 
 
-def _locked_folder(root: Path) -> tuple[Path, BinaryIO]:
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-        lock = open(folder / ".lock", "wb")  # noqa: SIM115
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (folder / ".lock").exists():
-            return folder, lock
-        lock.close()  # somebody found it before it was locked, and cleaned it
+@contextmanager
+def _locked_folder(root: Path) -> Iterator[Path]:
+    """A new folder, locked while the block runs and deleted afterwards."""
+    with ExitStack() as stack:
+        # Nobody cleans between the making of the folder and its lock.
+        with file_lock(root / ".lock", timeout_s=None):
+            _clean(root)
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(file_lock(folder / ".lock"))
+        yield folder
 
 
 def clean_abandoned(root: Path) -> int:
-    """Deletes what processes left that are gone: a lock ends with its process. Returns how many
-    uploads.
+    """Deletes the uploads of processes that are gone, and returns how many: a lock ends with its
+    process.
     """
+    with file_lock(root / ".lock", timeout_s=None):
+        return _clean(root)
+
+
+def _clean(root: Path) -> int:
     num_deleted = 0
     for folder in root.glob(f"{_PREFIX}*"):
-        with suppress(OSError), open(folder / ".lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(TimeoutError, StorageError), file_lock(folder / ".lock"):
             shutil.rmtree(folder, ignore_errors=True)
             num_deleted += 1
     return num_deleted

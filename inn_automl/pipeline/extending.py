@@ -20,7 +20,7 @@ from inn_automl.integral.checkpoint import TENSORS
 from inn_automl.pipeline.checking import check_trained
 from inn_automl.pipeline.context import JOB_FILE, JobContext, read_job_file
 from inn_automl.pipeline.training import DONE
-from inn_automl.search.state import inherit_evaluations
+from inn_automl.search.evaluations import inherit_evaluations
 from inn_automl.training.trial import Trained, load_trial
 
 EVALUATIONS = "search/state/evaluations.jsonl"

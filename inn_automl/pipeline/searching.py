@@ -18,8 +18,9 @@ from inn_automl.core.stage import Stage
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.device_latency import DeviceLatency
 from inn_automl.pipeline.profiling import ProfiledDevice
-from inn_automl.search.run import DeviceOutcome, SearchProgress, run_search
-from inn_automl.search.study import DeviceSearch
+from inn_automl.search.device import DeviceSearch
+from inn_automl.search.outcome import DeviceOutcome, SearchProgress
+from inn_automl.search.run import run_search
 from inn_automl.tasks import objective_of
 from inn_automl.training.trial import Trained
 

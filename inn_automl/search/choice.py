@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from inn_automl.core.metric import ACCURACY, Metric
-from inn_automl.search.bounds import Bounds, constraint_violations
+from inn_automl.core.spec import DeviceBudget
+from inn_automl.search.constraints import constraint_violations
 from inn_automl.search.pareto import Floats, Indices, distinct_front, pareto_front
 
 
@@ -48,7 +49,7 @@ class MeasuredPoint(Protocol):
 
 
 def front_and_recommendation(
-    points: Sequence[MeasuredPoint], bounds: Bounds, metric: Metric = ACCURACY
+    points: Sequence[MeasuredPoint], bounds: DeviceBudget, metric: Metric = ACCURACY
 ) -> tuple[list[int], int | None, str]:
     """The front that a device shows, and the point of it to recommend.
 
@@ -79,7 +80,7 @@ def front_and_recommendation(
 
 
 def recommend(
-    points: Sequence[MeasuredPoint], bounds: Bounds, metric: Metric = ACCURACY
+    points: Sequence[MeasuredPoint], bounds: DeviceBudget, metric: Metric = ACCURACY
 ) -> tuple[int | None, str]:
     """The most accurate point that keeps every bound, the latency bound by the upper end of its
     confidence interval.
@@ -213,7 +214,7 @@ def _by_added_hypervolume(latency: Floats, score: Floats, front: Indices) -> lis
     return [int(front[i]) for i in order]
 
 
-def _excess(point: MeasuredPoint, bounds: Bounds) -> dict[str, float]:
+def _excess(point: MeasuredPoint, bounds: DeviceBudget) -> dict[str, float]:
     return constraint_violations(
         bounds,
         latency_ms=max(point.latency_ms.ci[1], point.latency_ms.at_percentile),
@@ -224,7 +225,7 @@ def _excess(point: MeasuredPoint, bounds: Bounds) -> dict[str, float]:
     )
 
 
-def _bound_text(bounds: Bounds, name: str) -> str:
+def _bound_text(bounds: DeviceBudget, name: str) -> str:
     return (
         f"{name} = {getattr(bounds, name):g}"
         if name == "max_latency_ms"

@@ -1,120 +1,39 @@
-"""The width search of a job: devices take turns, every accuracy counts for all of them, and
-nothing found is lost.
+"""The width search of a job, for all of its devices.
 
-What is called accuracy here is the metric value of whatever task the job has, in its metric; more
-is better.
-
-Where a device can be measured meanwhile, what was found is measured every few batches and
-predictions follow; the search ends when hypervolume and front are stable: nothing grows, and what
-may be on the front has been measured.
+Devices propose batches in turn, and every evaluation counts for all of them. Metric values are
+those of the job's task; higher is better. Devices that can be measured meanwhile are measured
+every few batches, and their cost models are refitted (`active_learning`). The search ends when
+hypervolume stalls and all that may be on the front was measured.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Protocol
 
-import numpy as np
-
-from inn_automl.core.errors import BackendError, SpecError
+from inn_automl.core.errors import BackendError, JobDirectoryError, SpecError
+from inn_automl.core.locking import file_lock
 from inn_automl.core.metric import ACCURACY, Metric
-from inn_automl.search.active_learning import MIN_ITERATION_SIZE, choose_to_measure, iteration_size
-from inn_automl.search.pareto import hypervolume_history, pareto_front
-from inn_automl.search.state import Evaluation, EvaluationTable, exclusive, open_journal
-from inn_automl.search.study import DeviceSearch, Prediction, WidthStudy
+from inn_automl.core.spec import SearchBudget
+from inn_automl.search.device import DeviceSearch
+from inn_automl.search.device_view import DeviceView
+from inn_automl.search.evaluations import EvaluationTable
+from inn_automl.search.outcome import DeviceOutcome, SearchOutcome, SearchProgress, Stopped
+from inn_automl.search.stopping import HypervolumeStopping
+from inn_automl.search.study import WidthStudy
 
-STALL_GROWTH = 1e-3
-"""Hypervolume that grows by less than this share counts as stalled."""
+EVALUATIONS = "evaluations.jsonl"
 
-Stopped = Literal["budget", "stalled", "exhausted", "interrupted"]
-
-
-class Budget(Protocol):
-    """What a search may cost. A `SearchBudget` is one."""
-
-    @property
-    def max_evaluations(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def patience(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class SearchProgress:
-    """What is known after a batch or a round of measurements.
-
-    Args:
-        batch: number of the latest batch, counted from 0.
-        device: the device that asked for it.
-        num_evaluations: without those that were inherited from another search.
-        num_measured: by device, widths that were measured in the search.
-        hypervolume: by device, in accuracy times milliseconds.
-        best: by device, predicted latency in milliseconds and accuracy of its most accurate
-            feasible candidate.
-    """
-
-    batch: int
-    device: str
-    num_evaluations: int
-    max_evaluations: int
-    hypervolume: dict[str, float]
-    best: dict[str, tuple[float, float] | None]
-    num_measured: dict[str, int]
-
-
-@dataclass(frozen=True)
-class SearchedWidths:
-    """An evaluated point as one device sees it."""
-
-    widths: dict[str, int]
-    metric_value: float
-    prediction: Prediction
-    feasible: bool
-
-
-@dataclass(frozen=True)
-class DeviceOutcome:
-    """What the search found for one device.
-
-    Args:
-        candidates: everything evaluated in the job, in that order.
-        front: indices of the feasible candidates that no other feasible one beats, sorted by
-            predicted latency.
-        hypervolume: of the feasible candidates, after each batch of the job, all by the latest
-            predictions.
-        reference: latency in milliseconds and accuracy of the point that hypervolume is measured
-            from.
-        stopped: why no more was evaluated for this device.
-        reason: the same as a sentence.
-    """
-
-    name: str
-    candidates: tuple[SearchedWidths, ...]
-    front: tuple[int, ...]
-    hypervolume: tuple[float, ...]
-    reference_point: tuple[float, float]
-    stopped: Stopped
-    reason: str
-
-
-@dataclass(frozen=True)
-class SearchOutcome:
-    """What the search found, and why it stopped."""
-
-    evaluations: tuple[Evaluation, ...]
-    devices: tuple[DeviceOutcome, ...]
-    stopped: Stopped
-    reason: str
+Evaluate = Callable[[list[dict[str, int]]], Iterable[float]]
+"""Widths -> the metric value of each, in their order."""
 
 
 def run_search(
     devices: Sequence[DeviceSearch],
-    evaluate: Callable[[list[dict[str, int]]], Iterable[float]],
-    budget: Budget,
+    evaluate: Evaluate,
+    budget: SearchBudget,
     state_dir: Path,
     *,
     seed: int = 0,
@@ -123,26 +42,24 @@ def run_search(
     on_batch: Callable[[SearchProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> SearchOutcome:
-    """Searches widths for all devices until the budget is spent, nothing grows, or nothing is
+    """Searches widths for all devices until the budget is spent, hypervolume stalls, or nothing is
     left.
 
-    The state in `state_dir` is complete at any moment: the same call goes on where a killed one
-    stopped, evaluates only what is missing, and ends as if nothing had happened. With other
-    devices it starts from all accuracies known.
+    The state in `state_dir` is complete at any moment: the same call resumes where a killed one
+    stopped, evaluates only what is missing, and ends as if it had not been killed. With other
+    devices it starts from all metric values known.
 
     Args:
         devices: at least one; all of the same network.
-        evaluate: accuracy (a share in 0..1, or what `metric` says) of each of the given widths, in
-            their order. It may be a generator: what it has yielded is kept even if it is
-            interrupted.
-        budget: evaluations in all, evaluations a batch, and batches without growth of any device's
-            hypervolume.
+        evaluate: returns the metric value of each of the given widths, in their order. If it is a
+            generator, what it has yielded is kept even if it is interrupted.
+        budget: evaluations in total, evaluations per batch, and the window of the stopping rule.
         state_dir: folder of this search alone.
         seed: of all random choices.
-        baseline: accuracy that is worth nothing, e.g. that of guessing.
-        metric: what accuracies are in.
-        on_batch: called after each batch and each round of measurements.
-        should_stop: asked before each batch, and after each accuracy that a generator yields.
+        baseline: metric value that is worth nothing, e.g. that of guessing.
+        metric: of the job's task.
+        on_batch: called after each batch and each iteration of measurements.
+        should_stop: called before each batch, and after each value that a generator yields.
 
     Returns:
         The outcome; on KeyboardInterrupt too, with what was found so far and `stopped`
@@ -150,7 +67,7 @@ def run_search(
 
     Raises:
         SpecError: there is no device, or two share a name.
-        JobDirectoryError: the folder belongs to another network, or another process is using it.
+        JobDirectoryError: the folder belongs to another network, or another process uses it.
         BackendError: `evaluate` did not return one finite number for each of the widths.
         MeasurementError: a device could not be measured.
         StorageError: the state cannot be read or written.
@@ -160,13 +77,16 @@ def run_search(
         raise SpecError(
             f"the devices to search are {names}: give at least one, each with its own name."
         )
-    groups = {
-        name: allowed[-1]
-        for name, allowed in zip(devices[0].space.names, devices[0].space.allowed, strict=True)
-    }
-    with exclusive(state_dir), EvaluationTable(state_dir / "evaluations.jsonl", groups) as table:
-        storage = open_journal(state_dir / "studies.journal")
-        studies = [WidthStudy(device, storage, seed, baseline, metric=metric) for device in devices]
+    space = devices[0].space
+    groups = {name: allowed[-1] for name, allowed in zip(space.names, space.allowed, strict=True)}
+    with _exclusive(state_dir), EvaluationTable(state_dir / EVALUATIONS, groups) as table:
+        studies = []
+        for device in devices:
+            design = table.initial_designs.get(device.name)
+            study = WidthStudy(device, seed=seed, baseline=baseline, metric=metric, design=design)
+            if design is None:
+                table.set_initial_design(device.name, study.design)
+            studies.append(study)
         search = _Search(studies, evaluate, budget, table, should_stop or (lambda: False))
         try:
             stopped = search.run(on_batch)
@@ -175,128 +95,108 @@ def run_search(
         return search.outcome(stopped)
 
 
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Keeps every other process out of a folder.
+
+    Raises:
+        JobDirectoryError: another process is in there.
+        StorageError: the folder cannot be made or locked.
+    """
+    try:
+        with file_lock(folder / "lock"):
+            yield
+    except TimeoutError as error:
+        raise JobDirectoryError(
+            f"another process is searching in {str(folder)!r}: wait for it or choose another "
+            f"output folder."
+        ) from error
+
+
 class _Search:
     def __init__(
         self,
         studies: Sequence[WidthStudy],
-        evaluate: Callable[[list[dict[str, int]]], Iterable[float]],
-        budget: Budget,
+        evaluate: Evaluate,
+        budget: SearchBudget,
         table: EvaluationTable,
         should_stop: Callable[[], bool],
     ) -> None:
-        self.studies, self.evaluate, self.budget = studies, evaluate, budget
+        self.views = [DeviceView(study) for study in studies]
+        self.evaluate, self.budget = evaluate, budget
         self.table, self.should_stop = table, should_stop
-        self.seen: list[list[SearchedWidths]] = [[] for _ in studies]
-        self.tell()
-        self.history = [self.hypervolumes(i) for i in range(len(studies))]
+        self.stopping = HypervolumeStopping(budget.patience, len(studies))
+        self.synchronize()
+        for view in self.views:
+            view.update_history(table.batch)
+            if table.begun is not None and table.begun.device == view.name:
+                view.study.resume(table.missing)
 
     def run(self, on_batch: Callable[[SearchProgress], None] | None) -> Stopped:
         while True:
-            study, stopped = self.next_study(), None
+            view, stopped = self.next_view(), None
             if self.table.begun is None:
-                stopped = self.ended(study)
+                stopped = self.ended(view)
                 if self.should_stop():
                     return "interrupted"
-                if self.refine(is_last=stopped is not None):
+                if self.measure(is_last=stopped is not None):
                     if on_batch is not None:
-                        on_batch(self.progress(study))
+                        on_batch(self.progress(view))
                     continue
-            if stopped is not None or study is None:
+            if stopped is not None or view is None:
                 return stopped or "exhausted"
             batch = self.table.batch
-            if self.should_stop() or not self.evaluate_batch(study):
+            if self.should_stop() or not self.evaluate_batch(view):
                 return "interrupted"
             if on_batch is not None and self.table.batch > batch:
-                on_batch(self.progress(study))
+                on_batch(self.progress(view))
 
-    def ended(self, study: WidthStudy | None) -> Stopped | None:
+    def ended(self, view: DeviceView | None) -> Stopped | None:
         """Why nothing more is to be evaluated, if so."""
-        if self.num_left() == 0:
+        if self.num_left == 0:
             return "budget"
-        if self.stalled():
+        if self.stopping.should_stop([one.history for one in self.views]):
             return "stalled"
-        return "exhausted" if study is None else None
+        return "exhausted" if view is None else None
 
-    def refine(self, *, is_last: bool) -> bool:
+    def measure(self, *, is_last: bool) -> bool:
         """Measures on each device what is due; whether any was."""
         done = self.table.num_own / self.budget.max_evaluations
-        any_measured = False
-        for i, study in enumerate(self.studies):
-            active_learning = study.device.active_learning
-            if active_learning is None:
-                continue
-            num = iteration_size(active_learning, self.table.batch, done, is_last=is_last)
-            widths = self.to_measure(i, num)
-            if not widths or (len(widths) < MIN_ITERATION_SIZE and not is_last):
-                continue
-            active_learning.measure(self.table.batch, widths)
-            study.refined()
-            self.seen[i] = self.see(study, self.table.evaluations)
-            self.history[i] = self.hypervolumes(i)
-            any_measured = True
-        return any_measured
+        measured = [view.measure(self.table.batch, done, is_last=is_last) for view in self.views]
+        return any(measured)
 
-    def to_measure(self, device: int, num: int) -> list[dict[str, int]]:
-        """At most `num` evaluated widths whose measurement would tell most."""
-        study = self.studies[device]
-        active_learning = study.device.active_learning
-        feasible = [one for one in self.seen[device] if one.feasible]
-        if active_learning is None or num < 1:
-            return []
-        chosen = choose_to_measure(
-            np.array([one.prediction.latency_ms for one in feasible]),
-            np.array([one.metric_value for one in feasible]),
-            [active_learning.is_measured(one.widths) for one in feasible],
-            num,
-            margin=active_learning.margin,
-            max_latency_ms=study.device.bounds.max_latency_ms,
-        )
-        return [feasible[i].widths for i in chosen]
-
+    @property
     def num_left(self) -> int:
         return max(self.budget.max_evaluations - self.table.num_own, 0)
 
-    def evaluate_batch(self, study: WidthStudy) -> bool:
-        """Evaluates a batch for one device and tells all; False if it was stopped before the end."""
-        device = study.device.name
+    def evaluate_batch(self, view: DeviceView) -> bool:
+        """Evaluates a batch that one device proposes; False if it was stopped before the end."""
         if self.table.begun is None:
-            widths = study.ask(min(self.budget.batch_size, self.num_left()))
+            widths = view.study.ask(min(self.budget.batch_size, self.num_left))
             if not widths:
                 return True
-            self.table.begin_batch(device, len(widths))
+            self.table.begin_batch(view.name, widths)
         else:
-            widths = study.ask(min(self.table.num_missing, self.num_left()))
-        if widths and not self.evaluate_each(widths, device):
+            widths = view.study.ask(min(self.table.num_missing, self.num_left))
+        if widths and not self.evaluate_each(widths, view.name):
             return False
-        self.tell()
-        self.table.finish_batch(device)
-        self.history = [self.hypervolumes(i) for i in range(len(self.studies))]
+        self.synchronize()
+        self.table.finish_batch(view.name)
+        for one in self.views:
+            one.update_history(self.table.batch)
         return True
-
-    def hypervolumes(self, device: int) -> list[float]:
-        """After each batch, all by the latest predictions."""
-        found = zip(self.table.evaluations, self.seen[device], strict=True)
-        feasible = [(evaluation.batch, one) for evaluation, one in found if one.feasible]
-        return hypervolume_history(
-            [one.prediction.latency_ms for _, one in feasible],
-            [one.metric_value for _, one in feasible],
-            [batch for batch, _ in feasible],
-            self.table.batch,
-            self.studies[device].reference_point,
-        )
 
     def evaluate_each(self, widths: list[dict[str, int]], device: str) -> bool:
         num_done = 0
         results = self.evaluate(widths)
         still_evaluating = not isinstance(results, Sequence)
-        for metric_value in results:
-            if num_done == len(widths) or not math.isfinite(metric_value):
+        for value in results:
+            if num_done == len(widths) or not math.isfinite(value):
                 raise BackendError(
-                    f"the evaluation of {len(widths)} widths returned {metric_value!r} as result "
-                    f"{num_done + 1}: "
-                    "it must return one finite accuracy for each."
+                    f"the evaluation of {len(widths)} widths returned {value!r} as result "
+                    f"{num_done + 1}: it must return one finite number for each."
                 )
-            self.table.add(widths[num_done], float(metric_value), device)
+            self.table.add(widths[num_done], float(value), device)
             num_done += 1
             if still_evaluating and num_done < len(widths) and self.should_stop():
                 return False
@@ -306,120 +206,67 @@ class _Search:
             )
         return True
 
-    def tell(self) -> None:
-        """Tells every study what the table has gained."""
-        new = self.table.evaluations[len(self.seen[0]) :]
-        for study, seen in zip(self.studies, self.seen, strict=True):
-            for evaluation in new:
-                study.tell(evaluation.widths, evaluation.metric_value)
-            seen += self.see(study, new)
+    def synchronize(self) -> None:
+        """Tells every device what the table has gained."""
+        new = self.table.evaluations[len(self.views[0].candidates) :]
+        for view in self.views:
+            view.add(new)
 
-    def see(self, study: WidthStudy, evaluations: Sequence[Evaluation]) -> list[SearchedWidths]:
-        device = study.device
-        predictions = (
-            device.predict([evaluation.widths for evaluation in evaluations]) if evaluations else []
-        )
-        return [
-            SearchedWidths(
-                evaluation.widths, evaluation.metric_value, prediction, device.feasible(prediction)
-            )
-            for evaluation, prediction in zip(evaluations, predictions, strict=True)
-        ]
-
-    def next_study(self) -> WidthStudy | None:
-        """The study whose batch was cut short, or else the next one in turn that has anything
-        left.
-        """
-        by_name = {study.device.name: i for i, study in enumerate(self.studies)}
-        if self.table.begun is not None and self.table.begun[0] in by_name:
-            return self.studies[by_name[self.table.begun[0]]]
+    def next_view(self) -> DeviceView | None:
+        """The device whose batch was cut short, else the next one in turn that is not exhausted."""
+        by_name = {view.name: i for i, view in enumerate(self.views)}
+        if self.table.begun is not None and self.table.begun.device in by_name:
+            return self.views[by_name[self.table.begun.device]]
         last = by_name.get(self.table.finished[-1], -1) if self.table.finished else -1
-        turns = [self.studies[(last + 1 + i) % len(self.studies)] for i in range(len(self.studies))]
-        return next((study for study in turns if not study.exhausted), None)
+        turns = [self.views[(last + 1 + i) % len(self.views)] for i in range(len(self.views))]
+        return next((view for view in turns if not view.study.exhausted), None)
 
-    def stalled(self) -> bool:
-        # Each device gets at least one batch in the window, whatever the patience.
-        window = max(self.budget.patience, len(self.studies))
-        if self.table.batch <= window:
-            return False
-        return all(
-            history[-1] <= history[-1 - window] * (1.0 + STALL_GROWTH) for history in self.history
-        )
-
-    def progress(self, study: WidthStudy | None) -> SearchProgress:
-        best: dict[str, tuple[float, float] | None] = {}
-        for other, seen in zip(self.studies, self.seen, strict=True):
-            feasible = [
-                (one.metric_value, -one.prediction.latency_ms) for one in seen if one.feasible
-            ]
-            best[other.device.name] = (-max(feasible)[1], max(feasible)[0]) if feasible else None
+    def progress(self, view: DeviceView | None) -> SearchProgress:
         return SearchProgress(
             batch=self.table.batch - 1,
-            device="" if study is None else study.device.name,
+            device="" if view is None else view.name,
             num_evaluations=self.table.num_own,
             max_evaluations=self.budget.max_evaluations,
-            hypervolume={
-                s.device.name: history[-1]
-                for s, history in zip(self.studies, self.history, strict=True)
-            },
-            best=best,
+            hypervolume={one.name: one.history[-1] for one in self.views},
+            best={one.name: one.best for one in self.views},
             num_measured={
-                s.device.name: s.device.active_learning.num_made
-                for s in self.studies
-                if s.device.active_learning is not None
+                one.name: one.study.device.active_learning.num_made
+                for one in self.views
+                if one.study.device.active_learning is not None
             },
         )
 
     def outcome(self, stopped: Stopped) -> SearchOutcome:
-        self.tell()
-        devices = []
-        for study, seen, history in zip(self.studies, self.seen, self.history, strict=True):
-            feasible = [i for i, one in enumerate(seen) if one.feasible]
-            front = pareto_front(
-                [seen[i].prediction.latency_ms for i in feasible],
-                [seen[i].metric_value for i in feasible],
-            )
-            own: Stopped = "exhausted" if study.exhausted else stopped
-            devices.append(
-                DeviceOutcome(
-                    name=study.device.name,
-                    candidates=tuple(seen),
-                    front=tuple(feasible[i] for i in front),
-                    hypervolume=tuple(history),
-                    reference_point=study.reference_point,
-                    stopped=own,
-                    reason=self.reason(own, any_feasible=bool(feasible))
-                    + self.measured(study, [seen[feasible[i]] for i in front]),
-                )
-            )
+        self.synchronize()
+        devices = tuple(self.device_outcome(view, stopped) for view in self.views)
         any_feasible = any(device.front for device in devices)
-        return SearchOutcome(
-            tuple(self.table.evaluations),
-            tuple(devices),
-            stopped,
-            self.reason(stopped, any_feasible=any_feasible),
-        )
+        reason = self.reason(stopped, any_feasible=any_feasible)
+        return SearchOutcome(tuple(self.table.evaluations), devices, stopped, reason)
 
-    def measured(self, study: WidthStudy, front: Sequence[SearchedWidths]) -> str:
-        """How far the front consists of measurements, as a sentence."""
-        active_learning = study.device.active_learning
-        if active_learning is None or not front:
-            return ""
-        num = sum(active_learning.is_measured(one.widths) for one in front)
-        if num == len(front):
-            return f" All {num} widths of its front are measured."
-        limit = "" if active_learning.num_left else ": no more measurements are allowed"
-        return f" {num} of the {len(front)} widths of its front are measured{limit}."
+    def device_outcome(self, view: DeviceView, stopped: Stopped) -> DeviceOutcome:
+        own: Stopped = "exhausted" if view.study.exhausted else stopped
+        reason = self.reason(own, any_feasible=bool(view.feasible))
+        return DeviceOutcome(
+            name=view.name,
+            candidates=tuple(view.candidates),
+            front=view.front,
+            hypervolume=tuple(view.history),
+            reference_point=view.study.reference_point,
+            stopped=own,
+            reason=reason + view.measured_sentence(),
+        )
 
     def reason(self, stopped: Stopped, *, any_feasible: bool) -> str:
         num = self.table.num_own
         if stopped == "budget":
-            return f"The budget of {self.budget.max_evaluations} accuracy evaluations is spent."
+            return f"The budget of {self.budget.max_evaluations} evaluations is spent."
         if stopped == "stalled":
-            window = max(self.budget.patience, len(self.studies))
-            return f"Hypervolume grew by less than {STALL_GROWTH:.1%} in {window} batches ({num} evaluations in all)."
+            return f"{self.stopping} ({num} evaluations in all)."
         if stopped == "interrupted":
-            return f"Interrupted after {num} evaluations; the same command goes on."
+            return f"Interrupted after {num} evaluations; run the same command again to resume."
         if not any_feasible:
             return "No widths are predicted to keep the bounds."
-        return "Nothing new that is predicted to keep the bounds was found: all feasible widths are evaluated."
+        return (
+            "Nothing new that is predicted to keep the bounds was found: all feasible widths are "
+            "evaluated."
+        )

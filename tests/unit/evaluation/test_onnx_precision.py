@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna.samplers import TPESampler
-from optuna.storages import InMemoryStorage
 
 from inn_automl.core.errors import WidthsError
 from inn_automl.core.precision import is_a_choice, join_point, split_point
 from inn_automl.core.spec import DeviceBudget, SearchBudget
+from inn_automl.search.device import DeviceSearch, Prediction
+from inn_automl.search.evaluations import EvaluationTable, inherit_evaluations
+from inn_automl.search.initial_design import NUM_INITIAL
+from inn_automl.search.outcome import SearchOutcome
 from inn_automl.search.pareto import hypervolume
-from inn_automl.search.run import SearchOutcome, run_search
+from inn_automl.search.run import run_search
 from inn_automl.search.space import SearchSpace, Widths
-from inn_automl.search.state import EvaluationTable, inherit_evaluations
-from inn_automl.search.study import NUM_INITIAL, DeviceSearch, Prediction, WidthStudy
+from inn_automl.search.study import WidthStudy
 from tests.unit.search.search_samples import GROUPS, Group, accuracy_of, predict
 
 BOTH = ("fp32", "int8")
@@ -104,7 +106,7 @@ def test_a_group_may_not_take_the_name_of_the_coordinate() -> None:
 
 
 def test_warm_start_covers_both_precisions_in_turns() -> None:
-    study = WidthStudy(device(), InMemoryStorage())
+    study = WidthStudy(device())
     asked = study.ask(NUM_INITIAL)
     assert [point["precision"] for point in asked[:4]] == [32, 8, 32, 8]
     for bits in (8, 32):
@@ -153,7 +155,6 @@ def test_a_size_bound_is_about_the_file_of_the_precision(tmp_path: Path) -> None
 def test_any_optuna_sampler_takes_the_coordinate() -> None:
     study = WidthStudy(
         device(),
-        InMemoryStorage(),
         make_sampler=lambda seed: TPESampler(seed=seed, multivariate=True),
     )
     for _ in range(3):

@@ -7,8 +7,8 @@ import pytest
 from inn_automl.core.errors import MeasurementError
 from inn_automl.core.spec import SearchBudget
 from inn_automl.search.active_learning import MIN_ITERATION_SIZE
+from inn_automl.search.evaluations import EvaluationTable
 from inn_automl.search.run import run_search
-from inn_automl.search.state import EvaluationTable, _Journal
 from tests.unit.search.search_samples import accuracy_of, device, predict
 
 
@@ -131,12 +131,11 @@ def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(
 
         return wrapped
 
-    monkeypatch.setattr(_Journal, "append_logs", deadly(_Journal.append_logs))
     monkeypatch.setattr(EvaluationTable, "_append", deadly(EvaluationTable._append))
     monkeypatch.setattr(Measuring, "measure", deadly(Measuring.measure))
     outcome, rounds, kills = None, [], 0
     while outcome is None:
-        left = 37 + kills % 11
+        left = 4 + kills % 11
         try:
             outcome = searched(tmp_path, Measuring(rounds))
         except Killed:

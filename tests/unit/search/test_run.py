@@ -7,15 +7,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import optuna
 import pytest
 
-from inn_automl.core.errors import BackendError, JobDirectoryError, SpecError
+from inn_automl.core.errors import BackendError, JobDirectoryError, SpecError, StorageError
 from inn_automl.core.spec import SearchBudget
+from inn_automl.search.evaluations import EvaluationTable
+from inn_automl.search.initial_design import NUM_INITIAL
 from inn_automl.search.pareto import pareto_front
 from inn_automl.search.run import run_search
-from inn_automl.search.state import EvaluationTable, _Journal, open_journal
-from inn_automl.search.study import NUM_INITIAL
+from inn_automl.search.study import WidthStudy
 from tests.unit.search.search_samples import GROUPS, TINY, accuracy_of, device
 
 ROOT = Path(__file__).parents[3]
@@ -130,7 +130,7 @@ def test_interrupted_anywhere_it_ends_as_if_nothing_had_happened(tmp_path, unint
         outcome = run_search(two_devices(), interrupted, budget(40), tmp_path, baseline=0.25)
         if outcome.stopped != "interrupted":
             break
-        assert "the same command goes on" in outcome.reason
+        assert "to resume" in outcome.reason
         recorded.append(outcome.evaluations)
     assert len(recorded) >= 6
     for before, after in zip(recorded, [*recorded[1:], outcome.evaluations], strict=True):
@@ -156,11 +156,10 @@ def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(
 
         return wrapped
 
-    monkeypatch.setattr(_Journal, "append_logs", deadly(_Journal.append_logs))
     monkeypatch.setattr(EvaluationTable, "_append", deadly(EvaluationTable._append))
     outcome, kills = None, 0
     while outcome is None:
-        left = 40 + kills % 7
+        left = 4 + kills % 7
         try:
             outcome = run_search(two_devices(), evaluate, budget(40), tmp_path, baseline=0.25)
         except Killed:
@@ -174,6 +173,7 @@ def test_a_process_killed_by_the_system_resumes(tmp_path, uninterrupted):
 import os, signal, sys
 from pathlib import Path
 from inn_automl.search.run import run_search
+from inn_automl.search.study import WidthStudy
 from tests.unit.search.test_run import accuracy_of, budget, two_devices
 
 def evaluate(batch):
@@ -205,25 +205,55 @@ run_search(two_devices(), evaluate, budget(40), Path(sys.argv[1]), baseline=0.25
     same(outcome, uninterrupted)
 
 
-def test_lost_studies_are_told_again(tmp_path):
+def test_a_larger_budget_continues_the_search(tmp_path):
     first = run_search(two_devices(), evaluate, budget(18), tmp_path)
-    (tmp_path / "studies.journal").unlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"evaluations.jsonl", "lock"}
     more = run_search(two_devices(), evaluate, budget(24), tmp_path)
     assert (
         more.evaluations[:18] == first.evaluations
         and len({key(one.widths) for one in more.evaluations}) == 24
     )
-    study = optuna.load_study(study_name="slow", storage=open_journal(tmp_path / "studies.journal"))
-    assert len([trial for trial in study.trials if trial.values[1] > 0]) == 24
 
 
-def test_studies_can_be_opened_with_optuna(tmp_path):
+def test_studies_are_those_of_optuna(tmp_path):
     outcome = run_search(two_devices(), evaluate, budget(18), tmp_path)
-    study = optuna.load_study(study_name="fast", storage=open_journal(tmp_path / "studies.journal"))
+    _, target = two_devices()
+    study = WidthStudy(target)
+    for one in outcome.evaluations:
+        study.tell(one.widths, one.metric_value)
+    study = study.optuna_study
     assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
     found = {key(trial.params): trial.values for trial in study.trials}
     for one in outcome.devices[1].candidates:
         assert found[key(one.widths)] == [one.prediction.latency_ms, one.metric_value]
+
+
+def test_a_batch_of_a_device_that_left_is_evaluated_for_another(tmp_path):
+    def failing(batch):
+        yield accuracy_of(batch[0])
+        raise BackendError("a worker died")
+
+    first, second = two_devices()
+    with pytest.raises(BackendError, match="a worker died"):
+        run_search([first], failing, budget(12), tmp_path)
+    outcome = run_search([second], evaluate, budget(12), tmp_path)
+    assert len(outcome.evaluations) == 12
+    assert all(second.feasible(one.prediction) for one in outcome.devices[0].candidates[1:])
+
+
+def test_one_process_at_a_time(tmp_path):
+    def nested(batch):
+        with pytest.raises(JobDirectoryError, match="another process"):
+            run_search(two_devices(), evaluate, budget(6), tmp_path)
+        return evaluate(batch)
+
+    assert len(run_search(two_devices(), nested, budget(6), tmp_path).evaluations) == 6
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        run_search(two_devices(), evaluate, budget(6), tmp_path / "file")
 
 
 def test_a_device_added_later_starts_from_what_is_known(tmp_path):

@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from inn_automl.search.study import NUM_INITIAL, WidthStudy
+from inn_automl.search.initial_design import NUM_INITIAL
+from inn_automl.search.study import WidthStudy
 from tests.unit.search.search_samples import TINY, accuracy_of, device
 
 
@@ -28,12 +28,12 @@ def keys(study, widths):
 
 
 def trials(study):
-    return optuna.load_study(study_name=study.device.name, storage=study.storage).trials
+    return study.optuna_study.trials
 
 
 def test_warm_start_spans_the_feasible_uniform_widths():
     target = device(max_latency_ms=20.0)
-    study = WidthStudy(target, InMemoryStorage())
+    study = WidthStudy(target)
     first = study.ask(30)
     assert len(first) <= NUM_INITIAL and first[0] == target.space.smallest
     assert all(len(set(widths.values())) == 1 for widths in first)
@@ -49,7 +49,7 @@ def test_warm_start_spans_the_feasible_uniform_widths():
 
 def test_nothing_is_asked_twice_and_everything_asked_is_feasible():
     target = device(max_latency_ms=20.0, max_params=5000, margin=0.05)
-    study = WidthStudy(target, InMemoryStorage(), seed=3)
+    study = WidthStudy(target, seed=3)
     asked = search(study, 50)
     assert len(asked) == 50 and max(Counter(keys(study, asked)).values()) == 1
     for one in target.predict(asked):
@@ -57,16 +57,13 @@ def test_nothing_is_asked_twice_and_everything_asked_is_feasible():
 
 
 def test_the_same_seed_asks_for_the_same_widths():
-    found = [
-        search(WidthStudy(device(max_latency_ms=20.0), InMemoryStorage(), seed=s), 30)
-        for s in (1, 1, 2)
-    ]
+    found = [search(WidthStudy(device(max_latency_ms=20.0), seed=s), 30) for s in (1, 1, 2)]
     assert found[0] == found[1] != found[2]
 
 
 def test_what_other_devices_evaluated_counts_and_is_not_asked_again():
     target = device(max_latency_ms=20.0, granularity=8)
-    study = WidthStudy(target, InMemoryStorage())
+    study = WidthStudy(target)
     elsewhere = [
         {"g0": 9, "g1": 10, "g2": 11, "g3": 8},
         target.space.largest,
@@ -81,12 +78,12 @@ def test_what_other_devices_evaluated_counts_and_is_not_asked_again():
     told = trials(study)
     assert [trial.params for trial in told[:3]] == elsewhere
     assert all(trial.state == TrialState.COMPLETE for trial in told)
-    front = optuna.load_study(study_name="laptop", storage=study.storage).best_trials
+    front = study.optuna_study.best_trials
     assert all(max(trial.constraints.values()) <= 0 for trial in front) and len(front) > 3
 
 
 def test_a_tiny_space_is_exhausted():
-    study = WidthStudy(device(groups=TINY), InMemoryStorage())
+    study = WidthStudy(device(groups=TINY))
     asked = search(study, 100)
     assert study.exhausted and sorted(keys(study, asked)) == sorted(
         map(tuple, study.device.space.points().tolist())
@@ -96,41 +93,42 @@ def test_a_tiny_space_is_exhausted():
 
 @pytest.mark.parametrize(("bound", "num"), [(7.9, 0), (8.0, 1)])
 def test_bounds_that_leave_almost_nothing_end_the_search(bound, num):
-    study = WidthStudy(device(max_latency_ms=bound), InMemoryStorage())
+    study = WidthStudy(device(max_latency_ms=bound))
     assert len(search(study, 20)) == num
     assert study.exhausted
 
 
 def test_no_bounds_at_all():
-    study = WidthStudy(device(), InMemoryStorage(), baseline=0.1)
+    study = WidthStudy(device(), baseline=0.1)
     assert len(search(study, 20)) == 20
     assert study.reference_point == (pytest.approx(1.25 * 32.0), 0.1)
-    assert WidthStudy(device(max_latency_ms=20.0), InMemoryStorage()).reference_point[
-        0
-    ] == pytest.approx(25.0)
+    assert WidthStudy(device(max_latency_ms=20.0)).reference_point[0] == pytest.approx(25.0)
 
 
-def test_what_was_handed_out_before_a_restart_comes_first():
-    storage, target = InMemoryStorage(), device(max_latency_ms=20.0)
-    before = WidthStudy(target, storage)
-    asked = search(before, 16) + before.ask(5)
-    after = WidthStudy(target, storage)
+def test_what_was_proposed_before_a_restart_comes_first():
+    target = device(max_latency_ms=20.0)
+    before = WidthStudy(target)
+    asked = search(before, 16)
+    pending = before.ask(5)
+    after = WidthStudy(target, design=before.design)
     for key, metric_value in before.evaluated.items():
         after.tell(target.space.from_key(key), metric_value)
-    assert after.ask(3) == asked[16:19]
-    assert after.ask(8)[:5] == asked[16:]
+    after.resume(pending)
+    assert after.ask(3) == pending[:3]
+    assert after.ask(8)[:5] == pending
+    assert keys(after, asked) == list(after.evaluated)
     assert len(trials(after)) == len({tuple(trial.params.values()) for trial in trials(after)})
 
 
-def test_a_trial_that_was_not_handed_out_is_given_up():
-    storage, target = InMemoryStorage(), device(max_latency_ms=20.0)
-    WidthStudy(target, storage)
-    raw = optuna.load_study(study_name="laptop", storage=storage)
-    raw.ask().suggest_int("g0", 8, 32, log=True)
-    raw.enqueue_trial(target.space.smallest)
-    study = WidthStudy(target, storage)
-    assert [trial.state for trial in trials(study)] == [TrialState.FAIL] * 2
-    assert study.ask(1) == [target.space.smallest]
+def test_proposals_that_do_not_fit_any_more_are_dropped():
+    proposed = WidthStudy(device(max_latency_ms=20.0)).ask(8)
+    smaller = device(max_latency_ms=10.0, granularity=4)
+    study = WidthStudy(smaller)
+    study.resume(proposed)
+    asked = study.ask(8)
+    assert smaller.assess(np.array(keys(study, asked)))[1].all()
+    assert all(smaller.space.contains(one) for one in asked)
+    assert asked[0] == smaller.space.smallest == proposed[0]
 
 
 @pytest.mark.parametrize("kind", ["random", "tpe", "nsga"])
@@ -141,7 +139,7 @@ def test_any_optuna_sampler_searches_within_the_bounds(kind):
         "nsga": lambda seed: optuna.samplers.NSGAIISampler(population_size=10, seed=seed),
     }[kind]
     target = device(max_latency_ms=16.0, granularity=4)
-    study = WidthStudy(target, InMemoryStorage(), make_sampler=make)
+    study = WidthStudy(target, make_sampler=make)
     asked = search(study, 30)
     assert len(set(keys(study, asked))) == 30
     assert (
@@ -157,7 +155,6 @@ def test_any_optuna_sampler_searches_within_the_bounds(kind):
 def test_a_sampler_that_finds_nothing_feasible_is_helped_out():
     study = WidthStudy(
         device(max_latency_ms=8.8),
-        InMemoryStorage(),
         make_sampler=lambda seed: optuna.samplers.RandomSampler(seed=seed),
     )
     asked = search(study, 12, batch=4)

@@ -1,26 +1,19 @@
-"""The state of a search on disk, complete at any moment, so that a kill loses nothing that was
-evaluated.
+"""The state of a search on disk: an append-only table of evaluations.
 
-The table of accuracies is what counts. The Optuna studies beside it save their samplers' past;
-they can be told everything again from the table. Both are files of one JSON object a line, to
-which lines are only appended; a last line that a kill or a full disk cut short is dropped when the
-file is opened again.
+The table is complete at any moment, so that a kill loses nothing that was evaluated; Optuna's
+studies are rebuilt from it. Each line of the file is a JSON object. A last line that a kill or a
+full disk cut short is dropped when the file is opened again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from inn_automl.core.errors import CorruptFileError, JobDirectoryError, StorageError
 from inn_automl.core.precision import (
@@ -32,12 +25,19 @@ from inn_automl.core.precision import (
     split_point,
 )
 from inn_automl.core.storage import write_atomically
+from inn_automl.search.initial_design import InitialDesign
+
+VERSION = 1
+"""Of the file."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Widths with their accuracy (share of the validation split), and the batch and device that
-    asked for them.
+    """Widths with their metric value on the validation split.
+
+    Attributes:
+        batch: number of the batch, counted from 0.
+        device: the device whose search proposed the widths; empty for inherited evaluations.
     """
 
     widths: dict[str, int]
@@ -46,11 +46,20 @@ class Evaluation:
     device: str
 
 
-class EvaluationTable:
-    """Accuracy by widths, shared by all devices of a job and appended to a file at once.
+@dataclass(frozen=True)
+class Batch:
+    """Widths that the search of a device proposed, and that are being evaluated."""
 
-    The file begins with a header that names the network's coupled groups; then comes a line for
-    each beginning and end of a batch, and one for each evaluation.
+    device: str
+    widths: tuple[dict[str, int], ...]
+
+
+class EvaluationTable:
+    """Metric values by widths, shared by all devices of a job and appended to a file at once.
+
+    The file begins with a header that names the network's coupled groups. Lines for the initial
+    design of each device, for the begin (with its proposals) and the end of each batch, and for
+    each evaluation follow.
 
     Args:
         path: the file; created if it does not exist.
@@ -59,8 +68,9 @@ class EvaluationTable:
 
     Attributes:
         evaluations: in the order in which they were made.
-        finished: for each finished batch the device that asked for it.
-        begun: device and size of the batch being evaluated; None between batches.
+        finished: for each finished batch the device that proposed it.
+        begun: the batch being evaluated; None between batches.
+        initial_designs: of each device whose search began.
         num_inherited: how many of the evaluations, the first ones, were made by another search.
 
     Raises:
@@ -73,7 +83,8 @@ class EvaluationTable:
         self.path = path
         self.evaluations: list[Evaluation] = []
         self.finished: list[str] = []
-        self.begun: tuple[str, int] | None = None
+        self.begun: Batch | None = None
+        self.initial_designs: dict[str, InitialDesign] = {}
         self.num_inherited = 0
         try:
             drop_torn_line(path)
@@ -85,25 +96,37 @@ class EvaluationTable:
             ) from error
         try:
             if not lines:
-                self._append({"version": 1, "groups": groups})
+                self._append({"version": VERSION, "groups": groups})
             for number, line in enumerate(lines, start=1):
                 self._read(number, line, groups)
         except BaseException:
             self._file.close()
             raise
 
-    def begin_batch(self, device: str, num: int) -> None:
-        """Begins a batch of `num` evaluations that a device asked for.
+    def set_initial_design(self, device: str, design: InitialDesign) -> None:
+        """Records the initial design of a device's search.
+
+        Later measurements change predictions, and with them what would be chosen now.
 
         Raises:
             StorageError: it cannot be written, e.g. because the disk is full.
         """
-        self._append({"begun": self.batch, "device": device, "num": num})
-        self.begun = device, num
+        keys = [list(key) for key in design.keys]
+        self._append({"device": device, "initial": keys, "slowest_ms": design.slowest_ms})
+        self.initial_designs[device] = design
 
-    def add(self, widths: dict[str, int], metric_value: float, device: str) -> None:
-        """Appends an evaluation of the current batch; it survives a kill of the process from here
-        on.
+    def begin_batch(self, device: str, widths: Sequence[Mapping[str, int]]) -> None:
+        """Begins a batch with the widths that the search of a device proposed.
+
+        Raises:
+            StorageError: it cannot be written, e.g. because the disk is full.
+        """
+        proposed = tuple(dict(one) for one in widths)
+        self._append({"begun": self.batch, "device": device, "widths": proposed})
+        self.begun = Batch(device, proposed)
+
+    def add(self, widths: Mapping[str, int], metric_value: float, device: str) -> None:
+        """Appends an evaluation of the current batch, which survives a kill from here on.
 
         Raises:
             StorageError: it cannot be written, e.g. because the disk is full.
@@ -131,22 +154,28 @@ class EvaluationTable:
 
     @property
     def num_own(self) -> int:
-        """Evaluations that this search paid for."""
+        """Number of evaluations that this search paid for."""
         return len(self.evaluations) - self.num_inherited
 
     @property
     def batch(self) -> int:
-        """The batch being evaluated, counted from 0."""
+        """Number of the batch being evaluated, counted from 0."""
         return len(self.finished)
 
     @property
     def num_missing(self) -> int:
-        """Evaluations that the current batch still lacks."""
+        """Number of evaluations that the current batch still lacks."""
         if self.begun is None:
             return 0
-        return self.begun[1] - sum(
-            evaluation.batch == self.batch for evaluation in self.evaluations
-        )
+        return len(self.begun.widths) - sum(one.batch == self.batch for one in self.evaluations)
+
+    @property
+    def missing(self) -> list[dict[str, int]]:
+        """Proposals of the current batch that were not evaluated yet."""
+        if self.begun is None:
+            return []
+        done = [one.widths for one in self.evaluations if one.batch == self.batch]
+        return [one for one in self.begun.widths if one not in done]
 
     def __enter__(self) -> EvaluationTable:
         return self
@@ -178,16 +207,19 @@ class EvaluationTable:
             if number == 1:
                 found = record["groups"]
                 self.num_inherited = int(record.get("inherited", 0))
+            elif "initial" in record:
+                keys = tuple(tuple(int(width) for width in key) for key in record["initial"])
+                design = InitialDesign(keys, float(record["slowest_ms"]))
+                self.initial_designs[str(record["device"])] = design
             elif "begun" in record:
-                self.begun = str(record["device"]), int(record["num"])
+                self.begun = Batch(str(record["device"]), tuple(map(_widths, record["widths"])))
             elif "finished" in record:
                 self.finished.append(str(record["device"]))
                 self.begun = None
             else:
-                widths = {str(name): int(width) for name, width in record["widths"].items()}
                 self.evaluations.append(
                     Evaluation(
-                        widths,
+                        _widths(record["widths"]),
                         float(record["metric_value"]),
                         int(record["batch"]),
                         str(record["device"]),
@@ -196,7 +228,7 @@ class EvaluationTable:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptFileError(
                 f"line {number} of {str(self.path)!r} is not an evaluation ({error!r}): remove the "
-                f"file to search anew."
+                f"file to search again."
             ) from error
         if number == 1 and found != groups:
             raise JobDirectoryError(
@@ -209,8 +241,9 @@ class EvaluationTable:
 def inherit_evaluations(
     parent: Path, child: Path, precisions: Collection[str] = (DEFAULT,)
 ) -> None:
-    """Begins the table `child` with all evaluations of another search's, as a first batch that
-    cost nothing.
+    """Begins the table `child` with the evaluations of another search.
+
+    They form a first batch, which costs nothing of the new search's budget.
 
     Args:
         precisions: those of the new search; evaluations of others are left behind.
@@ -239,7 +272,7 @@ def inherit_evaluations(
         ) from error
     lines = [
         header,
-        {"begun": 0, "device": "", "num": len(made)},
+        {"begun": 0, "device": "", "widths": []},
         *made,
         {"finished": 0, "device": ""},
     ]
@@ -248,18 +281,18 @@ def inherit_evaluations(
     )
 
 
+def _widths(value: Any) -> dict[str, int]:
+    return {str(name): int(width) for name, width in value.items()}
+
+
 def _point(point: dict[str, int], precisions: Collection[str]) -> dict[str, int]:
-    """A point with the coordinate of precision where these are a choice, and without it where they
-    are none.
-    """
+    """Adds the coordinate of precision to a point if there is a choice, and removes it if not."""
     widths, precision = split_point(point)
     return join_point(widths, precision) if is_a_choice(precisions) else widths
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cuts off what follows the last line end of a file, if it exists: a line that was being
-    written at a crash.
-    """
+    """Cuts off the last line of a file if a crash left it without its end."""
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -267,74 +300,3 @@ def drop_torn_line(path: Path) -> None:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             file.truncate(whole)
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keeps every other process out of a folder; the system lets go of it even if this process is
-    killed.
-
-    Raises:
-        JobDirectoryError: another process is in there.
-        StorageError: the folder cannot be made or locked.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("ab")
-    except OSError as error:
-        raise StorageError(
-            f"the folder {str(folder)!r} cannot be written ({error}): choose another."
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise JobDirectoryError(
-                f"another process is searching in {str(folder)!r}: wait for it or choose another "
-                f"output folder."
-            ) from error
-        yield
-
-
-def open_journal(path: Path) -> BaseStorage:
-    """Optuna's journal file, for a process that has the folder to itself.
-
-    A journal that cannot be read is set aside as `*.corrupt` and a new one begun.
-
-    Raises:
-        StorageError: it cannot be read or, later, written.
-    """
-    try:
-        drop_torn_line(path)
-        try:
-            return JournalStorage(_Journal(str(path), lock_obj=_Unlocked(str(path))))
-        except (ValueError, KeyError, TypeError):
-            path.replace(path.with_suffix(".corrupt"))
-            return JournalStorage(_Journal(str(path), lock_obj=_Unlocked(str(path))))
-    except OSError as error:
-        raise StorageError(
-            f"the studies {str(path)!r} cannot be opened ({error}): check the folder."
-        ) from error
-
-
-class _Journal(JournalFileBackend):
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        try:
-            super().append_logs(logs)
-        except OSError as error:
-            raise StorageError(
-                f"a trial could not be written to {self._file_path!r} ({error}): free some space "
-                f"and run again."
-            ) from error
-
-
-class _Unlocked(JournalFileOpenLock):
-    """No lock: the folder is locked already, and a lock file of Optuna's would outlive a killed
-    process.
-    """
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        return None

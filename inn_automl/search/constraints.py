@@ -1,28 +1,14 @@
-"""The bounds that a model must keep on one device, and by how much one misses them."""
+"""The bounds that a model must keep on one device, as constraint violations."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
-
-class Bounds(Protocol):
-    """What a model may cost on a device; None does not bind. A `DeviceBudget` is one."""
-
-    @property
-    def max_latency_ms(self) -> float | None: ...
-    @property
-    def max_params(self) -> int | None: ...
-    @property
-    def max_macs(self) -> int | None: ...
-    @property
-    def max_size_bytes(self) -> int | None: ...
-    @property
-    def max_memory_bytes(self) -> int | None: ...
+from inn_automl.core.spec import DeviceBudget
 
 
 def constraint_violations(
-    bounds: Bounds,
+    bounds: DeviceBudget,
     *,
     latency_ms: float,
     params: int,
@@ -30,7 +16,11 @@ def constraint_violations(
     size_bytes: int,
     memory_bytes: int | None = None,
 ) -> dict[str, float]:
-    """By what share each bound that binds is exceeded; without bound where the value is not known.
+    """Computes the relative violation of each bound that is set.
+
+    Args:
+        bounds: of the device; bounds that are None are left out.
+        memory_bytes: None if unknown, which violates a memory bound infinitely.
 
     Returns:
         Name of the bound -> value / bound - 1: 0.05 is 5 % too much; 0 or less keeps the bound.

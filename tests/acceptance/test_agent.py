@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +35,7 @@ from inn_automl.api.jobs import JobKind, JobState
 from inn_automl.core.errors import MeasurementError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import DeviceBudget
+from inn_automl.http.connection import Connection
 from inn_automl.latency.measurement import BenchmarkConfig, LatencyMeasurement
 
 TOKEN = "token-of-a-run"
@@ -240,10 +242,9 @@ class Worker(threading.Thread):
         self.fault: Exception | None = None
 
     def run(self) -> None:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
         store = ObjectStore(f"{self._stack.storage}/jobs/{self._stack.job_id}")
-        with httpx.Client(base_url=self._stack.url, headers=headers, trust_env=False) as http:
-            measure = RemoteMeasure(http, self._stack.job_id, store, note=self.notes.append)
+        with closing(Connection(self._stack.url, TOKEN)) as connection:
+            measure = RemoteMeasure(connection, self._stack.job_id, store, note=self.notes.append)
             try:
                 self.found = measure(
                     {"first": self._model, "second": self._model},

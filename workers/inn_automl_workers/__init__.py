@@ -1,1 +1,8 @@
-"""What runs on a Ray cluster."""
+"""A job's work on a Ray cluster: speaks HTTP to the coordinator, knows no database.
+
+- `run_job`: entry point of a run, one attempt at one job
+- `settings`, `job_folder`, `dataset_cache`, `mirror`: where a run finds and leaves its files
+- `reporter`, `run_progress`, `artifacts`, `failures`: what the coordinator is told
+- `remote_measure`: latencies from device agents
+- `ray_backend`, `ray_tasks`, `tune_trials`, `distributed`: training and evaluation on Ray
+"""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,14 +13,6 @@ from inn_automl.core.storage import sha256_of
 
 MAX_BYTES = 50 * 2**30
 """Size of the cache beyond which the least recently used datasets are deleted."""
-
-
-def cache_folder() -> Path:
-    """INN_AUTOML_CACHE, or a folder beside other temporary files."""
-    chosen = os.environ.get("INN_AUTOML_CACHE")
-    return (
-        Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"inn-automl-cache-{os.getuid()}"
-    )
 
 
 def fetch_dataset(url: str, sha256: str, filename: str, cache: Path) -> Path:

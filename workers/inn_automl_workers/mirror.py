@@ -1,6 +1,4 @@
-"""A folder of this machine that stands in for one in an object store: pulled first, pushed as it
-changes.
-"""
+"""A local copy of a folder in an object store: pulled first, pushed as it changes."""
 
 from __future__ import annotations
 
@@ -11,11 +9,11 @@ from pathlib import Path
 
 from inn_automl.core.errors import StorageError
 from inn_automl.core.object_store import ObjectStore
-from inn_automl_workers.reporter import say
+from inn_automl_workers.processes import log
 
 EVERY_S = 30.0
-NOT_MINE = ("log.txt", "measuring-models/")
-"""What others put beside the job's files."""
+FOREIGN = ("log.txt", "measuring-models/")
+"""Files that others put beside the job's."""
 
 
 class Mirror:
@@ -31,20 +29,20 @@ class Mirror:
         self._lock = threading.Lock()
 
     def pull(self) -> None:
-        """Brings everything that the store has.
+        """Copies all files of the store to the folder.
 
         Raises:
             StorageError: the store is away, or there is no room here.
         """
         with self._lock:
             for name in self._store.files():
-                if _is_mine(name):
+                if _is_mirrored(name):
                     self._store.get(name, self._folder / name)
             self._known = dict(self._present())
 
     def push(self) -> None:
-        """Takes to the store what changed since the last time, and deletes there what was deleted
-        here.
+        """Copies the files that changed since the last time to the store, and deletes the deleted
+        ones there.
 
         Raises:
             StorageError: the store is away or full; what was not pushed is pushed the next time.
@@ -69,7 +67,7 @@ class Mirror:
                 try:
                     self.push()
                 except StorageError as error:
-                    say(f"to be pushed again: {error}")
+                    log(f"to be pushed again: {error}")
 
         thread = threading.Thread(target=work, name="mirror", daemon=True)
         thread.start()
@@ -81,18 +79,16 @@ class Mirror:
             self.push()
 
     def _present(self) -> list[tuple[str, tuple[int, int]]]:
-        """Names with what changes when a file does (nanoseconds, bytes), by the time of the last
-        change.
-        """
+        """Files with their stamps (nanoseconds, bytes), in the order of their last change."""
         found = []
         for path in self._folder.rglob("*"):
             name = path.relative_to(self._folder).as_posix()
-            if _is_mine(name) and path.is_file():
+            if _is_mirrored(name) and path.is_file():
                 about = path.stat()
                 found.append((name, (about.st_mtime_ns, about.st_size)))
         return sorted(found, key=lambda item: item[1][0])
 
 
-def _is_mine(name: str) -> bool:
+def _is_mirrored(name: str) -> bool:
     hidden = any(part.startswith(".") for part in name.split("/"))
-    return not hidden and not name.endswith(".part") and not name.startswith(NOT_MINE)
+    return not hidden and not name.endswith(".part") and not name.startswith(FOREIGN)

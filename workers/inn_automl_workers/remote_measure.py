@@ -1,25 +1,22 @@
-"""Measuring on another machine: the models go into the job's storage, the coordinator queues them
-for a device agent.
+"""Latency measured by a device agent: models go into the job's storage, the coordinator queues them.
 
-A measurement outlives the worker that asked for it: whoever runs the job next asks for the same
-and finds it.
+A measurement outlives the worker that requested it: the job's next run requests the same and finds
+it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from inn_automl.api.measurements import Measurement, MeasurementState, ModelFile, NewMeasurement
 from inn_automl.core.errors import (
     AuthenticationError,
     BackendError,
     ConflictError,
+    ConnectionLostError,
     ForbiddenError,
     InnAutomlError,
     InputError,
@@ -28,7 +25,9 @@ from inn_automl.core.errors import (
 )
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.http.problems import error_of
+from inn_automl.core.storage import sha256_of
+from inn_automl.http.connection import Connection
+from inn_automl.http.retries import RetryPolicy
 from inn_automl.latency.measurement import (
     THOROUGH,
     BenchmarkConfig,
@@ -39,39 +38,35 @@ from inn_automl.latency.measurement import (
 FOLDER = "measuring-models"
 """In the job's storage, where the coordinator looks for what agents download."""
 
-PATIENCE_S = 24 * 3600.0
-"""How long an agent may be away, or the coordinator not answer, before the measurement is given
-up.
-"""
+RETRY = RetryPolicy(deadline_s=24 * 3600.0, first_delay_s=0.5, max_delay_s=10.0, is_unattended=True)
+"""The deadline is also how long an agent may be away before the measurement is given up."""
 
 WAIT_S = 5.0
-"""How long one look waits for the end of a measurement; progress is told this often."""
-
-FIRST_DELAY_S, MAX_DELAY_S = 0.5, 10.0
+"""How long one look waits for the end of a measurement; progress is reported this often."""
+REQUEST_TIMEOUT_S = WAIT_S + 30.0
 
 
 class RemoteMeasure:
     """Has a device agent measure; called as `inn_automl.latency.benchmark.measure` is.
 
     Args:
-        http: its base URL is the coordinator's, its header `Authorization` carries the job's lease
-            token.
+        connection: to the coordinator, with the job's lease token.
         store: the job's folder in the coordinator's storage.
         note: tells the user of the job something, once.
-        patience_s: how long an agent may be away, or the coordinator not answer.
+        retry: how requests are retried; its deadline is also that of an agent that is away.
     """
 
     def __init__(
         self,
-        http: httpx.Client,
+        connection: Connection,
         job_id: str,
         store: ObjectStore,
         *,
         note: Callable[[str], None],
-        patience_s: float = PATIENCE_S,
+        retry: RetryPolicy = RETRY,
     ) -> None:
-        self._http, self._store, self._note, self._patience_s = http, store, note, patience_s
-        self._url = f"/v1/runs/{job_id}/measurements"
+        self._connection, self._store, self._note, self._retry = connection, store, note, retry
+        self._path = f"/runs/{job_id}/measurements"
 
     def __call__(
         self,
@@ -97,7 +92,7 @@ class RemoteMeasure:
             models={name: self._put(name, Path(path)) for name, path in models.items()},
             benchmark_config=config.to_dict(),
         )
-        measurement = self._request("POST", self._url, json=asked.model_dump(mode="json"))
+        measurement = self._request("POST", self._path, json=asked.model_dump(mode="json"))
         done = self._wait(measurement, on_progress)
         found = read_measurements(done.results, device.percentile)
         if set(found) != set(models):
@@ -108,8 +103,7 @@ class RemoteMeasure:
 
     def _put(self, name: str, path: Path) -> ModelFile:
         try:
-            with open(path, "rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = sha256_of(path)
         except FileNotFoundError:
             raise MeasurementError(
                 f"model {name!r} cannot be measured: there is no file {str(path)!r}, export it "
@@ -124,11 +118,11 @@ class RemoteMeasure:
         self, measurement: Measurement, on_progress: Callable[[float], None] | None
     ) -> Measurement:
         """The measurement once it is done."""
-        share, away_since, told = 0.0, None, False
+        fraction, away_since, is_noted = 0.0, None, False
         while True:
-            share = max(share, measurement.fraction)
+            fraction = max(fraction, measurement.fraction)
             if on_progress is not None:
-                on_progress(share)
+                on_progress(fraction)
             if measurement.state is MeasurementState.DONE:
                 return measurement
             if measurement.state in (MeasurementState.FAILED, MeasurementState.CANCELLED):
@@ -142,49 +136,42 @@ class RemoteMeasure:
                 away_since = None
             else:
                 away_since = away_since or time.monotonic()
-                if not told:
+                if not is_noted:
                     self._note(
                         f"agent {measurement.agent!r} is away (stopped, cut off, or its key was "
                         f"revoked: its log says "
                         "which): its measurements wait until it is back."
                     )
-                    told = True
-                if time.monotonic() - away_since > self._patience_s:
+                    is_noted = True
+                if time.monotonic() - away_since > self._retry.deadline_s:
                     raise MeasurementError(
-                        f"agent {measurement.agent!r} was away for {self._patience_s / 3600:.3g} "
+                        f"agent {measurement.agent!r} was away for {self._retry.deadline_s / 3600:.3g} "
                         f"hours: start it again "
                         "and retry the job."
                     )
-            url = f"{self._url}/{measurement.id}"
-            measurement = self._request("GET", url, params={"wait_s": WAIT_S})
+            path = f"{self._path}/{measurement.id}"
+            measurement = self._request("GET", path, params={"wait_s": WAIT_S})
 
-    def _request(self, method: str, url: str, **content: Any) -> Measurement:
-        """The coordinator's answer; asked again while it does not come, for asking twice is asking
-        once.
-        """
-        delay_s, since = FIRST_DELAY_S, time.monotonic()
-        while True:
-            try:
-                response = self._http.request(method, url, timeout=WAIT_S + 30, **content)
-            except httpx.TransportError as error:
-                reason = str(error) or type(error).__name__
-            else:
-                if response.is_success:
-                    return Measurement.model_validate_json(response.content, extra="ignore")
-                refused = error_of(response)
-                reason = str(refused)
-                if response.status_code < 500 and response.status_code not in (408, 425, 429):
-                    raise _refusal(refused)
-            if time.monotonic() - since > self._patience_s:
-                raise BackendError(
-                    f"the coordinator does not answer ({reason}): check that it runs."
-                )
-            time.sleep(delay_s)
-            delay_s = min(MAX_DELAY_S, 2 * delay_s)
+    def _request(self, method: str, path: str, **content: Any) -> Measurement:
+        """The coordinator's answer; asking twice is asking once."""
+        try:
+            response = self._connection.request(
+                method,
+                path,
+                is_repeatable=True,
+                retry=self._retry,
+                timeout_s=REQUEST_TIMEOUT_S,
+                **content,
+            )
+        except ConnectionLostError as error:
+            raise BackendError(str(error)) from error
+        except InnAutomlError as error:
+            raise _refusal(error) from error
+        return Measurement.model_validate_json(response.content, extra="ignore")
 
 
 def _refusal(error: InnAutomlError) -> InnAutomlError:
-    """What a refusal means for the job: its spec is wrong, its lease is lost, or it is not measured."""
+    """The job's error for a refusal: a wrong spec, a lost lease, or a failed measurement."""
     match error:
         case AuthenticationError() | ForbiddenError() | ConflictError():
             return BackendError(str(error))

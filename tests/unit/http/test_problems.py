@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from inn_automl_services.coordinator import problems
+from inn_automl_workers.failures import failure_of
 from inn_automl_workers.reporter import Reporter
-from inn_automl_workers.run_job import failure_of
 
 from inn_automl.api.jobs import JobError
 from inn_automl.api.runs import RunFailure

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import NoReturn
 
 import httpx
 import pytest
-from inn_automl_workers import reporter as reporting
-from inn_automl_workers.reporter import Reporter, RunProgress, printable
+from inn_automl_workers.reporter import MAX_CHARS, RETRY, Reporter, printable
+from inn_automl_workers.run_progress import RunProgress
 
 from inn_automl.api.jobs import JobProgress
 from inn_automl.core.errors import InputError
@@ -40,13 +41,13 @@ class Coordinator:
 
 def reporter(coordinator: Coordinator) -> Reporter:
     return Reporter(
-        "http://here", "job_1", "token", leave=leave, transport=httpx.MockTransport(coordinator)
+        "http://here",
+        "job_1",
+        "token",
+        leave=leave,
+        retry=replace(RETRY, first_delay_s=0.0),
+        transport=httpx.MockTransport(coordinator),
     )
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "FIRST_PAUSE_S", 0.0)
 
 
 def problem(status: int, code: str, detail: str) -> dict[str, object]:
@@ -115,4 +116,4 @@ def test_progress_goes_to_coordinator_and_log(capsys: pytest.CaptureFixture[str]
 
 
 def test_long_texts_are_cut():
-    assert len(printable("x" * 10_000)) == reporting.MAX_TEXT
+    assert len(printable("x" * 10_000)) == MAX_CHARS

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from inn_automl_workers import run_job
+from inn_automl_workers.artifacts import describe_file
 from inn_automl_workers.dataset_cache import fetch_dataset
+from inn_automl_workers.failures import failure_of
+from inn_automl_workers.job_folder import wait_for_folder
 from inn_automl_workers.reporter import Reporter
-from inn_automl_workers.run_job import describe, failure_of, wait_for_folder
 
 from inn_automl.core.errors import (
     BackendError,
+    ConnectionLostError,
     CorruptFileError,
     ImpossibleBudgetError,
     StorageError,
@@ -30,6 +32,7 @@ from inn_automl.core.errors import (
         (ImpossibleBudgetError("x"), "impossible_budget", False),
         (TrainingError("x"), "training_failed", False),
         (BackendError("x"), "backend_failed", True),
+        (ConnectionLostError("x"), "connection_lost", True),
         (StorageError("x"), "storage_failed", True),
         (OSError(errno.ENOSPC, "No space left on device"), "storage_failed", True),
         (ZeroDivisionError("x"), "internal", True),
@@ -60,21 +63,20 @@ def test_a_dataset_is_fetched_once_and_verified(tmp_path: Path):
         fetch_dataset(stored.as_uri(), sha256, "data.npz", cache)
 
 
-def test_a_run_waits_for_the_one_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run_job, "LOCK_POLL_S", 0.01)
+def test_a_run_waits_for_the_one_before_it(tmp_path: Path):
     with open(tmp_path / ".lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(BackendError, match="earlier run"):
-            wait_for_folder(tmp_path, patience_s=0.05)
+            wait_for_folder(tmp_path, timeout_s=0.05)
         threading.Timer(0.1, lambda: fcntl.flock(held, fcntl.LOCK_UN)).start()
-        wait_for_folder(tmp_path, patience_s=30.0)
+        wait_for_folder(tmp_path, timeout_s=30.0)
 
 
 def test_artifacts_are_described(tmp_path: Path):
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "a.zip").write_bytes(b"zip")
-    artifact = describe(tmp_path, tmp_path / "bundles" / "a.zip")
+    artifact = describe_file(tmp_path, tmp_path / "bundles" / "a.zip")
     assert (artifact.path, artifact.size_bytes) == ("bundles/a.zip", 3)
     assert artifact.sha256 == hashlib.sha256(b"zip").hexdigest()
     with pytest.raises(StorageError, match="cannot be read"):
-        describe(tmp_path, tmp_path / "none")
+        describe_file(tmp_path, tmp_path / "none")

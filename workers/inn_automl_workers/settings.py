@@ -1,0 +1,46 @@
+"""What a run reads from its environment."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+
+def _default_cache() -> Path:
+    return Path(tempfile.gettempdir()) / f"inn-automl-cache-{os.getuid()}"
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Settings of one run."""
+
+    coordinator_url: str
+    job_id: str
+    lease_token: str = field(repr=False)
+    storage_url: str | None = None
+    """Root of the coordinator's storage; None: measurements are not shared between jobs."""
+    scratch: Path | None = None
+    """Folder for copies of job folders; None: the system's temporary one."""
+    cache: Path = field(default_factory=_default_cache)
+    """Folder for datasets."""
+    folder_timeout_s: float = 60.0
+    """How long a run waits for the one before it to release the job's folder."""
+    mlflow_retry_deadline_s: float = 600.0
+    """How long a tracking server that is away is tried again."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Reads INN_AUTOML_...; removes the lease token, as children have no use for it."""
+        environment = os.environ
+        scratch, cache = (environment.get(f"INN_AUTOML_{name}") for name in ("SCRATCH", "CACHE"))
+        return cls(
+            coordinator_url=environment["INN_AUTOML_COORDINATOR_URL"],
+            job_id=environment["INN_AUTOML_JOB_ID"],
+            lease_token=environment.pop("INN_AUTOML_LEASE_TOKEN"),
+            storage_url=environment.get("INN_AUTOML_STORAGE_URL") or None,
+            scratch=Path(scratch) if scratch else None,
+            cache=Path(cache) if cache else _default_cache(),
+        )

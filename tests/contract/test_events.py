@@ -1,4 +1,4 @@
-"""Events resume exactly after the one that was seen last; logs after the byte that was read last."""
+"""Events resume exactly after the last one seen; logs after the last byte read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import Database, now
 from inn_automl_services.coordinator.db.tables import JobEventRow, JobRow
 from inn_automl_services.coordinator.jobs import events
+from inn_automl_services.coordinator.settings import Settings
 
 from inn_automl.api.jobs import JobState
 
 CheckProblem = Callable[[httpx.Response, int, str], str]
 SPEC = {"dataset": "digits", "budget": {"devices": [{"name": "board"}]}}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"event_poll_s": 0.01, "event_batch_size": 4})
 
 
 @pytest.fixture
@@ -89,17 +95,15 @@ def test_what_is_there_comes_in_order(access: Any, job_id: str) -> None:
 def test_a_stream_ends_when_the_job_has_ended_and_all_was_sent(
     access: Any, job_id: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "POLL_S", 0.01)
-    monkeypatch.setattr(events, "BATCH", 4)
     seen_first = threading.Event()
-    look = events._look
+    read_some = events._read
 
-    def looking(*arguments: Any) -> Any:
-        found = look(*arguments)
+    def reading_some(*arguments: Any) -> Any:
+        found = read_some(*arguments)
         seen_first.set()
         return found
 
-    monkeypatch.setattr(events, "_look", looking)
+    monkeypatch.setattr(events, "_read", reading_some)
     found: list[list[dict[str, Any]]] = []
     watcher = threading.Thread(target=lambda: found.append(read(access.user, job_id)))
     watcher.start()
@@ -111,13 +115,12 @@ def test_a_stream_ends_when_the_job_has_ended_and_all_was_sent(
 
 
 def test_a_stream_of_a_deleted_job_ends(
-    access: Any, job_id: str, database: Database, monkeypatch: pytest.MonkeyPatch
+    access: Any, job_id: str, database: Database, settings: Settings
 ) -> None:
-    monkeypatch.setattr(events, "POLL_S", 0.01)
     rounds: list[int] = []
 
     async def watch() -> None:
-        async for event in events.watch(database, job_id, after=0, follow=True):
+        async for event in events.watch(database, settings, job_id, after=0, follow=True):
             rounds.append(event.id)
             if len(rounds) == 3:
                 with database.write() as session:
@@ -128,27 +131,33 @@ def test_a_stream_of_a_deleted_job_ends(
 
 
 def test_many_watchers_ask_few_at_a_time(
-    job_id: str, database: Database, monkeypatch: pytest.MonkeyPatch
+    job_id: str, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "POLL_S", 0.01)
-    look, lock, asking, most = events._look, threading.Lock(), [0], [0]
+    read_some, lock, reading, most = events._read, threading.Lock(), [0], [0]
 
-    def looking(*arguments: Any) -> Any:
+    def reading_some(*arguments: Any) -> Any:
         with lock:
-            asking[0] += 1
-            most[0] = max(most[0], asking[0])
+            reading[0] += 1
+            most[0] = max(most[0], reading[0])
         try:
-            return look(*arguments)
+            return read_some(*arguments)
         finally:
             with lock:
-                asking[0] -= 1
+                reading[0] -= 1
 
-    monkeypatch.setattr(events, "_look", looking)
+    monkeypatch.setattr(events, "_read", reading_some)
     counts: list[int] = []
 
     async def watch() -> None:
         counts.append(
-            len([event async for event in events.watch(database, job_id, after=0, follow=True)])
+            len(
+                [
+                    event
+                    async for event in events.watch(
+                        database, settings, job_id, after=0, follow=True
+                    )
+                ]
+            )
         )
 
     async def all_of_them() -> None:
@@ -160,7 +169,7 @@ def test_many_watchers_ask_few_at_a_time(
 
     anyio.run(all_of_them)
     assert counts == [4] * 100
-    assert 1 <= most[0] <= events.MAX_ASKING
+    assert 1 <= most[0] <= settings.max_event_readers
 
 
 @pytest.mark.parametrize("last", ["x", "-1", "1.5", str(2**63), "9" * 400, ""])

@@ -17,7 +17,7 @@ from inn_automl_services.coordinator.db.session import now
 from inn_automl_services.coordinator.db.tables import ApiKeyRow, ProjectRow
 from inn_automl_services.coordinator.keys import Caller, hash_secret
 
-LAST_USED_STEP = timedelta(minutes=1)
+LAST_USED_RESOLUTION = timedelta(minutes=1)
 """`last_used_at` is this coarse, so that reading does not become writing."""
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, `inn_...`.")
@@ -65,7 +65,7 @@ def _look_up(context: Context, hashed: str) -> Caller:
         raise AuthenticationError(
             f"the key {key.prefix}... was revoked: ask an admin for a new one."
         )
-    if key.last_used_at is None or now() - key.last_used_at > LAST_USED_STEP:
+    if key.last_used_at is None or now() - key.last_used_at > LAST_USED_RESOLUTION:
         with context.database.write() as session:
             stored = session.get(ApiKeyRow, key.id)
             if stored is not None:

@@ -21,10 +21,10 @@ class Settings(BaseSettings):
     storage_url: str
     """fsspec URL of the folder for datasets and jobs: `file:///folder` or `s3://bucket/prefix`."""
     public_url: str = "http://127.0.0.1:8080"
-    """Where workers and agents reach this coordinator."""
+    """Address of this coordinator for workers and agents."""
     ray_url: str | None = None
-    """Ray's dashboard, whose Jobs API runs the jobs: `http://127.0.0.1:8265`. None: nothing is
-    dispatched here.
+    """Ray's dashboard, whose Jobs API runs the jobs: `http://127.0.0.1:8265`. None: this process
+    dispatches nothing.
     """
     ray_token: SecretStr | None = None
     mlflow_url: str | None = None
@@ -37,12 +37,17 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Starts of a job before it is given up; a cancel or a bad input ends it at once."""
     heartbeat_s: float = 5.0
-    """How often workers and agents are asked to report."""
+    """Interval of the reports that workers and agents send."""
     lease_s: float = 60.0
     """A run that was not heard of for this long is lost, and its job is queued again."""
     start_lease_s: float = 180.0
-    """The same, before the worker's first word: Ray may have to wait for resources or a new node."""
+    """The same before the first heartbeat: Ray may have to wait for resources or a new node."""
     measurement_lease_s: float = 30.0
+    """A measurement whose agent was not heard of for this long is queued again."""
+    max_measurement_attempts: Annotated[int, Field(ge=1)] = 3
+    """Leases of a measurement that may be lost before it fails: a model that takes its machine down
+    is not tried for ever.
+    """
     device_away_s: float = 45.0
     """A device whose agent was not heard of for this long is shown as away."""
     dispatch_interval_s: float = 1.0
@@ -73,6 +78,20 @@ class Settings(BaseSettings):
     max_logs_per_tick: Annotated[int, Field(ge=1)] = 2000
     log_threads: Annotated[int, Field(ge=1)] = 8
     """Logs that are copied side by side."""
+
+    event_poll_s: float = 0.5
+    """Between two reads of a watcher right after an event; longer after each read without one."""
+    event_idle_poll_s: float = 2.0
+    """The longest time between two reads of a watcher."""
+    event_batch_size: Annotated[int, Field(ge=1)] = 500
+    max_event_readers: Annotated[int, Field(ge=1)] = 4
+    """Watchers of one process that read the database at once."""
+    progress_event_interval_s: float = 2.0
+    """Progress is kept with every heartbeat; watchers get it this often, and at every change of
+    the stage.
+    """
+    max_notes: Annotated[int, Field(ge=0)] = 200
+    """Of one job; further messages of a run are in its log only."""
 
     max_upload_bytes: int = 20 * 2**30
     upload_memory_bytes: int = 8 * 2**30

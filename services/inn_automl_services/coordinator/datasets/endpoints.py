@@ -118,12 +118,12 @@ async def _receive(request: Request, incoming: Incoming) -> None:
     responses=_THERE | problems.responses(*_ALWAYS, *_CONTENT),
 )
 def register(
-    asked: Annotated[RegisterDataset, Body(examples=_EXAMPLES)],
+    body: Annotated[RegisterDataset, Body(examples=_EXAMPLES)],
     user: User,
     context: InContext,
     response: Response,
 ) -> Dataset:
-    dataset, is_new = service.register(context, user.project_id, asked)
+    dataset, is_new = service.register(context, user.project_id, body)
     response.status_code = 201 if is_new else 200
     return dataset
 

@@ -55,7 +55,7 @@ def find_same(
 
 
 def register(
-    context: Context, project_id: str, asked: RegisterDataset
+    context: Context, project_id: str, request: RegisterDataset
 ) -> tuple[wire.Dataset, bool]:
     """Fetches and keeps what a URL names; returns it, and whether it is new.
 
@@ -68,27 +68,27 @@ def register(
         UnavailableError: the URL's server is away.
     """
     settings = context.settings
-    filename = check_url(asked.url, settings.allowed_dataset_roots)
+    filename = check_url(request.url, settings.allowed_dataset_roots)
     with context.database.read() as session:
-        named = repository.find(session, project_id, asked.name)
+        named = repository.find(session, project_id, request.name)
         if (
             named is not None
-            and named.source_url == asked.url
-            and asked.sha256 in (None, named.sha256)
+            and named.source_url == request.url
+            and request.sha256 in (None, named.sha256)
         ):
             return to_wire(named), False
-    if same := find_same(context, project_id, name=asked.name, sha256=asked.sha256):
+    if same := find_same(context, project_id, name=request.name, sha256=request.sha256):
         return same, False
     root = incoming_folder(settings, context.store)
     with receiving(root, filename, limit_bytes=settings.max_upload_bytes) as incoming:
-        fetch(asked.url, incoming, settings)
+        fetch(request.url, incoming, settings)
         return keep(
             context,
             project_id,
             incoming,
-            name=asked.name,
-            sha256=asked.sha256,
-            source_url=asked.url,
+            name=request.name,
+            sha256=request.sha256,
+            source_url=request.url,
         )
 
 

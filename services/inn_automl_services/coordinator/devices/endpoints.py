@@ -26,7 +26,7 @@ router = APIRouter(tags=["devices"])
 router.include_router(measurement_endpoints.router)
 
 DeviceName = Annotated[Name, Path(description="Name of a device.", examples=["pi4"])]
-ASKED = (AuthenticationError, RateLimitError, errors.InputError, UnavailableError)
+READ_ERRORS = (AuthenticationError, RateLimitError, errors.InputError, UnavailableError)
 
 EXAMPLE: dict[str, Any] = {
     "name": "pi4",
@@ -51,11 +51,11 @@ EXAMPLE: dict[str, Any] = {
             "description": "It was registered before; its description is renewed.",
             "model": Device,
         },
-        **problems.responses(*ASKED, ForbiddenError, TooLargeError),
+        **problems.responses(*READ_ERRORS, ForbiddenError, TooLargeError),
     },
 )
 def register(
-    asked: Annotated[RegisterDevice, Body(examples=[EXAMPLE])],
+    body: Annotated[RegisterDevice, Body(examples=[EXAMPLE])],
     caller: AnyRole,
     session: Writing,
     context: InContext,
@@ -63,7 +63,7 @@ def register(
 ) -> Device:
     """The name belongs to the key that registers it, until a user removes the device or the key is
     revoked. An agent registers when it starts: what it had in hand before is queued again."""
-    device, is_new = service.register(session, context.settings, caller, asked)
+    device, is_new = service.register(session, context.settings, caller, body)
     response.status_code = 201 if is_new else 200
     return device
 
@@ -72,7 +72,7 @@ def register(
     "/devices",
     response_model=Page[Device],
     summary="List the devices of the project",
-    responses=problems.responses(*ASKED),
+    responses=problems.responses(*READ_ERRORS),
 )
 def page(
     caller: AnyRole,
@@ -90,17 +90,17 @@ def page(
     "/devices/{name}",
     response_model=Device,
     summary="Show a device",
-    responses=problems.responses(*ASKED, NotFoundError),
+    responses=problems.responses(*READ_ERRORS, NotFoundError),
 )
 def show(name: DeviceName, caller: AnyRole, session: Reading, context: InContext) -> Device:
-    return service.show(session, context.settings, [service.find(session, caller, name)])[0]
+    return service.to_wire(session, context.settings, [service.find(session, caller, name)])[0]
 
 
 @router.delete(
     "/devices/{name}",
     status_code=204,
     summary="Remove a device",
-    responses=problems.responses(*ASKED, ForbiddenError, NotFoundError),
+    responses=problems.responses(*READ_ERRORS, ForbiddenError, NotFoundError),
 )
 def remove(name: DeviceName, caller: User, session: Writing) -> None:
     """What was queued for it or is being measured has failed, with an error that says so."""
@@ -111,7 +111,7 @@ def remove(name: DeviceName, caller: User, session: Writing) -> None:
     "/devices/{name}/heartbeat",
     status_code=204,
     summary="Say that a device is there",
-    responses=problems.responses(*ASKED, ForbiddenError, NotFoundError),
+    responses=problems.responses(*READ_ERRORS, ForbiddenError, NotFoundError),
 )
 def heartbeat(name: DeviceName, caller: AnyRole, session: Writing) -> None:
     """For an agent that waits for its machine; asking for a lease says the same."""

@@ -61,20 +61,20 @@ Wait = Annotated[
 ]
 Token = Annotated[str, Header(alias="Lease-Token", min_length=1, max_length=200)]
 
-ASKED = (AuthenticationError, RateLimitError, errors.InputError, UnavailableError)
-HELD = (*ASKED, NotFoundError, StaleLeaseError)
+READ_ERRORS = (AuthenticationError, RateLimitError, errors.InputError, UnavailableError)
+LEASE_ERRORS = (*READ_ERRORS, NotFoundError, StaleLeaseError)
 
 Found = TypeVar("Found")
 
 
-async def _wait_for(
-    look: Callable[[], Found], there: Callable[[Found], bool], wait_s: float, request: Request
+async def _poll(
+    read: Callable[[], Found], is_done: Callable[[Found], bool], wait_s: float, request: Request
 ) -> Found:
     end = time.monotonic() + wait_s
     while True:
-        found = await run_in_threadpool(look)
+        found = await run_in_threadpool(read)
         left = end - time.monotonic()
-        if there(found) or left <= 0:
+        if is_done(found) or left <= 0:
             return found
         await asyncio.sleep(min(POLL_S, left))
         if await request.is_disconnected():
@@ -87,7 +87,7 @@ async def _wait_for(
     summary="Lease the next measurement of a device",
     responses={
         204: {"description": "There is nothing to measure."},
-        **problems.responses(*ASKED, ForbiddenError, NotFoundError),
+        **problems.responses(*READ_ERRORS, ForbiddenError, NotFoundError),
     },
 )
 async def lease(
@@ -99,7 +99,7 @@ async def lease(
 ) -> MeasurementLease | Response:
     """A device has one measurement in hand at a time. A lease that ended without a word goes to
     whoever asks next; a measurement that lost three has failed."""
-    found = await _wait_for(
+    found = await _poll(
         lambda: measurements.lease_next(context, caller, name),
         lambda leased: leased is not None,
         wait_s,
@@ -114,7 +114,7 @@ async def lease(
     summary="Download a model to be measured",
     responses={
         200: {"description": "An ONNX file.", "content": {"application/octet-stream": {}}},
-        **problems.responses(*HELD, errors.StorageError),
+        **problems.responses(*LEASE_ERRORS, errors.StorageError),
     },
 )
 def model(
@@ -138,7 +138,7 @@ def model(
     "/measurements/{measurement_id}/heartbeat",
     status_code=204,
     summary="Renew the lease of a measurement",
-    responses=problems.responses(*HELD),
+    responses=problems.responses(*LEASE_ERRORS),
 )
 def heartbeat(
     measurement_id: MeasurementId,
@@ -155,7 +155,7 @@ def heartbeat(
     "/measurements/{measurement_id}/results",
     status_code=204,
     summary="Post what was measured",
-    responses=problems.responses(*HELD, errors.MeasurementError, TooLargeError),
+    responses=problems.responses(*LEASE_ERRORS, errors.MeasurementError, TooLargeError),
 )
 def results(
     measurement_id: MeasurementId,
@@ -173,7 +173,7 @@ def results(
     "/measurements/{measurement_id}/failure",
     status_code=204,
     summary="Say that a measurement cannot be done",
-    responses=problems.responses(*HELD),
+    responses=problems.responses(*LEASE_ERRORS),
 )
 def failure(
     measurement_id: MeasurementId,
@@ -182,14 +182,14 @@ def failure(
     caller: AnyRole,
     session: Writing,
 ) -> None:
-    measurements.give_up(session, caller, measurement_id, token, failed.detail)
+    measurements.report_failure(session, caller, measurement_id, token, failed.detail)
 
 
 @router.post(
     "/measurements/{measurement_id}/release",
     status_code=204,
     summary="Give the lease of a measurement back",
-    responses=problems.responses(*HELD),
+    responses=problems.responses(*LEASE_ERRORS),
 )
 def release(measurement_id: MeasurementId, token: Token, caller: AnyRole, session: Writing) -> None:
     """For an agent that stops: the measurement is queued again at once."""
@@ -209,12 +209,12 @@ def release(measurement_id: MeasurementId, token: Token, caller: AnyRole, sessio
         UnavailableError,
     ),
 )
-def ask(
-    job_id: JobId, asked: NewMeasurement, token: LeaseToken, session: Writing, context: InContext
+def request_measurement(
+    job_id: JobId, body: NewMeasurement, token: LeaseToken, session: Writing, context: InContext
 ) -> Measurement:
     """For the worker that holds the job. Asking again for the same finds what was asked before,
     results included; a measurement that failed is queued anew."""
-    return measurements.ask(session, context.settings, job_id, token, asked)
+    return measurements.request_measurement(session, context.settings, job_id, token, body)
 
 
 @router.get(
@@ -235,9 +235,9 @@ async def progress(
 ) -> Measurement:
     """Answers when it has ended, or after `wait_s` with how far it is."""
 
-    def look() -> Measurement:
+    def read() -> Measurement:
         with context.database.read() as session:
             return measurements.progress(session, context.settings, job_id, token, measurement_id)
 
     waiting = (MeasurementState.QUEUED, MeasurementState.LEASED)
-    return await _wait_for(look, lambda found: found.state not in waiting, wait_s, request)
+    return await _poll(read, lambda found: found.state not in waiting, wait_s, request)

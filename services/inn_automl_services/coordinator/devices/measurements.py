@@ -39,8 +39,8 @@ def model_path(job_id: str, sha256: str) -> str:
 # What a worker asks
 
 
-def ask(
-    session: Session, settings: Settings, job_id: str, token: str, asked: wire.NewMeasurement
+def request_measurement(
+    session: Session, settings: Settings, job_id: str, token: str, request: wire.NewMeasurement
 ) -> wire.Measurement:
     """Queues a measurement, or finds the same one that was asked for before; one that failed is
     queued anew.
@@ -51,26 +51,26 @@ def ask(
         MeasurementError: the config cannot be followed.
     """
     job = leased_job(session, job_id, token, lock=True)
-    check_storable(list(asked.models), "models")
-    config = BenchmarkConfig.from_dict(asked.benchmark_config)
-    device = _device_for(session, job, asked.device)
-    budget = asked.device.model_copy(update={"agent": device.name})
-    request: dict[str, Any] = {
+    check_storable(list(request.models), "models")
+    config = BenchmarkConfig.from_dict(request.benchmark_config)
+    device = _device_for(session, job, request.device)
+    budget = request.device.model_copy(update={"agent": device.name})
+    content: dict[str, Any] = {
         "device": budget.model_dump(mode="json"),
-        "models": {name: model.model_dump(mode="json") for name, model in asked.models.items()},
+        "models": {name: model.model_dump(mode="json") for name, model in request.models.items()},
         "benchmark_config": config.to_dict(),
     }
-    canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     request_hash = hashlib.sha256(canonical.encode()).hexdigest()
-    measurement = repository.asked_before(session, job.id, request_hash)
+    measurement = repository.find_by_request(session, job.id, request_hash)
     if measurement is None:
         measurement = MeasurementRow(
             id=new_id("msr"),
             job_id=job.id,
             request_hash=request_hash,
-            device_budget=request["device"],
-            models=request["models"],
-            benchmark_config=request["benchmark_config"],
+            device_budget=content["device"],
+            models=content["models"],
+            benchmark_config=content["benchmark_config"],
             created_at=now(),
         )
         session.add(measurement)
@@ -78,7 +78,7 @@ def ask(
     elif measurement.state in (MeasurementState.FAILED.value, MeasurementState.CANCELLED.value):
         _queue(measurement, device)
     session.flush()
-    return _show(measurement, device, settings)
+    return _to_wire(measurement, device, settings)
 
 
 def progress(
@@ -96,7 +96,7 @@ def progress(
         raise NotFoundError(
             f"the job {job_id} has no measurement {measurement_id}: POST it to get its id."
         )
-    return _show(*found, settings)
+    return _to_wire(*found, settings)
 
 
 def _device_for(session: Session, job: JobRow, budget: DeviceBudget) -> DeviceRow:
@@ -132,7 +132,7 @@ def _queue(measurement: MeasurementRow, device: DeviceRow) -> None:
     measurement.results = measurement.error = None
 
 
-def _show(
+def _to_wire(
     measurement: MeasurementRow, device: DeviceRow | None, settings: Settings
 ) -> wire.Measurement:
     state = MeasurementState(measurement.state)
@@ -162,20 +162,20 @@ def lease_next(context: Context, caller: Caller, name: str) -> wire.MeasurementL
     """
     with context.database.read() as session:
         device = service.find_own(session, caller, name)
-        waits = repository.anything_waits(session, device.id, now())
-        if not waits and not service.is_stale(device):
+        has_work = repository.has_waiting(session, device.id, now())
+        if not has_work and not service.is_stale(device):
             return None
     with context.database.write() as session:
         device = service.find_own(session, caller, name, lock=True)
         service.touch(device)
-        if repository.in_hand(session, [device.id], now()):
+        if repository.leased_by_device(session, [device.id], now()):
             return None
         while (measurement := repository.next_measurement(session, device.id, now())) is not None:
             if measurement.state == MeasurementState.LEASED.value:
-                service.mark_lost(measurement)
+                service.mark_lost(measurement, context.settings.max_measurement_attempts)
                 session.flush()
             if measurement.state == MeasurementState.QUEUED.value:
-                return _leased(measurement, context.settings)
+                return _issue_lease(measurement, context.settings)
     return None
 
 
@@ -188,7 +188,7 @@ def model(
         NotFoundError: there is no such measurement, or it has no such model.
         StaleLeaseError: the agent does not hold the measurement any more.
     """
-    measurement = _held(session, caller, measurement_id, token)
+    measurement = _leased_measurement(session, caller, measurement_id, token)
     for one in measurement.models.values():
         if one["sha256"] == sha256:
             return model_path(measurement.job_id, sha256), one["size_bytes"]
@@ -211,7 +211,7 @@ def heartbeat(
         NotFoundError: there is no such measurement.
         StaleLeaseError: the agent does not hold it any more, or nobody wants it any more.
     """
-    measurement = _held(session, caller, measurement_id, token, lock=True)
+    measurement = _leased_measurement(session, caller, measurement_id, token, lock=True)
     measurement.fraction = max(measurement.fraction, fraction)
     lease.renew(measurement, lease_s=settings.measurement_lease_s)
     _touch(session, measurement)
@@ -231,11 +231,11 @@ def finish(
     with context.database.read() as session:
         if _is_done(session, caller, measurement_id, token):
             return
-        measurement = _held(session, caller, measurement_id, token)
+        measurement = _leased_measurement(session, caller, measurement_id, token)
         names, percentile = set(measurement.models), measurement.device_budget["percentile"]
     checked = _checked(results, names, percentile)
     with context.database.write() as session:
-        measurement = _held(session, caller, measurement_id, token, lock=True)
+        measurement = _leased_measurement(session, caller, measurement_id, token, lock=True)
         measurement.results = checked
         measurement.state = MeasurementState.DONE.value
         measurement.fraction = 1.0
@@ -243,7 +243,9 @@ def finish(
         _touch(session, measurement)
 
 
-def give_up(session: Session, caller: Caller, measurement_id: str, token: str, detail: str) -> None:
+def report_failure(
+    session: Session, caller: Caller, measurement_id: str, token: str, detail: str
+) -> None:
     """The agent cannot measure this.
 
     Raises:
@@ -251,7 +253,7 @@ def give_up(session: Session, caller: Caller, measurement_id: str, token: str, d
         StaleLeaseError: the agent does not hold it any more.
     """
     check_storable(detail, "detail")
-    measurement = _held(session, caller, measurement_id, token, lock=True)
+    measurement = _leased_measurement(session, caller, measurement_id, token, lock=True)
     service.fail(measurement, detail)
     _touch(session, measurement)
 
@@ -264,13 +266,13 @@ def release(session: Session, caller: Caller, measurement_id: str, token: str) -
         NotFoundError: there is no such measurement.
         StaleLeaseError: the agent does not hold it any more.
     """
-    measurement = _held(session, caller, measurement_id, token, lock=True)
+    measurement = _leased_measurement(session, caller, measurement_id, token, lock=True)
     lease.take_back(measurement)
     measurement.state = MeasurementState.QUEUED.value
     measurement.fraction = 0.0
 
 
-def _leased(measurement: MeasurementRow, settings: Settings) -> wire.MeasurementLease:
+def _issue_lease(measurement: MeasurementRow, settings: Settings) -> wire.MeasurementLease:
     token = lease.issue(measurement, lease_s=settings.measurement_lease_s)
     measurement.state = MeasurementState.LEASED.value
     measurement.fraction = 0.0
@@ -300,11 +302,11 @@ def _find(
     return measurement, job, lease.is_holder(measurement, token)
 
 
-def _held(
+def _leased_measurement(
     session: Session, caller: Caller, measurement_id: str, token: str, *, lock: bool = False
 ) -> MeasurementRow:
     measurement, job, is_holder = _find(session, caller, measurement_id, token, lock=lock)
-    if repository.is_worthless(job):
+    if repository.is_obsolete(job):
         raise StaleLeaseError(
             f"nobody wants the measurement {measurement_id} any more: its job is {job.state}."
         )

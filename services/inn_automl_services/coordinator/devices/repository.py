@@ -14,7 +14,7 @@ from inn_automl.api.measurements import MeasurementState
 from inn_automl_services.coordinator import lease
 from inn_automl_services.coordinator.db.tables import ApiKeyRow, DeviceRow, JobRow, MeasurementRow
 
-_WORTHLESS = [state.value for state in (*ENDED, JobState.CANCELLING)]
+_OBSOLETE_STATES = [state.value for state in (*ENDED, JobState.CANCELLING)]
 _OPEN = [MeasurementState.QUEUED.value, MeasurementState.LEASED.value]
 
 
@@ -47,7 +47,7 @@ def find_key(session: Session, key_id: str) -> ApiKeyRow | None:
     return session.get(ApiKeyRow, key_id)
 
 
-def in_hand(session: Session, device_ids: Sequence[str], at: datetime) -> dict[str, str]:
+def leased_by_device(session: Session, device_ids: Sequence[str], at: datetime) -> dict[str, str]:
     """The measurement that each device holds an unexpired lease of, for a job that wants it."""
     query = (
         select(MeasurementRow.device_id, MeasurementRow.id)
@@ -55,7 +55,7 @@ def in_hand(session: Session, device_ids: Sequence[str], at: datetime) -> dict[s
         .where(
             MeasurementRow.device_id.in_(device_ids),
             _leased_at(at),
-            JobRow.state.not_in(_WORTHLESS),
+            JobRow.state.not_in(_OBSOLETE_STATES),
         )
     )
     return {
@@ -65,13 +65,13 @@ def in_hand(session: Session, device_ids: Sequence[str], at: datetime) -> dict[s
 
 def next_measurement(session: Session, device_id: str, at: datetime) -> MeasurementRow | None:
     """The oldest one that waits for the device, or whose lease ran out; locked."""
-    query = _waiting(device_id, at).options(_without_results())
+    query = _waiting_query(device_id, at).options(_without_results())
     return session.scalars(query.with_for_update(of=MeasurementRow, skip_locked=True)).one_or_none()
 
 
-def anything_waits(session: Session, device_id: str, at: datetime) -> bool:
+def has_waiting(session: Session, device_id: str, at: datetime) -> bool:
     return (
-        session.execute(_waiting(device_id, at).with_only_columns(MeasurementRow.id)).first()
+        session.execute(_waiting_query(device_id, at).with_only_columns(MeasurementRow.id)).first()
         is not None
     )
 
@@ -114,16 +114,16 @@ def measurement_of_job(
     return None if found is None else (found[0], found[1])
 
 
-def asked_before(session: Session, job_id: str, request_hash: str) -> MeasurementRow | None:
+def find_by_request(session: Session, job_id: str, request_hash: str) -> MeasurementRow | None:
     query = select(MeasurementRow).where(
         MeasurementRow.job_id == job_id, MeasurementRow.request_hash == request_hash
     )
     return session.scalars(query.options(_without_results())).one_or_none()
 
 
-def is_worthless(job: JobRow) -> bool:
+def is_obsolete(job: JobRow) -> bool:
     """Whether nobody wants the job's measurements any more."""
-    return job.state in _WORTHLESS
+    return job.state in _OBSOLETE_STATES
 
 
 def _without_results() -> ExecutableOption:
@@ -131,7 +131,7 @@ def _without_results() -> ExecutableOption:
     return defer(MeasurementRow.results)
 
 
-def _waiting(device_id: str, at: datetime) -> Select[MeasurementRow]:
+def _waiting_query(device_id: str, at: datetime) -> Select[MeasurementRow]:
     expired = and_(
         MeasurementRow.state == MeasurementState.LEASED.value, lease.expired(MeasurementRow, at)
     )
@@ -142,7 +142,7 @@ def _waiting(device_id: str, at: datetime) -> Select[MeasurementRow]:
             MeasurementRow.device_id == device_id,
             MeasurementRow.state.in_(_OPEN),  # what the index is over
             or_(MeasurementRow.state == MeasurementState.QUEUED.value, expired),
-            JobRow.state.not_in(_WORTHLESS),
+            JobRow.state.not_in(_OBSOLETE_STATES),
         )
         .order_by(MeasurementRow.id)
         .limit(1)

@@ -22,16 +22,12 @@ from inn_automl_services.coordinator.devices import repository
 from inn_automl_services.coordinator.keys import Caller
 from inn_automl_services.coordinator.settings import Settings
 
-MAX_ATTEMPTS = 3
-"""Leases of a measurement that may be lost before it is given up: a model that takes its machine
-down is not tried for ever."""
-
-SEEN_STEP = timedelta(seconds=5)
+LAST_SEEN_RESOLUTION = timedelta(seconds=5)
 """`last_seen_at` is this coarse, so that waiting for work does not become writing."""
 
 
 def register(
-    session: Session, settings: Settings, caller: Caller, asked: wire.RegisterDevice
+    session: Session, settings: Settings, caller: Caller, request: wire.RegisterDevice
 ) -> tuple[wire.Device, bool]:
     """Registers a device, or renews what is known of it; and whether it is new.
 
@@ -42,24 +38,24 @@ def register(
         ForbiddenError: the name belongs to another key.
         InputError: the description holds what no database keeps.
     """
-    check_storable(asked.description.model_dump(), "description")
-    device = repository.find_device(session, caller.project_id, asked.name, lock=True)
+    check_storable(request.description.model_dump(), "description")
+    device = repository.find_device(session, caller.project_id, request.name, lock=True)
     is_new = device is None
     if device is None:
         device = DeviceRow(
-            id=new_id("dev"), project_id=caller.project_id, name=asked.name, registered_at=now()
+            id=new_id("dev"), project_id=caller.project_id, name=request.name, registered_at=now()
         )
         session.add(device)
     elif device.key_id != caller.key_id:
         _check_abandoned(session, device)
     device.key_id = caller.key_id
-    device.description = asked.description.model_dump(mode="json")
+    device.description = request.description.model_dump(mode="json")
     device.last_seen_at = now()
     session.flush()
     for measurement in repository.open_measurements(session, device.id):
         if measurement.state == MeasurementState.LEASED.value:
-            mark_lost(measurement)
-    return show(session, settings, [device])[0], is_new
+            mark_lost(measurement, settings.max_measurement_attempts)
+    return to_wire(session, settings, [device])[0], is_new
 
 
 def page(
@@ -68,7 +64,7 @@ def page(
     """Devices of the caller's project, newest first."""
     found = repository.devices_of(session, caller.project_id, before=cursor, limit=limit + 1)
     more = found[limit - 1].id if len(found) > limit else None
-    return Page(items=show(session, settings, found[:limit]), next_cursor=more)
+    return Page(items=to_wire(session, settings, found[:limit]), next_cursor=more)
 
 
 def find(session: Session, caller: Caller, name: str, *, lock: bool = False) -> DeviceRow:
@@ -125,7 +121,7 @@ def touch(device: DeviceRow) -> None:
 
 def is_stale(device: DeviceRow) -> bool:
     """Whether `last_seen_at` is due to be renewed."""
-    return now() - device.last_seen_at > SEEN_STEP
+    return now() - device.last_seen_at > LAST_SEEN_RESOLUTION
 
 
 def is_away(device: DeviceRow, settings: Settings) -> bool:
@@ -160,9 +156,13 @@ def check_budget(device: DeviceRow, budget: DeviceBudget) -> None:
         )
 
 
-def show(session: Session, settings: Settings, devices: Sequence[DeviceRow]) -> list[wire.Device]:
+def to_wire(
+    session: Session, settings: Settings, devices: Sequence[DeviceRow]
+) -> list[wire.Device]:
     """Devices as users see them."""
-    in_hand = repository.in_hand(session, [device.id for device in devices], now())
+    leased_by_device = repository.leased_by_device(
+        session, [device.id for device in devices], now()
+    )
     return [
         wire.Device(
             id=device.id,
@@ -170,20 +170,20 @@ def show(session: Session, settings: Settings, devices: Sequence[DeviceRow]) -> 
             state="away"
             if is_away(device, settings)
             else "measuring"
-            if device.id in in_hand
+            if device.id in leased_by_device
             else "idle",
             description=description_of(device),
             last_seen_at=device.last_seen_at,
             registered_at=device.registered_at,
-            measurement_id=in_hand.get(device.id),
+            measurement_id=leased_by_device.get(device.id),
         )
         for device in devices
     ]
 
 
-def mark_lost(measurement: MeasurementRow) -> None:
+def mark_lost(measurement: MeasurementRow, max_attempts: int) -> None:
     """A lease ended without a word: the measurement is queued again, or given up."""
-    if measurement.attempt >= MAX_ATTEMPTS:
+    if measurement.attempt >= max_attempts:
         agent = measurement.device_budget["agent"]
         fail(
             measurement,

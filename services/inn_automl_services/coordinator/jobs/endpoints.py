@@ -51,8 +51,14 @@ IdempotencyKey = Annotated[
         "sent.",
     ),
 ]
-ASKED = (AuthenticationError, ForbiddenError, RateLimitError, errors.InputError, UnavailableError)
-WRITTEN = (*ASKED, TooLargeError)
+READ_ERRORS = (
+    AuthenticationError,
+    ForbiddenError,
+    RateLimitError,
+    errors.InputError,
+    UnavailableError,
+)
+WRITE_ERRORS = (*READ_ERRORS, TooLargeError)
 
 _DEVICES: list[dict[str, Any]] = [{"name": "laptop", "threads": 1, "max_latency_ms": 2.0}]
 SUBMIT_EXAMPLE: dict[str, Any] = {
@@ -68,9 +74,9 @@ EXTEND_EXAMPLE: dict[str, Any] = {
 }
 
 
-def _made(*kinds: type[errors.InnAutomlError]) -> dict[int | str, dict[str, Any]]:
+def _created(*kinds: type[errors.InnAutomlError]) -> dict[int | str, dict[str, Any]]:
     known = {"description": "The job that this Idempotency-Key made before.", "model": Job}
-    return {200: known, **problems.responses(*WRITTEN, IdempotencyError, *kinds)}
+    return {200: known, **problems.responses(*WRITE_ERRORS, IdempotencyError, *kinds)}
 
 
 @router.post(
@@ -78,10 +84,10 @@ def _made(*kinds: type[errors.InnAutomlError]) -> dict[int | str, dict[str, Any]
     status_code=201,
     response_model=Job,
     summary="Submit a job",
-    responses=_made(ConflictError, errors.SpecError, errors.UnknownNameError),
+    responses=_created(ConflictError, errors.SpecError, errors.UnknownNameError),
 )
 def submit(
-    asked: Annotated[SubmitJob, Body(examples=[SUBMIT_EXAMPLE])],
+    body: Annotated[SubmitJob, Body(examples=[SUBMIT_EXAMPLE])],
     caller: User,
     session: Writing,
     context: InContext,
@@ -89,16 +95,16 @@ def submit(
     key: IdempotencyKey = None,
 ) -> Job:
     """Everything that the spec names is looked up first: a job that is queued can run."""
-    job, is_new = service.submit(session, context.settings, caller, asked, key)
+    job, is_new = service.submit(session, context.settings, caller, body, key)
     response.status_code = 201 if is_new else 200
-    return service.show(job, context.settings)
+    return service.to_wire(job, context.settings)
 
 
 @router.get(
     "/jobs",
     response_model=Page[JobSummary],
     summary="List jobs",
-    responses=problems.responses(*ASKED),
+    responses=problems.responses(*READ_ERRORS),
 )
 def page(
     caller: User,
@@ -116,11 +122,11 @@ def page(
     "/jobs/{job_id}",
     response_model=Job,
     summary="Show a job",
-    responses=problems.responses(*ASKED, NotFoundError),
+    responses=problems.responses(*READ_ERRORS, NotFoundError),
 )
 def show(job_id: JobId, caller: User, session: Reading, context: InContext) -> Response:
     return _json(
-        service.show(service.find(session, caller, job_id), context.settings).model_dump_json()
+        service.to_wire(service.find(session, caller, job_id), context.settings).model_dump_json()
     )
 
 
@@ -128,31 +134,31 @@ def show(job_id: JobId, caller: User, session: Reading, context: InContext) -> R
     "/jobs/{job_id}/cancel",
     response_model=Job,
     summary="Cancel a job",
-    responses=problems.responses(*ASKED, NotFoundError, ConflictError),
+    responses=problems.responses(*READ_ERRORS, NotFoundError, ConflictError),
 )
 def cancel(job_id: JobId, caller: User, session: Writing, context: InContext) -> Job:
     """A queued job is cancelled at once; a running one is `cancelling` until its processes are
     gone.
     """
-    return service.show(service.cancel(session, caller, job_id), context.settings)
+    return service.to_wire(service.cancel(session, caller, job_id), context.settings)
 
 
 @router.post(
     "/jobs/{job_id}/retry",
     response_model=Job,
     summary="Queue a failed or cancelled job again",
-    responses=problems.responses(*ASKED, NotFoundError, ConflictError),
+    responses=problems.responses(*READ_ERRORS, NotFoundError, ConflictError),
 )
 def retry(job_id: JobId, caller: User, session: Writing, context: InContext) -> Job:
     """It continues from the last stage or checkpoint that it finished."""
-    return service.show(service.retry(session, caller, job_id), context.settings)
+    return service.to_wire(service.retry(session, caller, job_id), context.settings)
 
 
 @router.delete(
     "/jobs/{job_id}",
     status_code=204,
     summary="Delete an ended job",
-    responses=problems.responses(*ASKED, NotFoundError, ConflictError, errors.StorageError),
+    responses=problems.responses(*READ_ERRORS, NotFoundError, ConflictError, errors.StorageError),
 )
 def delete(job_id: JobId, caller: User, session: Writing, context: InContext) -> None:
     """Its files, fronts and models are gone for good. Jobs that extend or discretize it must be
@@ -166,11 +172,11 @@ def delete(job_id: JobId, caller: User, session: Writing, context: InContext) ->
     status_code=201,
     response_model=Job,
     summary="Search a finished job's network for other devices or bounds",
-    responses=_made(NotFoundError, ConflictError, errors.SpecError, errors.UnknownNameError),
+    responses=_created(NotFoundError, ConflictError, errors.SpecError, errors.UnknownNameError),
 )
 def extend(
     job_id: JobId,
-    asked: Annotated[ExtendJob, Body(examples=[EXTEND_EXAMPLE])],
+    body: Annotated[ExtendJob, Body(examples=[EXTEND_EXAMPLE])],
     caller: User,
     session: Writing,
     context: InContext,
@@ -178,9 +184,9 @@ def extend(
     key: IdempotencyKey = None,
 ) -> Job:
     """Nothing is trained again, and accuracies that are known are not evaluated again."""
-    job, is_new = service.extend(session, context.settings, caller, job_id, asked, key)
+    job, is_new = service.extend(session, context.settings, caller, job_id, body, key)
     response.status_code = 201 if is_new else 200
-    return service.show(job, context.settings)
+    return service.to_wire(job, context.settings)
 
 
 @router.post(
@@ -188,11 +194,11 @@ def extend(
     status_code=201,
     response_model=Job,
     summary="Make one more model of a finished job's network",
-    responses=_made(NotFoundError, ConflictError, errors.WidthsError),
+    responses=_created(NotFoundError, ConflictError, errors.WidthsError),
 )
 def discretize(
     job_id: JobId,
-    asked: Annotated[DiscretizeJob, Body(examples=[{"ratio": 0.5}])],
+    body: Annotated[DiscretizeJob, Body(examples=[{"ratio": 0.5}])],
     caller: User,
     session: Writing,
     context: InContext,
@@ -202,9 +208,9 @@ def discretize(
     """Any widths; the bundle of the job that this makes is at `/jobs/{job_id}/bundle` once it has
     succeeded.
     """
-    job, is_new = service.discretize(session, context.settings, caller, job_id, asked, key)
+    job, is_new = service.discretize(session, context.settings, caller, job_id, body, key)
     response.status_code = 201 if is_new else 200
-    return service.show(job, context.settings)
+    return service.to_wire(job, context.settings)
 
 
 def _watched(job_id: JobId, caller: User, session: Reading) -> str:
@@ -222,7 +228,7 @@ def _watched(job_id: JobId, caller: User, session: Reading) -> str:
             "comments while idle.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **problems.responses(*ASKED, NotFoundError),
+        **problems.responses(*READ_ERRORS, NotFoundError),
     },
 )
 async def watch(
@@ -237,7 +243,7 @@ async def watch(
     was sent.
     """
     async for event in job_events.watch(
-        context.database, watched, after=last_event_id, follow=follow
+        context.database, context.settings, watched, after=last_event_id, follow=follow
     ):
         yield ServerSentEvent(id=str(event.id), event=event.kind, raw_data=event.model_dump_json())
 
@@ -251,7 +257,7 @@ async def watch(
             "description": "The log from the offset on.",
             "content": {"text/plain": {"schema": {"type": "string"}}},
         },
-        **problems.responses(*ASKED, NotFoundError, errors.StorageError),
+        **problems.responses(*READ_ERRORS, NotFoundError, errors.StorageError),
     },
 )
 def logs(

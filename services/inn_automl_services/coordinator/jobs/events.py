@@ -1,8 +1,8 @@
 """A job's events as a stream that can be resumed, for any number of watchers at a small price.
 
-A watcher that waits holds neither a thread nor a connection. It asks the database about once a
-second, less often while nothing happens, and all watchers of a process together never ask more
-than `MAX_ASKING` times at once.
+A watcher that waits holds neither a thread nor a connection. It reads the database about once a
+second, less often while nothing happens, and at most `max_event_readers` watchers of a process
+read at once.
 """
 
 from __future__ import annotations
@@ -18,46 +18,43 @@ from inn_automl.api import jobs as wire
 from inn_automl.api.jobs import ENDED
 from inn_automl_services.coordinator.db.session import Database
 from inn_automl_services.coordinator.jobs import repository
+from inn_automl_services.coordinator.settings import Settings
 
-POLL_S, IDLE_POLL_S = 0.5, 2.0
-"""Between two looks right after something happened; each look in vain makes it longer, up to the
-second.
-"""
-BATCH = 500
-MAX_ASKING = 4
-
-_asking: RunVar[CapacityLimiter] = RunVar("inn_automl_services.coordinator.jobs.events")
+_limiter: RunVar[CapacityLimiter] = RunVar("inn_automl_services.coordinator.jobs.events")
 
 
 async def watch(
-    database: Database, job_id: str, *, after: int, follow: bool
+    database: Database, settings: Settings, job_id: str, *, after: int, follow: bool
 ) -> AsyncIterator[wire.JobEvent]:
-    """Events that follow the one with id `after`, until the job has ended and all were given, or
-    is deleted.
+    """Yields the events that follow the one with id `after`, until the job has ended and all were
+    given, or is deleted.
 
     Args:
-        follow: False to end after what is there now.
+        follow: False to end after those that are there now.
     """
-    pause_s = POLL_S
+    batch_size, limiter = settings.event_batch_size, _get_limiter(settings.max_event_readers)
+    pause_s = settings.event_poll_s
     while True:
         ended, events = await anyio.to_thread.run_sync(
-            functools.partial(_look, database, job_id, after), limiter=_limiter()
+            functools.partial(_read, database, job_id, after, batch_size), limiter=limiter
         )
         for event in events:
             yield event
-            after, pause_s = event.id, POLL_S
-        if len(events) == BATCH:
+            after, pause_s = event.id, settings.event_poll_s
+        if len(events) == batch_size:
             continue
         if ended or not follow:
             return
         await anyio.sleep(pause_s)
-        pause_s = min(IDLE_POLL_S, 1.5 * pause_s)
+        pause_s = min(settings.event_idle_poll_s, 1.5 * pause_s)
 
 
-def _look(database: Database, job_id: str, after: int) -> tuple[bool, list[wire.JobEvent]]:
-    """Whether the job has ended, and what happened."""
+def _read(
+    database: Database, job_id: str, after: int, limit: int
+) -> tuple[bool, list[wire.JobEvent]]:
+    """Returns whether the job has ended, and its next events."""
     with database.read() as session:
-        state, rows = repository.state_and_events(session, job_id, after=after, limit=BATCH)
+        state, rows = repository.state_and_events(session, job_id, after=after, limit=limit)
     events = [
         wire.JobEvent.model_validate(
             {"id": row.id, "kind": row.kind, "data": row.data, "at": row.at}
@@ -67,10 +64,11 @@ def _look(database: Database, job_id: str, after: int) -> tuple[bool, list[wire.
     return state is None or state in ENDED, events
 
 
-def _limiter() -> CapacityLimiter:
+def _get_limiter(max_readers: int) -> CapacityLimiter:
+    """The one limiter of the event loop."""
     try:
-        return _asking.get()
+        return _limiter.get()
     except LookupError:
-        limiter = CapacityLimiter(MAX_ASKING)
-        _asking.set(limiter)
+        limiter = CapacityLimiter(max_readers)
+        _limiter.set(limiter)
         return limiter

@@ -22,7 +22,9 @@ def find(session: Session, project_id: str, job_id: str, *, lock: bool = False) 
     return session.scalars(query.with_for_update() if lock else query).one_or_none()
 
 
-def find_by_key(session: Session, project_id: str, idempotency_key: str) -> JobRow | None:
+def find_by_idempotency_key(
+    session: Session, project_id: str, idempotency_key: str
+) -> JobRow | None:
     query = select(JobRow).where(
         JobRow.project_id == project_id, JobRow.idempotency_key == idempotency_key
     )

@@ -41,7 +41,7 @@ def find(session: Session, caller: Caller, job_id: str, *, lock: bool = False) -
 
 
 def submit(
-    session: Session, settings: Settings, caller: Caller, asked: wire.SubmitJob, key: str | None
+    session: Session, settings: Settings, caller: Caller, request: wire.SubmitJob, key: str | None
 ) -> tuple[JobRow, bool]:
     """Queues a job; and whether it is new, or was submitted before under the same idempotency key.
 
@@ -51,18 +51,18 @@ def submit(
     """
 
     def make() -> JobRow:
-        spec, dataset_id = resolution.resolve(session, caller.project_id, asked.spec)
-        return _queued(
+        spec, dataset_id = resolution.resolve(session, caller.project_id, request.spec)
+        return _new_job(
             settings,
             caller,
             JobKind.SEARCH,
             spec,
             dataset_id,
-            name=asked.name,
-            priority=asked.priority,
+            name=request.name,
+            priority=request.priority,
         )
 
-    return _once(session, caller, key, _hash(JobKind.SEARCH, None, asked), make)
+    return _make_once(session, caller, key, _request_hash(JobKind.SEARCH, None, request), make)
 
 
 def extend(
@@ -70,7 +70,7 @@ def extend(
     settings: Settings,
     caller: Caller,
     parent_id: str,
-    asked: wire.ExtendJob,
+    request: wire.ExtendJob,
     key: str | None,
 ) -> tuple[JobRow, bool]:
     """Queues a search for other devices or bounds with a finished job's network.
@@ -83,25 +83,25 @@ def extend(
     """
 
     def make() -> JobRow:
-        parent = _trained(session, caller, parent_id)
-        spec = parse(JobSpec, _with_budget(parent.spec, asked), where="the extension")
+        parent = _trained_job(session, caller, parent_id)
+        spec = parse(JobSpec, _with_budget(parent.spec, request), where="the extension")
         devices = resolution.resolve_devices(session, caller.project_id, spec.budget.devices)
         spec = spec.model_copy(
             update={"budget": spec.budget.model_copy(update={"devices": devices})}
         )
         dataset_id = _dataset_of(session, caller, parent)
-        return _queued(
+        return _new_job(
             settings,
             caller,
             JobKind.EXTEND,
             spec,
             dataset_id,
-            name=asked.name,
-            priority=asked.priority,
+            name=request.name,
+            priority=request.priority,
             parent=parent,
         )
 
-    return _once(session, caller, key, _hash(JobKind.EXTEND, parent_id, asked), make)
+    return _make_once(session, caller, key, _request_hash(JobKind.EXTEND, parent_id, request), make)
 
 
 def discretize(
@@ -109,7 +109,7 @@ def discretize(
     settings: Settings,
     caller: Caller,
     parent_id: str,
-    asked: wire.DiscretizeJob,
+    request: wire.DiscretizeJob,
     key: str | None,
 ) -> tuple[JobRow, bool]:
     """Queues one more model of a finished job's network.
@@ -122,11 +122,11 @@ def discretize(
     """
 
     def make() -> JobRow:
-        parent = _trained(session, caller, parent_id)
-        if asked.widths is not None:
-            resolution.check_widths(session, parent, asked.widths)
+        parent = _trained_job(session, caller, parent_id)
+        if request.widths is not None:
+            resolution.check_widths(session, parent, request.widths)
         spec, dataset_id = JobSpec.model_validate(parent.spec), _dataset_of(session, caller, parent)
-        job = _queued(
+        job = _new_job(
             settings,
             caller,
             JobKind.DISCRETIZE,
@@ -136,10 +136,12 @@ def discretize(
             priority=0,
             parent=parent,
         )
-        job.widths = asked.model_dump(mode="json")
+        job.widths = request.model_dump(mode="json")
         return job
 
-    return _once(session, caller, key, _hash(JobKind.DISCRETIZE, parent_id, asked), make)
+    return _make_once(
+        session, caller, key, _request_hash(JobKind.DISCRETIZE, parent_id, request), make
+    )
 
 
 def cancel(session: Session, caller: Caller, job_id: str) -> JobRow:
@@ -211,7 +213,7 @@ def page(
     return Page(items=items, next_cursor=items[-1].id if len(found) > limit else None)
 
 
-def show(job: JobRow, settings: Settings) -> wire.Job:
+def to_wire(job: JobRow, settings: Settings) -> wire.Job:
     """A job as users see it."""
     mlflow = settings.mlflow_public_url or settings.mlflow_url
     return wire.Job(
@@ -258,11 +260,13 @@ def _summary(row: Any) -> wire.JobSummary:
     )
 
 
-def _once(
+def _make_once(
     session: Session, caller: Caller, key: str | None, request_hash: str, make: Callable[[], JobRow]
 ) -> tuple[JobRow, bool]:
     """The job of a request, made at most once for each idempotency key."""
-    if key is not None and (known := repository.find_by_key(session, caller.project_id, key)):
+    if key is not None and (
+        known := repository.find_by_idempotency_key(session, caller.project_id, key)
+    ):
         return _same_request(known, request_hash), False
     job = make()
     job.idempotency_key, job.request_hash = key, request_hash
@@ -272,12 +276,14 @@ def _once(
     except IntegrityError:
         # Somebody else committed meanwhile: the same request, or the deletion of what this one
         # stands on.
-        if key is not None and (known := repository.find_by_key(session, caller.project_id, key)):
+        if key is not None and (
+            known := repository.find_by_idempotency_key(session, caller.project_id, key)
+        ):
             return _same_request(known, request_hash), False
         raise ConflictError(
             "the job or the dataset that it needs was deleted just now: name another one."
         ) from None
-    transitions.tell(session, job, "state", {"state": job.state, "attempt": 0})
+    transitions.add_event(session, job, "state", {"state": job.state, "attempt": 0})
     return job, True
 
 
@@ -291,12 +297,12 @@ def _same_request(job: JobRow, request_hash: str) -> JobRow:
     return job
 
 
-def _hash(kind: JobKind, parent_id: str | None, asked: BaseModel) -> str:
-    text = json.dumps([kind.value, parent_id, asked.model_dump(mode="json")], sort_keys=True)
+def _request_hash(kind: JobKind, parent_id: str | None, request: BaseModel) -> str:
+    text = json.dumps([kind.value, parent_id, request.model_dump(mode="json")], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _queued(
+def _new_job(
     settings: Settings,
     caller: Caller,
     kind: JobKind,
@@ -332,7 +338,7 @@ def _queued(
     )
 
 
-def _trained(session: Session, caller: Caller, job_id: str) -> JobRow:
+def _trained_job(session: Session, caller: Caller, job_id: str) -> JobRow:
     """A job that has a trained network to go on with."""
     job = find(session, caller, job_id)
     if job.kind == JobKind.DISCRETIZE:
@@ -347,8 +353,8 @@ def _trained(session: Session, caller: Caller, job_id: str) -> JobRow:
     return job
 
 
-def _with_budget(spec: dict[str, Any], asked: wire.ExtendJob) -> dict[str, Any]:
-    changed = asked.model_dump(mode="json", include={"devices", "search"})
+def _with_budget(spec: dict[str, Any], request: wire.ExtendJob) -> dict[str, Any]:
+    changed = request.model_dump(mode="json", include={"devices", "search"})
     return {**spec, "budget": {**spec["budget"], **changed}}
 
 

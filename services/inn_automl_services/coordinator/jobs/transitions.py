@@ -46,7 +46,7 @@ def apply(session: Session, job: JobRow, event: Event, *, error: JobError | None
             delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** max(0, job.attempt - 1))
             job.available_at = now() + timedelta(seconds=delay_s)
             if error is not None:
-                note(
+                add_note(
                     session,
                     job,
                     f"attempt {job.attempt} of {job.max_attempts}: {error.detail} It is started "
@@ -57,14 +57,14 @@ def apply(session: Session, job: JobRow, event: Event, *, error: JobError | None
             _cancel_measurements(session, job)
             job.finished_at = now()
             if done.state is JobState.FAILED:
-                job.error = (error or _lost(job)).model_dump()
-                tell(session, job, "error", job.error)
+                job.error = (error or _lost_error(job)).model_dump()
+                add_event(session, job, "error", job.error)
         case Action.RESET:
             job.attempt, job.error, job.finished_at, job.available_at = 0, None, None, now()
             job.progress = None
     if done.state is not before:
         job.state = done.state.value
-        tell(session, job, "state", {"state": done.state.value, "attempt": job.attempt})
+        add_event(session, job, "state", {"state": done.state.value, "attempt": job.attempt})
 
 
 def claim(session: Session, job: JobRow, *, lease_s: float) -> str:
@@ -80,20 +80,20 @@ def claim(session: Session, job: JobRow, *, lease_s: float) -> str:
     job.submission_id = f"{job.id}-{job.attempt}-{secrets.token_hex(4)}"
     job.started_at = job.started_at or now()
     job.progress = {"stage": Stage.STARTING, "fraction": 0.0}
-    tell(session, job, "state", {"state": done.state.value, "attempt": job.attempt})
+    add_event(session, job, "state", {"state": done.state.value, "attempt": job.attempt})
     return token
 
 
-def tell(session: Session, job: JobRow, kind: str, data: dict[str, Any]) -> None:
+def add_event(session: Session, job: JobRow, kind: str, data: dict[str, Any]) -> None:
     """Writes an event for those who watch the job."""
     session.add(JobEventRow(job_id=job.id, kind=kind, data=data, at=now()))
 
 
-def note(session: Session, job: JobRow, message: str) -> None:
+def add_note(session: Session, job: JobRow, message: str) -> None:
     """Keeps a remark on the job, once, and tells it."""
     if message not in job.notes:
         job.notes = [*job.notes, message]
-        tell(session, job, "note", {"message": message})
+        add_event(session, job, "note", {"message": message})
 
 
 def _release(session: Session, job: JobRow) -> None:
@@ -118,7 +118,7 @@ def _cancel_measurements(session: Session, job: JobRow) -> None:
     )
 
 
-def _lost(job: JobRow) -> JobError:
+def _lost_error(job: JobRow) -> JobError:
     return JobError(
         code=RunLostError.code,
         detail=(

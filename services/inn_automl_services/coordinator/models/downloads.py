@@ -78,28 +78,28 @@ def send(
         StorageError, CorruptFileError: the file is missing, or is not what was written.
     """
     etag = f'"{sha256}"'
-    told = {
+    answer_headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
         **(headers or {}),
     }
-    if _matches(request_headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=told)
+    if _is_current(request_headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=answer_headers)
     if filename is not None:
-        told["Content-Disposition"] = f'attachment; filename="{filename}"'
+        answer_headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     _verified.check(store, path, sha256)
     span = None
     if request_headers.get("if-range", etag) == etag:
         span = parse_range(request_headers.get("range"), size_bytes)
     start, end = span or (0, size_bytes)
-    told["Content-Length"] = str(end - start)
+    answer_headers["Content-Length"] = str(end - start)
     if span:
-        told["Content-Range"] = f"bytes {start}-{end - 1}/{size_bytes}"
+        answer_headers["Content-Range"] = f"bytes {start}-{end - 1}/{size_bytes}"
     return StreamingResponse(
         store.chunks(path, start=start, end=end),
         206 if span else 200,
-        headers=told,
+        headers=answer_headers,
         media_type=media_type,
     )
 
@@ -128,7 +128,7 @@ def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
     return start, end
 
 
-def _matches(header: str | None, etag: str) -> bool:
+def _is_current(header: str | None, etag: str) -> bool:
     """Whether an `If-None-Match` names the file as it is."""
     tags = [tag.strip().removeprefix("W/") for tag in (header or "").split(",")]
     return etag in tags or tags == ["*"]

@@ -16,7 +16,7 @@ from inn_automl_services.coordinator import problems
 from inn_automl_services.coordinator.access import User
 from inn_automl_services.coordinator.context import Context, InContext, Reading
 from inn_automl_services.coordinator.db.tables import ArtifactRow
-from inn_automl_services.coordinator.jobs.endpoints import ASKED, JobId
+from inn_automl_services.coordinator.jobs.endpoints import READ_ERRORS, JobId
 from inn_automl_services.coordinator.models import downloads, service
 
 router = APIRouter(tags=["models"])
@@ -28,8 +28,8 @@ Point = Annotated[
     Name, Path(description="Id of a front's point, or `recommended`.", examples=["recommended"])
 ]
 _RangeHeader = Annotated[str | None, Header(description="One range of bytes, e.g. `bytes=1000-`.")]
-FOUND = (*ASKED, NotFoundError, ConflictError)
-READ = (*FOUND, errors.StorageError, errors.CorruptFileError)
+FOUND_ERRORS = (*READ_ERRORS, NotFoundError, ConflictError)
+READ = (*FOUND_ERRORS, errors.StorageError, errors.CorruptFileError)
 
 FIGURES = {"html": "text/html", "png": "image/png"}
 
@@ -50,7 +50,7 @@ def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
     "/jobs/{job_id}/fronts",
     response_model=Fronts,
     summary="Fronts of all devices",
-    responses=problems.responses(*FOUND),
+    responses=problems.responses(*FOUND_ERRORS),
 )
 def fronts(job_id: JobId, caller: User, session: Reading) -> Response:
     """Measured metric value (accuracy, or the task's own) and latency, one front a device, sorted
@@ -63,7 +63,7 @@ def fronts(job_id: JobId, caller: User, session: Reading) -> Response:
     "/jobs/{job_id}/fronts/{device}",
     response_model=DeviceResult,
     summary="Front of one device",
-    responses=problems.responses(*FOUND),
+    responses=problems.responses(*FOUND_ERRORS),
 )
 def front(job_id: JobId, device: DeviceName, caller: User, session: Reading) -> Response:
     return _json(service.front_json(session, caller, job_id, device))
@@ -117,7 +117,7 @@ def figure(
     "/compare",
     response_model=Comparison,
     summary="Compare two jobs",
-    responses=problems.responses(*FOUND),
+    responses=problems.responses(*FOUND_ERRORS),
 )
 def compare(
     jobs: Annotated[list[Name], Query(min_length=2, max_length=2, description="Ids of two jobs.")],

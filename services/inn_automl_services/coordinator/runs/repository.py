@@ -40,7 +40,7 @@ def last_event(session: Session, job_id: str, kind: str) -> JobEventRow | None:
     return session.execute(query.order_by(JobEventRow.id.desc()).limit(1)).scalar_one_or_none()
 
 
-def last_told_at(session: Session, job_id: str) -> datetime | None:
+def last_progress_at(session: Session, job_id: str) -> datetime | None:
     """When watchers were last told of the job's progress."""
     event = last_event(session, job_id, "progress")
     return event.at if event else None

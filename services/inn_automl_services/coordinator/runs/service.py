@@ -36,13 +36,6 @@ from inn_automl_services.coordinator.keys import hash_secret
 from inn_automl_services.coordinator.runs import repository
 from inn_automl_services.coordinator.settings import Settings
 
-SECONDS_BETWEEN_EVENTS_S = 2.0
-"""Progress is kept with every heartbeat and told to watchers this often, and at every change of
-the stage.
-"""
-MAX_NOTES = 200
-"""Of one job: what a run says beyond that is in its log."""
-
 
 def leased_job(session: Session, job_id: str, token: str, *, lock: bool = False) -> JobRow:
     """The job that the holder of a lease token works on.
@@ -108,16 +101,17 @@ def heartbeat(
         return RunAnswer(cancel=True)
     lease.renew(job, lease_s=settings.lease_s)
     for message in beat.notes:
-        if len(job.notes) < MAX_NOTES:
-            transitions.note(session, job, message)
+        if len(job.notes) < settings.max_notes:
+            transitions.add_note(session, job, message)
     if beat.progress:
-        before = (job.progress or {}).get("stage")
+        previous_stage = (job.progress or {}).get("stage")
         transitions.apply(session, job, StageReached(beat.progress.stage))
         job.progress = beat.progress.model_dump(mode="json")
-        told_at = repository.last_told_at(session, job.id)
-        due = told_at is None or now() - told_at >= timedelta(seconds=SECONDS_BETWEEN_EVENTS_S)
-        if due or beat.progress.stage != before:
-            transitions.tell(session, job, "progress", job.progress)
+        reported_at = repository.last_progress_at(session, job.id)
+        interval = timedelta(seconds=settings.progress_event_interval_s)
+        due = reported_at is None or now() - reported_at >= interval
+        if due or beat.progress.stage != previous_stage:
+            transitions.add_event(session, job, "progress", job.progress)
     return RunAnswer(cancel=False)
 
 
@@ -168,8 +162,8 @@ def succeed(session: Session, job_id: str, token: str, outcome: RunResult) -> No
         repository.replace_outcome(session, job.id, devices, outcome.artifacts)
         job.mlflow_page = outcome.mlflow_page
         job.progress = {"stage": Stage.PUBLISHING, "fraction": 1.0}
-        told = {"devices": [device.name for device in devices], "run": _mark(token)}
-        transitions.tell(session, job, "result", told)
+        summary = {"devices": [device.name for device in devices], "run": _run_mark(token)}
+        transitions.add_event(session, job, "result", summary)
     transitions.apply(session, job, RunSucceeded())
 
 
@@ -195,7 +189,7 @@ def _charge(session: Session, job: JobRow, cost: JobCost) -> None:
     job.cost = {key: max(value, job.cost.get(key, 0.0)) for key, value in cost.model_dump().items()}
 
 
-def _mark(token: str) -> str:
+def _run_mark(token: str) -> str:
     """Tells the run that delivered a result from all others; worth nothing as a token."""
     return hash_secret(token)[:16]
 
@@ -203,4 +197,4 @@ def _mark(token: str) -> str:
 def _delivered(session: Session, job_id: str, token: str) -> bool:
     """Whether this very run has delivered the job's result."""
     event = repository.last_event(session, job_id, "result")
-    return event is not None and event.data.get("run") == _mark(token)
+    return event is not None and event.data.get("run") == _run_mark(token)

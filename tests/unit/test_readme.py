@@ -15,7 +15,12 @@ from inn_automl.core.spec import load_budget
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "infra" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 WIDEST = 100
 
 

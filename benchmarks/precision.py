@@ -23,7 +23,8 @@ from inn_automl.evaluation.onnx_precision import (
     template_of,
 )
 from inn_automl.export import quantize_onnx
-from inn_automl.latency.benchmark import QUICK, measure
+from inn_automl.latency.benchmark import measure
+from inn_automl.latency.config import QUICK
 from inn_automl.training.recipe import trial_specs
 from inn_automl.training.trial import Trained, run_trial
 

@@ -23,7 +23,8 @@ from typing import Any
 from benchmarks.hog import KINDS, hogs
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.latency.benchmark import THOROUGH, LatencyMeasurement, measure
+from inn_automl.latency.benchmark import LatencyMeasurement, measure
+from inn_automl.latency.config import THOROUGH
 
 ALONE, BUSY, CHECKED = "alone", "beside other work", "with the check"
 CONDITIONS: dict[str, tuple[str, ...]] = {ALONE: (), BUSY: KINDS}

@@ -26,7 +26,8 @@ from inn_automl.core.spec import DeviceBudget, JobSpec, parse
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
 from inn_automl.integral import IntegralNetwork
-from inn_automl.latency.benchmark import THOROUGH, measure
+from inn_automl.latency.benchmark import measure
+from inn_automl.latency.config import THOROUGH
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.latency_model import LatencyModel

@@ -30,7 +30,8 @@ from inn_automl.evaluation.candidates import (
 )
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork
-from inn_automl.latency.benchmark import BenchmarkConfig, measure
+from inn_automl.latency.benchmark import measure
+from inn_automl.latency.config import BenchmarkConfig
 from inn_automl.latency.design import initial_design
 from inn_automl.pipeline.latency_model import NUM_INITIAL_WIDTHS
 from inn_automl.search.space import Key, SearchSpace

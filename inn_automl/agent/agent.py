@@ -30,8 +30,9 @@ from inn_automl.core.errors import (
 from inn_automl.http.heartbeats import Heartbeats
 from inn_automl.http.retries import RetryPolicy
 from inn_automl.latency.benchmark import measure
+from inn_automl.latency.config import BenchmarkConfig
 from inn_automl.latency.machine_lock import machine_lock
-from inn_automl.latency.measurement import BenchmarkConfig, Measure
+from inn_automl.latency.measurement import Measure
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from inn_automl.api.base import Name
 from inn_automl.cli.options import print_table
 from inn_automl.client import find_server
 from inn_automl.core.errors import InputError
+from inn_automl.core.runtimes import RUNTIMES
 
 DEFAULT_CACHE = Path("~/.cache/inn_automl/models")
 
@@ -82,7 +83,7 @@ def _list_runtimes(context: click.Context) -> None:
 
     versions, reasons = runtimes.probe()
     print_table(
-        ("runtime", "version"), [(name, versions.get(name, "missing")) for name in runtimes.NAMES]
+        ("runtime", "version"), [(name, versions.get(name, "missing")) for name in RUNTIMES]
     )
     for name, reason in reasons.items():
         click.echo(f"\n{name}: {reason}")  # whole, so that a command in it can be copied

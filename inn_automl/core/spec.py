@@ -24,18 +24,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from inn_automl.core.errors import SpecError, UnknownNameError
 from inn_automl.core.precision import DEFAULT, PRECISIONS
+from inn_automl.core.runtimes import RUNTIMES
 
-RUNTIMES = {
-    "onnxruntime-cpu": ("fp32", "int8"),
-    "onnxruntime-cuda": ("fp32", "fp16"),
-    "onnxruntime-tensorrt": ("fp32", "fp16"),
-    "openvino": ("fp32",),
-    "torch-cpu": ("fp32",),
-    "torch-cuda": ("fp32",),
-}
-"""What models run in, and the precisions that each has kernels for: of int8 those that were found
-to gain from it, of fp16 those of GPUs (ONNX Runtime's CPU provider would compute the file in
-float32)."""
 FAMILY_KINDS = {
     "convnet": ("image",),
     "edsr": ("image",),
@@ -139,11 +129,11 @@ class DeviceBudget(_Strict):
 
     @model_validator(mode="after")
     def _precisions_of_the_runtime(self) -> DeviceBudget:
-        known = RUNTIMES[self.runtime]
+        known = RUNTIMES[self.runtime].precisions
         other = next((name for name in self.precisions if name not in known), None)
         if other:
             able = " and ".join(
-                name for name, precisions in RUNTIMES.items() if other in precisions
+                name for name, runtime in RUNTIMES.items() if other in runtime.precisions
             )
             raise ValueError(
                 f"runtime {self.runtime!r} computes in {' and '.join(known)}, not {other!r}, which "

@@ -1,14 +1,16 @@
-"""Measures how long ONNX files take on a device, so that the figure still holds when somebody
-measures again.
+"""Benchmark of ONNX files on a device, made so that the figures still hold when it is repeated.
 
 All models of one call are measured together, in several fresh processes one after another:
-`timing` says what happens inside of one, `confidence` what is made of the samples. Fresh ones,
-because the caller's own threads (torch, Ray) must not disturb a measurement, and because how a
-process happens to lie in memory stays with it as long as it lives.
+`timing` is what happens inside of one, `statistics` what follows from the samples. The processes
+are fresh because the caller's own threads (torch, Ray) must not disturb a measurement, and because
+the layout of a process in memory stays with it for life and biases all its runs (Mytkowicz et al.,
+"Producing Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009). Processes, not runs,
+are therefore the replicates (Georges, Buytaert & Eeckhout, "Statistically Rigorous Java Performance
+Evaluation", OOPSLA 2007; Kalibera & Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013).
 
-A process in which the machine ran at another speed than in the others, or than in an earlier
-measurement that this one is to be compared with, by the reference model, does not count and is
-repeated, as `timing` does with the batches of one process.
+A process in which the machine had another speed, by the reference model, does not count and is
+repeated. It is compared with the other processes, or with an earlier measurement that this one is
+to be compared with. `timing` does the same with the repetitions inside of one process.
 
 The processes are not pinned to cores. Pinned, a model was no steadier on a quiet machine, and on a
 shared one slower: it must share that core with whoever else is put there, where the scheduler
@@ -29,16 +31,9 @@ from typing import Any
 from inn_automl import runtimes
 from inn_automl.core.errors import MeasurementError, SpecError
 from inn_automl.core.spec import DeviceBudget
+from inn_automl.latency.config import MEMORY, QUICK, THOROUGH, BenchmarkConfig
 from inn_automl.latency.isolation import Event, run_memory, run_timing
-from inn_automl.latency.measurement import (
-    MEMORY,
-    QUICK,
-    THOROUGH,
-    BenchmarkConfig,
-    LatencyMeasurement,
-    Measure,
-    PeakMemory,
-)
+from inn_automl.latency.measurement import LatencyMeasurement, Measure, PeakMemory
 from inn_automl.latency.reference import REFERENCE
 from inn_automl.latency.statistics import relative_width, summarize
 from inn_automl.latency.timing import MAX_WAITED
@@ -90,7 +85,7 @@ def measure(
     """Measures ONNX files (name -> path) on a device, interleaved.
 
     Args:
-        on_progress: called now and then with the share done, 0 to 1, which never falls.
+        on_progress: called now and then with the fraction done, 0 to 1, which never falls.
 
     Raises:
         SpecError: the device has more threads than there are cores, or a runtime that is not
@@ -114,7 +109,7 @@ def measure(
 
 @dataclass
 class _Process:
-    """What one process, or several where the models do not fit into one, found of all models."""
+    """Samples of all models from one process, or from several if the models do not fit into one."""
 
     answers: list[Event] = field(default_factory=list)
 
@@ -150,7 +145,7 @@ class _Campaign:
         self._chance = random.Random(config.seed)
         self._processes: list[_Process] = []
         self._memory: dict[str, PeakMemory | None] = {}
-        self._share = 0.0
+        self._fraction = 0.0
         self._started_at, self._start = datetime.now(UTC), time.monotonic()
 
     def run(self) -> None:
@@ -169,53 +164,55 @@ class _Campaign:
 
     def _needs_another(self) -> bool:
         config = self._config
-        num_started, num_kept = len(self._processes), len(self._clean())
+        num_started, num_clean = len(self._processes), len(self._clean())
         is_late = time.monotonic() - self._start > config.max_s
         if num_started < config.min_processes:
             return True
-        if is_late or num_kept >= config.max_processes or num_started >= self._max_processes():
+        if is_late or num_clean >= config.max_processes or num_started >= self._max_processes():
             return False
-        return num_kept < config.min_processes or not self._all_settled()
+        return num_clean < config.min_processes or not self._all_converged()
 
     def _max_processes(self) -> int:
         return self._config.max_processes + self._config.max_repeated
 
     def _drift(self, process: _Process) -> float:
-        """By what share the reference model was off in a process."""
+        """Relative deviation of the reference model in a process."""
         if process.reference_ns is None:
             return 0.0
-        return abs(process.reference_ns / (1e6 * self._config.reference_ms or self._usual_ns()) - 1)
+        return abs(process.reference_ns / (1e6 * self._config.reference_ms or self._mode_ns()) - 1)
 
-    def _usual_ns(self) -> float:
-        """What the reference model took in the process that most others agree with; of two such
-        the slower one.
+    def _mode_ns(self) -> float:
+        """Nanoseconds of the reference model in the process that most others agree with.
 
-        A machine that switches between two speeds has a median where it never is.
+        It is the mode and not the median, which can fall between two clock regimes, where no
+        process ran. Of two modes it is the slower one.
         """
-        levels = [one.reference_ns for one in self._processes if one.reference_ns is not None]
-        share = self._config.max_process_drift
-        return max(
-            levels, key=lambda level: (sum(abs(one / level - 1) <= share for one in levels), level)
-        )
+        known = [one.reference_ns for one in self._processes if one.reference_ns is not None]
+        allowed = self._config.max_process_drift
+
+        def num_agreeing(ns: float) -> int:
+            return sum(abs(other / ns - 1) <= allowed for other in known)
+
+        return max(known, key=lambda ns: (num_agreeing(ns), ns))
 
     def _clean(self) -> list[_Process]:
         return [
             one for one in self._processes if self._drift(one) <= self._config.max_process_drift
         ]
 
-    def _kept(self) -> list[_Process]:
+    def _counted(self) -> list[_Process]:
         """The processes that count: the clean ones; if those are too few, the least drifted."""
         clean, least = self._clean(), self._config.min_processes
         return clean if len(clean) >= least else sorted(self._processes, key=self._drift)[:least]
 
-    def _report(self, share: float) -> None:
-        self._share = max(self._share, min(share, 1.0))
+    def _report(self, fraction: float) -> None:
+        self._fraction = max(self._fraction, min(fraction, 1.0))
         if self._on_progress is not None:
-            self._on_progress(self._share)
+            self._on_progress(self._fraction)
 
     def _chunks(self) -> list[list[str]]:
-        """The models in parts that fit into memory together, drawn anew for each process: one part
-        for most jobs.
+        """Groups of models that fit into memory together, drawn again for each process; mostly one
+        group.
         """
         names = list(self._models)
         self._chance.shuffle(names)
@@ -254,7 +251,9 @@ class _Campaign:
         }
 
         def on_event(event: Event) -> None:
-            self._report((num_before + event.get("share", 0.0) / num_chunks) / config.max_processes)
+            self._report(
+                (num_before + event.get("fraction", 0.0) / num_chunks) / config.max_processes
+            )
 
         return run_timing(request, stalled_s=config.stalled_s, on_event=on_event)
 
@@ -269,12 +268,12 @@ class _Campaign:
         return PeakMemory(answer["idle_bytes"], answer["peak_bytes"])
 
     def _samples(self, name: str) -> list[list[list[float]]]:
-        return [process.samples_ms(name) for process in self._kept()]
+        return [process.samples_ms(name) for process in self._counted()]
 
     def _width(self, name: str) -> float:
         return relative_width(self._samples(name), self._device.percentile)
 
-    def _all_settled(self) -> bool:
+    def _all_converged(self) -> bool:
         return all(self._width(name) <= self._config.convergence_tolerance for name in self._models)
 
     def measurements(self) -> dict[str, LatencyMeasurement]:
@@ -284,7 +283,7 @@ class _Campaign:
             name: LatencyMeasurement(
                 summary=summary,
                 samples_ms=samples[name],
-                diagnostic=self._remark(name),
+                diagnostic=self._diagnostic(name),
                 environment={**environment, **self._node_times(name)},
                 memory=self._memory.get(name),
             )
@@ -293,51 +292,56 @@ class _Campaign:
 
     def _node_times(self, name: str) -> dict[str, Any]:
         # Of the last process: accounting is the same in all of them.
-        answers = [answer for process in self._kept() for answer in process.answers]
+        answers = [answer for process in self._counted() for answer in process.answers]
         found = [times for answer in answers if (times := answer.get("node_times", {}).get(name))]
         return {"node_times": found[-1]} if found else {}
 
-    def _remark(self, name: str) -> str:
-        config, kept = self._config, self._kept()
-        blocks = [block for process in kept for block in process.blocks[name]]
+    def _diagnostic(self, name: str) -> str:
+        """Why a model's measurement did not converge; empty if it did."""
+        config, counted = self._config, self._counted()
+        blocks = [block for process in counted for block in process.blocks[name]]
         waited = sum(block["waited"] for block in blocks) / len(blocks)
         drifted = sum(block["drift"] > config.max_drift for block in blocks) / len(blocks)
         if waited > MAX_WAITED:
             return f"other programs had the cores for {waited:.0%} of the time"
-        if (drift := max(map(self._drift, kept))) > config.max_process_drift:
+        if (drift := max(map(self._drift, counted))) > config.max_process_drift:
             if config.reference_ms:
-                return f"the machine was not as fast as before: the reference model was off by {drift:.0%}"
-            return f"the machine's speed changed by {drift:.0%} from process to process, by the reference model"
+                return (
+                    "the machine was not as fast as before: the reference model was off by "
+                    f"{drift:.0%}"
+                )
+            return (
+                f"the machine's speed changed by {drift:.0%} from process to process, by the "
+                "reference model"
+            )
         if drifted > 0:
             return (
                 f"the reference model drifted by more than {config.max_drift:.0%} in "
-                f"{drifted:.0%} of the batches, "
-                "and there was no time to repeat them"
+                f"{drifted:.0%} of the repetitions, and there was no time to repeat them"
             )
-        if any(name in answer["not_warm"] for process in kept for answer in process.answers):
+        if any(name in answer["not_warm"] for process in counted for answer in process.answers):
             return "its median had not converged when warming up ended"
         if (width := self._width(name)) > config.convergence_tolerance:
             return (
-                f"p{self._device.percentile:g} differs between processes: after {len(kept)} of "
-                f"them "
-                f"it is known to {width:.0%}, not to {config.convergence_tolerance:.0%}"
+                f"p{self._device.percentile:g} differs between processes: after {len(counted)} of "
+                f"them it is known to {width:.0%}, not to {config.convergence_tolerance:.0%}"
             )
         return ""
 
     def _environment(self) -> dict[str, Any]:
         answers = [answer for process in self._processes for answer in process.answers]
-        kept = self._kept()
-        levels = [process.reference_ns for process in kept if process.reference_ns is not None]
+        counted = self._counted()
+        known_ns = [process.reference_ns for process in counted if process.reference_ns is not None]
         return {
             **answers[0]["environment"],
             "threads": self._device.threads,
             "batch_size": self._device.batch_size,
             "benchmark_config": asdict(self._config),
-            "num_processes": len(kept),
+            "num_processes": len(counted),
             "num_drifted_processes": len(self._processes) - len(self._clean()),
             "num_repetitions": sum(answer["num_repetitions"] for answer in answers),
             "num_drifted_repetitions": sum(answer["num_drifted"] for answer in answers),
-            "reference_ms": statistics.median(levels) / 1e6 if levels else None,
+            "reference_ms": statistics.median(known_ns) / 1e6 if known_ns else None,
             "contended_fraction": sum(answer["num_contended"] for answer in answers)
             / sum(answer["num_blocks"] for answer in answers),
             "started_at": self._started_at.isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""How a process that measures talks to the one that started it (`isolation`).
+"""Child side of the pipe between a process that measures and its parent (`isolation`).
 
 It reads one JSON request from standard input and writes JSON lines to standard output: what it is
 doing, before each step (so that a parent knows which model was in hand when the process died), and
@@ -21,7 +21,10 @@ Emit = Callable[[dict[str, Any]], None]
 
 
 def main(serve: Callable[[dict[str, Any], Emit], None]) -> int:
-    """Has `serve` answer the request; a MeasurementError that it raises becomes the `failed` line."""
+    """Has `serve` answer the request.
+
+    A MeasurementError that it raises becomes the `failed` line.
+    """
     _end_with_parent()
     # Standard output is for the protocol alone: whatever a runtime prints goes to standard error.
     channel: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")

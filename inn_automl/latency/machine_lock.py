@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from inn_automl.core.locking import file_lock
 
 logger = logging.getLogger(__name__)
 
@@ -19,39 +19,28 @@ _POLL_S = 0.25
 
 @contextmanager
 def machine_lock(on_wait: Callable[[], None], *, folder: Path | None = None) -> Iterator[None]:
-    """Waits until no other agent measures here; the lock goes with the process, however it ends.
+    """Holds the lock of this machine; waits until no other agent measures here.
+
+    The lock ends with its process, however that ends.
 
     Args:
         on_wait: called now and then while another one measures; what it raises ends the waiting.
         folder: of the lock file; None for the system's temporary one.
+
+    Raises:
+        StorageError: the lock file cannot be opened.
     """
-    file = _open((folder or Path(tempfile.gettempdir())) / LOCK_NAME)
-    try:
-        told = False
+    path = (folder or Path(tempfile.gettempdir())) / LOCK_NAME
+    is_waiting = False
+    with ExitStack() as held:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(file_lock(path, for_all_users=True))
                 break
-            except BlockingIOError:
-                if not told:
+            except TimeoutError:
+                if not is_waiting:
                     logger.info("another agent measures on this machine: waiting until it is done")
-                    told = True
+                is_waiting = True
                 on_wait()
                 time.sleep(_POLL_S)
         yield
-    finally:
-        os.close(file)
-
-
-def _open(path: Path) -> int:
-    # Reading is enough to lock, and lets agents of several users share the file.
-    while True:
-        try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            pass
-        try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            continue
-        return file

@@ -20,8 +20,7 @@ from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
 from inn_automl.evaluation.onnx_precision import convert_file
 from inn_automl.export import OnnxTemplate, export_onnx
-from inn_automl.latency.benchmark import QUICK
-from inn_automl.latency.measurement import BenchmarkConfig
+from inn_automl.latency.config import QUICK, BenchmarkConfig
 from inn_automl.models import get_family
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.memory import measure_memory

@@ -17,12 +17,11 @@ from inn_automl.core.errors import StorageError
 from inn_automl.core.result import CostModelErrors, Granularity
 from inn_automl.integral import Widths
 from inn_automl.latency import drift
-from inn_automl.latency.benchmark import QUICK
+from inn_automl.latency.config import QUICK, BenchmarkConfig
 from inn_automl.latency.cost_model import CostModel, reliability_problem
 from inn_automl.latency.design import initial_design
 from inn_automl.latency.features import latency_features
 from inn_automl.latency.granularity import find_granularity
-from inn_automl.latency.measurement import BenchmarkConfig
 from inn_automl.latency.profile import LatencyProfile, ProfileFiles
 from inn_automl.latency.records import LatencyRow, ProfilingRound
 from inn_automl.latency.store import CachedMeasurement, cache_key

@@ -11,7 +11,7 @@ from inn_automl.core.result import LayerTime
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.export.layers import layer_times
-from inn_automl.latency.benchmark import BenchmarkConfig
+from inn_automl.latency.config import BenchmarkConfig
 from inn_automl.pipeline.context import JobContext
 from inn_automl.runtimes import NodeTime
 

@@ -21,7 +21,8 @@ from inn_automl.core.storage import read_json, write_json
 from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import Widths
-from inn_automl.latency.measurement import THOROUGH, LatencyMeasurement, PeakMemory
+from inn_automl.latency.config import THOROUGH
+from inn_automl.latency.measurement import LatencyMeasurement, PeakMemory
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.exporting import Model, export_model, onnx_path, point_id
 from inn_automl.pipeline.layer_profile import profile_layers

@@ -27,7 +27,7 @@ from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
-from inn_automl.latency.benchmark import MEMORY
+from inn_automl.latency.config import MEMORY
 from inn_automl.latency.design import initial_design
 from inn_automl.pipeline.context import JobContext
 from inn_automl.search.device import Prediction

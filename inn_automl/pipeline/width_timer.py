@@ -16,7 +16,7 @@ from inn_automl.evaluation.onnx_precision import convert_file
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork, Widths
 from inn_automl.latency import drift
-from inn_automl.latency.measurement import BenchmarkConfig
+from inn_automl.latency.config import BenchmarkConfig
 from inn_automl.latency.records import LatencyRow
 from inn_automl.pipeline.context import JobContext
 

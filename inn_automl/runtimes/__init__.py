@@ -1,7 +1,13 @@
-"""What can run a model: one runtime a file, behind one interface.
+"""Runtimes: programs that run a model, one a file, behind one interface.
 
-A new runtime is a module with a `Runtime` subclass, its line in `_MODULES` and in `INSTALL`, and
-its line in `spec.RUNTIMES`.
+To add a runtime called `some-name`:
+
+1. Enter the name in `RUNTIMES` of `inn_automl/core/runtimes.py`, with the precisions that it has
+   kernels for and the command that installs it. Budgets may name it from then on.
+2. Write `inn_automl/runtimes/some_name.py` with a subclass of `Runtime`, and bind the class to the
+   name `RUNTIME`. `onnxruntime_cpu.py` is the shortest example.
+3. Run `pytest tests/unit/runtimes`: every runtime that is installed is tested there. Add a row to
+   the table in docs/reference/runtimes.md.
 """
 
 from __future__ import annotations
@@ -14,29 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from inn_automl.core.errors import MeasurementError, UnknownNameError
-
-_MODULES = {
-    "onnxruntime-cpu": "inn_automl.runtimes.onnxruntime_cpu:OnnxRuntimeCpu",
-    "onnxruntime-cuda": "inn_automl.runtimes.onnxruntime_cuda:OnnxRuntimeCuda",
-    "onnxruntime-tensorrt": "inn_automl.runtimes.onnxruntime_tensorrt:OnnxRuntimeTensorRt",
-    "openvino": "inn_automl.runtimes.openvino_cpu:OpenVino",
-    "torch-cpu": "inn_automl.runtimes.torch_cpu:TorchCpu",
-    "torch-cuda": "inn_automl.runtimes.torch_cuda:TorchCuda",
-}
-
-NAMES = tuple(_MODULES)
-
-INSTALL = {
-    "onnxruntime-cpu": "pip install onnxruntime",
-    # Both packages own the module `onnxruntime`: side by side they overwrite each other's files.
-    "onnxruntime-cuda": "pip uninstall onnxruntime && pip install onnxruntime-gpu",
-    "onnxruntime-tensorrt": "pip uninstall onnxruntime && pip install onnxruntime-gpu "
-    "tensorrt-cu12",
-    "openvino": "pip install openvino",
-    "torch-cpu": "pip install torch onnx",
-    "torch-cuda": "pip install torch onnx",  # on Linux, PyPI's torch is a build for CUDA
-}
-"""By runtime, what adds it to a machine."""
+from inn_automl.core.runtimes import RUNTIMES
 
 RunOnce = Callable[[], object]
 """Runs a loaded model once on its prepared input, and returns when the result is there."""
@@ -44,21 +28,22 @@ RunOnce = Callable[[], object]
 
 @dataclass(frozen=True)
 class NodeTime:
-    """What one operation of a model took, as the runtime accounts for it itself."""
+    """Time of one operation of a model, as the runtime accounts for it itself."""
 
     name: str
-    """Of the operation in the runtime's own graph, where several of the file's may have been fused
-    into one.
+    """Of the operation in the runtime's own graph, where several operations of the file may have
+    been fused into one.
     """
     kind: str
-    """What it computes, e.g. `Conv`."""
+    """Kind of the operation, e.g. `Conv`."""
     ms: float
     """Typical milliseconds of a run."""
 
 
 def typical(values: Sequence[float]) -> float:
-    """The mean of the middle half: other programs interrupt some runs, and a clock that ticks
-    coarsely has ties.
+    """The mean of the middle half (interquartile mean).
+
+    Other programs interrupt some runs, and a median of a clock that ticks coarsely has ties.
     """
     quarter = len(values) // 4
     middle = sorted(values)[quarter : len(values) - quarter]
@@ -79,7 +64,7 @@ class Runtime(ABC):
         self.threads = threads
 
     def start(self) -> None:  # noqa: B027 - most runtimes are loaded with their module
-        """Loads the runtime's own code, so that the memory it takes is not told as a model's."""
+        """Loads the runtime's own code, so that its memory is not counted as a model's."""
 
     @abstractmethod
     def load(self, path: Path, batch_size: int) -> RunOnce:
@@ -98,11 +83,10 @@ class Runtime(ABC):
         """Name, version and options: what must be the same where the latency is to be the same."""
 
     def profile(self, path: Path, batch_size: int, num_runs: int) -> list[NodeTime]:
-        """What each operation of a model takes, in the order in which they run; empty where the
-        runtime cannot tell.
+        """Times the operations of a model, in the order in which they run.
 
-        Accounting costs time itself: the operations' shares can be trusted, their sum is more than
-        the latency.
+        Accounting costs time itself: the operations' fractions are reliable, their sum is more than
+        the latency. Empty if the runtime does not account for operations.
 
         Raises:
             MeasurementError: the file cannot be loaded or run.
@@ -111,31 +95,34 @@ class Runtime(ABC):
 
 
 def create(name: str, threads: int) -> Runtime:
-    """The runtime called `name`.
+    """Creates the runtime called `name`.
 
     Raises:
         UnknownNameError: there is none of that name.
         MeasurementError: it is not installed, or this machine lacks what it needs; says what adds
             it.
     """
-    if name not in _MODULES:
-        raise UnknownNameError("runtime", name, _MODULES)
-    module, _, attribute = _MODULES[name].partition(":")
+    if name not in RUNTIMES:
+        raise UnknownNameError("runtime", name, RUNTIMES)
     try:
-        kind = getattr(import_module(module), attribute)
+        module = import_module(f"{__name__}.{name.replace('-', '_')}")
     except ImportError as error:
         raise MeasurementError(
-            f"the runtime {name!r} is not installed on this machine ({error}): `{INSTALL[name]}` "
+            f"the runtime {name!r} is not installed on this machine ({error}): `{RUNTIMES[name].install}` "
             f"adds it."
         ) from None
-    runtime: Runtime = kind(threads)
+    runtime: Runtime = module.RUNTIME(threads)
     return runtime
 
 
 def probe() -> tuple[dict[str, str], dict[str, str]]:
-    """The version of each runtime that can be used here, and of every other one why it cannot."""
+    """Looks for all runtimes on this machine.
+
+    Returns:
+        The version of each runtime that can be used here, and for every other one the reason.
+    """
     versions, reasons = {}, {}
-    for name in NAMES:
+    for name in RUNTIMES:
         try:
             versions[name] = str(create(name, 1).describe()["runtime_version"])
         except MeasurementError as error:

@@ -23,3 +23,6 @@ class OnnxRuntimeCpu(OnnxRuntime):
 
     def providers(self) -> list[Provider]:
         return [("CPUExecutionProvider", {})]
+
+
+RUNTIME = OnnxRuntimeCpu

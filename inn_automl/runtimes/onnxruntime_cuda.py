@@ -7,7 +7,7 @@ from typing import Any
 import onnxruntime
 
 from inn_automl.core.errors import MeasurementError
-from inn_automl.runtimes import INSTALL
+from inn_automl.core.runtimes import RUNTIMES
 from inn_automl.runtimes.nvidia import cuda_devices
 from inn_automl.runtimes.onnx_session import OnnxRuntime, Provider
 
@@ -35,7 +35,7 @@ class OnnxRuntimeCuda(OnnxRuntime):
             raise MeasurementError(
                 f"the runtime {self.name!r} is not installed on this machine: ONNX Runtime has no "
                 f"{provider} here, "
-                f"only {', '.join(available)}; `{INSTALL[self.name]}` adds it."
+                f"only {', '.join(available)}; `{RUNTIMES[self.name].install}` adds it."
             )
         devices = cuda_devices()
         if not devices:
@@ -51,3 +51,6 @@ class OnnxRuntimeCuda(OnnxRuntime):
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "gpu": self._gpu}
+
+
+RUNTIME = OnnxRuntimeCuda

@@ -44,3 +44,6 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
         ).get_modelmeta()
         is_half = described.custom_metadata_map.get(METADATA_KEY) == "fp16"
         return [(name, {**options, "trt_fp16_enable": str(int(is_half))}), *others]
+
+
+RUNTIME = OnnxRuntimeTensorRt

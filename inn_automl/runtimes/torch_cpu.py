@@ -10,3 +10,6 @@ class TorchCpu(TorchEager):
 
     name = "torch-cpu"
     device = "cpu"
+
+
+RUNTIME = TorchCpu

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inn_automl.core.errors import MeasurementError
-from inn_automl.runtimes import INSTALL
+from inn_automl.core.runtimes import RUNTIMES
 from inn_automl.runtimes.nvidia import cuda_devices
 from inn_automl.runtimes.torch_eager import TorchEager
 
@@ -32,7 +32,7 @@ class TorchCuda(TorchEager):
             raise MeasurementError(
                 f"the runtime {self.name!r} is not installed on this machine: torch "
                 f"{torch.__version__} cannot use "
-                f"{self._gpu}; `{INSTALL[self.name]}` adds it."
+                f"{self._gpu}; `{RUNTIMES[self.name].install}` adds it."
             )
 
     def start(self) -> None:
@@ -55,3 +55,6 @@ class TorchCuda(TorchEager):
         import torch
 
         torch.cuda.synchronize()
+
+
+RUNTIME = TorchCuda

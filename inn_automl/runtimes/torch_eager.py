@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inn_automl.core.errors import MeasurementError
-from inn_automl.runtimes import INSTALL, NodeTime, RunOnce, Runtime, typical
+from inn_automl.core.runtimes import RUNTIMES
+from inn_automl.runtimes import NodeTime, RunOnce, Runtime, typical
 from inn_automl.runtimes.inputs import random_input
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class TorchEager(Runtime):
             raise MeasurementError(
                 f"the runtime {self.name!r} is not installed on this machine (no "
                 f"{' and no '.join(missing)}): "
-                f"`{INSTALL[self.name]}` adds it."
+                f"`{RUNTIMES[self.name].install}` adds it."
             )
 
     def start(self) -> None:

@@ -36,7 +36,8 @@ from inn_automl.core.errors import MeasurementError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.http.connection import Connection
-from inn_automl.latency.measurement import BenchmarkConfig, LatencyMeasurement
+from inn_automl.latency.config import BenchmarkConfig
+from inn_automl.latency.measurement import LatencyMeasurement
 
 TOKEN = "token-of-a-run"
 # Long enough to be killed in its middle, on a busy machine too.

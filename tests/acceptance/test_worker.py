@@ -37,7 +37,7 @@ from inn_automl.agent.model_cache import ModelCache
 from inn_automl.api.access import Role
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.latency.benchmark import measure
-from inn_automl.latency.measurement import BenchmarkConfig
+from inn_automl.latency.config import BenchmarkConfig
 
 RAY_TOKEN = "a-token-of-this-test-alone-0123456789"
 READY_S, JOB_S = 60.0, 90.0

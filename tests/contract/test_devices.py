@@ -22,7 +22,7 @@ from sqlalchemy import update
 
 from inn_automl.api.jobs import JobKind, JobState
 from inn_automl.core.object_store import ObjectStore
-from inn_automl.latency.measurement import BenchmarkConfig
+from inn_automl.latency.config import BenchmarkConfig
 
 TOKEN = "token-of-a-run"
 DESCRIPTION = {

@@ -11,7 +11,8 @@ import pytest
 from inn_automl.core.progress import SilentProgress
 from inn_automl.core.result import JobResult
 from inn_automl.core.spec import DeviceBudget, JobSpec, parse
-from inn_automl.latency.benchmark import THOROUGH, BenchmarkConfig, LatencyMeasurement, measure
+from inn_automl.latency.benchmark import LatencyMeasurement, measure
+from inn_automl.latency.config import THOROUGH, BenchmarkConfig
 from inn_automl.latency.measurement import read_measurements
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.run import run_job

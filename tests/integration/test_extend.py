@@ -20,7 +20,8 @@ from inn_automl.core.result import JobResult
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.export import load_inn, read_bundle
 from inn_automl.export.inn import InnConfig
-from inn_automl.latency.benchmark import THOROUGH, BenchmarkConfig, LatencyMeasurement
+from inn_automl.latency.benchmark import LatencyMeasurement
+from inn_automl.latency.config import THOROUGH, BenchmarkConfig
 from inn_automl.pipeline.backend import LocalBackend, Report, TrainingRequest
 from inn_automl.pipeline.run import discretize_job, extend_job, run_job
 from inn_automl.training.trial import Trained

@@ -19,7 +19,8 @@ from inn_automl.core.precision import DEFAULT
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.data import load_dataset
 from inn_automl.latency import cost_model
-from inn_automl.latency.benchmark import THOROUGH, BenchmarkConfig, LatencyMeasurement
+from inn_automl.latency.benchmark import LatencyMeasurement
+from inn_automl.latency.config import THOROUGH, BenchmarkConfig
 from inn_automl.latency.store import MeasurementCache
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.context import JobContext

@@ -28,12 +28,8 @@ from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.storage import sha256_of
 from inn_automl.http.connection import Connection
 from inn_automl.http.retries import RetryPolicy
-from inn_automl.latency.measurement import (
-    THOROUGH,
-    BenchmarkConfig,
-    LatencyMeasurement,
-    read_measurements,
-)
+from inn_automl.latency.config import THOROUGH, BenchmarkConfig
+from inn_automl.latency.measurement import LatencyMeasurement, read_measurements
 
 FOLDER = "measuring-models"
 """In the job's storage, where the coordinator looks for what agents download."""

@@ -30,10 +30,12 @@ from inn_automl.core.errors import (
     RefusedError,
     StorageError,
 )
-from inn_automl.core.spec import RUNTIMES, DeviceBudget
+from inn_automl.core.runtimes import RUNTIMES
+from inn_automl.core.spec import DeviceBudget
 from inn_automl.latency import benchmark as latency
+from inn_automl.latency.config import BenchmarkConfig
 from inn_automl.latency.machine_lock import machine_lock
-from inn_automl.latency.measurement import BenchmarkConfig, LatencyMeasurement
+from inn_automl.latency.measurement import LatencyMeasurement
 
 CONTENT = b"a model"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -211,7 +213,7 @@ def test_a_runtime_that_is_not_installed_any_more_is_told(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "inn_automl.runtimes.openvino_cpu", raising=False)
+    monkeypatch.delitem(sys.modules, "inn_automl.runtimes.openvino", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     coordinator = Coordinator()
     device = DeviceBudget(name="d", runtime="openvino")

@@ -14,7 +14,8 @@ from onnx import TensorProto
 from inn_automl.core.errors import MeasurementError, SpecError
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.latency import benchmark as latency
-from inn_automl.latency.benchmark import QUICK, BenchmarkConfig, measure
+from inn_automl.latency.benchmark import measure
+from inn_automl.latency.config import QUICK, BenchmarkConfig
 
 TINY = BenchmarkConfig(
     min_processes=2,
@@ -65,7 +66,7 @@ def test_accounts_for_operations_where_it_is_asked_to(make_conv_net):
 def test_a_runtime_that_is_not_installed_is_refused_before_anything_runs(
     make_conv_net, monkeypatch
 ):
-    monkeypatch.delitem(sys.modules, "inn_automl.runtimes.openvino_cpu", raising=False)
+    monkeypatch.delitem(sys.modules, "inn_automl.runtimes.openvino", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(
         SpecError,
@@ -227,7 +228,7 @@ def test_says_that_the_machine_is_not_as_fast_as_before(monkeypatch, path):
     )
 
 
-def test_says_that_batches_drifted(monkeypatch, path):
+def test_says_that_repetitions_drifted(monkeypatch, path):
     blocks = {
         "m": [
             {"ns": [10**6], "waited": 0.0, "drift": 0.5},
@@ -237,7 +238,7 @@ def test_says_that_batches_drifted(monkeypatch, path):
     answer = {**answer_of({}, num_repetitions=40, num_drifted=30), "blocks": blocks}
     monkeypatch.setattr(latency, "run_timing", lambda *_, **__: answer)
     found = measure({"m": path}, DeviceBudget(name="d"), config=TINY)["m"]
-    assert "drifted by more than 15% in 50% of the batches" in found.diagnostic
+    assert "drifted by more than 15% in 50% of the repetitions" in found.diagnostic
     assert (found.environment["num_repetitions"], found.environment["num_drifted_repetitions"]) == (
         80,
         60,

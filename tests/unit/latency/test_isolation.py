@@ -54,11 +54,11 @@ def test_reads_a_last_line_of_any_length(child):
 
 def test_reports_events(child):
     child(
-        """echo '{"event": "timing", "model": "m", "share": 0.5}'; sleep 0.5; echo '{"event": "done"}'"""
+        """echo '{"event": "timing", "model": "m", "fraction": 0.5}'; sleep 0.5; echo '{"event": "done"}'"""
     )
     events = []
     run(on_event=events.append)
-    assert {"event": "timing", "model": "m", "share": 0.5} in events
+    assert {"event": "timing", "model": "m", "fraction": 0.5} in events
 
 
 @pytest.mark.parametrize(

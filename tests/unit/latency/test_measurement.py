@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from inn_automl.core.errors import MeasurementError
-from inn_automl.latency.benchmark import QUICK, THOROUGH, BenchmarkConfig, LatencyMeasurement
+from inn_automl.latency.benchmark import LatencyMeasurement
+from inn_automl.latency.config import QUICK, THOROUGH, BenchmarkConfig
 from inn_automl.latency.measurement import PeakMemory, read_measurements
 from inn_automl.latency.statistics import summarize
 

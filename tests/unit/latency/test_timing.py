@@ -7,7 +7,7 @@ import pytest
 from inn_automl.latency import timing
 from inn_automl.latency.timing import (
     MAX_WAITED,
-    Block,
+    TimedBlock,
     WaitClock,
     choose,
     interleave,
@@ -52,7 +52,7 @@ def turns(models, disturbed=None, **options):
         lambda: None,
         **(arguments | options),
         waiting=FakeWaiting(disturbed),
-        on_block=lambda name, share: order.append((name, share)),
+        on_block=lambda name, done: order.append((name, done)),
     )
     return blocks, order
 
@@ -83,9 +83,9 @@ def test_every_model_gets_a_turn_in_each_round():
     rounds = ["".join(name for name, _ in order[start : start + 4]) for start in range(0, 20, 4)]
     assert all(sorted(one) == list("abcd") for one in rounds)
     assert len(set(rounds)) > 1
-    shares = [share for _, share in order]
-    assert shares == sorted(shares)
-    assert 0 <= shares[0] <= shares[-1] <= 1
+    fractions = [done for _, done in order]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] <= fractions[-1] <= 1
 
 
 def test_order_follows_from_the_seed():
@@ -109,7 +109,7 @@ def test_drifted_batches_are_repeated(monkeypatch):
     speeds = [100, 100, 100, 150, 100, 100, 100, 100, 100, 100]
 
     def block(run, *_):
-        return Block([run()], 0.0)
+        return TimedBlock([run()], 0.0)
 
     monkeypatch.setattr(timing, "time_block", block)
     blocks, reference_ns = interleave(
@@ -151,11 +151,11 @@ def test_goes_on_for_the_least_time():
 
 def test_choice_takes_the_least_disturbed_where_calm_ones_are_too_few():
     blocks = [
-        Block([1], 0.5),
-        Block([2], 0.0),
-        Block([3], 0.9),
-        Block([4], 0.2),
-        Block([5], 0.0, 0.45),
+        TimedBlock([1], 0.5),
+        TimedBlock([2], 0.0),
+        TimedBlock([3], 0.9),
+        TimedBlock([4], 0.2),
+        TimedBlock([5], 0.0, 0.45),
     ]
     assert choose(blocks, 4, 0.15) == [blocks[1], blocks[3], blocks[4], blocks[0]]
     assert choose(blocks, 1, 0.15) == [blocks[1]]
@@ -168,7 +168,7 @@ def test_choice_takes_the_least_disturbed_where_calm_ones_are_too_few():
 )
 def test_warm_up_ends_when_the_median_settles(monkeypatch, medians, converged):
     remaining = list(medians)
-    monkeypatch.setattr(timing, "time_block", lambda *args: Block([remaining.pop(0)], 0.0))
+    monkeypatch.setattr(timing, "time_block", lambda *args: TimedBlock([remaining.pop(0)], 0.0))
     assert warm_up(lambda: None, BLOCK_NS, FakeWaiting()) is converged
     assert len(remaining) == (0 if converged else 30)
 

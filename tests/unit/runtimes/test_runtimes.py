@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,21 @@ import pytest
 
 from inn_automl import runtimes
 from inn_automl.core.errors import MeasurementError, UnknownNameError
-from inn_automl.core.spec import RUNTIMES
+from inn_automl.core.runtimes import RUNTIMES
 from inn_automl.runtimes import nvidia, onnxruntime_cuda, onnxruntime_tensorrt
 
 
-def test_budgets_name_the_runtimes_that_there_are():
-    assert set(RUNTIMES) == set(runtimes.NAMES)
+def test_every_name_has_a_module_and_every_runtime_a_name():
+    files = Path(runtimes.__file__).parent.glob("*.py")
+    modules = {path.stem for path in files if "\nRUNTIME = " in path.read_text(encoding="utf-8")}
+    assert modules == {name.replace("-", "_") for name in RUNTIMES}
 
 
 INSTALLED = tuple(runtimes.probe()[0])
 
 
 def test_every_runtime_has_a_line_that_installs_it():
-    assert set(runtimes.INSTALL) == set(runtimes.NAMES)
+    assert all(info.install and "fp32" in info.precisions for info in RUNTIMES.values())
 
 
 @pytest.mark.parametrize("name", INSTALLED)
@@ -68,7 +71,7 @@ def test_what_is_typical_is_not_what_an_interruption_makes_of_it():
 
 
 def test_a_runtime_that_is_not_installed_says_what_adds_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, "inn_automl.runtimes.openvino_cpu", raising=False)
+    monkeypatch.delitem(sys.modules, "inn_automl.runtimes.openvino", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(
         MeasurementError, match=r"'openvino' is not installed.*`pip install openvino` adds it"
@@ -77,7 +80,7 @@ def test_a_runtime_that_is_not_installed_says_what_adds_it(monkeypatch):
     versions, reasons = runtimes.probe()
     assert versions["onnxruntime-cpu"] == onnxruntime.__version__
     assert "pip install openvino" in reasons["openvino"]
-    assert set(versions) | set(reasons) == set(runtimes.NAMES)
+    assert set(versions) | set(reasons) == set(RUNTIMES)
 
 
 def test_input_is_the_same_for_the_same_shape(make_conv_net):

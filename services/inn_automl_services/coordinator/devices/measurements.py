@@ -18,7 +18,8 @@ from inn_automl.api.jobs import JobError
 from inn_automl.api.measurements import MeasurementState
 from inn_automl.core.errors import MeasurementError, NotFoundError, SpecError, StaleLeaseError
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.latency.measurement import BenchmarkConfig, read_measurements
+from inn_automl.latency.config import BenchmarkConfig
+from inn_automl.latency.measurement import read_measurements
 from inn_automl_services.coordinator import lease
 from inn_automl_services.coordinator.context import Context
 from inn_automl_services.coordinator.db.ids import new_id

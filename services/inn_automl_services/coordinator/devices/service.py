@@ -11,8 +11,8 @@ from inn_automl.api import devices as wire
 from inn_automl.api.base import Page
 from inn_automl.api.measurements import MeasurementState
 from inn_automl.core.errors import ForbiddenError, NotFoundError, SpecError
+from inn_automl.core.runtimes import RUNTIMES
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.runtimes import INSTALL
 from inn_automl_services.coordinator import lease
 from inn_automl_services.coordinator.db.ids import new_id
 from inn_automl_services.coordinator.db.session import now
@@ -142,7 +142,9 @@ def check_budget(device: DeviceRow, budget: DeviceBudget) -> None:
     if budget.runtime not in described.runtimes:
         reasons = described.details.get("missing_runtimes")
         reason = reasons.get(budget.runtime) if isinstance(reasons, dict) else None
-        remedy = f"it says: {reason}" if reason else f"`{INSTALL[budget.runtime]}` adds it."
+        remedy = (
+            f"it says: {reason}" if reason else f"`{RUNTIMES[budget.runtime].install}` adds it."
+        )
         raise SpecError(
             f"device {budget.name!r}: the agent {device.name!r} has no runtime {budget.runtime!r}, "
             f"only "

@@ -102,3 +102,6 @@ class OpenVino(Runtime):
 
 def _reason(error: RuntimeError) -> str:
     return " ".join(str(error).split())[:500]
+
+
+RUNTIME = OpenVino

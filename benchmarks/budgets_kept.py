@@ -19,7 +19,8 @@ from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from inn_automl.core.result import DeviceResult, FrontPoint, JobResult, LatencySummary
 from inn_automl.core.spec import DeviceBudget, parse
 from inn_automl.core.storage import read_json
-from inn_automl.export.bundle import ONNX, BundleConfig, extract_bundle
+from inn_automl.export.bundle import ONNX, extract_bundle
+from inn_automl.export.records import BundleConfig
 from inn_automl.latency.benchmark import measure
 
 

@@ -58,7 +58,7 @@ def make_resnet(folder: Path) -> tuple[Path, int]:
     full, small = (
         network.discretize(w).eval() for w in (network.full_widths, network.smallest_widths)
     )
-    template = OnnxTemplate(
+    template = OnnxTemplate.from_modules(
         full, small, input_shape=DEMO_SHAPE, mean=mean, std=std, samples=samples
     )
     bundles = []

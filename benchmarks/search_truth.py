@@ -226,7 +226,7 @@ def _measure(
 
 def template_for(network: IntegralNetwork, dataset: Dataset) -> OnnxTemplate:
     """The exporter of a network, for any widths."""
-    return OnnxTemplate(
+    return OnnxTemplate.from_modules(
         network.discretize(network.full_widths).eval(),
         network.discretize(network.smallest_widths).eval(),
         input_shape=dataset.input_shape,

@@ -17,7 +17,7 @@ from torch import nn
 from inn_automl.evaluation.candidates import Evaluation
 from inn_automl.export.fp16 import convert_fp16
 from inn_automl.export.quantization import NUM_CALIBRATION, outputs, quantize_onnx
-from inn_automl.export.template import Export, OnnxTemplate
+from inn_automl.export.template import ExportedModel, OnnxTemplate
 from inn_automl.export.verification import FP16_TOLERANCE, verify_onnx
 from inn_automl.tasks import objective_of
 
@@ -43,7 +43,7 @@ def template_of(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
 
 def _template(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
     network = architecture.network()
-    return OnnxTemplate(
+    return OnnxTemplate.from_modules(
         network.discretize(network.full_widths).eval(),
         network.discretize(network.smallest_widths).eval(),
         input_shape=dataset.input_shape,
@@ -82,7 +82,7 @@ def converted_file(
     precision: str,
     *,
     widths: Mapping[str, int],
-) -> Iterator[tuple[Export, Path]]:
+) -> Iterator[tuple[ExportedModel, Path]]:
     """A discretized module in eval mode as a float file that was verified, and the file of another
     precision made from it.
 

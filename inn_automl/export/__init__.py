@@ -10,20 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inn_automl.export.bundle import BundleConfig, extract_bundle, read_bundle, write_bundle
+    from inn_automl.export.bundle import extract_bundle, read_bundle, write_bundle
     from inn_automl.export.elastic import ElasticConfig, read_elastic
     from inn_automl.export.elastic_writer import write_elastic
     from inn_automl.export.fp16 import convert_fp16
     from inn_automl.export.inn import InnConfig, load_inn, write_inn
     from inn_automl.export.onnx import export_onnx
     from inn_automl.export.quantization import quantize_onnx
-    from inn_automl.export.template import Export, OnnxTemplate
+    from inn_automl.export.records import BundleConfig
+    from inn_automl.export.template import ExportedModel, OnnxTemplate
     from inn_automl.export.verification import TOLERANCE, verify_onnx
 
 _HOME = {
-    "BundleConfig": "bundle",
+    "BundleConfig": "records",
     "ElasticConfig": "elastic",
-    "Export": "template",
+    "ExportedModel": "template",
     "InnConfig": "inn",
     "OnnxTemplate": "template",
     "TOLERANCE": "verification",
@@ -44,7 +45,7 @@ __all__ = [
     "TOLERANCE",
     "BundleConfig",
     "ElasticConfig",
-    "Export",
+    "ExportedModel",
     "InnConfig",
     "OnnxTemplate",
     "convert_fp16",

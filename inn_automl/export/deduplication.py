@@ -20,9 +20,9 @@ from safetensors.numpy import load_file, save
 
 from inn_automl.core.errors import StorageError
 from inn_automl.export.bundle import WEIGHTS
-from inn_automl.export.elastic import DTYPES, Part
-from inn_automl.export.inn import NODES
-from inn_automl.export.onnx import TRANSPOSED
+from inn_automl.export.elastic import DTYPES, TensorSlice
+from inn_automl.export.inn import CONTROL_POINTS
+from inn_automl.export.onnx_graph import TRANSPOSED
 from inn_automl.integral import checkpoint as state
 
 SMALLEST_BYTES = 256
@@ -71,7 +71,7 @@ class WeightDeduplicator:
             CorruptFileError: it is none.
         """
         try:
-            nodes = load_file(Path(network) / NODES)
+            nodes = load_file(Path(network) / CONTROL_POINTS)
         except Exception as error:  # safetensors' own error has no public base class
             raise StorageError(
                 f"the network in {str(network)!r} cannot be read ({error}): save it."
@@ -88,15 +88,15 @@ class WeightDeduplicator:
 
     def take(
         self, point: str, model: bytes, widths: Mapping[str, int] | None = None
-    ) -> tuple[bytes, dict[str, Part]]:
-        """An ONNX model without the data of its larger initializers, and what these are parts of.
+    ) -> tuple[bytes, dict[str, TensorSlice]]:
+        """An ONNX model without the data of its larger initializers, and what these are slices of.
 
         Args:
             point: what tensors that are this model's alone are named after.
             widths: of the model; needed where the network has width_deltas.
         """
         proto = onnx.load_from_string(model)
-        parts = {}
+        slices = {}
         for initializer in proto.graph.initializer:
             values = numpy_helper.to_array(initializer)
             if values.nbytes < SMALLEST_BYTES or values.dtype not in _TYPES:
@@ -105,9 +105,9 @@ class WeightDeduplicator:
                 part = self._part(
                     point, initializer.name.removesuffix(TRANSPOSED), values.T, widths or {}
                 )
-                parts[initializer.name] = part.model_copy(update={"transposed": True})
+                slices[initializer.name] = part.model_copy(update={"transposed": True})
             else:
-                parts[initializer.name] = self._part(point, initializer.name, values, widths or {})
+                slices[initializer.name] = self._part(point, initializer.name, values, widths or {})
             bare = TensorProto(
                 name=initializer.name,
                 dims=initializer.dims,
@@ -116,7 +116,7 @@ class WeightDeduplicator:
             )
             bare.external_data.add(key="location", value=WEIGHTS)
             initializer.CopyFrom(bare)
-        return proto.SerializeToString(deterministic=True), parts
+        return proto.SerializeToString(deterministic=True), slices
 
     def data(self) -> bytes:
         """weights.safetensors: the widest blocks in use, and what is no block of any."""
@@ -132,7 +132,9 @@ class WeightDeduplicator:
         }
         return save(blocks | width_deltas | self._own)
 
-    def _part(self, point: str, name: str, values: np.ndarray, widths: Mapping[str, int]) -> Part:
+    def _part(
+        self, point: str, name: str, values: np.ndarray, widths: Mapping[str, int]
+    ) -> TensorSlice:
         # A tied weight may have another of its names in the network than in the graph.
         for node in [name] if name in self._nodes else self._nodes:
             if not _holds(self._nodes[node], values):
@@ -158,17 +160,17 @@ class WeightDeduplicator:
                     else self._keep(f"{point}/{_short(name)}.scale", factors)
                 )
                 if width_coordinate == 0:
-                    return Part(tensor=_short(node), shape=values.shape, scale=scale)
+                    return TensorSlice(tensor=_short(node), shape=values.shape, scale=scale)
                 self._sloping.add(node)
                 width_delta = _WIDTH_DELTA + _short(node)
-                return Part(
+                return TensorSlice(
                     tensor=_short(node),
                     shape=values.shape,
                     width_delta=width_delta,
                     width_coordinate=width_coordinate,
                     scale=scale,
                 )
-        return Part(tensor=self._keep(f"{point}/{_short(name)}", values), shape=values.shape)
+        return TensorSlice(tensor=self._keep(f"{point}/{_short(name)}", values), shape=values.shape)
 
     def _keep(self, name: str, values: np.ndarray) -> str:
         """The name of the tensor with these values: a new one, or that of an equal one."""

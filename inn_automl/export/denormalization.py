@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import onnx
 
-from inn_automl.export.onnx import LOGITS
+from inn_automl.export.raw_model import LOGITS
 
 
 def denormalization_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes that bring the output to the units of the targets (`onnx.Restore`), the last one
+    """The nodes that bring the output to the units of the targets (`onnx.Denormalize`), the last one
     first.
     """
     name = graph.output[0].name

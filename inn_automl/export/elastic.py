@@ -16,27 +16,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from inn_automl.core.errors import CorruptFileError, StorageError
 from inn_automl.core.metric import TaskKind
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.result import LatencySummary
 from inn_automl.export.archive import sha256, unpack
-from inn_automl.export.bundle import (
-    CONFIG,
-    WEIGHTS,
+from inn_automl.export.bundle import CONFIG, WEIGHTS
+from inn_automl.export.records import (
     Build,
     DatasetMetadata,
-    File,
+    FileMetadata,
     MetricValues,
-    Port,
     Preprocessing,
-    TargetStatistics,
+    Record,
+    Standardization,
+    TensorSpec,
     Verification,
 )
 
-PARTS = "parts.json"
+SLICES = "slices.json"
 
 DTYPES = {
     "F64": "<f8",
@@ -51,11 +51,7 @@ DTYPES = {
 """Types of safetensors that NumPy has, too."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Part(_Record):
+class TensorSlice(Record):
     """How a weight of a point's graph is made of the tensors of weights.safetensors."""
 
     tensor: str
@@ -75,7 +71,7 @@ class Part(_Record):
     """Whether the weight is this block, scaled, with its axes in reverse."""
 
 
-class ElasticDevice(_Record):
+class ElasticDevice(Record):
     """What the latencies of a device were measured with."""
 
     runtime: str
@@ -84,7 +80,7 @@ class ElasticDevice(_Record):
     environment: dict[str, Any]
 
 
-class ElasticPoint(_Record):
+class ElasticPoint(Record):
     """One front point: what it is, and the evidence for it."""
 
     id: str
@@ -107,7 +103,7 @@ class ElasticPoint(_Record):
         return f"graphs/{self.id}.onnx"
 
 
-class ElasticConfig(_Record):
+class ElasticConfig(Record):
     """config.json of elastic.zip."""
 
     format_version: Literal[1] = 1
@@ -116,25 +112,25 @@ class ElasticConfig(_Record):
     task: TaskKind = "classification"
     classes: tuple[str, ...]
     """In the order of the logits; empty for other tasks than classification."""
-    input: Port
-    output: Port
+    input: TensorSpec
+    output: TensorSpec
     preprocessing: Preprocessing
-    targets: TargetStatistics | None = None
+    targets: Standardization | None = None
     """None for classification."""
     dataset: DatasetMetadata
     devices: dict[str, ElasticDevice]
     points: tuple[ElasticPoint, ...]
-    files: dict[str, File]
+    files: dict[str, FileMetadata]
     versions: dict[str, str]
     created_at: datetime
     """UTC."""
 
 
-_Parts = TypeAdapter(dict[str, dict[str, Part]])
+_Slices = TypeAdapter(dict[str, dict[str, TensorSlice]])
 
 
 @dataclass(frozen=True)
-class ElasticFile:
+class ElasticArchive:
     """An elastic.zip in memory."""
 
     path: Path
@@ -143,7 +139,7 @@ class ElasticFile:
     """By point: an ONNX model, the larger initializers of which are marked as external and have no
     data.
     """
-    parts: dict[str, dict[str, Part]]
+    slices: dict[str, dict[str, TensorSlice]]
     """By point and name of such an initializer."""
     tensors: dict[str, np.ndarray]
 
@@ -151,9 +147,9 @@ class ElasticFile:
         """The data of the initializers that the graph of a point lacks, bit by bit those of its
         bundle.
         """
-        return {name: self._weight(part) for name, part in self.parts[point].items()}
+        return {name: self._weight(part) for name, part in self.slices[point].items()}
 
-    def _weight(self, part: Part) -> np.ndarray:
+    def _weight(self, part: TensorSlice) -> np.ndarray:
         leading = tuple(slice(size) for size in part.shape)
         block = self.tensors[part.tensor][leading]
         if part.width_delta is not None:
@@ -166,7 +162,7 @@ class ElasticFile:
         return np.ascontiguousarray(block.T if part.transposed else block)
 
 
-def read_elastic(path: str | Path) -> ElasticFile:
+def read_elastic(path: str | Path) -> ElasticArchive:
     """An elastic.zip, all of whose members have been checked against their hashes.
 
     Raises:
@@ -189,22 +185,22 @@ def read_elastic(path: str | Path) -> ElasticFile:
         if (
             not contents.keys() - {CONFIG}
             == config.files.keys()
-            == {WEIGHTS, PARTS, *graphs.values()}
+            == {WEIGHTS, SLICES, *graphs.values()}
         ):
             raise ValueError(f"its members are not those that {CONFIG} names")
         for name, file in config.files.items():
             if sha256(contents[name]) != file.sha256:
                 raise ValueError(f"{name} does not have the hash that {CONFIG} names")
-        parts = _Parts.validate_json(contents[PARTS])
+        slices = _Slices.validate_json(contents[SLICES])
         tensors = _tensors(contents[WEIGHTS])
-        _check_parts(parts, tensors, graphs)
+        _check_slices(slices, tensors, graphs)
     except (ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise CorruptFileError(
             f"{str(path)!r} is no whole elastic model ({reason:.300}): download it again."
         ) from error
-    return ElasticFile(
-        path, config, {id: contents[name] for id, name in graphs.items()}, parts, tensors
+    return ElasticArchive(
+        path, config, {id: contents[name] for id, name in graphs.items()}, slices, tensors
     )
 
 
@@ -229,14 +225,14 @@ def _tensors(data: bytes) -> dict[str, np.ndarray]:
         raise ValueError(f"{WEIGHTS} is not readable: {error}") from error
 
 
-def _check_parts(
-    parts: Mapping[str, Mapping[str, Part]],
+def _check_slices(
+    slices: Mapping[str, Mapping[str, TensorSlice]],
     tensors: Mapping[str, np.ndarray],
     points: Mapping[str, str],
 ) -> None:
-    if parts.keys() != points.keys():
-        raise ValueError(f"{PARTS} has other points than {CONFIG}")
-    for of_point in parts.values():
+    if slices.keys() != points.keys():
+        raise ValueError(f"{SLICES} has other points than {CONFIG}")
+    for of_point in slices.values():
         for name, part in of_point.items():
             whole, scale = tensors.get(part.tensor), tensors.get(part.scale or "")
             fits = whole is not None and len(part.shape) == whole.ndim

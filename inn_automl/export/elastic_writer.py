@@ -11,17 +11,16 @@ from typing import Any
 from inn_automl.core.errors import InputError
 from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256
-from inn_automl.export.bundle import (
-    CONFIG,
-    ONNX,
-    WEIGHTS,
-    BundleConfig,
-    File,
-    installed_versions,
-    open_bundle,
-)
+from inn_automl.export.bundle import CONFIG, ONNX, WEIGHTS, open_bundle
 from inn_automl.export.deduplication import WeightDeduplicator
-from inn_automl.export.elastic import PARTS, ElasticConfig, ElasticDevice, ElasticPoint, Part
+from inn_automl.export.elastic import (
+    SLICES,
+    ElasticConfig,
+    ElasticDevice,
+    ElasticPoint,
+    TensorSlice,
+)
+from inn_automl.export.records import BundleConfig, FileMetadata, installed_versions
 
 
 def write_elastic(
@@ -49,19 +48,21 @@ def write_elastic(
     common = _common([config for config, _ in opened])
     shared = WeightDeduplicator.of(network)
     contents: dict[str, bytes] = {}
-    parts: dict[str, dict[str, Part]] = {}
+    slices: dict[str, dict[str, TensorSlice]] = {}
     points = []
     for config, members in opened:
         point = _point(config)
-        contents[point.graph], parts[point.id] = shared.take(point.id, members[ONNX], config.widths)
+        contents[point.graph], slices[point.id] = shared.take(
+            point.id, members[ONNX], config.widths
+        )
         points.append(point)
     dumped = {
         name: {key: part.model_dump(exclude_defaults=True) for key, part in of.items()}
-        for name, of in parts.items()
+        for name, of in slices.items()
     }
     contents = {
         WEIGHTS: shared.data(),
-        PARTS: json.dumps(dumped, separators=(",", ":")).encode(),
+        SLICES: json.dumps(dumped, separators=(",", ":")).encode(),
         **contents,
     }
     elastic = ElasticConfig(
@@ -69,7 +70,8 @@ def write_elastic(
         devices=_devices([config for config, _ in opened]),
         points=tuple(points),
         files={
-            name: File(sha256=sha256(data), size_bytes=len(data)) for name, data in contents.items()
+            name: FileMetadata(sha256=sha256(data), size_bytes=len(data))
+            for name, data in contents.items()
         },
         versions=installed_versions(),
         created_at=created_at or datetime.now(UTC).replace(microsecond=0),

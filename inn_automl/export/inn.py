@@ -12,32 +12,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from inn_automl.core.errors import CorruptFileError, StorageError
 from inn_automl.core.metric import TaskKind
 from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256, unpack
-from inn_automl.export.bundle import (
-    CONFIG,
+from inn_automl.export.bundle import CONFIG
+from inn_automl.export.records import (
     Build,
     DatasetMetadata,
-    File,
-    TargetStatistics,
+    FileMetadata,
+    Record,
+    Standardization,
     installed_versions,
 )
 
 if TYPE_CHECKING:
     from inn_automl.integral import IntegralNetwork
 
-NODES, NETWORK = "control_points.safetensors", "network.json"
+CONTROL_POINTS, NETWORK = "control_points.safetensors", "network.json"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GroupMetadata(_Record):
+class GroupMetadata(Record):
     """A coupled group."""
 
     smallest: int
@@ -48,14 +45,7 @@ class GroupMetadata(_Record):
     """How its channels are sampled."""
 
 
-class Standardization(_Record):
-    """What the network takes: (raw - mean) / std, one number a channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-class InnConfig(_Record):
+class InnConfig(Record):
     """config.json of inn.zip. `files`, `versions` and `created_at` are filled in by `write_inn`
     where left out.
     """
@@ -69,11 +59,11 @@ class InnConfig(_Record):
     classes: tuple[str, ...]
     """In the order of the logits; empty for other tasks than classification."""
     preprocessing: Standardization
-    targets: TargetStatistics | None = None
+    targets: Standardization | None = None
     """The network gives (raw target - mean) / std; None for classification."""
     dataset: DatasetMetadata
-    files: dict[str, File] = {}
-    versions: dict[str, str] = {}
+    files: dict[str, FileMetadata] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
     created_at: datetime | None = None
     """UTC."""
 
@@ -91,7 +81,7 @@ def write_inn(path: str | Path, config: InnConfig, network: str | Path) -> InnCo
         StorageError: a file could not be read or written.
     """
     try:
-        contents = {name: (Path(network) / name).read_bytes() for name in (NODES, NETWORK)}
+        contents = {name: (Path(network) / name).read_bytes() for name in (CONTROL_POINTS, NETWORK)}
     except OSError as error:
         raise StorageError(
             f"the network in {str(network)!r} cannot be read ({error.strerror}): save it."
@@ -99,7 +89,7 @@ def write_inn(path: str | Path, config: InnConfig, network: str | Path) -> InnCo
     config = config.model_copy(
         update={
             "files": {
-                name: File(sha256=sha256(data), size_bytes=len(data))
+                name: FileMetadata(sha256=sha256(data), size_bytes=len(data))
                 for name, data in contents.items()
             },
             "versions": config.versions or installed_versions(),
@@ -132,9 +122,9 @@ def load_inn(path: str | Path) -> tuple[InnConfig, IntegralNetwork]:
             f"the network {str(path)!r} cannot be read ({error.strerror}): give its path."
         ) from error
     try:
-        contents = unpack(data, (CONFIG, NODES, NETWORK))
+        contents = unpack(data, (CONFIG, CONTROL_POINTS, NETWORK))
         config = InnConfig.model_validate_json(contents[CONFIG])
-        for name in (NODES, NETWORK):
+        for name in (CONTROL_POINTS, NETWORK):
             if name not in config.files or sha256(contents[name]) != config.files[name].sha256:
                 raise ValueError(f"{name} does not have the hash that {CONFIG} names")
     except (ValueError, ValidationError) as error:
@@ -144,7 +134,7 @@ def load_inn(path: str | Path) -> tuple[InnConfig, IntegralNetwork]:
         ) from error
     about = config.build
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-        for name in (NODES, NETWORK):
+        for name in (CONTROL_POINTS, NETWORK):
             write_atomically(Path(folder) / name, contents[name])
         module = build(
             config.family,

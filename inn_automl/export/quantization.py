@@ -38,7 +38,8 @@ from inn_automl.core.storage import write_atomically
 from inn_automl.core.version import __version__
 from inn_automl.export.denormalization import denormalization_nodes
 from inn_automl.export.fp16 import float32_counterpart
-from inn_automl.export.onnx import CONVOLUTIONS, INPUT
+from inn_automl.export.onnx_graph import CONVOLUTIONS
+from inn_automl.export.raw_model import INPUT
 
 NUM_CALIBRATION = 256
 """Training samples that the ranges of activations are found on."""

@@ -11,7 +11,7 @@ torch before it is kept.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,23 +21,17 @@ from torch import nn
 
 from inn_automl.core.errors import ExportError
 from inn_automl.core.storage import write_atomically
-from inn_automl.export.onnx import (
-    CONVOLUTIONS,
-    RawInput,
-    Statistics,
-    fill,
-    finish,
-    normal_form,
-    set_reshape_target,
-    translate,
-)
+from inn_automl.export.onnx import translate
+from inn_automl.export.onnx_graph import fill, finish, normal_form
+from inn_automl.export.raw_model import RawInput, Statistics
+from inn_automl.export.template_matching import UnsupportedTemplateError, num_groups, reconcile
 from inn_automl.export.verification import TOLERANCE, compare
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportedModel:
     """One verified ONNX file."""
 
     path: Path
@@ -51,22 +45,40 @@ class Export:
 class OnnxTemplate:
     """Exports discretized modules of one network at any widths.
 
+    Make one with `from_modules`, which translates the network.
+
     Args:
-        module, other: the network at two widths that differ in every coupled group: the full and
-            the smallest ones, say. Translating them takes seconds each.
+        raw: makes the module that is exported, which takes raw values, of a discretized one.
         input_shape: of one sample, (C, H, W) or (C, L).
-        mean, std: (C,), of the dataset's raw values.
-        target_statistics: see `export_onnx`.
         samples: (N, *input_shape), raw values of the dataset that every file is verified with; a
             handful will do.
         tolerance: see `verify_onnx`.
-
-    Raises:
-        ExportError: torch cannot translate the modules.
+        model: the network's graph without its widths; None if there is no such graph.
+        names: of the parameters and buffers in the graph.
+        owners: index of a convolution among the nodes -> name of the module with its group count.
+        why_not: why each module is translated; None where the template serves.
     """
 
     def __init__(
         self,
+        raw: Callable[[nn.Module], RawInput],
+        *,
+        input_shape: Sequence[int],
+        samples: np.ndarray,
+        tolerance: float,
+        model: ir.Model,
+        names: Collection[str],
+        owners: Mapping[int, str],
+        why_not: str | None,
+    ) -> None:
+        self._raw, self.input_shape = raw, tuple(input_shape)
+        self.samples, self.tolerance = samples, tolerance
+        self.model, self.why_not = model, why_not
+        self._names, self._owners = set(names), dict(owners)
+
+    @classmethod
+    def from_modules(
+        cls,
         module: nn.Module,
         other: nn.Module,
         *,
@@ -76,29 +88,48 @@ class OnnxTemplate:
         target_statistics: Statistics | None = None,
         samples: np.ndarray,
         tolerance: float = TOLERANCE,
-    ) -> None:
-        self.input_shape = tuple(input_shape)
-        self.mean, self.std, self.target_statistics = mean, std, target_statistics
-        self.samples, self.tolerance = samples, tolerance
-        self.why_not: str | None = None
-        """Why each module is translated; None where the template serves."""
-        first, second = (self._raw(m) for m in (module, other))
-        graphs = [normal_form(translate(raw, self.input_shape)) for raw in (first, second)]
-        self._names = set(first.tensors())
-        self.model = graphs[0]
-        # index of a convolution among the nodes -> name of its module
-        self._owners: dict[int, str] = {}
+    ) -> OnnxTemplate:
+        """Translates a network at two widths. Takes seconds.
+
+        Args:
+            module, other: the network at two widths that differ in every coupled group: the full
+                and the smallest ones, say.
+            input_shape: of one sample, (C, H, W) or (C, L).
+            mean, std: (C,), of the dataset's raw values.
+            target_statistics: see `export_onnx`.
+            samples: see the class.
+            tolerance: see `verify_onnx`.
+
+        Raises:
+            ExportError: torch cannot translate the modules.
+        """
+
+        def raw(module: nn.Module) -> RawInput:
+            return RawInput(module, input_shape, mean, std, target_statistics)
+
+        first, second = raw(module), raw(other)
+        graphs = [normal_form(translate(one, tuple(input_shape))) for one in (first, second)]
+        owners: dict[int, str] = {}
+        why_not = None
         try:
-            self._owners = reconcile(graphs[0], graphs[1], first, second)
+            owners = reconcile(graphs[0], graphs[1], first, second)
         except UnsupportedTemplateError as error:
-            self.why_not = str(error)
-            logger.warning(
-                "each ONNX file takes a full export of seconds, because %s", self.why_not
-            )
+            why_not = str(error)
+            logger.warning("each ONNX file takes a full export of seconds, because %s", why_not)
+        return cls(
+            raw,
+            input_shape=input_shape,
+            samples=samples,
+            tolerance=tolerance,
+            model=graphs[0],
+            names=first.tensors(),
+            owners=owners,
+            why_not=why_not,
+        )
 
     def export(
         self, module: nn.Module, path: str | Path, *, widths: Mapping[str, int] | None = None
-    ) -> Export:
+    ) -> ExportedModel:
         """Writes a module as ONNX, verified against torch before it takes the place of `path`.
 
         Args:
@@ -121,9 +152,6 @@ class OnnxTemplate:
         fill(model, raw)
         return self._write(model, raw, path, widths, from_template=False)
 
-    def _raw(self, module: nn.Module) -> RawInput:
-        return RawInput(module, self.input_shape, self.mean, self.std, self.target_statistics)
-
     def _retarget(self, raw: RawInput) -> ir.Model:
         if raw.tensors().keys() != self._names:
             raise UnsupportedTemplateError(
@@ -133,7 +161,9 @@ class OnnxTemplate:
         fill(model, raw)
         for index, node in enumerate(model.graph):
             if index in self._owners:
-                node.attributes["group"] = ir.AttrInt64("group", _groups(raw, self._owners[index]))
+                node.attributes["group"] = ir.AttrInt64(
+                    "group", num_groups(raw, self._owners[index])
+                )
         return model
 
     def _write(
@@ -144,158 +174,8 @@ class OnnxTemplate:
         widths: Mapping[str, int] | None,
         *,
         from_template: bool,
-    ) -> Export:
+    ) -> ExportedModel:
         data = finish(model, widths)
         difference = compare(data, raw, self.samples, tolerance=self.tolerance, name=str(path))
         write_atomically(path, data)
-        return Export(path, len(data), difference, from_template)
-
-
-class UnsupportedTemplateError(Exception):
-    """A graph depends on widths in a way that the template cannot repeat."""
-
-
-def reconcile(
-    model: ir.Model, other: ir.Model, raw: RawInput, other_raw: RawInput
-) -> dict[int, str]:
-    """Makes `model` free of widths, in place, so far as `other` shows that it depends on them.
-
-    Returns:
-        Name of the module that gives the group count, by index of the convolution among the nodes.
-
-    Raises:
-        UnsupportedTemplateError: something else differs; the message says what.
-    """
-    nodes, other_nodes = list(model.graph), list(other.graph)
-    if [n.op_identifier() for n in nodes] != [n.op_identifier() for n in other_nodes]:
-        raise UnsupportedTemplateError("the operations of the network change with its widths")
-    names = raw.tensors().keys()
-    if names != other_raw.tensors().keys():
-        raise UnsupportedTemplateError("the parameters of the network change with its widths")
-    # Names of intermediate values may differ between the translations; what is compared is which
-    # value goes where.
-    twins: dict[ir.Value | None, ir.Value | None] = {None: None}
-    twins.update(zip(model.graph.inputs, other.graph.inputs, strict=True))
-    owners: dict[int, str] = {}
-    for index, (node, twin) in enumerate(zip(nodes, other_nodes, strict=True)):
-        if node.op_type == "Reshape":
-            _free_dimension(model.graph, node, other.graph, twin)
-        if len(node.inputs) != len(twin.inputs):
-            raise UnsupportedTemplateError(
-                f"{_place(node)} has another number of inputs at other widths"
-            )
-        for value, twin_value in zip(node.inputs, twin.inputs, strict=True):
-            if value not in twins and _are_same_initializer(value, twin_value, names):
-                twins[value] = twin_value
-            if value not in twins or twins[value] is not twin_value:
-                raise UnsupportedTemplateError(f"{_place(node)} takes other inputs at other widths")
-        if node.op_type in CONVOLUTIONS:
-            owner = _owner_of_groups(node, twin, raw, other_raw)
-            if owner is not None:
-                owners[index] = owner
-        _same_attributes(node, twin, ignore="group" if index in owners else None)
-        twins.update(zip(node.outputs, twin.outputs, strict=True))
-    if [twins.get(value) for value in model.graph.outputs] != list(other.graph.outputs):
-        raise UnsupportedTemplateError(
-            "the output of the network is another operation at other widths"
-        )
-    return owners
-
-
-def _free_dimension(graph: ir.Graph, node: ir.Node, other_graph: ir.Graph, twin: ir.Node) -> None:
-    """Makes -1 ("what remains") of the one dimension in which the constant targets of two Reshape
-    nodes differ.
-    """
-    targets = [
-        ir.convenience.get_const_tensor(n.inputs[1]) if n.inputs[1] else None for n in (node, twin)
-    ]
-    if any(target is None for target in targets):
-        return
-    first, second = (target.numpy() for target in targets if target is not None)
-    if first.shape != second.shape or (first == second).all() or -1 in first or -1 in second:
-        return
-    if (first != second).sum() > 1:
-        raise UnsupportedTemplateError(
-            f"{_place(node)} changes more than one dimension with the widths: {first}, {second}"
-        )
-    freed = np.where(first == second, first, -1).tolist()
-    set_reshape_target(graph, node, freed)
-    set_reshape_target(other_graph, twin, freed)
-
-
-def _are_same_initializer(
-    value: ir.Value | None, twin: ir.Value | None, names: Collection[str]
-) -> bool:
-    """Whether both are the same parameter, or constants of the same value."""
-    if value is None or twin is None or not value.is_initializer() or not twin.is_initializer():
-        return False
-    if value.name in names or twin.name in names:
-        return value.name == twin.name
-    first, second = value.const_value, twin.const_value
-    return (
-        first is not None and second is not None and np.array_equal(first.numpy(), second.numpy())
-    )
-
-
-def _owner_of_groups(
-    node: ir.Node, twin: ir.Node, raw: RawInput, other_raw: RawInput
-) -> str | None:
-    """Name of the module whose weight a convolution uses, if its `groups` are those of the node at
-    both widths.
-    """
-    weight = node.inputs[1]
-    owner = (weight.name or "").rpartition(".")[0] if weight is not None else ""
-    try:
-        agree = _groups(raw, owner) == _group(node) and _groups(other_raw, owner) == _group(twin)
-    except UnsupportedTemplateError:
-        return None
-    return owner if agree else None
-
-
-def _groups(raw: RawInput, owner: str) -> int:
-    try:
-        return int(raw.get_submodule(owner).groups)  # type: ignore[arg-type]
-    except (AttributeError, TypeError):
-        raise UnsupportedTemplateError(
-            f"the module has no convolution {owner.removeprefix('body.')!r}"
-        ) from None
-
-
-def _group(node: ir.Node) -> int:
-    attribute = node.attributes.get("group")
-    return attribute.as_int() if attribute is not None else 1
-
-
-def _same_attributes(node: ir.Node, twin: ir.Node, *, ignore: str | None) -> None:
-    for name in (node.attributes.keys() | twin.attributes.keys()) - {ignore}:
-        first, second = node.attributes.get(name), twin.attributes.get(name)
-        if (
-            first is None
-            or second is None
-            or first.type != second.type
-            or not _equal(first, second)
-        ):
-            values = " and ".join(
-                "nothing" if a is None else f"{a.value!s:.60}" for a in (first, second)
-            )
-            raise UnsupportedTemplateError(
-                f"{name} of {_place(node)} changes with the widths: {values}"
-            )
-
-
-def _equal(first: ir.Attr, second: ir.Attr) -> bool:
-    if first.type == ir.AttributeType.TENSOR:
-        return np.array_equal(first.as_tensor().numpy(), second.as_tensor().numpy())
-    # a subgraph equals itself only, and so is never the same
-    return bool(first.value == second.value)
-
-
-def _place(node: ir.Node) -> str:
-    """A node as a user can find it: its operation and what goes into it; of a constant, also what
-    it goes into.
-    """
-    inputs = ", ".join(value.name or "?" for value in node.inputs if value is not None)
-    users = (
-        [_place(user) for user in node.outputs[0].consumers()] if node.op_type == "Constant" else []
-    )
-    return f"{node.op_type}({inputs})" + (f" in {users[0]}" if users else "")
+        return ExportedModel(path, len(data), difference, from_template)

@@ -11,7 +11,7 @@ from torch import nn
 
 from inn_automl.core.errors import StorageError, VerificationError
 from inn_automl.export.fp16 import float32_counterpart
-from inn_automl.export.onnx import INPUT, RawInput, Statistics
+from inn_automl.export.raw_model import INPUT, RawInput, Statistics
 
 TOLERANCE = 1e-4
 """Largest accepted |ONNX - torch|, as a share of the largest |output|.

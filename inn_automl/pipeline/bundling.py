@@ -12,18 +12,18 @@ from inn_automl.core.result import Tuning
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset
 from inn_automl.export import BundleConfig
-from inn_automl.export.bundle import (
+from inn_automl.export.inn import NETWORK, GroupMetadata, InnConfig, write_inn
+from inn_automl.export.raw_model import INPUT, LOGITS, OUTPUT
+from inn_automl.export.records import (
     Build,
     DatasetMetadata,
     LatencyEvidence,
     MetricValues,
-    Port,
     Preprocessing,
-    TargetStatistics,
+    Standardization,
+    TensorSpec,
     Verification,
 )
-from inn_automl.export.inn import NETWORK, GroupMetadata, InnConfig, Standardization, write_inn
-from inn_automl.export.onnx import INPUT, LOGITS, OUTPUT
 from inn_automl.export.verification import FP16_TOLERANCE, TOLERANCE
 from inn_automl.tasks import Score, objective_of
 from inn_automl.training.trial import Architecture, Trained
@@ -55,8 +55,8 @@ def bundle_config(
         precision=precision,
         task=dataset.task,
         classes=dataset.classes,
-        input=Port(name=INPUT, shape=dataset.input_shape),
-        output=Port(
+        input=TensorSpec(name=INPUT, shape=dataset.input_shape),
+        output=TensorSpec(
             name=LOGITS if dataset.target_statistics is None else OUTPUT, shape=dataset.output_shape
         ),
         preprocessing=Preprocessing(
@@ -129,8 +129,8 @@ def _build(architecture: Architecture) -> Build:
     )
 
 
-def _targets(dataset: Dataset) -> TargetStatistics | None:
+def _targets(dataset: Dataset) -> Standardization | None:
     if dataset.target_statistics is None:
         return None
     mean, std = (tuple(values.tolist()) for values in dataset.target_statistics)
-    return TargetStatistics(mean=mean, std=std)
+    return Standardization(mean=mean, std=std)

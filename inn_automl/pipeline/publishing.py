@@ -22,7 +22,7 @@ from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.evaluation.onnx_precision import evaluate_file
 from inn_automl.export import write_bundle, write_elastic
-from inn_automl.export.bundle import LatencyEvidence
+from inn_automl.export.records import LatencyEvidence
 from inn_automl.pipeline.bundling import bundle_config, bundle_network
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.exporting import onnx_path, point_id, weights_path

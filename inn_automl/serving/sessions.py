@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 
 from inn_automl.core.errors import CorruptFileError
-from inn_automl.export.elastic import ElasticFile, ElasticPoint
+from inn_automl.export.elastic import ElasticArchive, ElasticPoint
 
 MAX_BYTES = 64 * 2**20
 """Memory for sessions, unless the application says otherwise."""
@@ -57,7 +57,7 @@ class Sessions:
     """
 
     def __init__(
-        self, file: ElasticFile, threads: int, batch_size: int, max_bytes: int = MAX_BYTES
+        self, file: ElasticArchive, threads: int, batch_size: int, max_bytes: int = MAX_BYTES
     ) -> None:
         self._file, self._threads, self._max_bytes = file, threads, max_bytes
         self._zeros = np.zeros((batch_size, *file.config.input.shape), np.float32)

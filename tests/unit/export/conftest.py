@@ -32,7 +32,9 @@ def small_template(samples: np.ndarray) -> OnnxTemplate:
 
 
 def _template(module: nn.Module, other: nn.Module, samples: np.ndarray) -> OnnxTemplate:
-    return OnnxTemplate(module, other, input_shape=SHAPE, mean=MEAN, std=STD, samples=samples)
+    return OnnxTemplate.from_modules(
+        module, other, input_shape=SHAPE, mean=MEAN, std=STD, samples=samples
+    )
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_image_to_image_networks_keep_their_pixels_in_int8(
         build("edsr", (3, 12, 12), 0, width=width, depth=1, task="super-resolution", scale=2).eval()
         for width in (0.5, 0.25)
     ]
-    template = OnnxTemplate(
+    template = OnnxTemplate.from_modules(
         *modules,
         input_shape=(3, 12, 12),
         mean=mean,

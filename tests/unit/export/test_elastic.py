@@ -58,15 +58,18 @@ def test_the_points_share_one_copy_of_the_weights(front: Front) -> None:
         "stem.0.weight": "",
         "hidden.1.weight": "",
     }.items():
-        parts = [file.parts[point][f"body.{name}"] for point in POINTS]
-        assert {part.tensor for part in parts} == {tensor or name}
+        slices = [file.slices[point][f"body.{name}"] for point in POINTS]
+        assert {part.tensor for part in slices} == {tensor or name}
         assert (
-            parts[0].shape < parts[1].shape < parts[2].shape == file.tensors[tensor or name].shape
+            slices[0].shape
+            < slices[1].shape
+            < slices[2].shape
+            == file.tensors[tensor or name].shape
         )
     # batch norm
-    assert file.parts["a" * 12]["body.stem.0.weight"].scale == f"{'a' * 12}/stem.0.weight.scale"
-    assert file.parts["a" * 12]["body.again.weight"].scale is None
-    query = file.parts["b" * 12]["body.query.weight.T"]
+    assert file.slices["a" * 12]["body.stem.0.weight"].scale == f"{'a' * 12}/stem.0.weight.scale"
+    assert file.slices["a" * 12]["body.again.weight"].scale is None
+    query = file.slices["b" * 12]["body.query.weight.T"]
     assert (
         query.transposed
         and query.tensor == "query.weight"
@@ -85,32 +88,32 @@ def test_the_points_share_one_copy_of_weights_and_width_deltas(
         "again.weight": "shared.weight",
         "hidden.1.weight": "hidden.1.weight",
     }.items():
-        parts = [file.parts[point][f"body.{in_graph}"] for point in POINTS]
-        assert {part.tensor for part in parts} == {name}
-        assert [part.width_delta for part in parts] == [
+        slices = [file.slices[point][f"body.{in_graph}"] for point in POINTS]
+        assert {part.tensor for part in slices} == {name}
+        assert [part.width_delta for part in slices] == [
             f"width_delta.{name}",
             f"width_delta.{name}",
             None,
         ]
         assert (
             1
-            >= parts[0].width_coordinate
-            > parts[1].width_coordinate
-            > parts[2].width_coordinate
+            >= slices[0].width_coordinate
+            > slices[1].width_coordinate
+            > slices[2].width_coordinate
             == 0
         )
         assert (
-            file.tensors[name].shape == file.tensors[f"width_delta.{name}"].shape == parts[2].shape
+            file.tensors[name].shape == file.tensors[f"width_delta.{name}"].shape == slices[2].shape
         )
     own = {
         part.tensor
-        for point in file.parts.values()
+        for point in file.slices.values()
         for part in point.values()
         if "/" in part.tensor
     }
     assert own == {
         part.tensor
-        for point in plain.parts.values()
+        for point in plain.slices.values()
         for part in point.values()
         if "/" in part.tensor
     }
@@ -119,13 +122,13 @@ def test_the_points_share_one_copy_of_weights_and_width_deltas(
 def test_what_is_no_block_of_the_network_is_kept_as_it_is(front: Front) -> None:
     model = members(front.bundles["b" * 12])["model.onnx"]
     strange = WeightDeduplicator({"body.head.weight": np.zeros((3, 10), np.float32)})
-    _, parts = strange.take("b", model)
-    assert parts and all(
+    _, slices = strange.take("b", model)
+    assert slices and all(
         part.tensor == f"b/{name.removeprefix('body.').removesuffix('.T')}"
-        for name, part in parts.items()
+        for name, part in slices.items()
     )
     _, again = strange.take("second", model)
-    assert again == parts  # equal tensors are kept once
+    assert again == slices  # equal tensors are kept once
 
 
 def test_the_config_says_what_the_bundles_say(front: Front) -> None:
@@ -152,7 +155,7 @@ def test_graphs_are_models_without_data(front: Front) -> None:
         external = {
             i.name for i in model.graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL
         }
-        assert external == read_elastic(front.elastic).parts[name].keys()
+        assert external == read_elastic(front.elastic).slices[name].keys()
         assert len(external) > 2 and not any(
             i.raw_data for i in model.graph.initializer if i.name in external
         )
@@ -185,7 +188,7 @@ def test_a_damaged_file_is_refused(front: Front, tmp_path: Path) -> None:
     whole = members(front.elastic)
     graph = f"graphs/{'a' * 12}.onnx"
     flipped = bytes([whole["weights.safetensors"][-1] ^ 1])
-    parts = json.loads(whole["parts.json"])
+    slices = json.loads(whole["slices.json"])
     changes: dict[str, tuple[dict[str, bytes | None], str]] = {
         "weights": (
             {"weights.safetensors": whole["weights.safetensors"][:-1] + flipped},
@@ -196,7 +199,10 @@ def test_a_damaged_file_is_refused(front: Front, tmp_path: Path) -> None:
         "extra": ({"evil.pkl": b"x"}, "members are not those"),
         "config": ({"config.json": b"{}"}, "family"),
         "no config": ({"config.json": None}, "no config.json"),
-        "parts": ({"parts.json": json.dumps(parts | {"d": {}}).encode()}, "does not have the hash"),
+        "slices": (
+            {"slices.json": json.dumps(slices | {"d": {}}).encode()},
+            "does not have the hash",
+        ),
     }
     for number, (change, message) in enumerate(changes.values()):
         with pytest.raises(CorruptFileError, match=message):
@@ -227,13 +233,13 @@ def test_parts_that_point_nowhere_are_refused(
     from inn_automl.export.archive import sha256
 
     whole = members(front.elastic)
-    parts = json.loads(whole["parts.json"])
-    parts["a" * 12]["body.shared.weight"] = part
-    text = json.dumps(parts).encode()
+    slices = json.loads(whole["slices.json"])
+    slices["a" * 12]["body.shared.weight"] = part
+    text = json.dumps(slices).encode()
     config = json.loads(whole["config.json"])
-    config["files"]["parts.json"] = {"sha256": sha256(text), "size_bytes": len(text)}
+    config["files"]["slices.json"] = {"sha256": sha256(text), "size_bytes": len(text)}
     changes: dict[str, bytes | None] = {
-        "parts.json": text,
+        "slices.json": text,
         "config.json": json.dumps(config).encode(),
     }
     with pytest.raises(CorruptFileError, match=r"is no part of|does not scale"):

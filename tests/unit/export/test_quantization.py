@@ -14,8 +14,8 @@ from torch import nn
 from inn_automl.core.errors import ExportError, StorageError
 from inn_automl.core.precision import METADATA_KEY
 from inn_automl.export import OnnxTemplate, export_onnx
-from inn_automl.export.onnx import RawInput
 from inn_automl.export.quantization import outputs, quantize_onnx
+from inn_automl.export.raw_model import RawInput
 from tests.unit.export.networks import MEAN, SHAPE, STD, Mixed, Small, randomize
 
 

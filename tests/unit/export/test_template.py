@@ -16,8 +16,8 @@ from torch import nn
 
 from inn_automl.core.errors import VerificationError
 from inn_automl.export import TOLERANCE, OnnxTemplate
-from inn_automl.export.onnx import RawInput
-from inn_automl.export.template import UnsupportedTemplateError, reconcile
+from inn_automl.export.raw_model import RawInput
+from inn_automl.export.template_matching import UnsupportedTemplateError, reconcile
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import FAMILIES, build
 from tests.unit.export.networks import MEAN, SHAPE, STD, Averaging, Mixed, Small, randomize
@@ -55,7 +55,7 @@ def test_group_count_and_reshape_follow_the_widths(
 def test_what_it_cannot_follow_is_named_and_translated_in_full(
     samples: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    template = OnnxTemplate(
+    template = OnnxTemplate.from_modules(
         Averaging(8), Averaging(4), input_shape=SHAPE, mean=MEAN, std=STD, samples=samples
     )
     assert template.why_not is not None
@@ -122,7 +122,7 @@ def test_serves_every_family(family: str, tmp_path: Path) -> None:
     randomize(module, 0)
     network = IntegralNetwork(module, torch.zeros(2, *shape))
     rng = np.random.default_rng(0)
-    template = OnnxTemplate(
+    template = OnnxTemplate.from_modules(
         network.discretize(network.full_widths).eval(),
         network.discretize(network.smallest_widths).eval(),
         input_shape=shape,

@@ -1,0 +1,197 @@
+"""Records that the files of a user share: the contents of config.json in bundle.zip and its kin.
+
+Reading them needs no torch.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import metadata
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from inn_automl.core.metric import Metric, TaskKind
+from inn_automl.core.result import LatencySummary, Tuning
+from inn_automl.core.version import __version__
+
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Build(Record):
+    """Arguments of `inn_automl.models.build` that made the network at full width."""
+
+    input_shape: tuple[int, ...]
+    num_classes: int
+    """Logits; of a regression, targets; 0 of super-resolution."""
+    width: float
+    depth: int | None
+    task: TaskKind = "classification"
+    scale: int | None = None
+    """Of super-resolution: how many times larger the output is."""
+
+
+class TensorSpec(Record):
+    """An input or output of model.onnx."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one sample; a batch of any size goes before it."""
+    dtype: Literal["float32"] = "float32"
+
+
+class Standardization(Record):
+    """Mean and standard deviation of raw values; standardized = (raw - mean) / std."""
+
+    mean: tuple[float, ...]
+    """One per channel of an input or an image, or one per target."""
+    std: tuple[float, ...]
+
+
+class Preprocessing(Standardization):
+    """Standardization of the input, all of it inside of model.onnx."""
+
+    included: Literal[True] = True
+    input: str = "raw float32 values of the dataset"
+
+
+class DatasetMetadata(Record):
+    """What the model was trained on."""
+
+    name: str
+    fingerprint: str
+    """SHA-256 over samples, labels, classes and splits."""
+
+
+class MetricValues(Record):
+    """The metric of a model on the validation and the test split."""
+
+    name: str
+    """One of `inn_automl.core.metric.METRICS`; accuracy is a fraction."""
+    unit: str
+    """Unit of the values; empty if there is none."""
+    validation: float
+    """On the split that the search used."""
+    test: float
+    """On the split that nothing else used."""
+    test_ci: tuple[float, float]
+    """95 % confidence interval of `test`; Wilson's for accuracy."""
+    num_test_samples: int
+    test_rmse: tuple[float, ...] | None = None
+    """Root mean squared error of each target of a regression, in its own units; else None."""
+
+    @classmethod
+    def from_score(
+        cls,
+        metric: Metric,
+        *,
+        validation: float,
+        test: float,
+        test_ci: tuple[float, float],
+        num_test_samples: int,
+        test_rmse: Sequence[float] = (),
+    ) -> MetricValues:
+        """Makes the record of values of a metric."""
+        return cls(
+            name=metric.name,
+            unit=metric.unit if metric.factor == 1 else "",
+            validation=validation,
+            test=test,
+            test_ci=test_ci,
+            num_test_samples=num_test_samples,
+            test_rmse=tuple(test_rmse) or None,
+        )
+
+
+class LatencyEvidence(Record):
+    """What model.onnx took on one device."""
+
+    runtime: str
+    threads: int
+    batch_size: int
+    latency_ms: LatencySummary
+    peak_memory_bytes: int | None = None
+    """Resident memory that loading and running it added to a process that had the runtime; None
+    where not known.
+    """
+    process_memory_bytes: int | None = None
+    """Resident memory of that whole process at its peak."""
+    environment: dict[str, Any]
+    """Runtime version, processor and whatever else the measurement recorded."""
+
+
+class Verification(Record):
+    """How model.onnx compares with the torch module."""
+
+    max_difference: float
+    """Largest |ONNX - torch| as a share of the largest |output|; of an int8 model, that of the
+    float32 file that it was made from."""
+    tolerance: float
+    num_samples: int
+    agreement: float | None = None
+    """Of a model that is not fp32: the share of the validation samples that it gives the same
+    class as the float32 file that it was made from."""
+
+
+class FileMetadata(Record):
+    """One of the other files of the bundle."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class BundleConfig(Record):
+    """config.json. `files`, `versions` and `created_at` are filled in by `write_bundle` where they
+    are left out.
+    """
+
+    format_version: Literal[1] = 1
+    id: str
+    """Of the front point, unique in its job."""
+    family: str
+    build: Build
+    widths: dict[str, int]
+    """Channels by coupled group."""
+    precision: str = "fp32"
+    """What model.onnx computes in: fp32, fp16 or int8. The weights beside it are float32 in any
+    case.
+    """
+    task: TaskKind = "classification"
+    classes: tuple[str, ...]
+    """In the order of the logits; empty for other tasks than classification."""
+    input: TensorSpec
+    output: TensorSpec
+    preprocessing: Preprocessing
+    targets: Standardization | None = None
+    """None for classification."""
+    dataset: DatasetMetadata
+    metric: MetricValues
+    params: int
+    macs: int
+    """Multiply-accumulates for one sample."""
+    latency: dict[str, LatencyEvidence]
+    """By device name."""
+    verification: Verification
+    tuning: Tuning | None = None
+    """How the model was tuned, where it was; `metric` was evaluated after it."""
+    files: dict[str, FileMetadata] = {}
+    versions: dict[str, str] = {}
+    created_at: datetime | None = None
+    """UTC."""
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that a model file depends on."""
+    versions = {"python": platform.python_version(), "inn_automl": __version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

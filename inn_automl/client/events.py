@@ -65,7 +65,8 @@ def _stream(connection: Connection, job_id: str, after: int, follow: bool) -> It
     with connection.stream(address, params=params, headers=headers) as response:
         try:
             for event in httpx_sse.EventSource(response).iter_sse():
-                yield _read(event.data)
+                if event.data:  # none: a comment, which keeps the connection alive
+                    yield _read(event.data)
         except httpx_sse.SSEError as error:
             raise ServiceError(
                 f"{connection.url} does not stream events ({error}): check that the URL is a "

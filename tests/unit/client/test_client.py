@@ -246,6 +246,7 @@ def stream(*events: dict[str, Any], breaks: bool = False) -> httpx.Response:
         yield b": a comment\n\n"
         for one in events:
             yield f"id: {one['id']}\nevent: {one['kind']}\ndata: {json.dumps(one)}\n\n".encode()
+            yield b": a comment between events\n\n"
         if breaks:
             yield b'id: 99\ndata: {"cut'
             raise httpx.ReadError("reset by peer")

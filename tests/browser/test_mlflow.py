@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 LIMIT_MS = 60_000
 FRONT_CHART = """
 () => [...document.querySelectorAll('.js-plotly-plot')]
-    .filter(plot => plot.layout?.xaxis?.title?.text === 'front/latency_ms' && plot.querySelector('path.point'))
+    .filter(plot => plot.layout?.xaxis?.title?.text === 'front/latency_ms')
+    .filter(plot => plot.querySelector('path.point'))
     .map(plot => plot.data.map(({name, x, y, metricKey}) => ({name, x, y, metricKey})))
 """
 

@@ -273,7 +273,10 @@ def test_descriptions_that_nothing_can_keep(world: World, changed: dict[str, Any
 
 
 def test_numbers_that_json_cannot_say(world: World) -> None:
-    text = '{"name": "pi4", "description": {"agent_version": "1", "cpu": "c", "num_cores": 1, "runtimes": {}, %s}}'
+    text = (
+        '{"name": "pi4", "description": {"agent_version": "1", "cpu": "c", "num_cores": 1, '
+        '"runtimes": {}, %s}}'
+    )
     for details in (
         '"details": {"a": NaN}',
         '"details": {"a": 1e999}',

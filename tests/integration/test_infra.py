@@ -199,10 +199,8 @@ def test_every_running_service_of_compose_has_a_health_check_and_restarts() -> N
     for name, service in _services().items():
         if name in ONE_SHOTS:
             continue
-        image = (
-            ROOT
-            / f"infra/docker/{service['image'].removeprefix('inn-automl/').split(':')[0]}.Dockerfile"
-        )
+        image_name = service["image"].removeprefix("inn-automl/").split(":")[0]
+        image = ROOT / f"infra/docker/{image_name}.Dockerfile"
         assert "test" in service.get("healthcheck", {}) or _instructions(image, "HEALTHCHECK"), name
         assert service["restart"] == "unless-stopped", name
 

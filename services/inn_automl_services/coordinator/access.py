@@ -1,5 +1,7 @@
-"""Who asks: the caller behind a request's key, and what its role allows. An endpoint takes `User`,
-`Admin` or `Agent` as an argument."""
+"""Authentication: the caller behind a request's key or lease token, and the rights of its role.
+
+An endpoint takes `User`, `Admin`, `Agent`, `AnyRole` or `LeaseToken` as an argument.
+"""
 
 from __future__ import annotations
 

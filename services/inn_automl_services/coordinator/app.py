@@ -1,4 +1,4 @@
-"""The application: routers, faults as problem documents, request ids, and the loop that dispatches
+"""The application: routers, errors as problem documents, request ids, and the loop that dispatches
 jobs.
 """
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LEAST_KEY_LENGTH = 32
 GRACE_S = 4
-"""Requests under way may end within this time of a SIGTERM; event streams would go on for ever."""
+"""Time for requests under way after a SIGTERM; event streams would never end by themselves."""
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""What the endpoints work with, made once for each process."""
+"""Settings, database, store and keys that endpoints work with, made once for each process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _writing(context: Annotated[Context, Depends(get_context)]) -> Iterator[Sess
         yield session
 
 
-# The scope: committed before the answer is sent, so that nobody is told of what did not happen.
+# The scope: committed before the answer is sent, so that no answer reports what did not happen.
 Reading = Annotated[Session, Depends(_reading, scope="function")]
 Writing = Annotated[Session, Depends(_writing, scope="function")]
 InContext = Annotated[Context, Depends(get_context)]

@@ -1,4 +1,4 @@
-"""Keys and secrets: how they are made and kept, and which of them this process has seen lately."""
+"""Keys and their secrets, and the cache of those that this process has seen lately."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def create_key(
 
 
 class KeyRing:
-    """Keys looked up lately, and how much each asked for in the running minute, of this process."""
+    """Keys that this process looked up lately, and the number of requests of each this minute."""
 
     def __init__(self, requests_per_minute: int) -> None:
         self._limit = requests_per_minute
@@ -83,7 +83,7 @@ class KeyRing:
         """Counts a request.
 
         Raises:
-            RateLimitError: the key has asked for more than its share of this minute.
+            RateLimitError: the key has used up its requests of this minute.
         """
         minute, second = divmod(int(time.time()), 60)
         with self._lock:

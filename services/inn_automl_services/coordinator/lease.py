@@ -53,12 +53,12 @@ def settle(row: LeaseMixin) -> None:
 
 
 def is_holder(row: LeaseMixin, token: str) -> bool:
-    """Whether the token is that of the row's lease. The comparison takes constant time."""
+    """Returns whether the token is that of the row's lease, in constant time."""
     return secrets.compare_digest(row.lease_token_hash or "", hash_secret(token))
 
 
 def expires_by(row: LeaseMixin, instant: datetime) -> bool:
-    """Whether the row has a lease that has expired at an instant."""
+    """Returns whether the row has a lease that has expired at an instant."""
     return row.lease_expires_at is not None and row.lease_expires_at < instant
 
 

@@ -1,7 +1,6 @@
-"""How faults are answered: every error of ours has its entry in the catalog, a stable code and a
-status.
+"""Answers to errors: every error of ours has an entry in the catalog, with a status and a title.
 
-Bodies are `application/problem+json` (RFC 9457). What nobody foresaw is a 500 that tells the
+Bodies are `application/problem+json` (RFC 9457). An unforeseen error is a 500 that gives the
 request's id and no more; its traceback is logged.
 """
 
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """How one kind of error is answered."""
+    """Answer to one kind of error."""
 
     status: int
     code: str
@@ -103,7 +102,7 @@ def problem_response(
     headers: dict[str, str] | None = None,
     **more: Any,
 ) -> JSONResponse:
-    """The answer for one fault."""
+    """The answer to one error."""
     problem = Problem(
         type=f"urn:inn-automl:problem:{entry.code}",
         title=entry.title,
@@ -122,7 +121,7 @@ def problem_response(
 
 
 def responses(*kinds: type[errors.InnAutomlError]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an endpoint that may answer with these errors, for the OpenAPI document."""
+    """The `responses` of an endpoint that may raise these errors, for the OpenAPI document."""
     by_status: dict[int, list[Entry]] = {}
     for kind in kinds:
         by_status.setdefault(CATALOG[kind].status, []).append(CATALOG[kind])
@@ -136,72 +135,77 @@ def responses(*kinds: type[errors.InnAutomlError]) -> dict[int | str, dict[str, 
 
 
 def install(app: FastAPI) -> None:
-    """Makes every fault of the application a problem document."""
+    """Makes every error of the application a problem document."""
+    app.exception_handler(errors.InnAutomlError)(_answer_error)
+    app.exception_handler(RequestValidationError)(_answer_invalid_request)
+    app.exception_handler(HTTPException)(_answer_http_error)
+    app.exception_handler(OperationalError)(_answer_database_error)
+    app.exception_handler(Exception)(_answer_unforeseen)
 
-    @app.exception_handler(errors.InnAutomlError)
-    async def _ours(request: Request, error: errors.InnAutomlError) -> JSONResponse:
-        entry = entry_of(error)
-        if entry.status >= 500:
-            logger.exception("%s %s failed", request.method, request.url.path)
-        headers = {"WWW-Authenticate": "Bearer"} if entry.status == 401 else {}
-        if isinstance(error, RateLimitError | UnavailableError):
-            headers["Retry-After"] = str(error.retry_after_s)
-        if isinstance(error, RangeError):
-            headers["Content-Range"] = f"bytes */{error.size_bytes}"
-        return problem_response(request, entry, str(error), headers=headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        details = [
-            {"loc": list(entry["loc"]), "msg": entry["msg"], "type": entry["type"]}
-            for entry in error.errors()
-        ]
-        location = ".".join(str(part) for part in details[0]["loc"])
-        detail = _explanation(request, error) or f"{location}: {details[0]['msg']}"
+async def _answer_error(request: Request, error: errors.InnAutomlError) -> JSONResponse:
+    entry = entry_of(error)
+    if entry.status >= 500:
+        logger.exception("%s %s failed", request.method, request.url.path)
+    headers = {"WWW-Authenticate": "Bearer"} if entry.status == 401 else {}
+    if isinstance(error, RateLimitError | UnavailableError):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, RangeError):
+        headers["Content-Range"] = f"bytes */{error.size_bytes}"
+    return problem_response(request, entry, str(error), headers=headers)
+
+
+async def _answer_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    details = [
+        {"loc": list(entry["loc"]), "msg": entry["msg"], "type": entry["type"]}
+        for entry in error.errors()
+    ]
+    location = ".".join(str(part) for part in details[0]["loc"])
+    detail = _explanation(request, error) or f"{location}: {details[0]['msg']}"
+    return problem_response(
+        request,
+        CATALOG[errors.InvalidRequestError],
+        _printable(detail),
+        errors=_printable(details),
+    )
+
+
+async def _answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
+    # FastAPI's answer to a body that is no text, or has integers of thousands of digits.
+    if error.status_code == 400:
         return problem_response(
             request,
             CATALOG[errors.InvalidRequestError],
-            _printable(detail),
-            errors=_printable(details),
+            "the body cannot be read: send JSON in UTF-8.",
         )
+    code = HTTP_CODES.get(error.status_code, "http_error")
+    entry = Entry(error.status_code, code, str(error.detail))
+    detail = f"{request.method} {request.url.path}: {error.detail}. See /docs for what there is."
+    return problem_response(request, entry, detail, headers=dict(error.headers or {}))
 
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        if (
-            error.status_code == 400
-        ):  # FastAPI's answer to what is no text, or has integers of thousands of digits
-            return problem_response(
-                request,
-                CATALOG[errors.InvalidRequestError],
-                "the body cannot be read: send JSON in UTF-8.",
-            )
-        code = HTTP_CODES.get(error.status_code, "http_error")
-        entry = Entry(error.status_code, code, str(error.detail))
-        detail = (
-            f"{request.method} {request.url.path}: {error.detail}. See /docs for what there is."
-        )
-        return problem_response(request, entry, detail, headers=dict(error.headers or {}))
 
-    @app.exception_handler(OperationalError)
-    async def _database(request: Request, error: OperationalError) -> JSONResponse:
-        logger.warning("the database failed: %s", error)
-        detail = "the database cannot be reached right now: try again in a few seconds."
-        return problem_response(
-            request, CATALOG[UnavailableError], detail, headers={"Retry-After": "2"}
-        )
+async def _answer_database_error(request: Request, error: OperationalError) -> JSONResponse:
+    logger.warning("the database failed: %s", error)
+    detail = "the database cannot be reached right now: try again in a few seconds."
+    return problem_response(
+        request, CATALOG[UnavailableError], detail, headers={"Retry-After": "2"}
+    )
 
-    @app.exception_handler(Exception)
-    async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            return await _database(request, error)  # type: ignore[arg-type]
-        logger.exception("%s %s failed", request.method, request.url.path)
-        detail = f"this should not happen ({type(error).__name__}); the coordinator's log has the request's id."
-        return problem_response(request, CATALOG[errors.InnAutomlError], detail)
+
+async def _answer_unforeseen(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return await _answer_database_error(request, error)  # type: ignore[arg-type]
+    logger.exception("%s %s failed", request.method, request.url.path)
+    detail = (
+        f"this should not happen ({type(error).__name__}); the coordinator's log has the "
+        f"request's id."
+    )
+    return problem_response(request, CATALOG[errors.InnAutomlError], detail)
 
 
 def _explanation(request: Request, error: RequestValidationError) -> str | None:
-    """What to correct first in a JSON body, in the words of the command line: an unknown key with
-    the nearest one.
+    """The first thing to correct in a JSON body, in the words of the command line: an unknown key
+    with the nearest known one.
     """
     field = getattr(request.scope.get("route"), "body_field", None)
     model = field.field_info.annotation if field else None
@@ -217,7 +221,7 @@ def _explanation(request: Request, error: RequestValidationError) -> str | None:
 
 
 def _printable(value: Any) -> Any:
-    """What JSON itself cannot say (a lone surrogate) must not come back in our own answer."""
+    """Replaces characters that JSON cannot say: lone surrogates must not be in our answer."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):

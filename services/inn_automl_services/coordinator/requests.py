@@ -1,4 +1,4 @@
-"""What every request passes: an id, a log line, a limit on its body, and metrics."""
+"""Middleware around every request: an id, a log line, a limit on its body, and metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from inn_automl_services.coordinator.settings import Settings
 logger = logging.getLogger(__name__)
 
 REPORT_FACTOR = 64
-"""Results of workers and agents carry raw samples: they may be this much larger than other bodies."""
+"""Results of workers and agents carry raw samples: they may be this many times larger."""
 PREFIX = "/v1"
 _REPORTS = (f"{PREFIX}/runs/", f"{PREFIX}/measurements/")
 _UPLOADS = f"{PREFIX}/datasets/content/"
@@ -115,7 +115,7 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
 
 
 def _template(scope: Scope) -> str:
-    """The route's path with its parameters' names: a label must not grow with what is asked for."""
+    """The route's path with its parameters' names: a label must not grow with the requests."""
     template: str | None = getattr(scope.get("route"), "path", None)
     if template is None:
         return "unmatched"

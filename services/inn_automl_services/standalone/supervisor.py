@@ -63,7 +63,7 @@ class SupervisedProcess:
         self._started_s = time.monotonic()
 
     def poll(self) -> str | None:
-        """Restarts the process where that is due; returns a line about a change, if there was one."""
+        """Restarts the process where that is due; returns a line about a change, if any."""
         now_s = time.monotonic()
         if self.process is None:
             if now_s < self._start_at_s:

@@ -21,7 +21,10 @@ def main(filename: str, memory_bytes: int, cpu_s: float) -> None:
     try:
         print(json.dumps({"metadata": check(Path(filename))}))
     except MemoryError:
-        detail = f"{filename!r} needs more than {memory_bytes:,} bytes of memory to be read: use fewer samples."
+        detail = (
+            f"{filename!r} needs more than {memory_bytes:,} bytes of memory to be read: use fewer "
+            f"samples."
+        )
         print(json.dumps({"error": {"type": "DatasetFormatError", "detail": detail}}))
     except Exception as error:
         from inn_automl.core.errors import DatasetError

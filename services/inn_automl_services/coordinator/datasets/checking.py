@@ -26,7 +26,7 @@ _slots = threading.BoundedSemaphore(MAX_PROCESSES)
 _IMPORT_PATH = os.pathsep.join(
     dict.fromkeys(str(Path(*package.__path__).parent) for package in (inn_automl, services))
 )
-"""Where the process finds the two packages that it needs, in a checkout as in an installation."""
+"""Folders of the two packages that the process needs, in a checkout as in an installation."""
 _KINDS: dict[str, type[errors.DatasetError]] = {
     kind.__name__: kind
     for kind in (
@@ -40,7 +40,7 @@ _KINDS: dict[str, type[errors.DatasetError]] = {
 
 
 def check_upload(path: Path, settings: Settings) -> DatasetMetadata:
-    """What a file holds; thumbnails are left beside it as `N.png`.
+    """Reads a dataset's file and returns its metadata; leaves thumbnails beside it as `N.png`.
 
     Raises:
         DatasetError: it cannot be used, or not within the limits.

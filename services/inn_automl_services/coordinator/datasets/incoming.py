@@ -1,6 +1,4 @@
-"""Bytes on their way in: a folder for each upload, hashed while written, gone with the process
-that wrote it.
-"""
+"""Receives uploads: a folder for each, hashed while written, deleted if its process dies."""
 
 from __future__ import annotations
 
@@ -21,8 +19,8 @@ _PREFIX = "incoming-"
 
 
 def incoming_folder(settings: Settings, store: ObjectStore) -> Path:
-    """Where uploads are written: on the disk of a local store, so that a checked one is moved and
-    not copied.
+    """Folder that uploads are written to: on the disk of a local store, so that a checked upload is
+    moved, not copied.
     """
     return (
         store.local_path("incoming")

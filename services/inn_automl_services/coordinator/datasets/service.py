@@ -1,4 +1,4 @@
-"""How a dataset comes in, and when it may go."""
+"""Use cases of datasets: receive, register, check, show, delete."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def make_engine(url: str, *, pool_size: int = 20) -> Engine:
 
 
 class Database:
-    """Where sessions come from."""
+    """Source of sessions."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

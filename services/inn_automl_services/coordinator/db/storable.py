@@ -1,6 +1,4 @@
-"""What a database can keep: text and numbers from outside that every one of ours can store and
-give back.
-"""
+"""Checks that text and numbers from outside can be stored by every database, and read back."""
 
 from __future__ import annotations
 

@@ -45,9 +45,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 BIG_ID = BigInteger().with_variant(Integer, "sqlite")
-"""Of rows that there are many of; SQLite counts by itself in an INTEGER only, which has 64 bits
-there.
-"""
+"""Key of large tables. SQLite increments an INTEGER only, which has 64 bits there."""
 Json = JSON().with_variant(JSONB(), "postgresql")
 
 
@@ -72,10 +70,10 @@ class Table(DeclarativeBase):
 
 
 class LeaseMixin:
-    """Columns of rows that are worked on in attempts, each under a lease; see `coordinator.lease`."""
+    """Columns of rows that are worked on in attempts under leases; see `coordinator.lease`."""
 
     attempt: Mapped[int] = mapped_column(default=0)
-    """How many leases were issued."""
+    """Number of leases that were issued."""
     lease_token_hash: Mapped[str | None]
     """Of the attempt that holds the row; null while none does."""
     lease_expires_at: Mapped[datetime | None]
@@ -165,7 +163,7 @@ class JobRow(LeaseMixin, Table):
     """Null for a built-in dataset."""
     spec: Mapped[dict[str, Any]]
     widths: Mapped[dict[str, Any] | None]
-    """Of a discretization: what was asked for."""
+    """Of a discretization: the request."""
     idempotency_key: Mapped[str | None]
     request_hash: Mapped[str | None]
     """Of the request that made the job: the same key with another request is refused."""
@@ -189,7 +187,7 @@ class JobRow(LeaseMixin, Table):
     notes: Mapped[list[Any]]
     error: Mapped[dict[str, Any] | None]
     mlflow_page: Mapped[str | None]
-    """Where MLflow's UI shows the result, without the server's address."""
+    """Page of the result in MLflow's UI, without the server's address."""
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -264,7 +262,7 @@ class MeasurementRow(LeaseMixin, Table):
     device_id: Mapped[str | None] = mapped_column(ForeignKey("devices.id", ondelete="SET NULL"))
     """Null when the device was removed; its name stays in `device_budget`."""
     request_hash: Mapped[str]
-    """Of what is to be measured: asking again finds it."""
+    """Of the request: the same request finds this row again."""
     device_budget: Mapped[dict[str, Any]]
     models: Mapped[dict[str, Any]]
     benchmark_config: Mapped[dict[str, Any]]

@@ -1,6 +1,6 @@
-"""Devices and what they measure.
+"""Devices and their measurements.
 
 - `endpoints`, `service`: devices that agents register
-- `measurement_endpoints`, `measurements`: what workers ask for, and agents lease and answer
+- `measurement_endpoints`, `measurements`: requested by workers, leased and answered by agents
 - `repository`: the SQL of both
 """

@@ -1,4 +1,4 @@
-"""Devices that agents register; what they measure is in `measurement_endpoints`."""
+"""Endpoints of devices, which agents register. Measurements are in `measurement_endpoints`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def register(
     response: Response,
 ) -> Device:
     """The name belongs to the key that registers it, until a user removes the device or the key is
-    revoked. An agent registers when it starts: what it had in hand before is queued again."""
+    revoked. An agent registers when it starts: measurements that it had leased are queued again.
+    """
     device, is_new = service.register(session, context.settings, caller, body)
     response.status_code = 201 if is_new else 200
     return device
@@ -103,7 +104,7 @@ def show(name: DeviceName, caller: AnyRole, session: Reading, context: InContext
     responses=problems.responses(*READ_ERRORS, ForbiddenError, NotFoundError),
 )
 def remove(name: DeviceName, caller: User, session: Writing) -> None:
-    """What was queued for it or is being measured has failed, with an error that says so."""
+    """Measurements that are queued for it or leased fail, with an error that says so."""
     service.remove(session, caller, name)
 
 
@@ -114,5 +115,5 @@ def remove(name: DeviceName, caller: User, session: Writing) -> None:
     responses=problems.responses(*READ_ERRORS, ForbiddenError, NotFoundError),
 )
 def heartbeat(name: DeviceName, caller: AnyRole, session: Writing) -> None:
-    """For an agent that waits for its machine; asking for a lease says the same."""
+    """For an agent that waits for its machine; a request for a lease has the same effect."""
     service.touch(service.find_own(session, caller, name, lock=True))

@@ -1,4 +1,4 @@
-"""Measurements, for the agents that lease them and the workers that ask for them."""
+"""Endpoints of measurements, for agents that lease them and workers that request them."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ router = APIRouter()
 
 MAX_WAIT_S = 20.0
 POLL_S = 0.5
-"""How often somebody who waits is looked up: between two looks they hold neither a thread nor a
-connection.
-"""
+"""Between two reads for a request that waits: it holds neither a thread nor a connection."""
 
 MeasurementId = Annotated[
     str, Path(pattern=r"^msr_[0-9a-z]{26}$", examples=["msr_01kq8s2c6d3v9m5x7r1t4w0y2z"])
@@ -97,8 +95,9 @@ async def lease(
     request: Request,
     wait_s: Wait = 0.0,
 ) -> MeasurementLease | Response:
-    """A device has one measurement in hand at a time. A lease that ended without a word goes to
-    whoever asks next; a measurement that lost three has failed."""
+    """A device holds one lease at a time. A measurement whose lease expires is leased again; after
+    the third expiry it fails.
+    """
     found = await _poll(
         lambda: measurements.lease_next(context, caller, name),
         lambda leased: leased is not None,
@@ -199,7 +198,7 @@ def release(measurement_id: MeasurementId, token: Token, caller: AnyRole, sessio
 @router.post(
     "/runs/{job_id}/measurements",
     response_model=Measurement,
-    summary="Ask for a measurement",
+    summary="Request a measurement",
     responses=problems.responses(
         AuthenticationError,
         errors.SpecError,
@@ -212,8 +211,9 @@ def release(measurement_id: MeasurementId, token: Token, caller: AnyRole, sessio
 def request_measurement(
     job_id: JobId, body: NewMeasurement, token: LeaseToken, session: Writing, context: InContext
 ) -> Measurement:
-    """For the worker that holds the job. Asking again for the same finds what was asked before,
-    results included; a measurement that failed is queued anew."""
+    """For the worker that holds the job. The same request finds the same measurement, results
+    included; one that failed is queued again.
+    """
     return measurements.request_measurement(session, context.settings, job_id, token, body)
 
 

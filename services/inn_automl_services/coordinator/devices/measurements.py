@@ -1,8 +1,7 @@
-"""Measurements: a worker asks for one, an agent leases it, times the models and answers.
+"""Use cases of measurements: a worker requests one, an agent leases it, times the models, answers.
 
-A measurement belongs to whoever holds its lease token. A lease that is not renewed runs out, and
-the measurement goes to whoever asks next on that device; what the former holder still sends is
-refused.
+A measurement belongs to the holder of its lease token. A lease that is not renewed expires, and
+the next lease of the device is for the same measurement; reports of the former holder are refused.
 """
 
 from __future__ import annotations
@@ -33,18 +32,17 @@ from inn_automl_services.coordinator.settings import Settings
 
 
 def model_path(job_id: str, sha256: str) -> str:
-    """Where a worker puts a model for agents, in the coordinator's storage."""
+    """Path of a model for agents in the coordinator's storage, where a worker puts it."""
     return f"jobs/{job_id}/measuring-models/{sha256}.onnx"
 
 
-# What a worker asks
+# For workers
 
 
 def request_measurement(
     session: Session, settings: Settings, job_id: str, token: str, request: wire.NewMeasurement
 ) -> wire.Measurement:
-    """Queues a measurement, or finds the same one that was asked for before; one that failed is
-    queued anew.
+    """Queues a measurement, or finds the one of the same request; one that failed is queued again.
 
     Raises:
         StaleLeaseError: the worker does not hold the job any more.
@@ -85,7 +83,7 @@ def request_measurement(
 def progress(
     session: Session, settings: Settings, job_id: str, token: str, measurement_id: str
 ) -> wire.Measurement:
-    """How a measurement stands; with its results once it is done.
+    """A measurement's progress, with its results once it is done.
 
     Raises:
         StaleLeaseError: the worker does not hold the job any more.
@@ -150,12 +148,13 @@ def _to_wire(
     )
 
 
-# What an agent leases and answers
+# For agents
 
 
 def lease_next(context: Context, caller: Caller, name: str) -> wire.MeasurementLease | None:
-    """The next measurement for a device, or None while there is none. Takes its own transactions:
-    most find nothing.
+    """Leases the next measurement of a device; None while there is none.
+
+    Takes its own transactions, since most calls find nothing and only read.
 
     Raises:
         NotFoundError: there is no such device.
@@ -221,13 +220,12 @@ def heartbeat(
 def finish(
     context: Context, caller: Caller, measurement_id: str, token: str, results: dict[str, Any]
 ) -> None:
-    """Takes the results. They are checked outside of the transaction that keeps them, for there
-    may be megabytes.
+    """Keeps the results. They may be megabytes, and are checked outside of the transaction.
 
     Raises:
         NotFoundError: there is no such measurement.
         StaleLeaseError: the agent does not hold it any more.
-        MeasurementError: they are not measurements of just the models that were asked for.
+        MeasurementError: they are not measurements of exactly the requested models.
     """
     with context.database.read() as session:
         if _is_done(session, caller, measurement_id, token):
@@ -247,7 +245,7 @@ def finish(
 def report_failure(
     session: Session, caller: Caller, measurement_id: str, token: str, detail: str
 ) -> None:
-    """The agent cannot measure this.
+    """Fails a measurement that the agent cannot do.
 
     Raises:
         NotFoundError: there is no such measurement.
@@ -260,8 +258,8 @@ def report_failure(
 
 
 def release(session: Session, caller: Caller, measurement_id: str, token: str) -> None:
-    """The agent gives the lease back: it stops, and the measurement is as if it had not been
-    leased.
+    """Releases the lease of an agent that stops; the measurement is queued again and no attempt is
+    counted.
 
     Raises:
         NotFoundError: there is no such measurement.

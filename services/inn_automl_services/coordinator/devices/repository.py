@@ -26,8 +26,8 @@ def find_device(
 
 
 def device_unless_locked(session: Session, device_id: str | None) -> DeviceRow | None:
-    """A device, locked; None while somebody else holds it, for who has locked a measurement must
-    not wait.
+    """A device, locked; None while another transaction holds it. A transaction that has locked a
+    measurement must not wait for a device.
     """
     query = select(DeviceRow).where(DeviceRow.id == device_id).with_for_update(skip_locked=True)
     return session.scalars(query).one_or_none()
@@ -48,7 +48,7 @@ def find_key(session: Session, key_id: str) -> ApiKeyRow | None:
 
 
 def leased_by_device(session: Session, device_ids: Sequence[str], at: datetime) -> dict[str, str]:
-    """The measurement that each device holds an unexpired lease of, for a job that wants it."""
+    """Id of the measurement that each device holds an unexpired lease of, if its job needs it."""
     query = (
         select(MeasurementRow.device_id, MeasurementRow.id)
         .join(JobRow, JobRow.id == MeasurementRow.job_id)
@@ -77,7 +77,7 @@ def has_waiting(session: Session, device_id: str, at: datetime) -> bool:
 
 
 def open_measurements(session: Session, device_id: str) -> Sequence[MeasurementRow]:
-    """What is queued or leased; locked."""
+    """Measurements that are queued or leased; locked."""
     query = select(MeasurementRow).where(
         MeasurementRow.device_id == device_id, MeasurementRow.state.in_(_OPEN)
     )
@@ -122,7 +122,7 @@ def find_by_request(session: Session, job_id: str, request_hash: str) -> Measure
 
 
 def is_obsolete(job: JobRow) -> bool:
-    """Whether nobody wants the job's measurements any more."""
+    """Returns whether the job has no use for its measurements any more."""
     return job.state in _OBSOLETE_STATES
 
 

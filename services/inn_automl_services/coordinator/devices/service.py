@@ -1,4 +1,4 @@
-"""Devices that measure: who may speak for one, and whether it was heard of lately."""
+"""Use cases of devices: register, list, remove, and the checks of their budgets."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ LAST_SEEN_RESOLUTION = timedelta(seconds=5)
 def register(
     session: Session, settings: Settings, caller: Caller, request: wire.RegisterDevice
 ) -> tuple[wire.Device, bool]:
-    """Registers a device, or renews what is known of it; and whether it is new.
+    """Registers a device, or renews its description. Returns it, and whether it is new.
 
-    An agent registers when it starts: what one of the same name had in hand before is queued
+    An agent registers when it starts: measurements that were leased under its name are queued
     again.
 
     Raises:
         ForbiddenError: the name belongs to another key.
-        InputError: the description holds what no database keeps.
+        InputError: the description cannot be stored.
     """
     check_storable(request.description.model_dump(), "description")
     device = repository.find_device(session, caller.project_id, request.name, lock=True)
@@ -98,7 +98,7 @@ def find_own(session: Session, caller: Caller, name: str, *, lock: bool = False)
 
 
 def remove(session: Session, caller: Caller, name: str) -> None:
-    """Removes a device; what it was to measure has failed.
+    """Removes a device; its open measurements fail.
 
     Raises:
         NotFoundError: there is none of that name.
@@ -114,13 +114,13 @@ def remove(session: Session, caller: Caller, name: str) -> None:
 
 
 def touch(device: DeviceRow) -> None:
-    """Notes that a device was heard of."""
+    """Renews `last_seen_at` where that is due."""
     if is_stale(device):
         device.last_seen_at = now()
 
 
 def is_stale(device: DeviceRow) -> bool:
-    """Whether `last_seen_at` is due to be renewed."""
+    """Returns whether `last_seen_at` is due to be renewed."""
     return now() - device.last_seen_at > LAST_SEEN_RESOLUTION
 
 
@@ -161,7 +161,7 @@ def check_budget(device: DeviceRow, budget: DeviceBudget) -> None:
 def to_wire(
     session: Session, settings: Settings, devices: Sequence[DeviceRow]
 ) -> list[wire.Device]:
-    """Devices as users see them."""
+    """The answers that show devices."""
     leased_by_device = repository.leased_by_device(
         session, [device.id for device in devices], now()
     )
@@ -184,7 +184,7 @@ def to_wire(
 
 
 def mark_lost(measurement: MeasurementRow, max_attempts: int) -> None:
-    """A lease ended without a word: the measurement is queued again, or given up."""
+    """Queues a measurement again whose lease expired, or fails it after too many attempts."""
     if measurement.attempt >= max_attempts:
         agent = measurement.device_budget["agent"]
         fail(

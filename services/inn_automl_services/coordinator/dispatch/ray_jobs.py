@@ -167,6 +167,6 @@ class RayJobs(Runner):
 
 
 def _last_line(text: str) -> str:
-    """Of a traceback, what it is about."""
+    """The last line of a text, which in a traceback names the error."""
     lines = text.strip().splitlines()
     return lines[-1].strip()[:500] if lines else ""

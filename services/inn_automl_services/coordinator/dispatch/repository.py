@@ -114,7 +114,7 @@ def claim_next(
             if project is None:
                 continue
             locked[turn.project_id] = project
-            # counted anew, since others claim too
+            # Counted again, since others claim too.
             num_running = _num_running(session, turn.project_id)
             if num_running != turn.num_running:
                 heapq.heappush(turns, replace(turn, num_running=num_running))
@@ -149,7 +149,7 @@ def leased(session: Session) -> list[LeasedJob]:
 
 
 def expired(session: Session, limit: int = 200) -> list[LeasedJob]:
-    """Jobs whose run was not heard of for too long."""
+    """Jobs whose lease has expired."""
     query = (
         select(*_COLUMNS)
         .where(_LEASED, lease.expired(JobRow, now()))
@@ -164,7 +164,7 @@ def _leased_job(row: Row[*tuple[Any, ...]]) -> LeasedJob:
 
 
 def lock(session: Session, leased: LeasedJob) -> JobRow | None:
-    """The job, if the same run still holds it; nobody else changes it until the transaction ends."""
+    """Locks the job and returns it, if the same run still holds it."""
     query = (
         select(JobRow)
         .where(JobRow.id == leased.id, JobRow.lease_token_hash == leased.token_hash)

@@ -1,4 +1,4 @@
-"""What runs the attempts at jobs: a Ray cluster, or whatever stands in for it."""
+"""The seam to what runs the attempts at jobs: a Ray cluster, or a stand-in."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from inn_automl.core.errors import BackendError, InnAutomlError
 
 
 class RunnerUnavailableError(BackendError):
-    """The cluster does not answer right now; the same call may succeed later."""
+    """The cluster does not answer at the moment; the same call may succeed later."""
 
 
 class RunState(StrEnum):
-    """As the runner sees it; what the job made of it is the coordinator's to know."""
+    """State of a run's process. Whether its job succeeded is known to the coordinator only."""
 
     PENDING = "pending"
     """Waits for resources; its process was not started yet."""
@@ -46,7 +46,7 @@ class RunStatus:
     job_id: str
     state: RunState
     message: str = ""
-    """How it ended, in the runner's words."""
+    """The reason of its end, in the runner's words."""
     began: bool = True
     """False for one that ended before its process was started: the cluster had no room for it."""
     ended_at: datetime | None = None
@@ -88,7 +88,7 @@ class Runner(abc.ABC):
 
     @abc.abstractmethod
     def log(self, submission_id: str) -> str:
-        """What a run has printed so far; empty for one that is not there."""
+        """Everything a run has printed so far; empty for one that is not there."""
 
     @abc.abstractmethod
     def forget(self, submission_id: str) -> None:

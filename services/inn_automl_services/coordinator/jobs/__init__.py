@@ -1,3 +1,3 @@
-"""Jobs: what users ask of them (`endpoints`, `service`, `repository`), and how they move
-(`lifecycle`, `transitions`).
+"""Jobs: requests of users (`endpoints`, `service`, `repository`) and changes of state (`lifecycle`,
+`transitions`).
 """

@@ -1,5 +1,4 @@
-"""How a job moves: the legal moves, and a pure function from (state, event) to (state, what to
-do).
+"""States of a job: legal transitions, and a pure function from (state, event) to (state, action).
 
 queued -> training -> searching -> measuring -> publishing -> succeeded
    running -> queued            its run was lost, or failed in a way that another attempt may not
@@ -30,14 +29,14 @@ TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
     | {(_Q, _F), (_Q, _C), (JobState.CANCELLING, _C)}
     | {(_F, _Q), (_C, _Q)}
 )
-"""Every pair of states that a job may go from and to."""
+"""Every pair of states that a job may change from and to."""
 
 FIRST_STATE = {
     JobKind.SEARCH: JobState.TRAINING,
     JobKind.EXTEND: JobState.SEARCHING,
     JobKind.DISCRETIZE: JobState.PUBLISHING,
 }
-"""Where a run of each kind begins."""
+"""First state of a run of each kind."""
 
 STATE_OF_STAGE = {
     Stage.STARTING: None,
@@ -53,7 +52,7 @@ STATE_OF_STAGE = {
 
 
 class Action(Enum):
-    """What a move asks for beyond the state."""
+    """Action that a transition requires beyond the new state."""
 
     NOTHING = auto()
     LEASE = auto()
@@ -68,7 +67,7 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Claimed:
-    """The dispatcher takes it."""
+    """The dispatcher claims the job."""
 
     kind: JobKind
 
@@ -126,14 +125,14 @@ Event = (
 
 @dataclass(frozen=True)
 class Transition:
-    """Where a job goes, and what that asks for."""
+    """New state of a job, and the action that the transition requires."""
 
     state: JobState
     action: Action = Action.NOTHING
 
 
 def transition(state: JobState, event: Event, *, attempts_left: bool) -> Transition:
-    """What an event does to a job.
+    """Maps a job's state and an event to a transition.
 
     Args:
         attempts_left: whether the job may be started once more.

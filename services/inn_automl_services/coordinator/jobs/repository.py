@@ -40,7 +40,7 @@ def page(
     before: str | None,
     limit: int,
 ) -> Sequence[Row[Any]]:
-    """What a list shows of jobs, newest first; those older than the id `before`."""
+    """Columns of a list of jobs, newest first: the jobs that are older than the id `before`."""
     query = select(
         JobRow.id,
         JobRow.name,

@@ -1,4 +1,4 @@
-"""What a spec names, looked up before anything is queued: its dataset, its family, the agents of
+"""Looks up the names in a spec before anything is queued: its dataset, its family, the agents of
 its devices.
 """
 
@@ -56,7 +56,7 @@ def resolve_devices(
     Raises:
         UnknownNameError: no such agent.
         SpecError: none is named where the project has none or several, or the agent has not the
-            runtime or the cores that are asked for.
+            runtime or the requested cores.
     """
     known = repository.devices_named(
         session, project_id, {budget.agent for budget in budgets if budget.agent}
@@ -131,7 +131,10 @@ def _agent(budget: DeviceBudget, known: dict[str, DeviceRow], others: list[str])
     return others[0]
 
 
-_NO_AGENT = "the project has no device registered; start `inn-automl agent` on the machine that is to measure."
+_NO_AGENT = (
+    "the project has no device registered; start `inn-automl agent` on the machine that is to "
+    "measure."
+)
 
 
 def check_widths(session: Session, parent: JobRow, widths: dict[str, int]) -> None:

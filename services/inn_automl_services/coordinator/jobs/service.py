@@ -1,4 +1,4 @@
-"""What users ask of jobs, decided."""
+"""Use cases of jobs: submit, extend, discretize, cancel, retry, delete, list."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def find(session: Session, caller: Caller, job_id: str, *, lock: bool = False) -
 def submit(
     session: Session, settings: Settings, caller: Caller, request: wire.SubmitJob, key: str | None
 ) -> tuple[JobRow, bool]:
-    """Queues a job; and whether it is new, or was submitted before under the same idempotency key.
+    """Queues a job. Returns it, and False if the same idempotency key made it before.
 
     Raises:
-        SpecError: the spec names what there is not, or asks for what cannot be.
+        SpecError: the spec names something unknown, or cannot be met.
         IdempotencyError: the key was used for another request.
     """
 
@@ -78,7 +78,7 @@ def extend(
     Raises:
         NotFoundError: there is no such job.
         ConflictError: it has not succeeded, has no network, or its dataset was deleted.
-        SpecError: the devices cannot be.
+        SpecError: the devices cannot be served.
         IdempotencyError: the key was used for another request.
     """
 
@@ -145,7 +145,7 @@ def discretize(
 
 
 def cancel(session: Session, caller: Caller, job_id: str) -> JobRow:
-    """Cancels a job that has not ended; what is being cancelled or was cancelled stays so.
+    """Cancels a job that has not ended; a second cancellation changes nothing.
 
     Raises:
         NotFoundError: there is no such job.
@@ -157,7 +157,7 @@ def cancel(session: Session, caller: Caller, job_id: str) -> JobRow:
 
 
 def retry(session: Session, caller: Caller, job_id: str) -> JobRow:
-    """Queues a failed or cancelled job again; it continues from what it has.
+    """Queues a failed or cancelled job again; it continues from its last stage or checkpoint.
 
     Raises:
         NotFoundError: there is no such job.
@@ -214,7 +214,7 @@ def page(
 
 
 def to_wire(job: JobRow, settings: Settings) -> wire.Job:
-    """A job as users see it."""
+    """The answer that shows a job."""
     mlflow = settings.mlflow_public_url or settings.mlflow_url
     return wire.Job(
         id=job.id,
@@ -274,8 +274,8 @@ def _make_once(
         with session.begin_nested():
             session.add(job)
     except IntegrityError:
-        # Somebody else committed meanwhile: the same request, or the deletion of what this one
-        # stands on.
+        # Another transaction committed meanwhile: the same request, or a deletion of the job or
+        # dataset that this one refers to.
         if key is not None and (
             known := repository.find_by_idempotency_key(session, caller.project_id, key)
         ):
@@ -339,7 +339,7 @@ def _new_job(
 
 
 def _trained_job(session: Session, caller: Caller, job_id: str) -> JobRow:
-    """A job that has a trained network to go on with."""
+    """A succeeded job, which has a trained network."""
     job = find(session, caller, job_id)
     if job.kind == JobKind.DISCRETIZE:
         raise ConflictError(
@@ -347,8 +347,7 @@ def _trained_job(session: Session, caller: Caller, job_id: str) -> JobRow:
         )
     if job.state != JobState.SUCCEEDED:
         raise ConflictError(
-            f"the job {job_id} is {job.state}: only one that has succeeded has a network to go on "
-            f"with."
+            f"the job {job_id} is {job.state}: only one that has succeeded has a network."
         )
     return job
 
@@ -359,8 +358,8 @@ def _with_budget(spec: dict[str, Any], request: wire.ExtendJob) -> dict[str, Any
 
 
 def _dataset_of(session: Session, caller: Caller, job: JobRow) -> str | None:
-    """Id of the dataset that a job was made with, or of what has its name now; the worker compares
-    the content.
+    """Id of the dataset that a job was made with, or else of the dataset that has its name now. The
+    worker compares the content.
     """
     if job.dataset_id is not None:
         return job.dataset_id

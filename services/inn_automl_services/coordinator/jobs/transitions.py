@@ -1,5 +1,6 @@
-"""The one way in which a job changes its state: `lifecycle` decides, the row and its events
-follow.
+"""Applies events to jobs: `lifecycle` decides, the row and its events follow.
+
+Nothing else changes the state of a job.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ FIRST_DELAY_S, MAX_DELAY_S = 2.0, 120.0
 
 
 def apply(session: Session, job: JobRow, event: Event, *, error: JobError | None = None) -> None:
-    """Moves a job that this session has locked, and writes the event that watchers see.
+    """Applies an event to a job that this session has locked, and writes the event that watchers
+    see.
 
     Args:
-        error: why the run failed or was lost; kept on the job if that ends it, else told as a
-            note.
+        error: why the run failed or was lost; kept on the job if that ends it, else noted.
 
     Raises:
         ConflictError: the event is impossible in the job's state; nothing is changed.
@@ -85,21 +86,19 @@ def claim(session: Session, job: JobRow, *, lease_s: float) -> str:
 
 
 def add_event(session: Session, job: JobRow, kind: str, data: dict[str, Any]) -> None:
-    """Writes an event for those who watch the job."""
+    """Writes an event for the watchers of the job."""
     session.add(JobEventRow(job_id=job.id, kind=kind, data=data, at=now()))
 
 
 def add_note(session: Session, job: JobRow, message: str) -> None:
-    """Keeps a remark on the job, once, and tells it."""
+    """Keeps a message on the job, once, and writes an event."""
     if message not in job.notes:
         job.notes = [*job.notes, message]
         add_event(session, job, "note", {"message": message})
 
 
 def _release(session: Session, job: JobRow) -> None:
-    """The attempt is over: its costs are kept, its token is worth nothing. What it asked to have
-    measured goes on.
-    """
+    """Ends the attempt: adds up its cost and releases its lease. Its measurements continue."""
     lease.release(job)
     job.cost_before = {
         key: job.cost_before.get(key, 0.0) + value for key, value in job.cost.items()

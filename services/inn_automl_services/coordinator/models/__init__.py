@@ -1,1 +1,1 @@
-"""What jobs found: fronts, figures, comparisons, and the files that users download."""
+"""Results of jobs: fronts, figures, comparisons, and the files that users download."""

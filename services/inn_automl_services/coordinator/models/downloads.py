@@ -22,7 +22,7 @@ _RANGE = re.compile(r"bytes=\s*(\d*)-(\d*)\s*", re.ASCII)
 
 
 class _Verified:
-    """Which files this process has seen whole."""
+    """Set of the files that this process has verified."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -129,6 +129,6 @@ def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
 
 
 def _is_current(header: str | None, etag: str) -> bool:
-    """Whether an `If-None-Match` names the file as it is."""
+    """Returns whether an `If-None-Match` names the file as it is."""
     tags = [tag.strip().removeprefix("W/") for tag in (header or "").split(",")]
     return etag in tags or tags == ["*"]

@@ -40,7 +40,7 @@ def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
     }
     return {
         200: {"description": "The file; its ETag is its SHA-256.", "content": content},
-        206: {"description": "The range that was asked for.", "content": content},
+        206: {"description": "The requested range.", "content": content},
         304: {"description": "It is what `If-None-Match` names."},
         **problems.responses(*READ, RangeError),
     }

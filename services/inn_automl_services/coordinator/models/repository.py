@@ -1,4 +1,4 @@
-"""Queries of what succeeded jobs found."""
+"""Queries of the results of succeeded jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users read of succeeded jobs, decided."""
+"""Use cases of results: fronts, bundles, comparisons of succeeded jobs."""
 
 from __future__ import annotations
 

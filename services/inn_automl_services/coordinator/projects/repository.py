@@ -45,7 +45,7 @@ def find_key(session: Session, key_id: str) -> ApiKeyRow | None:
 
 
 def lock_admin_keys(session: Session) -> Sequence[ApiKeyRow]:
-    """Those that are not revoked, locked so that no two requests revoke the last two at once."""
+    """Admin keys that are not revoked; locked, so that the last two are not revoked at once."""
     query = (
         select(ApiKeyRow)
         .where(ApiKeyRow.role == Role.ADMIN.value, ApiKeyRow.revoked_at.is_(None))

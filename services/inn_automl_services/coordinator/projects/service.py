@@ -1,4 +1,4 @@
-"""What admins do with projects and keys."""
+"""Use cases of admins: projects, their limits, and keys."""
 
 from __future__ import annotations
 

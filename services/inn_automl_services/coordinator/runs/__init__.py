@@ -1,1 +1,1 @@
-"""Runs: what the worker of a job is told and reports."""
+"""Runs: assignments, heartbeats and results of the workers of jobs."""

@@ -1,4 +1,4 @@
-"""What workers ask and report, with the lease token of their run in place of a key."""
+"""Endpoints of workers, who send the lease token of their run in place of a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries of runs: a job's order, what its run reports, what it leaves."""
+"""Queries of runs: a job's assignment, its events, its outcome."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def last_event(session: Session, job_id: str, kind: str) -> JobEventRow | None:
 
 
 def last_progress_at(session: Session, job_id: str) -> datetime | None:
-    """When watchers were last told of the job's progress."""
+    """Instant of the job's latest progress event."""
     event = last_event(session, job_id, "progress")
     return event.at if event else None
 
@@ -58,7 +58,7 @@ def replace_outcome(
     devices: Iterable[DeviceResult],
     artifacts: Iterable[Artifact],
 ) -> None:
-    """What the job found and left, instead of what an earlier run of it did."""
+    """Replaces the devices and artifacts of an earlier run by those of this one."""
     session.execute(delete(JobDeviceRow).where(JobDeviceRow.job_id == job_id))
     session.execute(delete(ArtifactRow).where(ArtifactRow.job_id == job_id))
     session.add_all(

@@ -1,5 +1,6 @@
-"""What a run is told, and what becomes of its reports. Everything is guarded by the lease token on
-the locked job.
+"""Use cases of runs: their assignment, heartbeats, results and failures.
+
+Everything is guarded by the lease token on the locked job.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ def leased_job(session: Session, job_id: str, token: str, *, lock: bool = False)
 
 
 def job_folder(job_id: str) -> str:
-    """Where a job's files lie in the storage."""
+    """Path of a job's files in the storage."""
     return f"jobs/{job_id}"
 
 
 def order(session: Session, context: Context, job_id: str, token: str) -> RunAssignment:
-    """All that the run needs to know."""
+    """Everything that the run needs to know."""
     job = leased_job(session, job_id, token)
     settings, dataset = context.settings, repository.dataset_of(session, job)
     return RunAssignment(
@@ -118,7 +119,7 @@ def heartbeat(
 def check_files(
     session: Session, store: ObjectStore, job_id: str, token: str, artifacts: list[Artifact]
 ) -> None:
-    """Makes sure that what a result promises is in the storage.
+    """Makes sure that the artifacts of a result are in the storage.
 
     Raises:
         StaleLeaseError: the run does not hold the job, nor has it delivered its result.
@@ -139,8 +140,7 @@ def check_files(
 
 
 def succeed(session: Session, job_id: str, token: str, outcome: RunResult) -> None:
-    """Keeps the result and ends the job. A result that comes a second time, its answer having been
-    lost, is welcome.
+    """Keeps the result and ends the job. The same result may come again if the answer was lost.
 
     Raises:
         StaleLeaseError: another attempt holds the job, or it has ended otherwise.
@@ -182,7 +182,7 @@ def fail(session: Session, job_id: str, token: str, failure: RunFailure) -> None
 
 
 def _charge(session: Session, job: JobRow, cost: JobCost) -> None:
-    """Keeps the attempt's cost so far; what it grew by counts against the project's hours of GPUs."""
+    """Keeps the attempt's cost so far, and adds its growth to the project's hours of GPUs."""
     grown_s = cost.gpu_s - job.cost.get("gpu_s", 0.0)
     if grown_s > 0:
         repository.add_gpu_seconds(session, job.project_id, grown_s)
@@ -190,11 +190,11 @@ def _charge(session: Session, job: JobRow, cost: JobCost) -> None:
 
 
 def _run_mark(token: str) -> str:
-    """Tells the run that delivered a result from all others; worth nothing as a token."""
+    """Identifies the run that delivered a result; worth nothing as a token."""
     return hash_secret(token)[:16]
 
 
 def _delivered(session: Session, job_id: str, token: str) -> bool:
-    """Whether this very run has delivered the job's result."""
+    """Returns whether this very run has delivered the job's result."""
     event = repository.last_event(session, job_id, "result")
     return event is not None and event.data.get("run") == _run_mark(token)

@@ -1,4 +1,4 @@
-"""Health, readiness, metrics, version, and who asks."""
+"""Health, readiness, metrics, version, and the caller's key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Version(WireModel):
 
 
 class Me(WireModel):
-    """What the key that asks may do."""
+    """Project and role of the caller's key."""
 
     key_id: str
     project: str

@@ -1,4 +1,4 @@
-"""Whether the coordinator can work, and how much there is to do."""
+"""Readiness and metrics of the coordinator."""
 
 from __future__ import annotations
 

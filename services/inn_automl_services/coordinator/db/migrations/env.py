@@ -1,4 +1,4 @@
-"""What Alembic runs: migrations over the connection that `migrate` has locked."""
+"""Entry point of Alembic: migrations over the connection that `migrate` has locked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Table.metadata,
     version_table=VERSION_TABLE,
-    render_as_batch=True,  # SQLite changes a table by making it anew
+    render_as_batch=True,  # SQLite changes a table by making a new one
 )
 with context.begin_transaction():
     context.run_migrations()

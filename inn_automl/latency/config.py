@@ -12,14 +12,14 @@ from inn_automl.core.errors import MeasurementError
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """How many processes, repetitions and runs a benchmark takes.
+    """Numbers of processes, repetitions and runs of a benchmark, and its limits.
 
     docs/explanation/measuring.md has the reasons and the evidence.
     """
 
     min_processes: int = 6
-    """Intervals are made of the processes: with 6 the factor for the unknown spread (Student's t) is
-    2.6, with 3 it is 4.3.
+    """Intervals are made of the processes: with 6 the factor for the unknown spread (Student's t)
+    is 2.6, with 3 it is 4.3.
     """
     max_processes: int = 10
     """Another process is started until every model has converged."""
@@ -43,7 +43,7 @@ class BenchmarkConfig:
     """Runs in a block; a model of a few microseconds needs no more."""
     stalled_s: float = 60.0
     """A process that does not reach its next step (to load a model, to begin a block) in this time
-    is given up.
+    is killed.
     """
     max_bytes: int = 2**30
     """Models that together need more memory than this are loaded in turns."""
@@ -51,19 +51,19 @@ class BenchmarkConfig:
     """Runs of each model after the timed ones in which the runtime accounts for its operations,
     where it can: their times are in the environment of the measurement, under `node_times`."""
     max_drift: float = 0.15
-    """A batch is timed again where the reference model beside it was off by more than this share
-    of its median in the process. Alone on a machine, one batch in a hundred is: see
-    docs/explanation/measuring.md."""
+    """A repetition is discarded and timed again if the reference model beside it deviates by more
+    than this fraction from its median in the process. Alone on a machine, one repetition in a
+    hundred does."""
     max_process_drift: float = 0.1
-    """Another process is started for one in which the reference model's median was off by more
-    than this share of what it is in most (or of `reference_ms`); alone on a machine it is off by 2
-    %."""
+    """A process is repeated if the reference model's median in it deviates by more than this
+    fraction from the mode over the processes (or from `reference_ms`). Alone on a machine it
+    deviates by 2 %."""
     reference_ms: float = 0.0
-    """What the reference model took in the measurements that this one is to be compared with. A
-    virtual machine whose two cores are at times two threads of one core has two speeds, for many
-    seconds each. 0: it is not known."""
+    """Median latency of the reference model in the measurements that this one is to be compared
+    with; 0 if not known. A virtual machine whose two cores are at times two threads of one core has
+    two clock regimes, for many seconds each."""
     max_repeated: int = 10
-    """Processes that may be started for drifted ones: the wrong speed may last for half a minute."""
+    """Processes that may be started for drifted ones: a clock regime may last half a minute."""
     num_memory_runs: int = 3
     """Runs after which a model's peak memory is read, in a process of its own; 0: memory is not
     measured.
@@ -101,7 +101,8 @@ class BenchmarkConfig:
                 or number < 0
             ):
                 raise MeasurementError(
-                    f"{key} = {number!r:.80} of a benchmark config is no {types[key].__name__} >= 0."
+                    f"{key} = {number!r:.80} of a benchmark config is no "
+                    f"{types[key].__name__} >= 0."
                 )
         try:
             return cls(**value)
@@ -110,17 +111,17 @@ class BenchmarkConfig:
 
 
 THOROUGH = BenchmarkConfig()
-"""For what is shown and promised."""
+"""For all figures that are published."""
 
 QUICK = BenchmarkConfig(
     min_processes=4, max_processes=4, num_blocks=16, min_s=1.0, max_s=20.0, num_memory_runs=0
 )
-"""For profiling, and for a first look: many models, a few hundred runs each; no memory."""
+"""For profiling and for checks: many models, a few hundred runs each; no memory."""
 
 MEMORY = BenchmarkConfig(
     min_processes=2, max_processes=2, num_blocks=1, min_s=0.0, max_s=20.0, max_repeated=0
 )
-"""For peak memory alone: latency is hardly looked at."""
+"""For peak memory alone, with hardly any timing."""
 
 
 def as_mapping(value: Any, what: str) -> Mapping[str, Any]:

@@ -1,10 +1,10 @@
-"""Predicts the latency of widths that were not measured, from a few dozen that were.
+"""Cost model: predicts the latency of widths that were not measured, from a few dozen that were.
 
 Latency is close to a sum over layers of work times the time a piece of that work takes, which
 cannot be negative; what is left over (caches, fixed costs that depend on shapes) is smooth in the
 widths. So the candidates are non-negative least squares with a smaller and a larger ridge, the
 same with a Gaussian process on its relative residual, and a Gaussian process alone; whichever
-cross-validates best is kept. Gradient boosting is not among them: it is constant beyond the
+cross-validates best is chosen. Gradient boosting is not among them: it is constant beyond the
 samples, and between a few dozen of them.
 
 All of them minimize relative errors: 0.1 ms is much for a model of 0.2 ms and nothing for one of
@@ -30,14 +30,18 @@ _Fitted = Callable[[Floats], Floats]
 _Fit = Callable[[Floats, Floats], _Fitted]
 
 MAX_MEDIAN_ERROR, MIN_SPEARMAN = 0.1, 0.9
-"""A cost model that errs by more, or ranks held-out widths worse, is not reliable."""
+"""Limits of the errors on held-out widths, beyond which a cost model is not reliable."""
 
 _NUM_FOLDS = 5
 _FEWEST = 3
 
 
 def reliability_problem(errors: CostModelErrors) -> str | None:
-    """Why a cost model with these errors is not reliable, as a part of a sentence; None if it is."""
+    """The reason why a cost model with these errors is not reliable, for a message.
+
+    Returns:
+        A part of a sentence; None if the cost model is reliable.
+    """
     if errors.median_relative > MAX_MEDIAN_ERROR:
         return f"its median error is {errors.median_relative:.1%}, above {MAX_MEDIAN_ERROR:.0%}"
     if errors.spearman < MIN_SPEARMAN:
@@ -49,7 +53,7 @@ class CostModel:
     """Latency of a network on one device, at the percentile that it is fitted on.
 
     Attributes:
-        kind: which kind of model was kept.
+        kind: the kind of model that was chosen.
         errors: on held-out widths. Each of the samples is held out once, and the choice of the
             model is made anew without it, so this is the error of all that `fit` does.
     """
@@ -108,7 +112,7 @@ class CostModel:
         return self._predict(x)
 
     def margin(self, coverage: float = 0.9) -> float:
-        """The factor that a measured latency stays below, relative to its prediction, in a share
+        """Factor that a measured latency stays below, relative to its prediction, in a fraction
         `coverage` of cases.
 
         From the held-out errors, with the correction of split conformal prediction for their
@@ -118,8 +122,13 @@ class CostModel:
         return math.exp(max(0.0, _conformal(-self._log_errors, coverage)))
 
     def predict_interval(self, features: ArrayLike, coverage: float = 0.9) -> tuple[Floats, Floats]:
-        """Ends in milliseconds, (n,) each, that a measured latency falls between in a share
-        `coverage` of cases.
+        """Interval that contains a measured latency in a fraction `coverage` of cases.
+
+        Args:
+            features: (n, f).
+
+        Returns:
+            Lower and upper ends in milliseconds, (n,) each.
         """
         predicted = self.predict(features)
         factor = math.exp(_conformal(np.abs(self._log_errors), coverage))
@@ -219,8 +228,8 @@ def _least_squares(ridge: float) -> _Fit:
     """Non-negative least squares of relative errors.
 
     Args:
-        ridge: what a feature's largest contribution costs, compared with the relative error of one
-            sample. It spreads work over features that the samples cannot tell apart.
+        ridge: penalty of a feature's largest contribution, relative to the squared relative error
+            of one sample. It spreads work over features that the samples cannot distinguish.
     """
 
     def fit(x: Floats, y: Floats) -> _Fitted:

@@ -1,5 +1,5 @@
-"""Whether a device computes widths in steps: found from pairs of networks, one of them rounded up
-to whole steps.
+"""Steps that a device computes widths in, found from pairs of networks, one of them rounded up to
+whole steps.
 
 If the wider network of a pair is no slower, the widths between the steps are dominated: they cost
 as much and can do less. So a step is suggested where the median ratio of latencies, wider to

@@ -1,4 +1,4 @@
-"""Starts a process that measures, watches it, and says in words what went wrong with it."""
+"""Starts a process that measures, watches it, and explains in words why it failed."""
 
 from __future__ import annotations
 
@@ -23,28 +23,31 @@ Event = dict[str, Any]
 def run_timing(
     request: dict[str, Any], *, stalled_s: float, on_event: Callable[[Event], None]
 ) -> Event:
-    """The `done` event of a fresh `timing` process that was given `request`: see `_run`."""
+    """Runs a `timing` process; arguments, result and errors are those of `_run`."""
     return _run("inn_automl.latency.timing", request, stalled_s, on_event)
 
 
 def run_memory(
     request: dict[str, Any], *, stalled_s: float, on_event: Callable[[Event], None]
 ) -> Event:
-    """The `done` event of a fresh `memory` process that was given `request`: see `_run`."""
+    """Runs a `memory` process; arguments, result and errors are those of `_run`."""
     return _run("inn_automl.latency.memory", request, stalled_s, on_event)
 
 
 def _run(
     module: str, request: dict[str, Any], stalled_s: float, on_event: Callable[[Event], None]
 ) -> Event:
-    """The `done` event of a fresh process that was given `request`.
+    """Gives a request to a fresh process and waits for its answer.
 
     The process writes to a file which is read now and then, and not to a pipe: a reader that woke
     up at each line would disturb what is being timed.
 
     Args:
-        stalled_s: the process is killed when it does not say anything new for this long.
+        stalled_s: the process is killed if it reports nothing new for this long.
         on_event: called with the latest event, a few times a second.
+
+    Returns:
+        The `done` event.
 
     Raises:
         MeasurementError: a model cannot be loaded or run, or the process died or hung; names the
@@ -148,11 +151,20 @@ def _explain(event: Event, returncode: int, stalled_s: float | None, tail: str) 
     else:
         start = "nothing can be measured: before the first model was loaded the process"
     if stalled_s is not None:
-        return f"{start} did nothing for {stalled_s:g} s{tail}: use a smaller model or batch, or allow more time."
+        return (
+            f"{start} did nothing for {stalled_s:g} s{tail}: use a smaller model or batch, or "
+            "allow more time."
+        )
     if returncode == -signal.SIGKILL:
-        return f"{start} was killed{tail}, often for want of memory: free some, or use a smaller model or batch."
+        return (
+            f"{start} was killed{tail}, often for want of memory: free some, or use a smaller "
+            "model or batch."
+        )
     if returncode < 0:
         how = f"crashed with {signal.Signals(-returncode).name}"
     else:
         how = f"ended with exit code {returncode}"
-    return f"{start} {how}{tail}: check that the runtime is installed whole and runs this file by itself."
+    return (
+        f"{start} {how}{tail}: check that the runtime is installed whole and runs this file by "
+        "itself."
+    )

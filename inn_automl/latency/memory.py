@@ -1,5 +1,4 @@
-"""Peak memory of a process that loads one model and runs it: `python -m
-inn_automl.latency.memory`.
+"""Peak memory of a process that loads and runs one model: `python -m inn_automl.latency.memory`.
 
 Reads a request and writes events as `child` says; the last one is
 
@@ -26,9 +25,7 @@ from inn_automl.latency import child
 
 
 def highest_bytes() -> int | None:
-    """The most memory that this process had resident so far; None where the platform does not
-    tell.
-    """
+    """Peak resident memory of this process so far; None if the platform does not report it."""
     try:
         for line in (
             Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
@@ -46,7 +43,7 @@ def highest_bytes() -> int | None:
 
 
 def forget_highest() -> None:
-    """Has the high-water mark begin anew at what is resident now, where the kernel can do that."""
+    """Resets the high-water mark to the memory that is resident now, if the kernel can."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -54,7 +51,7 @@ def forget_highest() -> None:
 
 
 def serve(request: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> None:
-    """Does what a request asks for; it names one model.
+    """Answers a request, which names one model.
 
     Raises:
         MeasurementError: the model cannot be loaded or run.

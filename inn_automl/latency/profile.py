@@ -1,4 +1,4 @@
-"""What is known of a device's latency, as one record and as files.
+"""Everything that is known of a device's latency, as one record and as files.
 
 FOLDER/profiling-KEY.json          rows of the initial design
 FOLDER/profiling-KEY-cached.json   the machine, and measurements of earlier jobs that are used, too

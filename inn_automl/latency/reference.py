@@ -1,5 +1,5 @@
-"""The reference model: a small ONNX file that is timed beside the models, to tell whether the
-machine kept its speed.
+"""Reference model: a small ONNX file that is timed beside the models, to detect changes of the
+machine's speed.
 
 `export.reference` says what is in it, and makes it.
 """

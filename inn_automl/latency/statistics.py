@@ -1,4 +1,4 @@
-"""Percentiles of measured latency, and how far they can be trusted.
+"""Percentiles of measured latency, and their confidence intervals.
 
 Samples are nested: runs in blocks in processes. Runs of one process are far from independent: they
 share its layout in memory and whatever the machine was doing in those seconds. The processes are
@@ -11,7 +11,7 @@ Two questions, two intervals, both by Student's t:
 - *Will it hold when it is measured again?* `ci` is the interval for one more process: mean and
   spread of the processes' percentiles with the factor sqrt(1 + 1/k) (Hahn & Meeker, "Statistical
   Intervals", 1991, section 4.8). The interval for their mean would not do: a mean can be known to
-  1 % where processes differ by 20 %. Processes of one minute tell nothing of another hour, in
+  1 % where processes differ by 20 %. Processes of one minute say nothing about another hour, in
   which a machine is a little faster or slower as a whole, so `SESSION` is added in square.
 - *Is this model slower than that one?* Models that were measured together, turn by turn, share
   most of the differences between processes. `comparison_ci` is the interval for the mean after the
@@ -50,9 +50,9 @@ _T95 = (
 _FEWEST_SHARING = 3
 
 SESSION = 0.08
-"""Half of the 95 % interval, in logarithms, of what another hour brings: of 36 models that were
-measured again on a machine that did nothing else, those whose processes had agreed to 2 % were off
-by -1 to +7 %."""
+"""Half of the 95 % interval, in logarithms, for the variation from hour to hour: of 36 models that
+were measured again on a machine that did nothing else, those whose processes had agreed to 2 % were
+off by -1 to +7 %."""
 
 Samples = Sequence[Sequence[Sequence[float]]]
 """Milliseconds of [process][block][run]."""
@@ -106,7 +106,7 @@ def summarize(samples_ms: Mapping[str, Samples], percentile: float) -> dict[str,
 
 
 def relative_width(samples_ms: Samples, percentile: float) -> float:
-    """Width of the 95 % interval for the mean of the processes' percentiles, as a share of it."""
+    """Relative width of the 95 % interval for the mean of the processes' percentiles."""
     logs = np.log([np.percentile(np.concatenate([*process]), percentile) for process in samples_ms])
     return 2 * math.sinh(half_width(logs - logs.mean()))
 
@@ -122,8 +122,8 @@ def half_width(deviations: NDArray[np.float64], *, another: bool = False) -> flo
 
 
 def _own(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Deviations (models, processes) without what the models share; unchanged for too few models
-    to tell.
+    """Deviations (models, processes) less the ones common to all models; unchanged for fewer than
+    three models.
     """
     if len(deviations) < _FEWEST_SHARING:
         return deviations

@@ -60,7 +60,7 @@ class CachedMeasurement:
 
 @dataclass(frozen=True)
 class MachineFingerprint:
-    """What a machine is recognized by. Measurements of another one do not count.
+    """Identity of a machine: measurements of another one do not count.
 
     All but `agent` are taken from the environment of a measurement; None for what it does not say.
     """
@@ -89,7 +89,7 @@ class MachineFingerprint:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What fresh measurements say of cached ones.
+    """Judgement of fresh measurements on cached ones.
 
     Args:
         scale: factor that the cached latencies are to be multiplied by; None if they are useless.
@@ -114,7 +114,7 @@ def cache_key(
     layers: Sequence[LayerCost],
     precision: str = DEFAULT,
 ) -> dict[str, Any]:
-    """What cached measurements must have in common: settings, and layers apart from their widths.
+    """Key of cached measurements: settings, and layers apart from their widths.
 
     Args:
         model: name of the model family.

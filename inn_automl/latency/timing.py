@@ -21,12 +21,12 @@ without looking at the latencies: those blocks are discarded and repeated. Withi
 count every run counts, however slow. After a contended block the process sleeps for a moment, since
 a thread that just woke up is seldom suspended at once.
 
-**Drifted repetitions.** A core can also be slower without any waiting: at another clock rate, with a
-busy sibling, with neighbours at the same memory, or on a virtual machine whose host is shared. A
-block of the reference model (`reference`) is timed before the first repetition, between any two, and
-after the last one. Where one of the two beside a repetition differs from the median of all by more
-than the request's `max_drift`, the blocks of that repetition are discarded and repeated. Which ones
-follows from the reference model alone.
+**Drifted repetitions.** A core can also be slower without any waiting: at another clock rate, with
+a busy sibling, with neighbours at the same memory, or on a virtual machine whose host is shared. A
+block of the reference model (`reference`) is timed before the first repetition, between any two,
+and after the last one. Where one of the two beside a repetition differs from the median of all by
+more than the request's `max_drift`, the blocks of that repetition are discarded and repeated. Which
+ones follows from the reference model alone.
 
 Where too few blocks are clean the least noisy ones are taken, and the noise is part of the result.
 """
@@ -73,7 +73,7 @@ class TimedBlock(NamedTuple):
     """Relative deviation of the reference model beside it from its median."""
 
     def noise(self, max_drift: float) -> float:
-        """The larger of waiting and drift, relative to what is allowed: a block is clean up to 1."""
+        """The larger of waiting and drift, relative to its limit; a clean block has at most 1."""
         return max(self.waited / MAX_WAITED, self.drift / max_drift)
 
     def is_clean(self, max_drift: float) -> bool:

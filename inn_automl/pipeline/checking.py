@@ -28,7 +28,7 @@ from inn_automl.search.space import SearchSpace
 from inn_automl.training.recipe import Recipe, TrialSpec, trial_specs
 from inn_automl.training.trial import Architecture, Trained
 
-_GLANCE = dataclasses.replace(QUICK, min_processes=2, max_processes=2, min_s=0.2, max_repeated=0)
+_SCREENING = dataclasses.replace(QUICK, min_processes=2, max_processes=2, min_s=0.2, max_repeated=0)
 """Whether latency comes near its bound at all: mostly it does not."""
 
 
@@ -190,7 +190,7 @@ def _latency(
 
 def _is_too_slow(job: JobContext, extreme: _Extreme, device: DeviceBudget) -> bool:
     bound = device.max_latency_ms
-    if bound is None or _latency(job, extreme, device, _GLANCE).at_percentile < bound / 2:
+    if bound is None or _latency(job, extreme, device, _SCREENING).at_percentile < bound / 2:
         return False
     return _latency(job, extreme, device).ci[0] > bound
 

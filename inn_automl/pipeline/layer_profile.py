@@ -1,4 +1,4 @@
-"""Where a recommended model's time goes: its layers, as the device's runtime accounts for them."""
+"""Layer profile: time of each layer of a recommended model, as the runtime accounts for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROFILE = BenchmarkConfig(
     num_memory_runs=0,
     num_profiled_runs=60,
 )
-"""Hardly any timing, which was done before, and enough accounted runs for shares of a percent."""
+"""Hardly any timing, which was done before, and enough profiled runs for fractions of a percent."""
 
 _NODE_TIMES = TypeAdapter(list[NodeTime])
 
@@ -32,10 +32,10 @@ _NODE_TIMES = TypeAdapter(list[NodeTime])
 def profile_layers(
     job: JobContext, device: DeviceBudget, name: str, model: Path
 ) -> list[LayerTime]:
-    """Shares of a model's layers on a device; kept, and empty where its runtime cannot tell.
+    """Measures the fraction of a model's time in each layer on a device, once a job.
 
-    A figure that explains is not worth a job: a device that fails here is noted, and the job goes
-    on.
+    Empty if the runtime does not account for layers. A device that fails here is noted, and the job
+    continues: a figure that explains is not worth a job.
 
     Args:
         name: of the model.

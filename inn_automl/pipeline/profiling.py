@@ -134,7 +134,7 @@ def _parent_files(timer: WidthTimer) -> ProfileFiles | None:
 
 
 def _identity(device: DeviceBudget) -> dict[str, Any]:
-    """What must be the same for a device's measurements to be taken over as they are."""
+    """Settings that must be equal for a device's measurements to be taken over as they are."""
     return {
         "name": device.name,
         "agent": device.agent,

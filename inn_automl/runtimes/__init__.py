@@ -108,8 +108,8 @@ def create(name: str, threads: int) -> Runtime:
         module = import_module(f"{__name__}.{name.replace('-', '_')}")
     except ImportError as error:
         raise MeasurementError(
-            f"the runtime {name!r} is not installed on this machine ({error}): `{RUNTIMES[name].install}` "
-            f"adds it."
+            f"the runtime {name!r} is not installed on this machine ({error}): "
+            f"`{RUNTIMES[name].install}` adds it."
         ) from None
     runtime: Runtime = module.RUNTIME(threads)
     return runtime

@@ -1,4 +1,4 @@
-"""What a latency was measured on."""
+"""Description of the machine that a latency was measured on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ def num_usable_cores() -> int:
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPU model, cores, memory, platform, and what governs the clock; None for what cannot be
-    read.
-    """
+    """Describes CPU, cores, memory, platform and clock governor; None for what cannot be read."""
     return {
         "cpu_model": _cpu_model(),
         "num_cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""The input that a model is timed on."""
+"""Input that a model is timed on."""
 
 from __future__ import annotations
 

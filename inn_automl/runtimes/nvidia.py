@@ -1,6 +1,4 @@
-"""NVIDIA GPUs of this machine, asked of the driver itself: no CUDA toolkit is needed to know that
-there is one.
-"""
+"""NVIDIA GPUs of this machine, by the driver itself: no CUDA toolkit is needed to find them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's execution providers have in common."""
+"""Base class of the runtimes that are execution providers of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class OnnxRuntime(Runtime):
 
     @abstractmethod
     def providers(self) -> list[Provider]:
-        """Who computes: an operation goes to the first that has it."""
+        """Execution providers: an operation goes to the first one that has it."""
 
     def providers_of(self, path: Path) -> list[Provider]:
-        """The same for one model."""
+        """Execution providers for one model."""
         return self.providers()
 
     def load(self, path: Path, batch_size: int) -> RunOnce:

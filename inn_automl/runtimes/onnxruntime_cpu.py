@@ -8,7 +8,7 @@ from inn_automl.runtimes.onnx_session import OnnxRuntime, Provider
 
 
 class OnnxRuntimeCpu(OnnxRuntime):
-    """One inference at a time, `threads` threads within an operator, operators one after another."""
+    """One inference at a time, `threads` threads within an operator, operators in sequence."""
 
     name = "onnxruntime-cpu"
     session_config: ClassVar[dict[str, str]] = {

@@ -1,7 +1,7 @@
-"""What torch's two runtimes have in common: the ONNX file as a torch program, run eagerly.
+"""Base class of torch's two runtimes: the ONNX file as a torch program, run eagerly.
 
-torch is imported when a model is about to be loaded: what can be used on a machine is known
-without, and a device agent is not to keep 200 MB for having asked.
+torch is imported when a model is about to be loaded. Whether it can be used on a machine is known
+without, and a device agent should not hold 200 MB for having looked.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class TorchEager(Runtime):
         ]
 
     def _wait(self) -> None:
-        """Returns when the device has computed all that it was asked for."""
+        """Waits until the device has finished all its work."""
 
     def _loaded(self, path: Path, batch_size: int) -> tuple[TorchModel, NDArray[np.float32]]:
         """The model, which has run once, and its input."""

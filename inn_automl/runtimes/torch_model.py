@@ -18,7 +18,7 @@ from inn_automl.runtimes import torch_operators
 from inn_automl.runtimes.torch_operators import Compute
 
 _ON_HOST = (torch.int32, torch.int64)
-"""Sizes and positions, which are read by the program; from a GPU, it would wait for each of them."""
+"""Sizes and positions, which the program reads; from a GPU it would wait for each of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Step:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     last_uses: tuple[str, ...] = ()
-    """Values that no later step reads: they are let go after it."""
+    """Values that no later step reads: they are released after it."""
 
 
 class TorchModel:

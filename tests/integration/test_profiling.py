@@ -1,6 +1,4 @@
-"""What a device's latency is predicted from: fresh measurements, those of earlier jobs, those of
-the search.
-"""
+"""Latency models of fresh measurements, measurements of earlier jobs, and rounds of the search."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""ONNX's operators in torch: those that exported models of this project consist of, and their near
-kin.
+"""ONNX's operators in torch: the ones in this project's exported models, and close relatives.
 
-Each function of these modules makes, from a node's attributes and its constant inputs, what
-computes the node. What it does not cover it refuses by name: a model that is computed another way
-than the file says would be timed for nothing.
+Each function of these modules makes, from the attributes and the constant inputs of a node, the
+function that computes it. Whatever it does not cover is refused by name: timing a model that is
+computed in another way than its file says would be useless.
+
+They exist because no maintained library runs an ONNX file in torch (`onnx2torch` had its last
+commit in 2024), and "torch-cpu" must time the very file that the other runtimes time.
 
 Source: https://onnx.ai/onnx/operators, opsets 13 to 20.
 """

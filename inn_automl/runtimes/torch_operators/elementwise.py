@@ -1,4 +1,4 @@
-"""What is computed for each value, and other operators without attributes."""
+"""Operators that work on each value, and others without attributes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _SAME: dict[str, Compute] = {
     "Tanh": torch.tanh,
     "Where": torch.where,
 }
-"""Operators that need no attributes, or have a torch function of the same meaning for all of them."""
+"""Operators without attributes, or with a torch function that has the same ones."""
 
 
 def _always(compute: Compute) -> Maker:

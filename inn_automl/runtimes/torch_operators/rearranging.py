@@ -1,4 +1,4 @@
-"""What changes shapes, positions, types and sizes, and not values."""
+"""Operators that change shapes, positions, types and sizes, and not values."""
 
 from __future__ import annotations
 
@@ -240,7 +240,8 @@ def _resize(attributes: Attributes, constants: Constants) -> Compute:
         options = {"mode": kind, "align_corners": places == "align_corners"}
     else:
         raise NotCoveredError(f"positions by {places}")
-    target = (scales if sizes is None or not sizes.size else sizes)[2:].tolist()  # type: ignore[index]
+    given: Any = scales if sizes is None or not sizes.size else sizes
+    target = given[2:].tolist()
     names = {
         "linear": {1: "linear", 2: "bilinear", 3: "trilinear"}[len(target)],
         "cubic": "bicubic",

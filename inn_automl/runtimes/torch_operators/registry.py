@@ -1,4 +1,4 @@
-"""The operators that torch has a counterpart of here, by name, and how they are looked up."""
+"""Registry of the operators that have a counterpart in torch, by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAKERS: dict[str, Maker] = {}
 
 
 class NotCoveredError(Exception):
-    """Says what of an operator is not."""
+    """Names the part of an operator that has no counterpart."""
 
 
 def makes(*operators: str) -> Callable[[Maker], Maker]:
@@ -40,7 +40,7 @@ def makes(*operators: str) -> Callable[[Maker], Maker]:
 
 
 def make(operator: str, attributes: Attributes, constants: Constants) -> Compute:
-    """What computes a node.
+    """Makes the function that computes a node.
 
     Raises:
         MeasurementError: torch has no counterpart here; names the operator, or the attribute that
@@ -52,9 +52,9 @@ def make(operator: str, attributes: Attributes, constants: Constants) -> Compute
         )
     try:
         return MAKERS[operator](attributes, constants)
-    except NotCoveredError as fault:
+    except NotCoveredError as error:
         raise MeasurementError(
-            f"the torch runtimes do not cover {operator} with {fault}: use an ONNX Runtime one."
+            f"the torch runtimes do not cover {operator} with {error}: use an ONNX Runtime one."
         ) from None
 
 

@@ -47,14 +47,16 @@ def test_answers_with_the_last_line(child):
 def test_reads_a_last_line_of_any_length(child):
     numbers = "yes 1, | head -n 50000 | tr -d '\\n'"
     child(
-        f"""echo '{{"event": "timing"}}'; printf '{{"event": "done", "ns": ['; {numbers}; echo '1]}}'"""
+        """echo '{"event": "timing"}'; """
+        f"""printf '{{"event": "done", "ns": ['; {numbers}; echo '1]}}'"""
     )
     assert len(run()["ns"]) == 50_001
 
 
 def test_reports_events(child):
     child(
-        """echo '{"event": "timing", "model": "m", "fraction": 0.5}'; sleep 0.5; echo '{"event": "done"}'"""
+        """echo '{"event": "timing", "model": "m", "fraction": 0.5}'; sleep 0.5; """
+        """echo '{"event": "done"}'"""
     )
     events = []
     run(on_event=events.append)

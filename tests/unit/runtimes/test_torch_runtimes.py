@@ -1,10 +1,8 @@
-"""What torch's runtimes compute is what ONNX Runtime computes of the same file."""
+"""The torch runtimes compute what ONNX Runtime computes of the same file."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +18,11 @@ from inn_automl import runtimes
 from inn_automl.core.errors import MeasurementError
 from inn_automl.export import export_onnx
 from inn_automl.models import FAMILIES, build
-from inn_automl.runtimes import torch_cuda, torch_operators
-from inn_automl.runtimes.torch_cuda import TorchCuda
+from inn_automl.runtimes import torch_operators
 from inn_automl.runtimes.torch_model import TorchModel
 
 RELATIVE = 2e-6
-"""Largest accepted difference, as a share of the largest output: both compute in float32."""
-
-
-BACKENDS = (torch.backends.cudnn, torch.backends.cuda.matmul)
-
-
-@pytest.fixture(autouse=True)
-def _torch_as_it_was() -> Iterator[None]:
-    threads, tf32 = torch.get_num_threads(), [backend.allow_tf32 for backend in BACKENDS]
-    yield
-    torch.set_num_threads(threads)
-    for backend, value in zip(BACKENDS, tf32, strict=True):
-        backend.allow_tf32 = value
+"""Largest accepted difference, as a fraction of the largest output: both compute in float32."""
 
 
 def agree(path: Path, batch_size: int) -> None:
@@ -48,7 +33,7 @@ def agree(path: Path, batch_size: int) -> None:
 
 
 class Attention(nn.Module):
-    """A transformer's block on patches, as the exporter writes it: its graph computes with shapes."""
+    """A transformer's block on patches: the exporter writes a graph that computes with shapes."""
 
     def __init__(self, width: int = 16, num_heads: int = 2) -> None:
         super().__init__()
@@ -264,7 +249,7 @@ def test_an_operator_computes_the_same(case: Case, tmp_path: Path) -> None:
 
 
 def test_operators_that_need_others_around_them(tmp_path: Path) -> None:
-    """Of several outputs, of sequences, of numbers below zero, and what shapes are computed with."""
+    """Several outputs, sequences, numbers below zero, and operators that compute shapes."""
     node = helper.make_node
     nodes = [
         node("Shape", ["x"], ["shape"]),
@@ -355,58 +340,3 @@ def test_values_are_let_go_after_their_last_use(make_conv_net: Any) -> None:
 
     program.run(x, count)
     assert max(alive) == 2 and len(alive) == len(model.graph.node)
-
-
-def test_threads_are_those_asked_for(make_conv_net: Any) -> None:
-    runtimes.create("torch-cpu", 2).load(make_conv_net("m"), 1)
-    assert torch.get_num_threads() == 2
-
-
-def test_asking_what_there_is_does_not_load_torch() -> None:
-    code = "import sys; from inn_automl.runtimes import probe; print(*probe()[0], 'torch' in sys.modules)"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "torch-cpu" in ended.stdout and ended.stdout.strip().endswith("False")
-
-
-def test_a_machine_without_torch_is_told_what_adds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(
-        MeasurementError,
-        match=r"'torch-cpu' is not installed.*no onnx.*`pip install torch onnx` adds",
-    ):
-        runtimes.create("torch-cpu", 1)
-
-
-def test_a_machine_without_a_gpu_or_with_a_torch_that_cannot_use_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch_cuda, "cuda_devices", list)
-    with pytest.raises(MeasurementError, match="'torch-cuda' finds no NVIDIA GPU"):
-        runtimes.create("torch-cuda", 1)
-    monkeypatch.setattr(torch_cuda, "cuda_devices", lambda: ["Orin"])
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(
-        MeasurementError, match=r"torch .* cannot use Orin; `pip install torch onnx` adds it"
-    ):
-        runtimes.create("torch-cuda", 1)
-
-
-def test_a_gpu_is_timed_from_main_memory_to_main_memory(
-    monkeypatch: pytest.MonkeyPatch, make_conv_net: Any
-) -> None:
-    """With the CPU in the GPU's place: what it does beside computing there."""
-    monkeypatch.setattr(torch_cuda, "cuda_devices", lambda: ["Orin"])
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(TorchCuda, "device", "cpu")
-    waits: list[None] = []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(None))
-    for backend in BACKENDS:
-        backend.allow_tf32 = True
-    runtime = runtimes.create("torch-cuda", 1)
-    (found,) = runtime.load(make_conv_net("m"), 2)()
-    assert isinstance(found, np.ndarray) and found.shape == (2, 10)
-    assert not any(backend.allow_tf32 for backend in BACKENDS)
-    described = runtime.describe()
-    assert (described["gpu"], described["session_options"]["allow_tf32"]) == ("Orin", False)
-    nodes = runtime.profile(make_conv_net("m"), 1, 4)
-    assert len(waits) == 4 * len(nodes)

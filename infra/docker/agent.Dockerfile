@@ -21,8 +21,8 @@ COPY --from=build /opt/inn_automl /opt/inn_automl
 ENV PATH=/opt/inn_automl/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
 USER 10001:10001
 WORKDIR /tmp
-# It serves nothing that could be asked: it is well while it runs as the container's first process, and what the
-# coordinator last heard of it is in GET /v1/devices.
+# It serves nothing that could be asked: it is well while it runs as the container's first process,
+# and what the coordinator last heard of it is in GET /v1/devices.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
     CMD ["python", "-c", "import sys; sys.exit(b'agent' not in open('/proc/1/cmdline', 'rb').read().split(b'\\0'))"]
 ENTRYPOINT ["inn-automl", "agent"]

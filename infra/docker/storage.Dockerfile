@@ -1,4 +1,5 @@
-# An S3-compatible store over a folder: versitygw (Apache 2.0). Adds a user and a folder that the user owns.
+# An S3-compatible store over a folder: versitygw (Apache 2.0). Adds a user and a folder that the
+# user owns.
 FROM ghcr.io/versity/versitygw:v1.7.0
 ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="inn_automl storage" \

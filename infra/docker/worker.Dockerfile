@@ -2,14 +2,16 @@
 ARG PYTHON_VERSION=3.11
 
 FROM python:${PYTHON_VERSION}-slim AS build
-# For GPUs: https://download.pytorch.org/whl/cu130 (torch's wheels bring CUDA's libraries; the node brings the driver).
+# For GPUs: https://download.pytorch.org/whl/cu130 (torch's wheels bring CUDA's libraries; the node
+# brings the driver).
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /source
 RUN python -m venv /opt/inn_automl
 ENV PATH=/opt/inn_automl/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY LICENSE pyproject.toml README.md infra/constraints.txt ./
 # By itself: the layer of gigabytes is built again only when its pin changes.
-RUN pip install -c constraints.txt --index-url "${TORCH_INDEX}" --extra-index-url https://pypi.org/simple \
+RUN pip install -c constraints.txt --index-url "${TORCH_INDEX}" \
+        --extra-index-url https://pypi.org/simple \
         "$(grep '^torch==' constraints.txt)"
 COPY inn_automl inn_automl
 COPY services services
@@ -25,7 +27,8 @@ LABEL org.opencontainers.image.title="inn_automl worker" \
 RUN groupadd --gid 10001 inn && useradd --uid 10001 --gid 10001 --create-home inn \
     && install --directory --owner=10001 --group=10001 /scratch /var/lib/ray
 COPY --from=build /opt/inn_automl /opt/inn_automl
-ENV PATH=/opt/inn_automl/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp TMPDIR=/scratch \
+ENV PATH=/opt/inn_automl/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp \
+    TMPDIR=/scratch \
     MPLCONFIGDIR=/tmp/matplotlib MLFLOW_DISABLE_TELEMETRY=true \
     RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 USER 10001:10001

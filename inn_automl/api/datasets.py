@@ -19,7 +19,7 @@ class RegisterDataset(WireModel):
     """What the content must hash to."""
 
 
-class DatasetMetadata(WireModel):
+class DatasetSummary(WireModel):
     """What checking found in the content."""
 
     kind: Literal["image", "signal"]
@@ -46,5 +46,5 @@ class Dataset(WireModel):
     sha256: Sha256
     size_bytes: int
     source_url: str | None
-    metadata: DatasetMetadata
+    metadata: DatasetSummary
     created_at: UtcTime

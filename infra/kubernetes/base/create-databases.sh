@@ -1,6 +1,6 @@
 #!/bin/bash
-# Run by PostgreSQL's image when its volume is new: a database and a role of its own for each that keeps tables.
-# MLflow and the coordinator both own a table `alembic_version`, so one database for both would break them.
+# Run by PostgreSQL's image when its volume is new: a database and a role of its own for each
+# service that keeps tables, so that none can read or migrate another's.
 set -euo pipefail
 
 create() {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import inn_automl
 import inn_automl_services as services
-from inn_automl.api.datasets import DatasetMetadata
+from inn_automl.api.datasets import DatasetSummary
 from inn_automl.core import errors
 from inn_automl_services.coordinator.settings import Settings
 
@@ -39,7 +39,7 @@ _KINDS: dict[str, type[errors.DatasetError]] = {
 }
 
 
-def check_upload(path: Path, settings: Settings) -> DatasetMetadata:
+def check_upload(path: Path, settings: Settings) -> DatasetSummary:
     """Reads a dataset's file and returns its metadata; leaves thumbnails beside it as `N.png`.
 
     Raises:
@@ -89,4 +89,4 @@ def check_upload(path: Path, settings: Settings) -> DatasetMetadata:
     answer = json.loads(done.stdout.splitlines()[-1])
     if failure := answer.get("error"):
         raise _KINDS.get(failure["type"], errors.DatasetError)(failure["detail"])
-    return DatasetMetadata.model_validate(answer["metadata"])
+    return DatasetSummary.model_validate(answer["metadata"])

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from inn_automl.api import datasets as wire
-from inn_automl.api.datasets import DatasetMetadata, RegisterDataset
+from inn_automl.api.datasets import DatasetSummary, RegisterDataset
 from inn_automl.core.errors import ConflictError, InputError, NotFoundError, StorageError
 from inn_automl.core.spec import BUILTIN_KINDS
 from inn_automl_services.coordinator.context import Context
@@ -140,7 +140,7 @@ def keep(
     return to_wire(row), True
 
 
-def _move(context: Context, source: Path, folder: str, metadata: DatasetMetadata) -> None:
+def _move(context: Context, source: Path, folder: str, metadata: DatasetSummary) -> None:
     for number in range(metadata.num_thumbnails):
         context.store.put(f"{folder}/thumbnails/{number}.png", source.parent / f"{number}.png")
     target = context.store.local_path(f"{folder}/{source.name}")
@@ -218,7 +218,7 @@ def to_wire(row: DatasetRow) -> wire.Dataset:
         sha256=row.sha256,
         size_bytes=row.size_bytes,
         source_url=row.source_url,
-        metadata=DatasetMetadata.model_validate(row.metadata_),
+        metadata=DatasetSummary.model_validate(row.metadata_),
         created_at=row.created_at,
     )
 

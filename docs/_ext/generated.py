@@ -56,7 +56,7 @@ def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
 
 def _kind(field: FieldInfo) -> str:
     limits = [text for item in _metadata(field) if (text := _limit(item))]
-    names = {"int": "whole number", "float": "number", "str": "text", "tuple": "list"}
+    names = {"tuple": "list", "int": "whole number", "float": "number", "str": "text"}
     kind = next((word for name, word in names.items() if name in str(field.annotation)), "value")
     if field.is_required():
         default = "required"

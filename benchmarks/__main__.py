@@ -19,8 +19,8 @@ BENCHMARKS = {
     "minutes)",
     "ordering": "a path through 256 channels, beside TorchIntegral; what orders are worth (10 "
     "minutes)",
-    "theory": "orders of convergence, aliasing, accuracy by partition; draws docs/explanation/theory-*.png (10 "
-    "minutes)",
+    "theory": "orders of convergence, aliasing, accuracy by partition; draws "
+    "docs/explanation/theory-*.png (10 minutes)",
     "fine_tuning": "points that models gain by fine-tuning before export, by what is tuned (hours)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
     "elastic": "time of an ElasticModel's switch, and requests lost meanwhile (a minute)",
@@ -39,7 +39,10 @@ BENCHMARKS = {
 }
 QUICK = ("discretize", "training_step")
 
-USAGE = "usage: python -m benchmarks [NAME [OPTION ...]]\n\n{}\n\nWithout a name: {}.\nOptions of one: {}".format(
+USAGE = (
+    "usage: python -m benchmarks [NAME [OPTION ...]]\n\n{}\n\n"
+    "Without a name: {}.\nOptions of one: {}"
+).format(
     "\n".join(f"  {name:14} {what}" for name, what in BENCHMARKS.items()),
     " and ".join(QUICK),
     "python -m benchmarks NAME --help",

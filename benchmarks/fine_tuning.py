@@ -100,7 +100,10 @@ def execute_all(
         for task in tasks:
             made: tuple[CandidateBuilder, Dataset] | None = None
             for arm in arms:
-                name = f"{task.dataset}_{task.family}_epochs{task.epochs}_seed{seed}_{arm}_{options.seconds:g}s"
+                name = (
+                    f"{task.dataset}_{task.family}_epochs{task.epochs}_seed{seed}_{arm}_"
+                    f"{options.seconds:g}s"
+                )
                 path = options.runs / f"{name}_{options.threads}threads.json"
                 if path.exists():
                     outcomes.append(read_json(path))
@@ -181,7 +184,8 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
     report.notes += [
         f"{kept} of {len(points)} tuned models lowered the loss on validation and were kept; the "
         f"others gain 0.",
-        f"{sum(point['is_reconstructed'] for point in points)} of {len(points)} candidates were fitted "
+        f"{sum(point['is_reconstructed'] for point in points)} of {len(points)} candidates were "
+        "reconstructed "
         f"rather than sampled.",
         f"Steps of a tuning: {min(p['steps'] for p in points)} to "
         f"{max(p['steps'] for p in points)}; seconds: "

@@ -86,7 +86,10 @@ def tables(outcomes: list[dict[str, Any]]) -> list[Table]:
                 ]
                 rows.append((name, weights, *map("{:.2f}".format, lost)))
         full = statistics.fmean(run["full"] for run in runs)
-        title = f"Points lost without training, {task[0]}, {task[1]} ({full:.2f} % at full width), mean of {len(runs)}"
+        title = (
+            f"Points lost without training, {task[0]}, {task[1]} ({full:.2f} % at full width), "
+            f"mean of {len(runs)}"
+        )
         made.append(
             Table(title, ("order, partition", "weights", *(f"{ratio:g}" for ratio in RATIOS)), rows)
         )

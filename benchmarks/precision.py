@@ -115,7 +115,10 @@ def compare(network: str, folder: Path, minutes: float, threads: int, report: Re
         "bytes",
         "quantized in, s",
     )
-    title = f"{family} (depth {trained.architecture.depth}) on {source}, validation of {dataset.validation.size:,}"
+    title = (
+        f"{family} (depth {trained.architecture.depth}) on {source}, "
+        f"validation of {dataset.validation.size:,}"
+    )
     report.tables.append(Table(title, columns, rows))
     report.raw[network] = {
         name: {**one, "path": None, "of": one["of"].stem} for name, one in files.items()

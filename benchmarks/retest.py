@@ -160,8 +160,8 @@ def compare(conditions: Sequence[str], repeats: int, pause_s: float) -> Report:
                 "median change of p95 between measurements, other work running, and drifted "
                 "batches caught",
                 "reported",
-                f"{statistics.median(busy.changes):.1%}; {busy.num_drifted} of {busy.num_repetitions} "
-                f"batches",
+                f"{statistics.median(busy.changes):.1%}; {busy.num_drifted} of "
+                f"{busy.num_repetitions} batches",
                 None,
             )
         )

@@ -164,7 +164,7 @@ def _layer(network: IntegralNetwork, path: str, samples: Tensor) -> tuple[Tensor
 
 
 def accuracy(task: Task, seeds: int) -> list[dict[str, Any]]:
-    """Test accuracy in % at each of `RATIOS`, by partition and seed; each trained as a US-Net is."""
+    """Measures test accuracy in % at each of `RATIOS`, by partition and seed, as US-Nets."""
     runs = []
     for seed in range(seeds):
         setting = _setting(task, seed)

@@ -85,7 +85,7 @@ class TorchIntegralNetwork:
             group.reset_distribution(library.UniformDistribution(size, group.size))
 
     def resize(self, ratio: float) -> None:
-        """Sets every group to the share `ratio` of its channels, for evaluation and for training."""
+        """Sets every group to the fraction `ratio` of its channels, to evaluate and to train."""
         library = sys.modules["torch_integral"]
         for group in self.model.groups:
             size = round(ratio * group.size)

@@ -375,7 +375,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcomes = execute_all(runs, options.runs, options.workers, options.torchintegral)
     report = summarize(outcomes, {**settings, "seeds": options.seeds})
     report.notes += left_out
-    shown = "Test accuracy by width, means of seeds with 95 % intervals; the axis is logarithmic in errors"
+    shown = (
+        "Test accuracy by width, means of seeds with 95 % intervals; the axis is logarithmic in "
+        "errors"
+    )
     report.image = (f"{report.name}.png", shown)
     plot.draw(_curves(outcomes), folder_of(options) / report.image[0])
     return conclude(report, options)

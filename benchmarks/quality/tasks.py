@@ -32,7 +32,7 @@ NAMED_NETWORKS: dict[str, tuple[str, Callable[[tuple[int, ...], int], nn.Module]
         lambda shape, num_classes: resnet18_cifar(num_classes, in_channels=shape[0]),
     ),
 }
-"""Networks besides the default ones of families: the family that each is of, and how it is built."""
+"""Networks besides the default ones of families: the family of each, and how it is built."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ TASKS = (
     Task(COLOUR, "convnet", 12),
 )
 LARGE_TASKS = (Task(COLOUR, "resnet20", 16), Task(COLOUR, "resnet18", 16))
-"""For a GPU; a CPU takes half an hour for a US-Net of the first, and a day for one of the second."""
+"""For a GPU; a CPU takes half an hour for a US-Net of the first, and a day for the second."""
 
 
 def find_task(dataset: str, family: str) -> Task:

@@ -85,7 +85,7 @@ class ConvertedPeer:
         fit(model, optimizer, dataset, recipe, seed, step, score)
 
     def at(self, widths: Mapping[str, int]) -> nn.Module:
-        """A plain module in eval mode. There are no normalization statistics left to re-estimate."""
+        """Makes a plain module in eval mode, without batch-norm statistics to recalibrate."""
         self._peer.model.eval()
         self._peer.set_sizes([widths[name] for name in self._names])
         return self._peer.discretize().eval()

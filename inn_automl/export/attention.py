@@ -46,4 +46,4 @@ def scaled_dot_product_attention(
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.scaled_dot_product_attention.default: scaled_dot_product_attention
 }
-"""What is translated otherwise than by the exporter."""
+"""Operations that are translated here and not by the exporter."""

@@ -1,7 +1,7 @@
 """The file that a user downloads: a ZIP of model.onnx, weights.safetensors and config.json.
 
-Its format is described in docs/reference/bundle.md, with how to read it without this library. Reading it
-here needs no torch.
+Its format is described in docs/reference/bundle.md, with how to read it without this library.
+Reading it here needs no torch.
 """
 
 from __future__ import annotations

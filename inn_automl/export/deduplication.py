@@ -1,11 +1,10 @@
-"""Which weights of exported models are blocks of one network's weights: what several models of it
-share.
+"""Weight deduplication: which weights of exported models are blocks of one network's weights.
 
-With nested partitions a discretized weight is the leading block of the trained one, and where the
-network has width_deltas, that of its width_delta times the weight's width_coordinate is added. An exported model
-holds it with batch normalization folded in, whose statistics belong to one point only: each output
-channel is multiplied with a factor of its own. Blocks and factors give the exported weight back
-bit by bit, or else it is kept as it is.
+With nested partitions a discretized weight is a prefix slice of the trained one. If the network is
+width-conditioned, its width delta times the weight's width coordinate is added. An exported model
+holds the weight with batch norm folded in, whose statistics belong to one point only: each output
+channel is multiplied with a factor of its own. Blocks and factors must reproduce the exported
+weight bit by bit; otherwise the weight is stored as it is.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ SMALLEST_BYTES = 256
 """Smaller tensors stay in the graph: saying where they are would take as many bytes."""
 
 _IN_NETWORK, _IN_MODEL, _WIDTH_DELTA = "module.", "body.", "width_delta."
-"""What stands before a parameter's name in control_points.safetensors and in exported graphs; and before
-its width_delta's.
-"""
+"""Prefixes of a parameter's name in control_points.safetensors and in exported graphs, and of its
+width delta's."""
 
 _TYPES = frozenset(np.dtype(dtype) for dtype in DTYPES.values())
 
@@ -40,60 +38,61 @@ class WeightDeduplicator:
     """Collects the weights of one model after the other.
 
     Args:
-        nodes: the network's tensors by their names in exported graphs.
+        control_points: the network's tensors by their names in exported graphs.
         width_deltas: those of them along the width, by the same names.
         width_coordinate: of a tensor at widths.
     """
 
     def __init__(
         self,
-        nodes: Mapping[str, np.ndarray],
+        control_points: Mapping[str, np.ndarray],
         width_deltas: Mapping[str, np.ndarray] | None = None,
         width_coordinate: Callable[[str, Mapping[str, int]], float] = lambda name, widths: 0.0,
     ) -> None:
-        self._nodes, self._width_deltas, self._width_coordinate = (
-            nodes,
+        self._control_points, self._width_deltas, self._width_coordinate = (
+            control_points,
             width_deltas or {},
             width_coordinate,
         )
-        self._sloping: set[str] = set()  # nodes whose width_delta is in use
-        self._blocks: dict[str, tuple[int, ...]] = {}  # the widest block of a node that is in use
+        self._width_conditioned: set[str] = set()  # control points whose width delta is in use
+        # the widest block of a parameter that is in use
+        self._blocks: dict[str, tuple[int, ...]] = {}
         self._own: dict[str, np.ndarray] = {}
         # content of a tensor of `_own` -> its name
         self._known: dict[tuple[object, ...], str] = {}
 
     @classmethod
-    def of(cls, network: str | Path) -> WeightDeduplicator:
-        """For models that were made from the network in a folder.
+    def from_network(cls, network: str | Path) -> WeightDeduplicator:
+        """Makes a deduplicator for models of the network in a folder.
 
         Raises:
             StorageError: it could not be read.
             CorruptFileError: it is none.
         """
         try:
-            nodes = load_file(Path(network) / CONTROL_POINTS)
+            control_points = load_file(Path(network) / CONTROL_POINTS)
         except Exception as error:  # safetensors' own error has no public base class
             raise StorageError(
                 f"the network in {str(network)!r} cannot be read ({error}): save it."
             ) from error
-        width_deltas = _by_graph_name(nodes, _WIDTH_DELTA)
+        width_deltas = _by_graph_name(control_points, _WIDTH_DELTA)
         if not width_deltas:
-            return cls(_by_graph_name(nodes, _IN_NETWORK))
+            return cls(_by_graph_name(control_points, _IN_NETWORK))
         _, coupling, _, _ = state.read(Path(network))
 
         def width_coordinate(name: str, widths: Mapping[str, int]) -> float:
             return coupling.width_coordinate(_short(name), coupling.counts(widths))
 
-        return cls(_by_graph_name(nodes, _IN_NETWORK), width_deltas, width_coordinate)
+        return cls(_by_graph_name(control_points, _IN_NETWORK), width_deltas, width_coordinate)
 
-    def take(
+    def add(
         self, point: str, model: bytes, widths: Mapping[str, int] | None = None
     ) -> tuple[bytes, dict[str, TensorSlice]]:
-        """An ONNX model without the data of its larger initializers, and what these are slices of.
+        """Adds a model; returns it without the data of its larger initializers, and their slices.
 
         Args:
             point: what tensors that are this model's alone are named after.
-            widths: of the model; needed where the network has width_deltas.
+            widths: of the model; needed where the network is width-conditioned.
         """
         proto = onnx.load_from_string(model)
         slices = {}
@@ -121,14 +120,14 @@ class WeightDeduplicator:
     def data(self) -> bytes:
         """weights.safetensors: the widest blocks in use, and what is no block of any."""
         blocks = {
-            _short(name): np.ascontiguousarray(_block(self._nodes[name], shape))
+            _short(name): np.ascontiguousarray(_block(self._control_points[name], shape))
             for name, shape in self._blocks.items()
         }
         width_deltas = {
             _WIDTH_DELTA + _short(name): np.ascontiguousarray(
                 _block(self._width_deltas[name], self._blocks[name])
             )
-            for name in sorted(self._sloping)
+            for name in sorted(self._width_conditioned)
         }
         return save(blocks | width_deltas | self._own)
 
@@ -136,22 +135,22 @@ class WeightDeduplicator:
         self, point: str, name: str, values: np.ndarray, widths: Mapping[str, int]
     ) -> TensorSlice:
         # A tied weight may have another of its names in the network than in the graph.
-        for node in [name] if name in self._nodes else self._nodes:
-            if not _holds(self._nodes[node], values):
+        for parameter in [name] if name in self._control_points else self._control_points:
+            if not _holds(self._control_points[parameter], values):
                 continue
-            block, width_coordinate = _block(self._nodes[node], values.shape), 0.0
+            block, width_coordinate = _block(self._control_points[parameter], values.shape), 0.0
             if (
-                node in self._width_deltas
-                and (width_coordinate := self._width_coordinate(node, widths)) > 0
+                parameter in self._width_deltas
+                and (width_coordinate := self._width_coordinate(parameter, widths)) > 0
             ):
                 block = block + block.dtype.type(width_coordinate) * _block(
-                    self._width_deltas[node], values.shape
+                    self._width_deltas[parameter], values.shape
                 )
             is_equal = np.array_equal(block, values)
             factors = None if is_equal else _factors(block, values)
             if is_equal or factors is not None:
-                widest = self._blocks.get(node, values.shape)
-                self._blocks[node] = tuple(
+                widest = self._blocks.get(parameter, values.shape)
+                self._blocks[parameter] = tuple(
                     max(pair) for pair in zip(widest, values.shape, strict=True)
                 )
                 scale = (
@@ -160,11 +159,11 @@ class WeightDeduplicator:
                     else self._keep(f"{point}/{_short(name)}.scale", factors)
                 )
                 if width_coordinate == 0:
-                    return TensorSlice(tensor=_short(node), shape=values.shape, scale=scale)
-                self._sloping.add(node)
-                width_delta = _WIDTH_DELTA + _short(node)
+                    return TensorSlice(tensor=_short(parameter), shape=values.shape, scale=scale)
+                self._width_conditioned.add(parameter)
+                width_delta = _WIDTH_DELTA + _short(parameter)
                 return TensorSlice(
-                    tensor=_short(node),
+                    tensor=_short(parameter),
                     shape=values.shape,
                     width_delta=width_delta,
                     width_coordinate=width_coordinate,
@@ -193,13 +192,13 @@ def _short(name: str) -> str:
     return name.removeprefix(_IN_MODEL)
 
 
-def _holds(node: np.ndarray, values: np.ndarray) -> bool:
-    same_kind = node.dtype == values.dtype and node.ndim == values.ndim > 0
-    return same_kind and all(n <= m for n, m in zip(values.shape, node.shape, strict=True))
+def _holds(parameter: np.ndarray, values: np.ndarray) -> bool:
+    same_kind = parameter.dtype == values.dtype and parameter.ndim == values.ndim > 0
+    return same_kind and all(n <= m for n, m in zip(values.shape, parameter.shape, strict=True))
 
 
-def _block(node: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return node[tuple(slice(size) for size in shape)]
+def _block(parameter: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return parameter[tuple(slice(size) for size in shape)]
 
 
 def _factors(block: np.ndarray, values: np.ndarray) -> np.ndarray | None:

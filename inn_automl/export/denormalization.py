@@ -1,6 +1,4 @@
-"""Where an ONNX file leaves the network and brings its output to the units of the dataset's
-targets.
-"""
+"""The nodes of an ONNX file that denormalize its output to the units of the dataset's targets."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from inn_automl.export.raw_model import LOGITS
 
 
 def denormalization_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes that bring the output to the units of the targets (`onnx.Denormalize`), the last one
+    """Finds the nodes of `raw_model.Denormalize`, the last one
     first.
     """
     name = graph.output[0].name

@@ -52,14 +52,14 @@ DTYPES = {
 
 
 class TensorSlice(Record):
-    """How a weight of a point's graph is made of the tensors of weights.safetensors."""
+    """A recipe for a weight of a point's graph from the tensors of weights.safetensors."""
 
     tensor: str
     shape: tuple[int, ...]
     """The weight is the leading block of this shape: `tensor[:shape[0], :shape[1], ...]`."""
     width_delta: str | None = None
-    """Tensor whose leading block, times `width_coordinate`, is added first: the weight's width_delta along the
-    width.
+    """Tensor whose leading block, times `width_coordinate`, is added first: the weight's delta
+    along the width.
     """
     width_coordinate: float = 0.0
     """Rounded to the tensor's type before it is multiplied."""
@@ -72,7 +72,7 @@ class TensorSlice(Record):
 
 
 class ElasticDevice(Record):
-    """What the latencies of a device were measured with."""
+    """Settings and environment of the measurements on a device."""
 
     runtime: str
     threads: int
@@ -248,7 +248,7 @@ def _check_slices(
                 whole.shape,
             ):
                 raise ValueError(
-                    f"{part.width_delta!r} in {WEIGHTS} is no width_delta of {part.tensor!r}"
+                    f"{part.width_delta!r} in {WEIGHTS} is no width delta of {part.tensor!r}"
                 )
             if part.scale is not None and (
                 scale is None or scale.shape != part.shape[:1] or not prod(part.shape)

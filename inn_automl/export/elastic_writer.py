@@ -46,15 +46,13 @@ def write_elastic(
     """
     opened = [open_bundle(bundle) for bundle in bundles]
     common = _common([config for config, _ in opened])
-    shared = WeightDeduplicator.of(network)
+    shared = WeightDeduplicator.from_network(network)
     contents: dict[str, bytes] = {}
     slices: dict[str, dict[str, TensorSlice]] = {}
     points = []
     for config, members in opened:
         point = _point(config)
-        contents[point.graph], slices[point.id] = shared.take(
-            point.id, members[ONNX], config.widths
-        )
+        contents[point.graph], slices[point.id] = shared.add(point.id, members[ONNX], config.widths)
         points.append(point)
     dumped = {
         name: {key: part.model_dump(exclude_defaults=True) for key, part in of.items()}
@@ -84,7 +82,7 @@ def write_elastic(
 
 
 def _common(configs: Sequence[BundleConfig]) -> dict[str, Any]:
-    """What all bundles say alike."""
+    """Collects the fields that all bundles share."""
     if not configs:
         raise InputError(
             "an elastic model was to be made of no bundle: give those of a job's fronts."

@@ -1,14 +1,14 @@
 """A float32 ONNX file as a float16 one, for GPUs, and what such a file computes, on a machine that
 has none.
 
-The file keeps its ports, raw float32 values in and float32 outputs out. The standardization of the
-input stays float32 inside, and so does what brings the output to the units of targets: raw values
-may be larger than float16 holds (65,504), or differ in digits that it lacks. ONNX Runtime's own
-converter does the rest.
+The file keeps its inputs and outputs, raw float32 values in and float32 outputs out. The
+standardization of the input stays float32 inside, and so does what brings the output to the units
+of targets: raw values may be larger than float16 holds (65,504), or differ in digits that it
+lacks. ONNX Runtime's own converter does the rest.
 
 **ONNX Runtime's CPU provider does not compute what the file says.** It has no float16 kernels on
 most processors, puts float32 ones in their place, and takes out the casts between them: what
-overflows in float16 is right there. So what is run in place of such a file is its float32 twin, in
+overflows in float16 is right there. So such a file is replaced by its float32 counterpart, in
 which every value is rounded to float16 where the file has one (`float32_counterpart`). Kernels of
 GPUs do the same: sums are float32, results are rounded.
 """
@@ -30,7 +30,7 @@ from inn_automl.core.version import __version__
 from inn_automl.export.denormalization import denormalization_nodes
 
 _STANDARDIZATION = "standardize."
-"""How the names of its initializers begin: see `export.onnx.RawInput`."""
+"""Prefix of the names of its initializers; see `raw_model.RawInput`."""
 
 _MOVES = frozenset(
     {
@@ -75,19 +75,21 @@ def convert_fp16(source: str | Path, target: str | Path) -> int:
             f"{str(source)!r} cannot be read ({error.strerror}): export the module first."
         ) from error
     try:
-        halved = _halve(onnx.load_model_from_string(data))
+        converted = _convert(onnx.load_model_from_string(data))
     except Exception as error:  # protobuf's, onnx's and the converter's errors share no base class
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ExportError(
             f"{str(source)!r} cannot be made float16 ({reason}): leave fp16 out."
         ) from error
-    write_atomically(Path(target), halved)
-    return len(halved)
+    write_atomically(Path(target), converted)
+    return len(converted)
 
 
 def float32_counterpart(model: bytes) -> bytes:
-    """A file that gives in float32 kernels what `model` gives where its precision has kernels: of
-    float16 files, a float32 one that rounds as they do; other files as they are.
+    """Makes a float32 file that computes what a float16 file computes on hardware with kernels.
+
+    It rounds every value that the float16 file rounds. Files of other precisions are returned as
+    they are.
 
     Raises:
         ExportError: it is no ONNX file, or its types cannot be inferred.
@@ -99,7 +101,11 @@ def float32_counterpart(model: bytes) -> bytes:
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
         _round(
             proto.graph,
-            {v.name for v in inferred.graph.value_info if _is_half(v.type.tensor_type.elem_type)},
+            {
+                v.name
+                for v in inferred.graph.value_info
+                if _is_float16(v.type.tensor_type.elem_type)
+            },
         )
     except Exception as error:  # protobuf's and onnx's errors share no base class
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -107,7 +113,7 @@ def float32_counterpart(model: bytes) -> bytes:
     return proto.SerializeToString()
 
 
-def _halve(proto: onnx.ModelProto) -> bytes:
+def _convert(proto: onnx.ModelProto) -> bytes:
     float32 = [
         node.name
         for node in proto.graph.node
@@ -139,9 +145,9 @@ def _halve(proto: onnx.ModelProto) -> bytes:
         node.name = f"{node.op_type}_{index}"
     model.producer_name, model.producer_version = "inn_automl", __version__
     model.metadata_props[METADATA_KEY] = "fp16"
-    halved = ir.to_proto(model)
-    del halved.graph.value_info[:]
-    return halved.SerializeToString(deterministic=True)
+    converted = ir.to_proto(model)
+    del converted.graph.value_info[:]
+    return converted.SerializeToString(deterministic=True)
 
 
 def _replace(value: ir.Value, by: ir.Value | None) -> None:
@@ -159,18 +165,18 @@ def _to(cast: ir.Node) -> int:
     return cast.attributes["to"].as_int()
 
 
-def _is_half(element_type: int) -> bool:
+def _is_float16(element_type: int) -> bool:
     return element_type == TensorProto.FLOAT16
 
 
-def _round(graph: onnx.GraphProto, halves: set[str]) -> None:
-    """Makes float32 of all that is float16 in a graph, in place, and rounds what its nodes give.
+def _round(graph: onnx.GraphProto, float16_values: set[str]) -> None:
+    """Replaces float16 in a graph by float32, in place, and rounds the results of its nodes.
 
     Args:
-        halves: names of the float16 values between nodes.
+        float16_values: names of the float16 values between nodes.
     """
     for tensor in graph.initializer:
-        if _is_half(tensor.data_type):
+        if _is_float16(tensor.data_type):
             tensor.CopyFrom(
                 numpy_helper.from_array(
                     numpy_helper.to_array(tensor).astype("float32"), tensor.name
@@ -180,13 +186,17 @@ def _round(graph: onnx.GraphProto, halves: set[str]) -> None:
     del graph.node[:]
     for node in nodes:
         for attribute in node.attribute:
-            if attribute.name == "to" and _is_half(attribute.i):
+            if attribute.name == "to" and _is_float16(attribute.i):
                 attribute.i = TensorProto.FLOAT
-            elif attribute.HasField("t") and _is_half(attribute.t.data_type):
+            elif attribute.HasField("t") and _is_float16(attribute.t.data_type):
                 attribute.t.CopyFrom(
                     numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype("float32"))
                 )
-        rounded = [] if node.op_type in _MOVES else [name for name in node.output if name in halves]
+        rounded = (
+            []
+            if node.op_type in _MOVES
+            else [name for name in node.output if name in float16_values]
+        )
         exact = {name: f"{name}.exact" for name in rounded}
         outputs = [exact.get(name, name) for name in node.output]
         del node.output[:]

@@ -42,7 +42,7 @@ class GroupMetadata(Record):
     step: int
     """Its width may be `smallest`, `smallest + step`, ... up to `size`."""
     partition: dict[str, Any]
-    """How its channels are sampled."""
+    """Parameters by which its channels are sampled."""
 
 
 class InnConfig(Record):

@@ -14,7 +14,7 @@ from inn_automl.core.result import LayerTime
 from inn_automl.runtimes import NodeTime
 
 INPUT = "input"
-"""What runs before the first layer: standardizing the input."""
+"""Name of the operations before the first layer, which standardize the input."""
 
 _PARAMETER = re.compile(r"^(.+?)\.(weight|bias)")
 
@@ -25,7 +25,7 @@ def layer_times(path: Path, nodes: Sequence[NodeTime]) -> list[LayerTime]:
 
     A layer is what has parameters of its own, with all that follows until the next one. A runtime
     that fuses operations calls the result after one of them or after what it computes; what it
-    adds (to lay out tensors anew) is counted with the layer before.
+    adds (to change the layout of tensors) is counted with the layer before.
 
     Args:
         path: the ONNX file.

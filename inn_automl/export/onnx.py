@@ -1,6 +1,6 @@
 """A torch module as one self-contained ONNX file that takes the raw values of the dataset.
 
-The torch exporter is asked for its plain translation of the module, in which every parameter is an
+The torch exporter translates the module without optimization, so that every parameter is an
 initializer under its name in the state dict. `normal_form` takes the widths out of that graph
 where it can, `fill` puts a module's tensors into it, and `finish` folds constants and batch norm.
 For other widths of the same network only the last two are repeated, by `template.OnnxTemplate`.

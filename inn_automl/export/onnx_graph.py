@@ -25,8 +25,7 @@ from inn_automl.core.version import __version__
 from inn_automl.export.raw_model import INPUT, LOGITS, RawInput
 
 TRANSPOSED = ".T"
-"""What follows the name of a weight that is stored transposed, as a product with more than two
-axes takes it.
+"""Suffix of the name of a weight that is stored transposed, for a product with more than two axes.
 """
 
 _FOLD_BATCH_NORM = (

@@ -18,6 +18,10 @@ What was chosen, and what for (benchmarks/precision.py has the figures of one ma
   everywhere, and was the same as with 8 bits;
 - the smallest and largest activation as its range: percentiles and entropy were no more accurate,
   and slower.
+
+The ranges are computed here and passed to ONNX Runtime's quantizer. Its `quantize_static` makes the
+same graph (scales differ in their last digit) but calibrates in a session that takes all cores,
+where a job quantizes many candidates side by side, each on a core of its own.
 """
 
 from __future__ import annotations
@@ -68,7 +72,7 @@ OPERATIONS = (
     "Pad",
     "Resize",
 )
-"""What ONNX Runtime has int8 kernels for, or only moves values. All else stays float32."""
+"""Operators with int8 kernels in ONNX Runtime, or that only move values; others stay float32."""
 
 _BATCH_VALUES = 2**16  # input values that are run at once: activations take some 50 times as many
 _INFERRED = {
@@ -187,7 +191,7 @@ def _average_globally(graph: onnx.GraphProto) -> None:
 def _ranges(
     model: onnx.ModelProto, samples: NDArray[np.float32]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Smallest and largest value of every float32 tensor between two operations, over the samples."""
+    """Finds the smallest and largest value of every float32 tensor over the samples."""
     names = [
         value.name
         for value in [*model.graph.input, *model.graph.value_info, *model.graph.output]
@@ -256,10 +260,11 @@ def _free_output(graph: onnx.GraphProto, restored: Sequence[str]) -> None:
 def outputs(
     path: str | Path, samples: NDArray[np.generic], *, threads: int = 1
 ) -> Iterator[NDArray[np.float32]]:
-    """What an ONNX file makes of the raw samples (N, *input_shape) in ONNX Runtime on the CPU,
-    batch by batch.
+    """Computes the outputs of an ONNX file for raw samples (N, *input_shape) in ONNX Runtime on
+    the CPU, batch by batch.
 
-    Of a float16 file, what it gives where there are kernels for float16: see `export.half`.
+    Of a float16 file, what it gives where there are kernels for float16: see
+    `fp16.float32_counterpart`.
 
     Raises:
         ExportError: the file cannot be run.

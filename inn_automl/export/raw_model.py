@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from inn_automl.core.errors import ExportError
 
 INPUT, LOGITS, OUTPUT = "input", "logits", "output"
-"""Names of the ports; the output is called logits where it is one number a class."""
+"""Names of the input and the output; the output is called logits where it is one number a class."""
 Statistics = tuple[np.ndarray, np.ndarray]
 """Mean and standard deviation, one number a channel."""
 
@@ -60,8 +60,8 @@ class Denormalize(nn.Module):
 
 
 class RawInput(nn.Module):
-    """A module behind the standardization of its input, and before that of its output is undone,
-    if it has one; as a copy, unless it is in eval mode and on the CPU already.
+    """A module behind the standardization of its input, and before the denormalization of its
+    output, if it has one; as a copy, unless it is in eval mode and on the CPU already.
 
     Submodules keep their parameters apart from the names that the exporter gives to intermediate
     values: those have no dot in them.

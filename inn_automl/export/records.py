@@ -62,7 +62,7 @@ class Preprocessing(Standardization):
 
 
 class DatasetMetadata(Record):
-    """What the model was trained on."""
+    """The dataset that the model was trained on."""
 
     name: str
     fingerprint: str
@@ -110,7 +110,7 @@ class MetricValues(Record):
 
 
 class LatencyEvidence(Record):
-    """What model.onnx took on one device."""
+    """Measured latency and memory of model.onnx on one device."""
 
     runtime: str
     threads: int
@@ -127,7 +127,7 @@ class LatencyEvidence(Record):
 
 
 class Verification(Record):
-    """How model.onnx compares with the torch module."""
+    """The numerical comparison of model.onnx with the torch module."""
 
     max_difference: float
     """Largest |ONNX - torch| as a share of the largest |output|; of an int8 model, that of the
@@ -159,7 +159,7 @@ class BundleConfig(Record):
     widths: dict[str, int]
     """Channels by coupled group."""
     precision: str = "fp32"
-    """What model.onnx computes in: fp32, fp16 or int8. The weights beside it are float32 in any
+    """Precision of model.onnx: fp32, fp16 or int8. The weights beside it are float32 in any
     case.
     """
     task: TaskKind = "classification"
@@ -179,7 +179,7 @@ class BundleConfig(Record):
     """By device name."""
     verification: Verification
     tuning: Tuning | None = None
-    """How the model was tuned, where it was; `metric` was evaluated after it."""
+    """Evidence of fine-tuning; None without it; `metric` was evaluated after it."""
     files: dict[str, FileMetadata] = {}
     versions: dict[str, str] = {}
     created_at: datetime | None = None

@@ -1,4 +1,5 @@
-"""Whether two translations of a network, at different widths, are the same up to known differences.
+"""Whether two translations of a network, at different widths, are the same up to known
+differences.
 
 Initializers that are parameters or buffers, the group count of a convolution, and one dimension of
 a Reshape may differ. `reconcile` makes the first graph independent of widths or says what else

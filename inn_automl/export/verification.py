@@ -77,7 +77,10 @@ def verify_onnx(
 def compare(
     model: bytes, raw: RawInput, samples: np.ndarray, *, tolerance: float, name: str
 ) -> float:
-    """As `verify_onnx`, on the bytes of an ONNX file that messages call `name`."""
+    """Compares the bytes of an ONNX file, called `name` in messages, with a module.
+
+    Arguments and errors are those of `verify_onnx`.
+    """
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     if not len(samples):
         raise VerificationError(f"there is no sample to verify {name!r} with: give at least one.")

@@ -1,10 +1,10 @@
-"""Which widths to measure while a search goes on, so that its predictions become true where its
-front is.
+"""Active learning of the cost model: which widths to measure while a search goes on.
 
-A cost model that was fitted on widths from all over the space knows the front, a thin part of it,
-no better than the rest. So what the search has found is measured in a few rounds, the cost model
-is fitted again with it, and the search goes on from there; at the end it is measured until the
-front holds nothing that is only predicted.
+A cost model that was fitted on widths from all over the space predicts the front, a thin part of
+it, no better than the rest. So the search measures what it has found in a few iterations and
+refits the cost model. Once it ends, iterations go on until every point of the front is measured.
+The widths to measure are those of largest expected effect on the front (see
+`choice.rank_finalists`); B. Settles, "Active Learning Literature Survey", 2009, has the field.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ActiveLearning(Protocol):
 
     def measure(self, batch: int, widths: Sequence[Widths]) -> None:
         """Measures widths together after a number of finished batches, keeps what was found, and
-        fits anew.
+        refits.
         """
         ...
 
@@ -64,7 +64,7 @@ class ActiveLearning(Protocol):
 def iteration_size(
     active_learning: ActiveLearning, batch: int, done: float, *, is_last: bool
 ) -> int:
-    """How many widths to measure now.
+    """Computes how many widths to measure now.
 
     Args:
         batch: finished batches; there is one round after each at most, until the search ends.

@@ -1,4 +1,4 @@
-"""What a width search reports: progress after each batch, and its outcome."""
+"""Progress and outcome of a width search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Stopped = Literal["budget", "stalled", "exhausted", "interrupted"]
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """What is known after a batch or an iteration of measurements.
+    """The state of a search after a batch or an iteration of measurements.
 
     Attributes:
         batch: number of the latest batch, counted from 0.

@@ -80,19 +80,24 @@ def run_search(
     space = devices[0].space
     groups = {name: allowed[-1] for name, allowed in zip(space.names, space.allowed, strict=True)}
     with _exclusive(state_dir), EvaluationTable(state_dir / EVALUATIONS, groups) as table:
-        studies = []
-        for device in devices:
-            design = table.initial_designs.get(device.name)
-            study = WidthStudy(device, seed=seed, baseline=baseline, metric=metric, design=design)
-            if design is None:
-                table.set_initial_design(device.name, study.design)
-            studies.append(study)
+        studies = [_study(device, table, seed, baseline, metric) for device in devices]
         search = _Search(studies, evaluate, budget, table, should_stop or (lambda: False))
         try:
             stopped = search.run(on_batch)
         except KeyboardInterrupt:
             stopped = "interrupted"
         return search.outcome(stopped)
+
+
+def _study(
+    device: DeviceSearch, table: EvaluationTable, seed: int, baseline: float, metric: Metric
+) -> WidthStudy:
+    """Makes the study of a device with the initial design on record, and records a new one."""
+    design = table.initial_designs.get(device.name)
+    study = WidthStudy(device, seed=seed, baseline=baseline, metric=metric, design=design)
+    if design is None:
+        table.set_initial_design(device.name, study.design)
+    return study
 
 
 @contextmanager

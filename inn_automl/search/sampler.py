@@ -1,13 +1,18 @@
-"""An Optuna sampler for widths: it proposes what should add most to the front of accuracy against
-latency.
+"""An Optuna sampler for widths that maximizes expected hypervolume improvement (EHVI).
 
 Latency, parameters and MACs of any widths are predicted in microseconds, latency with a known
-error; accuracy has to be guessed. Candidates are bred around the front that a surrogate of
-accuracy predicts, the infeasible ones fall out, and each proposal is the one with the largest
-expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks, "Single- and multiobjective
-evolutionary optimization assisted by Gaussian random field metamodels", IEEE TEC 10(4), 2006).
-Widths that are still being evaluated count as having the accuracy predicted for them ("Kriging
-believer", Ginsbourger, Le Riche and Carraro, 2010), so that a batch spreads.
+error; the metric is predicted by a surrogate. Candidates are evolved around the predicted Pareto
+front by crossover and mutation, and infeasible ones are dropped. Each proposal has the largest
+expected hypervolume improvement. Widths that are still being evaluated are fantasized: they count
+as having the metric value predicted for them (Kriging believer), so that a batch spreads.
+
+Sources: Emmerich, Giannakoglou and Naujoks, "Single- and multiobjective evolutionary optimization
+assisted by Gaussian random field metamodels", IEEE TEC 10(4), 2006 (EHVI). Daulton, Balandat and
+Bakshy, "Differentiable Expected Hypervolume Improvement for Parallel Multi-Objective Bayesian
+Optimization", NeurIPS 2020 (its form for batches). Ginsbourger, Le Riche and Carraro, "Kriging Is
+Well-Suited to Parallelize Optimization", 2010 (Kriging believer). Deb, Pratap, Agarwal and
+Meyarivan, "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE TEC 6(2), 2002
+(evolution of a front).
 """
 
 from __future__ import annotations
@@ -31,7 +36,8 @@ from inn_automl.search.surrogate import MetricSurrogate
 ENUMERABLE = 2048
 """A space with at most this many points is searched whole."""
 NUM_GENERATIONS, NUM_CHILDREN = 6, 300
-"""What is bred a batch: at most 1,800 predictions of latency, a fraction of a second."""
+"""Size of the evolution for a batch: at most 1,800 predictions of latency, a fraction of a
+second."""
 NUM_SHORTLISTED = 400
 """Candidates that are still compared while a batch fills up."""
 
@@ -40,12 +46,12 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 Assess = Callable[[Points], tuple[Floats, NDArray[np.bool_]]]
-"""Widths (n, d) -> predicted latency in milliseconds (n,), and whether they keep every bound (n,)."""
+"""Points (n, d) -> predicted latency in milliseconds (n,), and whether every bound is kept (n,)."""
 
 
 def width_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """What Optuna may choose for each coupled group: any integer that the network allows, on a
-    logarithmic scale.
+    """Makes the Optuna distribution of each coupled group: any integer that the network allows, on
+    a logarithmic scale.
 
     A device's granularity is not part of it, nor which precisions it offers, so that what was
     evaluated for another device fits too.
@@ -133,8 +139,8 @@ class FrontSampler(BaseSampler):
                 self._fantasize(key)
         if not len(self._pool):
             return None
-        mean, std = self._strength(self._pool)
-        gain = self._expected_gain(self._pool_latency, mean, std)
+        mean, std = self._predict(self._pool)
+        gain = self._expected_improvement(self._pool_latency, mean, std)
         best = int(np.argmax(gain)) if gain.max() > 0 else int(np.argmax(std))
         return tuple(int(width) for width in self._pool[best])
 
@@ -150,10 +156,10 @@ class FrontSampler(BaseSampler):
         # The front as the surrogate sees it: an accuracy that was lucky on the validation samples
         # would hide gains.
         self._front_latency = latency[feasible]
-        self._front_values = self._metric.untransform(self._strength(points[feasible])[0])
+        self._front_values = self._metric.untransform(self._predict(points[feasible])[0])
         self._pool, self._pool_latency = self._candidates(points[feasible])
         if len(self._pool) > NUM_SHORTLISTED:
-            gain = self._expected_gain(self._pool_latency, *self._strength(self._pool))
+            gain = self._expected_improvement(self._pool_latency, *self._predict(self._pool))
             keep = np.sort(np.argsort(-gain, kind="stable")[:NUM_SHORTLISTED])
             self._pool, self._pool_latency = self._pool[keep], self._pool_latency[keep]
 
@@ -175,7 +181,7 @@ class FrontSampler(BaseSampler):
                 np.concatenate([latency, children_latency]),
             )
             if len(pool):
-                front = pool[pareto_front(latency, self._strength(pool)[0])]
+                front = pool[pareto_front(latency, self._predict(pool)[0])]
                 parents = np.unique(np.concatenate([parents, front]), axis=0)
         return pool, latency
 
@@ -204,17 +210,26 @@ class FrontSampler(BaseSampler):
             [self._front_values, self._metric.untransform(mean[feasible])]
         )
 
-    def _strength(self, points: Points) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the strength, (n,) each; before any evaluation, wider is
-        stronger.
+    def _predict(self, points: Points) -> tuple[Floats, Floats]:
+        """Predicts mean and standard deviation of the transformed metric, (n,) each.
+
+        Before any evaluation, wider networks are taken to be better.
         """
         if self._surrogate is None:
             full = np.array([values[-1] for values in self._space.values])
             return np.mean(points / full, axis=1), np.zeros(len(points))
         return self._surrogate.predict(points)
 
-    def _expected_gain(self, latency: Floats, mean: Floats, std: Floats) -> Floats:
-        """Expected growth of the front's hypervolume, (n,): strength and log latency are normal."""
+    def _expected_improvement(self, latency: Floats, mean: Floats, std: Floats) -> Floats:
+        """Computes the expected hypervolume improvement of candidates, (n,).
+
+        The transformed metric and the logarithm of latency are normal; integrals are by
+        Gauss-Hermite quadrature.
+
+        Args:
+            latency: (n,), predicted, in milliseconds.
+            mean, std: (n,), of the transformed metric.
+        """
         worst_latency, worst_accuracy = self._reference_point
         front = pareto_front(self._front_latency, self._front_values)
         # The front is a staircase: accuracy level[i] from latency step[i] to step[i + 1].

@@ -21,7 +21,10 @@ Points = NDArray[np.int64]
 
 
 class CoupledGroup(Protocol):
-    """What the space needs to know of a coupled group."""
+    """A coupled group, as far as a search space depends on it.
+
+    A protocol, because the search stands below the integral network, which implements it.
+    """
 
     @property
     def name(self) -> str: ...
@@ -47,7 +50,7 @@ class SearchSpace:
         granularity: channels that the device computes at a time.
         precisions: the ones that the device offers. Where a job knows others than fp32,
             `precision` is the last name, with the bits of a number for a width.
-        known: the ones that any device of the job offers; by default those of this device.
+        known: precisions that any device of the job offers; by default those of this device.
 
     Attributes:
         names: the groups' names, in order.
@@ -102,7 +105,7 @@ class SearchSpace:
 
     @property
     def num_points(self) -> int:
-        """How many different widths the space holds."""
+        """Number of different widths in the space."""
         return math.prod(len(values) for values in self.values)
 
     def uniform(self, ratio: float, precision: str | None = None) -> dict[str, int]:

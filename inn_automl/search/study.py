@@ -185,7 +185,7 @@ class WidthStudy:
         return [(self._make_sampler(seed), _MAX_USELESS_PROPOSALS), *own]
 
     def _open(self, trial: Trial) -> Key | None:
-        """Returns the widths of a new trial if they are to be evaluated, else finishes the trial."""
+        """Opens a new trial if its widths are to be evaluated, else finishes it."""
         # Optuna may choose widths off the device's granularity: the nearest ones on it count.
         key = self._space.nearest_key([trial.params[name] for name in self._space.names])
         if trial.params != self._space.from_key(key):

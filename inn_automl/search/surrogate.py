@@ -1,11 +1,10 @@
-"""What accuracy widths would have, learned from the ones evaluated so far: a Gaussian process on
-log widths.
+"""A surrogate of the metric: a Gaussian process on the logarithms of widths.
 
 The error rate of a network falls roughly like a power of its widths, layer by layer, so the
-process models -log(error), or what is like it for another metric than accuracy
-(`Metric.transformed`), over log(width): a constant plus a smooth, isotropic function (squared
-exponential) plus noise. Its hyperparameters are the mode of their posterior (Rasmussen and
-Williams, "Gaussian Processes for Machine Learning", 2006, section 5.4).
+process models the transformed metric (`Metric.transform`, -log(error) for accuracy) over
+log(width): a constant plus a smooth, isotropic function (squared exponential) plus noise. Its
+hyperparameters are the mode of their posterior (Rasmussen and Williams, "Gaussian Processes for
+Machine Learning", 2006, section 5.4).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MAX_OBSERVATIONS = 400
 
 
 class MetricSurrogate:
-    """Predicts the accuracy of widths.
+    """Predicts the transformed metric of widths.
 
     Args:
         widths: (n, d) evaluated widths, n at least 1.
@@ -46,8 +45,13 @@ class MetricSurrogate:
         self._factorize()
 
     def predict(self, widths: Points) -> tuple[Floats, Floats]:
-        """Mean and standard deviation, (n,) each, of the transformed of widths (n, d), without
-        evaluation noise.
+        """Predicts the transformed metric, without evaluation noise.
+
+        Args:
+            widths: (n, d).
+
+        Returns:
+            Mean (n,) and standard deviation (n,).
         """
         x = self._features(widths)
         cross = self._kernel(x, self._x)
@@ -57,7 +61,7 @@ class MetricSurrogate:
         return self._mean + self._scale * (cross @ self._weights), self._scale * np.sqrt(variance)
 
     def fantasize(self, widths: Points) -> None:
-        """Takes widths (n, d) that are being evaluated as having the accuracy predicted for them."""
+        """Conditions the process on its own mean at widths (n, d) that are being evaluated."""
         transformed, _ = self.predict(widths)
         self._x = np.concatenate([self._x, self._features(widths)])
         self._y = np.concatenate([self._y, (transformed - self._mean) / self._scale])

@@ -16,7 +16,7 @@ that wavers around a point's limit would otherwise switch back and forth."""
 
 @dataclass(frozen=True)
 class Choice:
-    """What a latency target led to."""
+    """The point that serves under a latency target."""
 
     point: ElasticPoint
     keeps_target: bool
@@ -26,12 +26,15 @@ class Choice:
     expected_ms: float
     """Upper bound of the point's latency at the percentile: the evidence's, times `slowdown`."""
     slowdown: float
-    """Observed latencies as a share of the evidence's; 1 where they were not asked for, or are too
+    """Observed latencies as a share of the evidence's; 1 if they were not requested, or are too
     few.
     """
 
     def __str__(self) -> str:
-        expected = f"{self.point.id} stays below {self.expected_ms:.3g} ms at the {self.percentile:g}th percentile"
+        expected = (
+            f"{self.point.id} stays below {self.expected_ms:.3g} ms at the "
+            f"{self.percentile:g}th percentile"
+        )
         if self.keeps_target:
             return f"{expected}: it keeps {self.target_ms:g} ms."
         return f"No point keeps {self.target_ms:g} ms; the fastest, {expected}."

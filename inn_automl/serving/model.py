@@ -31,7 +31,7 @@ CHECK_EVERY = 20
 
 @dataclass(frozen=True)
 class _Target:
-    """What the application asked for."""
+    """A latency target of the application."""
 
     ms: float
     percentile: float
@@ -106,7 +106,7 @@ class ElasticModel:
 
     @property
     def choice(self) -> Choice | None:
-        """What the target led to when it was last looked at; None while a point is set by hand."""
+        """Latest choice under the target; None while a point is set by hand."""
         return self._choice
 
     @property
@@ -120,7 +120,8 @@ class ElasticModel:
         """Logits of samples, or what else the model predicts, in its own units.
 
         Args:
-            x: `(N, *input_shape)`, raw values of the dataset; other types of numbers become float32.
+            x: `(N, *input_shape)`, raw values of the dataset; other types of numbers become
+                float32.
 
         Returns:
             `(N, *config.output.shape)`, float32.
@@ -231,7 +232,7 @@ class ElasticModel:
     def _check(self) -> None:
         with self._switching:
             target = self._target
-            if target is None or not target.adapt:  # set anew meanwhile
+            if target is None or not target.adapt:  # set again meanwhile
                 return
             try:
                 self._follow(target, self._serving.point.id)

@@ -16,7 +16,7 @@ NUM_RECENT = 100
 """Latest runs of all points, for what the machine is like now: three seconds of a video."""
 
 FEWEST = 30
-"""Runs that a slow-down is told from; before, the evidence is taken as it is."""
+"""Fewest runs to estimate a slow-down from; before, the evidence is used as it is."""
 
 
 @dataclass(frozen=True)

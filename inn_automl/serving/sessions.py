@@ -22,8 +22,8 @@ MAX_BYTES = 64 * 2**20
 """Memory for sessions, unless the application says otherwise."""
 
 _OVERHEAD_BYTES, _BYTES_PER_BYTE = 2**20, 1.5
-"""What a session took for itself, and for each byte of its weights: residual networks of 50 kB to
-45 MB.
+"""Memory of a session itself, and per byte of its weights; measured on residual networks of 50 kB
+to 45 MB.
 """
 
 
@@ -46,7 +46,7 @@ class Serving:
 
 
 class Sessions:
-    """Makes sessions and keeps those of the points that were asked for last. For one thread at a
+    """Makes sessions and keeps those of the points that were used last. For one thread at a
     time.
 
     Args:

@@ -97,7 +97,7 @@ class Averaging(Small):
 
 
 def randomize(module: nn.Module, seed: int) -> None:
-    """Gives every parameter and statistic a value that would show if it were left out or swapped."""
+    """Gives every parameter and statistic a value that would show if it were lost or swapped."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:

@@ -262,7 +262,8 @@ def test_the_documented_code_reads_it_with_onnxruntime_alone(bundle: Path) -> No
     """The very code of the guide, in a fresh interpreter that cannot import torch or this
     library.
     """
-    guard = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'inn_automl', 'safetensors']))\n"
+    missing = ["torch", "onnx", "inn_automl", "safetensors"]
+    guard = f"import sys; sys.modules.update(dict.fromkeys({missing}))\n"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", guard + CODE[0]],
         cwd=bundle.parent,

@@ -1,4 +1,4 @@
-"""float16 files: what they are, and that what is run in their place rounds as float16 kernels do."""
+"""float16 files, and that their float32 counterparts round as float16 kernels do."""
 
 from __future__ import annotations
 
@@ -159,8 +159,8 @@ def test_its_weights_are_tensors_of_their_own_in_an_elastic_file(tmp_path: Path)
     source, target, _ = write(tmp_path, "convnet", module)
     nodes = {f"body.{name}": tensor.numpy() for name, tensor in module.state_dict().items()}
     shared = WeightDeduplicator(nodes)
-    _, whole = shared.take("whole", source.read_bytes())
-    _, half = shared.take("half", target.read_bytes())
+    _, whole = shared.add("whole", source.read_bytes())
+    _, half = shared.add("half", target.read_bytes())
     assert all(part.tensor.startswith("half/") for part in half.values())
     assert set(half) & set(whole)
 

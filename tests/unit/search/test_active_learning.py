@@ -13,7 +13,7 @@ from tests.unit.search.search_samples import accuracy_of, device, predict
 
 
 def true_ms(widths):
-    """What the predictor does not know: the last group costs half as much again where it is wide."""
+    """True latency: the last group costs half as much again where it is wide."""
     return predict([widths])[0].latency_ms * (1.5 if list(widths.values())[-1] > 12 else 1.0)
 
 

@@ -49,7 +49,7 @@ def test_the_search_finds_about_as_good_a_front_as_in_accuracy(
     devices = [device("laptop", max_latency_ms=20.0)]
     found = run_search(
         devices,
-        lambda batch: [metric_value(accuracy_of(widths)) for widths in batch],  # type: ignore[operator]
+        lambda batch: [metric_value(accuracy_of(one)) for one in batch],  # type: ignore[operator]
         budget,
         tmp_path / "other",
         baseline=worst,

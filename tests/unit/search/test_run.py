@@ -179,7 +179,8 @@ from tests.unit.search.test_run import accuracy_of, budget, two_devices
 def evaluate(batch):
     for number, widths in enumerate(batch):
         yield accuracy_of(widths)
-        if number == 3 and Path(sys.argv[1], "evaluations.jsonl").read_text().count("finished") == 2:
+        state = Path(sys.argv[1], "evaluations.jsonl").read_text()
+        if number == 3 and state.count("finished") == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
 run_search(two_devices(), evaluate, budget(40), Path(sys.argv[1]), baseline=0.25)

@@ -95,7 +95,7 @@ def test_before_any_evaluation_it_still_proposes():
     assert first is not None and sampler.propose([first]) not in (None, first)
 
 
-def test_expected_gain_is_the_mean_over_the_surrogates_distribution():
+def test_expected_improvement_is_the_mean_over_the_surrogates_distribution():
     target = device()
     sampler, _ = sampler_of(target)
     sampler.propose([])
@@ -110,7 +110,7 @@ def test_expected_gain_is_the_mean_over_the_surrogates_distribution():
     )
     draws = np.random.default_rng(0).standard_normal(20_000)
     before = hypervolume(sampler._front_latency, sampler._front_values, (25.0, 0.25))
-    for i, found in enumerate(sampler._expected_gain(latency, mean, std)):
+    for i, found in enumerate(sampler._expected_improvement(latency, mean, std)):
         metric_value = 1 - np.exp(-(mean[i] + std[i] * draws[:1500]))
         grown = [
             hypervolume(
@@ -143,7 +143,7 @@ def test_an_uncertain_latency_lets_what_may_be_faster_than_the_front_gain():
     # Slower than the front and never more accurate: worth something only if latency may turn out
     # lower.
     latency, mean, std = np.array([11.0]), np.array([-np.log(1 - 0.8999)]), np.array([0.0])
-    assert sampler._expected_gain(latency, mean, std)[0] == 0.0
+    assert sampler._expected_improvement(latency, mean, std)[0] == 0.0
     draws = latency * np.exp(0.2 * np.random.default_rng(0).standard_normal(200_000))
     expected = np.mean(np.maximum(10.0 - draws, 0.0)) * (0.8999 - 0.25)
-    assert unsure._expected_gain(latency, mean, std)[0] == pytest.approx(expected, rel=0.2)
+    assert unsure._expected_improvement(latency, mean, std)[0] == pytest.approx(expected, rel=0.2)

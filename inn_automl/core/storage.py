@@ -7,13 +7,16 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from inn_automl.core.errors import CorruptFileError, InnAutomlError, StorageError
 
+T = TypeVar("T")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -115,6 +118,46 @@ def read_json(path: Path) -> Any:
         raise CorruptFileError(
             f"{str(path)!r} is not JSON ({error}): delete it to have it made again."
         ) from error
+
+
+def load_or_make(path: Path, kind: Any, make: Callable[[], T]) -> T:
+    """Reads a value from a JSON file; makes the value and writes the file first if there is none.
+
+    Args:
+        kind: type of the value: a dataclass, a pydantic model or a container of them.
+        make: makes the value.
+
+    Raises:
+        CorruptFileError: the file holds no value of the type.
+        StorageError: the file could not be written.
+    """
+    values = TypeAdapter[T](kind)
+    if not path.exists():
+        write_json(path, values.dump_python(make(), mode="json"))
+    try:
+        return values.validate_python(read_json(path))
+    except ValidationError as error:
+        raise CorruptFileError(
+            f"{str(path)!r} does not hold what a job writes there ({error}): delete it to have it "
+            "made again."
+        ) from error
+
+
+def reuse_files(source: Path | None, target: Path, names: Sequence[str]) -> bool:
+    """Copies files from one folder to another, the last one last, unless the last is there.
+
+    Args:
+        source: folder to copy from, if it has the last one; None: there is none.
+        names: paths relative to both folders.
+
+    Returns:
+        Whether the last one is in `target` now.
+    """
+    last = names[-1]
+    if not (target / last).exists() and source is not None and (source / last).exists():
+        for name in names:
+            write_atomically(target / name, (source / name).read_bytes())
+    return (target / last).exists()
 
 
 def _not_written(path: Path, error: OSError, num_bytes: int | None) -> StorageError:

@@ -137,7 +137,7 @@ def extend(
     from inn_automl.pipeline.run import extend_job
 
     parent = _folder_of(result)
-    before = FinishedJob(parent).spec
+    before = FinishedJob.read(parent).spec
     asked = _budget(budget).model_copy(update={"training": before.budget.training})
     changes = {"budget": asked, "dataset": str(dataset or before.dataset)}
     spec = before.model_copy(update=changes)

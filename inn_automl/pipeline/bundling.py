@@ -1,17 +1,17 @@
-"""What a job's downloads say of themselves: the config of a bundle, and the trained network as
-inn.zip.
-"""
+"""The downloads of a job: a bundle of each front point, and the trained network as inn.zip."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
-from inn_automl.core.precision import DEFAULT
+from safetensors.torch import load_file
+
 from inn_automl.core.result import Tuning
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset
-from inn_automl.export import BundleConfig
+from inn_automl.export import BundleConfig, write_bundle
 from inn_automl.export.inn import NETWORK, GroupMetadata, InnConfig, write_inn
 from inn_automl.export.raw_model import INPUT, LOGITS, OUTPUT
 from inn_automl.export.records import (
@@ -25,34 +25,45 @@ from inn_automl.export.records import (
     Verification,
 )
 from inn_automl.export.verification import FP16_TOLERANCE, TOLERANCE
+from inn_automl.pipeline.exporting import ExportedModel
+from inn_automl.pipeline.records import MeasuredDevices, MeasuredModel
 from inn_automl.tasks import Score, objective_of
 from inn_automl.training.trial import Architecture, Trained
+
+
+class Costs(Protocol):
+    """Parameters and multiply-accumulates of a model."""
+
+    @property
+    def params(self) -> int: ...
+    @property
+    def macs(self) -> int: ...
 
 
 def bundle_config(
     dataset: Dataset,
     architecture: Architecture,
+    exported: ExportedModel,
     *,
-    id: str,
-    widths: Mapping[str, int],
-    precision: str = DEFAULT,
-    params: int,
-    macs: int,
+    costs: Costs,
     validation: float,
     tested: Score,
     latency: Mapping[str, LatencyEvidence],
-    difference: float,
-    num_verified: int,
-    agreement: float | None = None,
     tuning: Tuning | None = None,
 ) -> BundleConfig:
-    """The config of a discretized model's bundle."""
+    """The config of a discretized model's bundle.
+
+    Args:
+        validation: metric value on the validation split.
+        tested: score on the test split.
+        latency: what was measured, by device.
+    """
     return BundleConfig(
-        id=id,
+        id=exported.id,
         family=architecture.family,
         build=_build(architecture),
-        widths=dict(widths),
-        precision=precision,
+        widths=dict(exported.widths),
+        precision=exported.precision,
         task=dataset.task,
         classes=dataset.classes,
         input=TensorSpec(name=INPUT, shape=dataset.input_shape),
@@ -72,17 +83,75 @@ def bundle_config(
             num_test_samples=tested.num_samples,
             test_rmse=tested.rmse,
         ),
-        params=params,
-        macs=macs,
+        params=costs.params,
+        macs=costs.macs,
         latency=dict(latency),
         verification=Verification(
-            max_difference=difference,
-            tolerance=FP16_TOLERANCE if precision == "fp16" else TOLERANCE,
-            num_samples=num_verified,
-            agreement=agreement,
+            max_difference=exported.difference,
+            tolerance=FP16_TOLERANCE if exported.precision == "fp16" else TOLERANCE,
+            num_samples=exported.num_verified,
+            agreement=exported.agreement,
         ),
         tuning=tuning,
     )
+
+
+def bundle_model(
+    folder: Path, measured: MeasuredDevices, model: MeasuredModel, tested: Score
+) -> Path:
+    """Writes the bundle of a front point.
+
+    Args:
+        folder: the job's folder.
+        tested: score on the test split.
+
+    Raises:
+        StorageError: a file could not be read or written.
+    """
+    exporter = measured.trained.exporter
+    config = bundle_config(
+        exporter.dataset,
+        exporter.trained.architecture,
+        model.exported,
+        costs=model,
+        validation=model.metric_value,
+        tested=tested,
+        latency=_latency_evidence(measured, model),
+        tuning=model.fine_tuning,
+    )
+    path = folder / bundle_name(model.id)
+    write_bundle(
+        path,
+        config,
+        onnx=exporter.onnx_path(model.id),
+        weights=load_file(exporter.weights_path(model.id)),
+    )
+    return path
+
+
+def bundle_name(model_id: str) -> str:
+    """Path of a model's bundle in a job's folder."""
+    return f"bundles/{model_id}.zip"
+
+
+def _latency_evidence(
+    measured: MeasuredDevices, model: MeasuredModel
+) -> dict[str, LatencyEvidence]:
+    """What was measured of a model's shapes, by device."""
+    return {
+        device.budget.name: LatencyEvidence(
+            runtime=device.budget.runtime,
+            threads=device.budget.threads,
+            batch_size=device.budget.batch_size,
+            latency_ms=found.latency_ms,
+            peak_memory_bytes=found.peak_memory_bytes,
+            process_memory_bytes=found.process_memory_bytes,
+            environment=device.environment,
+        )
+        for device in measured.devices
+        for found in device.finalists
+        if found.has_shapes_of(model)
+    }
 
 
 def bundle_network(path: Path, dataset: Dataset, trained: Trained) -> None:

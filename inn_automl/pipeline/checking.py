@@ -1,4 +1,4 @@
-"""Before anything is spent: can the budget be met at all?
+"""Checking: can the budget be met at all? It is asked before anything is spent.
 
 The smallest network of the family bounds what can be reached. Parameters and multiply-accumulates
 are counted; latency, memory and size are measured on the exported smallest network.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from inn_automl.core.errors import ImpossibleBudgetError, MeasurementError
@@ -18,12 +18,13 @@ from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
-from inn_automl.evaluation.onnx_precision import convert_file
-from inn_automl.export import OnnxTemplate, export_onnx
+from inn_automl.evaluation.onnx_precision import convert_file, template_of
+from inn_automl.export import export_onnx
 from inn_automl.latency.config import QUICK, BenchmarkConfig
 from inn_automl.models import get_family
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.memory import measure_memory
+from inn_automl.pipeline.records import PlannedTrials
 from inn_automl.search.space import SearchSpace
 from inn_automl.training.recipe import Recipe, TrialSpec, trial_specs
 from inn_automl.training.trial import Architecture, Trained
@@ -50,76 +51,89 @@ class _Extreme:
         return dataclasses.replace(self, size_bytes=size_bytes, path=path)
 
 
-def fitting_candidates(job: JobContext) -> list[TrialSpec]:
-    """The training candidates whose smallest network meets every bound of every device; decided
-    once a job.
+def plan_trials(context: JobContext) -> PlannedTrials:
+    """The training candidates that the budget and the seed ask for."""
+    num_trials, seed = context.spec.budget.training.trials, context.spec.seed
+    dataset = context.dataset
+    trials = trial_specs(
+        context.family, len(dataset.train), num_trials, seed=seed, task=dataset.task
+    )
+    return PlannedTrials(tuple(trials))
+
+
+def check(context: JobContext, planned: PlannedTrials) -> PlannedTrials:
+    """Keeps the candidates whose smallest network meets every bound of every device.
 
     An architecture that is too large even at its smallest widths is replaced by the family's
-    smallest one.
+    smallest one. It is decided once a job.
 
     Raises:
         MeasurementError: no device could be measured.
         ImpossibleBudgetError: even the smallest network of the family misses a bound; says the
             range that is possible.
     """
-    path = job.folder / "training" / "candidates.json"
-    if path.exists():
-        return [
+    path = context.folder / "training" / "candidates.json"
+    if not path.exists():
+        with context.stage(Stage.CHECKING):
+            fitting = _fitting(context, planned.trials)
+        write_json(path, [dataclasses.asdict(trial) for trial in fitting])
+    return PlannedTrials(
+        tuple(
             TrialSpec(**{**one, "recipe": Recipe.from_dict(one["recipe"])})
             for one in read_json(path)
-        ]
-    with job.stage(Stage.CHECKING):
-        candidates = _fitting(job)
-    write_json(path, [dataclasses.asdict(candidate) for candidate in candidates])
-    return candidates
-
-
-def _fitting(job: JobContext) -> list[TrialSpec]:
-    budget = job.spec.budget
-    dataset, num_trials = job.dataset, budget.training.trials
-    candidates = trial_specs(
-        job.family, len(dataset.train), num_trials, seed=job.spec.seed, task=dataset.task
+        )
     )
-    family = get_family(job.family)
-    least = _architecture(job, min(family.width_multipliers), min(family.depths))
-    most = _architecture(job, max(family.width_multipliers), max(family.depths))
-    architectures = {_architecture(job, c.width, c.depth): None for c in candidates}
+
+
+def _fitting(context: JobContext, trials: Sequence[TrialSpec]) -> list[TrialSpec]:
+    family = get_family(context.family)
+    least = _architecture(context, min(family.width_multipliers), min(family.depths))
+    architectures = {_architecture(context, one.width, one.depth): None for one in trials}
     with tempfile.TemporaryDirectory() as folder:
         fits = {}
         for position, architecture in enumerate(architectures):
-            job.progress.update(
+            context.progress.update(
                 position / len(architectures), detail="the smallest network on each device"
             )
-            fits[architecture] = not _misses(
-                job, _smallest(job, architecture, Path(folder)), budget.devices
-            )
-        if all(fits.values()):
-            return candidates
+            smallest = _smallest(context, architecture, Path(folder))
+            fits[architecture] = not _missed_bounds(context, smallest, context.spec.budget.devices)
         if not any(fits.values()):
-            smallest = _smallest(job, least, Path(folder))
-            misses = _misses(job, smallest, budget.devices)
-            if misses:
-                reach = f"family {job.family!r}, whose networks for this dataset reach"
-                largest = _largest(job, most, Path(folder))
-                raise ImpossibleBudgetError(
-                    _explain(job, *misses[0], smallest, largest, reach, "or another --model.")
-                )
-    fitting = []
-    for candidate in candidates:
-        if fits[_architecture(job, candidate.width, candidate.depth)]:
-            fitting.append(candidate)
-        else:
-            job.progress.note(
-                f"width {candidate.width:g}, depth {candidate.depth} of {job.family} misses the "
-                f"budget at its smallest "
-                f"widths: width {least.width:g}, depth {least.depth} is trained instead"
-            )
-            fitting.append(dataclasses.replace(candidate, width=least.width, depth=least.depth))
-    return fitting
+            _check_smallest(context, least, Path(folder))
+    return [
+        one
+        if fits[_architecture(context, one.width, one.depth)]
+        else _replaced(context, one, least)
+        for one in trials
+    ]
 
 
-def check_trained(job: JobContext, trained: Trained, template: Callable[[], OnnxTemplate]) -> None:
-    """Whether a network that is trained already can meet every bound of every device.
+def _check_smallest(context: JobContext, least: Architecture, folder: Path) -> None:
+    """
+    Raises:
+        ImpossibleBudgetError: the smallest network of the family misses a bound.
+    """
+    family = get_family(context.family)
+    smallest = _smallest(context, least, folder)
+    missed = _missed_bounds(context, smallest, context.spec.budget.devices)
+    if missed:
+        most = _architecture(context, max(family.width_multipliers), max(family.depths))
+        reach = f"family {context.family!r}, whose networks for this dataset reach"
+        largest = _largest(context, most, folder)
+        raise ImpossibleBudgetError(
+            _explain(context, missed[0], smallest, largest, reach, "or another --model.")
+        )
+
+
+def _replaced(context: JobContext, trial: TrialSpec, least: Architecture) -> TrialSpec:
+    context.progress.note(
+        f"width {trial.width:g}, depth {trial.depth} of {context.family} misses the budget at its "
+        f"smallest widths: width {least.width:g}, depth {least.depth} is trained instead"
+    )
+    return dataclasses.replace(trial, width=least.width, depth=least.depth)
+
+
+def check_trained(context: JobContext, trained: Trained) -> None:
+    """Checks that a network that is trained already can meet every bound of every device.
 
     Raises:
         ImpossibleBudgetError: even its narrowest widths miss a bound; says the range that is
@@ -130,47 +144,46 @@ def check_trained(job: JobContext, trained: Trained, template: Callable[[], Onnx
 
         def extreme(name: str, widths: dict[str, int]) -> _Extreme:
             path, costs = Path(folder) / f"{name}.onnx", network.costs(widths)
-            size_bytes = (
-                template().export(network.discretize(widths).eval(), path, widths=widths).size_bytes
-            )
-            return _Extreme(costs.params, costs.macs, size_bytes, path)
+            template = template_of(trained.architecture, context.dataset)
+            exported = template.export(network.discretize(widths).eval(), path, widths=widths)
+            return _Extreme(costs.params, costs.macs, exported.size_bytes, path)
 
-        for position, device in enumerate(job.spec.budget.devices):
-            job.progress.update(
-                position / len(job.spec.budget.devices),
+        for position, device in enumerate(context.spec.budget.devices):
+            context.progress.update(
+                position / len(context.spec.budget.devices),
                 detail=f"{device.name}: the narrowest widths",
             )
             smallest = extreme("smallest", SearchSpace(network.groups, device.granularity).smallest)
-            misses = _misses(job, smallest, [device])
-            if misses:
+            missed = _missed_bounds(context, smallest, [device])
+            if missed:
                 largest = extreme("largest", network.full_widths)
-                reach = f"the trained network of family {job.family!r}, which reaches"
+                reach = f"the trained network of family {context.family!r}, which reaches"
                 remedy = "or run a job of its own for this device, which trains another network."
                 raise ImpossibleBudgetError(
-                    _explain(job, *misses[0], smallest, largest, reach, remedy)
+                    _explain(context, missed[0], smallest, largest, reach, remedy)
                 )
 
 
-def _architecture(job: JobContext, width: float, depth: int) -> Architecture:
-    return Architecture.of(job.dataset, job.family, width, depth)
+def _architecture(context: JobContext, width: float, depth: int) -> Architecture:
+    return Architecture.of(context.dataset, context.family, width, depth)
 
 
-def _smallest(job: JobContext, architecture: Architecture, folder: Path) -> _Extreme:
-    network = architecture.network(seed=job.spec.seed)
-    return _export(job, architecture, network.smallest_widths, folder / "smallest.onnx")
+def _smallest(context: JobContext, architecture: Architecture, folder: Path) -> _Extreme:
+    network = architecture.network(seed=context.spec.seed)
+    return _export(context, architecture, network.smallest_widths, folder / "smallest.onnx")
 
 
-def _largest(job: JobContext, architecture: Architecture, folder: Path) -> _Extreme:
-    network = architecture.network(seed=job.spec.seed)
-    return _export(job, architecture, network.full_widths, folder / "largest.onnx")
+def _largest(context: JobContext, architecture: Architecture, folder: Path) -> _Extreme:
+    network = architecture.network(seed=context.spec.seed)
+    return _export(context, architecture, network.full_widths, folder / "largest.onnx")
 
 
 def _export(
-    job: JobContext, architecture: Architecture, widths: dict[str, int], path: Path
+    context: JobContext, architecture: Architecture, widths: dict[str, int], path: Path
 ) -> _Extreme:
-    network = architecture.network(seed=job.spec.seed)
+    network = architecture.network(seed=context.spec.seed)
     costs = network.costs(widths)
-    dataset = job.dataset
+    dataset = context.dataset
     export_onnx(
         network.discretize(widths).eval(),
         path,
@@ -183,77 +196,77 @@ def _export(
 
 
 def _latency(
-    job: JobContext, extreme: _Extreme, device: DeviceBudget, config: BenchmarkConfig = QUICK
+    context: JobContext, extreme: _Extreme, device: DeviceBudget, config: BenchmarkConfig = QUICK
 ) -> LatencySummary:
-    return job.measure({"model": extreme.path}, device, config=config)["model"].summary
+    return context.measure({"model": extreme.path}, device, config=config)["model"].summary
 
 
-def _is_too_slow(job: JobContext, extreme: _Extreme, device: DeviceBudget) -> bool:
+def _is_too_slow(context: JobContext, extreme: _Extreme, device: DeviceBudget) -> bool:
     bound = device.max_latency_ms
-    if bound is None or _latency(job, extreme, device, _SCREENING).at_percentile < bound / 2:
+    if bound is None or _latency(context, extreme, device, _SCREENING).at_percentile < bound / 2:
         return False
-    return _latency(job, extreme, device).ci[0] > bound
+    return _latency(context, extreme, device).ci[0] > bound
 
 
-def _memory(job: JobContext, extreme: _Extreme, device: DeviceBudget) -> int:
-    return measure_memory(job, {"model": extreme.path}, device)["model"]
+def _memory(context: JobContext, extreme: _Extreme, device: DeviceBudget) -> int:
+    return measure_memory(context, {"model": extreme.path}, device)["model"]
 
 
-def _misses(
-    job: JobContext, smallest: _Extreme, devices: Sequence[DeviceBudget]
+def _missed_bounds(
+    context: JobContext, smallest: _Extreme, devices: Sequence[DeviceBudget]
 ) -> list[tuple[DeviceBudget, str]]:
-    """Devices and bounds that even the smallest network is certain to miss, whatever it computes
-    in.
-    """
+    """Devices and bounds that even the smallest network misses in every precision."""
     missed = []
     for device in devices:
-        if device.name in job.unavailable_devices:
+        if device.name in context.unavailable_devices:
             continue
-        with job.tolerate_failure(device, MeasurementError):
+        with context.tolerate_failure(device, MeasurementError):
             missing: list[str] = []
             for precision in device.precisions:
-                missing = _missing(job, smallest.in_precision(precision, job.dataset), device)
+                missing = _missing(
+                    context, smallest.in_precision(precision, context.dataset), device
+                )
                 if not missing:
                     break
             missed += [(device, key) for key in missing]
     return missed
 
 
-def _missing(job: JobContext, extreme: _Extreme, device: DeviceBudget) -> list[str]:
+def _missing(context: JobContext, extreme: _Extreme, device: DeviceBudget) -> list[str]:
     missing = []
     for key in ("max_params", "max_macs", "max_size_bytes"):
         bound = getattr(device, key)
         if bound is not None and getattr(extreme, key.removeprefix("max_")) > bound:
             missing.append(key)
-    if _is_too_slow(job, extreme, device):
+    if _is_too_slow(context, extreme, device):
         missing.append("max_latency_ms")
     if (
         device.max_memory_bytes is not None
-        and _memory(job, extreme, device) > device.max_memory_bytes
+        and _memory(context, extreme, device) > device.max_memory_bytes
     ):
         missing.append("max_memory_bytes")
     return missing
 
 
 def _explain(
-    job: JobContext,
-    device: DeviceBudget,
-    key: str,
+    context: JobContext,
+    missed: tuple[DeviceBudget, str],
     smallest: _Extreme,
     largest: _Extreme,
     reach: str,
     remedy: str,
 ) -> str:
+    device, key = missed
     bound = getattr(device, key)
-    lows = [smallest.in_precision(precision, job.dataset) for precision in device.precisions]
-    highs = [largest.in_precision(precision, job.dataset) for precision in device.precisions]
+    lows = [smallest.in_precision(precision, context.dataset) for precision in device.precisions]
+    highs = [largest.in_precision(precision, context.dataset) for precision in device.precisions]
     if key == "max_latency_ms":
-        low = min(_latency(job, extreme, device).at_percentile for extreme in lows)
-        high = max(_latency(job, extreme, device).at_percentile for extreme in highs)
+        low = min(_latency(context, extreme, device).at_percentile for extreme in lows)
+        high = max(_latency(context, extreme, device).at_percentile for extreme in highs)
         reachable = f"{low:.3g} to {high:.3g} ms at p{device.percentile:g}"
     elif key == "max_memory_bytes":
-        low = min(_memory(job, extreme, device) for extreme in lows)
-        high = max(_memory(job, extreme, device) for extreme in highs)
+        low = min(_memory(context, extreme, device) for extreme in lows)
+        high = max(_memory(context, extreme, device) for extreme in highs)
         reachable = f"{low:,} to {high:,} bytes of memory beside the runtime"
     else:
         name = key.removeprefix("max_")

@@ -30,7 +30,7 @@ from inn_automl.evaluation.onnx_precision import (
 from inn_automl.export import export_onnx, verify_onnx, write_bundle
 from inn_automl.integral import IntegralNetwork
 from inn_automl.pipeline.bundling import bundle_config
-from inn_automl.pipeline.exporting import point_id
+from inn_automl.pipeline.exporting import ExportedModel, point_id
 from inn_automl.training.fine_tuning import check_seconds, fine_tune
 from inn_automl.training.trial import Trained
 
@@ -48,9 +48,9 @@ def discretize_trained(
 
     Args:
         out: a path that ends in .zip, or the folder that ID.zip is written to.
-        precision: what the model computes in; its metric value is that of the very file.
-        fine_tune_seconds: for how long the model is tuned on the training samples first
-            (`training.tuning`); 0: it is not.
+        precision: precision that the model computes in; the file itself is evaluated.
+        fine_tune_seconds: how long the model is fine-tuned on the training samples first
+            (`training.fine_tuning`); 0: it is not.
 
     Raises:
         UnknownNameError: there is no such precision.
@@ -64,46 +64,60 @@ def discretize_trained(
         check_seconds(fine_tune_seconds)
     network = trained.network()
     chosen = _chosen(network, widths)
-    name, costs = (
-        point_id(chosen, precision, fine_tune_seconds=fine_tune_seconds),
-        network.costs(chosen),
-    )
+    name = point_id(chosen, precision, fine_tune_seconds=fine_tune_seconds)
     module, tuning = _make(CandidateBuilder(network, dataset), chosen, dataset, fine_tune_seconds)
     path = out if out.suffix == ".zip" else out / f"{name}.zip"
     with tempfile.TemporaryDirectory() as folder:
         found = {split: _evaluate(module, dataset, split) for split in ("validation", "test")}
         module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        exported = onnx = Path(folder) / "model.onnx"
-        statistics: dict[str, Any] = {
-            "mean": dataset.mean,
-            "std": dataset.std,
-            "target_statistics": dataset.target_statistics,
-        }
-        export_onnx(module, exported, input_shape=dataset.input_shape, widths=chosen, **statistics)
-        verified = np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32)
+        onnx = Path(folder) / f"{name}.onnx"
+        exported = _export(module, onnx, dataset, chosen, precision)
         if precision != DEFAULT:
-            onnx = Path(folder) / f"{precision}.onnx"
-            convert_file(exported, onnx, precision, dataset)
             found = {split: evaluate_file(onnx, dataset, split) for split in found}
-        difference = verify_onnx(exported, module, verified, **statistics)
         config = bundle_config(
             dataset,
             trained.architecture,
-            id=name,
-            widths=chosen,
-            precision=precision,
-            params=costs.params,
-            macs=costs.macs,
+            exported,
+            costs=network.costs(chosen),
             validation=found["validation"].metric_value,
             tested=found["test"].score,
             latency={},
-            difference=verified_difference(onnx, precision, module, dataset, difference),
-            num_verified=len(verified),
-            agreement=None if onnx is exported else agreement(exported, onnx, dataset),
             tuning=tuning,
         )
         write_bundle(path, config, onnx=onnx, weights=module.state_dict())
     return path
+
+
+def _export(
+    module: torch.nn.Module,
+    path: Path,
+    dataset: Dataset,
+    widths: Mapping[str, int],
+    precision: str,
+) -> ExportedModel:
+    """Exports and verifies one module, without a template that others could share."""
+    statistics: dict[str, Any] = {
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "target_statistics": dataset.target_statistics,
+    }
+    exported = path.with_suffix(f".{DEFAULT}{path.suffix}")
+    export_onnx(module, exported, input_shape=dataset.input_shape, widths=widths, **statistics)
+    verified = np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32)
+    difference = verify_onnx(exported, module, verified, **statistics)
+    if precision == DEFAULT:
+        exported.rename(path)
+    else:
+        convert_file(exported, path, precision, dataset)
+    return ExportedModel(
+        path.stem,
+        dict(widths),
+        path.stat().st_size,
+        verified_difference(path, precision, module, dataset, difference),
+        len(verified),
+        precision=precision,
+        agreement=None if precision == DEFAULT else agreement(exported, path, dataset),
+    )
 
 
 def _make(
@@ -112,7 +126,7 @@ def _make(
     dataset: Dataset,
     fine_tune_seconds: float,
 ) -> tuple[torch.nn.Module, Tuning | None]:
-    """The candidate at the widths, tuned where that is asked for and helps."""
+    """The candidate at the widths, fine-tuned where that is requested and helps."""
     if not fine_tune_seconds:
         return candidates.make(widths).module, None
     made = fine_tune(candidates, widths, dataset, seconds=fine_tune_seconds, seed=0)

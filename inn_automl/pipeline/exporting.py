@@ -1,14 +1,15 @@
-"""Exporting: models as files in the job's folder, each verified when it is made and made once.
+"""Models as files in the job's folder, each verified when it is made and made once.
 
 DIR/models/ID.onnx, ID.safetensors, ID.json
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from safetensors.torch import save
 from torch import nn
 
 from inn_automl.core.precision import DEFAULT, join_point
-from inn_automl.core.storage import read_json, write_atomically, write_json
+from inn_automl.core.result import Candidate
+from inn_automl.core.storage import load_or_make, reuse_files, write_atomically
+from inn_automl.data import Dataset
+from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.evaluation.onnx_precision import (
     NUM_VERIFIED,
     agreement,
@@ -26,27 +30,124 @@ from inn_automl.evaluation.onnx_precision import (
     template_of,
     verified_difference,
 )
-from inn_automl.export import OnnxTemplate
 from inn_automl.integral import Widths
-from inn_automl.pipeline.context import JobContext
 from inn_automl.training.trial import Trained
+
+OnModel = Callable[[float, str], None]
+"""Called before a model is made, with the fraction that is done and the model's id."""
 
 
 @dataclass(frozen=True)
-class Model:
-    """An exported candidate, as kept beside its file."""
+class ExportedModel:
+    """A candidate as a verified ONNX file."""
 
     id: str
     widths: dict[str, int]
     size_bytes: int
     difference: float
+    """Largest difference between ONNX and torch, as a fraction of the largest output."""
     num_verified: int
     precision: str = DEFAULT
     agreement: float | None = None
-    metric_value: float | None = None
-    """Of a model that is not fp32: that of the very file on the validation split. None: what the
-    search found.
+    """Fraction of the validation samples that a model that is not fp32 classifies as the fp32 one
+    does.
     """
+    metric_value: float | None = None
+    """Validation metric value of the file itself, for a model that is not fp32; None: as searched."""
+
+
+@dataclass(frozen=True)
+class ModelExporter:
+    """Exports models of a job's network into its folder, and finds them there.
+
+    Args:
+        trained: the network.
+        folder: the job's folder.
+        parent: folder of the finished job that is extended; its models are copied.
+    """
+
+    trained: Trained
+    dataset: Dataset
+    folder: Path
+    parent: Path | None = None
+
+    def onnx_path(self, name: str) -> Path:
+        """The ONNX file of a model."""
+        return self.folder / "models" / f"{name}.onnx"
+
+    def weights_path(self, name: str) -> Path:
+        """The weights of a model."""
+        return self.folder / "models" / f"{name}.safetensors"
+
+    def export_candidates(
+        self, candidates: Mapping[str, Candidate], on_model: OnModel
+    ) -> dict[str, ExportedModel]:
+        """Exports candidates of the search, by their ids.
+
+        Raises:
+            ExportError, StorageError: one could not be exported.
+        """
+        exported = {}
+        for position, (name, candidate) in enumerate(candidates.items()):
+            on_model(position / len(candidates), name)
+            make = functools.partial(self._sampled, candidate.widths)
+            exported[name] = self.export(name, make, candidate.widths, candidate.precision)
+        return exported
+
+    def export(
+        self, name: str, make: Callable[[], nn.Module], widths: Widths, precision: str
+    ) -> ExportedModel:
+        """Exports and verifies a model, unless this folder or the parent has it already.
+
+        Args:
+            name: id of the model.
+            make: makes the plain module, when it is needed.
+
+        Raises:
+            ExportError, StorageError: it could not be exported.
+        """
+        files = [f"models/{name}.{ending}" for ending in ("onnx", "safetensors", "json")]
+        reuse_files(self.parent, self.folder, files)
+
+        def export() -> ExportedModel:
+            module = make().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            model = self._export(module, name, widths, precision)
+            weights = {key: one.contiguous().clone() for key, one in module.state_dict().items()}
+            write_atomically(self.weights_path(name), save(weights))
+            return model
+
+        return load_or_make(self.folder / files[-1], ExportedModel, export)
+
+    @functools.cached_property
+    def _builder(self) -> CandidateBuilder:
+        return CandidateBuilder(self.trained.network(), self.dataset)
+
+    def _sampled(self, widths: Widths) -> nn.Module:
+        return self._builder.make(widths).module
+
+    def _export(
+        self, module: nn.Module, name: str, widths: Widths, precision: str
+    ) -> ExportedModel:
+        template, path = template_of(self.trained.architecture, self.dataset), self.onnx_path(name)
+        if precision == DEFAULT:
+            made = template.export(module, path, widths=widths)
+            return ExportedModel(name, dict(widths), made.size_bytes, made.difference, NUM_VERIFIED)
+        with converted_file(template, module, self.dataset, precision, widths=widths) as (
+            exported,
+            converted,
+        ):
+            write_atomically(path, converted.read_bytes())
+            difference = exported.difference
+            return ExportedModel(
+                name,
+                dict(widths),
+                path.stat().st_size,
+                verified_difference(path, precision, module, self.dataset, difference),
+                NUM_VERIFIED,
+                precision=precision,
+                agreement=agreement(exported.path, path, self.dataset),
+                metric_value=evaluate_file(path, self.dataset, "validation").metric_value,
+            )
 
 
 def point_id(widths: Widths, precision: str = DEFAULT, *, fine_tune_seconds: float = 0.0) -> str:
@@ -54,7 +155,7 @@ def point_id(widths: Widths, precision: str = DEFAULT, *, fine_tune_seconds: flo
     devices.
 
     Args:
-        fine_tune_seconds: for how long it was tuned: a tuned model is another one.
+        fine_tune_seconds: how long it was fine-tuned, for a fine-tuned model is another one.
     """
     point: dict[str, Any] = (
         dict(widths) if precision == DEFAULT else dict(join_point(widths, precision))
@@ -62,76 +163,3 @@ def point_id(widths: Widths, precision: str = DEFAULT, *, fine_tune_seconds: flo
     if fine_tune_seconds:
         point = {"point": point, "fine_tune_seconds": fine_tune_seconds}
     return hashlib.sha256(json.dumps(point, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def export_model(
-    job: JobContext,
-    name: str,
-    make: Callable[[], nn.Module],
-    widths: Widths,
-    precision: str,
-    template: Callable[[], OnnxTemplate],
-) -> Model:
-    """A model in the job's folder, exported and verified; the one that is there or in the
-    parent's, where there is one.
-
-    Args:
-        make: makes the plain module, when it is needed.
-
-    Raises:
-        ExportError, StorageError: it could not be exported.
-    """
-    record = job.folder / "models" / f"{name}.json"
-    if job.reuse_from_parent(
-        *(f"models/{name}.{ending}" for ending in ("onnx", "safetensors", "json"))
-    ):
-        return Model(**read_json(record))
-    module = make().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    if precision == DEFAULT:
-        export = template().export(module, onnx_path(job, name), widths=widths)
-        model = Model(name, dict(widths), export.size_bytes, export.difference, NUM_VERIFIED)
-    else:
-        model = _export_converted(job, name, module, widths, precision, template())
-    weights = {key: value.contiguous().clone() for key, value in module.state_dict().items()}
-    write_atomically(weights_path(job, name), save(weights))
-    write_json(record, asdict(model))
-    return model
-
-
-def _export_converted(
-    job: JobContext,
-    name: str,
-    module: nn.Module,
-    widths: Widths,
-    precision: str,
-    template: OnnxTemplate,
-) -> Model:
-    path = onnx_path(job, name)
-    with converted_file(template, module, job.dataset, precision, widths=widths) as (
-        exported,
-        converted,
-    ):
-        write_atomically(path, converted.read_bytes())
-        return Model(
-            name,
-            dict(widths),
-            path.stat().st_size,
-            verified_difference(path, precision, module, job.dataset, exported.difference),
-            NUM_VERIFIED,
-            precision=precision,
-            agreement=agreement(exported.path, path, job.dataset),
-            metric_value=evaluate_file(path, job.dataset, "validation").metric_value,
-        )
-
-
-def make_template(job: JobContext, trained: Trained) -> OnnxTemplate:
-    """The exporter of a job's network."""
-    return template_of(trained.architecture, job.dataset)
-
-
-def onnx_path(job: JobContext, name: str) -> Path:
-    return job.folder / "models" / f"{name}.onnx"
-
-
-def weights_path(job: JobContext, name: str) -> Path:
-    return job.folder / "models" / f"{name}.safetensors"

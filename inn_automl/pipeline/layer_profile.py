@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from inn_automl.core.errors import MeasurementError, SpecError
 from inn_automl.core.result import LayerTime
-from inn_automl.core.spec import DeviceBudget
-from inn_automl.core.storage import read_json, write_json
+from inn_automl.core.storage import load_or_make
 from inn_automl.export.layers import layer_times
 from inn_automl.latency.config import BenchmarkConfig
 from inn_automl.pipeline.context import JobContext
+from inn_automl.pipeline.records import MeasuredDevice
 from inn_automl.runtimes import NodeTime
 
 PROFILE = BenchmarkConfig(
@@ -29,30 +31,32 @@ PROFILE = BenchmarkConfig(
 _NODE_TIMES = TypeAdapter(list[NodeTime])
 
 
-def profile_layers(
-    job: JobContext, device: DeviceBudget, name: str, model: Path
-) -> list[LayerTime]:
-    """Measures the fraction of a model's time in each layer on a device, once a job.
+def with_layers(
+    context: JobContext, device: MeasuredDevice, onnx_path: Callable[[str], Path]
+) -> MeasuredDevice:
+    """The device with the fractions of time that the layers of its recommended model take.
 
-    Empty if the runtime does not account for layers. A device that fails here is noted, and the job
-    continues: a figure that explains is not worth a job.
+    There are none without a recommended model, and where the runtime cannot tell. A figure that
+    explains is not worth a job: a device that fails here is noted, and the job goes on.
 
     Args:
-        name: of the model.
-        model: its ONNX file.
+        onnx_path: the file of a model, by its id.
     """
-    path = job.folder / "measuring" / f"{device.name}-layers.json"
-    if not path.exists() or read_json(path)["model"] != name:
+    name, budget = device.recommended, device.budget
+    if name is None:
+        return device
+    model = onnx_path(name)
+
+    def profile() -> list[LayerTime]:
         try:
-            found = job.measure({name: model}, device, config=PROFILE)
+            found = context.measure({name: model}, budget, config=PROFILE)
             nodes = _NODE_TIMES.validate_python(found[name].environment.get("node_times", []))
         except (MeasurementError, SpecError, ValidationError) as error:
-            job.progress.note(
-                f"{device.name}: the latency of layers is not known ({str(error).splitlines()[0]})"
+            context.progress.note(
+                f"{budget.name}: the latency of layers is not known ({str(error).splitlines()[0]})"
             )
             nodes = []
-        layers = layer_times(model, nodes)
-        write_json(
-            path, {"model": name, "layers": [layer.model_dump(mode="json") for layer in layers]}
-        )
-    return [LayerTime(**layer) for layer in read_json(path)["layers"]]
+        return layer_times(model, nodes)
+
+    path = context.folder / "measuring" / f"{budget.name}-layers-{name}.json"
+    return replace(device, layers=tuple(load_or_make(path, list[LayerTime], profile)))

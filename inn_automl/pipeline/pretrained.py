@@ -1,12 +1,11 @@
-"""A network that was trained elsewhere in place of training: its channels are put in order, and
-nothing is trained.
-"""
+"""Pretrained weights in place of training: the channels are ranked, and nothing is trained."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,45 +15,53 @@ from torch import Tensor
 
 from inn_automl.core.errors import InputError
 from inn_automl.core.stage import Stage
-from inn_automl.core.storage import read_json, write_json
+from inn_automl.core.storage import write_json
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import (
     CandidateBuilder,
     recalibration_samples,
     reconstruction_samples,
 )
-from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.conversion.channel_ranking import permute, rank_channels
 from inn_automl.models import get_family
 from inn_automl.pipeline.checking import check_trained
 from inn_automl.pipeline.context import JobContext
-from inn_automl.pipeline.training import DONE
+from inn_automl.pipeline.records import TrainedTrials
+from inn_automl.pipeline.training import DONE, read_trials
 from inn_automl.training.recipe import default_recipe
-from inn_automl.training.trial import Architecture, Trained, load_trial
+from inn_automl.training.trial import Architecture, Trained
 
 STOPPED = "pretrained"
-"""What such a network says of how its training ended."""
+"""How the training of such a network ended, as its record says."""
 _TRIAL = "pretrained"
 
 
+@dataclass(frozen=True)
 class Pretrained:
     """The tensors of a .safetensors file, and the architecture of a family that they fit.
 
-    Args:
-        path: the `state_dict` of a module that `inn_automl.models.build` makes, at any of the
-            family's widths and depths, trained on data that is standardized with the dataset's
-            mean and std.
-
     Attributes:
-        sha256: of the file.
-
-    Raises:
-        InputError: the file cannot be read, or its tensors fit no architecture of the family;
-            names the first that does not fit the nearest one.
+        sha256: hash of the file.
     """
 
-    def __init__(self, path: Path, family: str, dataset: Dataset) -> None:
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    architecture: Architecture
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path, family: str, dataset: Dataset) -> Pretrained:
+        """Reads a file of weights.
+
+        Args:
+            path: the `state_dict` of a module that `inn_automl.models.build` makes, at any of the
+                family's widths and depths, trained on data that is standardized with the dataset's
+                mean and std.
+
+        Raises:
+            InputError: the file cannot be read, or its tensors fit no architecture of the family;
+                names the first that does not fit the nearest one.
+        """
         try:
             data = path.read_bytes()
             tensors = load(data)
@@ -67,16 +74,15 @@ class Pretrained:
                 f"{str(path)!r} is no .safetensors file ({error}): write it with "
                 "safetensors.torch.save_file(module.state_dict(), path)."
             ) from None
-        self.sha256 = hashlib.sha256(data).hexdigest()
-        self.tensors = tensors
-        self.architecture = _fitting(tensors, family, dataset, path)
+        architecture = _fitting(tensors, family, dataset, path)
         broken = next(
             (name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None
         )
         if broken:
             raise InputError(
-                f"{broken!r} in {str(path)!r} holds numbers that are not finite: train it anew."
+                f"{broken!r} in {str(path)!r} holds numbers that are not finite: train it again."
             )
+        return cls(tensors, architecture, hashlib.sha256(data).hexdigest())
 
     def network(self, dataset: Dataset) -> IntegralNetwork:
         """The network with its channels in order."""
@@ -91,28 +97,26 @@ class Pretrained:
         return network
 
 
-def adopt_pretrained(
-    job: JobContext, pretrained: Pretrained, template: Callable[[Trained], OnnxTemplate]
-) -> list[Trained]:
-    """The network in the job's own folder, as if it had been trained there.
+def use_pretrained(context: JobContext, pretrained: Pretrained) -> TrainedTrials:
+    """Puts the network into the job's folder, as if it had been trained there.
 
     Raises:
         InputError: there are too few samples to order channels by.
         ImpossibleBudgetError: its narrowest widths miss a bound.
         StorageError: a file could not be written.
     """
-    folder = job.folder / "training" / _TRIAL
-    if not (job.folder / DONE).exists():
-        network = pretrained.network(job.dataset)
+    folder, dataset = context.folder / "training" / _TRIAL, context.dataset
+    if not (context.folder / DONE).exists():
+        network = pretrained.network(dataset)
         network.save(folder / "network")
-        recipe = default_recipe(job.family, len(job.dataset.train), job.dataset.task)
-        score = _score(network, job.dataset)
+        recipe = default_recipe(context.family, len(dataset.train), dataset.task)
+        score = _score(network, dataset)
         trained = Trained(pretrained.architecture, folder / "network", recipe, STOPPED, score, [])
-        with job.stage(Stage.CHECKING):
-            check_trained(job, trained, lambda: template(trained))
+        with context.stage(Stage.CHECKING):
+            check_trained(context, trained)
         write_json(folder / "outcome.json", trained.to_dict())
-        write_json(job.folder / DONE, [_TRIAL])
-    return [load_trial(job.folder / "training" / name) for name in read_json(job.folder / DONE)]
+        write_json(context.folder / DONE, [_TRIAL])
+    return read_trials(context)
 
 
 def _score(network: IntegralNetwork, dataset: Dataset) -> float:

@@ -8,8 +8,8 @@ DIR/search/profiling-DEVICE*.json    see `latency.profile`
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from inn_automl.core.errors import MeasurementError, SpecError, StorageError
 from inn_automl.core.spec import DeviceBudget, JobSpec
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json
+from inn_automl.evaluation.onnx_precision import template_of
 from inn_automl.integral import IntegralNetwork, Widths
 from inn_automl.latency.design import initial_design
 from inn_automl.latency.features import latency_features
@@ -29,8 +30,9 @@ from inn_automl.latency.store import (
     benchmark_settings,
     verify,
 )
-from inn_automl.pipeline.context import JOB_FILE, JobContext
+from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.device_latency import DeviceLatency, offered_precisions
+from inn_automl.pipeline.folder import JOB_FILE
 from inn_automl.pipeline.latency_model import (
     NUM_REFERENCE_CONFIGURATIONS,
     PROFILING,
@@ -39,45 +41,34 @@ from inn_automl.pipeline.latency_model import (
     fit_cost_model,
     num_initial_widths,
 )
-from inn_automl.pipeline.memory import Predict, with_memory
+from inn_automl.pipeline.memory import with_memory
+from inn_automl.pipeline.records import ProfiledDevice, ProfiledDevices, TrainedTrials
 from inn_automl.pipeline.width_timer import Template, WidthTimer
 from inn_automl.search.space import SearchSpace
-from inn_automl.training.trial import Trained
 
 NUM_CHECKED, MIN_CACHED = 8, 20
 """Fresh measurements that cached ones are compared with, and how many cached ones are worth it."""
 
 
-@dataclass(frozen=True)
-class ProfiledDevice:
-    """A device whose costs can be predicted."""
-
-    latency: DeviceLatency
-    predict: Predict
-    """Costs of points, with peak memory where the device bounds it."""
-
-
-def profile_devices(job: JobContext, trained: Trained, template: Template) -> list[ProfiledDevice]:
+def profile(context: JobContext, trained: TrainedTrials) -> ProfiledDevices:
     """Profiles all devices of the budget that can be measured.
-
-    Args:
-        template: makes the exporter when it is needed.
 
     Raises:
         MeasurementError, SpecError: no device could be measured.
         ExportError, StorageError: a model could not be exported or a file not be written.
     """
-    network = trained.network()
+    network = trained.best.network()
+    template = functools.partial(template_of, trained.best.architecture, context.dataset)
     profiled = []
-    with job.stage(Stage.PROFILING):
-        for device in job.spec.budget.devices:
-            with job.tolerate_failure(device, MeasurementError, SpecError):
-                latency = profile_device(job, network, device, template)
-                predict = with_memory(job, network, device, template, latency.predict)
+    with context.stage(Stage.PROFILING):
+        for device in context.spec.budget.devices:
+            with context.tolerate_failure(device, MeasurementError, SpecError):
+                latency = profile_device(context, network, device, template)
+                predict = with_memory(context, network, device, template, latency.predict)
                 profiled.append(ProfiledDevice(latency, predict))
                 for note in latency.describe():
-                    job.progress.note(note)
-    return profiled
+                    context.progress.note(note)
+    return ProfiledDevices(trained, tuple(profiled))
 
 
 def profile_device(

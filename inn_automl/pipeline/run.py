@@ -1,7 +1,8 @@
 """The main job: a dataset and a hardware budget in, measured Pareto fronts and downloadable models
 out.
 
-Checking, training, profiling, searching, measuring, tuning where it is asked for, publishing.
+    check -> train -> profile -> search -> measure -> fine_tune -> publish
+
 Each stage leaves its result in the job's folder, so that a job that was stopped at any moment goes
 on with the same call. A finished job can be extended to other devices and bounds, and its network
 discretized to any widths: neither trains again.
@@ -9,8 +10,7 @@ discretized to any widths: neither trains again.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,21 +21,20 @@ from inn_automl.core.result import JobResult
 from inn_automl.core.spec import JobSpec
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset, load_dataset
-from inn_automl.export import OnnxTemplate
 from inn_automl.latency import benchmark as latency
 from inn_automl.models import default_family, get_family
-from inn_automl.pipeline.checking import fitting_candidates
-from inn_automl.pipeline.context import JobContext, Tracking, claim_folder
+from inn_automl.pipeline.checking import check, plan_trials
+from inn_automl.pipeline.context import JobContext, Tracking
 from inn_automl.pipeline.discretizing import discretize_trained
-from inn_automl.pipeline.exporting import make_template
-from inn_automl.pipeline.extending import FinishedJob, adopt_training
-from inn_automl.pipeline.fine_tuning import tune_fronts
-from inn_automl.pipeline.measuring import measure_finalists
-from inn_automl.pipeline.pretrained import Pretrained, adopt_pretrained
-from inn_automl.pipeline.profiling import profile_devices
-from inn_automl.pipeline.publishing import publish_job
-from inn_automl.pipeline.searching import search_widths
-from inn_automl.pipeline.training import train_network
+from inn_automl.pipeline.extending import FinishedJob, reuse_training
+from inn_automl.pipeline.fine_tuning import fine_tune
+from inn_automl.pipeline.folder import RESULT_FILE, claim_folder
+from inn_automl.pipeline.measuring import measure as measure_finalists
+from inn_automl.pipeline.pretrained import Pretrained, use_pretrained
+from inn_automl.pipeline.profiling import profile
+from inn_automl.pipeline.publishing import publish
+from inn_automl.pipeline.searching import search
+from inn_automl.pipeline.training import train
 from inn_automl.reporting.store import locate, prepare_early
 from inn_automl.training.trial import Architecture
 
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from inn_automl.latency.benchmark import Measure
     from inn_automl.latency.store import MeasurementCache
     from inn_automl.pipeline.backend import Backend
-    from inn_automl.training.trial import Trained
+    from inn_automl.pipeline.records import TrainedTrials
 
 
 def run_job(
@@ -64,10 +63,10 @@ def run_job(
         backend: who trains and evaluates.
         measure: who measures latency; this machine by default.
         tracking: how the job is published to MLflow.
-        measurement_cache: measurements of earlier jobs on the same devices, to start from and to add
-            to; None: none.
-        weights: .safetensors of a network of the family that takes the place of training
-            (`stages.pretrained`).
+        measurement_cache: measurements of earlier jobs on the same devices, to start from and to
+            add to; None: none.
+        weights: .safetensors of a network of the family that takes the place of training (see
+            `Pretrained.read`).
 
     Raises:
         InputError: the dataset, the budget, the weights or the folder cannot be used; nothing was
@@ -75,42 +74,37 @@ def run_job(
         TrainingError, MeasurementError, ExportError, BackendError, StorageError: a stage failed;
             what was found so far is kept.
     """
-    progress = progress or SilentProgress()
     _check_devices(spec, measure)
     dataset = load_dataset(spec.dataset, seed=spec.seed)
     family = spec.model or default_family(dataset.kind, dataset.input_shape, dataset.task)
-    Architecture.of(
-        dataset, family, 1.0, get_family(family).default_depth
-    ).module()  # refuses what does not fit the data
-    out = out.absolute()  # workers have working directories of their own
-    pretrained = None if weights is None else Pretrained(weights, family, dataset)
-    facts = {
+    depth = get_family(family).default_depth
+    Architecture.of(dataset, family, 1.0, depth).module()  # refuses what does not fit the data
+    pretrained = None if weights is None else Pretrained.read(weights, family, dataset)
+    context = JobContext(
+        spec,
+        out.absolute(),  # workers have working directories of their own
+        dataset,
+        family,
+        backend,
+        measure,
+        progress or SilentProgress(),
+        tracking or Tracking(),
+        measurement_cache,
+    )
+    metadata = {
         "dataset_fingerprint": dataset.fingerprint,
         "model": family,
         "extends": None,
         "weights": pretrained.sha256 if pretrained else None,
     }
-    with claim_folder(out, spec, facts):
-        job = JobContext(
-            spec,
-            out,
-            dataset,
-            family,
-            backend,
-            measure,
-            progress,
-            tracking or Tracking(),
-            measurement_cache,
-        )
-        if result := _finished(job):
+    with claim_folder(context.folder, spec, metadata):
+        if result := _finished(context):
             return result
         if pretrained is None:
-            trials = train_network(job, fitting_candidates(job))
+            trained = train(context, check(context, plan_trials(context)))
         else:
-            trials = adopt_pretrained(job, pretrained, lambda trained: make_template(job, trained))
-        return _search_and_publish(
-            job, trials, functools.cache(lambda: make_template(job, trials[0]))
-        )
+            trained = use_pretrained(context, pretrained)
+        return _search_and_publish(context, trained)
 
 
 def extend_job(
@@ -128,11 +122,11 @@ def extend_job(
     no training.
 
     Accuracies that the parent evaluated cost nothing again, a device that it profiled is not
-    profiled again, and models that it exported are taken over. A call after an interrupt goes on
-    where the earlier one was.
+    profiled again, and models that it exported are copied. A call after an interrupt goes on where
+    the earlier one was.
 
     Args:
-        spec: as the parent's but for devices and search; its dataset may lie elsewhere, its family
+        spec: as the parent's but for devices and search; its dataset may lie elsewhere, its model
             may be left out.
         parent: folder of the finished job. It is only read, and not needed any more afterwards.
         out: folder that everything is written to. New, empty, or of the same extension.
@@ -144,34 +138,31 @@ def extend_job(
         MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found
             so far is kept.
     """
-    progress = progress or SilentProgress()
     _check_devices(spec, measure)
-    finished = FinishedJob(parent)
+    finished = FinishedJob.read(parent)
     finished.check_extension(spec)
     dataset = _dataset_of(finished, spec.dataset)
-    out = out.absolute()
-    facts = {
+    context = JobContext(
+        spec,
+        out.absolute(),
+        dataset,
+        finished.family,
+        backend,
+        measure,
+        progress or SilentProgress(),
+        tracking or Tracking(),
+        measurement_cache,
+        parent=finished.folder,
+    )
+    metadata = {
         "dataset_fingerprint": dataset.fingerprint,
         "model": finished.family,
         "extends": finished.network_hash(),
     }
-    with claim_folder(out, spec, facts):
-        job = JobContext(
-            spec,
-            out,
-            dataset,
-            finished.family,
-            backend,
-            measure,
-            progress,
-            tracking or Tracking(),
-            measurement_cache,
-            parent=finished.folder,
-        )
-        if result := _finished(job):
+    with claim_folder(context.folder, spec, metadata):
+        if result := _finished(context):
             return result
-        template = functools.cache(lambda: make_template(job, finished.trials()[0]))
-        return _search_and_publish(job, adopt_training(job, finished, template), template)
+        return _search_and_publish(context, reuse_training(context, finished))
 
 
 def discretize_job(
@@ -183,16 +174,17 @@ def discretize_job(
     precision: str = DEFAULT,
     fine_tune_seconds: float = 0.0,
 ) -> Path:
-    """A finished job's network at any widths, as a verified bundle without latency; the job's
-    folder is only read.
+    """Writes a finished job's network at any widths as a verified bundle without latency.
+
+    The job's folder is only read.
 
     Args:
-        widths: channels of each coupled group, or one share of all of them.
+        widths: channels of each coupled group, or one ratio of all of them.
         out: a path that ends in .zip, or the folder that ID.zip is written to.
         dataset: where the dataset lies now, if it is not where the job found it.
-        precision: what the model computes in.
-        fine_tune_seconds: for how long the model is tuned on the training samples first
-            (`training.tuning`); 0: it is not.
+        precision: precision that the model computes in.
+        fine_tune_seconds: how long the model is fine-tuned on the training samples first
+            (`training.fine_tuning`); 0: it is not.
 
     Returns:
         The path of the bundle.
@@ -204,7 +196,7 @@ def discretize_job(
             `fine_tune_seconds` is out of range.
         ExportError, StorageError: the bundle could not be made.
     """
-    finished = FinishedJob(folder)
+    finished = FinishedJob.read(folder)
     found = _dataset_of(finished, dataset or finished.spec.dataset)
     return discretize_trained(
         found,
@@ -223,32 +215,27 @@ def _dataset_of(finished: FinishedJob, source: str) -> Dataset:
     return dataset
 
 
-def _finished(job: JobContext) -> JobResult | None:
+def _finished(context: JobContext) -> JobResult | None:
     """The result, where the job is finished; otherwise prepares for the work ahead."""
-    path = job.folder / "result.json"
+    path = context.folder / RESULT_FILE
     if path.exists():
         return JobResult.model_validate(read_json(path))
-    for note in job.dataset.notes:
-        job.progress.note(note)
+    for note in context.dataset.notes:
+        context.progress.note(note)
     prepare_early(locate())  # MLflow's database takes seconds to create
     return None
 
 
-def _search_and_publish(
-    job: JobContext, trials: list[Trained], template: Callable[[], OnnxTemplate]
-) -> JobResult:
-    profiled = profile_devices(job, trials[0], template)
-    searched = search_widths(job, trials[0], profiled)
-    measured = tune_fronts(
-        job, trials[0], measure_finalists(job, trials[0], searched, template), template
-    )
-    return publish_job(job, trials, searched, measured)
+def _search_and_publish(context: JobContext, trained: TrainedTrials) -> JobResult:
+    profiled = profile(context, trained)
+    searched = search(context, profiled)
+    measured = measure_finalists(context, searched)
+    fine_tuned = fine_tune(context, measured)
+    return publish(context, fine_tuned)
 
 
 def _check_devices(spec: JobSpec, measure: Measure) -> None:
-    """Where this machine is the one that measures: refuses device agents, and devices that it
-    cannot be.
-    """
+    """Refuses device agents, and devices that this machine cannot be, if it is what measures."""
     if measure is not latency.measure:
         return
     agent = next((device.agent for device in spec.budget.devices if device.agent), None)

@@ -1,150 +1,124 @@
-"""Searching stage: widths are evaluated where they may extend the front of a device.
+"""Searching: widths are evaluated where they may extend a device's front by predicted latency.
 
-Candidates on the predicted front are measured in a few rounds, and the latency model is fitted
-again. What is measured and evaluated is written to `DIR/search/`, so that a search that was stopped
-continues where it was.
+Some of what the search finds is measured, and the cost models are fitted again. What is measured
+and evaluated is kept in `DIR/search/`, so that a search that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from inn_automl.core.metric import Metric
 from inn_automl.core.precision import split_point
-from inn_automl.core.result import Candidate, CostModelErrors, Granularity
-from inn_automl.core.spec import DeviceBudget
+from inn_automl.core.progress import Progress
+from inn_automl.core.result import Candidate
 from inn_automl.core.stage import Stage
 from inn_automl.pipeline.context import JobContext
-from inn_automl.pipeline.device_latency import DeviceLatency
-from inn_automl.pipeline.profiling import ProfiledDevice
+from inn_automl.pipeline.records import (
+    ProfiledDevice,
+    ProfiledDevices,
+    SearchedDevice,
+    SearchedDevices,
+)
 from inn_automl.search.device import DeviceSearch
 from inn_automl.search.outcome import DeviceOutcome, SearchProgress
 from inn_automl.search.run import run_search
-from inn_automl.tasks import objective_of
-from inn_automl.training.trial import Trained
 
 
-@dataclass(frozen=True)
-class SearchedDevice:
-    """What the search found for one device; latencies are predicted."""
-
-    budget: DeviceBudget
-    candidates: list[Candidate]
-    """All widths that were evaluated for any device, with this device's predicted latency."""
-    feasible: list[bool]
-    """Whether each candidate is predicted to keep this device's bounds."""
-    cost_model_errors: CostModelErrors
-    reference_ms: float
-    """What the reference model took while predictions were learned; 0 where it is not known."""
-    num_measured: int
-    granularity: Granularity | None
-    hypervolume: list[float]
-    reference_point: tuple[float, float]
-    stopped: str
-
-
-def search_widths(
-    job: JobContext, trained: Trained, profiled: Sequence[ProfiledDevice]
-) -> list[SearchedDevice]:
-    """Searches widths for all devices that were profiled.
+def search(context: JobContext, profiled: ProfiledDevices) -> SearchedDevices:
+    """Searches widths for all devices.
 
     Raises:
         BackendError, StorageError: the workers or the folder failed; what was found so far is
             kept.
     """
-    with job.stage(Stage.SEARCHING):
-        found = _search(job, trained, profiled)
-        for one in profiled:
-            _conclude(job, one.latency)
-        return found
+    with context.stage(Stage.SEARCHING):
+        outcomes = _search(context, profiled)
+        devices = [
+            _searched(device, outcome)
+            for device, outcome in zip(profiled.devices, outcomes, strict=True)
+        ]
+        for device in profiled.devices:
+            _conclude(device, context.progress)
+    return SearchedDevices(profiled.trained, tuple(devices))
 
 
-def _conclude(job: JobContext, latency: DeviceLatency) -> None:
-    """Says what the search's own measurements have told of a device, and keeps them for later
-    jobs.
-    """
-    if latency.num_made:
-        for note in latency.describe():
-            job.progress.note(note)
-        job.progress.note(
-            f"{latency.budget.name}: {latency.num_made} widths were measured in the search"
-        )
-    if granularity := latency.granularity():
-        job.progress.note(f"{latency.budget.name}: {granularity.sentence}")
-    latency.save_measurements()
-
-
-def _search(
-    job: JobContext, trained: Trained, profiled: Sequence[ProfiledDevice]
-) -> list[SearchedDevice]:
-    budget, objective = job.spec.budget.search, objective_of(job.dataset)
-    metric = objective.metric
+def _search(context: JobContext, profiled: ProfiledDevices) -> tuple[DeviceOutcome, ...]:
+    trained, objective = profiled.trained.best, context.objective
 
     def evaluate(batch: list[dict[str, int]]) -> list[float]:
-        return [
-            e.metric_value
-            for e in job.backend.evaluate(trained, job.dataset, batch, split="validation")
-        ]
-
-    def show(progress: SearchProgress) -> None:
-        found = [best[1] for best in progress.best.values() if best is not None]
-        job.progress.update(
-            progress.num_evaluations / progress.max_evaluations,
-            best=f"{metric.brief(max(found))} within the bounds" if found else None,
-            detail=f"{progress.num_evaluations} widths evaluated, "
-            f"{sum(progress.num_measured.values())} measured",
-        )
+        found = context.backend.evaluate(trained, context.dataset, batch, split="validation")
+        return [evaluation.metric_value for evaluation in found]
 
     outcome = run_search(
         [
             DeviceSearch(
-                name=one.latency.budget.name,
-                space=one.latency.space,
-                bounds=one.latency.budget,
-                predict=one.predict,
-                active_learning=one.latency,
+                name=device.budget.name,
+                space=device.latency.space,
+                bounds=device.budget,
+                predict=device.predict,
+                active_learning=device.latency,
             )
-            for one in profiled
+            for device in profiled.devices
         ],
         evaluate,
-        budget,
-        job.folder / "search" / "state",
-        seed=job.spec.seed,
-        baseline=objective.baseline(job.dataset),
-        metric=metric,
-        on_batch=show,
+        context.spec.budget.search,
+        context.folder / "search" / "state",
+        seed=context.spec.seed,
+        baseline=objective.baseline(context.dataset),
+        metric=objective.metric,
+        on_batch=lambda progress: _show(progress, context.progress, objective.metric),
     )
     if outcome.stopped == "interrupted":
         raise KeyboardInterrupt
-    return [
-        _searched(one.latency, device, metric)
-        for one, device in zip(profiled, outcome.devices, strict=True)
-    ]
+    return outcome.devices
 
 
-def _searched(latency: DeviceLatency, outcome: DeviceOutcome, metric: Metric) -> SearchedDevice:
-    offered = [candidate for candidate in outcome.candidates if candidate.prediction.offered]
-    points = [split_point(candidate.widths) for candidate in offered]
+def _show(search: SearchProgress, progress: Progress, metric: Metric) -> None:
+    found = [best[1] for best in search.best.values() if best is not None]
+    progress.update(
+        search.num_evaluations / search.max_evaluations,
+        best=f"{metric.brief(max(found))} within the bounds" if found else None,
+        detail=f"{search.num_evaluations} widths evaluated, "
+        f"{sum(search.num_measured.values())} measured",
+    )
+
+
+def _conclude(device: ProfiledDevice, progress: Progress) -> None:
+    """Notes what the measurements of the search say of a device, and keeps them for later jobs."""
+    latency = device.latency
+    if latency.num_made:
+        for note in latency.describe():
+            progress.note(note)
+        progress.note(
+            f"{device.budget.name}: {latency.num_made} widths were measured in the search"
+        )
+    if granularity := latency.granularity():
+        progress.note(f"{device.budget.name}: {granularity.sentence}")
+    latency.save_measurements()
+
+
+def _searched(device: ProfiledDevice, outcome: DeviceOutcome) -> SearchedDevice:
+    latency = device.latency
+    offered = [found for found in outcome.candidates if found.prediction.offered]
+    points = [split_point(found.widths) for found in offered]
     return SearchedDevice(
-        budget=latency.budget,
-        candidates=[
+        budget=device.budget,
+        candidates=tuple(
             Candidate(
                 widths=widths,
                 precision=precision,
-                metric_value=candidate.metric_value,
-                params=candidate.prediction.params,
-                macs=candidate.prediction.macs,
-                predicted_latency_ms=candidate.prediction.latency_ms,
+                metric_value=found.metric_value,
+                params=found.prediction.params,
+                macs=found.prediction.macs,
+                predicted_latency_ms=found.prediction.latency_ms,
             )
-            for candidate, (widths, precision) in zip(offered, points, strict=True)
-        ],
-        feasible=[candidate.feasible for candidate in offered],
+            for found, (widths, precision) in zip(offered, points, strict=True)
+        ),
+        feasible=tuple(found.feasible for found in offered),
         cost_model_errors=latency.errors,
         reference_ms=latency.reference_ms,
         num_measured=latency.num_measured,
         granularity=latency.granularity(),
-        hypervolume=list(outcome.hypervolume),
+        hypervolume=outcome.hypervolume,
         reference_point=outcome.reference_point,
         stopped=outcome.reason,
     )

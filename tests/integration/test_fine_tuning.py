@@ -74,7 +74,7 @@ def job(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory) -> 
     first, second = Tuning(interrupted_at=1), Tuning()
     with pytest.raises(KeyboardInterrupt):
         extend_job(spec, finished_job.folder, folder, backend=first, measure=measure_by_size)
-    kept = {path.name: path.read_bytes() for path in (folder / "tuning").iterdir()}
+    kept = {path.name: path.read_bytes() for path in (folder / "fine_tuning").iterdir()}
     result = extend_job(
         spec,
         finished_job.folder,
@@ -143,7 +143,7 @@ def test_a_resumed_job_does_not_tune_twice(job: dict[str, Any]) -> None:
     assert len(job["first"]) == 1
     assert {f"{job['first'][0]}.json"} <= job["kept"].keys()
     for name, content in job["kept"].items():
-        assert (job["folder"] / "tuning" / name).read_bytes() == content
+        assert (job["folder"] / "fine_tuning" / name).read_bytes() == content
 
 
 def test_an_extension_takes_over_what_was_tuned(job: dict[str, Any], tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_an_extension_takes_over_what_was_tuned(job: dict[str, Any], tmp_path: P
     spec = job_spec(budget={**BUDGET, "devices": [device], "search": SEARCH})
     with pytest.raises(KeyboardInterrupt):
         extend_job(spec, job["folder"], tmp_path / "out", backend=backend, measure=measure_by_size)
-    names = {path.name for path in (tmp_path / "out" / "tuning").iterdir()}
-    assert names and names <= {path.name for path in (job["folder"] / "tuning").iterdir()}
+    names = {path.name for path in (tmp_path / "out" / "fine_tuning").iterdir()}
+    assert names and names <= {path.name for path in (job["folder"] / "fine_tuning").iterdir()}
 
 
 def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Path) -> None:
@@ -176,4 +176,4 @@ def test_nothing_is_tuned_unless_it_is_asked_for(finished_job: FinishedJob) -> N
     assert all(
         point.tuning is None for device in finished_job.result.devices for point in device.front
     )
-    assert not (finished_job.folder / "tuning").exists()
+    assert not (finished_job.folder / "fine_tuning").exists()

@@ -12,7 +12,7 @@ import pytest
 
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.context import Tracking
-from inn_automl.pipeline.run import publishing, run_job
+from inn_automl.pipeline.run import run_job
 from inn_automl.reporting import registry
 from inn_automl.reporting.store import connect, locate
 
@@ -28,8 +28,6 @@ def unpublished(finished_job: FinishedJob, tmp_path: Path, monkeypatch: pytest.M
         (folder / name).unlink()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("INN_AUTOML_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(publishing, "FIRST_PAUSE_S", 0.1)
-    monkeypatch.setattr(publishing, "LONGEST_PAUSE_S", 0.2)
     return folder
 
 
@@ -45,7 +43,14 @@ def num_runs(kind: str, experiment: str) -> int:
 
 def publish(finished_job: FinishedJob, folder: Path, patience_s: float) -> RecordingProgress:
     progress = RecordingProgress()
-    tracking = Tracking(project="robots", job_id="job-7", job_name="first", patience_s=patience_s)
+    tracking = Tracking(
+        project="robots",
+        job_id="job-7",
+        job_name="first",
+        patience_s=patience_s,
+        first_pause_s=0.1,
+        longest_pause_s=0.2,
+    )
     run_job(finished_job.spec, folder, backend=LocalBackend(), progress=progress, tracking=tracking)
     return progress
 

@@ -10,8 +10,8 @@ import pytest
 
 from inn_automl.core.errors import JobDirectoryError
 from inn_automl.core.spec import JobSpec, parse
-from inn_automl.pipeline.context import FORMAT, claim_folder
 from inn_automl.pipeline.extending import FinishedJob
+from inn_automl.pipeline.folder import FORMAT, claim_folder
 
 SPEC = parse(
     JobSpec, {"dataset": "digits", "budget": {"devices": [{"name": "a"}]}}, where="the test's job"
@@ -38,7 +38,7 @@ def test_a_folder_of_another_format_is_refused_and_stays_untouched(
     with pytest.raises(JobDirectoryError) as caught, claim_folder(tmp_path, SPEC, METADATA):
         pass
     with pytest.raises(JobDirectoryError):
-        FinishedJob(tmp_path)
+        FinishedJob.read(tmp_path)
     message = str(caught.value)
     assert str(tmp_path) in message and repr(changes.get("format")) in message
     assert f"format {FORMAT}" in message and "\n" not in message

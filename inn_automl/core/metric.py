@@ -94,11 +94,11 @@ _NEPERS = math.log(10) / 10
 """A decibel in units of the natural logarithm of a power."""
 
 ACCURACY = Metric("accuracy", "accuracy", "%", 100.0, 2, 1.0, 2e-3)
-"""The share of samples that are classified correctly. Error rates below 0.002 are noise of single
+"""The fraction of samples that are classified correctly. Error rates below 0.002 are noise of single
 samples.
 """
 R2 = Metric("r2", "R²", "", 1.0, 4, 1.0, 1e-5)
-"""1 - squared error / variance, the mean over the targets; 0 is what predicting their mean gives."""
+"""1 - squared error / variance, the mean over the targets; predicting their mean gives 0."""
 PSNR = Metric("psnr_db", "PSNR", "dB", 1.0, 2, math.inf, 0.0)
 """Peak signal-to-noise ratio of an image, the mean over the images."""
 

@@ -1,4 +1,4 @@
-"""How far a job is, for people to see: stage, share done, time left, the best so far.
+"""Progress of a job for people: stage, fraction done, time left, the best so far.
 
 A pipeline calls a `Progress`; what shows it is one of three: a live display on a terminal, a line
 every few seconds elsewhere, or nothing. All of it goes to standard error; standard output is for
@@ -21,15 +21,15 @@ from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES_S = 5.0
 SECONDS_BETWEEN_REDRAWS_S = 0.25
-LEAST_SHARE = 0.02
-"""Share of a stage that must have been done before its rate is extrapolated."""
-LEAST_SECONDS_S = 2.0
+MIN_FRACTION = 0.02
+"""Fraction of a stage that must have been done before its rate is extrapolated."""
+MIN_ELAPSED_S = 2.0
 
 Clock = Callable[[], float]
 
 
 class Progress(Protocol):
-    """What a job reports while it runs."""
+    """Takes the reports of a running job."""
 
     def stage(self, name: str) -> None:
         """A stage begins, and the one before it is done."""
@@ -76,7 +76,7 @@ class TimeLeft:
 
     def update(self, fraction: float) -> None:
         """The stage is done to `fraction` (0 to 1) now; a smaller one than before starts the
-        estimate anew.
+        estimate again.
         """
         now = (self._clock(), fraction)
         if self._first is None or fraction < self._last[1]:
@@ -88,14 +88,14 @@ class TimeLeft:
         if self._first is None:
             return None
         elapsed_s, done = self._last[0] - self._first[0], self._last[1] - self._first[1]
-        if elapsed_s < LEAST_SECONDS_S or done < LEAST_SHARE:
+        if elapsed_s < MIN_ELAPSED_S or done < MIN_FRACTION:
             return None
         left_s = elapsed_s / done * (1.0 - self._last[1])
         return max(0.0, left_s - (self._clock() - self._last[0]))
 
 
 class _Shown(ABC):
-    """What the two visible kinds share: the running stage as far as it was reported, and a line
+    """Base of the two visible kinds: the running stage as far as it was reported, and a line
     when it is done.
     """
 
@@ -176,13 +176,13 @@ class LineProgress(_Shown):
 class _Line(tqdm):
     """A line of a live display, that asks for what it shows whenever it is drawn."""
 
-    def __init__(self, facts: Callable[[], dict[str, Any]], **options: Any) -> None:
-        self._facts = facts
+    def __init__(self, fields: Callable[[], dict[str, Any]], **options: Any) -> None:
+        self._fields = fields
         super().__init__(leave=False, dynamic_ncols=True, **options)
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        return {**super().format_dict, **self._facts()}
+        return {**super().format_dict, **self._fields()}
 
 
 @final

@@ -37,19 +37,21 @@ class LatencySummary(_Record):
     num_samples: int
 
 
-class Tuning(_Record):
-    """What tuning a model before its export brought. One whose validation loss it did not lower
-    was left as it was.
+class FineTuning(_Record):
+    """The effect of fine-tuning a model before its export.
+
+    There is none of a model whose validation loss it did not lower: that one is left as it was.
     """
 
     metric_value_before: float
-    """On the validation split without it, in the metric of the model's own metric value."""
+    """Metric value on the validation split without fine-tuning."""
     loss_before: float
-    """The task's loss on the validation split, of the float model: what chose between the tuned
-    model and the other.
+    """The task's loss on the validation split, of the float model. The lower loss decides between
+    the fine-tuned model and the other.
     """
     loss_after: float
     steps: int
+    """Optimization steps."""
     seconds: float
 
 
@@ -59,12 +61,12 @@ class FrontPoint(_Record):
     id: str
     widths: dict[str, int]
     precision: str = "fp32"
-    """What the model computes in."""
+    """Precision that the model computes in."""
     metric_value: float
-    """On the validation split, in the device's `metric`; accuracy as a share."""
+    """On the validation split, in the device's `metric`; accuracy is a fraction."""
     test_metric_value: float
     test_metric_value_ci: tuple[float, float]
-    """95 % confidence interval; of accuracy Wilson's."""
+    """95 % confidence interval; Wilson's for accuracy."""
     latency_ms: LatencySummary
     params: int
     macs: int
@@ -75,8 +77,8 @@ class FrontPoint(_Record):
     at its peak; None where the device does not tell."""
     process_memory_bytes: int | None = None
     """Resident memory of that whole process at its peak."""
-    tuning: Tuning | None = None
-    """How the model was tuned, where it was; its metric values are those after it."""
+    fine_tuning: FineTuning | None = None
+    """The effect of fine-tuning, if the model is fine-tuned; its metric values are those after."""
     bundle: str
     """Path of the bundle, relative to result.json."""
 
@@ -96,12 +98,12 @@ class CostModelErrors(_Record):
 
 
 class LayerTime(_Record):
-    """What a layer of a model takes, as the runtime accounts for it."""
+    """The time of one layer of a model, as the runtime accounts for it."""
 
     name: str
-    share: float
-    """Of the whole model's time. Accounting costs time itself, so shares can be trusted more than
-    milliseconds.
+    fraction: float
+    """Fraction of the whole model's time. Accounting costs time itself, so fractions are more
+    reliable than milliseconds.
     """
 
 
@@ -120,7 +122,7 @@ class Granularity(_Record):
     """The median ratio of all widths is below this with 90 % confidence."""
     num_pairs: int
     evidence: str
-    """What was measured, as a part of a sentence."""
+    """Evidence as a part of a sentence."""
 
     @property
     def sentence(self) -> str:
@@ -150,7 +152,7 @@ class DeviceResult(_Record):
 
     name: str
     metric: str = "accuracy"
-    """What metric values are: the name of one of `inn_automl.core.metric.METRICS`."""
+    """Name of one of `inn_automl.core.metric.METRICS`."""
     recommended: str | None
     """Id of the best front point that meets the bounds by its confidence interval; None if none
     does.
@@ -174,21 +176,21 @@ class DeviceResult(_Record):
     search_stopped: str
     """Why the search ended: its budget, stalled hypervolume, an exhausted space or an interrupt."""
     environment: dict[str, Any]
-    """What was measured on: runtime and version, CPU model, cores, threads."""
+    """Environment of the measurement: runtime and version, CPU model, cores, threads."""
     budget: dict[str, Any]
     front: list[FrontPoint]
     layers: list[LayerTime] = []
-    """Of the recommended point, in the order in which they run; empty where there is none or
-    nobody can tell.
+    """Layers of the recommended point, in the order in which they run; empty if there is none or
+    the runtime cannot tell.
     """
 
 
 class JobResult(_Record):
-    """All that a finished job found."""
+    """The result of a finished job."""
 
     job: dict[str, Any]
-    """The spec, the family and recipe chosen, dataset facts, training curve, seconds by stage,
-    versions.
+    """Spec, model family and recipe, metadata of the dataset, training trials, seconds of each
+    stage, versions.
     """
     devices: list[DeviceResult]
 

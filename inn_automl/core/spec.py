@@ -67,7 +67,7 @@ _Number = BeforeValidator(_refuse_lookalikes)
 Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, _Number, Field(gt=0)]
 FineTuneSeconds = Annotated[float, _Number, Field(ge=0, le=3600, allow_inf_nan=False)]
-"""What tuning one model may take; 0 for none."""
+"""Seconds that fine-tuning one model may take; 0 for none."""
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -79,12 +79,12 @@ class DeviceBudget(_Strict):
     """One device and the bounds a model must keep on it. A bound left out does not bind."""
 
     name: _Name
-    """What fronts, files and commands call the device: letters, digits, `.`, `_` and `-`."""
+    """Name of the device in fronts, files and commands: letters, digits, `.`, `_` and `-`."""
     agent: _Name | None = None
     """The device agent that measures it. None: the machine that runs the job, or in the service
     the project's only agent."""
     runtime: str = "onnxruntime-cpu"
-    """What runs the model: `onnxruntime-cpu`, `openvino`, `torch-cpu`, or one of the GPU runtimes,
+    """Runtime of the model: `onnxruntime-cpu`, `openvino`, `torch-cpu`, or one of the GPU runtimes,
     which were never run on a GPU. `inn-automl agent --list-runtimes` says which a machine has."""
     threads: Annotated[int, _Number, Field(gt=0, le=1024)] = 1
     """Threads that compute one inference."""
@@ -111,8 +111,8 @@ class DeviceBudget(_Strict):
     allows. The job says which steps its measurements suggest.
     """
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = (DEFAULT,)
-    """What a model may compute in: `[fp32, int8]` on `onnxruntime-cpu`, `[fp32, fp16]` on GPUs. The
-    search chooses for each model, by the accuracy, latency and size of that very file.
+    """Precisions that a model may compute in: `[fp32, int8]` on `onnxruntime-cpu`, `[fp32, fp16]`
+    on GPUs. The search chooses for each model, by the accuracy, latency and size of that very file.
     """
 
     @field_validator("runtime")
@@ -159,7 +159,7 @@ class TrainingBudget(_Strict):
     chooses from.
     """
     workers_per_trial: Count = 1
-    """Processes, on one machine or several, that train one candidate together: each takes a share
+    """Processes, on one machine or several, that train one candidate together: each takes a part
     of every batch.
     """
 
@@ -187,9 +187,10 @@ class SearchBudget(_Strict):
     """Widths measured on each device to predict its latency, those before the search and those in
     it. Twice as many where the cost model is not reliable; finalists are measured on top."""
     fine_tune_seconds: FineTuneSeconds = 0.0
-    """For how long each point of the final fronts is tuned before it is published (see
-    `training.tuning`); 0: none is. Each on one processor, as many at a time as `training.cpus`; on
-    all of them where there are fewer points."""
+    """Seconds that each point of the final fronts is fine-tuned before it is published (see
+    `training.fine_tuning`); 0: not at all. Each takes one processor, as many at a time as
+    `training.cpus`; all of them if there are fewer points.
+    """
 
 
 class Budget(_Strict):
@@ -286,9 +287,9 @@ def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> S
     """The first thing to correct; an unknown key comes first, for it is often why another one is
     missing.
     """
-    faults = error.errors()
-    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-    location, kind = fault["loc"], fault["type"]
+    errors = error.errors()
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    location, kind = first["loc"], first["type"]
     place = ", ".join(part for part in (where, ".".join(map(str, location))) if part)
     if kind == "extra_forbidden":
         owner = ", ".join(part for part in (where, ".".join(map(str, location[:-1]))) if part)
@@ -299,7 +300,7 @@ def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> S
         )
     if kind == "missing":
         return SpecError(f"{where} lacks the key {'.'.join(map(str, location))!r}: add it.")
-    cause = fault.get("ctx", {}).get("error")
+    cause = first.get("ctx", {}).get("error")
     if isinstance(cause, UnknownNameError):
         return UnknownNameError(cause.kind, cause.name, cause.known, place)
     if kind in ("model_type", "model_attributes_type"):
@@ -307,10 +308,10 @@ def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> S
     elif kind == "tuple_type":
         message = "input should be a list"
     elif kind == "too_short":
-        message = f"give at least {fault['ctx']['min_length']}"
+        message = f"give at least {first['ctx']['min_length']}"
     else:
-        message = fault["msg"].removeprefix("Value error, ")
-    value = f" = {fault['input']!r:.80}" if location else ""
+        message = first["msg"].removeprefix("Value error, ")
+    value = f" = {first['input']!r:.80}" if location else ""
     return SpecError(f"{place}{value}: {message[0].lower()}{message[1:]}.")
 
 

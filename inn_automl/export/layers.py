@@ -39,7 +39,7 @@ def layer_times(path: Path, nodes: Sequence[NodeTime]) -> list[LayerTime]:
         layer = _owner(node.name.removeprefix("fused "), owners) or layer
         layers[layer] = layers.get(layer, 0.0) + node.ms
     return (
-        [LayerTime(name=name, share=ms / total_ms) for name, ms in layers.items()]
+        [LayerTime(name=name, fraction=ms / total_ms) for name, ms in layers.items()]
         if total_ms > 0
         else []
     )

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from inn_automl.core.metric import Metric, TaskKind
-from inn_automl.core.result import LatencySummary, Tuning
+from inn_automl.core.result import FineTuning, LatencySummary
 from inn_automl.core.version import __version__
 
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
@@ -178,8 +178,8 @@ class BundleConfig(Record):
     latency: dict[str, LatencyEvidence]
     """By device name."""
     verification: Verification
-    tuning: Tuning | None = None
-    """Evidence of fine-tuning; None without it; `metric` was evaluated after it."""
+    fine_tuning: FineTuning | None = None
+    """Effect of fine-tuning; None without it; `metric` was evaluated after it."""
     files: dict[str, FileMetadata] = {}
     versions: dict[str, str] = {}
     created_at: datetime | None = None

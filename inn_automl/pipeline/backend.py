@@ -1,12 +1,13 @@
-"""Who does the heavy work of a job: trains the candidates, evaluates widths, tunes models.
+"""Backends do the heavy work of a job: train candidates, evaluate widths, fine-tune models.
 
-The pipeline asks a `Backend`; `LocalBackend` works in this process,
+The pipeline calls a `Backend`; `LocalBackend` works in this process,
 `inn_automl_workers.ray_backend.RayBackend` on a Ray cluster.
 """
 
 from __future__ import annotations
 
 import abc
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
     from inn_automl.integral import Widths
 
 OVERCOMMIT = 1.3
-"""How much more than its even share of the time a trial plans for: weak rivals are stopped before
-they use theirs.
+"""Factor of its even part of the time that a trial plans for: weak rivals are stopped before they
+use theirs.
 """
 
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What a backend is asked to train."""
+    """Training candidates for a backend to train."""
 
     family: str
     candidates: tuple[TrialSpec, ...]
@@ -61,7 +62,7 @@ class TrainingRequest:
         return self.folder / f"trial-{index}"
 
     def planned_seconds(self, remaining_s: float, num_parallel: int) -> float:
-        """How long one trial may plan for, when `remaining_s` is left for all that are not done."""
+        """Seconds that one trial may plan for, when `remaining_s` is left for all not done."""
         waves = -(-len(self.candidates) // max(1, num_parallel))
         return remaining_s if waves == 1 else min(remaining_s, OVERCOMMIT * self.seconds / waves)
 
@@ -110,11 +111,12 @@ class Backend(abc.ABC):
         *,
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:
-        """Tunes a model of the network at each task's widths; what a task's file has already is
-        not tuned again.
+        """Fine-tunes a model of the network at each task's widths.
+
+        A task whose file has the outcome already is not run again.
 
         Args:
-            on_progress: called with the share that is done.
+            on_progress: called with the fraction that is done.
 
         Raises:
             WidthsError: widths that the network does not allow.
@@ -123,7 +125,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def fine_tuning_seconds(self, tasks: Sequence[FineTuningRequest]) -> float:
-        """How long the tasks that are not done may take, without what each needs to begin."""
+        """Seconds that the tasks that are not done take at most, without their start."""
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
         """Frees what the backend holds."""
@@ -218,7 +220,7 @@ class LocalBackend(Backend):
                             seconds=max(0.0, remaining_s) / (len(task.candidates) - index),
                             max_epochs=task.max_epochs,
                             device=self._device,
-                            on_epoch=lambda epoch, index=index: report(index, epoch),  # type: ignore[misc]
+                            on_epoch=functools.partial(report, index),
                         )
                     )
                 except TrainingError as error:

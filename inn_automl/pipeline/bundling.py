@@ -8,7 +8,7 @@ from typing import Protocol
 
 from safetensors.torch import load_file
 
-from inn_automl.core.result import Tuning
+from inn_automl.core.result import FineTuning
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset
 from inn_automl.export import BundleConfig, write_bundle
@@ -49,7 +49,7 @@ def bundle_config(
     validation: float,
     tested: Score,
     latency: Mapping[str, LatencyEvidence],
-    tuning: Tuning | None = None,
+    fine_tuning: FineTuning | None = None,
 ) -> BundleConfig:
     """The config of a discretized model's bundle.
 
@@ -92,7 +92,7 @@ def bundle_config(
             num_samples=exported.num_verified,
             agreement=exported.agreement,
         ),
-        tuning=tuning,
+        fine_tuning=fine_tuning,
     )
 
 
@@ -117,7 +117,7 @@ def bundle_model(
         validation=model.metric_value,
         tested=tested,
         latency=_latency_evidence(measured, model),
-        tuning=model.fine_tuning,
+        fine_tuning=model.fine_tuning,
     )
     path = folder / bundle_name(model.id)
     write_bundle(
@@ -137,7 +137,7 @@ def bundle_name(model_id: str) -> str:
 def _latency_evidence(
     measured: MeasuredDevices, model: MeasuredModel
 ) -> dict[str, LatencyEvidence]:
-    """What was measured of a model's shapes, by device."""
+    """Measurements of a model's shapes, by device."""
     return {
         device.budget.name: LatencyEvidence(
             runtime=device.budget.runtime,

@@ -1,4 +1,4 @@
-"""Checking: can the budget be met at all? It is asked before anything is spent.
+"""Checking: tells whether the budget can be met at all, before anything is spent.
 
 The smallest network of the family bounds what can be reached. Parameters and multiply-accumulates
 are counted; latency, memory and size are measured on the exported smallest network.

@@ -1,4 +1,4 @@
-"""What every stage of a job reads."""
+"""The context of a job: all that its stages read."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from inn_automl.tasks import Objective, objective_of
 
 @dataclass(frozen=True)
 class Tracking:
-    """How a job is published to MLflow."""
+    """Settings of publishing a job to MLflow."""
 
     project: str = "inn_automl"
     """Name of the experiment."""
     job_id: str | None = None
-    """What the job is recognized by when it is published again; None: an id that its folder keeps."""
+    """Id that recognizes the job when it is published again; None: one that its folder keeps."""
     job_name: str | None = None
-    """What people call it; None: dataset and family."""
+    """Name for people; None: dataset and family."""
     patience_s: float = 0.0
     """For how long a store that cannot be used is tried again."""
     first_pause_s: float = 1.0
@@ -64,7 +64,14 @@ class UnavailableDevices:
 
 @dataclass(frozen=True)
 class JobContext:
-    """A job that runs now: what every stage reads."""
+    """A running job, as every stage reads it.
+
+    Attributes:
+        folder: the job's folder; see `pipeline.folder`.
+        family: model family.
+        backend: trains and evaluates.
+        measure: measures latency.
+    """
 
     spec: JobSpec
     folder: Path

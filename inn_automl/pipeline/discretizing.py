@@ -12,7 +12,7 @@ import torch
 
 from inn_automl.core.errors import UnknownNameError, WidthsError
 from inn_automl.core.precision import DEFAULT, PRECISIONS
-from inn_automl.core.result import Tuning
+from inn_automl.core.result import FineTuning
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import (
     CandidateBuilder,
@@ -65,7 +65,9 @@ def discretize_trained(
     network = trained.network()
     chosen = _chosen(network, widths)
     name = point_id(chosen, precision, fine_tune_seconds=fine_tune_seconds)
-    module, tuning = _make(CandidateBuilder(network, dataset), chosen, dataset, fine_tune_seconds)
+    module, fine_tuning = _make(
+        CandidateBuilder(network, dataset), chosen, dataset, fine_tune_seconds
+    )
     path = out if out.suffix == ".zip" else out / f"{name}.zip"
     with tempfile.TemporaryDirectory() as folder:
         found = {split: _evaluate(module, dataset, split) for split in ("validation", "test")}
@@ -82,7 +84,7 @@ def discretize_trained(
             validation=found["validation"].metric_value,
             tested=found["test"].score,
             latency={},
-            tuning=tuning,
+            fine_tuning=fine_tuning,
         )
         write_bundle(path, config, onnx=onnx, weights=module.state_dict())
     return path
@@ -125,14 +127,14 @@ def _make(
     widths: Mapping[str, int],
     dataset: Dataset,
     fine_tune_seconds: float,
-) -> tuple[torch.nn.Module, Tuning | None]:
+) -> tuple[torch.nn.Module, FineTuning | None]:
     """The candidate at the widths, fine-tuned where that is requested and helps."""
     if not fine_tune_seconds:
         return candidates.make(widths).module, None
     made = fine_tune(candidates, widths, dataset, seconds=fine_tune_seconds, seed=0)
     outcome = made.outcome
-    tuning = outcome.to_result(outcome.metric_value_before) if outcome.is_kept else None
-    return made.candidate.module, tuning
+    fine_tuning = outcome.to_result(outcome.metric_value_before) if outcome.is_kept else None
+    return made.candidate.module, fine_tuning
 
 
 def _evaluate(module: torch.nn.Module, dataset: Dataset, split: str) -> Evaluation:

@@ -53,7 +53,9 @@ class ExportedModel:
     does.
     """
     metric_value: float | None = None
-    """Validation metric value of the file itself, for a model that is not fp32; None: as searched."""
+    """Metric value of the file itself on the validation split, for a model that is not fp32; None:
+    as searched.
+    """
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def _device(
 
 
 def _gain(points: Sequence[MeasuredModel], metric: Metric) -> str:
-    """What fine-tuning gained, as a note."""
+    """The gain of fine-tuning, as a note."""
     gains = [p.metric_value - p.fine_tuning.metric_value_before for p in points if p.fine_tuning]
     if not gains:
         return (

@@ -1,4 +1,4 @@
-"""Layer profile: time of each layer of a recommended model, as the runtime accounts for it."""
+"""Layer times of a recommended model, as the runtime of the device accounts for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring: finalists are exported and measured, and the fronts are made of measured values only."""
+"""Measuring: finalists are exported and measured; fronts are made of measured values only."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Finalists = dict[str, Candidate]
 
 @dataclass(frozen=True)
 class DeviceMeasurement:
-    """What `DIR/measuring/DEVICE.json` holds; the dictionaries are by model."""
+    """Content of `DIR/measuring/DEVICE.json`; the dictionaries are by model."""
 
     environment: dict[str, Any]
     latency_ms: dict[str, LatencySummary]
@@ -158,8 +158,8 @@ def _remarks(device: DeviceBudget, found: Mapping[str, LatencyMeasurement]) -> l
     )
     if isinstance(drifted, int) and isinstance(total, int) and 0 < LARGE_DRIFT * total < drifted:
         notes.append(
-            f"{device.name}: in {drifted} of {total} repetitions the machine was not as fast as in the "
-            "others, by the reference model; they were measured again: see what else runs there"
+            f"{device.name}: in {drifted} of {total} repetitions the machine was not as fast as in "
+            "the others, by the reference model; they were measured again: see what else runs there"
         )
     return notes
 

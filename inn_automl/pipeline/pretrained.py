@@ -120,8 +120,8 @@ def use_pretrained(context: JobContext, pretrained: Pretrained) -> TrainedTrials
 
 
 def _score(network: IntegralNetwork, dataset: Dataset) -> float:
-    """What trainings are ranked by: mean validation metric value of the smallest, a middle and the full
-    width.
+    """The score of a training: mean validation metric value of the smallest, a middle and the
+    full width.
     """
     candidates, middle = (
         CandidateBuilder(network, dataset),
@@ -140,15 +140,15 @@ def _fitting(
     for architecture in _architectures(family, dataset):
         with torch.random.fork_rng(devices=[]):
             wanted = architecture.module().state_dict()
-        faults = _faults(tensors, wanted)
-        if not faults:
+        errors = _errors(tensors, wanted)
+        if not errors:
             return architecture
-        found.append((len(faults), faults[0], architecture))
-    _, fault, nearest = min(found, key=lambda one: one[0])
+        found.append((len(errors), errors[0], architecture))
+    _, error, nearest = min(found, key=lambda one: one[0])
     raise InputError(
         f"the tensors of {str(path)!r} fit no network of family {family!r} for this dataset (the "
         f"nearest has width "
-        f"{nearest.width:g} and depth {nearest.depth}): {fault}. Give the state_dict of a module "
+        f"{nearest.width:g} and depth {nearest.depth}): {error}. Give the state_dict of a module "
         f"that "
         "inn_automl.models.build makes, or another --model."
     )
@@ -163,14 +163,14 @@ def _architectures(family: str, dataset: Dataset) -> Iterator[Architecture]:
         yield Architecture.of(dataset, family, width, depth)
 
 
-def _faults(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """What does not fit, a clause each."""
-    faults = []
+def _errors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Mismatches between tensors and an architecture, a clause each."""
+    errors = []
     for name, tensor in wanted.items():
         if name not in tensors:
-            faults.append(f"{name!r} is missing")
+            errors.append(f"{name!r} is missing")
         elif tensors[name].shape != tensor.shape:
-            faults.append(
+            errors.append(
                 f"{name!r} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
             )
-    return faults + [f"{name!r} is unknown to it" for name in tensors if name not in wanted]
+    return errors + [f"{name!r} is unknown to it" for name in tensors if name not in wanted]

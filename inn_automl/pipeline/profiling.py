@@ -125,7 +125,7 @@ def _parent_files(timer: WidthTimer) -> ProfileFiles | None:
 
 
 def _identity(device: DeviceBudget) -> dict[str, Any]:
-    """Settings that must be equal for a device's measurements to be taken over as they are."""
+    """The settings that must be equal to reuse a device's measurements as they are."""
     return {
         "name": device.name,
         "agent": device.agent,

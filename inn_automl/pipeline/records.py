@@ -1,4 +1,6 @@
-"""What the stages of a job hand on: each takes the record of the one before and returns its own.
+"""Records that the stages of a job hand on.
+
+Each stage takes the record of the one before and returns its own:
 
 plan -> PlannedTrials -> check -> PlannedTrials -> train -> TrainedTrials
      -> profile -> ProfiledDevices -> search -> SearchedDevices
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
     from inn_automl.core.result import (
         Candidate,
         CostModelErrors,
+        FineTuning,
         Granularity,
         LatencySummary,
         LayerTime,
-        Tuning,
     )
     from inn_automl.core.spec import DeviceBudget
     from inn_automl.latency.measurement import PeakMemory
@@ -75,7 +77,7 @@ class ProfiledDevices:
 
 @dataclass(frozen=True)
 class SearchedDevice:
-    """What the search found for one device; latencies are predicted."""
+    """A device after the search; latencies are predicted."""
 
     budget: DeviceBudget
     candidates: tuple[Candidate, ...]
@@ -112,7 +114,7 @@ class MeasuredModel:
     latency_ms: LatencySummary
     memory: PeakMemory | None
     """None where the device does not tell."""
-    fine_tuning: Tuning | None = None
+    fine_tuning: FineTuning | None = None
     """A fine-tuned model has an id of its own, and the latency of the one it was made from."""
 
     @property
@@ -153,7 +155,7 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class MeasuredDevice:
-    """What was measured on one device, and the front that it makes."""
+    """A device with its measured finalists, and the front that they make."""
 
     searched: SearchedDevice
     finalists: tuple[MeasuredModel, ...]

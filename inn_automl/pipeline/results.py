@@ -23,7 +23,7 @@ from inn_automl.tasks import Score
 
 INN, ELASTIC = "inn.zip", "elastic.zip"
 PACKAGES = ("inn-automl", "torch", "ray", "optuna", "onnxruntime", "onnx", "numpy")
-"""Packages whose versions are told."""
+"""Packages whose versions the result has."""
 
 
 def job_result(
@@ -97,7 +97,7 @@ def _front_point(model: MeasuredModel, tested: Score) -> FrontPoint:
         size_bytes=model.size_bytes,
         peak_memory_bytes=model.peak_memory_bytes,
         process_memory_bytes=model.process_memory_bytes,
-        tuning=model.fine_tuning,
+        fine_tuning=model.fine_tuning,
         bundle=bundle_name(model.id),
     )
 

@@ -1,4 +1,4 @@
-"""MLflow's record of a job: a store that cannot be reached is tried again, and then gone without."""
+"""Tracking of a job in MLflow: an unreachable store is tried again, and then done without."""
 
 from __future__ import annotations
 

@@ -92,11 +92,11 @@ def layer_series(device: DeviceResult) -> LayerSeries | None:
     point = next((point for point in device.front if point.id == device.recommended), None)
     if point is None or not device.layers:
         return None
-    slowest = sorted(device.layers, key=lambda layer: -layer.share)[:MAX_LAYERS]
+    slowest = sorted(device.layers, key=lambda layer: -layer.fraction)[:MAX_LAYERS]
     shown = [layer for layer in device.layers if layer in slowest]
-    rows = [(layer.name.removeprefix("body."), layer.share) for layer in shown]
+    rows = [(layer.name.removeprefix("body."), layer.fraction) for layer in shown]
     if len(shown) < len(device.layers):
-        rows.append((OTHERS, 1.0 - sum(layer.share for layer in shown)))
+        rows.append((OTHERS, 1.0 - sum(layer.fraction for layer in shown)))
     return LayerSeries(
         device=device.name,
         point=point.id,

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from inn_automl.core.errors import InputError
-from inn_automl.core.result import Tuning
+from inn_automl.core.result import FineTuning
 from inn_automl.evaluation.candidates import (
     Candidate,
     CandidateBuilder,
@@ -82,13 +82,13 @@ class FineTuningOutcome:
         """Whether the tuned model takes the place of the one that it was made from."""
         return self.steps > 0 and self.loss_after < self.loss_before  # a NaN is not
 
-    def to_result(self, metric_value_before: float) -> Tuning:
+    def to_result(self, metric_value_before: float) -> FineTuning:
         """Makes the record that a result keeps of a fine-tuned model.
 
         Args:
             metric_value_before: without fine-tuning, in the precision that is published.
         """
-        return Tuning(
+        return FineTuning(
             metric_value_before=metric_value_before,
             loss_before=self.loss_before,
             loss_after=self.loss_after,

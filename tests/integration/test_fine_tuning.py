@@ -31,7 +31,7 @@ SECONDS = 600.0
 SEARCH = {"max_evaluations": 4, "batch_size": 4, "fine_tune_seconds": SECONDS}
 
 
-class Tuning(LocalBackend):
+class FineTuningOnly(LocalBackend):
     """Remembers what was tuned, and can be interrupted when so many models were."""
 
     def __init__(self, interrupted_at: int | None = None) -> None:
@@ -71,7 +71,7 @@ def job(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory) -> 
     folder, progress = tmp_path_factory.mktemp("tuning") / "out", RecordingProgress()
     device = {"name": "board"}
     spec = job_spec(budget={**BUDGET, "devices": [device], "search": SEARCH})
-    first, second = Tuning(interrupted_at=1), Tuning()
+    first, second = FineTuningOnly(interrupted_at=1), FineTuningOnly()
     with pytest.raises(KeyboardInterrupt):
         extend_job(spec, finished_job.folder, folder, backend=first, measure=measure_by_size)
     kept = {path.name: path.read_bytes() for path in (folder / "fine_tuning").iterdir()}
@@ -96,25 +96,25 @@ def job(finished_job: FinishedJob, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_tuned_points_say_what_they_gained(job: dict[str, Any]) -> None:
     (device,) = job["result"].devices
-    tuned = [point for point in device.front if point.tuning]
+    tuned = [point for point in device.front if point.fine_tuning]
     assert tuned, "two epochs of training leave much to gain"
     for point in device.front:
-        seconds = SECONDS if point.tuning else 0.0
+        seconds = SECONDS if point.fine_tuning else 0.0
         assert point.id == point_id(point.widths, point.precision, fine_tune_seconds=seconds)
         config = read_bundle(job["folder"] / point.bundle)
-        assert (config.id, config.tuning, config.metric.validation) == (
+        assert (config.id, config.fine_tuning, config.metric.validation) == (
             point.id,
-            point.tuning,
+            point.fine_tuning,
             point.metric_value,
         )
     for point in tuned:
-        assert point.tuning.loss_after < point.tuning.loss_before
-        assert point.tuning.steps > 0 and point.tuning.seconds > 0
+        assert point.fine_tuning.loss_after < point.fine_tuning.loss_before
+        assert point.fine_tuning.steps > 0 and point.fine_tuning.seconds > 0
     assert device.recommended in {point.id for point in device.front}
     assert [p.metric_value for p in device.front] == sorted({p.metric_value for p in device.front})
     assert job["stages"][-3:] == ["measuring", "fine_tuning", "publishing"]
-    (told,) = [note for note in job["notes"] if "lowered the validation loss" in note]
-    assert "percentage points" in told
+    (note,) = [one for one in job["notes"] if "lowered the validation loss" in one]
+    assert "percentage points" in note
 
 
 def test_the_bundle_holds_the_tuned_model(job: dict[str, Any], tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_resumed_job_does_not_tune_twice(job: dict[str, Any]) -> None:
 
 
 def test_an_extension_takes_over_what_was_tuned(job: dict[str, Any], tmp_path: Path) -> None:
-    backend = Tuning(interrupted_at=0)
+    backend = FineTuningOnly(interrupted_at=0)
     device = {"name": "board", "max_latency_ms": 100.0}
     spec = job_spec(budget={**BUDGET, "devices": [device], "search": SEARCH})
     with pytest.raises(KeyboardInterrupt):
@@ -161,8 +161,8 @@ def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Pat
     path = discretize_job(finished_job.folder, 0.25, tmp_path, fine_tune_seconds=SECONDS)
     tuned = read_bundle(path)
     assert path == tmp_path / f"{point_id(plain.widths, fine_tune_seconds=SECONDS)}.zip"
-    assert tuned.tuning
-    assert tuned.tuning.metric_value_before == plain.metric.validation
+    assert tuned.fine_tuning
+    assert tuned.fine_tuning.metric_value_before == plain.metric.validation
     assert tuned.files["weights.safetensors"] != plain.files["weights.safetensors"]
     same = {"widths", "params", "macs", "classes", "build", "preprocessing"}
     assert tuned.model_dump(include=same) == plain.model_dump(include=same)
@@ -174,6 +174,8 @@ def test_any_widths_are_tuned_on_demand(finished_job: FinishedJob, tmp_path: Pat
 def test_nothing_is_tuned_unless_it_is_asked_for(finished_job: FinishedJob) -> None:
     assert "fine_tuning" not in finished_job.progress.stages
     assert all(
-        point.tuning is None for device in finished_job.result.devices for point in device.front
+        point.fine_tuning is None
+        for device in finished_job.result.devices
+        for point in device.front
     )
     assert not (finished_job.folder / "fine_tuning").exists()

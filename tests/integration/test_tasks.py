@@ -76,13 +76,13 @@ def check_front(result: JobResult, metric: str) -> list[FrontPoint]:
 
 
 def check_tuned(result: JobResult, folder: Path, notes: list[str], unit: str) -> None:
-    tuned = [point for device in result.devices for point in device.front if point.tuning]
-    (told,) = [note for note in notes if "tuning lowered" in note]
+    tuned = [point for device in result.devices for point in device.front if point.fine_tuning]
+    (note,) = [one for one in notes if "tuning lowered" in one]
     for point in tuned:
-        assert point.tuning is not None
-        assert point.tuning.loss_after < point.tuning.loss_before
-        assert read_bundle(folder / point.bundle).tuning == point.tuning
-    assert not tuned or ("there went by" in told and told.endswith(f"{unit} on average"))
+        assert point.fine_tuning is not None
+        assert point.fine_tuning.loss_after < point.fine_tuning.loss_before
+        assert read_bundle(folder / point.bundle).fine_tuning == point.fine_tuning
+    assert not tuned or ("there went by" in note and note.endswith(f"{unit} on average"))
 
 
 def check_half(folder: Path, path: Path) -> None:
@@ -96,8 +96,8 @@ def check_half(folder: Path, path: Path) -> None:
     )
     assert 1e-6 < config.verification.max_difference < FP16_TOLERANCE / 2
     assert config.metric.name == plain.metric.name
-    if config.tuning:
-        assert config.tuning.metric_value_before == plain.metric.validation
+    if config.fine_tuning:
+        assert config.fine_tuning.metric_value_before == plain.metric.validation
     else:
         assert config.metric.validation == pytest.approx(plain.metric.validation, abs=0.05)
 

@@ -66,7 +66,7 @@ def test_operations_are_counted_with_the_layer_whose_parameters_they_use_or_foll
         NodeTime("fused MatMul_7", "FusedGemm", 2.0),
     ]
     layers = layer_times(model, nodes)
-    assert [(layer.name, layer.share) for layer in layers] == [
+    assert [(layer.name, layer.fraction) for layer in layers] == [
         (INPUT, 0.2),
         ("body.a", 0.2),
         ("body.b", 0.4),
@@ -84,7 +84,7 @@ def test_layers_are_found_in_what_runtimes_account_for(model: Path, name: str) -
         <= {layer.name for layer in layers}
         <= {INPUT, "body.a", "body.b", "body.c"}
     )
-    assert sum(layer.share for layer in layers) == pytest.approx(1.0)
+    assert sum(layer.fraction for layer in layers) == pytest.approx(1.0)
 
 
 def test_torch_runs_no_weights_that_are_stored_as_integers(model: Path) -> None:

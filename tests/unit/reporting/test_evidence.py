@@ -50,7 +50,7 @@ def test_layers_share_the_measured_latency_in_the_order_in_which_they_run(tmp_pa
 
 def test_of_a_deep_network_the_slowest_layers_are_named() -> None:
     device = make_job(num_candidates=20)[0].devices[0]
-    layers = [LayerTime(name=f"body.{i}", share=(i + 1) / 5050) for i in range(100)]
+    layers = [LayerTime(name=f"body.{i}", fraction=(i + 1) / 5050) for i in range(100)]
     series = layer_series(device.model_copy(update={"layers": layers}))
     assert series.names == (*(str(i) for i in range(100 - MAX_LAYERS, 100)), OTHERS)
     assert sum(series.shares) == pytest.approx(1.0)

@@ -60,7 +60,9 @@ class FineTuningOnly(LocalBackend):
 def _few_widths(finished_job: FinishedJob) -> Iterator[None]:
     """And few steps. Of this module's jobs only: the one that they extend is made before."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inn_automl.training.fine_tuning._FineTuningRun.fitting_steps", lambda run, end_s: 60)
+        patch.setattr(
+            "inn_automl.training.fine_tuning._FineTuningRun.fitting_steps", lambda run, end_s: 60
+        )
         patch.setattr(latency_model, "NUM_INITIAL_WIDTHS", 8)
         yield
 

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "service.md"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_job_through_the_service(stack: Stack, tmp_path: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
     (budget,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
@@ -29,7 +29,7 @@ def test_a_job_through_the_service(stack: Stack, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=540,
+        timeout=840,
     )
     assert done.returncode == 0, done.stdout + done.stderr + stack.logs()
     for name in ("model.zip", "half.zip"):

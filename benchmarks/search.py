@@ -121,8 +121,8 @@ def summarize(
         f"latencies are at p95, "
         "measured once; a measurement of an arm is a look into the same table, so measurement "
         "noise counts as truth.",
-        "Blocks that other programs disturbed, as a share of all: "
-        + "; ".join(f"{name}: {np.mean(shares):.0%}" for name, shares in truth.disturbed.items()),
+        "Blocks contended by other programs, as a fraction of all: "
+        + "; ".join(f"{name}: {np.mean(shares):.0%}" for name, shares in truth.contended.items()),
     ]
     for name, one in predictions.items():
         said = [

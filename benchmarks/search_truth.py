@@ -76,7 +76,7 @@ class Truth:
         accuracy: (1296,), shares of the validation split.
         latency_ms: by device, (1296,); NaN where it was not measured.
         environment: by device, what was measured on.
-        disturbed: by device and part, the share of time slices that were repeated because others
+        contended: by device and part, the share of time slices that were repeated because others
             had the cores.
     """
 
@@ -86,7 +86,7 @@ class Truth:
     accuracy: NDArray[np.float64]
     latency_ms: Mapping[str, NDArray[np.float64]]
     environment: Mapping[str, dict[str, Any]]
-    disturbed: Mapping[str, list[float]]
+    contended: Mapping[str, list[float]]
 
     def index(self) -> dict[Key, int]:
         return {tuple(point): i for i, point in enumerate(self.points.tolist())}
@@ -121,13 +121,13 @@ def find_truth(folder: Path) -> Truth:
     )
     points = space.points()
     accuracy = _accuracies(folder, network, dataset, space)
-    latency, environment, disturbed = {}, {}, {}
+    latency, environment, contended = {}, {}, {}
     for device in DEVICES:
         parts = _latencies(folder, network, dataset, space, device)
         latency[device.name] = _joined(parts, len(points))
         environment[device.name] = parts[0]["environment"]
-        disturbed[device.name] = [part["contended_fraction"] for part in parts]
-    return Truth(network, space, points, accuracy, latency, environment, disturbed)
+        contended[device.name] = [part["contended_fraction"] for part in parts]
+    return Truth(network, space, points, accuracy, latency, environment, contended)
 
 
 def _trained(folder: Path, dataset: Dataset) -> IntegralNetwork:

@@ -38,7 +38,7 @@ def scaled(rows: Sequence[LatencyRow], factor: float) -> list[LatencyRow]:
 
 
 def speed_factor(rounds: Sequence[ProfilingRound]) -> float:
-    """Latency at the usual speed, relative to the initial design.
+    """Latency at the reference speed, relative to the initial design.
 
     It is the median over the initial design (1.0) and all rounds; the larger one of two, because
     the mean of two clock regimes is a speed that the device never has.
@@ -49,7 +49,7 @@ def speed_factor(rounds: Sequence[ProfilingRound]) -> float:
 def to_reference(
     initial: Sequence[LatencyRow], rounds: Sequence[ProfilingRound]
 ) -> list[LatencyRow]:
-    """All rows as if measured at the usual speed of the device.
+    """All rows as if measured at the reference speed of the device.
 
     Where the initial design was measured again, the repeated rows replace the first ones and define
     the scale.

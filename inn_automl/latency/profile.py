@@ -37,12 +37,12 @@ class LatencyProfile:
 
     @property
     def rows(self) -> list[LatencyRow]:
-        """This job's measurements, corrected to the usual speed of the device."""
+        """This job's measurements, corrected to the reference speed of the device."""
         return drift.to_reference(self.initial, self.rounds)
 
     @property
     def cached_at_reference(self) -> list[CachedMeasurement]:
-        """Measurements of earlier jobs, corrected to the usual speed of the device.
+        """Measurements of earlier jobs, corrected to the reference speed of the device.
 
         None are left once the device was profiled again: they belong to another clock regime.
         """
@@ -130,7 +130,7 @@ class ProfileFiles:
         write_json(self._path("-rounds"), ROUNDS.dump_python(profile.rounds, mode="json"))
 
     def reuse(self, parent: ProfileFiles) -> None:
-        """Takes over a parent job's profile: its rows at the usual speed become the initial design.
+        """Takes over a parent job's profile; its corrected rows become the initial design.
 
         Raises:
             StorageError: the files cannot be read or written.

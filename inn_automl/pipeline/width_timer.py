@@ -6,7 +6,7 @@ DIR/search/onnx/    the exported files
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ class WidthTimer:
         rows = self.measure(together, config, shows_progress=shows_progress).rows
         again, new = rows[: len(references)], rows[len(references) :]
         factor = drift.measured_factor(again, references)
-        return drift.scaled(new, 1 / factor), factor
+        return [replace(row, latency_ms=row.latency_ms / factor) for row in new], factor
 
     def _export(self, widths: Widths) -> Path:
         """Exports widths for timing.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from safetensors.torch import load_file
 
@@ -31,21 +30,13 @@ from inn_automl.tasks import Score, objective_of
 from inn_automl.training.trial import Architecture, Trained
 
 
-class Costs(Protocol):
-    """Parameters and multiply-accumulates of a model."""
-
-    @property
-    def params(self) -> int: ...
-    @property
-    def macs(self) -> int: ...
-
-
 def bundle_config(
     dataset: Dataset,
     architecture: Architecture,
     exported: ExportedModel,
     *,
-    costs: Costs,
+    params: int,
+    macs: int,
     validation: float,
     tested: Score,
     latency: Mapping[str, LatencyEvidence],
@@ -83,8 +74,8 @@ def bundle_config(
             num_test_samples=tested.num_samples,
             test_rmse=tested.rmse,
         ),
-        params=costs.params,
-        macs=costs.macs,
+        params=params,
+        macs=macs,
         latency=dict(latency),
         verification=Verification(
             max_difference=exported.difference,
@@ -113,7 +104,8 @@ def bundle_model(
         exporter.dataset,
         exporter.trained.architecture,
         model.exported,
-        costs=model,
+        params=model.params,
+        macs=model.macs,
         validation=model.metric_value,
         tested=tested,
         latency=_latency_evidence(measured, model),

@@ -64,6 +64,7 @@ def discretize_trained(
         check_seconds(fine_tune_seconds)
     network = trained.network()
     chosen = _chosen(network, widths)
+    costs = network.costs(chosen)
     name = point_id(chosen, precision, fine_tune_seconds=fine_tune_seconds)
     module, fine_tuning = _make(
         CandidateBuilder(network, dataset), chosen, dataset, fine_tune_seconds
@@ -80,7 +81,8 @@ def discretize_trained(
             dataset,
             trained.architecture,
             exported,
-            costs=network.costs(chosen),
+            params=costs.params,
+            macs=costs.macs,
             validation=found["validation"].metric_value,
             tested=found["test"].score,
             latency={},

@@ -1,4 +1,4 @@
-"""The stages of a job, in the order in which it passes them."""
+"""Names of the stages of a job."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """What a running job does now.
+    """A step of a running job, in the order of the members.
 
     Each stage but `STARTING` is a module of `inn_automl.pipeline` of the same name. The state that
     a stage puts a job into is the coordinator's: `STATE_OF_STAGE` in its `jobs/lifecycle.py`.
@@ -15,7 +15,7 @@ class Stage(StrEnum):
     STARTING = "starting"
     """The worker fetches the job's files; nothing of the pipeline runs yet."""
     CHECKING = "checking"
-    """Can the budget be met at all?"""
+    """The budget is compared with the smallest network, before anything is spent."""
     TRAINING = "training"
     PROFILING = "profiling"
     """Widths are measured on each device, and its cost model is fitted."""

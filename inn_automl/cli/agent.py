@@ -16,9 +16,10 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from inn_automl.api.base import Name
+from inn_automl.cli.endings import FAILED, Ending
 from inn_automl.cli.options import print_table
 from inn_automl.client import find_server
-from inn_automl.core.errors import InputError
+from inn_automl.core.errors import InputError, RefusedError
 from inn_automl.core.runtimes import RUNTIMES
 
 DEFAULT_CACHE = Path("~/.cache/inn_automl/models")
@@ -75,7 +76,11 @@ def agent(
     from inn_automl.agent.model_cache import ModelCache
 
     with closing(AgentClient(server.url, server.key)) as client:
-        Agent(client, name, ModelCache(cache.expanduser(), round(cache_gb * 1e9))).run()
+        models = ModelCache(cache.expanduser(), round(cache_gb * 1e9))
+        try:
+            Agent(client, name, models).run()
+        except RefusedError as error:  # at work, not by its options
+            raise Ending(str(error), FAILED, error.code) from error
 
 
 def _list_runtimes(context: click.Context) -> None:

@@ -335,7 +335,7 @@ def test_agent_stopped_in_the_middle_gives_back(stack: Stack, model: Path) -> No
     stack.wait_for_state("measuring")
     agent.send_signal(signal.SIGTERM)
     assert agent.wait(30) == 0, stack.told()
-    assert "given back" in stack.log_of("board")
+    assert "released measurement=" in stack.log_of("board")
     assert stack.devices() == {"board": "idle"}
     stack.agent()
     worker.check()

@@ -40,7 +40,7 @@ from inn_automl.latency.benchmark import measure
 from inn_automl.latency.config import BenchmarkConfig
 
 RAY_TOKEN = "a-token-of-this-test-alone-0123456789"
-READY_S, JOB_S = 60.0, 90.0
+READY_S, JOB_S = 60.0, 240.0
 SERVE = (
     "import sys, uvicorn; from inn_automl_services.coordinator.app import create_app; "
     "from inn_automl_services.coordinator.settings import Settings; "

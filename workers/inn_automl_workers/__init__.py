@@ -4,5 +4,8 @@
 - `settings`, `job_folder`, `dataset_cache`, `mirror`: where a run finds and leaves its files
 - `reporter`, `run_progress`, `artifacts`, `failures`: what the coordinator is told
 - `remote_measure`: latencies from device agents
-- `ray_backend`, `ray_tasks`, `tune_trials`, `distributed`: training and evaluation on Ray
+- `ray_backend`: the pipeline's backend, over `ray_cluster`, `ray_tasks`, `tune_trials` and
+  `distributed`
 """
+
+from inn_automl_workers import ray_environment as ray_environment

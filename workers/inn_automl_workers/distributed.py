@@ -8,13 +8,8 @@ checkpoint. Workers speak gloo on CPUs and NCCL on GPUs (the latter is untested)
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
-
-# Read by Ray Train in the trial's process. A worker's report waits until it is asked for; every 2
-# s is too seldom for epochs that take less.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -26,13 +21,13 @@ from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import run_trial
 
 MAX_FAILURES = 3
-"""How often a trial is started again after a worker of it died."""
+"""How often a trial or task is started again after its worker died."""
 
 
 def train_on_workers(
     config: dict[str, Any],
     *,
-    task: TrainingRequest,
+    request: TrainingRequest,
     end_at: float,
     num_parallel: int,
     cpus: int,
@@ -45,26 +40,26 @@ def train_on_workers(
         gpus: likewise.
     """
     index = config["trial"]
-    if time.time() >= end_at and not task.trial_folder(index).exists():
+    if time.time() >= end_at and not request.trial_folder(index).exists():
         return
     trainer = TorchTrainer(
-        _train_share,
+        _train_on_worker,
         train_loop_config={
             "trial": index,
-            "task": task,
+            "request": request,
             "end_at": end_at,
             "num_parallel": num_parallel,
         },
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=task.workers_per_trial,
+            num_workers=request.workers_per_trial,
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
             placement_strategy="SPREAD",  # workers of one machine share its memory bandwidth
         ),
         run_config=ray.train.RunConfig(
             name=f"trial-{index}",
-            storage_path=str((task.folder / "train").resolve()),
+            storage_path=str((request.folder / "train").resolve()),
             failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]
         ),
@@ -72,25 +67,25 @@ def train_on_workers(
     trainer.fit()
 
 
-def _train_share(config: dict[str, Any]) -> None:
-    """What each of the trial's workers does."""
-    index, task = config["trial"], config["task"]
+def _train_on_worker(config: dict[str, Any]) -> None:
+    """Trains on one of the trial's workers."""
+    index, request = config["trial"], config["request"]
 
     def report(epoch: EpochReport) -> None:
         ray.train.report(metrics(index, epoch))
 
     try:
         run_trial(
-            task.candidates[index],
-            task.family,
-            task.dataset,
-            task.trial_folder(index),
-            seed=task.seed,
-            seconds=task.planned_seconds(
+            request.candidates[index],
+            request.family,
+            request.dataset,
+            request.trial_folder(index),
+            seed=request.seed,
+            seconds=request.planned_seconds(
                 max(0.0, config["end_at"] - time.time()), config["num_parallel"]
             ),
-            max_epochs=task.max_epochs,
-            device="cuda" if task.gpus else "cpu",
+            max_epochs=request.max_epochs,
+            device="cuda" if request.gpus else "cpu",
             on_epoch=report,
         )
     except TrainingError as error:
@@ -98,13 +93,11 @@ def _train_share(config: dict[str, Any]) -> None:
 
 
 def metrics(index: int, epoch: EpochReport) -> dict[str, Any]:
-    """What a trial tells Tune after an epoch."""
+    """A trial's report to Tune after an epoch."""
     percent = int(100 * epoch.epoch / epoch.epochs)
     return {"trial": index, "score": epoch.score, "percent": percent, "epoch_report": vars(epoch)}
 
 
 def failure(index: int, error: TrainingError) -> dict[str, Any]:
-    """What a trial that diverged tells Tune: it would diverge again, so it is a result, not a
-    fault to retry.
-    """
+    """A diverged trial's report to Tune: it would diverge again, so it is no error to retry."""
     return {"trial": index, "score": float("-inf"), "percent": 100, "failed": str(error)}

@@ -1,0 +1,43 @@
+"""Stateless work of a job as Ray tasks, which Ray retries on another worker."""
+
+from __future__ import annotations
+
+import ray
+
+from inn_automl.data import Dataset
+from inn_automl.evaluation.candidates import Evaluation
+from inn_automl.integral import Widths
+from inn_automl.pipeline.backend import Evaluator
+from inn_automl.training.fine_tuning import FineTuningOutcome
+from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest
+from inn_automl.training.trial import Trained
+from inn_automl_workers.distributed import MAX_FAILURES
+
+_evaluators: dict[tuple[str, str], Evaluator] = {}
+"""The evaluator of this worker process, by folder of the network and split; one at most."""
+
+
+@ray.remote(max_retries=MAX_FAILURES)
+def evaluate_task(
+    trained: Trained, folder: str, dataset: Dataset, batch: list[Widths], split: str, on_gpu: bool
+) -> list[Evaluation]:
+    """Evaluates a batch of widths; a worker process loads the network once."""
+    import torch
+
+    torch.set_num_threads(1)
+    key = (folder, split)
+    if key not in _evaluators:
+        _evaluators.clear()
+        _evaluators[key] = Evaluator(trained, dataset, split, device="cuda" if on_gpu else "cpu")
+    return [_evaluators[key](widths) for widths in batch]
+
+
+@ray.remote(max_retries=MAX_FAILURES)
+def fine_tune_task(
+    trained: Trained, dataset: Dataset, request: FineTuningRequest, cpus: int, on_gpu: bool
+) -> FineTuningOutcome:
+    """Fine-tunes one model and keeps it in the job's folder, where a retried task finds it."""
+    import torch
+
+    torch.set_num_threads(cpus)
+    return FineTuner(trained, dataset, device="cuda" if on_gpu else "cpu")(request)

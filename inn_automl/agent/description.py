@@ -1,4 +1,4 @@
-"""What a device agent says of its machine."""
+"""Description of this machine, for the coordinator."""
 
 from __future__ import annotations
 

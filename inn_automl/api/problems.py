@@ -10,7 +10,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """One fault. `code` is stable and for programs; `detail` names the fault, the value and the
+    """One error. `code` is that of its exception class; `detail` names the fault, the value and the
     remedy.
     """
 

@@ -94,7 +94,8 @@ def compare(
             click.echo(f"Only in {job}: {', '.join(names)}")
     if rows:
         click.echo(
-            "Dominated hypervolume (metric value times milliseconds) against one reference point; more "
+            "Dominated hypervolume (metric value times milliseconds) against one reference point; "
+            "more "
             "is better."
         )
 

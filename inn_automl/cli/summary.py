@@ -1,4 +1,4 @@
-"""What a finished job shows on a terminal: a table for each front, and where to find the rest."""
+"""Summary of a finished job on a terminal: a table for each front, and the paths of the files."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ class Client:
         groups.
 
         Args:
-            fine_tune_seconds: for how long it is tuned on the training samples before it is exported.
+            fine_tune_seconds: how long the model is fine-tuned on the training samples first.
         """
         values = {
             "widths": widths and dict(widths),

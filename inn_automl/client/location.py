@@ -1,4 +1,4 @@
-"""Where the service is, and the key for it."""
+"""Address of the service, and the key for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Location:
 def find_server(
     home: Path | None = None, url: str | None = None, key: str | None = None
 ) -> Location:
-    """The server that is meant: `url` and `key`, else the stack of `home`, else what the
+    """Finds the server: `url` and `key`, else the stack of `home`, else what the
     environment names (INN_AUTOML_URL, INN_AUTOML_KEY), else the stack of the default home.
 
     Raises:
@@ -65,10 +65,16 @@ def _entry(home: Path, name: str, entry: str) -> str:
         )
         raise NoServerError(message) from None
     except PermissionError:
-        message = f"{str(home / name)!r} may be read by its owner only: give --url and a --key of your own."
+        message = (
+            f"{str(home / name)!r} may be read by its owner only: give --url and a --key of your "
+            f"own."
+        )
         raise NoServerError(message) from None
     if not isinstance(value, dict) or not isinstance(value.get(entry), str):
-        message = f"{str(home / name)!r} lacks {entry!r}: start the stack again with `inn-automl up --home {home}`."
+        message = (
+            f"{str(home / name)!r} lacks {entry!r}: start the stack again with `inn-automl up "
+            f"--home {home}`."
+        )
         raise NoServerError(message)
     found: str = value[entry]
     return found

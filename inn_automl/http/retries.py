@@ -113,7 +113,7 @@ def restart(attempt: AttemptManager) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says; its name if it says nothing."""
+    """The message of an error; its name if it has none."""
     return str(error) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Why a run failed, as the coordinator is told."""
+"""Failures of a run, as reported to the coordinator."""
 
 from __future__ import annotations
 

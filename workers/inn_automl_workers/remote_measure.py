@@ -1,4 +1,4 @@
-"""Latency measured by a device agent: models go into the job's storage, the coordinator queues them.
+"""Latency measured by a device agent, through the job's storage and the coordinator's queue.
 
 A measurement outlives the worker that requested it: the job's next run requests the same and finds
 it.
@@ -141,7 +141,8 @@ class RemoteMeasure:
                     is_noted = True
                 if time.monotonic() - away_since > self._retry.deadline_s:
                     raise MeasurementError(
-                        f"agent {measurement.agent!r} was away for {self._retry.deadline_s / 3600:.3g} "
+                        f"agent {measurement.agent!r} was away for "
+                        f"{self._retry.deadline_s / 3600:.3g} "
                         f"hours: start it again "
                         "and retry the job."
                     )

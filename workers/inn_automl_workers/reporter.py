@@ -1,4 +1,4 @@
-"""How a run speaks with the coordinator: heartbeats in a thread, requests that outlast restarts."""
+"""A run's requests to the coordinator: heartbeats in a thread, requests that outlast restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run reads from its environment."""
+"""Settings of a run, read from its environment."""
 
 from __future__ import annotations
 

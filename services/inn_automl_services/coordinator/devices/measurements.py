@@ -142,7 +142,7 @@ def _to_wire(
         agent=measurement.device_budget["agent"],
         agent_is_away=device is None or service.is_away(device, settings),
         results=measurement.results if state is MeasurementState.DONE else None,
-        error=JobError(code="measurement_failed", detail=measurement.error)
+        error=JobError(code=MeasurementError.code, detail=measurement.error)
         if measurement.error
         else None,
     )

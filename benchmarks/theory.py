@@ -26,9 +26,10 @@ from benchmarks.quality.tasks import Task, load_task
 from benchmarks.report import ROOT, SCRATCH, Report, Table, add_report_options, conclude
 from inn_automl.evaluation.candidates import count_correct, recalibration_samples, split_samples
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
-from inn_automl.integral.conversion.activations import capture_activations, consumers, windows_at
+from inn_automl.integral.conversion.activations import capture_activations, consumers
 from inn_automl.integral.conversion.channel_ranking import permute
 from inn_automl.integral.conversion.tsp_ordering import tsp_order
+from inn_automl.integral.conversion.windows import windows_at
 from inn_automl.integral.sampling.interpolation import (
     CubicConvolution,
     Interpolation,
@@ -125,7 +126,7 @@ def aliasing(task: Task, seed: int) -> dict[str, Any]:
     for order in ("as trained", "along a path"):
         if order == "along a path":
             # its own outputs stay where they are
-            read = network.groups[consumer.parts[0].group].name
+            read = network.groups[consumer.layout[0].group].name
             permute(network, {read: tsp_order(network)[read]})
         weight, inputs = _layer(network, consumer.path, samples)
         wanted = torch.einsum("ock,rck->ro", weight, inputs)

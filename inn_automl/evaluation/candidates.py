@@ -282,7 +282,7 @@ def _reconstructor(
     network: IntegralNetwork, calibration: StandardizedSamples
 ) -> Reconstructor | None:
     try:
-        return Reconstructor(network, reconstruction_samples(calibration))
+        return Reconstructor.from_samples(network, reconstruction_samples(calibration))
     except InputError:  # too few samples, or all alike: nothing can be fitted
         return None
 

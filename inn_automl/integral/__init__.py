@@ -1,4 +1,4 @@
-"""Integral neural networks: continuous weights that are sampled to any width.
+"""Integral neural networks: continuous weights that can be sampled at any width.
 
 network = IntegralNetwork(module, example_input)
 small = network.discretize(network.uniform_widths(0.5))

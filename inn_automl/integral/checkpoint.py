@@ -1,4 +1,7 @@
-"""An integral network on disk: nodes as safetensors, what they mean as JSON. Nothing is pickled."""
+"""An integral network on disk: control points as safetensors, coupling and partitions as JSON.
+
+Nothing is pickled.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def write(
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], Coupling, list[Partition], float]:
-    """Tensors, coupling, partitions by group, and the smallest allowed share of a group's
+    """Tensors, coupling, partition of each group, and the smallest allowed ratio of a group's
     channels.
 
     Raises:

@@ -1,8 +1,8 @@
 """The integral network: one trained model that can be sampled to any widths.
 
 K. Solodskikh et al., "Integral Neural Networks", CVPR 2023. The module's own parameters are the
-nodes of its continuous weights; `forward` samples them at given widths and runs the module's own
-forward on the samples.
+control points of its continuous weights; `forward` samples them at given widths and runs the
+module's own forward with the sampled weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from inn_automl.core.costs import Costs
 from inn_automl.core.errors import CorruptFileError, ModuleError, WidthsError
 from inn_automl.integral import checkpoint as state
-from inn_automl.integral.graph.groups import Coupling, FrozenChannels, Group
+from inn_automl.integral.graph.groups import Coupling, FrozenChannels, Group, describe_range
 from inn_automl.integral.sampling.parametrization import WeightSampler
 from inn_automl.integral.sampling.partition import Nested, Partition, Trainable
 from inn_automl.integral.validation import find_coupling
@@ -30,21 +30,39 @@ _WIDTH_DELTA = "width_delta."
 
 
 class IntegralNetwork(nn.Module):
-    """A module whose channel dimensions are continuous.
+    """A network with continuous channel dimensions: it runs, and can be discretized, at any
+    widths.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from inn_automl.integral import IntegralNetwork
+        >>> module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> network = IntegralNetwork(module, torch.zeros(1, 4))
+        >>> print(network)
+        IntegralNetwork of Sequential
+        group '0': 8 channels, allowed 2 to 8
+        >>> network(torch.zeros(5, 4), {"0": 3}).shape
+        torch.Size([5, 3])
+        >>> network.discretize({"0": 3})[0]
+        Linear(in_features=4, out_features=3, bias=True)
 
     Args:
         module: any torch module that maps one tensor to one; copied, never changed.
         example_input: (N, ...) that the module accepts; it is traced and run with it.
-        partition: how channels are sampled, for all coupled groups or by group name.
-        min_ratio: smallest allowed share of a group's channels, in (0, 1].
-        coupling: that of a network of the same architecture, which spares following the module
-            again.
+
+    Other args:
+        partition: how channels are sampled, for all coupled groups or by group name; `Nested` by
+            default.
+        min_ratio: smallest allowed ratio of a group's channels, in (0, 1].
+        coupling: of a network of the same architecture, so that the module is not traced again.
 
     Attributes:
-        module: the copy; its parameters are the nodes.
-        coupling: which channels are resized together.
+        module: the copy; its parameters are the control points.
+        coupling: the coupled groups, and the layout of every tensor.
         min_ratio: as given.
-        width_deltas: of the weights along the width, see `add_width_deltas`; empty at first.
+        width_deltas: what `add_width_deltas` added, in the order of `named_width_deltas`; empty at
+            first.
 
     Raises:
         ModuleError: the module cannot be traced, has no channels that can be resized, or is not
@@ -68,7 +86,7 @@ class IntegralNetwork(nn.Module):
         super().__init__()
         if not 0 < min_ratio <= 1:
             raise WidthsError(
-                f"min_ratio = {min_ratio} is not a share of the channels: give more than 0, at "
+                f"min_ratio = {min_ratio} is not a ratio of the channels: give more than 0, at "
                 f"most 1."
             )
         self.module = _copied(module)
@@ -100,18 +118,29 @@ class IntegralNetwork(nn.Module):
 
     @property
     def frozen(self) -> tuple[FrozenChannels, ...]:
-        """Channels that stay at full width, with the operation that could not be followed."""
+        """Channels that stay at full width, and the reason."""
         return self.coupling.frozen
 
-    def add_width_deltas(self) -> None:
-        """Makes the weights functions of the width, too: W(x, s) = nodes(x) + s * width_delta(x), linear
-        in the width_coordinate s.
+    def __str__(self) -> str:
+        """The groups with their channels and allowed widths, then what is frozen and why."""
+        lines = [f"{type(self).__name__} of {type(self.module).__name__}"]
+        lines += map(str, self.groups)
+        lines += (f"frozen: {one}" for one in self.frozen)
+        return "\n".join(lines)
 
-        s is 0 at full width and 1 at the smallest, for each parameter by its own axes
-        (`Coupling.width_coordinate`). Slopes begin as zeros, so that the network computes what it did
-        until they are trained. They let a narrow network differ from the leading part of the wide
-        one where what is best for one is bad for the other, at the price of as many parameters
-        again while training and in what `save` writes; a discretized network has none of them.
+    def __repr__(self) -> str:
+        return str(self)
+
+    def add_width_deltas(self) -> None:
+        """Conditions the weights on the width: W(x, s) = control_points(x) + s * delta(x).
+
+        s is the width coordinate (`Coupling.width_coordinate`): 0 at full width and 1 at the
+        smallest, for each parameter by its own axes. Width deltas begin as zeros, so that outputs
+        stay the same until they are trained. They let a narrow network differ from the prefix of
+        the wide one where the best values differ. The price is twice the parameters while training
+        and in the files of `save`; a discretized network has no width deltas.
+
+        Does nothing if there are width deltas.
         """
         if len(self.width_deltas) == 0:
             parameters = dict(self.module.named_parameters())
@@ -123,23 +152,25 @@ class IntegralNetwork(nn.Module):
             self._sampler.add_width_deltas(self.width_deltas)
 
     def named_width_deltas(self) -> dict[str, nn.Parameter]:
-        """Slopes by the name that their parameter has in `module`; none before `add_width_deltas`."""
-        return (
-            dict(zip(self._sampler.sampled_parameters, self.width_deltas, strict=True))
-            if len(self.width_deltas)
-            else {}
-        )
+        """Width deltas by the name of their parameter in `module`; none before
+        `add_width_deltas`.
+        """
+        if len(self.width_deltas) == 0:
+            return {}
+        return dict(zip(self._sampler.sampled_parameters, self.width_deltas, strict=True))
 
     @property
     def full_widths(self) -> dict[str, int]:
+        """The widths of the module itself, by group."""
         return {group.name: group.size for group in self.groups}
 
     @property
     def smallest_widths(self) -> dict[str, int]:
+        """The smallest allowed widths, by group."""
         return {group.name: group.allowed.start for group in self.groups}
 
     def uniform_widths(self, ratio: float) -> dict[str, int]:
-        """The allowed widths nearest to a share of every group."""
+        """The allowed widths nearest to the same ratio of every group's channels."""
 
         def nearest(group: Group) -> int:
             return min(group.allowed, key=lambda width: abs(width - ratio * group.size))
@@ -167,21 +198,22 @@ class IntegralNetwork(nn.Module):
             if group.name not in widths:
                 raise WidthsError(
                     f"widths lack the coupled group {group.name!r}: give "
-                    f"{_described(group.allowed)}."
+                    f"{describe_range(group.allowed)}."
                 )
             width = widths[group.name]
             if width not in group.allowed:
                 raise WidthsError(
                     f"width {width!r} of {group.name!r} is not allowed: give "
-                    f"{_described(group.allowed)}."
+                    f"{describe_range(group.allowed)}."
                 )
             checked[group.name] = int(width)
         return checked
 
     @property
     def supports_zero_padding(self) -> bool:
-        """Whether `pad_channels` of `forward` does anything: the network convolves, and channels meet
-        in weights alone.
+        """Whether `pad_channels` of `forward` does anything.
+
+        True for networks with convolutions whose channels affect each other through weights only.
         """
         return self._sampler.supports_zero_padding
 
@@ -190,16 +222,17 @@ class IntegralNetwork(nn.Module):
     ) -> Tensor:
         """The network's output at the widths; at full width if none are given.
 
-        Differentiable in the nodes and in trainable partitions; only the running statistics that
-        batch normalization uses in evaluation mode are constants to the gradient. At full width,
-        batch normalization in training mode updates its running statistics; at other widths it
-        leaves them alone.
+        Differentiable in the control points and in trainable partitions; only the running
+        statistics that batch normalization uses in evaluation mode are constants to the gradient.
+        At full width, batch normalization in training mode updates its running statistics; at
+        other widths it leaves them alone.
 
         Args:
             x: (N, ...) as the module takes it.
-            pad_channels: compute with channels of zeros up to one of a few numbers of them. The output
-                is the same, give or take rounding; a CPU, which compiles kernels for every new
-                number, is done sooner where widths change.
+            widths: channels of each group by name.
+            pad_channels: compute with zero-padded channels of a few sizes. Outputs and gradients
+                are the same up to rounding. Faster on a CPU, which compiles kernels for every new
+                number of channels, where widths change often.
 
         Raises:
             WidthsError: see `check_widths`.
@@ -215,8 +248,11 @@ class IntegralNetwork(nn.Module):
     def discretize(self, widths: Widths) -> nn.Module:
         """A plain module at the widths, with tensors of its own.
 
-        Its normalization statistics are those of the full width, resampled: re-estimate them
-        (`recalibrate_batch_norm`) before use.
+        Its running statistics are sampled from those of the full width: call
+        `recalibrate_batch_norm` before use.
+
+        Args:
+            widths: channels of each group by name.
 
         Raises:
             WidthsError: see `check_widths`.
@@ -224,8 +260,7 @@ class IntegralNetwork(nn.Module):
         return self._sampler.discretize(self.coupling.counts(self.check_widths(widths)))
 
     def sample_parameters(self, widths: Widths) -> dict[str, Tensor]:
-        """The module's parameters at the widths by name, as functions of the network's:
-        differentiable.
+        """The module's parameters at the widths by name, differentiable in the network's.
 
         Raises:
             WidthsError: see `check_widths`.
@@ -233,18 +268,22 @@ class IntegralNetwork(nn.Module):
         return self._sampler.parameters(self.coupling.counts(self.check_widths(widths)))
 
     def sample_channels(self, outputs: Tensor, parameter: str, counts: tuple[int, ...]) -> Tensor:
-        """Outputs of a layer at full width, sampled as the layer's own output channels are.
+        """Samples outputs of a layer at full width like the layer's own output channels.
 
         Args:
-            outputs: (n, channels).
+            outputs: (n, channels at full width).
             parameter: name in `module` of the layer's weight, whose first axis its channels are.
-            counts: number of units of each group, see `Coupling.counts`.
+            counts: channel count of each group, see `Coupling.counts`.
+
+        Returns:
+            (n, channels at the counts).
         """
         return self._sampler.sample_axis(outputs, 1, self.coupling.axes[parameter][0], counts)
 
     def save(self, folder: str | Path) -> None:
-        """Writes `control_points.safetensors` and `network.json` into a folder, each moved into place when
-        it is complete.
+        """Writes `control_points.safetensors` and `network.json` into a folder.
+
+        Each file is moved into place when it is complete.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -281,18 +320,18 @@ class IntegralNetwork(nn.Module):
         expected = network._saved_tensors()
         with torch.no_grad():
             for name in sorted({*expected, *tensors}):
-                mine, saved = expected.get(name), tensors.get(name)
-                if mine is None or saved is None or mine.shape != saved.shape:
+                own, saved = expected.get(name), tensors.get(name)
+                if own is None or saved is None or own.shape != saved.shape:
                     raise CorruptFileError(
                         f"{str(folder)!r} has {_shape(saved)} for {name}, the module has "
-                        f"{_shape(mine)}: save it again."
+                        f"{_shape(own)}: save it again."
                     )
-                mine.copy_(saved)
+                own.copy_(saved)
         return network
 
     def _saved_tensors(self) -> dict[str, Tensor]:
-        """Parameters and persistent buffers of the module, tied ones once, width_deltas, and learned
-        partitions by group.
+        """Parameters and persistent buffers of the module (tied ones once), width deltas, and
+        trainable partitions by group.
         """
         persistent = self.module.state_dict(keep_vars=True)
         named = [*self.module.named_parameters(), *self.module.named_buffers()]
@@ -334,11 +373,6 @@ def _copied(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied ({error}): keep only parameters and plain "
             f"values in it."
         ) from error
-
-
-def _described(allowed: range) -> str:
-    step = "" if allowed.step == 1 else f" in steps of {allowed.step}"
-    return f"{allowed.start} to {allowed[-1]}{step}"
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -1,9 +1,9 @@
-"""Proves on the module itself what following its channels has found.
+"""Validation of coupled groups by running the module at other widths.
 
 A traced graph holds the sizes of the example: whether a forward computes a size from its input or
-has it written down cannot be seen there. So the module is resized, run and traced again; every
-tensor must have the size that was predicted for it. Groups that fail stay at full width, with the
-fault as the reason.
+has it written down is not visible there. So the module is discretized, run and traced again; every
+tensor must have the predicted size. Groups that fail stay at full width, with the error as the
+reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from inn_automl.core.errors import ModuleError
 from inn_automl.integral.graph.groups import Coupling
-from inn_automl.integral.graph.trace import TracedModule, trace
+from inn_automl.integral.graph.trace import trace
+from inn_automl.integral.graph.traced_module import TracedModule
 from inn_automl.integral.sampling.parametrization import WeightSampler
 from inn_automl.integral.sampling.partition import Nested
 
@@ -29,19 +30,19 @@ def find_coupling(module: nn.Module, example_input: Tensor, *, min_ratio: float)
     Args:
         module: any module that maps one tensor to one or more tensors.
         example_input: (N, ...) as the module's forward takes it, N of 1 or more.
-        min_ratio: smallest share of a group's channels that is allowed, in (0, 1].
+        min_ratio: smallest ratio of a group's channels that is allowed, in (0, 1].
 
     Raises:
         ModuleError: `torch.export` cannot trace the module.
     """
-    followed = TracedModule(module, example_input)
+    traced = TracedModule.from_module(module, example_input)
     keep: dict[str, str] = {}
     while True:
-        coupling = followed.coupling(min_ratio, keep)
-        faults = _Trial(module, example_input, followed, coupling).faults()
-        if not faults:
+        coupling = traced.coupling(min_ratio, keep)
+        failures = _Trial(module, example_input, traced, coupling).failures()
+        if not failures:
             return coupling
-        keep.update(faults)
+        keep.update(failures)
 
 
 class _Outcome(NamedTuple):
@@ -52,46 +53,56 @@ class _Outcome(NamedTuple):
 
 
 class _Trial:
+    """Runs a module at other widths of a coupling.
+
+    Args:
+        module, example_input: see `find_coupling`.
+        traced: the traced module.
+        coupling: the coupling to validate.
+    """
+
     def __init__(
-        self, module: nn.Module, example_input: Tensor, followed: TracedModule, coupling: Coupling
+        self, module: nn.Module, example_input: Tensor, traced: TracedModule, coupling: Coupling
     ) -> None:
         self._example_input = example_input
-        self._followed = followed
+        self._traced = traced
         self._coupling = coupling
         self._sampler = WeightSampler(module, coupling, [Nested()] * len(coupling.groups))
         self._full = {group.name: group.size for group in coupling.groups}
 
-    def faults(self) -> dict[str, str]:
-        """Groups that the module does not run with as predicted, with the reason."""
+    def failures(self) -> dict[str, str]:
+        """Groups with which the module does not run as predicted, with the reason."""
         smallest = {group.name: group.allowed.start for group in self._coupling.groups}
         between = widths_between(self._coupling)
         if smallest == self._full:
             return {}
         expected = [self._run(self._full, training) for training in (False, True)]
         for widths in (smallest, between):
-            if self._fault(widths, expected):
+            if self._failure(widths, expected):
                 return self._blame(widths, expected)
         try:
-            resized = trace(self._discretized(between), self._example_input)
+            discretized = trace(self._discretized(between), self._example_input)
         except ModuleError as error:
             return dict.fromkeys(self._full, f"the module runs at other widths but {error}")
-        names, reason = self._followed.difference(self._coupling, between, resized) or (set(), "")
+        names, reason = self._traced.difference(self._coupling, between, discretized) or (set(), "")
         return dict.fromkeys(names or self._full, reason) if reason else {}
 
     def _blame(self, widths: Mapping[str, int], expected: list[_Outcome]) -> dict[str, str]:
         """The groups that do not go together with those before them."""
-        accepted, faults = dict(self._full), {}
+        accepted, failures = dict(self._full), {}
         for name, width in widths.items():
             trial = {**accepted, name: width}
-            fault = self._fault(trial, expected)
-            if fault:
-                faults[name] = f"the module's forward does not run with {width} of them: {fault}"
+            failure = self._failure(trial, expected)
+            if failure:
+                failures[name] = (
+                    f"the module's forward does not run with {width} of them: {failure}"
+                )
             else:
                 accepted = trial
-        return faults
+        return failures
 
-    def _fault(self, widths: Mapping[str, int], expected: list[_Outcome]) -> str:
-        """What goes wrong at the widths; empty if nothing does."""
+    def _failure(self, widths: Mapping[str, int], expected: list[_Outcome]) -> str:
+        """The first failure at the widths; empty if there is none."""
         for training, full in zip((False, True), expected, strict=True):
             found = self._run(widths, training)
             if full.error:  # what fails at full width proves nothing
@@ -128,9 +139,9 @@ def _shapes_of(value: Any) -> Any:
     if isinstance(value, Tensor):
         return tuple(value.shape)
     if isinstance(value, Mapping):
-        return {key: _shapes_of(one) for key, one in value.items()}
+        return {key: _shapes_of(item) for key, item in value.items()}
     return (
-        tuple(_shapes_of(one) for one in value)
+        tuple(_shapes_of(item) for item in value)
         if isinstance(value, list | tuple)
         else type(value).__name__
     )

@@ -86,40 +86,47 @@ def build(
         SpecError: the family does not take this task, kind of data, depth or width.
     """
     chosen = get_family(family)
+    depth = chosen.default_depth if depth is None else depth
+    _check_support(chosen, input_shape, depth, width, task)
+    _check_outputs(num_classes, task, scale)
+    num_outputs = num_classes if scale is None else scale
+    return chosen.make(tuple(input_shape), num_outputs, width, depth)
+
+
+def _check_support(
+    family: Family, input_shape: tuple[int, ...], depth: int, width: float, task: TaskKind
+) -> None:
     kind = kind_of(input_shape)
-    if task not in chosen.tasks:
-        fitting = [
-            name for name, other in FAMILIES.items() if task in other.tasks and kind in other.kinds
-        ]
-        remedy = f"use {' or '.join(fitting)}" if fitting else "give images, as N x C x H x W"
-        raise SpecError(f"family {family!r} does not serve {task}: {remedy}.")
-    if kind not in chosen.kinds or min(input_shape, default=0) < 1:
-        fitting = [
-            name for name, other in FAMILIES.items() if task in other.tasks and kind in other.kinds
-        ]
+    serving = [
+        name for name, other in FAMILIES.items() if task in other.tasks and kind in other.kinds
+    ]
+    if task not in family.tasks:
+        remedy = f"use {' or '.join(serving)}" if serving else "give images, as N x C x H x W"
+        raise SpecError(f"model {family.name!r} does not serve {task}: {remedy}.")
+    if kind not in family.kinds or min(input_shape, default=0) < 1:
         remedy = (
-            f"use {' or '.join(fitting)}"
-            if fitting
+            f"use {' or '.join(serving)}"
+            if serving
             else "give samples of shape (C, H, W) or (C, L)"
         )
         raise SpecError(
-            f"family {family!r} does not take samples of shape {tuple(input_shape)}: {remedy}."
+            f"model {family.name!r} does not take samples of shape {tuple(input_shape)}: {remedy}."
         )
-    depth = chosen.default_depth if depth is None else depth
-    if depth not in chosen.depths:
+    if depth not in family.depths:
         raise SpecError(
-            f"family {family!r} has no depth {depth}: choose one of "
-            f"{', '.join(str(d) for d in chosen.depths)}."
+            f"model {family.name!r} has no depth {depth}: choose one of "
+            f"{', '.join(str(d) for d in family.depths)}."
         )
     if not 0 < width <= 64:
         raise SpecError(
             f"width multiplier {width} is out of range: choose a number above 0 and up to 64."
         )
+
+
+def _check_outputs(num_classes: int, task: TaskKind, scale: int | None) -> None:
     if task == "classification" and num_classes < 2:
         raise SpecError(f"{num_classes} classes cannot be told apart: give data with at least 2.")
     if task == "regression" and num_classes < 1:
         raise SpecError(f"{num_classes} targets cannot be predicted: give at least 1.")
     if task == "super-resolution" and (scale is None or scale < 2):
         raise SpecError(f"scale {scale} enlarges nothing: give an integer of at least 2.")
-    num_outputs = num_classes if scale is None else scale
-    return chosen.make(tuple(input_shape), num_outputs, width, depth)

@@ -1,4 +1,4 @@
-"""What an architecture family says of itself, and the arithmetic that all families share."""
+"""Description of a model family, and the arithmetic that all families share."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ class Family:
     """Kinds of data it accepts: "image", "signal"."""
     default_depth: int
     depths: tuple[int, ...]
-    """Depths it can be built with, ascending; what a depth counts is said in the family's
-    docstring.
-    """
+    """Depths it can be built with, ascending; the family's docstring says what a depth counts."""
     width_multipliers: tuple[float, ...]
     """Width multipliers worth trying as training candidates, ascending."""
     make: Callable[[tuple[int, ...], int, float, int], nn.Module]
     tasks: tuple[TaskKind, ...] = ("classification", "regression")
-    """What it can be trained for."""
+    """Tasks it can be trained for."""
 
 
 def kind_of(input_shape: tuple[int, ...]) -> str | None:
@@ -61,5 +59,5 @@ def stem_stride(size: int, largest: int) -> int:
 
 
 def stem_kernel(stride: int) -> int:
-    """Odd kernel size whose windows overlap at this stride: 3 at strides 1 and 2, 7 at 4, 15 at 8."""
+    """Odd kernel size whose windows overlap: 3 at strides 1 and 2, 7 at 4, 15 at 8."""
     return max(3, 2 * stride - 1)

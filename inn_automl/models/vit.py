@@ -24,14 +24,15 @@ HEAD_SIZE = 16
 EXPANSION = 2
 MAX_TOKENS = 64
 POSITION_STD = 0.5
-"""As large as what the stem gives at first: with the usual 0.02 places are told apart late."""
+"""Standard deviation of the stem's first outputs: 0.02, the usual one, trains positions late."""
 POOL_STD = 1.0
 SMALLEST_HALVED = 4
 
 
 class Attention(nn.Module):
-    """Self-attention (Vaswani et al., NeurIPS 2017) with heads of `HEAD_SIZE`; their number is
-    what the layers have.
+    """Self-attention (Vaswani et al., NeurIPS 2017) with heads of `HEAD_SIZE`.
+
+    The number of heads follows from the sizes of the layers.
     """
 
     def __init__(self, channels: int, num_heads: int) -> None:
@@ -51,7 +52,7 @@ class Attention(nn.Module):
         return self.project(heads.transpose(1, 2).flatten(2))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and two linear layers, each behind a layer norm and added to the residual stream.
 
     At first they add nothing: a deep network of blocks that begin as the identity trains in fewer
@@ -117,7 +118,7 @@ class VisionTransformer(nn.Module):
         )
         nn.init.normal_(self.position, std=POSITION_STD)
         self.blocks = nn.Sequential(
-            *(Block(channels, num_heads, hidden) for _ in range(num_blocks))
+            *(TransformerBlock(channels, num_heads, hidden) for _ in range(num_blocks))
         )
         self.norm = nn.LayerNorm(channels)
         self.pool = nn.Parameter(torch.empty_like(self.position))

@@ -237,7 +237,7 @@ def make_tunable(
         num_points = widths[group.name] // group.unit
         if "partition" in parts and num_points > 1:
             partitions[group.name] = Trainable(num_points, has_factors=True)
-    coupling = network.coupling.at(widths)
+    coupling = network.coupling.discretized(widths)
     own = IntegralNetwork(
         module, torch.empty(0), coupling=coupling, partition=partitions, min_ratio=1.0
     )

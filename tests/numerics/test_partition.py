@@ -284,7 +284,7 @@ def test_sizes_that_a_partition_does_not_have() -> None:
         for num_channels in (0, 6):
             with pytest.raises(WidthsError, match="give 1 to 5"):
                 partition.sampling(5, num_channels)
-    with pytest.raises(WidthsError, match="has 4 points, 3 were asked for"):
+    with pytest.raises(WidthsError, match="has 4 points, 3 were requested"):
         Trainable(4).sampling(5, 3)
     with pytest.raises(WidthsError, match="give 2 or more"):
         Trainable(1)

@@ -1,13 +1,12 @@
-"""The order of channels: which of them come first, so that the first n are the n that tell most of
-all.
+"""Channel ranking by pivoted Cholesky: the most informative channels first.
 
 With nested partitions a network at n channels holds the first n of each group. For a network that
-was trained at full width only, the channels are put into the order in which a pivoted Cholesky
-decomposition of their Gram matrix takes
-them: each is the one that the channels before it can explain least, as the layers that read them
-weigh them. One order serves every width. Column-pivoted QR of activations is another name for it:
-S. Chandrasekaran and I. Ipsen, "On rank-revealing factorisations", SIAM J. Matrix Anal. Appl. 15
-(1994).
+was trained at full width only, channels are put into the order in which a pivoted Cholesky
+decomposition of their Gram matrix takes them: each is the one that the channels before it explain
+least, weighted by the layers that read it. One order serves every width.
+
+The same order is known as column-pivoted QR of activations: S. Chandrasekaran and I. Ipsen, "On
+rank-revealing factorisations", SIAM J. Matrix Anal. Appl. 15 (1994).
 """
 
 from __future__ import annotations
@@ -22,39 +21,41 @@ from inn_automl.integral.conversion.activations import (
     LayerActivations,
     capture_activations,
     consumers,
-    segment_columns,
-    unit_of,
 )
 from inn_automl.integral.graph.groups import Coupling
+from inn_automl.integral.graph.layout import AxisLayout, Segment
 from inn_automl.integral.network import IntegralNetwork
 
 _EXHAUSTED = 1e-10
-"""Share of the Gram matrix's trace below which what is left is noise."""
+"""Fraction of the Gram matrix's trace below which the remainder is noise."""
 
 
 def rank_channels(network: IntegralNetwork, samples: Tensor) -> dict[str, Tensor]:
-    """The order of each group's channels (of its units, where widths are multiples of several
-    channels).
+    """The order of each group's channels, the most informative ones first.
 
     Args:
         samples: (N, ...) inputs as the module takes them, a few hundred; no labels.
 
     Returns:
-        By group, indices (n,) of all its samples, those that tell most first.
+        By group, indices (n,) of all its channels (of its units, where widths are multiples of
+        several channels).
 
     Raises:
         InputError: there are too few samples, or all of them are alike.
     """
     layers = consumers(network)
-    seen = capture_activations(network, samples, layers)
-    sizes = network.coupling.full_counts()
+    activations = capture_activations(network, samples, layers)
+    counts = network.coupling.full_counts()
     grams: dict[int, Tensor] = {}
-    for one in layers:
-        if one.path in seen:
-            for group, gram in _weighted_grams(network, one, seen[one.path]).items():
+    for layer in layers:
+        if layer.path in activations:
+            weighted = _weighted_grams(network, layer, activations[layer.path])
+            for group, gram in weighted.items():
                 grams[group] = grams[group] + gram if group in grams else gram
     return {
-        group.name: pivoted_cholesky(grams[i], sizes[i]) if i in grams else torch.arange(sizes[i])
+        group.name: (
+            pivoted_cholesky(grams[i], counts[i]) if i in grams else torch.arange(counts[i])
+        )
         for i, group in enumerate(network.groups)
     }
 
@@ -90,12 +91,12 @@ def pivoted_cholesky(gram: Tensor, num: int) -> Tensor:
     return torch.tensor(order)
 
 
-def permute(network: IntegralNetwork, order: dict[str, Tensor]) -> None:
-    """Puts the channels of each group into another order, in place; the full width computes what
-    it did.
+def permute(network: IntegralNetwork, order: Mapping[str, Tensor]) -> None:
+    """Puts the channels of each group into another order, in place; the output at full width
+    stays.
 
     Args:
-        order: by group, a permutation of its samples; groups that are missing stay as they are.
+        order: by group, a permutation of its channels (units); missing groups stay as they are.
     """
     tensors = {**dict(network.module.named_parameters()), **dict(network.module.named_buffers())}
     permute_tensors(network.coupling, tensors, order)
@@ -105,57 +106,89 @@ def permute(network: IntegralNetwork, order: dict[str, Tensor]) -> None:
 def permute_tensors(
     coupling: Coupling, tensors: Mapping[str, Tensor], order: Mapping[str, Tensor]
 ) -> None:
-    """Does so with tensors of the shapes that the module's have.
+    """Permutes channels of tensors in place, such as the optimizer's state.
 
     Args:
-        tensors: by the names that the module has for them; not all need to be there.
-        order: as `permute` takes it.
+        tensors: of the shapes of the module's tensors, by their names; not all need to be there.
+        order: see `permute`.
     """
     by_index = {
         i: order[group.name] for i, group in enumerate(coupling.groups) if group.name in order
     }
-    sizes = coupling.full_counts()
     with torch.no_grad():
         for name, tensor in tensors.items():
-            for dim, parts in enumerate(coupling.axes[name]):
-                if any(part.group in by_index for part in parts):
-                    index, start = [], 0
-                    for part in parts:
-                        num = sizes[part.group] if part.group >= 0 else 1
-                        features = torch.arange(part.outer * num * part.inner).reshape(
-                            part.outer, num, part.inner
-                        )
-                        if part.group in by_index:
-                            features = features[:, by_index[part.group]]
-                        index.append(features.flatten() + start)
-                        start += features.numel()
-                    tensor.copy_(tensor.index_select(dim, torch.cat(index).to(tensor.device)))
+            for dim, layout in enumerate(coupling.axes[name]):
+                if any(segment.group in by_index for segment in layout):
+                    index = _permuted_elements(layout, coupling.full_counts(), by_index)
+                    tensor.copy_(tensor.index_select(dim, index.to(tensor.device)))
+
+
+def _permuted_elements(
+    layout: AxisLayout, counts: tuple[int, ...], order: Mapping[int, Tensor]
+) -> Tensor:
+    """Indices of an axis's elements after its channels are permuted.
+
+    Args:
+        order: by index of the group.
+    """
+    index, start = [], 0
+    for segment in layout:
+        num = counts[segment.group] if segment.group >= 0 else 1
+        elements = torch.arange(segment.outer * num * segment.inner)
+        elements = elements.reshape(segment.outer, num, segment.inner)
+        if segment.group in order:
+            elements = elements[:, order[segment.group]]
+        index.append(elements.flatten() + start)
+        start += elements.numel()
+    return torch.cat(index)
 
 
 def _weighted_grams(
-    network: IntegralNetwork, consumer: Consumer, seen: LayerActivations
+    network: IntegralNetwork, consumer: Consumer, activations: LayerActivations
 ) -> dict[int, Tensor]:
-    """By group, the Gram matrix of its channels as one consumer weighs them, as a share of all
-    that it takes in.
+    """By index of the group, the Gram matrix of its channels, weighted by one consumer.
+
+    A fraction of the energy of all inputs of the consumer.
     """
-    coupling, sizes = network.coupling, network.coupling.full_counts()
+    coupling, counts = network.coupling, network.coupling.full_counts()
     weight = network.module.get_parameter(consumer.weight).detach().double()
     norms = weight.transpose(0, 1).flatten(1).norm(dim=1)  # of each feature
-    rows = seen.inputs.double()
+    rows = activations.inputs.double()
     rows = (rows - rows.mean(0)) * norms
     total = rows.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
     found: dict[int, Tensor] = {}
     start = 0
-    for part in consumer.parts:
-        index = segment_columns(coupling, part.group, part.outer, part.inner, sizes) + start
+    for segment in consumer.layout:
+        index = _segment_columns(coupling, segment, counts) + start
         start += index.numel()
-        if part.group >= 0:
-            unit = unit_of(coupling, part.group, part.inner)
+        if segment.group >= 0:
+            unit = _unit_of(coupling, segment)
             x = rows[:, index].flatten(0, 1)  # (r * p, n * unit)
             gram = x.T @ x / total
-            missing = coupling.groups[part.group].unit // unit
+            missing = coupling.groups[segment.group].unit // unit
             # a unit whose channels are not told apart here counts for each of them alike
             if missing > 1:
                 gram = torch.kron(gram, torch.eye(missing, dtype=gram.dtype)) / missing
-            found[part.group] = found[part.group] + gram if part.group in found else gram
+            found[segment.group] = found.get(segment.group, 0) + gram
     return found
+
+
+def _segment_columns(coupling: Coupling, segment: Segment, counts: tuple[int, ...]) -> Tensor:
+    """(p, n * unit) elements of a segment, one row for each repetition of its channels."""
+    group, outer, inner = segment.group, segment.outer, segment.inner
+    if group < 0:
+        return torch.arange(outer * inner).reshape(1, -1)
+    unit = _unit_of(coupling, segment)
+    elements = torch.arange(outer * counts[group] * inner)
+    return (
+        elements.reshape(outer, counts[group], unit, inner // unit)
+        .permute(0, 3, 1, 2)
+        .flatten(2)
+        .flatten(0, 1)
+    )
+
+
+def _unit_of(coupling: Coupling, segment: Segment) -> int:
+    """Channels of one unit of a group that are distinct channels in a segment."""
+    unit = coupling.groups[segment.group].unit
+    return unit if segment.inner % unit == 0 else 1

@@ -1,9 +1,9 @@
-"""Conversion: a network that was trained at full width only becomes one that can be sampled at any
-width, untrained.
+"""Conversion of trained networks: a network that was trained at full width only can be discretized
+at any widths, without training.
 
-Channels are put in order (`channel_ranking`, or `tsp_ordering`); at each width the weights are fitted to what the
-full width computes (`compensation`) and normalization statistics are re-estimated. A few hundred
-samples, no labels, no gradient step.
+Channels are ranked (`channel_ranking`, `tsp_ordering`); at each width the weights are
+reconstructed (`reconstruction`) and batch norm is recalibrated. A few hundred samples, no labels,
+no gradient step.
 """
 
 from __future__ import annotations
@@ -26,66 +26,74 @@ from inn_automl.integral.sampling.partition import Nested, Partition, Uniform
 from inn_automl.integral.sampling.quadrature import Riemann
 
 ORDERS: dict[str, Partition] = {"pivoted_cholesky": Nested(), "tsp": Uniform(Linear(), Riemann())}
-"""How channels can be put in order, and the partition that served each order best
-(docs/explanation/theory.md).
-"""
+"""Orders of channels, each with the partition that served it best (docs/explanation/theory.md)."""
 _BATCH = 256
 
 
 class ConvertedNetwork:
-    """A trained module that can be discretized at any widths.
+    """A trained module that can be discretized at any widths; `convert` makes one.
+
+    Args:
+        network: the module as an integral network, its channels in order; at full width its
+            outputs are those of the module.
+        reconstructor: of the network's weights.
+        samples: (N, ...) inputs that outputs are compared on.
+        gives_logits: whether outputs (N, K) of K > 1 are logits of classes.
 
     Attributes:
-        network: the module as an integral network, its channels in order; at full width it
-            computes what it did.
-
-    Use `convert` to make one.
+        network: as given.
     """
 
     def __init__(
-        self, network: IntegralNetwork, samples: Tensor, *, gives_logits: bool = True
+        self,
+        network: IntegralNetwork,
+        reconstructor: Reconstructor,
+        samples: Tensor,
+        *,
+        gives_logits: bool = True,
     ) -> None:
         self.network = network
-        self._gives_logits = gives_logits
+        self._reconstructor = reconstructor
         self._samples = samples
-        self._reconstructor = Reconstructor(network, samples)
-        module = network.discretize(network.full_widths).eval()
-        self._wanted = self._outputs(module)
-        is_classifier = gives_logits and self._wanted.ndim == 2 and self._wanted.shape[1] > 1
-        if is_classifier and len(self._wanted.argmax(1).unique()) == 1:
-            warnings.warn(
-                f"the module puts all {len(samples)} samples into one class, and "
-                f"narrower networks "
-                "will know little of the others: give samples of all classes, or "
-                "gives_logits=False where outputs are "
-                "other numbers.",
-                stacklevel=3,
-            )
+        self._gives_logits = gives_logits
+        self._full_outputs: Tensor | None = None
 
     def discretize(self, widths: Mapping[str, int]) -> nn.Module:
         """A plain module at the widths, in evaluation mode, with weights and statistics of its
         own.
 
-        Of the fits by `RECONSTRUCTION_RULES`, the one whose outputs are nearest to those of the full
-        width on the samples.
+        Of the reconstructions by `RECONSTRUCTION_RULES`, the one whose outputs are nearest to
+        those of the full width on the samples.
+
+        Args:
+            widths: channels of each group by name.
 
         Raises:
             WidthsError: see `IntegralNetwork.check_widths`.
         """
         if self.network.check_widths(widths) == self.network.full_widths:
             return self.network.discretize(widths).eval()
+        full = self.full_outputs()
         found = []
         for rule in RECONSTRUCTION_RULES:
             module = self._reconstructor.discretize(widths, rule)
             recalibrate_batch_norm(module, self._samples.split(_BATCH))
             module.eval()
-            found.append((float((self._outputs(module) - self._wanted).square().mean()), module))
+            found.append((float((self._outputs(module) - full).square().mean()), module))
         return min(found, key=lambda one: one[0])[1]
 
-    def _outputs(self, module: nn.Module) -> Tensor:
-        """What a module makes of the samples, as probabilities where it gives logits
-        (N, classes).
+    def full_outputs(self) -> Tensor:
+        """Outputs of the full width on the samples, as `discretize` compares them; computed once.
+
+        Returns:
+            (N, K) probabilities where the module gives logits, else (N, ...) its outputs.
         """
+        if self._full_outputs is None:
+            module = self.network.discretize(self.network.full_widths).eval()
+            self._full_outputs = self._outputs(module)
+        return self._full_outputs
+
+    def _outputs(self, module: nn.Module) -> Tensor:
         with torch.no_grad():
             out = torch.cat([module(batch) for batch in self._samples.split(_BATCH)])
         return out.softmax(1) if self._gives_logits and out.ndim == 2 and out.shape[1] > 1 else out
@@ -101,33 +109,47 @@ def convert(
     partition: Partition | None = None,
     gives_logits: bool = True,
 ) -> ConvertedNetwork:
-    """Makes a trained module one that can be discretized at any widths, without training it.
+    """Converts a trained module to one that can be discretized at any widths, without training.
 
-    Warns where a classifier puts all samples into one class: what it knows of others
-    would be lost.
+    Warns where a classifier puts all samples into one class: narrow networks would know little of
+    the others.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from inn_automl.integral import convert
+        >>> module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)).eval()
+        >>> samples = torch.randn(64, 4)
+        >>> converted = convert(module, samples[:2], samples=samples)
+        >>> converted.network.full_widths
+        {'0': 8}
+        >>> small = converted.discretize({"0": 4})
+        >>> small[0], small(samples).shape
+        (Linear(in_features=4, out_features=4, bias=True), torch.Size([64, 1]))
 
     Args:
         module: any torch module that maps one tensor to one; copied, never changed.
         example_input: (N, ...) that the module accepts; it is traced and run with it.
-        samples: (N, ...) inputs as they come in use, 500 or more are best, 16 the least; no
-            labels. All of them run through the module at once.
-        min_ratio: smallest allowed share of a group's channels, in (0, 1].
-        order: `"pivoted_cholesky"`: those that tell most first (`rank_channels`), or `"tsp"`:
-            neighbours are alike (`tsp_order`), as the INN paper has it. With fitted weights,
-            as here, the first lost fewer points at half of the channels and below, and about as
-            many above.
-        partition: how channels are sampled; by default nested with pivots, and linear point
-            samples along a path.
+        samples: (N, ...) inputs as they come in use, at least 16, better 500 or more; no labels.
+            All of them run through the module at once.
+
+    Other args:
+        min_ratio: smallest allowed ratio of a group's channels, in (0, 1].
+        order: of channels: `"pivoted_cholesky"` for the most informative ones first
+            (`rank_channels`), or `"tsp"` for similar neighbours (`tsp_order`), as in the INN
+            paper. With reconstructed weights, as here, the first lost fewer points at half of the
+            channels and below, and about as many above.
+        partition: how channels are sampled; by default nested with `"pivoted_cholesky"`, and
+            linear interpolation with `"tsp"`.
         gives_logits: whether outputs (N, K) of K > 1 are logits of classes, which are compared as
             probabilities. False for a regression with several targets, an embedding and the like.
-            Other outputs never are.
 
     Raises:
         ModuleError: the module cannot be traced, or has no channels that can be resized.
-            Operations that cannot be followed are not an error: what stays at full width is in
-            `network.frozen`.
-        InputError: there are too few samples, they are all alike or not finite, or the
-            module cannot be run on them, or makes numbers of them that are not finite.
+            Operations that cannot be traced through are not an error: channels that stay at full
+            width are in `network.frozen`.
+        InputError: there are too few samples, they are all alike or not finite, or the module
+            cannot be run on them, or gives numbers that are not finite.
         UnknownNameError: there is no such order.
         WidthsError: `min_ratio` is out of range.
     """
@@ -136,13 +158,35 @@ def convert(
     check_samples(samples)
     network = IntegralNetwork(module, example_input, min_ratio=min_ratio).eval()
     permute(network, tsp_order(network) if order == "tsp" else rank_channels(network, samples))
-    # Channels are in order before their quadrature weights, which may differ from place to place,
-    # are absorbed.
+    return _with_partition(network, partition or ORDERS[order], samples, gives_logits=gives_logits)
+
+
+def _with_partition(
+    network: IntegralNetwork, partition: Partition, samples: Tensor, *, gives_logits: bool
+) -> ConvertedNetwork:
+    """Converts a network whose channels are in order.
+
+    Quadrature weights, which may differ from place to place, are absorbed only now.
+    """
     ordered = IntegralNetwork(
         network.module,
-        example_input,
-        partition=partition or ORDERS[order],
-        min_ratio=min_ratio,
+        samples[:1],
+        partition=partition,
+        min_ratio=network.min_ratio,
         coupling=network.coupling,
-    )
-    return ConvertedNetwork(ordered.eval(), samples, gives_logits=gives_logits)
+    ).eval()
+    reconstructor = Reconstructor.from_samples(ordered, samples)
+    converted = ConvertedNetwork(ordered, reconstructor, samples, gives_logits=gives_logits)
+    _warn_of_one_class(converted.full_outputs(), gives_logits)
+    return converted
+
+
+def _warn_of_one_class(outputs: Tensor, gives_logits: bool) -> None:
+    is_classifier = gives_logits and outputs.ndim == 2 and outputs.shape[1] > 1
+    if is_classifier and len(outputs.argmax(1).unique()) == 1:
+        warnings.warn(
+            f"the module puts all {len(outputs)} samples into one class, and narrower networks "
+            f"will know little of the others: give samples of all classes, or gives_logits=False "
+            f"where outputs are other numbers.",
+            stacklevel=4,
+        )

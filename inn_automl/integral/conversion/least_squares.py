@@ -1,9 +1,7 @@
-"""Fits of one layer: the weights with which it makes of its inputs what is nearest to what is
-wanted.
+"""Least-squares fits of one layer: the weights whose outputs are nearest to wanted outputs.
 
-Linear least squares with a ridge that pulls to the weights that the layer has; where an activation
-clips what the layer makes, alternating least squares that leave free what the activation cannot
-tell apart.
+Linear least squares with a ridge that pulls to the layer's present weights. Where an activation
+saturates, alternating least squares leave free what the activation does not distinguish.
 """
 
 from __future__ import annotations
@@ -16,20 +14,21 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 NUM_ALTERNATIONS = 20
-"""Of a clipped fit."""
+"""Of `fit_saturated`."""
 _NO_SCALE = 1e-9
 """Standard deviation after normalization below which a channel is constant."""
 
 
 def fit(layer: nn.Module, x: Tensor, wanted: Tensor, *, ridge: float, is_centered: bool) -> None:
-    """Gives a layer the weights, and the bias if it has one, with which it makes of `x` what is
-    nearest to `wanted`.
+    """Fits a layer's weights, and its bias if it has one, so that its outputs are nearest to
+    wanted ones.
 
     Args:
-        layer: linear or convolutional, with the weights that the fit is held to.
-        x: (r, f) what it multiplies with its weights.
-        wanted: (r, o) its outputs.
-        ridge: how much it is held, relative to the mean square of a feature.
+        layer: linear or convolutional, with the weights that the ridge pulls to; changed in place.
+        x: (r, f) inputs that it multiplies with its weights.
+        wanted: (r, o) outputs.
+        ridge: weight of the distance to the present weights, relative to the mean square of a
+            feature.
         is_centered: whether the means of the outputs do not matter.
     """
     regression = _Regression(
@@ -48,21 +47,19 @@ def fit_saturated(
     saturation: tuple[float, float],
     norm: _BatchNorm | None = None,
 ) -> None:
-    """As `fit`, but outputs need only be near where an activation lets them through; below and
-    above they are free.
+    """Fits a layer as `fit` does, but leaves outputs free where the activation saturates.
 
-    Alternates between the outputs that are nearest to those of the layer among all that the
-    activation cannot tell from what is wanted, and the weights that fit them best; neither step
-    ever raises the error after the activation (X. Zhang, J. Zou, K. He and J. Sun, "Accelerating
+    Alternates between the outputs nearest to those of the layer among all that the activation does
+    not distinguish from the wanted ones, and the weights that fit them best; neither step ever
+    raises the error after the activation (X. Zhang, J. Zou, K. He and J. Sun, "Accelerating
     Very Deep Convolutional Networks for Classification and Detection", TPAMI 2016, section 3.2).
 
     Args:
-        layer: with a bias, where there is no `norm`.
-        saturation: the values between which the activation is the identity, and constant elsewhere.
-        norm: the batch normalization between layer and activation, with the affine weights and the
-            statistics that it has in the full network. Its affine weights become those with which
-            it computes what was fitted once it has the statistics of the layer's new outputs,
-            which it gets, too.
+        layer, x, wanted, ridge: see `fit`; the layer has a bias where there is no `norm`.
+        saturation: bounds of the activation: the identity in between, constant elsewhere.
+        norm: the batch normalization between layer and activation, with the affine weights and
+            statistics of the full network; changed in place. It gets the statistics of the layer's
+            new outputs, and affine weights with which it still computes the fitted values.
     """
     regression = _Regression(layer, x, ridge, has_intercept=True)
     wanted = wanted.double()
@@ -85,12 +82,13 @@ def fit_saturated(
 
 
 class _Regression:
-    """Ridge regression of a layer's outputs on what it multiplies with its weights, for any number
-    of targets.
+    """Ridge regression of a layer's outputs on its inputs, for any number of targets.
 
     Args:
         layer: with the weights that the ridge pulls to.
-        x: (r, f).
+        x: (r, f) inputs that the layer multiplies with its weights.
+        ridge: weight of the distance to the present weights, relative to the mean square of a
+            feature.
         has_intercept: whether outputs may have means of their own.
     """
 
@@ -108,19 +106,19 @@ class _Regression:
         self._has_intercept = has_intercept
 
     def solve(self, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (f, o), and the means (o,) of the outputs that they give."""
+        """Weights (f, o), and the means (o,) of their outputs."""
         mean = wanted.mean(0) if self._has_intercept else torch.zeros_like(wanted[0])
         return torch.linalg.lu_solve(*self._factor, self._x.T @ (wanted - mean) + self._held), mean
 
     def alternate(self, nearest: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
-        """Targets (r, o) after `NUM_ALTERNATIONS` between what the layer makes and what is nearest
-        to that.
+        """Targets (r, o) after `NUM_ALTERNATIONS` between the layer's outputs and their nearest
+        targets.
 
-        In single precision: its rounding is far below what the targets leave free.
+        In single precision: its rounding is far below the freedom of the targets.
 
         Args:
-            nearest: of outputs (r, o), float32.
-            wanted: (r, o), float32, where it begins.
+            nearest: the allowed targets nearest to outputs (r, o), float32.
+            wanted: (r, o), float32, the first targets.
         """
         x, held = self._x.float(), torch.linalg.lu_solve(*self._factor, self._held).float()
         solution = torch.linalg.lu_solve(*self._factor, self._x.T).float()
@@ -135,7 +133,7 @@ class _Regression:
         return self._x @ weights + mean
 
     def shift(self, weights: Tensor) -> Tensor:
-        """(o,) what the weights alone make of the means of `x`."""
+        """(o,) outputs of the weights alone for the means of `x`."""
         return self._mean @ weights
 
 
@@ -148,9 +146,7 @@ def _assign(layer: nn.Module, weights: Tensor, bias: Tensor) -> None:
 
 
 def _statistics(norm: _BatchNorm, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (o,) by which the full network normalizes the outputs `wanted`
-    (r, o).
-    """
+    """Mean and standard deviation (o,) with which the full network normalizes `wanted` (r, o)."""
     if norm.running_mean is None or norm.running_var is None:
         return wanted.mean(0), (wanted.var(0, correction=0) + norm.eps).sqrt()
     return norm.running_mean.double().clone(), (norm.running_var.double() + norm.eps).sqrt()
@@ -159,7 +155,7 @@ def _statistics(norm: _BatchNorm, wanted: Tensor) -> tuple[Tensor, Tensor]:
 def _bounds(
     norm: _BatchNorm | None, saturation: tuple[float, float], wanted: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Between which outputs (o,) of the layer, before any normalization, the activation is the
+    """Bounds (o,) of the layer's outputs, before any normalization, where the activation is the
     identity.
     """
     low, high = (torch.full_like(wanted[0], bound) for bound in saturation)
@@ -179,8 +175,7 @@ def _bounds(
 def _renormalize(
     norm: _BatchNorm, wanted: Tensor, mean: Tensor, made_mean: Tensor, variance: Tensor
 ) -> None:
-    """Gives a normalization the statistics of a layer's new outputs, and affine weights that suit
-    them.
+    """Gives a normalization the statistics of a layer's new outputs, and matching affine weights.
 
     Args:
         wanted: (r, o) outputs of the full layer, which `norm` was made for.

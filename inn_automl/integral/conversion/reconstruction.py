@@ -1,14 +1,14 @@
-"""Compensation: the weights of narrower layers, fitted so that they rebuild what the full layers
-compute.
+"""Least-squares weight reconstruction: weights of narrow layers that reproduce the full layers.
 
-A layer that sums over fewer channels computes another quadrature of the same integral. Instead of
-prescribing the interpolation between its samples (nearest, linear, cubic), it is fitted to data:
-of all weights on the channels that are left, at all places of the kernel, those are taken whose
-outputs are nearest, in the mean square over a few hundred samples, to the outputs of the full
-layer in the full network. One least-squares problem a layer, in the order in which the layers run,
-each on what the layers before it really give by then; no gradient step, no labels. Least-squares
-reconstruction of pruned layers: Y. He, X. Zhang and J. Sun, "Channel Pruning for Accelerating Very
-Deep Neural Networks", ICCV 2017.
+A layer that sums over fewer channels is another quadrature of the same integral. The interpolation
+between its channels is not prescribed (nearest, linear, cubic), but fitted to data: the weights on
+the remaining channels, at all places of the kernel, are those whose outputs are nearest, in the
+mean square over a few hundred samples, to the outputs of the full layer in the full network. One
+least-squares problem a layer, in the order in which the layers run, each on the outputs of the
+reconstructed layers before it; no gradient step, no labels.
+
+Least-squares reconstruction of pruned layers: Y. He, X. Zhang and J. Sun, "Channel Pruning for
+Accelerating Very Deep Neural Networks", ICCV 2017.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from inn_automl.integral.conversion.activations import (
     Consumer,
+    LayerActivations,
     capture_activations,
     consumers,
-    windows_at,
 )
 from inn_automl.integral.conversion.least_squares import fit, fit_saturated
-from inn_automl.integral.graph.trace import evaluating
+from inn_automl.integral.conversion.windows import windows_at
+from inn_automl.integral.modes import evaluating
 from inn_automl.integral.network import IntegralNetwork
 
 RIDGE = 1e-3
-"""By how much a fit is held to the network's own samples, relative to the mean square of a
-channel: it keeps channels that are all but sums of others from large weights."""
+"""Weight of the distance to the sampled weights, relative to the mean square of a channel: it
+keeps nearly dependent channels from large weights."""
 
 
 @dataclass(frozen=True)
 class ReconstructionRule:
-    """What a fit is after.
+    """The goal of a layer's fit.
 
     Attributes:
-        ignores_saturated: whether outputs that an activation clips in the full network may be anything
-            that it clips as well.
+        ignores_saturated: whether outputs at which the full network's activation saturates may
+            take any value at which it saturates as well.
         keeps_statistics: whether layers normalize with the statistics of the full width while
             later ones are fitted, rather than with those of the samples.
     """
@@ -60,23 +61,44 @@ RECONSTRUCTION_RULES = (
 
 
 class Reconstructor:
-    """Discretizes a network with weights that are fitted to what its full width computes.
+    """Discretizes a network with weights that are reconstructed from its full width.
+
+    `from_samples` makes one.
 
     Args:
-        network: as it is now; its full width is run once, in evaluation mode.
+        network: the integral network.
         samples: (N, ...) inputs as the module takes them, a few hundred; no labels.
-
-    Raises:
-        InputError: there are too few samples, or all of them are alike.
+        activations: of the network's consumers at full width on the samples, by path.
     """
 
-    def __init__(self, network: IntegralNetwork, samples: Tensor) -> None:
-        self._network, self._samples = network, samples
-        self._seen = capture_activations(network, samples, consumers(network))
-        # A layer that runs several times would have to rebuild several outputs by one weight: it
-        # keeps its samples.
-        self._consumers = [one for one in consumers(network) if one.path in self._seen]
-        self._consumers = [one for one in self._consumers if self._seen[one.path].num_calls == 1]
+    def __init__(
+        self,
+        network: IntegralNetwork,
+        samples: Tensor,
+        activations: Mapping[str, LayerActivations],
+    ) -> None:
+        self._network, self._samples, self._activations = network, samples, activations
+        # A layer that runs several times would have to reproduce several outputs by one weight: it
+        # keeps its sampled weights.
+        self._consumers = [
+            one
+            for one in consumers(network)
+            if one.path in activations and activations[one.path].num_calls == 1
+        ]
+
+    @classmethod
+    def from_samples(cls, network: IntegralNetwork, samples: Tensor) -> Reconstructor:
+        """Runs the full width of a network once, in evaluation mode, on the samples.
+
+        Args:
+            network: as it is now; later changes of its weights are not seen.
+            samples: (N, ...) inputs as the module takes them, a few hundred; no labels.
+
+        Raises:
+            InputError: there are too few samples, or all of them are alike.
+        """
+        activations = capture_activations(network, samples, consumers(network))
+        return cls(network, samples, activations)
 
     def discretize(
         self,
@@ -87,12 +109,13 @@ class Reconstructor:
     ) -> nn.Module:
         """A plain module at the widths.
 
-        Its normalization statistics are those of the full width, resampled: re-estimate them
-        (`recalibrate_batch_norm`) before use.
+        Its running statistics are sampled from those of the full width: call
+        `recalibrate_batch_norm` before use.
 
         Args:
+            widths: channels of each group by name.
             rule: of the fits; by default the first of `RECONSTRUCTION_RULES`.
-            ridge: by how much the fits are held to the network's own samples: 0 for not at all.
+            ridge: weight of the distance to the sampled weights; 0 for plain least squares.
 
         Raises:
             WidthsError: see `IntegralNetwork.check_widths`.
@@ -125,13 +148,13 @@ class Reconstructor:
         rule: ReconstructionRule,
         ridge: float,
     ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        seen = self._seen[consumer.path]
-        wanted = self._network.sample_channels(seen.outputs, consumer.weight, counts)
-        norm = None if seen.norm is None else module.get_submodule(seen.norm)
-        saturation = seen.saturation if rule.ignores_saturated else None
+        full = self._activations[consumer.path]
+        wanted = self._network.sample_channels(full.outputs, consumer.weight, counts)
+        norm = None if full.norm is None else module.get_submodule(full.norm)
+        saturation = full.saturation if rule.ignores_saturated else None
 
         def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            x = windows_at(layer, arguments[0], seen.places)
+            x = windows_at(layer, arguments[0], full.places)
             if saturation is not None and norm is None and layer.bias is not None:
                 fit_saturated(layer, x, wanted, ridge=ridge, saturation=saturation)
             elif saturation is not None and isinstance(norm, _BatchNorm) and norm.affine:
@@ -143,13 +166,12 @@ class Reconstructor:
 
 
 def fit_width_deltas(network: IntegralNetwork, samples: Tensor) -> None:
-    """Gives width_deltas the values with which the smallest widths are what is fitted to the full one
-    there.
+    """Gives width deltas the values with which the smallest widths have reconstructed weights.
 
     Args:
-        network: with width_deltas, and partitions that take nodes as they are (`Nested`): of others this
-            is a step that way.
-        samples: as `Reconstructor` takes them.
+        network: with width deltas, and nested partitions; for other partitions this is a step in
+            that direction.
+        samples: (N, ...) inputs as the module takes them, a few hundred; no labels.
 
     Raises:
         InputError: there are too few samples, or all of them are alike.
@@ -164,10 +186,12 @@ def fit_width_deltas(network: IntegralNetwork, samples: Tensor) -> None:
         for name, width_delta in width_deltas.items()
         if width_delta.requires_grad and width_coordinate[name] > 0
     ]
-    fitted = dict(Reconstructor(network, samples).discretize(widths).named_parameters())
+    fitted = dict(
+        Reconstructor.from_samples(network, samples).discretize(widths).named_parameters()
+    )
     sampled = network.sample_parameters(widths)
     missing = [(fitted[name] - sampled[name]).detach() for name in names]
-    # What is taken as it is goes back to where it was taken from, times its width_coordinate.
+    # The gradient of a prefix slice puts each element back in its place, times its coordinate.
     steps = torch.autograd.grad(
         [sampled[name] for name in names], [width_deltas[name] for name in names], missing
     )
@@ -179,9 +203,7 @@ def fit_width_deltas(network: IntegralNetwork, samples: Tensor) -> None:
 
 @contextlib.contextmanager
 def _batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Normalization layers normalize with the statistics of the batch, and keep their own as they
-    are.
-    """
+    """Normalizes with the statistics of the batch; running statistics stay as they are."""
     layers = [
         layer
         for layer in module.modules()

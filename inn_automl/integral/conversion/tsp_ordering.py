@@ -1,10 +1,9 @@
-"""The order of channels along a shortest path: neighbours are alike, so that weights are smooth
-functions of x.
+"""Channel order by the travelling salesman problem: neighbours are alike, weights are smooth.
 
 K. Solodskikh et al., "Integral Neural Networks", CVPR 2023, section 4.1: of all orders of a
-trained layer's channels the one is taken along which its weights vary least in total, a shortest
-Hamiltonian path. Partitions that interpolate between neighbours, or average over them (`Uniform`,
-`CellAverages`), need it; the nested one does not: see `ordering`.
+trained layer's channels, the one along which its weights have the least total variation, a
+shortest Hamiltonian path. Partitions that interpolate between neighbours, or average over them
+(`Uniform`, `CellAverages`), need it; `Nested` is served by `channel_ranking`.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ import torch
 from torch import Tensor
 
 from inn_automl.core.errors import ModuleError
-from inn_automl.integral.graph.groups import length
+from inn_automl.integral.graph.layout import length
 from inn_automl.integral.network import IntegralNetwork
 
 _SEARCH_S_PER_POINT = 0.002
 """Half a second for 256 channels: ten times as long shortened their paths by less than 0.01 %."""
 _LARGEST = 2**16 - 1
-"""The solver takes integer distances up to this."""
+"""Largest integer distance that the solver takes."""
 
 
 def tsp_order(network: IntegralNetwork) -> dict[str, Tensor]:
-    """Each group's channels along a path on which the network's parameters vary least in total.
+    """The order of each group's channels with the least total variation of the parameters.
 
-    Takes 2 ms a channel. The solver is a timed random search: what it finds differs from run to
-    run, by less than 0.1 % of the length.
+    Takes 2 ms a channel. The solver is a timed random search: lengths differ from run to run by
+    less than 0.1 %.
 
     Returns:
-        By group, indices (n,) of all its samples.
+        By group, indices (n,) of all its channels (units).
 
     Raises:
         ModuleError: a parameter holds numbers that are not finite.
@@ -45,8 +44,8 @@ def tsp_order(network: IntegralNetwork) -> dict[str, Tensor]:
 
 
 def channel_distances(network: IntegralNetwork) -> list[Tensor]:
-    """How far apart the channels of each group are: (n, n) float64, the L1 distance of all that
-    belongs to them.
+    """Distances (n, n) between the channels of each group, float64: the L1 distance of all
+    parameters that belong to them.
 
     Raises:
         ModuleError: a parameter holds numbers that are not finite.
@@ -60,15 +59,15 @@ def channel_distances(network: IntegralNetwork) -> list[Tensor]:
 
 
 def channel_rows(network: IntegralNetwork) -> Iterator[tuple[int, Tensor]]:
-    """A group's slices (n, f) of a parameter with its channels, of those that make them and those
-    that read them.
+    """Slices (n, f) of the parameters that produce or read a group's channels, with the index of
+    the group.
 
-    Each parameter as a share of its own mean magnitude, in float64 on the CPU.
+    Each parameter relative to its own mean magnitude, in float64 on the CPU.
 
     Raises:
         ModuleError: a parameter holds numbers that are not finite.
     """
-    sizes = network.coupling.full_counts()
+    counts = network.coupling.full_counts()
     for name, parameter in network.module.named_parameters():
         value = parameter.detach().double().cpu()
         if not torch.isfinite(value).all():
@@ -77,19 +76,17 @@ def channel_rows(network: IntegralNetwork) -> Iterator[tuple[int, Tensor]]:
                 f"well."
             )
         value = value / value.abs().mean().clamp(min=torch.finfo(torch.float64).tiny)
-        for dim, parts in enumerate(network.coupling.axes[name]):
-            lengths = [length((part,), sizes) for part in parts]
-            for part, piece in zip(parts, value.split(lengths, dim), strict=True):
-                if part.group >= 0:
-                    split = piece.movedim(dim, 0).unflatten(
-                        0, (part.outer, sizes[part.group], part.inner)
-                    )
-                    yield part.group, split.transpose(0, 1).flatten(1)
+        for dim, layout in enumerate(network.coupling.axes[name]):
+            lengths = [length((segment,), counts) for segment in layout]
+            for segment, piece in zip(layout, value.split(lengths, dim), strict=True):
+                if segment.group >= 0:
+                    shape = (segment.outer, counts[segment.group], segment.inner)
+                    split = piece.movedim(dim, 0).unflatten(0, shape)
+                    yield segment.group, split.transpose(0, 1).flatten(1)
 
 
 def shortest_path(distances: Tensor, search_s: float | None = None) -> Tensor:
-    """Indices (n,) along a path through all points, as short as a search finds; up to 19 points,
-    the shortest.
+    """Indices (n,) along a short path through all points; for up to 19 points, the shortest.
 
     Args:
         distances: (n, n), finite, not negative, symmetric.

@@ -2,12 +2,12 @@
 
 The size of a network's channel axis is rarely one free number. A flattened feature map repeats
 every channel H x W times, a concatenation puts two channel counts behind each other, a grouped
-convolution repeats its channels per group. A `VariableSegment` says this in closed form: `outer x n x
-inner` elements, where `n` is the variable that can be resized. Element `(o, j, i)` of a segment is
-sample `j` of the variable. An axis is a sequence of segments.
+convolution repeats its channels per group. A `VariableSegment` says this in closed form: `outer x
+n x inner` elements, where `n` is the variable that can be resized. Element `(o, j, i)` of a
+segment is channel `j` of the variable. An axis is a sequence of segments.
 
-`Variables` keeps what is known of the variables while a network is followed: which are equal,
-which are made of others (a grouped convolution refines the channels that feed it), and which must
+`Variables` records the constraints on variables that propagation finds: which are equal, which
+are made of others (a grouped convolution refines the channels that feed it), and which must
 stay as they are.
 """
 
@@ -52,7 +52,7 @@ class Variables:
         return (VariableSegment(var),)
 
     def constant(self, size: int, reason: str = "") -> Axis:
-        """An axis that cannot be resized. An empty reason means that nobody would expect it to be."""
+        """An axis that cannot be resized; without a reason where nobody would expect it to be."""
         axis = self.new(size)
         self._fixed[axis[0].var] = reason
         return axis

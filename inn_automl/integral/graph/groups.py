@@ -1,28 +1,61 @@
-"""Coupled groups: which channel axes of a module are resized together, and what every tensor is
-made of.
+"""Coupled groups: channel axes of a module that are resized together.
 
-The idea of grouping dependent channels before they are resized: G. Fang et al., "DepGraph", CVPR
-2023.
+Coupled group = DepGraph's *group* (G. Fang et al., "DepGraph: Towards Any Structural Pruning",
+CVPR 2023). In the network
+
+    Conv2d(2, 4, 3) -> BatchNorm2d(4) -> ReLU -> Conv2d(4, 8, 3)
+
+the output channels of the first convolution, the channels of the batch norm and the input channels
+of the second convolution depend on each other. They are one coupled group, named after the layer
+that first produces them. The input and output channels of the network are no group: they stay.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from inn_automl.integral.validation import find_coupling
+    >>> module = nn.Sequential(
+    ...     nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3)
+    ... )
+    >>> coupling = find_coupling(module, torch.zeros(1, 2, 8, 8), min_ratio=0.5)
+    >>> print(coupling)
+    group '0': 4 channels, allowed 2 to 4
+      0.weight: axis 0
+      0.bias: axis 0
+      1.weight: axis 0
+      1.bias: axis 0
+      3.weight: axis 1
+      1.running_mean: axis 0
+      1.running_var: axis 0
+    >>> coupling.axes["3.weight"][:2]
+    ((Segment(group=-1, outer=1, inner=8),), (Segment(group=0, outer=1, inner=1),))
+    >>> coupling.costs({"0": 2}).params, coupling.costs({"0": 4}).params
+    (194, 380)
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from torch import nn
 
 from inn_automl.core.costs import Costs, LayerCost
 from inn_automl.core.errors import ModuleError
-
-CONSTANT = -1
-_MAX_KNOWN = 100_000
-"""Combinations kept for each layer."""
-T = TypeVar("T")
+from inn_automl.integral.graph.costs import (
+    CachedByCounts,
+    LayerShape,
+    layer_cost,
+)
+from inn_automl.integral.graph.layout import (
+    CONSTANT,
+    AxisLayout,
+    Segment,
+    groups_of,
+    length,
+    volume,
+)
 
 
 @dataclass(frozen=True)
@@ -42,25 +75,19 @@ class Group:
     unit: int
     allowed: range
 
-
-@dataclass(frozen=True)
-class Segment:
-    """A run of `outer x n x inner` elements of an axis.
-
-    `n` is the number of counts of coupled group `group`, or 1 where `group` is `CONSTANT`.
-    """
-
-    group: int
-    outer: int
-    inner: int
-
-
-AxisLayout = tuple[Segment, ...]
+    def __str__(self) -> str:
+        return f"group {self.name!r}: {self.size} channels, allowed {describe_range(self.allowed)}"
 
 
 @dataclass(frozen=True)
 class FrozenChannels:
-    """Channels that stay at full width because an operation on their way could not be followed."""
+    """Channels that stay at full width.
+
+    Attributes:
+        module: path of the layer that produces them.
+        size: number of channels.
+        reason: the operation that could not be traced, and the module it stands in.
+    """
 
     module: str
     size: int
@@ -71,41 +98,23 @@ class FrozenChannels:
 
 
 @dataclass(frozen=True)
-class LayerShape:
-    """Shape of a weighted layer in terms of the coupled groups, for costs.
-
-    Attributes:
-        output, input: axes of the tensors, the channel axis first; they hold `batch_size`
-            counts.
-        macs_axes: axes whose sizes multiply to the multiply-accumulates per output element (per
-            input element for a transposed convolution).
-        parameters: names of the parameters that the layer itself reads.
-    """
-
-    name: str
-    kind: str
-    output: tuple[AxisLayout, ...]
-    input: tuple[AxisLayout, ...]
-    macs_axes: tuple[AxisLayout, ...]
-    parameters: tuple[str, ...]
-    batch_size: int
-
-
-@dataclass(frozen=True)
 class Coupling:
-    """The coupled groups of a module and how every parameter and buffer follows them.
+    """The coupled groups of a module, and the layout of every parameter and buffer.
+
+    `find_coupling` makes one from a module.
 
     Attributes:
-        axes: for each parameter and buffer, what its axes are made of; tied ones stand under their
-            first name.
-        buffers: which of these are buffers.
+        groups: the coupled groups, in the order in which they are first produced.
+        axes: for each parameter and buffer, the layout of each of its axes; tied ones stand under
+            their first name.
+        buffers: names of the buffers among `axes`.
         contracted: for each parameter and buffer, the axes that a layer sums over.
-        conv_groups: modules whose `groups` equals their input channels, with those channels.
-        normalized_shapes: layer norms, with the axes that they average over.
+        conv_groups: by module, input channels of the convolutions whose `groups` equals them.
+        normalized_shapes: by module, the axes that layer norms average over.
         layers: weighted layers in the order in which they run.
         frozen: channels that stay at full width, and why.
-        supports_zero_padding: whether channels of zeros may stand beside those of a group: what the module
-            makes of them, layers with weights of zeros leave out.
+        supports_zero_padding: whether the groups may be padded with zero channels. True if layers
+            that read the padding have zero weights for it.
     """
 
     groups: tuple[Group, ...]
@@ -118,31 +127,52 @@ class Coupling:
     frozen: tuple[FrozenChannels, ...]
     supports_zero_padding: bool = False
 
+    def __str__(self) -> str:
+        """One paragraph a group: its allowed widths and the axes that belong to it."""
+        lines: list[str] = []
+        for index, group in enumerate(self.groups):
+            lines.append(str(group))
+            for name, axes in self.axes.items():
+                own = [str(dim) for dim, layout in enumerate(axes) if index in groups_of([layout])]
+                if own:
+                    lines.append(f"  {name}: axis {', '.join(own)}")
+        return "\n".join([*lines, *map(str, self.frozen)])
+
     def counts(self, widths: Mapping[str, int]) -> tuple[int, ...]:
-        """Number of counts of each group's variable at the widths (channels)."""
+        """The channel count of each group at the widths, in units of the group.
+
+        Args:
+            widths: channels of each group by name.
+        """
         return tuple(widths[group.name] // group.unit for group in self.groups)
 
     def full_counts(self) -> tuple[int, ...]:
+        """The channel count of each group at full width, in units of the group."""
         return tuple(group.size // group.unit for group in self.groups)
 
     def width_coordinate(self, name: str, counts: Sequence[int]) -> float:
-        """How far a parameter is on its way from full width, 0, to the smallest, 1: the mean over
-        its resized axes.
+        """The normalized width coordinate of a parameter: 0 at full width, 1 at the smallest.
+
+        The mean over the parameter's axes that depend on the widths.
+
+        Args:
+            name: of the parameter.
+            counts: see `counts`.
         """
-        return self._width_coordinate[name](counts)
+        return self._width_coordinates[name](counts)
 
     @functools.cached_property
-    def _width_coordinate(self) -> dict[str, _Local[float]]:
+    def _width_coordinates(self) -> dict[str, CachedByCounts[float]]:
         return {
-            name: _Local(_groups(axes), functools.partial(_width_coordinate, self.groups, axes))
+            name: CachedByCounts(
+                groups_of(axes), functools.partial(_width_coordinate, self.groups, axes)
+            )
             for name, axes in self.axes.items()
             if name not in self.buffers
         }
 
-    def at(self, widths: Mapping[str, int]) -> Coupling:
-        """That of the plain module at the widths, whose channels are all that there is: they are
-        its full width.
-        """
+    def discretized(self, widths: Mapping[str, int]) -> Coupling:
+        """The coupling of the discretized module, with `widths` as its full widths."""
         groups = (
             replace(g, size=widths[g.name], allowed=range(widths[g.name], widths[g.name] + 1))
             for g in self.groups
@@ -153,23 +183,23 @@ class Coupling:
         """Parameters and multiply-accumulates (for one sample) at the widths."""
         counts = self.counts(widths)
         layers = tuple(cost(counts) for cost in self._layer_costs)
-        params = sum(volume(counts) for volume in self._parameter_volumes.values())
+        params = sum(elements(counts) for elements in self._parameter_volumes.values())
         return Costs(params, sum(layer.macs for layer in layers), layers)
 
     @functools.cached_property
-    def _parameter_volumes(self) -> dict[str, _Local[int]]:
+    def _parameter_volumes(self) -> dict[str, CachedByCounts[int]]:
         return {
-            name: _Local(_groups(axes), functools.partial(_volume, axes))
+            name: CachedByCounts(groups_of(axes), functools.partial(volume, axes))
             for name, axes in self.axes.items()
             if name not in self.buffers
         }
 
     @functools.cached_property
-    def _layer_costs(self) -> tuple[_Local[LayerCost], ...]:
-        def cost(layer: LayerShape) -> _Local[LayerCost]:
+    def _layer_costs(self) -> tuple[CachedByCounts[LayerCost], ...]:
+        def cost(layer: LayerShape) -> CachedByCounts[LayerCost]:
             own = [self.axes[name] for name in layer.parameters if name in self._parameter_volumes]
-            groups = _groups(itertools.chain(layer.output, layer.input, layer.macs_axes, *own))
-            return _Local(groups, functools.partial(_layer_cost, layer, own))
+            groups = groups_of(itertools.chain(layer.output, layer.input, layer.macs_axes, *own))
+            return CachedByCounts(groups, functools.partial(layer_cost, layer, own))
 
         return tuple(cost(layer) for layer in self.layers)
 
@@ -181,7 +211,8 @@ class Coupling:
         """
         counts = self.full_counts()
         expected = {
-            name: tuple(length(parts, counts) for parts in axes) for name, axes in self.axes.items()
+            name: tuple(length(layout, counts) for layout in axes)
+            for name, axes in self.axes.items()
         }
         found = {
             name: tuple(t.shape)
@@ -190,7 +221,7 @@ class Coupling:
         for name in sorted({*expected, *found}):
             if expected.get(name) != found.get(name):
                 raise ModuleError(
-                    f"{type(module).__name__} is not the module that was followed: {name} is "
+                    f"{type(module).__name__} is not the module that was traced: {name} is "
                     f"{found.get(name, 'missing')} instead of {expected.get(name, 'missing')}; "
                     f"build the same module."
                 )
@@ -199,7 +230,7 @@ class Coupling:
         """A JSON value from which `from_json` builds an equal coupling."""
 
         def axes(value: Sequence[AxisLayout]) -> list[list[list[int]]]:
-            return [[[p.group, p.outer, p.inner] for p in parts] for parts in value]
+            return [[[s.group, s.outer, s.inner] for s in layout] for layout in value]
 
         return {
             "groups": [
@@ -238,13 +269,13 @@ class Coupling:
         """
         num_groups = len(value["groups"])
 
-        def part(group: int, outer: int, inner: int) -> Segment:
+        def segment(group: int, outer: int, inner: int) -> Segment:
             if not CONSTANT <= group < num_groups:
                 raise ValueError(f"an axis belongs to group {group} of {num_groups}")
             return Segment(group, outer, inner)
 
         def axes(value: Sequence[Sequence[Sequence[int]]]) -> tuple[AxisLayout, ...]:
-            return tuple(tuple(part(*p) for p in parts) for parts in value)
+            return tuple(tuple(segment(*s) for s in layout) for layout in value)
 
         return cls(
             groups=tuple(
@@ -271,74 +302,24 @@ class Coupling:
                 for layer in value["layers"]
             ),
             frozen=tuple(FrozenChannels(**one) for one in value["frozen"]),
-            supports_zero_padding=bool(value.get("supports_zero_padding", False)),
+            supports_zero_padding=bool(value["supports_zero_padding"]),
         )
 
 
-class _Local(Generic[T]):
-    """A function of the counts of a few groups, computed once for each combination of them.
-
-    A search asks for the costs of thousands of widths, in which a layer sees the same few hundred
-    again and again.
-    """
-
-    def __init__(self, groups: Sequence[int], compute: Callable[[Sequence[int]], T]) -> None:
-        self._groups, self._compute = tuple(groups), compute
-        self._known: dict[tuple[int, ...], T] = {}
-
-    def __call__(self, counts: Sequence[int]) -> T:
-        key = tuple([counts[group] for group in self._groups])
-        found = self._known.get(key)
-        if found is None:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            found = self._known[key] = self._compute(counts)
-        return found
-
-
-def _groups(axes: Iterable[AxisLayout]) -> list[int]:
-    """The groups that axes belong to."""
-    return sorted({part.group for parts in axes for part in parts if part.group >= 0})
+def describe_range(allowed: range) -> str:
+    """Allowed widths in words, e.g. `4 to 32 in steps of 4`."""
+    step = "" if allowed.step == 1 else f" in steps of {allowed.step}"
+    return f"{allowed.start} to {allowed[-1]}{step}"
 
 
 def _width_coordinate(
     groups: Sequence[Group], axes: Sequence[AxisLayout], counts: Sequence[int]
 ) -> float:
-    def of(group: Group, num: int) -> float:
-        return (group.size - num * group.unit) / max(1, group.size - group.allowed.start)
+    def coordinate(index: int) -> float:
+        group = groups[index]
+        missing = group.size - counts[index] * group.unit
+        return missing / max(1, group.size - group.allowed.start)
 
-    resized = [{part.group for part in parts if part.group >= 0} for parts in axes]
-    of_axes = [
-        sum(of(groups[i], counts[i]) for i in sorted(found)) / len(found)
-        for found in resized
-        if found
-    ]
+    sampled = [found for layout in axes if (found := groups_of([layout]))]
+    of_axes = [sum(map(coordinate, found)) / len(found) for found in sampled]
     return sum(of_axes) / len(of_axes) if of_axes else 0.0
-
-
-def _volume(axes: Sequence[AxisLayout], counts: Sequence[int]) -> int:
-    return math.prod(length(parts, counts) for parts in axes)
-
-
-def _layer_cost(
-    layer: LayerShape, parameters: Sequence[tuple[AxisLayout, ...]], counts: Sequence[int]
-) -> LayerCost:
-    inputs, outputs = (
-        _volume(axes, counts) // layer.batch_size for axes in (layer.input, layer.output)
-    )
-    source = inputs if layer.kind == "conv_transpose" else outputs
-    return LayerCost(
-        name=layer.name,
-        kind=layer.kind,
-        macs=source * _volume(layer.macs_axes, counts),
-        params=sum(_volume(axes, counts) for axes in parameters),
-        in_channels=length(layer.input[0], counts),
-        out_channels=length(layer.output[0], counts),
-        input_elements=inputs,
-        output_elements=outputs,
-    )
-
-
-def length(parts: AxisLayout, counts: Sequence[int]) -> int:
-    """Number of elements of an axis, given the number of counts of each group's variable."""
-    return sum(p.outer * p.inner * (counts[p.group] if p.group >= 0 else 1) for p in parts)

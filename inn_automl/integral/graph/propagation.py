@@ -1,8 +1,8 @@
-"""What is known of every tensor while a traced graph is followed from its inputs to its outputs.
+"""Propagation of channel axes through a traced graph, from its inputs to its outputs.
 
 `rules` holds one small rule an operation: it receives the `Propagation` and the traced node, and
-returns the axes of the node's output. An operation without a rule is not followed: every channel
-that reaches it stays at full width and is reported with the operation's name.
+returns the axes of the node's output. An operation without a rule freezes every channel that
+reaches it: they stay at full width and are reported with the operation's name.
 
 Operations are those of `torch.export`'s training graph (ATen before decomposition).
 """
@@ -47,10 +47,10 @@ class WeightedLayer(NamedTuple):
 
 
 class Propagation:
-    """Axes of every traced tensor, and what else the rules note on their way.
+    """Axes of every traced tensor, and further facts that the rules record.
 
     Args:
-        labels: what the layer of a parameter or buffer is called, by the tensor's name.
+        labels: name of the layer of each parameter or buffer, by the tensor's name.
     """
 
     def __init__(self, labels: Mapping[str, str]) -> None:
@@ -60,18 +60,18 @@ class Propagation:
         """The traced input of each parameter and buffer."""
         self.weights: dict[Node, Weight] = {}
         self.computed_weights: set[Node] = set()
-        """Tensors that are computed from parameters or buffers, and not from the network's input."""
+        """Tensors that are computed from parameters or buffers alone."""
         self.activations: set[Node] = set()
-        """The network's input and all that is computed from it."""
+        """The network's input and everything that is computed from it."""
         self.contracted: dict[tuple[Node, Node], set[int]] = {}
         """Axes of a parameter that a layer (the second node) sums over: the integral's inner
         variable.
         """
         self.producers: list[tuple[str, Axis]] = []
-        """(layer, channel axis) of every weighted layer's output, in the order in which they run."""
+        """(layer, channel axis) of every weighted layer's output, in running order."""
         self.layers: list[WeightedLayer] = []
         self.conv_groups: dict[str, Axis] = {}
-        """Input channels of convolutions with one group per channel, by the module that runs them."""
+        """Input channels of convolutions with one group per channel, by module."""
         self.normalized_shapes: dict[str, Shape] = {}
         """Axes that a layer norm averages over, by the module that runs it."""
         self.frozen_weights: dict[str, tuple[int, str]] = {}
@@ -112,7 +112,7 @@ class Propagation:
     def chunk(self, axis: Axis, count: int, node: Node) -> Axis:
         return self.variables.chunk(axis, count, self.where(node))
 
-    def fix(self, axes: Sequence[Axis], node: Node, why: str = "cannot be followed") -> None:
+    def fix(self, axes: Sequence[Axis], node: Node, why: str = "cannot be traced through") -> None:
         self.variables.fix(axes, f"{self.where(node)} {why}")
 
     def contract(self, source: Any, axis: int, node: Node) -> None:
@@ -147,7 +147,7 @@ class Propagation:
 
     def freeze(self, node: Node) -> Any:
         """Fixes whatever reaches a node; its outputs are constant."""
-        reason = f"{self.where(node)} cannot be followed"
+        reason = f"{self.where(node)} cannot be traced through"
         for source in node.all_input_nodes:
             axes = flatten_shapes(self.shapes[source])
             if source in self.weights and axes:
@@ -209,7 +209,7 @@ def rule(*names: str) -> Callable[[PropagationRule], PropagationRule]:
     return register
 
 
-def follow(propagation: Propagation, node: Node) -> Any:
+def propagate(propagation: Propagation, node: Node) -> Any:
     """Axes of the node's output: a shape, or a list of shapes for an operation with several
     outputs.
     """
@@ -242,7 +242,7 @@ def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
 def broadcast(
     propagation: Propagation, node: Node, shapes: Sequence[Shape], sizes: Sequence[int]
 ) -> Shape:
-    """Couples shapes that are aligned from the right, and returns the axes of their common shape."""
+    """Couples shapes that are aligned from the right; returns the axes of their common shape."""
     out: list[Axis] = []
     for offset, size in enumerate(reversed(sizes), start=1):
         axes = [shape[-offset] for shape in shapes if len(shape) >= offset]

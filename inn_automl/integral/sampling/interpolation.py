@@ -1,8 +1,8 @@
-"""Continuous functions on [0, 1] given by values at nodes, one interpolation rule a class.
+"""Continuous functions on [0, 1] given by control points, one interpolation rule a class.
 
-With `m` nodes, position `u` in [0, m - 1] counts in nodes: node `i` stands at `u = i`. A rule says
-which nodes a position depends on and with which coefficients; sampling `n` positions of a function
-is then a product with an (n, m) matrix with few entries per row.
+With `m` control points, control point `i` stands at position `u = i` in [0, m - 1]. A rule says
+which control points a position depends on and with which coefficients; sampling `n` positions of a
+function is then a product with an (n, m) matrix with few entries per row.
 
 Sources: R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP
 29(6), 1981; K. Solodskikh et al., "Integral Neural Networks", CVPR 2023, eq. 7-9.
@@ -17,21 +17,23 @@ from torch import Tensor
 
 
 class Interpolation(abc.ABC):
-    """A rule that gives a function's value between its nodes. Immutable; equal if of one class."""
+    """A rule that gives a function's value between its control points. Immutable; equal if of one
+    class.
+    """
 
     order: int
-    """Order of convergence of the value as the nodes get denser, for a smooth function."""
+    """Order of convergence of the value as control points get denser, for a smooth function."""
 
     @abc.abstractmethod
     def coefficients(self, positions: Tensor, num_control_points: int) -> tuple[Tensor, Tensor]:
-        """Nodes and coefficients that give the function's value at positions.
+        """Control points and coefficients that give the function's value at positions.
 
         Args:
-            positions: (n,) in nodes, within [0, num_control_points - 1].
-            num_control_points: number of nodes `m`, at least 1.
+            positions: (n,) in control points, within [0, num_control_points - 1].
+            num_control_points: number of control points `m`, at least 1.
 
         Returns:
-            index: (n, t) int64, nodes that each value depends on.
+            index: (n, t) int64, control points that each value depends on.
             coefficient: (n, t) in the dtype of `positions`, differentiable in `positions`; a row
             sums to 1.
         """
@@ -47,7 +49,7 @@ class Interpolation(abc.ABC):
 
 
 class Nearest(Interpolation):
-    """The value of the nearest node; halfway, that of the right one."""
+    """The value of the nearest control point; halfway, that of the right one."""
 
     order = 1
 
@@ -72,8 +74,8 @@ class Linear(Interpolation):
 class CubicConvolution(Interpolation):
     """Keys' cubic convolution with a = -1/2, through four neighbours.
 
-    The node beyond each end is extrapolated by Keys' boundary condition, f(-1) = 3 f(0) - 3 f(1) +
-    f(2), which keeps the third order up to the ends.
+    The control point beyond each end is extrapolated by Keys' boundary condition, f(-1) = 3 f(0) -
+    3 f(1) + f(2), which keeps the third order up to the ends.
     """
 
     order = 3
@@ -95,8 +97,8 @@ class CubicConvolution(Interpolation):
         before = (left == 0).to(s.dtype)
         beyond = (left == num_control_points - 2).to(s.dtype)
         extrapolation = torch.tensor([3.0, -3.0, 1.0], dtype=s.dtype, device=s.device)
-        # Four nodes starting at `left - 1`; the extrapolated one's share goes to the three that
-        # define it.
+        # Four control points starting at `left - 1`; the extrapolated one's share goes to the
+        # three that define it.
         inner = weights[:, 1:3]
         first, last = weights[:, :1], weights[:, 3:]
         zero = torch.zeros_like(first)
@@ -106,11 +108,12 @@ class CubicConvolution(Interpolation):
             [first * (1 - before).unsqueeze(-1), inner, last * (1 - beyond).unsqueeze(-1)], -1
         )
         index = (left - 1).unsqueeze(-1) + torch.arange(4, device=left.device)
-        # An extrapolated node has no share left, so that any node in range may stand in its place.
+        # An extrapolated control point has no weight left: any one in range may stand in its
+        # place.
         return index.clamp(0, num_control_points - 1), kept + from_first + from_last
 
 
 def matrix(index: Tensor, coefficient: Tensor, num_control_points: int) -> Tensor:
-    """The (n, m) sampling matrix of nodes (n, t) and coefficients (n, t)."""
+    """The (n, m) sampling matrix of indices (n, t) and coefficients (n, t)."""
     dense = coefficient.new_zeros(index.shape[0], num_control_points)
     return dense.scatter_add(1, index, coefficient)

@@ -1,11 +1,11 @@
-"""Where a continuous channel dimension is sampled, one rule a class.
+"""Partitions of a continuous channel dimension, one rule a class.
 
-A function of x in [0, 1] is given by `m` nodes; a partition turns it into `n` samples with
-quadrature weights. All weights here are relative: `q_i * m`, so that sampling at full width with
-equal weights changes nothing.
+A function of x in [0, 1] is given by `m` control points; a partition samples `n` channels from it,
+with quadrature weights. All weights here are relative: `q_i * m`, so that sampling at full width
+with equal weights changes nothing.
 
-What was measured (mnist1d, widths 0.25-1.0): point samples of a coarse uniform grid alias and lose
-3 to 6 points of accuracy against nested partitions, whose sub-networks share their samples; cell
+Measured on mnist1d at ratios 0.25 to 1.0: point samples of a coarse uniform grid alias and lose
+3 to 6 points of accuracy against nested partitions, whose subnets share their channels; cell
 averages lose 0.2.
 """
 
@@ -40,11 +40,11 @@ from inn_automl.integral.sampling.quadrature import (
 
 @dataclass(frozen=True)
 class Sampling:
-    """How `n` samples are made from `m` nodes.
+    """A linear map from `m` control points to `n` channels, few control points a channel.
 
-    Either `take` picks nodes (a slice, or an index (n,)), or `index` (n, t) and `coefficient` (n,
-    t) mix `t` nodes for each sample. `weights` (n,) are relative quadrature weights; None where
-    all are 1.
+    Either `take` picks control points (a slice, or an index (n,)), or `index` (n, t) and
+    `coefficient` (n, t) mix `t` control points for each channel. `weights` (n,) are relative
+    quadrature weights; None where all are 1.
     """
 
     num_control_points: int
@@ -56,7 +56,7 @@ class Sampling:
 
     @property
     def is_prefix(self) -> bool:
-        """Whether the samples are the first nodes as they are."""
+        """Whether the channels are the first control points, unchanged."""
         return isinstance(self.take, slice) and self.weights is None
 
     @property
@@ -75,11 +75,11 @@ class Sampling:
         )
 
     def apply(self, values: Tensor, dim: int, *, integrate: bool) -> Tensor:
-        """Samples of a tensor along one dimension.
+        """Samples a tensor along one dimension.
 
         Args:
-            values: (..., m, ...) node values, `m` at `dim`.
-            integrate: whether the samples are multiplied with the quadrature weights, because a
+            values: (..., m, ...) control points, `m` at `dim`.
+            integrate: whether the channels are multiplied by the quadrature weights, because a
                 layer sums over them.
 
         Returns:
@@ -87,7 +87,7 @@ class Sampling:
         """
         weights = self.weights if integrate else None
         if self.index is not None and self.coefficient is not None:
-            # A sample is the weighted sum of a few rows: many times faster than a product with a
+            # A channel is the weighted sum of a few rows: many times faster than a product with a
             # dense (n, m) matrix.
             rows = values.movedim(dim, 0)
             coefficient = (
@@ -110,7 +110,7 @@ class Sampling:
 
 
 class Partition(abc.ABC):
-    """A rule that says how `n` samples are made from `m` nodes."""
+    """A rule that samples `n` channels from `m` control points."""
 
     @abc.abstractmethod
     def sampling(self, num_control_points: int, num_channels: int) -> Sampling:
@@ -130,18 +130,20 @@ class Partition(abc.ABC):
 def _check(num_control_points: int, num_channels: int) -> None:
     if not 1 <= num_channels <= num_control_points:
         raise WidthsError(
-            f"{num_channels} samples of {num_control_points} nodes were asked for: give 1 to {num_control_points}."
+            f"{num_channels} channels of {num_control_points} control points were requested: give "
+            f"1 to {num_control_points}."
         )
 
 
 @dataclass(frozen=True)
 class Nested(Partition):
-    """The first `n` nodes in a fixed order: every partition is contained in all larger ones.
+    """The first `n` control points in a fixed order: every partition is contained in all larger
+    ones.
 
     Attributes:
         order: `"first"`: ascending, the integral over [0, n/m]; or `"van_der_corput"`:
-            bit-reversed, so that any number of nodes spans [0, 1] evenly (J. G. van der Corput,
-            1935).
+            bit-reversed, so that any number of control points spans [0, 1] evenly (J. G. van der
+            Corput, 1935).
     """
 
     order: str = "first"
@@ -181,8 +183,8 @@ class Uniform(Partition):
     """Point samples on a uniform grid from 0 to 1: the INN paper's partition with its default
     arguments.
 
-    Nodes stand at 0, 1/(m-1), ..., 1. A quadrature with points of its own (Gauss-Legendre) samples
-    at those instead.
+    Control points stand at 0, 1/(m-1), ..., 1. A quadrature with points of its own
+    (Gauss-Legendre) samples at those instead.
     """
 
     interpolation: Interpolation = CubicConvolution()
@@ -218,8 +220,8 @@ class Uniform(Partition):
 class CellAverages(Partition):
     """The mean of the function over each of `n` equal cells; no aliasing.
 
-    Node `i` stands in the middle of [i/m, (i+1)/m]. With `Nearest` the function is constant on
-    these cells, and sampling at full width changes nothing.
+    Control point `i` stands in the middle of [i/m, (i+1)/m]. With `Nearest` the function is
+    constant on these cells, and sampling at full width changes nothing.
     """
 
     interpolation: Interpolation = Nearest()
@@ -228,11 +230,12 @@ class CellAverages(Partition):
         _check(num_control_points, num_channels)
         if isinstance(self.interpolation, Nearest):
             return self._overlaps(num_control_points, num_channels)
-        # Breakpoints of the piecewise polynomial are the nodes; between them Gauss-Legendre of 3
-        # points is exact.
-        nodes = (torch.arange(num_control_points, dtype=torch.float64) + 0.5) / num_control_points
+        # Breakpoints of the piecewise polynomial are the control points; between them
+        # Gauss-Legendre of 3 points is exact.
+        control_points = torch.arange(num_control_points, dtype=torch.float64)
+        control_points = (control_points + 0.5) / num_control_points
         edges = torch.arange(num_channels + 1, dtype=torch.float64) / num_channels
-        breaks = torch.unique(torch.cat([nodes, edges]))
+        breaks = torch.unique(torch.cat([control_points, edges]))
         lengths = breaks[1:] - breaks[:-1]
         offsets = torch.tensor([0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5], dtype=torch.float64)
         shares = torch.tensor([5.0, 8.0, 5.0], dtype=torch.float64) / 18
@@ -250,9 +253,9 @@ class CellAverages(Partition):
 
     def _overlaps(self, num_control_points: int, num_channels: int) -> Sampling:
         cells = torch.arange(num_channels + 1, dtype=torch.float64) / num_channels
-        nodes = torch.arange(num_control_points + 1, dtype=torch.float64) / num_control_points
-        ends = torch.minimum(cells[1:, None], nodes[None, 1:])
-        starts = torch.maximum(cells[:-1, None], nodes[None, :-1])
+        own_cells = torch.arange(num_control_points + 1, dtype=torch.float64) / num_control_points
+        ends = torch.minimum(cells[1:, None], own_cells[None, 1:])
+        starts = torch.maximum(cells[:-1, None], own_cells[None, :-1])
         return self._from_matrix(
             (ends - starts).clamp(min=0) * num_channels, num_control_points, num_channels
         )
@@ -281,13 +284,13 @@ class CellAverages(Partition):
 
 
 class Trainable(nn.Module, Partition):
-    """A partition of `n` points whose places are learned.
+    """A partition whose `n` points are learned.
 
     Latent delta = (0, d_1, ..., d_{n-1}); normalized delta^2 / sum(delta^2); points are its
     cumulative sum: always ordered, always from 0 to 1 (INN paper, section 4.2).
 
-    On `n` nodes it begins with the nodes themselves: with equal weights, sampling changes nothing
-    until it learns.
+    On `n` control points it begins with the control points themselves: with equal weights,
+    sampling changes nothing until it learns.
 
     Args:
         num_channels: `n`, at least 2.
@@ -306,7 +309,7 @@ class Trainable(nn.Module, Partition):
         super().__init__()
         if num_channels < 2:
             raise WidthsError(
-                f"a trainable partition of {num_channels} points was asked for: give 2 or more."
+                f"a trainable partition of {num_channels} points was requested: give 2 or more."
             )
         self.num_channels = num_channels
         self.interpolation = interpolation or Linear()
@@ -323,8 +326,8 @@ class Trainable(nn.Module, Partition):
     def sampling(self, num_control_points: int, num_channels: int) -> Sampling:
         if num_channels != self.num_channels:
             raise WidthsError(
-                f"this trained partition has {self.num_channels} points, {num_channels} were asked "
-                f"for."
+                f"this trained partition has {self.num_channels} points, {num_channels} were "
+                f"requested."
             )
         points = self.points()
         index, coefficient = self.interpolation.coefficients(
@@ -377,7 +380,7 @@ def partition_from_json(value: dict[str, Any]) -> Partition:
         if rule == "uniform":
             return Uniform(interpolation, quadrature)
         if rule == "trainable" and isinstance(quadrature, PointwiseQuadrature):
-            has_factors = bool(value.get("has_factors", False))  # not written by earlier releases
+            has_factors = bool(value["has_factors"])
             return Trainable(
                 int(value["num_channels"]), interpolation, quadrature, has_factors=has_factors
             )

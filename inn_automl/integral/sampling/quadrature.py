@@ -113,7 +113,7 @@ class GaussLegendre(Quadrature):
 
     def __init__(self, points_per_panel: int = 2) -> None:
         if points_per_panel < 1:
-            raise ValueError(f"panels of {points_per_panel} points were asked for: give 1 or more")
+            raise ValueError(f"panels of {points_per_panel} points were requested: give 1 or more")
         self.points_per_panel = points_per_panel
 
     @property

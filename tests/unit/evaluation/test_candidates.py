@@ -120,7 +120,9 @@ def test_a_candidate_is_what_serves_the_validation_split_best(
     images: Dataset, network: IntegralNetwork
 ) -> None:
     candidates, validation = CandidateBuilder(network, images), split_samples(images, "validation")
-    compensator = Reconstructor(network, recalibration_samples(images).standardized(slice(None)))
+    compensator = Reconstructor.from_samples(
+        network, recalibration_samples(images).standardized(slice(None))
+    )
     for widths in (network.smallest_widths, network.uniform_widths(0.6)):
         correct = [baseline(network, widths, images, "validation")]
         for rule in RECONSTRUCTION_RULES:

@@ -16,7 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.graph.groups import AxisLayout, Coupling
+from inn_automl.integral.graph.groups import Coupling
+from inn_automl.integral.graph.layout import AxisLayout
 from inn_automl.integral.validation import widths_between
 
 
@@ -82,7 +83,7 @@ def assert_same(
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
-def check_filled(network: IntegralNetwork, x: Tensor) -> None:
+def check_zero_padding(network: IntegralNetwork, x: Tensor) -> None:
     """Checks that channels of zeros change no output and no gradient in training."""
     network.train()
     for widths in some_widths(network):

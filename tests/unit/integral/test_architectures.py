@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from inn_automl.core.errors import ModuleError
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
-from inn_automl.integral.sampling import parametrization as resizing
 from tests.unit.integral.oracle import (
     assert_same,
-    check_filled,
     check_network,
+    check_zero_padding,
     randomized,
     some_widths,
 )
@@ -141,7 +140,7 @@ BLOCKS = st.lists(
 HEADS = st.sampled_from(["pool", "flatten", "view"])
 
 
-def followed(
+def traced(
     blocks: list[Block], head: str, **options: Any
 ) -> tuple[nn.Module, Tensor, IntegralNetwork | None]:
     torch.manual_seed(0)
@@ -160,19 +159,18 @@ def followed(
 def test_reduced_widths_compute_what_is_left_of_the_full_network(
     blocks: list[Block], head: str
 ) -> None:
-    module, x, network = followed(blocks, head)
+    module, x, network = traced(blocks, head)
     if network is not None:
         check_network(network, module, x)
 
 
 @given(blocks=BLOCKS, head=HEADS)
 @settings(max_examples=NUM_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
-def test_channels_of_zeros_change_nothing(blocks: list[Block], head: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resizing, "_BUCKET_SIZE", 2)
-        _, x, network = followed(blocks, head)
-        if network is not None:
-            check_filled(network, x)
+def test_zero_padding_changes_nothing(blocks: list[Block], head: str) -> None:
+    _, x, network = traced(blocks, head)
+    if network is not None:
+        network._sampler.bucket_size = 2
+        check_zero_padding(network, x)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +181,7 @@ def test_channels_of_zeros_change_nothing(blocks: list[Block], head: str) -> Non
 @given(blocks=BLOCKS, head=HEADS)
 @settings(max_examples=NUM_EXAMPLES // 3, suppress_health_check=[HealthCheck.too_slow])
 def test_other_partitions(partition: Partition, blocks: list[Block], head: str) -> None:
-    module, x, network = followed(blocks, head, partition=partition)
+    module, x, network = traced(blocks, head, partition=partition)
     if network is None:
         return
     network.eval()

@@ -130,7 +130,7 @@ SEGMENTS = st.lists(
 def test_unified_axes_are_made_of_the_same_elements(
     sizes: list[int], left: list[tuple[int, int, int]], right: list[tuple[int, int, int]]
 ) -> None:
-    """Free elements of unified axes agree place by place, and so they do at any number of samples."""
+    """Free elements of unified axes agree place by place, at any number of channels."""
     variables = Variables()
     known = [variables.new(size) for size in sizes]
     first = tuple(VariableSegment(known[v][0].var, outer, inner) for v, outer, inner in left)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -11,20 +10,14 @@ from torch import Tensor, nn
 
 from inn_automl.core.errors import InputError
 from inn_automl.integral import IntegralNetwork, convert, recalibrate_batch_norm
-from inn_automl.integral.conversion.activations import (
-    capture_activations,
-    choose_places,
-    consumers,
-    rows_at,
-    windows_at,
-)
+from inn_automl.integral.conversion.activations import capture_activations, consumers
 from inn_automl.integral.conversion.channel_ranking import permute, pivoted_cholesky, rank_channels
-from inn_automl.integral.conversion.least_squares import fit, fit_saturated
 from inn_automl.integral.conversion.reconstruction import (
     RECONSTRUCTION_RULES,
     Reconstructor,
     fit_width_deltas,
 )
+from inn_automl.integral.conversion.windows import choose_places, rows_at, windows_at
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import CASES, Net
 
@@ -74,19 +67,6 @@ def test_windows_are_what_a_layer_multiplies_its_weights_with(
         if isinstance(bias, Tensor):
             found += bias
         torch.testing.assert_close(found, rows_at(layer, y, places), rtol=1e-4, atol=1e-5)
-
-
-def test_a_fit_finds_the_weights_that_made_the_outputs() -> None:
-    torch.manual_seed(0)
-    true, layer = nn.Linear(5, 3), nn.Linear(5, 3)
-    x = torch.randn(200, 5) + 2
-    with torch.no_grad():
-        fit(layer, x, true(x), ridge=0.0, is_centered=False)
-        torch.testing.assert_close(layer.weight, true.weight, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(layer.bias, true.bias, rtol=1e-4, atol=1e-5)
-        before = layer.weight.clone()
-        fit(layer, x, x[:, :3], ridge=1e12, is_centered=False)
-        torch.testing.assert_close(layer.weight, before, rtol=1e-4, atol=1e-4)
 
 
 def test_pivots_are_those_of_column_pivoted_qr() -> None:
@@ -171,7 +151,7 @@ def test_every_coupled_structure_is_fitted(name: str) -> None:
     module = randomized(case.make()).eval()
     x = torch.randn(64, *case.shape[1:])
     network = IntegralNetwork(module, x[:2]).eval()
-    fitted = Reconstructor(network, x)
+    fitted = Reconstructor.from_samples(network, x)
     with torch.no_grad():
         expected = network(x)
         assert_same(
@@ -199,7 +179,9 @@ def test_with_fitted_width_deltas_the_smallest_widths_are_what_is_fitted(name: s
     x = torch.randn(64, *case.shape[1:])
     network = IntegralNetwork(randomized(case.make()), x[:2]).eval()
     expected = dict(
-        Reconstructor(network, x).discretize(network.smallest_widths).named_parameters()
+        Reconstructor.from_samples(network, x)
+        .discretize(network.smallest_widths)
+        .named_parameters()
     )
     with torch.no_grad():
         full = network(x)
@@ -212,57 +194,7 @@ def test_with_fitted_width_deltas_the_smallest_widths_are_what_is_fitted(name: s
         assert_same(network(x), full)
 
 
-def clipped_error(made: Tensor, wanted: Tensor, low: float, high: float) -> float:
-    return float((made.clamp(low, high) - wanted.clamp(low, high)).square().mean())
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.0, float("inf")), (0.0, 1.0), (-0.5, 0.5)])
-def test_a_clipped_fit_is_nearer_behind_the_activation(low: float, high: float) -> None:
-    torch.manual_seed(0)
-    true, x = nn.Linear(12, 5), torch.randn(500, 12)
-    linear, clipped = nn.Linear(6, 5), nn.Linear(6, 5)
-    with torch.no_grad():
-        wanted = 2 * true(x)
-        fit(linear, x[:, :6], wanted, ridge=1e-6, is_centered=False)
-        fit_saturated(clipped, x[:, :6], wanted, ridge=1e-6, saturation=(low, high))
-        far, near = (
-            clipped_error(layer(x[:, :6]), wanted, low, high) for layer in (linear, clipped)
-        )
-        assert near < 0.98 * far
-
-
-@pytest.mark.parametrize("has_bias", [False, True])
-def test_a_clipped_fit_goes_through_the_normalization(has_bias: bool) -> None:
-    """Whatever the signs of its weights, and once it has statistics of its own."""
-    torch.manual_seed(0)
-    true, x = nn.Linear(12, 6), torch.randn(600, 12) + 1
-    norm = nn.BatchNorm1d(6).eval()
-    with torch.no_grad():
-        wanted = true(x)
-        norm.weight.copy_(torch.tensor([1.0, -1.0, 2.0, -0.5, 0.0, 1.0]))
-        norm.bias.copy_(torch.tensor([0.0, 0.3, -0.5, 0.2, 0.4, 0.0]))
-        norm.running_mean.copy_(wanted.mean(0) + 0.2)  # type: ignore[union-attr]
-        norm.running_var.copy_(2 * wanted.var(0))  # type: ignore[union-attr]
-        target, errors = torch.relu(norm(wanted)), []
-        for fitted in (False, True):
-            layer, own = nn.Linear(8, 6, bias=has_bias), copy.deepcopy(norm)
-            if fitted:
-                fit_saturated(
-                    layer, x[:, :8], wanted, ridge=1e-6, saturation=(0.0, float("inf")), norm=own
-                )
-                at_once = torch.relu(own(layer(x[:, :8])))
-            else:
-                fit(layer, x[:, :8], wanted, ridge=1e-6, is_centered=True)
-            recalibrate_batch_norm(both := nn.Sequential(layer, own), [x[:, :8]])
-            errors.append(float((torch.relu(both.eval()(x[:, :8])) - target).square().mean()))
-        torch.testing.assert_close(at_once, torch.relu(both(x[:, :8])), rtol=1e-2, atol=1e-2)
-        assert errors[1] < 0.8 * errors[0]
-        exact, own = nn.Linear(12, 6, bias=has_bias), copy.deepcopy(norm)
-        fit_saturated(exact, x, wanted, ridge=0.0, saturation=(0.0, float("inf")), norm=own)
-        torch.testing.assert_close(torch.relu(own(exact(x))), target, rtol=1e-3, atol=1e-3)
-
-
-def clips(module: nn.Module, x: Tensor) -> dict[str, tuple[float, float] | None]:
+def saturations(module: nn.Module, x: Tensor) -> dict[str, tuple[float, float] | None]:
     network = IntegralNetwork(module.eval(), x[:2])
     return {
         path: one.saturation
@@ -270,7 +202,7 @@ def clips(module: nn.Module, x: Tensor) -> dict[str, tuple[float, float] | None]
     }
 
 
-def test_only_what_an_activation_alone_sees_is_clipped() -> None:
+def test_only_what_an_activation_alone_sees_saturates() -> None:
     torch.manual_seed(0)
     x = torch.randn(32, 4)
     layers = {
@@ -283,7 +215,7 @@ def test_only_what_an_activation_alone_sees_is_clipped() -> None:
     def found(
         forward: Callable[[Net, Tensor], Tensor], **more: nn.Module
     ) -> tuple[float, float] | None:
-        return clips(Net(forward, **layers, **more), x)["b"]
+        return saturations(Net(forward, **layers, **more), x)["b"]
 
     infinite = (0.0, float("inf"))
     assert found(lambda m, x: m.c(torch.relu(m.n(m.b(m.a(x)))))) == infinite
@@ -309,7 +241,7 @@ def test_a_layer_that_runs_twice_keeps_its_samples() -> None:
     x = torch.randn(64, 4)
     network = IntegralNetwork(module, x[:2])
     widths = network.smallest_widths
-    found = Reconstructor(network, x).discretize(widths)
+    found = Reconstructor.from_samples(network, x).discretize(widths)
     torch.testing.assert_close(found.b.weight, network.discretize(widths).b.weight)  # type: ignore[union-attr]
 
 
@@ -382,7 +314,7 @@ def test_an_operation_that_cannot_be_followed_is_named_and_stays_at_full_width()
     x = torch.randn(64, 4)
     converted = convert(module, x[:2], samples=x)
     assert [str(one) for one in converted.network.frozen] == [
-        "a stays at 8 channels: sort in the module itself cannot be followed"
+        "a stays at 8 channels: sort in the module itself cannot be traced through"
     ]
     small = converted.discretize(converted.network.smallest_widths)
     assert (small.get_parameter("a.weight").shape, small.get_parameter("b.weight").shape) == (

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from inn_automl.integral import IntegralNetwork
-from inn_automl.integral.sampling import parametrization as resizing
-from tests.unit.integral.oracle import check_filled, check_network, randomized
+from tests.unit.integral.oracle import check_network, check_zero_padding, randomized
 from tests.unit.integral.zoo import CASES
 
 
@@ -25,11 +24,11 @@ def test_groups_are_found_and_mean_what_they_say(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_channels_of_zeros_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resizing, "_BUCKET_SIZE", 3)
+def test_zero_padding_changes_nothing(name: str) -> None:
     case = CASES[name]
     torch.manual_seed(0)
     network, x = IntegralNetwork(randomized(case.make()), case.example()), case.example()
+    network._sampler.bucket_size = 3
     assert case.is_maskable or not network.supports_zero_padding
     if network.supports_zero_padding:
-        check_filled(network, x)
+        check_zero_padding(network, x)

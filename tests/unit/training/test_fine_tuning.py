@@ -132,7 +132,7 @@ def test_a_model_that_does_not_gain_stays_as_it_was(
 def test_tuning_begins_at_the_very_model(images: Dataset, family: str, ratio: float) -> None:
     network, x = network_of(images, family), split_samples(images, "test").standardized(slice(0, 8))
     widths = network.uniform_widths(ratio)
-    fitted = Reconstructor(
+    fitted = Reconstructor.from_samples(
         network, split_samples(images, "train").standardized(slice(0, 64))
     ).discretize(widths)
     for module in (network.discretize(widths).eval(), fitted.eval()):

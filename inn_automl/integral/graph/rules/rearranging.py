@@ -38,16 +38,16 @@ def stack(propagation: Propagation, node: Node) -> Shape:
 
 @rule("chunk", "split", "split_with_sizes", "tensor_split")
 def cut(propagation: Propagation, node: Node) -> list[Shape]:
-    """AxisLayout of one size are taken to be a share of the channels each: they stay of one size."""
+    """Pieces of one size are taken to be a fraction of the channels each: they stay of one size."""
     shape = propagation.shape(node.args[0])
     dim = argument(node, 2, "dim", 0) % len(shape)
     sizes = [int(value.shape[dim]) for value in node.meta["val"]]
     if len(set(sizes)) == 1:
-        parts = [propagation.chunk(shape[dim], len(sizes), node)] * len(sizes)
+        pieces = [propagation.chunk(shape[dim], len(sizes), node)] * len(sizes)
     else:
-        parts = [propagation.variables.new(size) for size in sizes]
-        propagation.unify(tuple(segment for part in parts for segment in part), shape[dim], node)
-    return [(*shape[:dim], part, *shape[dim + 1 :]) for part in parts]
+        pieces = [propagation.variables.new(size) for size in sizes]
+        propagation.unify(tuple(segment for piece in pieces for segment in piece), shape[dim], node)
+    return [(*shape[:dim], piece, *shape[dim + 1 :]) for piece in pieces]
 
 
 @rule("glu")
@@ -104,7 +104,9 @@ def transpose(propagation: Propagation, node: Node) -> Shape:
 def movedim(propagation: Propagation, node: Node) -> Shape:
     shape = propagation.shape(node.args[0])
     # An empty tensor whose axes tell their places by their sizes.
-    order = torch.movedim(torch.empty(tuple(range(len(shape)))), *node.args[1:3])  # type: ignore[arg-type]
+    source, target = node.args[1:3]
+    empty = torch.empty(tuple(range(len(shape))))
+    order = torch.movedim(empty, source, target)  # type: ignore[arg-type]
     return tuple(shape[size] for size in order.shape)
 
 
@@ -165,7 +167,8 @@ def pad(propagation: Propagation, node: Node) -> Shape:
 @rule("pixel_shuffle", "pixel_unshuffle")
 def pixel_shuffle(propagation: Propagation, node: Node) -> Shape | None:
     """Blocks of r x r channels become r x r pixels of one channel, or the other way."""
-    shape, factor = propagation.shape(node.args[0]), int(node.args[1]) ** 2  # type: ignore[arg-type]
+    shape = propagation.shape(node.args[0])
+    factor = int(node.args[1]) ** 2  # type: ignore[arg-type]
     if len(shape) != 4:
         return None
     propagation.fix(shape[2:], node, "rearranges pixels")
@@ -211,7 +214,7 @@ def reshape(propagation: Propagation, node: Node) -> Shape | None:
         sources, targets = [shape[old[i]] for i in left], [new[i] for i in right]
         flat = variables.flatten(sources)
         if flat is None:
-            propagation.fix(sources, node, "mixes axes in an order that cannot be followed")
+            propagation.fix(sources, node, "mixes axes in an order that cannot be traced through")
             flat = variables.constant(
                 math.prod(before[old[i]] for i in left), variables.reason(sources)
             )

@@ -47,7 +47,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 def num_halvings(size: int, smallest: int) -> int:
-    """How often `size` can be halved without falling below `smallest`."""
+    """Number of times that `size` can be halved without falling below `smallest`."""
     return max(0, int(math.log2(size / smallest)))
 
 

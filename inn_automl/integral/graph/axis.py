@@ -69,7 +69,7 @@ class Variables:
         return self._fixed.get(var)
 
     def is_free(self, axis: Axis) -> bool:
-        """Whether any part of the axis can be resized."""
+        """Whether any segment of the axis can be resized."""
         return any(s.var not in self._fixed for s in self.resolve(axis))
 
     def reason(self, axes: Iterable[Axis]) -> str:
@@ -120,10 +120,10 @@ class Variables:
                 first.insert(0, a)
 
     def chunk(self, axis: Axis, count: int, where: str) -> Axis:
-        """The axis of one of `count` equal parts, which are resized alike from now on.
+        """The axis of one of `count` equal chunks, which are resized alike from now on.
 
         Raises:
-            ValueError: the axis cannot be cut into so many parts of one size.
+            ValueError: the axis cannot be cut into so many chunks of one size.
         """
         size = self.size(axis)
         if size % count:

@@ -136,7 +136,7 @@ class Coupling:
                 own = [str(dim) for dim, layout in enumerate(axes) if index in groups_of([layout])]
                 if own:
                     lines.append(f"  {name}: axis {', '.join(own)}")
-        return "\n".join([*lines, *map(str, self.frozen)])
+        return "\n".join([*lines, *(f"frozen: {one}" for one in self.frozen)])
 
     def counts(self, widths: Mapping[str, int]) -> tuple[int, ...]:
         """The channel count of each group at the widths, in units of the group.

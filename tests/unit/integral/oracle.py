@@ -1,4 +1,4 @@
-"""What a network at reduced widths must compute, by other means than resizing it.
+"""Oracle: outputs of a network at reduced widths, by other means than sampling it.
 
 With the nested partition every removed channel can instead be set to zero: in all parameters of
 the full-size module, along all axes. That gives the same outputs wherever no operation averages
@@ -84,7 +84,7 @@ def assert_same(
 
 
 def check_zero_padding(network: IntegralNetwork, x: Tensor) -> None:
-    """Checks that channels of zeros change no output and no gradient in training."""
+    """Checks that zero padding changes no output and no gradient in training."""
     network.train()
     for widths in some_widths(network):
         found = []

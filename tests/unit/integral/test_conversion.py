@@ -69,7 +69,7 @@ def test_windows_are_what_a_layer_multiplies_its_weights_with(
         torch.testing.assert_close(found, rows_at(layer, y, places), rtol=1e-4, atol=1e-5)
 
 
-def test_pivots_are_those_of_column_pivoted_qr() -> None:
+def test_pivoted_cholesky_is_column_pivoted_qr() -> None:
     rows = np.random.default_rng(0).standard_normal((50, 12)) @ np.random.default_rng(
         1
     ).standard_normal((12, 12))
@@ -272,7 +272,7 @@ def test_the_order_is_that_of_what_later_layers_weigh() -> None:
     ],
 )
 @pytest.mark.parametrize("order", ["pivoted_cholesky", "tsp"])
-def test_calibration_samples_that_tell_nothing(samples: Tensor, message: str, order: str) -> None:
+def test_samples_that_tell_nothing(samples: Tensor, message: str, order: str) -> None:
     with pytest.raises(InputError, match=message):
         convert(residual(), torch.zeros(2, 2, 6, 6), samples=samples, order=order)
 
@@ -303,7 +303,7 @@ def test_samples_of_one_class_are_warned_of() -> None:
     assert held_out < 0.1 * elsewhere
 
 
-def test_an_operation_that_cannot_be_followed_is_named_and_stays_at_full_width() -> None:
+def test_an_operation_that_cannot_be_traced_through_freezes_its_channels() -> None:
     torch.manual_seed(0)
     module = Net(
         lambda m, x: m.c(torch.relu(m.b(torch.sort(m.a(x), 1).values))),

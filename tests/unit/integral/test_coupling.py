@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from inn_automl.integral import IntegralNetwork
 from tests.unit.integral.oracle import check_network, check_zero_padding, randomized
-from tests.unit.integral.zoo import CASES
+from tests.unit.integral.zoo import CASES, Net
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -32,3 +33,18 @@ def test_zero_padding_changes_nothing(name: str) -> None:
     assert case.is_maskable or not network.supports_zero_padding
     if network.supports_zero_padding:
         check_zero_padding(network, x)
+
+
+def test_it_prints_its_groups_and_what_is_frozen() -> None:
+    module = Net(
+        lambda m, x: m.c(torch.relu(m.b(torch.sort(m.a(x), 1).values))),
+        a=nn.Linear(4, 8),
+        b=nn.Linear(8, 8),
+        c=nn.Linear(8, 3),
+    )
+    network = IntegralNetwork(module, torch.zeros(2, 4))
+    reason = "a stays at 8 channels: sort in the module itself cannot be traced through"
+    expected = ["IntegralNetwork of Net", "group 'b': 8 channels, allowed 2 to 8"]
+    assert repr(network).split("\n") == [*expected, f"frozen: {reason}"]
+    axes = ["  b.weight: axis 0", "  b.bias: axis 0", "  c.weight: axis 1"]
+    assert str(network.coupling).split("\n") == [expected[1], *axes, f"frozen: {reason}"]

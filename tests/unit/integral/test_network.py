@@ -90,7 +90,7 @@ def test_costs_name_the_layers(network: IntegralNetwork) -> None:
 
 def test_bounds_of_min_ratio(coupling: Coupling) -> None:
     for ratio in (0, -1, 1.01, float("nan")):
-        with pytest.raises(WidthsError, match="is not a share of the channels"):
+        with pytest.raises(WidthsError, match="is not a ratio of the channels"):
             IntegralNetwork(make(), X, min_ratio=ratio)
     assert IntegralNetwork(make(), X, min_ratio=1).smallest_widths == {"a": 8, "c": 12}
 
@@ -385,6 +385,6 @@ def test_remembered_costs_are_those_of_the_module(family: str) -> None:
     ("family", "supports_zero_padding"),
     [("convnet", True), ("resnet", True), ("mobilenet", True), ("mlp", False), ("vit", False)],
 )
-def test_families_that_channels_of_zeros_serve(family: str, supports_zero_padding: bool) -> None:
+def test_families_that_support_zero_padding(family: str, supports_zero_padding: bool) -> None:
     network = IntegralNetwork(build(family, (3, 16, 16), 4), torch.zeros(2, 3, 16, 16))
     assert network.supports_zero_padding == supports_zero_padding

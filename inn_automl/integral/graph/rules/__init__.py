@@ -1,4 +1,4 @@
-"""How each tensor operation couples channel axes. Importing this package registers the rules."""
+"""Propagation rules, one a tensor operation. Importing this package registers them."""
 
 from inn_automl.integral.graph.rules import elementwise, layers, rearranging, reductions
 

@@ -20,7 +20,7 @@ def axes_of(dims: Any, rank: int) -> set[int]:
 
 
 def reduced(propagation: Propagation, node: Node, axes: set[int]) -> Any:
-    """What is left of a shape, for each output of the node."""
+    """The remaining axes of a shape, for each output of the node."""
     shape = propagation.shape(node.args[0])
     value = node.meta["val"]
     outputs = [value] if isinstance(value, torch.Tensor) else list(value)

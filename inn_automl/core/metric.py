@@ -94,8 +94,8 @@ _NEPERS = math.log(10) / 10
 """A decibel in units of the natural logarithm of a power."""
 
 ACCURACY = Metric("accuracy", "accuracy", "%", 100.0, 2, 1.0, 2e-3)
-"""The fraction of samples that are classified correctly. Error rates below 0.002 are noise of single
-samples.
+"""Fraction of the samples that are classified correctly. Error rates below 0.002 are noise of
+single samples.
 """
 R2 = Metric("r2", "R²", "", 1.0, 4, 1.0, 1e-5)
 """1 - squared error / variance, the mean over the targets; predicting their mean gives 0."""

@@ -23,12 +23,12 @@ from inn_automl.latency.cost_model import CostModel
 from inn_automl.latency.design import initial_design
 from inn_automl.latency.features import latency_features
 from inn_automl.pipeline.latency_model import NUM_INITIAL_WIDTHS
-from inn_automl.search.choice import rank_finalists
-from inn_automl.search.device import DeviceSearch, Prediction
-from inn_automl.search.initial_design import NUM_INITIAL, REFERENCE_FACTOR
-from inn_automl.search.pareto import hypervolume, pareto_front
-from inn_automl.search.run import run_search
-from inn_automl.search.space import Key, Widths
+from inn_automl.width_search.choice import rank_finalists
+from inn_automl.width_search.device import DeviceSearch, Prediction
+from inn_automl.width_search.initial_design import NUM_INITIAL, REFERENCE_FACTOR
+from inn_automl.width_search.pareto import hypervolume, pareto_front
+from inn_automl.width_search.run import run_search
+from inn_automl.width_search.space import Key, Widths
 
 MAX_EVALUATIONS, MAX_MEASUREMENTS, BATCH_SIZE = 100, 60, 10
 MAX_PROPOSALS = 1000

@@ -34,8 +34,8 @@ from inn_automl.pipeline.latency_model import LatencyModel
 from inn_automl.pipeline.measuring import MAX_FINALISTS
 from inn_automl.pipeline.profiling import profile_precision
 from inn_automl.pipeline.width_timer import WidthTimer
-from inn_automl.search.active_learning import MIN_ITERATION_SIZE
-from inn_automl.search.space import Widths
+from inn_automl.width_search.active_learning import MIN_ITERATION_SIZE
+from inn_automl.width_search.space import Widths
 
 NUM_HELD_OUT, NUM_ROUNDS = 60, 5
 

@@ -34,10 +34,10 @@ from inn_automl.latency.benchmark import measure
 from inn_automl.latency.config import BenchmarkConfig
 from inn_automl.latency.design import initial_design
 from inn_automl.pipeline.latency_model import NUM_INITIAL_WIDTHS
-from inn_automl.search.space import Key, SearchSpace
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
 from inn_automl.training.trial import Architecture
+from inn_automl.width_search.space import Key, SearchSpace
 
 DATASET, FAMILY, WIDTH, DEPTH, EPOCHS = "mnist5k", "convnet", 2.0, 4, 2
 ALLOWED = (range(12, 33, 4), range(29, 65, 7), range(36, 97, 12), range(58, 129, 14))

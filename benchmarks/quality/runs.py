@@ -25,9 +25,9 @@ from inn_automl.core.storage import read_json, write_json
 from inn_automl.evaluation.candidates import StandardizedSamples, count_correct, split_samples
 from inn_automl.integral import IntegralNetwork
 from inn_automl.runtimes.environment import describe_machine
-from inn_automl.search.pareto import hypervolume, pareto_front
 from inn_automl.training.recipe import Recipe, default_recipe
 from inn_automl.training.sandwich import random_widths
+from inn_automl.width_search.pareto import hypervolume, pareto_front
 
 NUM_SEARCHED = 32
 """Random widths, besides the uniform ones, of the search that every arm with one model is put

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from inn_automl.latency.granularity import STEPS, rounded_up
 
 if TYPE_CHECKING:
-    from inn_automl.search.space import SearchSpace
+    from inn_automl.width_search.space import SearchSpace
 
 _UNIFORM_RATIOS = (0.375, 0.5, 0.625, 0.75, 0.875)
 _MAX_DRAWS = 20

@@ -25,9 +25,9 @@ from inn_automl.models import get_family
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.memory import measure_memory
 from inn_automl.pipeline.records import PlannedTrials
-from inn_automl.search.space import SearchSpace
 from inn_automl.training.recipe import Recipe, TrialSpec, trial_specs
 from inn_automl.training.trial import Architecture, Trained
+from inn_automl.width_search.space import SearchSpace
 
 _SCREENING = dataclasses.replace(QUICK, min_processes=2, max_processes=2, min_s=0.2, max_repeated=0)
 """Whether latency comes near its bound at all: mostly it does not."""

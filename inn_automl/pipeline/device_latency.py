@@ -13,8 +13,8 @@ from inn_automl.core.errors import MeasurementError, SpecError
 from inn_automl.core.precision import split_point
 from inn_automl.core.result import CostModelErrors, Granularity
 from inn_automl.pipeline.latency_model import LatencyModel
-from inn_automl.search.device import Prediction
-from inn_automl.search.space import SearchSpace, Widths
+from inn_automl.width_search.device import Prediction
+from inn_automl.width_search.space import SearchSpace, Widths
 
 if TYPE_CHECKING:
     from inn_automl.core.spec import DeviceBudget

@@ -26,8 +26,8 @@ from inn_automl.latency.profile import LatencyProfile, ProfileFiles
 from inn_automl.latency.records import LatencyRow, ProfilingRound
 from inn_automl.latency.store import CachedMeasurement, cache_key
 from inn_automl.pipeline.width_timer import WidthTimer
-from inn_automl.search.device import Prediction
-from inn_automl.search.space import SearchSpace
+from inn_automl.width_search.device import Prediction
+from inn_automl.width_search.space import SearchSpace
 
 NUM_INITIAL_WIDTHS, INITIAL_FRACTION = 36, 0.6
 """Widths of the initial design, and the fraction of all allowed measurements that it may take."""

@@ -25,7 +25,7 @@ from inn_automl.pipeline.records import (
     SearchedDevice,
     SearchedDevices,
 )
-from inn_automl.search.choice import choose_finalists, front_and_recommendation
+from inn_automl.width_search.choice import choose_finalists, front_and_recommendation
 
 MAX_FINALISTS = 20
 """Candidates measured for each device."""

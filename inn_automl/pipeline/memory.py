@@ -30,8 +30,8 @@ from inn_automl.integral import IntegralNetwork, Widths
 from inn_automl.latency.config import MEMORY
 from inn_automl.latency.design import initial_design
 from inn_automl.pipeline.context import JobContext
-from inn_automl.search.device import Prediction
-from inn_automl.search.space import SearchSpace
+from inn_automl.width_search.device import Prediction
+from inn_automl.width_search.space import SearchSpace
 
 NUM_WIDTHS = 8
 """Widths whose memory is measured."""

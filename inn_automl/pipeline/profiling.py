@@ -44,7 +44,7 @@ from inn_automl.pipeline.latency_model import (
 from inn_automl.pipeline.memory import with_memory
 from inn_automl.pipeline.records import ProfiledDevice, ProfiledDevices, TrainedTrials
 from inn_automl.pipeline.width_timer import Template, WidthTimer
-from inn_automl.search.space import SearchSpace
+from inn_automl.width_search.space import SearchSpace
 
 NUM_CHECKED, MIN_CACHED = 8, 20
 """Fresh measurements that cached ones are compared with, and how many cached ones are worth it."""

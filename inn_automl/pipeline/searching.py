@@ -18,9 +18,9 @@ from inn_automl.pipeline.records import (
     SearchedDevice,
     SearchedDevices,
 )
-from inn_automl.search.device import DeviceSearch
-from inn_automl.search.outcome import DeviceOutcome, SearchProgress
-from inn_automl.search.run import run_search
+from inn_automl.width_search.device import DeviceSearch
+from inn_automl.width_search.outcome import DeviceOutcome, SearchProgress
+from inn_automl.width_search.run import run_search
 
 
 def search(context: JobContext, profiled: ProfiledDevices) -> SearchedDevices:

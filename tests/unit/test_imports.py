@@ -40,7 +40,7 @@ LIGHT = [
     "inn_automl.core.metric",
     "inn_automl.core.progress",
     "inn_automl.core.result",
-    "inn_automl.search.pareto",
+    "inn_automl.width_search.pareto",
     "inn_automl.core.spec",
     "inn_automl.core.storage",
     "inn_automl.cli.summary",
@@ -149,7 +149,7 @@ def test_what_is_imported_is_required(folder: str, extras: list[str]) -> None:
 
 def test_a_subpackage_does_not_take_the_place_of_a_function() -> None:
     code = (
-        "import inn_automl; from inn_automl.search.pareto import pareto_front; "
+        "import inn_automl; from inn_automl.width_search.pareto import pareto_front; "
         "assert callable(inn_automl.search) and pareto_front"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

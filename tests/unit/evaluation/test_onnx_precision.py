@@ -17,15 +17,15 @@ from optuna.samplers import TPESampler
 from inn_automl.core.errors import WidthsError
 from inn_automl.core.precision import is_a_choice, join_point, split_point
 from inn_automl.core.spec import DeviceBudget, SearchBudget
-from inn_automl.search.device import DeviceSearch, Prediction
-from inn_automl.search.evaluations import EvaluationTable, inherit_evaluations
-from inn_automl.search.initial_design import NUM_INITIAL
-from inn_automl.search.outcome import SearchOutcome
-from inn_automl.search.pareto import hypervolume
-from inn_automl.search.run import run_search
-from inn_automl.search.space import SearchSpace, Widths
-from inn_automl.search.study import WidthStudy
-from tests.unit.search.search_samples import GROUPS, Group, accuracy_of, predict
+from inn_automl.width_search.device import DeviceSearch, Prediction
+from inn_automl.width_search.evaluations import EvaluationTable, inherit_evaluations
+from inn_automl.width_search.initial_design import NUM_INITIAL
+from inn_automl.width_search.outcome import SearchOutcome
+from inn_automl.width_search.pareto import hypervolume
+from inn_automl.width_search.run import run_search
+from inn_automl.width_search.space import SearchSpace, Widths
+from inn_automl.width_search.study import WidthStudy
+from tests.unit.width_search.search_samples import GROUPS, Group, accuracy_of, predict
 
 BOTH = ("fp32", "int8")
 LOST = 0.004

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inn_automl.latency.design import initial_design
-from inn_automl.search.space import SearchSpace
+from inn_automl.width_search.space import SearchSpace
 
 
 def space(sizes, granularity=1):

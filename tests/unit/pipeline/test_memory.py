@@ -5,7 +5,7 @@ import numpy as np
 from inn_automl.core.costs import Costs, LayerCost
 from inn_automl.core.spec import DeviceBudget
 from inn_automl.pipeline.memory import MemoryModel
-from inn_automl.search.constraints import constraint_violations
+from inn_automl.width_search.constraints import constraint_violations
 
 
 def cost(channels: int) -> Costs:

@@ -8,7 +8,7 @@ from inn_automl.api.jobs import Comparison, DeviceComparison, JobKind, JobState
 from inn_automl.core.errors import ConflictError, InputError, NotFoundError
 from inn_automl.core.metric import get_metric
 from inn_automl.core.result import DeviceResult, FrontPoint
-from inn_automl.search.pareto import hypervolume
+from inn_automl.width_search.pareto import hypervolume
 from inn_automl_services.coordinator.db.tables import ArtifactRow, JobRow
 from inn_automl_services.coordinator.jobs.service import find
 from inn_automl_services.coordinator.keys import Caller

@@ -14,9 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from inn_automl.search.choice import rank_finalists
-from inn_automl.search.pareto import Floats, Indices
-from inn_automl.search.space import Widths
+from inn_automl.width_search.choice import rank_finalists
+from inn_automl.width_search.pareto import Floats, Indices
+from inn_automl.width_search.space import Widths
 
 MIN_ITERATION_SIZE, MAX_ITERATION_SIZE = 4, 8
 """A measurement costs a start of processes, however few widths it is of: unless the search ends,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.search.device import DeviceSearch, Prediction
-from inn_automl.search.space import SearchSpace, Widths
+from inn_automl.width_search.device import DeviceSearch, Prediction
+from inn_automl.width_search.space import SearchSpace, Widths
 
 
 @dataclass(frozen=True)

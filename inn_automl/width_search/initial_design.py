@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inn_automl.search.device import DeviceSearch
-from inn_automl.search.space import Key
+from inn_automl.width_search.device import DeviceSearch
+from inn_automl.width_search.space import Key
 
 NUM_INITIAL = 12
 """Uniform widths that a search starts with, divided among the precisions."""

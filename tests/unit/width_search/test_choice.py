@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from inn_automl.core.result import LatencySummary
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.search.choice import choose_finalists, front_and_recommendation, recommend
-from inn_automl.search.constraints import constraint_violations
-from inn_automl.search.pareto import pareto_front
+from inn_automl.width_search.choice import choose_finalists, front_and_recommendation, recommend
+from inn_automl.width_search.constraints import constraint_violations
+from inn_automl.width_search.pareto import pareto_front
 
 
 @dataclass(frozen=True)

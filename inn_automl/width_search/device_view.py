@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inn_automl.search.active_learning import (
+from inn_automl.width_search.active_learning import (
     MIN_ITERATION_SIZE,
     choose_to_measure,
     iteration_size,
 )
-from inn_automl.search.evaluations import Evaluation
-from inn_automl.search.outcome import SearchedWidths
-from inn_automl.search.pareto import hypervolume_history, pareto_front
-from inn_automl.search.study import WidthStudy
+from inn_automl.width_search.evaluations import Evaluation
+from inn_automl.width_search.outcome import SearchedWidths
+from inn_automl.width_search.pareto import hypervolume_history, pareto_front
+from inn_automl.width_search.study import WidthStudy
 
 
 class DeviceView:

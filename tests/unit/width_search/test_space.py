@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inn_automl.core.errors import WidthsError
-from inn_automl.search.space import SearchSpace
+from inn_automl.width_search.space import SearchSpace
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inn_automl.search import sampler as module
-from inn_automl.search.pareto import hypervolume
-from inn_automl.search.sampler import FrontSampler
-from inn_automl.search.space import SearchSpace
-from tests.unit.search.search_samples import GROUPS, TINY, accuracy_of, device
+from inn_automl.width_search import sampler as module
+from inn_automl.width_search.pareto import hypervolume
+from inn_automl.width_search.sampler import FrontSampler
+from inn_automl.width_search.space import SearchSpace
+from tests.unit.width_search.search_samples import GROUPS, TINY, accuracy_of, device
 
 
 def sampler_of(target, num_known=20, seed=0, known=None):

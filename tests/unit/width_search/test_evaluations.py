@@ -6,13 +6,13 @@ import os
 import pytest
 
 from inn_automl.core.errors import CorruptFileError, JobDirectoryError, StorageError
-from inn_automl.search.evaluations import (
+from inn_automl.width_search.evaluations import (
     Batch,
     Evaluation,
     EvaluationTable,
     drop_torn_line,
 )
-from inn_automl.search.initial_design import InitialDesign
+from inn_automl.width_search.initial_design import InitialDesign
 
 GROUPS = {"a": 8, "b": 4}
 DESIGN = InitialDesign(((4, 2), (8, 2)), slowest_ms=0.1 + 0.2)

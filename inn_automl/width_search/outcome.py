@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from inn_automl.search.device import Prediction
-from inn_automl.search.evaluations import Evaluation
+from inn_automl.width_search.device import Prediction
+from inn_automl.width_search.evaluations import Evaluation
 
 Stopped = Literal["budget", "stalled", "exhausted", "interrupted"]
 

@@ -10,10 +10,10 @@ import pytest
 
 from inn_automl.core.metric import ACCURACY, PSNR, R2
 from inn_automl.core.spec import SearchBudget
-from inn_automl.search.run import run_search
-from inn_automl.search.space import SearchSpace
-from inn_automl.search.surrogate import MetricSurrogate
-from tests.unit.search.search_samples import GROUPS, accuracy_of, device
+from inn_automl.width_search.run import run_search
+from inn_automl.width_search.space import SearchSpace
+from inn_automl.width_search.surrogate import MetricSurrogate
+from tests.unit.width_search.search_samples import GROUPS, accuracy_of, device
 
 SPACE = SearchSpace(GROUPS)
 

@@ -17,12 +17,12 @@ from inn_automl.core.errors import BackendError, JobDirectoryError, SpecError
 from inn_automl.core.locking import file_lock
 from inn_automl.core.metric import ACCURACY, Metric
 from inn_automl.core.spec import SearchBudget
-from inn_automl.search.device import DeviceSearch
-from inn_automl.search.device_view import DeviceView
-from inn_automl.search.evaluations import EvaluationTable
-from inn_automl.search.outcome import DeviceOutcome, SearchOutcome, SearchProgress, Stopped
-from inn_automl.search.stopping import HypervolumeStopping
-from inn_automl.search.study import WidthStudy
+from inn_automl.width_search.device import DeviceSearch
+from inn_automl.width_search.device_view import DeviceView
+from inn_automl.width_search.evaluations import EvaluationTable
+from inn_automl.width_search.outcome import DeviceOutcome, SearchOutcome, SearchProgress, Stopped
+from inn_automl.width_search.stopping import HypervolumeStopping
+from inn_automl.width_search.study import WidthStudy
 
 EVALUATIONS = "evaluations.jsonl"
 

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inn_automl.search.pareto import distinct_front, hypervolume, hypervolume_history, pareto_front
+from inn_automl.width_search.pareto import (
+    distinct_front,
+    hypervolume,
+    hypervolume_history,
+    pareto_front,
+)
 
 # Few distinct values, so that ties are common.
 points = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 10)), max_size=25).map(

@@ -8,9 +8,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from inn_automl.search.initial_design import NUM_INITIAL
-from inn_automl.search.study import WidthStudy
-from tests.unit.search.search_samples import TINY, accuracy_of, device
+from inn_automl.width_search.initial_design import NUM_INITIAL
+from inn_automl.width_search.study import WidthStudy
+from tests.unit.width_search.search_samples import TINY, accuracy_of, device
 
 
 def search(study, num, batch=8):

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inn_automl.search.space import SearchSpace
-from inn_automl.search.surrogate import MAX_OBSERVATIONS, MetricSurrogate
-from tests.unit.search.search_samples import GROUPS, accuracy_of
+from inn_automl.width_search.space import SearchSpace
+from inn_automl.width_search.surrogate import MAX_OBSERVATIONS, MetricSurrogate
+from tests.unit.width_search.search_samples import GROUPS, accuracy_of
 
 SPACE = SearchSpace(GROUPS)
 

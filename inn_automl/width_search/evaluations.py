@@ -25,7 +25,7 @@ from inn_automl.core.precision import (
     split_point,
 )
 from inn_automl.core.storage import write_atomically
-from inn_automl.search.initial_design import InitialDesign
+from inn_automl.width_search.initial_design import InitialDesign
 
 VERSION = 1
 """Of the file."""

@@ -20,10 +20,10 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import Trial, TrialState, create_trial
 
 from inn_automl.core.metric import ACCURACY, Metric
-from inn_automl.search.device import DeviceSearch, Prediction
-from inn_automl.search.initial_design import REFERENCE_FACTOR, InitialDesign, initial_design
-from inn_automl.search.sampler import FrontSampler, width_distributions
-from inn_automl.search.space import Key, Widths
+from inn_automl.width_search.device import DeviceSearch, Prediction
+from inn_automl.width_search.initial_design import REFERENCE_FACTOR, InitialDesign, initial_design
+from inn_automl.width_search.sampler import FrontSampler, width_distributions
+from inn_automl.width_search.space import Key, Widths
 
 _MAX_USELESS_PROPOSALS = 50
 _ERROR_FRACTION = 0.5

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from inn_automl.core.precision import COORDINATE
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.search.active_learning import ActiveLearning
-from inn_automl.search.constraints import constraint_violations
-from inn_automl.search.pareto import Floats
-from inn_automl.search.space import Points, SearchSpace, Widths
+from inn_automl.width_search.active_learning import ActiveLearning
+from inn_automl.width_search.constraints import constraint_violations
+from inn_automl.width_search.pareto import Floats
+from inn_automl.width_search.space import Points, SearchSpace, Widths
 
 
 @dataclass(frozen=True)

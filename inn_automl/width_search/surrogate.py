@@ -14,8 +14,8 @@ from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from inn_automl.core.metric import ACCURACY, Metric
-from inn_automl.search.pareto import Floats
-from inn_automl.search.space import Points
+from inn_automl.width_search.pareto import Floats
+from inn_automl.width_search.space import Points
 
 MAX_OBSERVATIONS = 400
 """Fitting is cubic in these; beyond them the first quarter and the most recent rest are used."""

@@ -11,12 +11,12 @@ import pytest
 
 from inn_automl.core.errors import BackendError, JobDirectoryError, SpecError, StorageError
 from inn_automl.core.spec import SearchBudget
-from inn_automl.search.evaluations import EvaluationTable
-from inn_automl.search.initial_design import NUM_INITIAL
-from inn_automl.search.pareto import pareto_front
-from inn_automl.search.run import run_search
-from inn_automl.search.study import WidthStudy
-from tests.unit.search.search_samples import GROUPS, TINY, accuracy_of, device
+from inn_automl.width_search.evaluations import EvaluationTable
+from inn_automl.width_search.initial_design import NUM_INITIAL
+from inn_automl.width_search.pareto import pareto_front
+from inn_automl.width_search.run import run_search
+from inn_automl.width_search.study import WidthStudy
+from tests.unit.width_search.search_samples import GROUPS, TINY, accuracy_of, device
 
 ROOT = Path(__file__).parents[3]
 
@@ -172,9 +172,9 @@ def test_a_process_killed_by_the_system_resumes(tmp_path, uninterrupted):
     script = """
 import os, signal, sys
 from pathlib import Path
-from inn_automl.search.run import run_search
-from inn_automl.search.study import WidthStudy
-from tests.unit.search.test_run import accuracy_of, budget, two_devices
+from inn_automl.width_search.run import run_search
+from inn_automl.width_search.study import WidthStudy
+from tests.unit.width_search.test_run import accuracy_of, budget, two_devices
 
 def evaluate(batch):
     for number, widths in enumerate(batch):

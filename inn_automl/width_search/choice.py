@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from inn_automl.core.metric import ACCURACY, Metric
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.search.constraints import constraint_violations
-from inn_automl.search.pareto import Floats, Indices, distinct_front, pareto_front
+from inn_automl.width_search.constraints import constraint_violations
+from inn_automl.width_search.pareto import Floats, Indices, distinct_front, pareto_front
 
 
 class MeasuredLatency(Protocol):

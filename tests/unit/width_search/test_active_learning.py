@@ -6,10 +6,10 @@ import pytest
 
 from inn_automl.core.errors import MeasurementError
 from inn_automl.core.spec import SearchBudget
-from inn_automl.search.active_learning import MIN_ITERATION_SIZE
-from inn_automl.search.evaluations import EvaluationTable
-from inn_automl.search.run import run_search
-from tests.unit.search.search_samples import accuracy_of, device, predict
+from inn_automl.width_search.active_learning import MIN_ITERATION_SIZE
+from inn_automl.width_search.evaluations import EvaluationTable
+from inn_automl.width_search.run import run_search
+from tests.unit.width_search.search_samples import accuracy_of, device, predict
 
 
 def true_ms(widths):

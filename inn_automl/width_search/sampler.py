@@ -29,9 +29,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from inn_automl.core.metric import ACCURACY, Metric
 from inn_automl.core.precision import COORDINATE
-from inn_automl.search.pareto import Floats, pareto_front
-from inn_automl.search.space import Key, Points, SearchSpace
-from inn_automl.search.surrogate import MetricSurrogate
+from inn_automl.width_search.pareto import Floats, pareto_front
+from inn_automl.width_search.space import Key, Points, SearchSpace
+from inn_automl.width_search.surrogate import MetricSurrogate
 
 ENUMERABLE = 2048
 """A space with at most this many points is searched whole."""

@@ -17,9 +17,7 @@ used.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from inn_automl.core.version import __version__
@@ -78,19 +76,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Door(ModuleType):
-    """Keeps `search` the function, although a subpackage has that name.
-
-    An import of a subpackage sets it as an attribute of its parent: a second call of
-    `inn_automl.search` would find the module. Import from the subpackage with `from`; its name
-    after `import inn_automl.search as` is the function.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Door

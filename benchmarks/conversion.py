@@ -27,10 +27,11 @@ from benchmarks.quality.gradients import plain, train_peer
 from benchmarks.quality.pruning import by_magnitude
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
 from inn_automl.data import load_dataset
-from inn_automl.evaluation.candidates import count_correct, recalibration_samples, split_samples
+from inn_automl.evaluation.candidates import count_correct
 from inn_automl.integral import IntegralNetwork, convert, recalibrate_batch_norm
 from inn_automl.integral.conversion.channel_ranking import permute
 from inn_automl.models import build
+from inn_automl.tasks import Task
 from inn_automl.training.recipe import default_recipe
 
 RATIOS = (0.25, 0.375, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -38,21 +39,21 @@ NUM_FITTED = 512
 GOALS = {0.7: 0.5, 0.5: 1.5}
 
 
-class Task(NamedTuple):
+class Case(NamedTuple):
     dataset: str
     family: str
     epochs: int
 
 
 TASKS = (
-    Task("mnist1d", "signal", 60),
-    Task("mnist5k", "convnet", 12),
-    Task("digits", "resnet", 40),
-    Task("digits", "mobilenet", 60),
+    Case("mnist1d", "signal", 60),
+    Case("mnist5k", "convnet", 12),
+    Case("digits", "resnet", 40),
+    Case("digits", "mobilenet", 60),
 )
 
 
-def execute(task: Task, seed: int) -> dict[str, Any]:
+def execute(task: Case, seed: int) -> dict[str, Any]:
     """Trains one network, and evaluates it as it is and narrower."""
     torch.set_num_threads(1)
     dataset = load_dataset(task.dataset)
@@ -65,7 +66,10 @@ def execute(task: Task, seed: int) -> dict[str, Any]:
     started_at = time.monotonic()
     train_peer(network, dataset, recipe, seed, plain, validated=[network.full_widths])
     train_s = time.monotonic() - started_at
-    test, calibration = split_samples(dataset, "test"), recalibration_samples(dataset)
+    test, calibration = (
+        Task.from_dataset(dataset).split("test"),
+        Task.from_dataset(dataset).recalibration_samples(),
+    )
     batches = [x for x, _ in calibration.batches()]
 
     def accuracy(module: nn.Module, *, is_ready: bool = False) -> float:

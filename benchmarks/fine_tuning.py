@@ -21,17 +21,18 @@ from typing import Any
 import torch
 
 from benchmarks.intervals import mean_interval
-from benchmarks.quality.tasks import TASKS, Task, load_task
+from benchmarks.quality.tasks import TASKS, Case, load_task
 from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import CandidateBuilder, count_correct, split_samples
+from inn_automl.evaluation.candidates import CandidateBuilder, count_correct
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import get_family
+from inn_automl.models.architecture import Architecture
+from inn_automl.tasks import Task
 from inn_automl.training.fine_tuning import DEFAULT_PARTS, fine_tune
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
-from inn_automl.training.trial import Architecture
 
 RATIOS = (0.25, 0.375)
 ARMS = {
@@ -45,7 +46,7 @@ GOAL, BELOW = 0.5, 0.5
 DEFAULT_TASKS = tuple(task for task in TASKS if task.family != "mobilenet")
 
 
-def trained_network(task: Task, dataset: Dataset, seed: int, folder: Path) -> IntegralNetwork:
+def trained_network(task: Case, dataset: Dataset, seed: int, folder: Path) -> IntegralNetwork:
     """The network of a task and seed, trained on one thread unless an earlier call has."""
     depth = get_family(task.family).default_depth
     architecture = Architecture(task.family, dataset.input_shape, dataset.num_classes, 1.0, depth)
@@ -56,13 +57,13 @@ def trained_network(task: Task, dataset: Dataset, seed: int, folder: Path) -> In
             default_recipe(task.family, len(dataset.train)), epochs=task.epochs
         )
         network = architecture.network(seed=seed)
-        train(network, dataset, recipe, seed=seed)
+        train(network, Task.from_dataset(dataset), recipe, seed=seed)
         network.save(kept)
     return architecture.load(kept)
 
 
 def execute(
-    task: Task,
+    task: Case,
     seed: int,
     arm: str,
     candidates: CandidateBuilder,
@@ -71,12 +72,19 @@ def execute(
     path: Path,
 ) -> dict[str, Any]:
     """Tunes one arm at every ratio; the outcome, also written to its file. Accuracies are in %."""
-    test = split_samples(dataset, "test")
+    test = Task.from_dataset(dataset).split("test")
     points = []
     for ratio in RATIOS:
         widths = candidates.network.uniform_widths(ratio)
-        before = candidates.make(widths)
-        tuned = fine_tune(candidates, widths, dataset, seconds=seconds, seed=seed, parts=ARMS[arm])
+        before = candidates.build(widths)
+        tuned = fine_tune(
+            candidates,
+            widths,
+            Task.from_dataset(dataset),
+            seconds=seconds,
+            seed=seed,
+            parts=ARMS[arm],
+        )
         points.append(
             {
                 "ratio": ratio,
@@ -92,7 +100,7 @@ def execute(
 
 
 def execute_all(
-    tasks: Sequence[Task], seeds: int, arms: Sequence[str], options: argparse.Namespace
+    tasks: Sequence[Case], seeds: int, arms: Sequence[str], options: argparse.Namespace
 ) -> list[Any]:
     """Outcomes of all arms; those whose file is there are read."""
     outcomes = []
@@ -112,7 +120,10 @@ def execute_all(
                     dataset = load_task(task.dataset)
                     network = trained_network(task, dataset, seed, options.runs)
                     torch.set_num_threads(options.threads)
-                    made = CandidateBuilder(network, dataset), dataset
+                    made = (
+                        CandidateBuilder.from_network(network, Task.from_dataset(dataset)),
+                        dataset,
+                    )
                 started_at = time.monotonic()
                 outcomes.append(execute(task, seed, arm, *made, options.seconds, path))
                 gains = ", ".join(

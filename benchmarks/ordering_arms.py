@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.conversion import NUM_FITTED, Task
+from benchmarks.conversion import NUM_FITTED, Case
 from benchmarks.quality.gradients import plain, train_peer
 from benchmarks.report import Table
 from inn_automl.data import load_dataset
-from inn_automl.evaluation.candidates import count_correct, recalibration_samples, split_samples
+from inn_automl.evaluation.candidates import count_correct
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform, convert
 from inn_automl.integral.batch_norm import recalibrate_batch_norm
 from inn_automl.integral.sampling.interpolation import Linear
 from inn_automl.integral.sampling.quadrature import Riemann
 from inn_automl.models import build
+from inn_automl.tasks import Task
 from inn_automl.training.recipe import default_recipe
 
 RATIOS = (0.25, 0.5, 0.7, 0.9)
@@ -34,7 +35,7 @@ ARMS: dict[str, tuple[str, Partition]] = {
 }
 
 
-def execute(task: Task, seed: int) -> dict[str, Any]:
+def execute(task: Case, seed: int) -> dict[str, Any]:
     """Trains one network plainly; points of test accuracy lost by arm, sampled and fitted, at each
     of `RATIOS`.
     """
@@ -47,7 +48,10 @@ def execute(task: Task, seed: int) -> dict[str, Any]:
     example = torch.zeros(2, *dataset.input_shape)
     network = IntegralNetwork(build(task.family, dataset.input_shape, dataset.num_classes), example)
     train_peer(network, dataset, recipe, seed, plain, validated=[network.full_widths])
-    test, calibration = split_samples(dataset, "test"), recalibration_samples(dataset)
+    test, calibration = (
+        Task.from_dataset(dataset).split("test"),
+        Task.from_dataset(dataset).recalibration_samples(),
+    )
     batches = [x for x, _ in calibration.batches()]
 
     def accuracy(module: nn.Module) -> float:

@@ -17,14 +17,15 @@ from inn_automl.core.spec import DeviceBudget
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.evaluation.onnx_precision import (
+    OnnxTemplates,
     agreement,
     evaluate_file,
     range_samples,
-    template_of,
 )
 from inn_automl.export import quantize_onnx
 from inn_automl.latency.benchmark import measure
 from inn_automl.latency.config import QUICK
+from inn_automl.tasks import Task
 from inn_automl.training.recipe import trial_specs
 from inn_automl.training.trial import Trained, run_trial
 
@@ -44,20 +45,22 @@ MAX_LOST = 0.01
 def train(family: str, dataset: Dataset, folder: Path, minutes: float) -> Trained:
     """A network for this benchmark, trained once a folder."""
     candidate = trial_specs(family, len(dataset.train), 1, seed=0)[0]
-    return run_trial(candidate, family, dataset, folder, seed=0, seconds=60 * minutes)
+    return run_trial(
+        candidate, family, Task.from_dataset(dataset), folder, seed=0, seconds=60 * minutes
+    )
 
 
 def export(trained: Trained, dataset: Dataset, folder: Path) -> dict[str, dict[str, Any]]:
     """The fp32 and int8 files of each ratio and, at full width, of each of the options, with what
     they cost to make.
     """
-    network, template = trained.network(), template_of(trained.architecture, dataset)
-    candidates = CandidateBuilder(network, dataset)
+    network, template = trained.network(), OnnxTemplates().get(trained.architecture, dataset)
+    candidates = CandidateBuilder.from_network(network, Task.from_dataset(dataset))
     files: dict[str, dict[str, Any]] = {}
     for ratio in RATIOS:
         widths = network.uniform_widths(max(ratio, network.min_ratio))
         source = folder / f"{ratio:g} fp32.onnx"
-        template.export(candidates.make(widths).module, source, widths=widths)
+        template.export(candidates.build(widths).module, source, widths=widths)
         files[source.stem] = {"path": source, "of": source}
         for name, options in (
             OPTIONS.items() if ratio == RATIOS[-1] else [("as chosen", OPTIONS["as chosen"])]
@@ -82,10 +85,10 @@ def compare(network: str, folder: Path, minutes: float, threads: int, report: Re
     device = DeviceBudget(name="here", threads=threads, percentile=50)
     measured = measure({name: one["path"] for name, one in files.items()}, device, config=QUICK)
     for name, one in files.items():
-        found = evaluate_file(one["path"], dataset, "validation")
+        found = evaluate_file(one["path"], Task.from_dataset(dataset), "validation")
         one.update(
-            accuracy=found.metric_value,
-            num_samples=found.score.num_samples,
+            accuracy=found.value,
+            num_samples=found.num_samples,
             size_bytes=one["path"].stat().st_size,
             agreement=agreement(one["of"], one["path"], dataset),
             p50_ms=measured[name].summary.p50,

@@ -62,7 +62,7 @@ def export_models(folder: Path) -> dict[str, Path]:
     import numpy as np
 
     from inn_automl.export import export_onnx
-    from inn_automl.training.trial import Architecture
+    from inn_automl.models.architecture import Architecture
     from inn_automl.width_search.space import SearchSpace
 
     network = Architecture("resnet", (3, 32, 32), 10, 1.0, 20).network(seed=0)

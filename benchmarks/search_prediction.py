@@ -34,6 +34,7 @@ from inn_automl.pipeline.latency_model import LatencyModel
 from inn_automl.pipeline.measuring import MAX_FINALISTS
 from inn_automl.pipeline.profiling import profile_precision
 from inn_automl.pipeline.width_timer import WidthTimer
+from inn_automl.tasks import Task
 from inn_automl.width_search.active_learning import MIN_ITERATION_SIZE
 from inn_automl.width_search.space import Widths
 
@@ -97,7 +98,9 @@ def _found(
         where="the benchmark's job",
     )
     progress, template = _Notes(), template_for(network, dataset)
-    job = JobContext(spec, folder, dataset, FAMILY, LocalBackend(), measure, progress)
+    job = JobContext(
+        spec, folder, Task.from_dataset(dataset), FAMILY, LocalBackend(), measure, progress
+    )
     latency = profile_precision(WidthTimer(job, network, device, DEFAULT, lambda: template))
     others = _random_widths(latency, NUM_ROUNDS * MIN_ITERATION_SIZE + NUM_HELD_OUT)
     for i in range(NUM_ROUNDS):

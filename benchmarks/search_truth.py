@@ -24,19 +24,18 @@ from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.evaluation.candidates import (
     count_correct,
-    recalibration_samples,
     sample_candidate,
-    split_samples,
 )
 from inn_automl.export import OnnxTemplate
 from inn_automl.integral import IntegralNetwork
 from inn_automl.latency.benchmark import measure
 from inn_automl.latency.config import BenchmarkConfig
 from inn_automl.latency.design import initial_design
+from inn_automl.models.architecture import Architecture
 from inn_automl.pipeline.latency_model import NUM_INITIAL_WIDTHS
+from inn_automl.tasks import Task
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe
-from inn_automl.training.trial import Architecture
 from inn_automl.width_search.space import Key, SearchSpace
 
 DATASET, FAMILY, WIDTH, DEPTH, EPOCHS = "mnist5k", "convnet", 2.0, 4, 2
@@ -138,7 +137,7 @@ def _trained(folder: Path, dataset: Dataset) -> IntegralNetwork:
         print(f"training for {EPOCHS} epochs", file=sys.stderr)
         train(
             network,
-            dataset,
+            Task.from_dataset(dataset),
             type(recipe).from_dict({**recipe.to_dict(), "epochs": EPOCHS}),
             seed=0,
             checkpoint=folder / "checkpoint.safetensors",
@@ -150,16 +149,15 @@ def _trained(folder: Path, dataset: Dataset) -> IntegralNetwork:
 def _accuracies(
     folder: Path, network: IntegralNetwork, dataset: Dataset, space: SearchSpace
 ) -> NDArray[np.float64]:
-    samples = split_samples(dataset, "validation")
-    calibration = recalibration_samples(dataset, NUM_CALIBRATION)
+    samples = Task.from_dataset(dataset).split("validation")
+    calibration = Task.from_dataset(dataset).recalibration_samples(NUM_CALIBRATION)
     found: list[float] = []
     for number, part in enumerate(np.array_split(space.points(), len(space.points()) // PART)):
         path = folder / f"accuracy-{number}.json"
         if not path.exists():
             print(f"accuracies, part {number}", file=sys.stderr)
             modules = (
-                sample_candidate(network, space.from_key(key), calibration)[0]
-                for key in part.tolist()
+                sample_candidate(network, space.from_key(key), calibration) for key in part.tolist()
             )
             write_json(path, [count_correct(module, samples) / len(samples) for module in modules])
         found += read_json(path)

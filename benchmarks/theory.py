@@ -22,9 +22,9 @@ from benchmarks import theory_figures
 from benchmarks.quality.arms import RATIOS, Setting
 from benchmarks.quality.gradients import plain, us_net
 from benchmarks.quality.runs import recipe_of
-from benchmarks.quality.tasks import Task, load_task
+from benchmarks.quality.tasks import Case, load_task
 from benchmarks.report import ROOT, SCRATCH, Report, Table, add_report_options, conclude
-from inn_automl.evaluation.candidates import count_correct, recalibration_samples, split_samples
+from inn_automl.evaluation.candidates import count_correct
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
 from inn_automl.integral.conversion.activations import capture_activations, consumers
 from inn_automl.integral.conversion.channel_ranking import permute
@@ -43,6 +43,7 @@ from inn_automl.integral.sampling.quadrature import (
     Simpson,
     Trapezoid,
 )
+from inn_automl.tasks import Task
 
 QUADRATURES: dict[str, tuple[Quadrature, int]] = {
     "equal weights, both ends": (Riemann(), 1),
@@ -113,14 +114,14 @@ def observed_order(errors: dict[int, float]) -> float:
     return math.log(error_a / error_b) / math.log(num_b / num_a)
 
 
-def aliasing(task: Task, seed: int) -> dict[str, Any]:
+def aliasing(task: Case, seed: int) -> dict[str, Any]:
     """One layer of a plainly trained network: a channel function, and the error of its output at n
     of m channels.
     """
     setting = _setting(task, seed)
     network = setting.network()
     setting.train(network, plain)
-    samples = recalibration_samples(setting.dataset).standardized(slice(0, 256))
+    samples = Task.from_dataset(setting.dataset).recalibration_samples().standardized(slice(0, 256))
     found: dict[str, Any] = {"error": {}, "function": {}}
     (consumer,) = [one for one in consumers(network) if one.path == LAYER]
     for order in ("as trained", "along a path"):
@@ -164,12 +165,12 @@ def _layer(network: IntegralNetwork, path: str, samples: Tensor) -> tuple[Tensor
     return weight, inputs - inputs.mean(0)
 
 
-def accuracy(task: Task, seeds: int) -> list[dict[str, Any]]:
+def accuracy(task: Case, seeds: int) -> list[dict[str, Any]]:
     """Measures test accuracy in % at each of `RATIOS`, by partition and seed, as US-Nets."""
     runs = []
     for seed in range(seeds):
         setting = _setting(task, seed)
-        test = split_samples(setting.dataset, "test")
+        test = Task.from_dataset(setting.dataset).split("test")
         for name, partition in PARTITIONS.items():
             started_at = time.monotonic()
             network = setting.network(partition)
@@ -186,7 +187,7 @@ def accuracy(task: Task, seeds: int) -> list[dict[str, Any]]:
     return runs
 
 
-def _setting(task: Task, seed: int) -> Setting:
+def _setting(task: Case, seed: int) -> Setting:
     dataset = load_task(task.dataset)
     return Setting(dataset, task, recipe_of(task, len(dataset.train)), seed)
 
@@ -237,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_report_options(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    task = Task("mnist1d", "signal", options.epochs)
+    task = Case("mnist1d", "signal", options.epochs)
     found = {
         "quadrature": quadrature_errors(),
         "interpolation": interpolation_errors(),

@@ -25,16 +25,16 @@ from benchmarks.quality.gradients import (
     us_net_by_layer,
 )
 from benchmarks.quality.pruning import by_magnitude, by_package
-from benchmarks.quality.tasks import Task
+from benchmarks.quality.tasks import Case
 from benchmarks.quality.torchintegral import ConvertedPeer
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import (
     CandidateBuilder,
-    recalibration_samples,
     sample_candidate,
 )
 from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform, convert
 from inn_automl.integral.conversion.channel_ranking import permute
+from inn_automl.tasks import Task
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import Recipe
 
@@ -105,7 +105,7 @@ class Setting:
     """
 
     dataset: Dataset
-    task: Task
+    task: Case
     recipe: Recipe
     seed: int
     checkout: Path | None = None
@@ -128,8 +128,8 @@ class Setting:
         self, network: IntegralNetwork, widths: Sequence[Mapping[str, int]]
     ) -> list[nn.Module]:
         """With re-estimated normalization statistics."""
-        calibration = recalibration_samples(self.dataset, device=self.device)
-        return [sample_candidate(network, one, calibration)[0] for one in widths]
+        calibration = Task.from_dataset(self.dataset, device=self.device).recalibration_samples()
+        return [sample_candidate(network, one, calibration) for one in widths]
 
     def made(self, network: IntegralNetwork, clock: _Clock) -> Made:
         """All widths, sampled from one network."""
@@ -145,14 +145,16 @@ class Setting:
         """All widths, each sampled from one network or fitted, as a job does."""
         widths, candidates = (
             _widths(network),
-            CandidateBuilder(network, self.dataset, device=self.device),
+            CandidateBuilder.from_network(
+                network, Task.from_dataset(self.dataset, device=self.device)
+            ),
         )
         return Made(
-            [candidates.make(one).module for one in widths],
+            [candidates.build(one).module for one in widths],
             widths,
             clock.seconds,
             self.sampled(network, widths),
-            at=lambda one: candidates.make(one).module,
+            at=lambda one: candidates.build(one).module,
         )
 
     def recipe_for(self, *, epochs: int = 0, rate: float = 1.0) -> Recipe:
@@ -189,7 +191,12 @@ def ours(setting: Setting, *, epochs_factor: float = 1.0) -> Made:
     clock, network = setting.clock(), setting.network()
     recipe = setting.recipe_for(epochs=round(epochs_factor * setting.recipe.epochs))
     with clock.running():
-        train(network, setting.dataset, recipe, seed=setting.seed, device=setting.device)
+        train(
+            network,
+            Task.from_dataset(setting.dataset, device=setting.device),
+            recipe,
+            seed=setting.seed,
+        )
     return setting.fitted(network, clock)
 
 
@@ -230,8 +237,10 @@ def _plainly_trained(setting: Setting, clock: _Clock) -> IntegralNetwork:
 def converted(setting: Setting) -> Made:
     clock = setting.clock()
     network = _plainly_trained(setting, clock)
-    samples = recalibration_samples(setting.dataset, device=setting.device).standardized(
-        slice(0, NUM_FITTED)
+    samples = (
+        Task.from_dataset(setting.dataset, device=setting.device)
+        .recalibration_samples()
+        .standardized(slice(0, NUM_FITTED))
     )
     module = network.discretize(network.full_widths).eval()
     return setting.fitted(convert(module, setting.example, samples=samples).network, clock)

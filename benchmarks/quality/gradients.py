@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from inn_automl.data import Dataset
 from inn_automl.data.augmentation import augment
 from inn_automl.evaluation.candidates import (
-    StandardizedSamples,
     count_correct,
-    recalibration_samples,
     sample_candidate,
 )
 from inn_automl.integral import IntegralNetwork
+from inn_automl.tasks import Task
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.run import make_optimizer
 from inn_automl.training.sandwich import Widths, random_widths, sandwich_gradients
@@ -52,13 +51,15 @@ def train_peer(
             full, and one between.
     """
     device = _device_of(network)
-    validation = StandardizedSamples(dataset, dataset.validation, device)
-    calibration = recalibration_samples(dataset, NUM_CALIBRATION_WHILE_TRAINING, device=device)
+    validation = Task.from_dataset(dataset, device=device).validation
+    calibration = Task.from_dataset(dataset, device=device).recalibration_samples(
+        NUM_CALIBRATION_WHILE_TRAINING
+    )
     chosen = validated or validated_widths(network)
 
     def score() -> int:
         return sum(
-            count_correct(sample_candidate(network, widths, calibration)[0], validation)
+            count_correct(sample_candidate(network, widths, calibration), validation)
             for widths in chosen
         )
 
@@ -93,7 +94,7 @@ def fit(
         step: makes the gradients of a batch (N, *input_shape) with classes (N,).
         score: of an epoch; the more the better, and the last of equals is kept.
     """
-    samples = StandardizedSamples(dataset, dataset.train, _device_of(network))
+    samples = Task.from_dataset(dataset, device=_device_of(network)).train
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     steps_per_epoch = len(samples) // recipe.batch_size
     best: dict[str, Tensor] = {}

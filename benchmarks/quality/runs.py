@@ -19,12 +19,13 @@ import torch
 from torch import nn
 
 from benchmarks.quality.arms import ARMS, OURS, RATIOS, Made, Setting
-from benchmarks.quality.tasks import Task, load_task
+from benchmarks.quality.tasks import Case, load_task
 from benchmarks.report import hardware_name, installed_versions
 from inn_automl.core.storage import read_json, write_json
-from inn_automl.evaluation.candidates import StandardizedSamples, count_correct, split_samples
+from inn_automl.evaluation.candidates import StandardizedSamples, count_correct
 from inn_automl.integral import IntegralNetwork
 from inn_automl.runtimes.environment import describe_machine
+from inn_automl.tasks import Task
 from inn_automl.training.recipe import Recipe, default_recipe
 from inn_automl.training.sandwich import random_widths
 from inn_automl.width_search.pareto import hypervolume, pareto_front
@@ -37,7 +38,7 @@ through.
 
 @dataclass(frozen=True)
 class Run:
-    task: Task
+    task: Case
     arm: str
     seed: int
     recipe: Recipe
@@ -63,7 +64,7 @@ class Run:
         }
 
 
-def recipe_of(task: Task, num_train: int) -> Recipe:
+def recipe_of(task: Case, num_train: int) -> Recipe:
     """The family's own, for the task's epochs."""
     return dataclasses.replace(default_recipe(task.trained_as, num_train), epochs=task.epochs)
 
@@ -82,7 +83,8 @@ def execute(run: Run, folder: Path, checkout: Path | None = None) -> dict[str, A
     made = ARMS[run.arm].make(setting)
     network = setting.network()
     splits = {
-        name: split_samples(dataset, name, device=run.device) for name in ("validation", "test")
+        name: Task.from_dataset(dataset, device=run.device).split(name)
+        for name in ("validation", "test")
     }
     outcome = {
         **run.identity(),

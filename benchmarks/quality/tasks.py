@@ -36,7 +36,7 @@ NAMED_NETWORKS: dict[str, tuple[str, Callable[[tuple[int, ...], int], nn.Module]
 
 
 @dataclass(frozen=True)
-class Task:
+class Case:
     """A dataset and a network, with the epochs in which a US-Net of it comes to rest on the data.
 
     Attributes:
@@ -64,20 +64,20 @@ class Task:
 
 
 TASKS = (
-    Task("mnist1d", "signal", 20),
-    Task("mnist5k", "convnet", 8),
-    Task("digits", "resnet", 16),
-    Task("digits", "mobilenet", 24),
-    Task(COLOUR, "convnet", 12),
+    Case("mnist1d", "signal", 20),
+    Case("mnist5k", "convnet", 8),
+    Case("digits", "resnet", 16),
+    Case("digits", "mobilenet", 24),
+    Case(COLOUR, "convnet", 12),
 )
-LARGE_TASKS = (Task(COLOUR, "resnet20", 16), Task(COLOUR, "resnet18", 16))
+LARGE_TASKS = (Case(COLOUR, "resnet20", 16), Case(COLOUR, "resnet18", 16))
 """For a GPU; a CPU takes half an hour for a US-Net of the first, and a day for the second."""
 
 
-def find_task(dataset: str, family: str) -> Task:
+def find_task(dataset: str, family: str) -> Case:
     """The task with the settled number of epochs, where there is one; else 12."""
     known = {task.name: task for task in (*TASKS, *LARGE_TASKS)}
-    wanted = Task(dataset, family, 12)
+    wanted = Case(dataset, family, 12)
     return known.get(wanted.name, wanted)
 
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from benchmarks.quality.gradients import fit, validated_widths
 from benchmarks.torchintegral import TorchIntegralNetwork, permutation_solver
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import StandardizedSamples, count_correct
+from inn_automl.evaluation.candidates import count_correct
 from inn_automl.integral import IntegralNetwork
+from inn_automl.tasks import Task
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.run import make_optimizer
 
@@ -62,7 +63,7 @@ class ConvertedPeer:
 
     def train(self, dataset: Dataset, recipe: Recipe, seed: int) -> None:
         """In place; the best epoch is chosen at the widths by which those of other peers are."""
-        model, validation = self._peer.model, StandardizedSamples(dataset, dataset.validation)
+        model, validation = self._peer.model, Task.from_dataset(dataset).validation
         self._peer.vary([self._smallest[name] for name in self._names])
 
         def step(x: Tensor, y: Tensor, rng: np.random.Generator) -> None:

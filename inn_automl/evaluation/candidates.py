@@ -1,17 +1,16 @@
-"""Candidates of an integral network and their metric values: discretize, fit where it helps, score on
-samples.
+"""Candidates of an integral network: discretize, reconstruct where it helps, score on samples.
 
-A candidate's weights are samples of the network's, or they are fitted to what its full width
-computes (`integral.compensation`): whichever is better on the validation samples, by the task's
-objective. Statistics of batch normalization belong to one width only, so each discretized network
-gets its own from training samples (Yu and Huang, "Universally Slimmable Networks and Improved
-Training Techniques", ICCV 2019, section 3.4).
+A candidate's weights are sampled from the network, or reconstructed by least squares from the full
+width's activations (`integral.conversion.reconstruction`), whichever has the better metric value on
+the validation samples. Statistics of batch normalization belong to one width only, so each
+discretized network gets its own from training samples (J. Yu and T. Huang, "Universally Slimmable
+Networks and Improved Training Techniques", ICCV 2019, section 3.4).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,118 +25,25 @@ from inn_automl.integral.conversion.reconstruction import (
     ReconstructionRule,
     Reconstructor,
 )
-from inn_automl.tasks import Score, objective_of
+from inn_automl.tasks import Score, StandardizedSamples, Task
+from inn_automl.tasks.task import NUM_RECALIBRATION
 
 if TYPE_CHECKING:
-    from inn_automl.data import Dataset
     from inn_automl.integral import IntegralNetwork
 
-SPLITS = ("train", "validation", "test")
-
-NUM_RECALIBRATION = 2048
-"""Training samples for normalization statistics: what US-Nets and Once-for-All use."""
-
 NUM_RECONSTRUCTION = 512
-"""Training samples that weights are fitted on; four times as many changed nothing beyond noise."""
+"""Training samples that weights are reconstructed on; four times as many changed nothing beyond
+noise.
+"""
 MAX_RECONSTRUCTION_VALUES = 2**23
-"""Input values that weights are fitted on at most, for all of them are in memory at once, with
-what layers make of
-them: 512 images of 64 x 64, 55 of 224 x 224."""
-
-_PROBES = (0.0, 1 / 3, 2 / 3)
-"""Widths, from the smallest to the full ones, at which it is seen what fits are good for."""
-
-BATCH_VALUES = {"cpu": 2**16, "cuda": 2**21}
-"""Input values per batch without gradients. On a CPU, activations (some 50 times the input) should
-stay near its cache: a mobilenet took 1.4 ms a sample in batches of 128, 4.6 ms in batches of 668.
+"""Input values that weights are reconstructed on at most, for all of them are in memory at once,
+with the activations of the layers: 512 images of 64 x 64, 55 of 224 x 224.
 """
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How good a candidate is on a split."""
-
-    score: Score
-    num_recalibration: int
-    """Training samples that normalization statistics were re-estimated on; 0 if the network has
-    none.
-    """
-
-    @property
-    def metric_value(self) -> float:
-        """In the task's metric."""
-        return self.score.value
-
-
-class StandardizedSamples:
-    """Samples of a dataset as tensors on one device, standardized when they are read.
-
-    Attributes:
-        x: raw values (N, *input_shape), of the dataset's own type: a byte image stays four times
-            smaller than float32.
-        y: the dataset's targets: class indices (N,), say.
-        objective: of the dataset's task.
-    """
-
-    def __init__(
-        self, dataset: Dataset, indices: np.ndarray, device: str | torch.device = "cpu"
-    ) -> None:
-        self.x = torch.as_tensor(dataset.x[indices]).to(device)
-        self.y = torch.as_tensor(dataset.y[indices]).to(device)
-        self.objective = objective_of(dataset)
-        shape = (-1, *[1] * (len(dataset.input_shape) - 1))
-        self._mean = torch.as_tensor(dataset.mean, dtype=torch.float32).reshape(shape).to(device)
-        self._scale = 1 / torch.as_tensor(dataset.std, dtype=torch.float32).reshape(shape).to(
-            device
-        )
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def standardized(self, indices: Tensor | slice) -> Tensor:
-        """The samples at `indices`, float32 (n, *input_shape), zero mean and unit variance per
-        channel.
-        """
-        return self.x[indices].to(torch.float32).sub(self._mean).mul_(self._scale)
-
-    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """All samples in order, as pairs of standardized x and y.
-
-        Batches are of equal size (give or take one sample), because normalization statistics weigh
-        them equally.
-        """
-        limit = batch_size or max(
-            32, BATCH_VALUES.get(self.x.device.type, 2**19) // self.x[0].numel()
-        )
-        for part in np.array_split(np.arange(len(self)), -(-len(self) // limit)):
-            chosen = slice(int(part[0]), int(part[-1]) + 1)
-            yield self.standardized(chosen), self.y[chosen]
-
-
-def split_samples(
-    dataset: Dataset, split: str, *, device: str | torch.device = "cpu"
-) -> StandardizedSamples:
-    """All samples of one split.
-
-    Raises:
-        InputError: there is no such split.
-    """
-    if split not in SPLITS:
-        raise InputError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}.")
-    return StandardizedSamples(dataset, getattr(dataset, split), device)
-
-
-def recalibration_samples(
-    dataset: Dataset,
-    num_recalibration: int = NUM_RECALIBRATION,
-    *,
-    device: str | torch.device = "cpu",
-) -> StandardizedSamples:
-    """A fixed random subset of the training split: the same for all, so that candidates differ in
-    widths only.
-    """
-    order = np.random.default_rng(0).permutation(dataset.train)
-    return StandardizedSamples(dataset, order[:num_recalibration], device)
+_PROBES = (0.0, 1 / 3, 2 / 3)
+"""Widths at which reconstruction is compared with sampled weights, from the smallest (0) towards
+the full ones (1).
+"""
 
 
 def use_channels_last(module: nn.Module, x: Tensor) -> None:
@@ -147,6 +53,7 @@ def use_channels_last(module: nn.Module, x: Tensor) -> None:
     A module whose forward needs the usual layout (`view` may) keeps it.
 
     Args:
+        module: changed in place.
         x: (N, C, H, W) that `module` takes; with any other number of dimensions nothing happens.
     """
     if x.ndim != 4:
@@ -162,143 +69,48 @@ def use_channels_last(module: nn.Module, x: Tensor) -> None:
         module.train(was_training)
 
 
-def sample_candidate(
-    network: IntegralNetwork, widths: Mapping[str, int], calibration: StandardizedSamples
-) -> tuple[nn.Module, int]:
-    """The network at sampled weights in eval mode, with normalization statistics of its own, and
-    the samples that took.
-
-    Its convolutions may be in channels-last layout. `CandidateBuilder` does this and better, in several
-    times the time.
-    """
-    module = network.discretize(widths)
-    return module, _recalibrate(module, calibration)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plain module in eval mode, with normalization statistics of its own.
-
-    Its convolutions may be in channels-last layout.
-    """
-
-    module: nn.Module
-    is_reconstructed: bool
-    """Whether its weights are fitted to what the full width computes, rather than samples."""
-    score: Score
-    """On the validation split."""
-    num_recalibration: int
-    """Training samples that normalization statistics were re-estimated on; 0 if the network has
-    none.
-    """
-
-
-class CandidateBuilder:
-    """The one way any candidate of a network is made.
-
-    At the full width its weights are the network's; at others they are sampled, or fitted by one
-    of `rules`: the first of these that is best on the validation samples.
-
-    Attributes:
-        network: as given.
+def recalibrate(module: nn.Module, samples: StandardizedSamples) -> int:
+    """Gives a discretized module batch-norm statistics of its own, and puts it into eval mode.
 
     Args:
-        network: on `device`; it must not change later.
-        num_recalibration: training samples that normalization statistics are re-estimated on.
+        module: changed in place; its convolutions may be in channels-last layout afterwards.
+        samples: of the training split.
+
+    Returns:
+        The samples that statistics were computed on; 0 if the module has no batch normalization.
     """
-
-    def __init__(
-        self,
-        network: IntegralNetwork,
-        dataset: Dataset,
-        *,
-        num_recalibration: int = NUM_RECALIBRATION,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self.network = network
-        self._calibration = recalibration_samples(dataset, num_recalibration, device=device)
-        self._validation = split_samples(dataset, "validation", device=device)
-        self._reconstructor = _reconstructor(network, self._calibration)
-
-    def make(self, widths: Mapping[str, int]) -> Candidate:
-        """The candidate at the widths.
-
-        Raises:
-            WidthsError: widths that the network does not allow.
-        """
-        best = self.recalibrate(self.network.discretize(widths), is_reconstructed=False)
-        if dict(widths) != self.network.full_widths:
-            for rule in self.rules:
-                found = self._fitted(widths, rule)
-                if found.score.value > best.score.value:
-                    best = found
-        return best
-
-    def recalibrate(self, module: nn.Module, *, is_reconstructed: bool) -> Candidate:
-        """The candidate that a plain module of the network's makes, with normalization statistics
-        of its own.
-        """
-        num_samples = _recalibrate(module, self._calibration)
-        return Candidate(
-            module, is_reconstructed, evaluate_module(module, self._validation), num_samples
-        )
-
-    @functools.cached_property
-    def rules(self) -> tuple[ReconstructionRule, ...]:
-        """Those of `RECONSTRUCTION_RULES` that are tried at every width: better than samples at the
-        mean of a few.
-
-        A network that was trained at reduced widths computes well with samples, and each rule that
-        is tried costs as much as the samples do.
-        """
-        if self._reconstructor is None:
-            return ()
-        least = self.network.min_ratio
-        probes = [self.network.uniform_widths(least + (1 - least) * share) for share in _PROBES]
-        sampled = sum(
-            self.recalibrate(self.network.discretize(one), is_reconstructed=False).score.value
-            for one in probes
-        )
-        return tuple(
-            rule
-            for rule in RECONSTRUCTION_RULES
-            if sum(self._fitted(one, rule).score.value for one in probes) > sampled
-        )
-
-    def _fitted(self, widths: Mapping[str, int], rule: ReconstructionRule) -> Candidate:
-        assert self._reconstructor is not None
-        return self.recalibrate(self._reconstructor.discretize(widths, rule), is_reconstructed=True)
-
-
-def reconstruction_samples(calibration: StandardizedSamples) -> Tensor:
-    """Those that weights are fitted on and channels are ordered by, standardized: as many as
-    memory is meant for.
-    """
-    num = max(1, min(NUM_RECONSTRUCTION, MAX_RECONSTRUCTION_VALUES // calibration.x[0].numel()))
-    return calibration.standardized(slice(0, num))
-
-
-def _reconstructor(
-    network: IntegralNetwork, calibration: StandardizedSamples
-) -> Reconstructor | None:
-    try:
-        return Reconstructor.from_samples(network, reconstruction_samples(calibration))
-    except InputError:  # too few samples, or all alike: nothing can be fitted
-        return None
-
-
-def _recalibrate(module: nn.Module, calibration: StandardizedSamples) -> int:
-    """Gives a discretized module statistics of its own and puts it into eval mode; returns the
-    samples that took.
-    """
-    use_channels_last(module, calibration.standardized(slice(0, 2)))
-    num_samples = recalibrate_batch_norm(module, (x for x, _ in calibration.batches()))
+    use_channels_last(module, samples.standardized(slice(0, 2)))
+    num_samples = recalibrate_batch_norm(module, (x for x, _ in samples.batches()))
     module.eval()
     return num_samples
 
 
+def sample_candidate(
+    network: IntegralNetwork, widths: Mapping[str, int], samples: StandardizedSamples
+) -> nn.Module:
+    """Discretizes a network by sampling alone, and recalibrates batch norm.
+
+    `CandidateBuilder` also tries reconstruction, which takes several times as long.
+
+    Args:
+        network: on the device of the samples.
+        widths: channels of each coupled group.
+        samples: of the training split, for batch-norm statistics.
+
+    Returns:
+        A module in eval mode. Its convolutions may be in channels-last layout.
+    """
+    module = network.discretize(widths)
+    recalibrate(module, samples)
+    return module
+
+
 def evaluate_module(module: nn.Module, samples: StandardizedSamples) -> Score:
-    """How good `module` (in eval mode) is on the samples."""
+    """The metric value of a module on samples.
+
+    Args:
+        module: in eval mode, on the samples' device.
+    """
     objective = samples.objective
     with torch.inference_mode():
         found = [
@@ -309,31 +121,147 @@ def evaluate_module(module: nn.Module, samples: StandardizedSamples) -> Score:
 
 
 def count_correct(module: nn.Module, samples: StandardizedSamples) -> int:
-    """How many of the samples `module` (in eval mode) classifies correctly."""
+    """How many of the samples a classifier in eval mode puts into the right class."""
     return round(evaluate_module(module, samples).value * len(samples))
 
 
 def evaluate_widths(
     network: IntegralNetwork,
     widths: Mapping[str, int],
-    dataset: Dataset,
+    task: Task,
     *,
     split: str = "validation",
     num_recalibration: int = NUM_RECALIBRATION,
-    device: str | torch.device = "cpu",
-) -> Evaluation:
-    """Metric value at `widths` on a split, with normalization statistics re-estimated on training
-    samples.
+) -> Score:
+    """The metric value of a network at widths, with sampled weights and recalibrated batch norm.
 
     Args:
-        network: on `device`.
+        network: on the task's device.
+        widths: channels of each coupled group.
+        task: whose samples and metric are used.
+        split: to evaluate on.
+        num_recalibration: training samples that batch norm is recalibrated on.
 
     Raises:
         WidthsError: widths that the network does not allow.
         InputError: there is no such split.
     """
-    samples = split_samples(dataset, split, device=device)
-    module, num_used = sample_candidate(
-        network, widths, recalibration_samples(dataset, num_recalibration, device=device)
-    )
-    return Evaluation(evaluate_module(module, samples), num_used)
+    samples = task.split(split)
+    recalibration = task.recalibration_samples(num_recalibration)
+    return evaluate_module(sample_candidate(network, widths, recalibration), samples)
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltCandidate:
+    """A candidate as a plain module in eval mode, with batch-norm statistics of its own.
+
+    Its convolutions may be in channels-last layout.
+    """
+
+    module: nn.Module
+    is_reconstructed: bool
+    """Whether its weights are reconstructed from the full width's activations, rather than
+    sampled.
+    """
+    score: Score
+    """On the validation split."""
+    num_recalibration: int
+    """Training samples that batch norm was recalibrated on; 0 if the network has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateBuilder:
+    """Builds candidates of one network; all that a job searches, measures and publishes come from
+    here.
+
+    At the full width the weights are the network's own; at others they are sampled, or
+    reconstructed by the first of `rules` that is best on the validation samples.
+
+    Attributes:
+        network: on the task's device; it must not change later.
+        recalibration: training samples for batch-norm statistics.
+        validation: samples that candidates are scored on.
+        reconstructor: reconstructs weights; None where there are too few samples to do so.
+    """
+
+    network: IntegralNetwork
+    recalibration: StandardizedSamples
+    validation: StandardizedSamples
+    reconstructor: Reconstructor | None
+
+    @classmethod
+    def from_network(
+        cls, network: IntegralNetwork, task: Task, *, num_recalibration: int = NUM_RECALIBRATION
+    ) -> CandidateBuilder:
+        """Captures the network's activations, which reconstruction needs.
+
+        Args:
+            network: on the task's device.
+            task: whose samples are used.
+            num_recalibration: training samples that batch norm is recalibrated on.
+        """
+        samples = task.recalibration_samples(num_recalibration)
+        try:
+            reconstructor = Reconstructor.from_samples(network, reconstruction_samples(samples))
+        except InputError:  # too few samples, or all alike: nothing can be reconstructed
+            reconstructor = None
+        return cls(network, samples, task.validation, reconstructor)
+
+    def build(self, widths: Mapping[str, int]) -> BuiltCandidate:
+        """The candidate at the widths.
+
+        Raises:
+            WidthsError: widths that the network does not allow.
+        """
+        best = self.recalibrate(self.network.discretize(widths), is_reconstructed=False)
+        if dict(widths) != self.network.full_widths:
+            for rule in self.rules:
+                found = self._reconstruct(widths, rule)
+                if found.score.value > best.score.value:
+                    best = found
+        return best
+
+    def recalibrate(self, module: nn.Module, *, is_reconstructed: bool) -> BuiltCandidate:
+        """Recalibrates and scores a module that was discretized from the network."""
+        num_samples = recalibrate(module, self.recalibration)
+        score = evaluate_module(module, self.validation)
+        return BuiltCandidate(module, is_reconstructed, score, num_samples)
+
+    @functools.cached_property
+    def rules(self) -> tuple[ReconstructionRule, ...]:
+        """The reconstruction rules that are tried at every width: better than sampling at the mean
+        of a few.
+
+        A network that was trained at reduced widths computes well with sampled weights, and each
+        rule that is tried costs as much as sampling does.
+        """
+        if self.reconstructor is None:
+            return ()
+        least = self.network.min_ratio
+        probes = [self.network.uniform_widths(least + (1 - least) * x) for x in _PROBES]
+        sampled = sum(
+            self.recalibrate(self.network.discretize(widths), is_reconstructed=False).score.value
+            for widths in probes
+        )
+        return tuple(
+            rule
+            for rule in RECONSTRUCTION_RULES
+            if sum(self._reconstruct(widths, rule).score.value for widths in probes) > sampled
+        )
+
+    def _reconstruct(self, widths: Mapping[str, int], rule: ReconstructionRule) -> BuiltCandidate:
+        assert self.reconstructor is not None
+        return self.recalibrate(self.reconstructor.discretize(widths, rule), is_reconstructed=True)
+
+
+def reconstruction_samples(samples: StandardizedSamples) -> Tensor:
+    """Training inputs for weight reconstruction and channel ranking, limited by memory.
+
+    Args:
+        samples: of the training split.
+
+    Returns:
+        Standardized inputs (n, *input_shape): the first n samples.
+    """
+    num = max(1, min(NUM_RECONSTRUCTION, MAX_RECONSTRUCTION_VALUES // samples.x[0].numel()))
+    return samples.standardized(slice(0, num))

@@ -14,31 +14,39 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from inn_automl.evaluation.candidates import Evaluation
 from inn_automl.export.fp16 import convert_fp16
 from inn_automl.export.quantization import NUM_CALIBRATION, outputs, quantize_onnx
 from inn_automl.export.template import ExportedModel, OnnxTemplate
 from inn_automl.export.verification import FP16_TOLERANCE, verify_onnx
-from inn_automl.tasks import objective_of
+from inn_automl.tasks import Score, Task
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
-    from inn_automl.training.trial import Architecture
+    from inn_automl.models.architecture import Architecture
 
 NUM_VERIFIED = 16
 """Validation samples that every float ONNX file is compared with torch on."""
 
 
-_last: dict[tuple[Architecture, str], OnnxTemplate] = {}
+class OnnxTemplates:
+    """Exporters of a job's networks, by architecture; the last one is kept, for it takes seconds to
+    make.
+    """
 
+    def __init__(self) -> None:
+        self._key: tuple[Architecture, str] | None = None
+        self._template: OnnxTemplate | None = None
 
-def template_of(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
-    """The exporter of a job's network; the last one is kept, for it takes seconds to make."""
-    key = architecture, dataset.fingerprint
-    if key not in _last:
-        _last.clear()
-        _last[key] = _template(architecture, dataset)
-    return _last[key]
+    def get(self, architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
+        """The exporter of the networks of an architecture.
+
+        Raises:
+            ExportError: the architecture cannot be exported.
+        """
+        key = architecture, dataset.fingerprint
+        if self._template is None or key != self._key:
+            self._key, self._template = key, _template(architecture, dataset)
+        return self._template
 
 
 def _template(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
@@ -137,16 +145,16 @@ def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:
     return float(np.mean(np.concatenate([a.argmax(axis=1) == b.argmax(axis=1) for a, b in pairs])))
 
 
-def evaluate_file(
-    path: Path, dataset: Dataset, split: str, *, num_recalibration: int = 0
-) -> Evaluation:
-    """Metric value of an ONNX file on a split, in ONNX Runtime on as many threads as torch may
+def evaluate_file(path: Path, task: Task, split: str) -> Score:
+    """The metric value of an ONNX file on a split, in ONNX Runtime on as many threads as torch may
     use.
 
     Args:
-        num_recalibration: training samples that its normalization statistics were re-estimated on.
+        path: of the file, which takes raw values and gives outputs in the dataset's own units.
+        task: whose samples and metric are used.
+        split: "train", "validation" or "test".
     """
-    indices, objective = getattr(dataset, split), objective_of(dataset)
+    indices, dataset, objective = getattr(task.dataset, split), task.dataset, task.objective
     x, y = dataset.x[indices], torch.as_tensor(dataset.y[indices])
     found, start = [], 0
     for output in outputs(path, x, threads=torch.get_num_threads()):
@@ -154,4 +162,4 @@ def evaluate_file(
             objective.scores(torch.from_numpy(output), y[start : start + len(output)]).numpy()
         )
         start += len(output)
-    return Evaluation(objective.score(np.concatenate(found)), num_recalibration)
+    return objective.score(np.concatenate(found))

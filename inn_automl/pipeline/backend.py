@@ -1,4 +1,4 @@
-"""Backends do the heavy work of a job: train candidates, evaluate widths, fine-tune models.
+"""The heavy work of a job: training trials, evaluating widths, fine-tuning models.
 
 The pipeline calls a `Backend`; `LocalBackend` works in this process,
 `inn_automl_workers.ray_backend.RayBackend` on a Ray cluster.
@@ -18,13 +18,8 @@ import torch
 
 from inn_automl.core.errors import BackendError, TrainingError
 from inn_automl.core.precision import split_point
-from inn_automl.evaluation.candidates import (
-    CandidateBuilder,
-    Evaluation,
-    evaluate_module,
-    split_samples,
-)
-from inn_automl.evaluation.onnx_precision import converted_file, evaluate_file, template_of
+from inn_automl.evaluation.candidates import CandidateBuilder, evaluate_module
+from inn_automl.evaluation.onnx_precision import OnnxTemplates, converted_file, evaluate_file
 from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest
 from inn_automl.training.loop import EpochReport
@@ -32,8 +27,9 @@ from inn_automl.training.recipe import TrialSpec
 from inn_automl.training.trial import Trained, run_trial
 
 if TYPE_CHECKING:
-    from inn_automl.data import Dataset
-    from inn_automl.integral import Widths
+    from inn_automl.integral import IntegralNetwork, Widths
+    from inn_automl.models.architecture import Architecture
+    from inn_automl.tasks import Score, Task
 
 OVERCOMMIT = 1.3
 """Factor of its even part of the time that a trial plans for: weak rivals are stopped before they
@@ -45,9 +41,11 @@ use theirs.
 class TrainingRequest:
     """Training candidates for a backend to train."""
 
-    family: str
-    candidates: tuple[TrialSpec, ...]
-    dataset: Dataset
+    model: str
+    """Name of a model family."""
+    specs: tuple[TrialSpec, ...]
+    """One for each trial."""
+    task: Task
     folder: Path
     """One folder a trial is made in here; all workers must be able to write to it."""
     seed: int
@@ -56,14 +54,14 @@ class TrainingRequest:
     cpus: int
     gpus: int
     workers_per_trial: int = 1
-    """Processes that train one candidate together."""
+    """Processes that train one network together."""
 
     def trial_folder(self, index: int) -> Path:
         return self.folder / f"trial-{index}"
 
     def planned_seconds(self, remaining_s: float, num_parallel: int) -> float:
-        """Seconds that one trial may plan for, when `remaining_s` is left for all not done."""
-        waves = -(-len(self.candidates) // max(1, num_parallel))
+        """How long one trial may plan for, when `remaining_s` is left for all that are not done."""
+        waves = -(-len(self.specs) // max(1, num_parallel))
         return remaining_s if waves == 1 else min(remaining_s, OVERCOMMIT * self.seconds / waves)
 
 
@@ -72,25 +70,30 @@ Report = Callable[[int, EpochReport], None]
 
 
 class Backend(abc.ABC):
-    """Trains candidates and evaluates widths. Safe to call again with the same task: what is done
-    is not done twice.
+    """Trains networks, evaluates widths and fine-tunes models. A request may be repeated: what is
+    done is not done twice.
     """
 
+    @functools.cached_property
+    def templates(self) -> OnnxTemplates:
+        """Exporters that this process has made."""
+        return OnnxTemplates()
+
     @abc.abstractmethod
-    def train(self, task: TrainingRequest, report: Report) -> list[Trained]:
-        """Trains the candidates within the task's time and returns those that reached a result,
+    def train(self, request: TrainingRequest, report: Report) -> list[Trained]:
+        """Trains the networks within the request's time and returns those that reached a result,
         best first.
 
         Raises:
-            TrainingError: every candidate failed.
+            TrainingError: every trial failed.
             BackendError: the workers could not do it.
         """
 
     @abc.abstractmethod
     def evaluate(
-        self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str
-    ) -> list[Evaluation]:
-        """Metric value on a split at each of the widths.
+        self, trained: Trained, task: Task, batch: Sequence[Widths], *, split: str
+    ) -> list[Score]:
+        """Metric values on a split, one for each of the widths.
 
         Args:
             batch: points: widths by group and, where it is not fp32, the precision (see
@@ -106,14 +109,13 @@ class Backend(abc.ABC):
     def fine_tune(
         self,
         trained: Trained,
-        dataset: Dataset,
-        tasks: Sequence[FineTuningRequest],
+        task: Task,
+        requests: Sequence[FineTuningRequest],
         *,
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:
-        """Fine-tunes a model of the network at each task's widths.
-
-        A task whose file has the outcome already is not run again.
+        """Fine-tunes a model of the network at each request's widths; what a request's file has
+        already is not done again.
 
         Args:
             on_progress: called with the fraction that is done.
@@ -124,42 +126,56 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def fine_tuning_seconds(self, tasks: Sequence[FineTuningRequest]) -> float:
-        """Seconds that the tasks that are not done take at most, without their start."""
+    def fine_tuning_seconds(self, requests: Sequence[FineTuningRequest]) -> float:
+        """How long the requests that are not done may take, without what each needs to begin."""
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
         """Frees what the backend holds."""
 
 
+@dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Evaluates points of one network on one split; what is shared between them is made once."""
+    """Evaluates points of one network on one split; what they share is made once.
 
-    def __init__(
-        self, trained: Trained, dataset: Dataset, split: str, *, device: str = "cpu"
-    ) -> None:
-        self._architecture, self._dataset, self._split = trained.architecture, dataset, split
-        self._network = trained.network().to(device)
-        self._samples = split_samples(dataset, split, device=device)
-        self._candidates = CandidateBuilder(self._network, dataset, device=device)
+    Attributes:
+        architecture: of the network.
+        candidates: builds the network's candidates, on the task's device.
+        task: whose samples and metric are used.
+        split: to evaluate on.
+        templates: exporters, for points in other precisions than fp32.
+    """
 
-    def __call__(self, point: Widths) -> Evaluation:
+    architecture: Architecture
+    candidates: CandidateBuilder
+    task: Task
+    split: str
+    templates: OnnxTemplates
+
+    @classmethod
+    def load(cls, trained: Trained, task: Task, split: str, templates: OnnxTemplates) -> Evaluator:
+        """Loads the network and prepares its candidates.
+
+        Raises:
+            InputError: there is no such split.
+            CorruptFileError: the network cannot be read.
+        """
+        task.split(split)
+        network: IntegralNetwork = trained.network().to(task.device)
+        candidates = CandidateBuilder.from_network(network, task)
+        return cls(trained.architecture, candidates, task, split, templates)
+
+    def __call__(self, point: Widths) -> Score:
+        """The metric value at a point: widths, and the precision where it is not fp32."""
         widths, precision = split_point(point)
-        made = self._candidates.make(widths)
+        built = self.candidates.build(widths)
         if precision == "fp32":
-            score = (
-                made.score
-                if self._split == "validation"
-                else evaluate_module(made.module, self._samples)
-            )
-            return Evaluation(score, made.num_recalibration)
-        template = template_of(self._architecture, self._dataset)
-        with converted_file(template, made.module, self._dataset, precision, widths=widths) as (
-            _,
-            path,
-        ):
-            return evaluate_file(
-                path, self._dataset, self._split, num_recalibration=made.num_recalibration
-            )
+            if self.split == "validation":
+                return built.score
+            return evaluate_module(built.module, self.task.split(self.split))
+        dataset = self.task.dataset
+        template = self.templates.get(self.architecture, dataset)
+        with converted_file(template, built.module, dataset, precision, widths=widths) as (_, path):
+            return evaluate_file(path, self.task, self.split)
 
 
 def best_first(results: Sequence[Trained | None], failures: Sequence[str]) -> list[Trained]:
@@ -191,35 +207,34 @@ class LocalBackend(Backend):
         self._threads = cpus
         self._evaluators: dict[tuple[Path, str], Evaluator] = {}
 
-    def train(self, task: TrainingRequest, report: Report) -> list[Trained]:
-        if task.workers_per_trial > 1:
+    def train(self, request: TrainingRequest, report: Report) -> list[Trained]:
+        if request.workers_per_trial > 1:
             raise BackendError(
                 f"the local backend trains in one process, training.workers_per_trial = "
-                f"{task.workers_per_trial} was "
+                f"{request.workers_per_trial} was "
                 "given: use --backend ray, or set it to 1."
             )
-        end_s = time.monotonic() + task.seconds
+        end_s = time.monotonic() + request.seconds
         results: list[Trained | None] = []
         failures: list[str] = []
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            for index, candidate in enumerate(task.candidates):
+            for index, spec in enumerate(request.specs):
                 remaining_s = end_s - time.monotonic()
-                finished = (task.trial_folder(index) / "outcome.json").exists()
+                finished = (request.trial_folder(index) / "outcome.json").exists()
                 if results and remaining_s <= 0 and not finished:
                     break
                 try:
                     results.append(
                         run_trial(
-                            candidate,
-                            task.family,
-                            task.dataset,
-                            task.trial_folder(index),
-                            seed=task.seed,
-                            seconds=max(0.0, remaining_s) / (len(task.candidates) - index),
-                            max_epochs=task.max_epochs,
-                            device=self._device,
+                            spec,
+                            request.model,
+                            request.task.to(self._device),
+                            request.trial_folder(index),
+                            seed=request.seed,
+                            seconds=max(0.0, remaining_s) / (len(request.specs) - index),
+                            max_epochs=request.max_epochs,
                             on_epoch=functools.partial(report, index),
                         )
                     )
@@ -230,11 +245,13 @@ class LocalBackend(Backend):
         return best_first(results, failures)
 
     def evaluate(
-        self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str
-    ) -> list[Evaluation]:
+        self, trained: Trained, task: Task, batch: Sequence[Widths], *, split: str
+    ) -> list[Score]:
         key = (trained.folder, split)
         if key not in self._evaluators:
-            self._evaluators[key] = Evaluator(trained, dataset, split, device=self._device)
+            self._evaluators[key] = Evaluator.load(
+                trained, task.to(self._device), split, self.templates
+            )
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
@@ -245,8 +262,8 @@ class LocalBackend(Backend):
     def fine_tune(
         self,
         trained: Trained,
-        dataset: Dataset,
-        tasks: Sequence[FineTuningRequest],
+        task: Task,
+        requests: Sequence[FineTuningRequest],
         *,
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:
@@ -254,13 +271,13 @@ class LocalBackend(Backend):
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            fine_tuner = FineTuner(trained, dataset, device=self._device)
-            for task in tasks:
-                on_progress(len(outcomes) / len(tasks))
-                outcomes.append(fine_tuner(task))
+            fine_tuner = FineTuner(trained, task.to(self._device))
+            for request in requests:
+                on_progress(len(outcomes) / len(requests))
+                outcomes.append(fine_tuner(request))
         finally:
             torch.set_num_threads(before)
         return outcomes
 
-    def fine_tuning_seconds(self, tasks: Sequence[FineTuningRequest]) -> float:
-        return sum(task.seconds for task in tasks if not task.is_done)
+    def fine_tuning_seconds(self, requests: Sequence[FineTuningRequest]) -> float:
+        return sum(request.seconds for request in requests if not request.is_done)

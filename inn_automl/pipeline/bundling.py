@@ -24,14 +24,15 @@ from inn_automl.export.records import (
     Verification,
 )
 from inn_automl.export.verification import FP16_TOLERANCE, TOLERANCE
+from inn_automl.models.architecture import Architecture
 from inn_automl.pipeline.exporting import ExportedModel
 from inn_automl.pipeline.records import MeasuredDevices, MeasuredModel
-from inn_automl.tasks import Score, objective_of
-from inn_automl.training.trial import Architecture, Trained
+from inn_automl.tasks import Score, Task
+from inn_automl.training.trial import Trained
 
 
 def bundle_config(
-    dataset: Dataset,
+    task: Task,
     architecture: Architecture,
     exported: ExportedModel,
     *,
@@ -49,9 +50,10 @@ def bundle_config(
         tested: score on the test split.
         latency: what was measured, by device.
     """
+    dataset = task.dataset
     return BundleConfig(
         id=exported.id,
-        family=architecture.family,
+        family=architecture.model,
         build=_build(architecture),
         widths=dict(exported.widths),
         precision=exported.precision,
@@ -67,7 +69,7 @@ def bundle_config(
         targets=_targets(dataset),
         dataset=DatasetMetadata(name=dataset.name, fingerprint=dataset.fingerprint),
         metric=MetricValues.from_score(
-            objective_of(dataset).metric,
+            task.metric,
             validation=validation,
             test=tested.value,
             test_ci=tested.interval,
@@ -101,7 +103,7 @@ def bundle_model(
     """
     exporter = measured.trained.exporter
     config = bundle_config(
-        exporter.dataset,
+        exporter.task,
         exporter.trained.architecture,
         model.exported,
         params=model.params,
@@ -157,7 +159,7 @@ def bundle_network(path: Path, dataset: Dataset, trained: Trained) -> None:
     groups = trained.network().groups
     partitions = read_json(trained.folder / NETWORK)["partitions"]
     config = InnConfig(
-        family=trained.architecture.family,
+        family=trained.architecture.model,
         build=_build(trained.architecture),
         groups={
             group.name: GroupMetadata(

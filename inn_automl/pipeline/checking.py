@@ -18,15 +18,16 @@ from inn_automl.core.spec import DeviceBudget
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.data import Dataset
-from inn_automl.evaluation.onnx_precision import convert_file, template_of
+from inn_automl.evaluation.onnx_precision import convert_file
 from inn_automl.export import export_onnx
 from inn_automl.latency.config import QUICK, BenchmarkConfig
 from inn_automl.models import get_family
+from inn_automl.models.architecture import Architecture
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.memory import measure_memory
 from inn_automl.pipeline.records import PlannedTrials
 from inn_automl.training.recipe import Recipe, TrialSpec, trial_specs
-from inn_automl.training.trial import Architecture, Trained
+from inn_automl.training.trial import Trained
 from inn_automl.width_search.space import SearchSpace
 
 _SCREENING = dataclasses.replace(QUICK, min_processes=2, max_processes=2, min_s=0.2, max_repeated=0)
@@ -144,7 +145,7 @@ def check_trained(context: JobContext, trained: Trained) -> None:
 
         def extreme(name: str, widths: dict[str, int]) -> _Extreme:
             path, costs = Path(folder) / f"{name}.onnx", network.costs(widths)
-            template = template_of(trained.architecture, context.dataset)
+            template = context.backend.templates.get(trained.architecture, context.dataset)
             exported = template.export(network.discretize(widths).eval(), path, widths=widths)
             return _Extreme(costs.params, costs.macs, exported.size_bytes, path)
 
@@ -165,7 +166,7 @@ def check_trained(context: JobContext, trained: Trained) -> None:
 
 
 def _architecture(context: JobContext, width: float, depth: int) -> Architecture:
-    return Architecture.of(context.dataset, context.family, width, depth)
+    return Architecture.from_dataset(context.dataset, context.family, width, depth)
 
 
 def _smallest(context: JobContext, architecture: Architecture, folder: Path) -> _Extreme:

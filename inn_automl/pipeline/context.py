@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from inn_automl.latency.benchmark import Measure
 from inn_automl.latency.store import MeasurementCache
 from inn_automl.pipeline.backend import Backend
 from inn_automl.pipeline.folder import timed_stage
-from inn_automl.tasks import Objective, objective_of
+from inn_automl.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class JobContext:
 
     Attributes:
         folder: the job's folder; see `pipeline.folder`.
+        task: the dataset with its objective and standardized splits.
         family: model family.
         backend: trains and evaluates.
         measure: measures latency.
@@ -75,7 +75,7 @@ class JobContext:
 
     spec: JobSpec
     folder: Path
-    dataset: Dataset
+    task: Task
     family: str
     backend: Backend
     measure: Measure
@@ -87,10 +87,10 @@ class JobContext:
     """Folder of the finished job that this one extends: it is only read."""
     unavailable_devices: UnavailableDevices = field(default_factory=UnavailableDevices)
 
-    @functools.cached_property
-    def objective(self) -> Objective:
-        """The objective of the dataset's task."""
-        return objective_of(self.dataset)
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset of the task."""
+        return self.task.dataset
 
     @contextmanager
     def tolerate_failure(

@@ -14,12 +14,7 @@ from inn_automl.core.errors import UnknownNameError, WidthsError
 from inn_automl.core.precision import DEFAULT, PRECISIONS
 from inn_automl.core.result import FineTuning
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import (
-    CandidateBuilder,
-    Evaluation,
-    evaluate_module,
-    split_samples,
-)
+from inn_automl.evaluation.candidates import CandidateBuilder, evaluate_module
 from inn_automl.evaluation.onnx_precision import (
     NUM_VERIFIED,
     agreement,
@@ -31,12 +26,13 @@ from inn_automl.export import export_onnx, verify_onnx, write_bundle
 from inn_automl.integral import IntegralNetwork
 from inn_automl.pipeline.bundling import bundle_config
 from inn_automl.pipeline.exporting import ExportedModel, point_id
+from inn_automl.tasks import Task
 from inn_automl.training.fine_tuning import check_seconds, fine_tune
 from inn_automl.training.trial import Trained
 
 
 def discretize_trained(
-    dataset: Dataset,
+    task: Task,
     trained: Trained,
     widths: Mapping[str, int] | float,
     out: Path,
@@ -62,29 +58,31 @@ def discretize_trained(
         raise UnknownNameError("precision", precision, PRECISIONS)
     if fine_tune_seconds != 0:
         check_seconds(fine_tune_seconds)
-    network = trained.network()
+    dataset, network = task.dataset, trained.network()
     chosen = _chosen(network, widths)
     costs = network.costs(chosen)
     name = point_id(chosen, precision, fine_tune_seconds=fine_tune_seconds)
     module, fine_tuning = _make(
-        CandidateBuilder(network, dataset), chosen, dataset, fine_tune_seconds
+        CandidateBuilder.from_network(network, task), chosen, task, fine_tune_seconds
     )
     path = out if out.suffix == ".zip" else out / f"{name}.zip"
     with tempfile.TemporaryDirectory() as folder:
-        found = {split: _evaluate(module, dataset, split) for split in ("validation", "test")}
+        found = {
+            split: evaluate_module(module, task.split(split)) for split in ("validation", "test")
+        }
         module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         onnx = Path(folder) / f"{name}.onnx"
         exported = _export(module, onnx, dataset, chosen, precision)
         if precision != DEFAULT:
-            found = {split: evaluate_file(onnx, dataset, split) for split in found}
+            found = {split: evaluate_file(onnx, task, split) for split in found}
         config = bundle_config(
-            dataset,
+            task,
             trained.architecture,
             exported,
             params=costs.params,
             macs=costs.macs,
-            validation=found["validation"].metric_value,
-            tested=found["test"].score,
+            validation=found["validation"].value,
+            tested=found["test"],
             latency={},
             fine_tuning=fine_tuning,
         )
@@ -127,20 +125,16 @@ def _export(
 def _make(
     candidates: CandidateBuilder,
     widths: Mapping[str, int],
-    dataset: Dataset,
+    task: Task,
     fine_tune_seconds: float,
 ) -> tuple[torch.nn.Module, FineTuning | None]:
     """The candidate at the widths, fine-tuned where that is requested and helps."""
     if not fine_tune_seconds:
-        return candidates.make(widths).module, None
-    made = fine_tune(candidates, widths, dataset, seconds=fine_tune_seconds, seed=0)
+        return candidates.build(widths).module, None
+    made = fine_tune(candidates, widths, task, seconds=fine_tune_seconds, seed=0)
     outcome = made.outcome
     fine_tuning = outcome.to_result(outcome.metric_value_before) if outcome.is_kept else None
     return made.candidate.module, fine_tuning
-
-
-def _evaluate(module: torch.nn.Module, dataset: Dataset, split: str) -> Evaluation:
-    return Evaluation(evaluate_module(module, split_samples(dataset, split)), 0)
 
 
 def _chosen(network: IntegralNetwork, widths: Mapping[str, int] | float) -> dict[str, int]:

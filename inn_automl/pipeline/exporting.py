@@ -20,17 +20,17 @@ from torch import nn
 from inn_automl.core.precision import DEFAULT, join_point
 from inn_automl.core.result import Candidate
 from inn_automl.core.storage import load_or_make, reuse_files, write_atomically
-from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.evaluation.onnx_precision import (
     NUM_VERIFIED,
+    OnnxTemplates,
     agreement,
     converted_file,
     evaluate_file,
-    template_of,
     verified_difference,
 )
 from inn_automl.integral import Widths
+from inn_automl.tasks import Task
 from inn_automl.training.trial import Trained
 
 OnModel = Callable[[float, str], None]
@@ -64,13 +64,16 @@ class ModelExporter:
 
     Args:
         trained: the network.
+        task: of the job.
         folder: the job's folder.
+        templates: exporters that were made.
         parent: folder of the finished job that is extended; its models are copied.
     """
 
     trained: Trained
-    dataset: Dataset
+    task: Task
     folder: Path
+    templates: OnnxTemplates
     parent: Path | None = None
 
     def onnx_path(self, name: str) -> Path:
@@ -122,19 +125,22 @@ class ModelExporter:
 
     @functools.cached_property
     def _builder(self) -> CandidateBuilder:
-        return CandidateBuilder(self.trained.network(), self.dataset)
+        return CandidateBuilder.from_network(self.trained.network(), self.task)
 
     def _sampled(self, widths: Widths) -> nn.Module:
-        return self._builder.make(widths).module
+        return self._builder.build(widths).module
 
     def _export(
         self, module: nn.Module, name: str, widths: Widths, precision: str
     ) -> ExportedModel:
-        template, path = template_of(self.trained.architecture, self.dataset), self.onnx_path(name)
+        template, path = (
+            self.templates.get(self.trained.architecture, self.task.dataset),
+            self.onnx_path(name),
+        )
         if precision == DEFAULT:
             made = template.export(module, path, widths=widths)
             return ExportedModel(name, dict(widths), made.size_bytes, made.difference, NUM_VERIFIED)
-        with converted_file(template, module, self.dataset, precision, widths=widths) as (
+        with converted_file(template, module, self.task.dataset, precision, widths=widths) as (
             exported,
             converted,
         ):
@@ -144,11 +150,11 @@ class ModelExporter:
                 name,
                 dict(widths),
                 path.stat().st_size,
-                verified_difference(path, precision, module, self.dataset, difference),
+                verified_difference(path, precision, module, self.task.dataset, difference),
                 NUM_VERIFIED,
                 precision=precision,
-                agreement=agreement(exported.path, path, self.dataset),
-                metric_value=evaluate_file(path, self.dataset, "validation").metric_value,
+                agreement=agreement(exported.path, path, self.task.dataset),
+                metric_value=evaluate_file(path, self.task, "validation").value,
             )
 
 

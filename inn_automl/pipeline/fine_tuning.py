@@ -48,7 +48,7 @@ def fine_tune(context: JobContext, measured: MeasuredDevices) -> MeasuredDevices
             name: _replacement(exporter, model, by_widths[point_id(model.widths)])
             for name, model in points.items()
         }
-        context.progress.note(_gain(list(replacements.values()), context.objective.metric))
+        context.progress.note(_gain(list(replacements.values()), context.task.metric))
         devices = [_device(context, device, replacements, exporter) for device in measured.devices]
         return MeasuredDevices(measured.trained, tuple(devices))
 
@@ -77,7 +77,7 @@ def _run(
     )
     outcomes = context.backend.fine_tune(
         trained,
-        context.dataset,
+        context.task,
         list(requests.values()),
         on_progress=lambda done: context.progress.update(
             0.9 * done, detail=f"{len(requests)} points"
@@ -126,7 +126,7 @@ def _device(
         )
         for model in device.front
     ]
-    made = make_front(device.searched, models, device.environment, context.objective.metric)
+    made = make_front(device.searched, models, device.environment, context.task.metric)
     made = replace(made, finalists=device.finalists)
     before, after = device.recommended_model, made.recommended_model
     if after is None or (before is not None and after.has_shapes_of(before)):

@@ -84,7 +84,7 @@ def measure(context: JobContext, searched: SearchedDevices) -> MeasuredDevices:
                 found = _measure(context, device, files, begin, 0.6 / len(chosen))
                 measured.append((device, _models(finalists, exported, found), found.environment))
         fronts = [
-            make_front(device, models, environment, context.objective.metric)
+            make_front(device, models, environment, context.task.metric)
             for device, models, environment in measured
         ]
         return MeasuredDevices(

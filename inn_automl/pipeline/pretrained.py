@@ -17,20 +17,18 @@ from inn_automl.core.errors import InputError
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import write_json
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import (
-    CandidateBuilder,
-    recalibration_samples,
-    reconstruction_samples,
-)
+from inn_automl.evaluation.candidates import CandidateBuilder, reconstruction_samples
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.conversion.channel_ranking import permute, rank_channels
 from inn_automl.models import get_family
+from inn_automl.models.architecture import Architecture
 from inn_automl.pipeline.checking import check_trained
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.records import TrainedTrials
 from inn_automl.pipeline.training import DONE, read_trials
+from inn_automl.tasks import Task
 from inn_automl.training.recipe import default_recipe
-from inn_automl.training.trial import Architecture, Trained
+from inn_automl.training.trial import Trained
 
 STOPPED = "pretrained"
 """How the training of such a network ended, as its record says."""
@@ -84,7 +82,7 @@ class Pretrained:
             )
         return cls(tensors, architecture, hashlib.sha256(data).hexdigest())
 
-    def network(self, dataset: Dataset) -> IntegralNetwork:
+    def network(self, task: Task) -> IntegralNetwork:
         """The network with its channels in order."""
         module = self.architecture.module()
         module.load_state_dict(self.tensors)
@@ -92,7 +90,7 @@ class Pretrained:
             module.eval(), torch.zeros(2, *self.architecture.input_shape)
         ).eval()
         permute(
-            network, rank_channels(network, reconstruction_samples(recalibration_samples(dataset)))
+            network, rank_channels(network, reconstruction_samples(task.recalibration_samples()))
         )
         return network
 
@@ -107,10 +105,10 @@ def use_pretrained(context: JobContext, pretrained: Pretrained) -> TrainedTrials
     """
     folder, dataset = context.folder / "training" / _TRIAL, context.dataset
     if not (context.folder / DONE).exists():
-        network = pretrained.network(dataset)
+        network = pretrained.network(context.task)
         network.save(folder / "network")
         recipe = default_recipe(context.family, len(dataset.train), dataset.task)
-        score = _score(network, dataset)
+        score = _score(network, context.task)
         trained = Trained(pretrained.architecture, folder / "network", recipe, STOPPED, score, [])
         with context.stage(Stage.CHECKING):
             check_trained(context, trained)
@@ -119,16 +117,17 @@ def use_pretrained(context: JobContext, pretrained: Pretrained) -> TrainedTrials
     return read_trials(context)
 
 
-def _score(network: IntegralNetwork, dataset: Dataset) -> float:
+def _score(network: IntegralNetwork, task: Task) -> float:
     """The score of a training: mean validation metric value of the smallest, a middle and the
     full width.
     """
     candidates, middle = (
-        CandidateBuilder(network, dataset),
+        CandidateBuilder.from_network(network, task),
         network.uniform_widths((network.min_ratio + 1) / 2),
     )
     made = [
-        candidates.make(widths) for widths in (network.smallest_widths, middle, network.full_widths)
+        candidates.build(widths)
+        for widths in (network.smallest_widths, middle, network.full_widths)
     ]
     return sum(one.score.value for one in made) / len(made)
 
@@ -160,7 +159,7 @@ def _architectures(family: str, dataset: Dataset) -> Iterator[Architecture]:
     depths = sorted(of.depths, key=lambda depth: abs(depth - of.default_depth))
     widths = sorted({1.0, *of.width_multipliers}, key=lambda width: abs(width - 1.0))
     for depth, width in itertools.product(depths, widths):
-        yield Architecture.of(dataset, family, width, depth)
+        yield Architecture.from_dataset(dataset, family, width, depth)
 
 
 def _errors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:

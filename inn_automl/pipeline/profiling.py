@@ -18,7 +18,6 @@ from inn_automl.core.errors import MeasurementError, SpecError, StorageError
 from inn_automl.core.spec import DeviceBudget, JobSpec
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json
-from inn_automl.evaluation.onnx_precision import template_of
 from inn_automl.integral import IntegralNetwork, Widths
 from inn_automl.latency.design import initial_design
 from inn_automl.latency.features import latency_features
@@ -58,7 +57,9 @@ def profile(context: JobContext, trained: TrainedTrials) -> ProfiledDevices:
         ExportError, StorageError: a model could not be exported or a file not be written.
     """
     network = trained.best.network()
-    template = functools.partial(template_of, trained.best.architecture, context.dataset)
+    template = functools.partial(
+        context.backend.templates.get, trained.best.architecture, context.dataset
+    )
     profiled = []
     with context.stage(Stage.PROFILING):
         for device in context.spec.budget.devices:

@@ -67,12 +67,12 @@ def _test(
     missing = [model for model in models if model.id not in known]
     floats = [model for model in missing if model.is_as_searched]
     found = context.backend.evaluate(
-        exporter.trained, context.dataset, [model.widths for model in floats], split="test"
+        exporter.trained, context.task, [model.widths for model in floats], split="test"
     )
-    known |= {model.id: one.score for model, one in zip(floats, found, strict=True)}
+    known |= {model.id: score for model, score in zip(floats, found, strict=True)}
     for model in missing:
         if not model.is_as_searched:  # the file itself: rounding and fine-tuning are part of it
             file = exporter.onnx_path(model.id)
-            known[model.id] = evaluate_file(file, context.dataset, "test").score
+            known[model.id] = evaluate_file(file, context.task, "test")
     write_json(path, {name: asdict(score) for name, score in known.items()})
     return known

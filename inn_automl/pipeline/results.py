@@ -34,7 +34,7 @@ def job_result(
     Args:
         tested: score of each front point on the test split, by its id.
     """
-    metric = context.objective.metric.name
+    metric = context.task.metric.name
     found = {device.budget.name: device for device in measured.devices}
     unavailable = context.unavailable_devices
     devices = []
@@ -109,7 +109,7 @@ def _describe(context: JobContext, trained: TrainedTrials) -> dict[str, Any]:
         "model": context.family,
         "dataset": context.dataset.metadata(),
         "task": context.dataset.task,
-        "metric": context.objective.metric.name,
+        "metric": context.task.metric.name,
         "architecture": best.architecture.to_dict(),
         "recipe": best.recipe.to_dict(),
         "training": [

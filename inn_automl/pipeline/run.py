@@ -23,6 +23,7 @@ from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.latency import benchmark as latency
 from inn_automl.models import default_family, get_family
+from inn_automl.models.architecture import Architecture
 from inn_automl.pipeline.checking import check, plan_trials
 from inn_automl.pipeline.context import JobContext, Tracking
 from inn_automl.pipeline.discretizing import discretize_trained
@@ -36,7 +37,7 @@ from inn_automl.pipeline.publishing import publish
 from inn_automl.pipeline.searching import search
 from inn_automl.pipeline.training import train
 from inn_automl.reporting.store import locate, prepare_early
-from inn_automl.training.trial import Architecture
+from inn_automl.tasks import Task
 
 if TYPE_CHECKING:
     from inn_automl.latency.benchmark import Measure
@@ -78,12 +79,14 @@ def run_job(
     dataset = load_dataset(spec.dataset, seed=spec.seed)
     family = spec.model or default_family(dataset.kind, dataset.input_shape, dataset.task)
     depth = get_family(family).default_depth
-    Architecture.of(dataset, family, 1.0, depth).module()  # refuses what does not fit the data
+    Architecture.from_dataset(
+        dataset, family, 1.0, depth
+    ).module()  # refuses what does not fit the data
     pretrained = None if weights is None else Pretrained.read(weights, family, dataset)
     context = JobContext(
         spec,
         out.absolute(),  # workers have working directories of their own
-        dataset,
+        Task.from_dataset(dataset),
         family,
         backend,
         measure,
@@ -145,7 +148,7 @@ def extend_job(
     context = JobContext(
         spec,
         out.absolute(),
-        dataset,
+        Task.from_dataset(dataset),
         finished.family,
         backend,
         measure,
@@ -199,7 +202,7 @@ def discretize_job(
     finished = FinishedJob.read(folder)
     found = _dataset_of(finished, dataset or finished.spec.dataset)
     return discretize_trained(
-        found,
+        Task.from_dataset(found),
         finished.trials()[0],
         widths,
         out,

@@ -42,11 +42,11 @@ def search(context: JobContext, profiled: ProfiledDevices) -> SearchedDevices:
 
 
 def _search(context: JobContext, profiled: ProfiledDevices) -> tuple[DeviceOutcome, ...]:
-    trained, objective = profiled.trained.best, context.objective
+    trained, objective = profiled.trained.best, context.task.objective
 
     def evaluate(batch: list[dict[str, int]]) -> list[float]:
-        found = context.backend.evaluate(trained, context.dataset, batch, split="validation")
-        return [evaluation.metric_value for evaluation in found]
+        found = context.backend.evaluate(trained, context.task, batch, split="validation")
+        return [score.value for score in found]
 
     outcome = run_search(
         [

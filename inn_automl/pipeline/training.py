@@ -37,9 +37,9 @@ def train(context: JobContext, planned: PlannedTrials) -> TrainedTrials:
     spent_s = stage_seconds(context.folder).get(Stage.TRAINING, 0.0)
     with context.stage(Stage.TRAINING):
         request = TrainingRequest(
-            family=context.family,
-            candidates=planned.trials,
-            dataset=context.dataset,
+            model=context.family,
+            specs=planned.trials,
+            task=context.task,
             folder=context.folder / "training",
             seed=context.spec.seed,
             seconds=max(0.0, budget.max_minutes * 60 - spent_s),
@@ -65,7 +65,9 @@ def load_trials(folder: Path) -> list[Trained]:
 
 
 def _with_exporter(context: JobContext, trials: Sequence[Trained]) -> TrainedTrials:
-    exporter = ModelExporter(trials[0], context.dataset, context.folder, context.parent)
+    exporter = ModelExporter(
+        trials[0], context.task, context.folder, context.backend.templates, context.parent
+    )
     return TrainedTrials(tuple(trials), exporter)
 
 
@@ -77,7 +79,7 @@ class _TrainingProgress:
         self._done = [0.0] * num_trials
         self._started_at = time.monotonic()
         self._best: dict[str, float] = {}
-        self._metric = context.objective.metric
+        self._metric = context.task.metric
 
     def __call__(self, trial: int, epoch: EpochReport) -> None:
         self._done[trial] = epoch.epoch / epoch.epochs

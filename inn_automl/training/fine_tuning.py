@@ -30,16 +30,14 @@ from torch.nn.modules.batchnorm import _NormBase
 from inn_automl.core.errors import InputError
 from inn_automl.core.result import FineTuning
 from inn_automl.evaluation.candidates import (
-    Candidate,
+    BuiltCandidate,
     CandidateBuilder,
-    StandardizedSamples,
-    split_samples,
     use_channels_last,
 )
 from inn_automl.integral import IntegralNetwork, Partition, Trainable, Widths
 
 if TYPE_CHECKING:
-    from inn_automl.data import Dataset
+    from inn_automl.tasks import StandardizedSamples, Task
 
 PARTS = ("partition", "affine", "weights")
 DEFAULT_PARTS = ("affine", "weights")
@@ -103,14 +101,14 @@ class FineTuned:
     validation.
     """
 
-    candidate: Candidate
+    candidate: BuiltCandidate
     outcome: FineTuningOutcome
 
 
 def fine_tune(
     candidates: CandidateBuilder,
     widths: Widths,
-    dataset: Dataset,
+    task: Task,
     *,
     seconds: float,
     seed: int,
@@ -121,7 +119,7 @@ def fine_tune(
 
     Args:
         candidates: of the network; they run on its device.
-        dataset: that of the candidates.
+        task: of the candidates.
         seconds: what tuning may take, re-estimated statistics and validation included.
         seed: of order and augmentation; on the CPU the same seed, steps and thread count give the
             same bits.
@@ -144,13 +142,13 @@ def fine_tune(
         raise InputError(f"steps = {steps} of tuning were asked for: give 1 or more.")
     network = candidates.network
     widths = network.check_widths(widths)
-    before = candidates.make(widths)
-    full = candidates.make(network.full_widths).module
+    before = candidates.build(widths)
+    full = candidates.build(network.full_widths).module
     started_at = time.monotonic()
     began = make_tunable(network, before.module, widths, parts)
     device = next(network.parameters()).device
-    run = _FineTuningRun(began, full, StandardizedSamples(dataset, dataset.train, device), seed)
-    validation = split_samples(dataset, "validation", device=device)
+    run = _FineTuningRun(began, full, task.train, seed)
+    validation = task.validation
     judged_at = time.monotonic()
     _loss(
         candidates.recalibrate(began.discretize(), is_reconstructed=before.is_reconstructed).module,

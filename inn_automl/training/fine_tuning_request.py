@@ -18,7 +18,7 @@ from inn_automl.training.fine_tuning import FineTuned, FineTuningOutcome, fine_t
 from inn_automl.training.trial import Trained
 
 if TYPE_CHECKING:
-    from inn_automl.data import Dataset
+    from inn_automl.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -65,37 +65,37 @@ class FineTuningRequest:
 class FineTuner:
     """Tunes models of one network; what is shared between them is made once, when it is needed."""
 
-    def __init__(self, trained: Trained, dataset: Dataset, *, device: str = "cpu") -> None:
-        self._trained, self._dataset, self._device = trained, dataset, device
+    def __init__(self, trained: Trained, task: Task) -> None:
+        self._trained, self._task = trained, task
         self._candidates: CandidateBuilder | None = None
 
-    def __call__(self, task: FineTuningRequest) -> FineTuningOutcome:
-        """What came of a task, now or earlier.
+    def __call__(self, request: FineTuningRequest) -> FineTuningOutcome:
+        """What came of a request, now or earlier.
 
         Raises:
             WidthsError: widths that the network does not allow.
             StorageError: the outcome cannot be written, or read.
         """
-        if not task.is_done:
+        if not request.is_done:
             if self._candidates is None:
-                network = self._trained.network().to(self._device)
-                self._candidates = CandidateBuilder(network, self._dataset, device=self._device)
-            candidates, seconds = self._candidates, task.seconds
-            task.write(
+                network = self._trained.network().to(self._task.device)
+                self._candidates = CandidateBuilder.from_network(network, self._task)
+            candidates, seconds = self._candidates, request.seconds
+            request.write(
                 fine_tune(
                     candidates,
-                    task.widths,
-                    self._dataset,
+                    request.widths,
+                    self._task,
                     seconds=seconds,
-                    seed=task.seed,
-                    steps=task.steps,
+                    seed=request.seed,
+                    steps=request.steps,
                 )
             )
-        return task.read()
+        return request.read()
 
 
-def load_fine_tuned(trained: Trained, task: FineTuningRequest) -> nn.Module:
-    """The plain module in eval mode that a task kept."""
-    module = trained.network().discretize(task.widths)
-    module.load_state_dict(load_file(task.weights))
+def load_fine_tuned(trained: Trained, request: FineTuningRequest) -> nn.Module:
+    """The plain module in eval mode that a request kept."""
+    module = trained.network().discretize(request.widths)
+    module.load_state_dict(load_file(request.weights))
     return module.eval()

@@ -19,8 +19,8 @@ from inn_automl.training.recipe import Recipe
 from inn_automl.training.run import EpochReport, TrainingRun
 
 if TYPE_CHECKING:
-    from inn_automl.data import Dataset
     from inn_automl.integral import IntegralNetwork
+    from inn_automl.tasks import Task
 
 __all__ = ["EpochReport", "TrainingResult", "fit_to_budget", "load_best", "train"]
 
@@ -45,16 +45,15 @@ class TrainingResult:
 
 def train(
     network: IntegralNetwork,
-    dataset: Dataset,
+    task: Task,
     recipe: Recipe,
     *,
     seed: int,
     checkpoint: Path | None = None,
     deadline_s: float | None = None,
-    device: str = "cpu",
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> TrainingResult:
-    """Trains in place; on return the network is on `device`, in eval mode, and holds its best
+    """Trains in place; on return the network is on the task's device, in eval mode, and holds its best
     state.
 
     Args:
@@ -73,7 +72,7 @@ def train(
         TrainingError: the loss is no longer finite, or the checkpoint belongs to another training.
         CorruptFileError, StorageError: the checkpoint cannot be read or written.
     """
-    run = TrainingRun(network.to(device), dataset, recipe, seed, torch.device(device))
+    run = TrainingRun(network.to(task.device), task, recipe, seed)
     if checkpoint is not None and broadcast_value(checkpoint.exists(), run.device):
         run.restore(checkpoint)
     stopped = "epochs"
@@ -97,12 +96,11 @@ def train(
 
 def fit_to_budget(
     network: IntegralNetwork,
-    dataset: Dataset,
+    task: Task,
     recipe: Recipe,
     *,
     seconds: float,
     max_epochs: int | None = None,
-    device: str = "cpu",
 ) -> Recipe:
     """The recipe with as many epochs as fit into `seconds`, so that its schedule ends before a
     deadline does.
@@ -118,7 +116,7 @@ def fit_to_budget(
     started_at = time.monotonic()
     # Of so many epochs the first is a plain one where the recipe has any, and the last is not.
     timed = dataclasses.replace(recipe, epochs=_TIMED_EPOCHS)
-    run = TrainingRun(network.to(device), dataset, timed, 0, torch.device(device))
+    run = TrainingRun(network.to(task.device), task, timed, 0)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     was_training = network.training
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):

@@ -24,16 +24,13 @@ from torch import Tensor
 
 from inn_automl.core.errors import InputError, TrainingError
 from inn_automl.evaluation.candidates import (
-    StandardizedSamples,
     evaluate_module,
-    recalibration_samples,
     reconstruction_samples,
     sample_candidate,
     use_channels_last,
 )
 from inn_automl.integral.conversion.channel_ranking import permute, permute_tensors, rank_channels
 from inn_automl.integral.conversion.reconstruction import fit_width_deltas
-from inn_automl.tasks import objective_of
 from inn_automl.training.checkpoint import (
     load_checkpoint,
     load_optimizer_tensors,
@@ -56,12 +53,12 @@ from inn_automl.training.schedule import learning_rate_at
 from inn_automl.training.teacher import AveragedTeacher
 
 if TYPE_CHECKING:
-    from inn_automl.data import Dataset
     from inn_automl.integral import IntegralNetwork
+    from inn_automl.tasks import Task
 
 # Validation after each epoch only has to rank epochs, so it may be coarser than the evaluation of
 # a candidate.
-_NUM_CALIBRATION = 512
+_NUM_RECALIBRATION = 512
 _MAX_VALIDATION = 2_000
 _STEPS_BETWEEN_CHECKS = 50
 _FORMAT = 4
@@ -100,26 +97,25 @@ class TrainingRun:
     def __init__(
         self,
         network: IntegralNetwork,
-        dataset: Dataset,
+        task: Task,
         recipe: Recipe,
         seed: int,
-        device: torch.device,
     ) -> None:
-        self.network, self.recipe, self.seed, self.device = network, recipe, seed, device
-        self.fingerprint, self.objective = dataset.fingerprint, objective_of(dataset)
-        self.samples = StandardizedSamples(dataset, dataset.train, device)
-        validation = np.random.default_rng(0).permutation(dataset.validation)[:_MAX_VALIDATION]
-        self.validation = StandardizedSamples(dataset, validation, device)
-        self.calibration = recalibration_samples(dataset, _NUM_CALIBRATION, device=device)
+        self.network, self.recipe, self.seed, self.device = network, recipe, seed, task.device
+        self.fingerprint, self.objective = task.dataset.fingerprint, task.objective
+        self.samples = task.train
+        validation = np.random.default_rng(0).permutation(task.dataset.validation)[:_MAX_VALIDATION]
+        self.validation = task.samples(validation)
+        self.recalibration = task.recalibration_samples(_NUM_RECALIBRATION)
         self.batch_size = min(recipe.batch_size, len(self.samples))
         num_samples = min(recipe.epoch_samples or len(self.samples), len(self.samples))
         self.steps_per_epoch = max(1, num_samples // self.batch_size)
         if recipe.width_conditioned:
             network.add_width_deltas()
         use_channels_last(network, self.samples.standardized(slice(0, 2)))
-        self.supports_zero_padding = device.type == "cpu" and network.supports_zero_padding
+        self.supports_zero_padding = task.device.type == "cpu" and network.supports_zero_padding
         self.optimizer, self.parameters = make_optimizer(network, recipe)
-        self.autocast, self.scaler = _precision(recipe, device)
+        self.autocast, self.scaler = _precision(recipe, task.device)
         self.teacher = AveragedTeacher(
             network, recipe.teacher_window * recipe.epochs * self.steps_per_epoch
         )
@@ -279,9 +275,7 @@ class TrainingRun:
         started_at = time.monotonic()
         metric_values = {}
         for name in names or self.validated_widths:
-            module, _ = sample_candidate(
-                self.network, self.validated_widths[name], self.calibration
-            )
+            module = sample_candidate(self.network, self.validated_widths[name], self.recalibration)
             metric_values[name] = evaluate_module(module, self.validation).value
         self.validation_s = time.monotonic() - started_at
         return metric_values
@@ -294,7 +288,7 @@ class TrainingRun:
         Where there are too few samples to tell, all stays as it is.
         """
         self.network.eval()
-        samples = reconstruction_samples(self.calibration)
+        samples = reconstruction_samples(self.recalibration)
         try:
             order = rank_channels(self.network, samples)
         except InputError:

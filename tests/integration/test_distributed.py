@@ -20,6 +20,7 @@ import pytest
 from inn_automl.core.errors import BackendError
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.pipeline.backend import LocalBackend, TrainingRequest
+from inn_automl.tasks import Task
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import trial_specs
 from inn_automl.training.trial import Trained
@@ -75,7 +76,9 @@ def task(
         )
         for one in trial_specs("mlp", len(dataset.train), trials, seed=0)
     )
-    return TrainingRequest("mlp", candidates, dataset, folder, 0, 36_000.0, epochs, 2, 0, workers)
+    return TrainingRequest(
+        "mlp", candidates, Task.from_dataset(dataset), folder, 0, 36_000.0, epochs, 2, 0, workers
+    )
 
 
 def workers_by_node() -> dict[int, int]:
@@ -210,5 +213,7 @@ def test_a_lost_node_costs_no_result(
                 by_recipe[json.dumps(one.recipe.to_dict())], abs=1e-6
             )
     widths = [trained[0].network().uniform_widths(ratio) for ratio in (0.25, 0.5, 1.0)]
-    found = backend.evaluate(trained[0], dataset, widths, split="validation")
-    assert found == LocalBackend().evaluate(trained[0], dataset, widths, split="validation")
+    found = backend.evaluate(trained[0], Task.from_dataset(dataset), widths, split="validation")
+    assert found == LocalBackend().evaluate(
+        trained[0], Task.from_dataset(dataset), widths, split="validation"
+    )

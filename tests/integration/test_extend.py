@@ -47,12 +47,12 @@ class Counting(LocalBackend):
     def train(self, task: TrainingRequest, report: Report) -> list[Trained]:
         raise AssertionError("an extension trains nothing")
 
-    def evaluate(self, trained: Any, dataset: Any, batch: Any, *, split: str) -> Any:
+    def evaluate(self, trained: Any, task: Any, batch: Any, *, split: str) -> Any:
         if self.num_calls == self._at:
             raise KeyboardInterrupt
         self.num_calls += 1
         self.evaluated[split] += [dict(widths) for widths in batch]
-        return super().evaluate(trained, dataset, batch, split=split)
+        return super().evaluate(trained, task, batch, split=split)
 
 
 class Recorded:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from inn_automl.core.errors import InputError
-from inn_automl.data import Dataset, load_dataset
+from inn_automl.data import load_dataset
 from inn_automl.evaluation.onnx_precision import evaluate_file
 from inn_automl.export import read_bundle
 from inn_automl.export.archive import unpack
@@ -20,6 +20,7 @@ from inn_automl.pipeline import latency_model
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.exporting import point_id
 from inn_automl.pipeline.run import discretize_job, extend_job
+from inn_automl.tasks import Task
 from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_request import FineTuningRequest
 from inn_automl.training.trial import Trained
@@ -42,18 +43,18 @@ class FineTuningOnly(LocalBackend):
     def fine_tune(
         self,
         trained: Trained,
-        dataset: Dataset,
-        tasks: Sequence[FineTuningRequest],
+        task: Task,
+        requests: Sequence[FineTuningRequest],
         *,
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:
-        open_tasks = [task for task in tasks if not task.is_done]
-        for task in open_tasks[: self._at]:
-            super().fine_tune(trained, dataset, [task], on_progress=on_progress)
-            self.tuned.append(task.path.name)
+        open_requests = [request for request in requests if not request.is_done]
+        for request in open_requests[: self._at]:
+            super().fine_tune(trained, task, [request], on_progress=on_progress)
+            self.tuned.append(request.path.name)
         if self._at is not None:
             raise KeyboardInterrupt
-        return super().fine_tune(trained, dataset, tasks, on_progress=on_progress)
+        return super().fine_tune(trained, task, requests, on_progress=on_progress)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -126,9 +127,9 @@ def test_the_bundle_holds_the_tuned_model(job: dict[str, Any], tmp_path: Path) -
             unpack((job["folder"] / point.bundle).read_bytes())["model.onnx"]
         )
         for split, told in (("validation", point.metric_value), ("test", point.test_metric_value)):
-            found = evaluate_file(tmp_path / "model.onnx", dataset, split)
+            found = evaluate_file(tmp_path / "model.onnx", Task.from_dataset(dataset), split)
             # A tie between logits may fall either way in another batch.
-            assert found.metric_value == pytest.approx(told, abs=1.5 / found.score.num_samples)
+            assert found.value == pytest.approx(told, abs=1.5 / found.num_samples)
 
 
 def test_the_latency_is_that_of_the_same_shapes(job: dict[str, Any]) -> None:

@@ -20,11 +20,11 @@ from inn_automl.core.errors import (
     SpecError,
 )
 from inn_automl.core.result import JobResult
-from inn_automl.data import Dataset, load_dataset
-from inn_automl.evaluation.candidates import Evaluation
+from inn_automl.data import load_dataset
 from inn_automl.export import read_bundle
 from inn_automl.pipeline.backend import LocalBackend, Report, TrainingRequest
 from inn_automl.pipeline.run import run_job
+from inn_automl.tasks import Score, Task
 from inn_automl.training.trial import Trained
 
 from .conftest import (
@@ -55,13 +55,13 @@ class Stopping(LocalBackend):
         return super().train(task, stop)
 
     def evaluate(
-        self, trained: Trained, dataset: Dataset, batch: Sequence[Any], *, split: str
-    ) -> list[Evaluation]:
+        self, trained: Trained, task: Task, batch: Sequence[Any], *, split: str
+    ) -> list[Score]:
         if self.num_calls == self._at:
             raise KeyboardInterrupt
         self.num_calls += 1
         self.num_evaluated += len(batch)
-        return super().evaluate(trained, dataset, batch, split=split)
+        return super().evaluate(trained, task, batch, split=split)
 
 
 def test_result_keeps_its_contract(finished_job: FinishedJob) -> None:

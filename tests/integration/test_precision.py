@@ -25,6 +25,7 @@ from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.exporting import point_id
 from inn_automl.pipeline.run import discretize_job, extend_job
 from inn_automl.serving import ElasticModel
+from inn_automl.tasks import Task
 from tests.integration.conftest import (
     BUDGET,
     FinishedJob,
@@ -50,9 +51,9 @@ class Recording(LocalBackend):
         super().__init__(cpus=1)
         self.evaluated: dict[str, list[dict[str, int]]] = {"validation": [], "test": []}
 
-    def evaluate(self, trained: Any, dataset: Dataset, batch: Sequence[Any], *, split: str) -> Any:
+    def evaluate(self, trained: Any, task: Task, batch: Sequence[Any], *, split: str) -> Any:
         self.evaluated[split] += [dict(point) for point in batch]
-        return super().evaluate(trained, dataset, batch, split=split)
+        return super().evaluate(trained, task, batch, split=split)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from inn_automl.core.errors import ImpossibleBudgetError, InputError, JobDirectoryError
 from inn_automl.data import load_dataset
-from inn_automl.evaluation.candidates import count_correct, split_samples
+from inn_automl.evaluation.candidates import count_correct
 from inn_automl.models import build
 from inn_automl.pipeline.backend import LocalBackend, Report, TrainingRequest
 from inn_automl.pipeline.run import extend_job, run_job
+from inn_automl.tasks import Task
 from inn_automl.training.trial import Trained
 
 from .conftest import BUDGET, RecordingProgress, job_spec, measure_by_size
@@ -34,7 +35,7 @@ def module() -> torch.nn.Module:
     """A digits mlp after some epochs of Adam, without anything of ours."""
     torch.manual_seed(0)
     made = build("mlp", (1, 8, 8), 10, width=WIDTH, depth=DEPTH)
-    samples = split_samples(load_dataset("digits"), "train")
+    samples = Task.from_dataset(load_dataset("digits")).split("train")
     optimizer = torch.optim.Adam(made.parameters(), 3e-3)
     for _ in range(8):
         for x, y in samples.batches(64):
@@ -75,7 +76,7 @@ def test_a_trained_network_is_searched_without_training(
         WIDTH,
         DEPTH,
     )
-    validation = split_samples(load_dataset("digits"), "validation")
+    validation = Task.from_dataset(load_dataset("digits")).split("validation")
     own = count_correct(module, validation) / len(validation)
     best = max(result.devices[0].front, key=lambda point: point.metric_value)
     assert best.metric_value >= own - 0.02  # narrower than the network, or the network itself

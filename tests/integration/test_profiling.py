@@ -20,6 +20,7 @@ from inn_automl.latency import cost_model
 from inn_automl.latency.benchmark import LatencyMeasurement
 from inn_automl.latency.config import THOROUGH, BenchmarkConfig
 from inn_automl.latency.store import MeasurementCache
+from inn_automl.models.architecture import Architecture
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.latency_model import (
@@ -29,7 +30,7 @@ from inn_automl.pipeline.latency_model import (
 )
 from inn_automl.pipeline.profiling import NUM_CHECKED, profile_precision
 from inn_automl.pipeline.width_timer import WidthTimer
-from inn_automl.training.trial import Architecture
+from inn_automl.tasks import Task
 
 from .conftest import RecordingProgress, job_spec, measure_by_size
 
@@ -84,7 +85,7 @@ def profiled(
     job = JobContext(
         spec.model_copy(update={"budget": budget}),
         folder,
-        DATASET,
+        Task.from_dataset(DATASET),
         "mlp",
         LocalBackend(),
         measure,

@@ -19,6 +19,7 @@ import pytest
 from inn_automl.core.precision import join_point
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.pipeline.backend import LocalBackend, TrainingRequest
+from inn_automl.tasks import Task
 from inn_automl.training.fine_tuning_request import FineTuningRequest
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import trial_specs
@@ -44,7 +45,9 @@ def backend() -> Iterator[ray_backend.RayBackend]:
 
 def task(dataset: Dataset, folder: Path, *, trials: int, epochs: int) -> TrainingRequest:
     candidates = tuple(trial_specs("mlp", len(dataset.train), trials, seed=0))
-    return TrainingRequest("mlp", candidates, dataset, folder, 0, 36_000.0, epochs, 2, 0)
+    return TrainingRequest(
+        "mlp", candidates, Task.from_dataset(dataset), folder, 0, 36_000.0, epochs, 2, 0
+    )
 
 
 def test_trains_and_evaluates_as_in_process(
@@ -66,8 +69,10 @@ def test_trains_and_evaluates_as_in_process(
     network = remote[0].network()
     batch = [network.uniform_widths(ratio) for ratio in (0.25, 0.4, 0.5, 0.75, 1.0)]
     batch.append(join_point(network.uniform_widths(0.5), "int8"))
-    found = backend.evaluate(remote[0], dataset, batch, split="validation")
-    assert found == LocalBackend().evaluate(local[0], dataset, batch, split="validation")
+    found = backend.evaluate(remote[0], Task.from_dataset(dataset), batch, split="validation")
+    assert found == LocalBackend().evaluate(
+        local[0], Task.from_dataset(dataset), batch, split="validation"
+    )
     assert capfd.readouterr().out == ""  # standard output is for results
 
 
@@ -124,9 +129,11 @@ def test_killed_evaluation_is_done_again(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    found = backend.evaluate(trained, dataset, batch, split="validation")
+    found = backend.evaluate(trained, Task.from_dataset(dataset), batch, split="validation")
     killer.join()
-    assert found == LocalBackend().evaluate(trained, dataset, batch, split="validation")
+    assert found == LocalBackend().evaluate(
+        trained, Task.from_dataset(dataset), batch, split="validation"
+    )
 
 
 def test_tunes_as_in_process(
@@ -145,9 +152,11 @@ def test_tunes_as_in_process(
 
     asked = tasks(tmp_path / "remote")
     assert backend.fine_tuning_seconds(asked) == 60.0  # two at a time
-    remote = backend.fine_tune(trained, dataset, asked, on_progress=shares.append)
+    remote = backend.fine_tune(
+        trained, Task.from_dataset(dataset), asked, on_progress=shares.append
+    )
     local = LocalBackend().fine_tune(
-        trained, dataset, tasks(tmp_path / "local"), on_progress=lambda _: None
+        trained, Task.from_dataset(dataset), tasks(tmp_path / "local"), on_progress=lambda _: None
     )
     for one, other in zip(remote, local, strict=True):
         assert one.loss_after == pytest.approx(other.loss_after, abs=1e-6)
@@ -155,7 +164,10 @@ def test_tunes_as_in_process(
     assert shares == pytest.approx([1 / 3, 2 / 3, 1])
     assert backend.fine_tuning_seconds(asked) == 0.0
     # read, not tuned again
-    assert backend.fine_tune(trained, dataset, asked, on_progress=lambda _: None) == remote
+    assert (
+        backend.fine_tune(trained, Task.from_dataset(dataset), asked, on_progress=lambda _: None)
+        == remote
+    )
 
 
 def worker(*names: str) -> int:

@@ -76,16 +76,15 @@ def _train_on_worker(config: dict[str, Any]) -> None:
 
     try:
         run_trial(
-            request.candidates[index],
-            request.family,
-            request.dataset,
+            request.specs[index],
+            request.model,
+            request.task.to("cuda" if request.gpus else "cpu"),
             request.trial_folder(index),
             seed=request.seed,
             seconds=request.planned_seconds(
                 max(0.0, config["end_at"] - time.time()), config["num_parallel"]
             ),
             max_epochs=request.max_epochs,
-            device="cuda" if request.gpus else "cpu",
             on_epoch=report,
         )
     except TrainingError as error:

@@ -16,10 +16,9 @@ from typing import Any
 import ray
 
 from inn_automl.core.errors import BackendError, InnAutomlError
-from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import Evaluation
 from inn_automl.integral import Widths
 from inn_automl.pipeline.backend import Backend, Report, TrainingRequest, best_first
+from inn_automl.tasks import Score, Task
 from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_request import FineTuningRequest
 from inn_automl.training.trial import Trained, salvage_trial
@@ -47,27 +46,23 @@ class RayBackend(Backend):
         self._references: dict[int, tuple[Any, ray.ObjectRef]] = {}
         self._networks: dict[Path, ray.ObjectRef] = {}
 
-    def train(self, task: TrainingRequest, report: Report) -> list[Trained]:
-        done = [self._finished(task, index) for index in range(len(task.candidates))]
+    def train(self, request: TrainingRequest, report: Report) -> list[Trained]:
+        done = [self._finished(request, index) for index in range(len(request.specs))]
         open_trials = [index for index, trained in enumerate(done) if trained is None]
         failures: list[str] = []
         if open_trials:
             self._connect()
-            failures = run_trials(task, open_trials, report, cpus=self._cpus, gpus=self._gpus)
-        results = [
-            done[i]
-            or salvage_trial(c, task.family, task.dataset, task.trial_folder(i), seed=task.seed)
-            for i, c in enumerate(task.candidates)
-        ]
+            failures = run_trials(request, open_trials, report, cpus=self._cpus, gpus=self._gpus)
+        results = [trained or _salvage(request, index) for index, trained in enumerate(done)]
         return best_first(results, failures)
 
     def evaluate(
-        self, trained: Trained, dataset: Dataset, batch: Sequence[Widths], *, split: str
-    ) -> list[Evaluation]:
+        self, trained: Trained, task: Task, batch: Sequence[Widths], *, split: str
+    ) -> list[Score]:
         if not batch:
             return []
         self._connect()
-        dataset_ref, trained_ref = self._put(dataset), self._put_network(trained)
+        task_ref, trained_ref = self._put(task), self._put_network(trained)
         # In a cluster that others use too, tasks that wait would start beyond the processors of
         # this job.
         num_tasks = min(len(batch), self._cpus * (TASKS_PER_CPU if self._address is None else 1))
@@ -75,7 +70,7 @@ class RayBackend(Backend):
         remote = evaluate_task.options(num_cpus=1, num_gpus=self._gpus_for(1))
         references = [
             remote.remote(
-                trained_ref, str(trained.folder), dataset_ref, piece, split, bool(self._gpus)
+                trained_ref, str(trained.folder), task_ref, piece, split, bool(self._gpus)
             )
             for piece in pieces
         ]
@@ -86,27 +81,25 @@ class RayBackend(Backend):
             for reference in references:
                 ray.cancel(reference, force=True)
             raise
-        evaluations: list[Evaluation] = [
-            found[i % num_tasks][i // num_tasks] for i in range(len(batch))
-        ]
+        evaluations: list[Score] = [found[i % num_tasks][i // num_tasks] for i in range(len(batch))]
         return evaluations
 
     def fine_tune(
         self,
         trained: Trained,
-        dataset: Dataset,
-        tasks: Sequence[FineTuningRequest],
+        task: Task,
+        requests: Sequence[FineTuningRequest],
         *,
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:
-        if not tasks:
+        if not requests:
             return []
         self._connect()
-        dataset_ref, trained_ref = self._put(dataset), self._put_network(trained)
-        cpus = max(1, min(self._cpus // min(len(tasks), self._cpus), largest_node_cpus()))
+        task_ref, trained_ref = self._put(task), self._put_network(trained)
+        cpus = max(1, min(self._cpus // min(len(requests), self._cpus), largest_node_cpus()))
         remote = fine_tune_task.options(num_cpus=cpus, num_gpus=self._gpus_for(cpus))
         num_parallel = self._cpus // cpus
-        waiting = list(enumerate(tasks))
+        waiting = list(enumerate(requests))
         running: dict[ray.ObjectRef, int] = {}
         found: dict[int, FineTuningOutcome] = {}
         try:
@@ -114,21 +107,21 @@ class RayBackend(Backend):
                 while waiting or running:
                     # As in `evaluate`: no task waits in the cluster.
                     while waiting and len(running) < num_parallel:
-                        index, task = waiting.pop(0)
+                        index, request = waiting.pop(0)
                         reference = remote.remote(
-                            trained_ref, dataset_ref, task, cpus, bool(self._gpus)
+                            trained_ref, task_ref, request, cpus, bool(self._gpus)
                         )
                         running[reference] = index
                     (reference,), _ = ray.wait(list(running), num_returns=1)
                     found[running.pop(reference)] = ray.get(reference)
-                    on_progress(len(found) / len(tasks))
+                    on_progress(len(found) / len(requests))
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
-        return [found[index] for index in range(len(tasks))]
+        return [found[index] for index in range(len(requests))]
 
-    def fine_tuning_seconds(self, tasks: Sequence[FineTuningRequest]) -> float:
-        left = [task.seconds for task in tasks if not task.is_done]
+    def fine_tuning_seconds(self, requests: Sequence[FineTuningRequest]) -> float:
+        left = [request.seconds for request in requests if not request.is_done]
         return max(left) * -(-len(left) // self._cpus) if left else 0.0
 
     def close(self) -> None:
@@ -141,13 +134,11 @@ class RayBackend(Backend):
         """GPUs, or a fraction of one, that go with so many processors."""
         return min(1.0, self._gpus * cpus / self._cpus) if self._gpus else 0.0
 
-    def _finished(self, task: TrainingRequest, index: int) -> Trained | None:
-        folder = task.trial_folder(index)
+    def _finished(self, request: TrainingRequest, index: int) -> Trained | None:
+        folder = request.trial_folder(index)
         if not (folder / "outcome.json").exists():
             return None
-        return salvage_trial(
-            task.candidates[index], task.family, task.dataset, folder, seed=task.seed
-        )
+        return _salvage(request, index)
 
     def _put(self, value: Any) -> ray.ObjectRef:
         """The value in Ray's object store; the same reference for the same object."""
@@ -159,6 +150,16 @@ class RayBackend(Backend):
         if trained.folder not in self._networks:
             self._networks[trained.folder] = ray.put(trained)
         return self._networks[trained.folder]
+
+
+def _salvage(request: TrainingRequest, index: int) -> Trained | None:
+    return salvage_trial(
+        request.specs[index],
+        request.model,
+        request.task,
+        request.trial_folder(index),
+        seed=request.seed,
+    )
 
 
 @contextmanager

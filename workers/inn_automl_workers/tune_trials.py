@@ -132,14 +132,13 @@ def _train_trial(
         return
     try:
         run_trial(
-            request.candidates[index],
-            request.family,
-            request.dataset,
+            request.specs[index],
+            request.model,
+            request.task.to("cuda" if request.gpus else "cpu"),
             request.trial_folder(index),
             seed=request.seed,
             seconds=request.planned_seconds(max(0.0, remaining_s), num_parallel),
             max_epochs=request.max_epochs,
-            device="cuda" if request.gpus else "cpu",
             on_epoch=report,
         )
     except TrainingError as error:

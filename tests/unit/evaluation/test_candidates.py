@@ -11,20 +11,17 @@ from inn_automl.core.errors import InputError, WidthsError
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import (
     CandidateBuilder,
-    Evaluation,
-    StandardizedSamples,
     count_correct,
     evaluate_module,
     evaluate_widths,
-    recalibration_samples,
-    split_samples,
+    recalibrate,
     use_channels_last,
 )
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.batch_norm import recalibrate_batch_norm
 from inn_automl.integral.conversion.reconstruction import RECONSTRUCTION_RULES, Reconstructor
 from inn_automl.models import build
-from inn_automl.tasks import Score
+from inn_automl.tasks import Score, Task
 from inn_automl.tasks.classification import wilson
 
 
@@ -89,17 +86,19 @@ def test_accuracy_is_that_of_the_discretized_network_on_the_split(
     images: Dataset, network: IntegralNetwork, split: str
 ) -> None:
     for widths in (network.smallest_widths, network.uniform_widths(0.6), network.full_widths):
-        evaluation = evaluate_widths(network, widths, images, split=split)
+        task = Task.from_dataset(images)
+        score = evaluate_widths(network, widths, task, split=split)
         expected = baseline(network, widths, images, split)
-        assert evaluation == Evaluation(
-            share(expected, len(getattr(images, split))), num_recalibration=60
-        )
-        assert evaluation.metric_value == expected / len(getattr(images, split))
+        assert score == share(expected, len(getattr(images, split)))
+        module = network.discretize(widths)
+        assert recalibrate(module, task.recalibration_samples()) == 60
+        assert evaluate_module(module, task.split(split)) == score
+        assert score.value == expected / len(getattr(images, split))
 
 
 def test_the_network_itself_is_left_alone(images: Dataset, network: IntegralNetwork) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    evaluate_widths(network, network.smallest_widths, images)
+    evaluate_widths(network, network.smallest_widths, Task.from_dataset(images))
     assert not network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -107,36 +106,45 @@ def test_the_network_itself_is_left_alone(images: Dataset, network: IntegralNetw
 def test_a_candidate_is_a_plain_module_ready_for_export(
     images: Dataset, network: IntegralNetwork
 ) -> None:
-    made = CandidateBuilder(network.train(), images).make(network.uniform_widths(0.5))
+    made = CandidateBuilder.from_network(network.train(), Task.from_dataset(images)).build(
+        network.uniform_widths(0.5)
+    )
     assert not any(m.training for m in made.module.modules())
     assert not any(
         type(m).__module__.startswith("inn_automl.integral") for m in made.module.modules()
     )
-    assert made.score == evaluate_module(made.module, split_samples(images, "validation"))
+    assert made.score == evaluate_module(made.module, Task.from_dataset(images).split("validation"))
     assert made.num_recalibration == 60
 
 
 def test_a_candidate_is_what_serves_the_validation_split_best(
     images: Dataset, network: IntegralNetwork
 ) -> None:
-    candidates, validation = CandidateBuilder(network, images), split_samples(images, "validation")
+    candidates, validation = (
+        CandidateBuilder.from_network(network, Task.from_dataset(images)),
+        Task.from_dataset(images).split("validation"),
+    )
     compensator = Reconstructor.from_samples(
-        network, recalibration_samples(images).standardized(slice(None))
+        network, Task.from_dataset(images).recalibration_samples().standardized(slice(None))
     )
     for widths in (network.smallest_widths, network.uniform_widths(0.6)):
         correct = [baseline(network, widths, images, "validation")]
         for rule in RECONSTRUCTION_RULES:
             module = compensator.discretize(widths, rule)
-            recalibrate_batch_norm(module, (x for x, _ in recalibration_samples(images).batches()))
+            recalibrate_batch_norm(
+                module, (x for x, _ in Task.from_dataset(images).recalibration_samples().batches())
+            )
             correct.append(count_correct(module.eval(), validation))
-        made, again = candidates.make(widths), candidates.make(widths)
+        made, again = candidates.build(widths), candidates.build(widths)
         assert made.score.value == max(correct) / len(validation)
         assert made.is_reconstructed == (max(correct) > correct[0])
         assert (again.score, again.is_reconstructed) == (made.score, made.is_reconstructed)
 
 
 def test_the_full_width_is_the_network_itself(images: Dataset, network: IntegralNetwork) -> None:
-    made = CandidateBuilder(network, images).make(network.full_widths)
+    made = CandidateBuilder.from_network(network, Task.from_dataset(images)).build(
+        network.full_widths
+    )
     assert not made.is_reconstructed
     correct = baseline(network, network.full_widths, images, "validation")
     assert made.score.value == correct / len(images.validation)
@@ -146,42 +154,61 @@ def test_too_few_samples_to_fit_leave_weights_as_they_are(
     images: Dataset, network: IntegralNetwork
 ) -> None:
     assert (
-        not CandidateBuilder(network, images, num_recalibration=12)
-        .make(network.smallest_widths)
+        not CandidateBuilder.from_network(network, Task.from_dataset(images), num_recalibration=12)
+        .build(network.smallest_widths)
         .is_reconstructed
     )
 
 
-def test_calibration_takes_the_same_samples_for_every_width(
+def test_recalibration_takes_the_same_samples_for_every_width(
     images: Dataset, network: IntegralNetwork
 ) -> None:
-    assert torch.equal(recalibration_samples(images, 20).x, recalibration_samples(images, 20).x)
-    drawn = {one.tobytes() for one in recalibration_samples(images, 20).x.numpy()}
+    assert torch.equal(
+        Task.from_dataset(images).recalibration_samples(20).x,
+        Task.from_dataset(images).recalibration_samples(20).x,
+    )
+    drawn = {one.tobytes() for one in Task.from_dataset(images).recalibration_samples(20).x.numpy()}
     assert len(drawn) == 20
     assert drawn < {one.tobytes() for one in images.x[images.train]}
-    evaluation = evaluate_widths(network, network.full_widths, images, num_recalibration=20)
-    assert evaluation.num_recalibration == 20
+    task = Task.from_dataset(images)
+    built = CandidateBuilder.from_network(network, task, num_recalibration=20).build(
+        network.full_widths
+    )
+    assert built.num_recalibration == 20
+    assert built.score == evaluate_widths(network, network.full_widths, task, num_recalibration=20)
 
 
-def test_a_network_without_statistics_uses_no_calibration(images: Dataset) -> None:
+def test_a_network_without_batch_norm_is_not_recalibrated(images: Dataset) -> None:
     module = nn.Sequential(
         nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 3)
     )
     network = IntegralNetwork(module, torch.zeros(2, 2, 8, 8))
-    assert evaluate_widths(network, network.smallest_widths, images).num_recalibration == 0
+    task = Task.from_dataset(images)
+    module = network.discretize(network.smallest_widths)
+    assert recalibrate(module, task.recalibration_samples()) == 0
+    assert (
+        CandidateBuilder.from_network(network, task)
+        .build(network.smallest_widths)
+        .num_recalibration
+        == 0
+    )
 
 
 def test_wrong_splits_and_widths_are_refused(images: Dataset, network: IntegralNetwork) -> None:
     with pytest.raises(InputError, match=r"'val'.*validation"):
-        evaluate_widths(network, network.full_widths, images, split="val")
+        evaluate_widths(network, network.full_widths, Task.from_dataset(images), split="val")
     with pytest.raises(WidthsError):
-        evaluate_widths(network, {**network.full_widths, network.groups[0].name: 10_000}, images)
+        evaluate_widths(
+            network,
+            {**network.full_widths, network.groups[0].name: 10_000},
+            Task.from_dataset(images),
+        )
 
 
 def test_samples_keep_their_type_and_are_standardized_by_the_training_split(
     images: Dataset,
 ) -> None:
-    samples = split_samples(images, "train")
+    samples = Task.from_dataset(images).split("train")
     assert samples.x.dtype == torch.uint8
     x = samples.standardized(slice(None))
     assert x.dtype == torch.float32
@@ -197,7 +224,7 @@ def test_batches_cover_all_samples_in_order_and_differ_by_at_most_one(
     dataset = dataset_of(
         np.arange(100, dtype=np.float32).reshape(100, 1, 1).repeat(3, 2), num_train=num
     )
-    samples = StandardizedSamples(dataset, dataset.train)
+    samples = Task.from_dataset(dataset).train
     batches = list(samples.batches(batch_size))
     sizes = [len(x) for x, _ in batches]
     assert torch.equal(torch.cat([x for x, _ in batches]), samples.standardized(slice(None)))
@@ -210,7 +237,7 @@ def test_long_samples_come_in_smaller_batches() -> None:
     dataset = dataset_of(
         np.random.default_rng(0).normal(size=(100, 1, 1024)).astype(np.float32), num_train=90
     )
-    assert [len(x) for x, _ in StandardizedSamples(dataset, dataset.train).batches()] == [45, 45]
+    assert [len(x) for x, _ in Task.from_dataset(dataset).train.batches()] == [45, 45]
 
 
 class Viewing(nn.Module):
@@ -255,4 +282,6 @@ def test_a_network_that_cannot_run_in_channels_last_layout_is_evaluated_all_the_
     images: Dataset,
 ) -> None:
     network = IntegralNetwork(Viewing(), torch.zeros(2, 2, 8, 8))
-    assert evaluate_widths(network, network.full_widths, images).score.num_samples == 20
+    assert (
+        evaluate_widths(network, network.full_widths, Task.from_dataset(images)).num_samples == 20
+    )

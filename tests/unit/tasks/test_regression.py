@@ -7,11 +7,11 @@ from sklearn.metrics import r2_score
 
 from inn_automl.core.metric import R2
 from inn_automl.data import Dataset
-from inn_automl.tasks import Regression, objective_of
+from inn_automl.tasks import Regression, Task
 
 
 def test_targets_are_standardized_and_brought_back(numbers: Dataset) -> None:
-    objective = objective_of(numbers)
+    objective = Task.from_dataset(numbers).objective
     assert isinstance(objective, Regression) and objective.metric == R2
     y = torch.from_numpy(numbers.y[numbers.train])
     standardized = objective.targets(y)
@@ -21,7 +21,7 @@ def test_targets_are_standardized_and_brought_back(numbers: Dataset) -> None:
 
 
 def test_r2_is_that_of_scikit_learn(numbers: Dataset) -> None:
-    objective = objective_of(numbers)
+    objective = Task.from_dataset(numbers).objective
     y = numbers.y[numbers.test]
     rng = np.random.default_rng(1)
     found = (y + rng.normal(size=y.shape) * numbers.y.std(0) * [0.3, 0.6]).astype(np.float32)
@@ -34,7 +34,7 @@ def test_r2_is_that_of_scikit_learn(numbers: Dataset) -> None:
 
 def test_the_interval_covers_as_it_says(numbers: Dataset) -> None:
     """Of 400 samples of a population whose R² is known, about 95 % give an interval that holds it."""
-    objective, rng = objective_of(numbers), np.random.default_rng(2)
+    objective, rng = Task.from_dataset(numbers).objective, np.random.default_rng(2)
     std = numbers.target_statistics[1]  # type: ignore[index]
     held = 0
     for _ in range(400):
@@ -47,7 +47,7 @@ def test_the_interval_covers_as_it_says(numbers: Dataset) -> None:
 
 
 def test_predicting_the_mean_is_worth_nothing(numbers: Dataset) -> None:
-    objective = objective_of(numbers)
+    objective = Task.from_dataset(numbers).objective
     y = torch.from_numpy(numbers.y[numbers.validation])
     constant = y.double().mean(0).float().expand_as(y)
     score = objective.score(objective.scores(constant, y).numpy())
@@ -55,7 +55,7 @@ def test_predicting_the_mean_is_worth_nothing(numbers: Dataset) -> None:
 
 
 def test_reduced_widths_learn_from_the_full_width_and_the_targets(numbers: Dataset) -> None:
-    objective = objective_of(numbers)
+    objective = Task.from_dataset(numbers).objective
     output, targets = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 0.0]])
     soft = objective.soft_targets(output, targets, label_fraction=0.25)
     torch.testing.assert_close(soft, torch.tensor([[1.5, 1.5]]))
@@ -65,5 +65,7 @@ def test_reduced_widths_learn_from_the_full_width_and_the_targets(numbers: Datas
 
 def test_samples_are_not_varied(numbers: Dataset) -> None:
     x, targets = torch.randn(4, 1, 12), torch.randn(4, 2)
-    same = objective_of(numbers).augment(x, targets, torch.Generator().manual_seed(0))
+    same = Task.from_dataset(numbers).objective.augment(
+        x, targets, torch.Generator().manual_seed(0)
+    )
     assert same[0] is x and same[1] is targets

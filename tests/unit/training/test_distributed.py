@@ -17,6 +17,7 @@ from torch import nn
 from inn_automl.data import Dataset
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
+from inn_automl.tasks import Task
 from inn_automl.training import loop
 from inn_automl.training.distributed import (
     broadcast_value,
@@ -76,7 +77,12 @@ def train(dataset: Dataset, checkpoint: Path | None, epochs: int | None) -> dict
 
     try:
         result = loop.train(
-            network, dataset, RECIPE, seed=1, checkpoint=checkpoint, on_epoch=interrupt
+            network,
+            Task.from_dataset(dataset),
+            RECIPE,
+            seed=1,
+            checkpoint=checkpoint,
+            on_epoch=interrupt,
         )
     except InterruptedError:
         return {}

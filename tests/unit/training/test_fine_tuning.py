@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from inn_automl.core.errors import InputError, WidthsError
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset
-from inn_automl.evaluation.candidates import CandidateBuilder, split_samples
+from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.conversion.reconstruction import Reconstructor
-from inn_automl.tasks import objective_of
+from inn_automl.models.architecture import Architecture
+from inn_automl.tasks import Task
 from inn_automl.training.fine_tuning import (
     DEFAULT_PARTS,
     PARTS,
@@ -23,7 +24,7 @@ from inn_automl.training.fine_tuning import (
 )
 from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest, load_fine_tuned
 from inn_automl.training.recipe import Recipe
-from inn_automl.training.trial import Architecture, Trained
+from inn_automl.training.trial import Trained
 
 
 def network_of(dataset: Dataset, family: str = "signal") -> IntegralNetwork:
@@ -47,7 +48,7 @@ def learns_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def candidates(signals: Dataset) -> CandidateBuilder:
-    return CandidateBuilder(network_of(signals), signals)
+    return CandidateBuilder.from_network(network_of(signals), Task.from_dataset(signals))
 
 
 def values(module: nn.Module) -> dict[str, Tensor]:
@@ -66,7 +67,15 @@ def test_the_same_steps_give_the_same_bits(
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
     first, second = (
-        fine_tune(candidates, widths, signals, seconds=1.0, steps=30, seed=3, parts=parts)
+        fine_tune(
+            candidates,
+            widths,
+            Task.from_dataset(signals),
+            seconds=1.0,
+            steps=30,
+            seed=3,
+            parts=parts,
+        )
         for _ in range(2)
     )
     assert first.outcome.steps == 30
@@ -80,8 +89,10 @@ def test_a_tuned_model_is_kept_and_of_the_same_shapes(
     candidates: CandidateBuilder, signals: Dataset
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
-    before = candidates.make(widths)
-    tuned = fine_tune(candidates, widths, signals, seconds=1.0, steps=150, seed=0)
+    before = candidates.build(widths)
+    tuned = fine_tune(
+        candidates, widths, Task.from_dataset(signals), seconds=1.0, steps=150, seed=0
+    )
     assert tuned.outcome.is_kept
     assert tuned.candidate.score.value == tuned.outcome.metric_value_after
     assert before.score.value == tuned.outcome.metric_value_before
@@ -101,9 +112,9 @@ def test_only_what_was_named_is_tuned(
     candidates: CandidateBuilder, signals: Dataset, parts: Collection[str], dims: Collection[int]
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
-    before = candidates.make(widths).module
+    before = candidates.build(widths).module
     after = fine_tune(
-        candidates, widths, signals, seconds=1.0, steps=150, seed=0, parts=parts
+        candidates, widths, Task.from_dataset(signals), seconds=1.0, steps=150, seed=0, parts=parts
     ).candidate.module
     changed = {
         name
@@ -120,8 +131,8 @@ def test_a_model_that_does_not_gain_stays_as_it_was(
 ) -> None:
     monkeypatch.setattr("inn_automl.training.fine_tuning.LEARNING_RATE", float("inf"))
     widths = candidates.network.uniform_widths(0.5)
-    before = values(candidates.make(widths).module)
-    tuned = fine_tune(candidates, widths, signals, seconds=1.0, steps=5, seed=0)
+    before = values(candidates.build(widths).module)
+    tuned = fine_tune(candidates, widths, Task.from_dataset(signals), seconds=1.0, steps=5, seed=0)
     assert not tuned.outcome.is_kept
     after = values(tuned.candidate.module)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -130,10 +141,13 @@ def test_a_model_that_does_not_gain_stays_as_it_was(
 @pytest.mark.parametrize("family", ["convnet", "resnet", "mobilenet", "mlp"])
 @pytest.mark.parametrize("ratio", [0.3, 0.6, 1.0])
 def test_tuning_begins_at_the_very_model(images: Dataset, family: str, ratio: float) -> None:
-    network, x = network_of(images, family), split_samples(images, "test").standardized(slice(0, 8))
+    network, x = (
+        network_of(images, family),
+        Task.from_dataset(images).split("test").standardized(slice(0, 8)),
+    )
     widths = network.uniform_widths(ratio)
     fitted = Reconstructor.from_samples(
-        network, split_samples(images, "train").standardized(slice(0, 64))
+        network, Task.from_dataset(images).split("train").standardized(slice(0, 64))
     ).discretize(widths)
     for module in (network.discretize(widths).eval(), fitted.eval()):
         began = make_tunable(network, module, widths, PARTS)
@@ -172,26 +186,36 @@ def test_bad_input_is_refused_before_anything_is_spent(
 ) -> None:
     widths = candidates.network.uniform_widths(0.5)
     monkeypatch.setattr(
-        CandidateBuilder, "make", lambda self, widths: pytest.fail("something was spent")
+        CandidateBuilder, "build", lambda self, widths: pytest.fail("something was spent")
     )
     for seconds in (0.0, -1.0, float("nan"), float("inf"), 1e9):
         with pytest.raises(InputError, match="more than 0, at most 3600 s"):
-            fine_tune(candidates, widths, signals, seconds=seconds, seed=0)
+            fine_tune(candidates, widths, Task.from_dataset(signals), seconds=seconds, seed=0)
     for steps in (0, -1):
         with pytest.raises(InputError, match="steps"):
-            fine_tune(candidates, widths, signals, seconds=1.0, steps=steps, seed=0)
+            fine_tune(
+                candidates, widths, Task.from_dataset(signals), seconds=1.0, steps=steps, seed=0
+            )
     for parts in ((), ("nodes",), ("affine", "nodes")):
         with pytest.raises(InputError, match="partition, affine, weights"):
-            fine_tune(candidates, widths, signals, seconds=1.0, seed=0, parts=parts)
+            fine_tune(
+                candidates, widths, Task.from_dataset(signals), seconds=1.0, seed=0, parts=parts
+            )
     name = next(iter(widths))
     for wrong in (10_000, 0, -3):
         with pytest.raises(WidthsError, match=r"give \d+ to \d+"):
-            fine_tune(candidates, {**widths, name: wrong}, signals, seconds=1.0, seed=0)
+            fine_tune(
+                candidates, {**widths, name: wrong}, Task.from_dataset(signals), seconds=1.0, seed=0
+            )
 
 
 def test_the_time_that_was_given_is_kept(candidates: CandidateBuilder, signals: Dataset) -> None:
     outcome = fine_tune(
-        candidates, candidates.network.uniform_widths(0.5), signals, seconds=1.0, seed=0
+        candidates,
+        candidates.network.uniform_widths(0.5),
+        Task.from_dataset(signals),
+        seconds=1.0,
+        seed=0,
     ).outcome
     assert outcome.steps >= 1
     assert outcome.seconds < 3.0  # what the machine does besides is not known
@@ -203,13 +227,18 @@ def test_other_tasks_are_tuned_by_their_own_loss(
     name: str, family: str, request: pytest.FixtureRequest
 ) -> None:
     dataset: Dataset = request.getfixturevalue(name)
-    network = Architecture.of(dataset, family, 0.5, 1).network(seed=1).eval()
-    candidates, widths = CandidateBuilder(network, dataset), network.uniform_widths(0.5)
-    tuned = fine_tune(candidates, widths, dataset, seconds=1.0, steps=150, seed=0)
-    outcome, validation = tuned.outcome, split_samples(dataset, "validation")
+    network = Architecture.from_dataset(dataset, family, 0.5, 1).network(seed=1).eval()
+    candidates, widths = (
+        CandidateBuilder.from_network(network, Task.from_dataset(dataset)),
+        network.uniform_widths(0.5),
+    )
+    tuned = fine_tune(
+        candidates, widths, Task.from_dataset(dataset), seconds=1.0, steps=150, seed=0
+    )
+    outcome, validation = tuned.outcome, Task.from_dataset(dataset).split("validation")
     assert outcome.is_kept and outcome.metric_value_after > outcome.metric_value_before
     assert tuned.candidate.score.value == outcome.metric_value_after
-    objective = objective_of(dataset)
+    objective = Task.from_dataset(dataset).objective
     with torch.no_grad():
         output = tuned.candidate.module(validation.standardized(slice(None)))
     loss = (torch.nn.functional.mse_loss if name == "numbers" else torch.nn.functional.l1_loss)(
@@ -231,12 +260,12 @@ def test_a_task_is_done_once(
         network.uniform_widths(0.5), tmp_path / "tuning" / "point", seconds=600.0, seed=0
     )
     assert not task.is_done
-    outcome = FineTuner(trained, signals)(task)
+    outcome = FineTuner(trained, Task.from_dataset(signals))(task)
     assert task.is_done and outcome.is_kept
     assert FineTuningOutcome(**read_json(tmp_path / "tuning" / "point.json")) == outcome
     record = outcome.to_result(outcome.metric_value_before)
     assert record.metric_value_before == outcome.metric_value_before
-    module, test = load_fine_tuned(trained, task), split_samples(signals, "validation")
+    module, test = load_fine_tuned(trained, task), Task.from_dataset(signals).split("validation")
     with torch.no_grad():
         right = int((module(test.standardized(slice(None))).argmax(1) == test.y).sum())
     assert right == round(outcome.metric_value_after * len(test))
@@ -244,4 +273,4 @@ def test_a_task_is_done_once(
         "inn_automl.training.fine_tuning_request.fine_tune",
         lambda *_, **__: pytest.fail("it was tuned twice"),
     )
-    assert FineTuner(trained, signals)(task) == outcome
+    assert FineTuner(trained, Task.from_dataset(signals))(task) == outcome

@@ -13,6 +13,7 @@ from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import evaluate_widths
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models import build
+from inn_automl.tasks import Task
 from inn_automl.training import loop, run
 from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
 from inn_automl.training.recipe import Recipe
@@ -82,13 +83,13 @@ def test_a_resumed_training_ends_in_the_same_bits(
         TINY, optimizer=optimizer, learning_rate=0.05 if optimizer == "sgd" else 0.005
     )
     whole = make(dataset, family)
-    expected = train(whole, dataset, recipe, seed=5)
+    expected = train(whole, Task.from_dataset(dataset), recipe, seed=5)
 
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Interrupt):
         train(
             make(dataset, family),
-            dataset,
+            Task.from_dataset(dataset),
             recipe,
             seed=5,
             checkpoint=path,
@@ -96,7 +97,7 @@ def test_a_resumed_training_ends_in_the_same_bits(
         )
     torch.rand(7)  # another process has another random state, and another initial network
     resumed = make(dataset, family, seed=99)
-    result = train(resumed, dataset, recipe, seed=5, checkpoint=path)
+    result = train(resumed, Task.from_dataset(dataset), recipe, seed=5, checkpoint=path)
     assert_same(state_of(resumed), state_of(whole))
     assert without_time(result.history) == without_time(expected.history)
     assert (result.epochs_done, result.best_score, result.stopped) == (
@@ -123,21 +124,21 @@ def test_a_resumed_training_goes_on_from_its_last_state_and_keeps_its_best(
 ) -> None:
     path = tmp_path / "checkpoint.safetensors"
     whole = scripted(monkeypatch, 0.9, 0.1, 0.2, 0.3)
-    train(make(signals, "signal"), signals, SANDWICH, seed=0)
+    train(make(signals, "signal"), Task.from_dataset(signals), SANDWICH, seed=0)
     parts = scripted(monkeypatch, 0.9, 0.1, 0.2, 0.3)
     with pytest.raises(Interrupt):
         train(
             make(signals, "signal"),
-            signals,
+            Task.from_dataset(signals),
             SANDWICH,
             seed=0,
             checkpoint=path,
             on_epoch=interrupt_after(2),
         )
     network = make(signals, "signal")
-    assert train(network, signals, SANDWICH, seed=0, checkpoint=path).best_score == pytest.approx(
-        0.9
-    )
+    assert train(
+        network, Task.from_dataset(signals), SANDWICH, seed=0, checkpoint=path
+    ).best_score == pytest.approx(0.9)
     assert_same(parts[3], whole[3])
     assert_same(state_of(network), whole[0])
 
@@ -156,7 +157,7 @@ def test_every_epoch_takes_every_sample_in_an_order_and_variant_of_its_own(
 
     monkeypatch.setattr(run, "sandwich_gradients", gradients)
     recipe = dataclasses.replace(TINY, augment=is_augmented)
-    one = run.TrainingRun(make(signals, "signal"), signals, recipe, 0, CPU)
+    one = run.TrainingRun(make(signals, "signal"), Task.from_dataset(signals), recipe, 0)
     for epoch in (1, 2, 1):
         one.steps(epoch, 5)
     first, second, again = (torch.cat(seen[start : start + 5]) for start in (0, 5, 10))
@@ -172,9 +173,11 @@ def test_every_epoch_takes_every_sample_in_an_order_and_variant_of_its_own(
 def test_a_finished_training_is_not_repeated(signals: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     first = make(signals, "signal")
-    train(first, signals, TINY, seed=0, checkpoint=path)
+    train(first, Task.from_dataset(signals), TINY, seed=0, checkpoint=path)
     again, calls = make(signals, "signal", seed=1), []
-    result = train(again, signals, TINY, seed=0, checkpoint=path, on_epoch=calls.append)
+    result = train(
+        again, Task.from_dataset(signals), TINY, seed=0, checkpoint=path, on_epoch=calls.append
+    )
     assert not calls
     assert len(result.history) == 4
     assert_same(state_of(again), state_of(first))
@@ -187,7 +190,7 @@ def test_seeds_decide_on_a_training_and_leave_the_global_random_state_alone(
     for seed in (1, 1, 2):
         network = make(signals, "signal")
         before = torch.get_rng_state()
-        train(network, signals, TINY, seed=seed)
+        train(network, Task.from_dataset(signals), TINY, seed=seed)
         assert torch.equal(torch.get_rng_state(), before)
         networks.append(state_of(network))
     assert_same(networks[0], networks[1])
@@ -209,14 +212,16 @@ def test_every_width_learns(
     network = make(dataset, family, width=1.0)
     reports: list[EpochReport] = []
     recipe = dataclasses.replace(TINY, epochs=20, **changes)
-    result = train(network, dataset, recipe, seed=0, on_epoch=reports.append)
+    result = train(network, Task.from_dataset(dataset), recipe, seed=0, on_epoch=reports.append)
     assert reports == result.history
     assert [r.epoch for r in reports] == list(range(1, 21))
     assert reports[-1].train_loss < reports[0].train_loss / 1.5
     assert [r.is_warmup for r in reports] == [True] * 10 + [False] * 10
     assert result.best_score == max(r.score for r in reports if not r.is_warmup)
     for widths in (network.smallest_widths, network.uniform_widths(0.5), network.full_widths):
-        assert evaluate_widths(network, widths, dataset, split="test").metric_value >= 0.75
+        assert (
+            evaluate_widths(network, widths, Task.from_dataset(dataset), split="test").value >= 0.75
+        )
     assert not network.training
     assert all(p.grad is None and p.is_contiguous() for p in network.parameters())
 
@@ -224,7 +229,7 @@ def test_every_width_learns(
 def test_the_best_state_is_kept(signals: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     states = scripted(monkeypatch, 0.2, 0.9, 0.9, 0.4)
     network = make(signals, "signal")
-    result = train(network, signals, SANDWICH, seed=0)
+    result = train(network, Task.from_dataset(signals), SANDWICH, seed=0)
     assert result.best_score == pytest.approx(0.9)
     assert_same(state_of(network), states[2])  # of equals the later
 
@@ -234,7 +239,7 @@ def test_the_best_state_is_one_that_all_widths_were_trained_for(
 ) -> None:
     states = scripted(monkeypatch, 0.9, 0.8, 0.3, 0.2)
     network = make(signals, "signal")
-    assert train(network, signals, TINY, seed=0).best_score == pytest.approx(0.3)
+    assert train(network, Task.from_dataset(signals), TINY, seed=0).best_score == pytest.approx(0.3)
     assert_same(state_of(network), states[2])
 
 
@@ -250,7 +255,7 @@ def test_the_full_width_learns_alone_at_first(
         return sandwich_gradients(network, x, y, widths, **more)
 
     monkeypatch.setattr(run, "sandwich_gradients", record)
-    result = train(make(signals, "signal"), signals, TINY, seed=0)
+    result = train(make(signals, "signal"), Task.from_dataset(signals), TINY, seed=0)
     assert reduced == [(0, True)] * 10 + [(1 + TINY.num_random_widths, False)] * 10
     assert [list(r.metric_values) for r in result.history] == [["full"]] * 2 + [
         ["smallest", "middle", "full"]
@@ -264,7 +269,10 @@ def test_the_full_width_goes_on_as_it_would_in_another_order_of_its_channels(
     x, outputs, orders = torch.randn(8, *signals.input_shape), [], []
     for is_prepared in (False, True):
         one = run.TrainingRun(
-            make(signals, "signal"), signals, dataclasses.replace(TINY, optimizer=optimizer), 0, CPU
+            make(signals, "signal"),
+            Task.from_dataset(signals),
+            dataclasses.replace(TINY, optimizer=optimizer),
+            0,
         )
         one.steps(1, 5)
         if is_prepared:
@@ -289,13 +297,13 @@ def test_widths_are_prepared_where_time_ends_before_they_are_learned(
     recipe = dataclasses.replace(TINY, epochs=16)
     monkeypatch.setattr(run.time, "monotonic", Clock(1.0))
     network = make(signals, "signal")
-    result = train(network, signals, recipe, seed=0, deadline_s=60.0)
+    result = train(network, Task.from_dataset(signals), recipe, seed=0, deadline_s=60.0)
     assert result.stopped == "deadline" and all(r.is_warmup for r in result.history)
     assert any(bool(delta.count_nonzero()) for delta in network.width_deltas)
     monkeypatch.setattr(run.TrainingRun, "prepare_reduced_widths", lambda self: None)
     monkeypatch.setattr(run.time, "monotonic", Clock(1.0))
     unprepared = make(signals, "signal")
-    train(unprepared, signals, recipe, seed=0, deadline_s=60.0)
+    train(unprepared, Task.from_dataset(signals), recipe, seed=0, deadline_s=60.0)
     assert any(
         not torch.equal(p, q)
         for p, q in zip(network.parameters(), unprepared.parameters(), strict=True)
@@ -308,7 +316,7 @@ def test_widths_are_prepared_where_time_ends_before_they_are_learned(
 def test_too_few_samples_to_tell_channels_apart_leave_them_as_they_are(
     signals: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = run.TrainingRun(make(signals, "signal"), signals, TINY, 0, CPU)
+    one = run.TrainingRun(make(signals, "signal"), Task.from_dataset(signals), TINY, 0)
     monkeypatch.setattr(
         run, "reconstruction_samples", lambda calibration: calibration.standardized(slice(0, 1))
     )
@@ -320,7 +328,7 @@ def test_too_few_samples_to_tell_channels_apart_leave_them_as_they_are(
 def test_the_best_state_can_be_taken_from_a_checkpoint(signals: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     network = make(signals, "signal")
-    result = train(network, signals, TINY, seed=0, checkpoint=path)
+    result = train(network, Task.from_dataset(signals), TINY, seed=0, checkpoint=path)
     other = make(signals, "signal", seed=1)
     history, score = load_best(other, path)
     assert (history, score) == (result.history, result.best_score)
@@ -334,7 +342,9 @@ def test_a_deadline_in_the_middle_of_an_epoch_stops_there(
     clock = Clock(1.0)
     monkeypatch.setattr(run.time, "monotonic", clock)
     network = make(signals, "signal")
-    result = train(network, signals, TINY, seed=0, checkpoint=path, deadline_s=16.0)
+    result = train(
+        network, Task.from_dataset(signals), TINY, seed=0, checkpoint=path, deadline_s=16.0
+    )
     assert result.stopped == "deadline"
     assert result.epochs_done == 1
     assert len(result.history) == 2  # the epoch cut short was validated as well
@@ -344,7 +354,9 @@ def test_a_deadline_in_the_middle_of_an_epoch_stops_there(
 
 
 def test_a_deadline_that_has_passed_still_gives_a_validated_result(signals: Dataset) -> None:
-    result = train(make(signals, "signal"), signals, TINY, seed=0, deadline_s=0.0)
+    result = train(
+        make(signals, "signal"), Task.from_dataset(signals), TINY, seed=0, deadline_s=0.0
+    )
     assert (result.epochs_done, result.stopped) == (0, "deadline")
     assert 0 <= result.best_score <= 1
 
@@ -355,20 +367,20 @@ def test_divergence_names_epoch_rate_and_remedy(signals: Dataset) -> None:
         TrainingError,
         match=r"loss is (nan|inf) in epoch 1 at learning rate \S+; give a lower .*3.3e\+29",
     ):
-        train(make(signals, "mlp"), signals, recipe, seed=0)
+        train(make(signals, "mlp"), Task.from_dataset(signals), recipe, seed=0)
 
 
 def test_a_checkpoint_of_another_training_is_refused(signals: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     train(
         make(signals, "signal"),
-        signals,
+        Task.from_dataset(signals),
         dataclasses.replace(TINY, epochs=1),
         seed=0,
         checkpoint=path,
     )
     with pytest.raises(TrainingError, match=r"differs in seed, recipe.*delete it"):
-        train(make(signals, "signal"), signals, TINY, seed=1, checkpoint=path)
+        train(make(signals, "signal"), Task.from_dataset(signals), TINY, seed=1, checkpoint=path)
 
 
 def test_frozen_parameters_stay(signals: Dataset) -> None:
@@ -376,7 +388,7 @@ def test_frozen_parameters_stay(signals: Dataset) -> None:
     name, frozen = next(iter(network.named_parameters()))
     frozen.requires_grad_(False)
     before = frozen.clone()
-    train(network, signals, dataclasses.replace(TINY, epochs=1), seed=0)
+    train(network, Task.from_dataset(signals), dataclasses.replace(TINY, epochs=1), seed=0)
     assert torch.equal(dict(network.named_parameters())[name], before)
 
 
@@ -394,7 +406,7 @@ def test_every_width_sees_each_sample_once_an_epoch_and_reduced_ones_others_in_a
     monkeypatch.setattr(run, "sandwich_gradients", record)
     train(
         make(signals, "signal"),
-        signals,
+        Task.from_dataset(signals),
         dataclasses.replace(SANDWICH, epochs=1, augment=False),
         seed=0,
     )
@@ -407,7 +419,7 @@ def test_every_width_sees_each_sample_once_an_epoch_and_reduced_ones_others_in_a
 
 def test_weights_decay_and_normalization_does_not(signals: Dataset) -> None:
     network = make(signals, "signal")
-    optimizer = run.TrainingRun(network, signals, TINY, 0, torch.device("cpu")).optimizer
+    optimizer = run.TrainingRun(network, Task.from_dataset(signals), TINY, 0).optimizer
     decayed, plain = optimizer.param_groups
     assert decayed["weight_decay"] == TINY.weight_decay
     assert plain["weight_decay"] == 0
@@ -420,11 +432,13 @@ def test_a_batch_larger_than_the_data_is_all_of_it(signals: Dataset) -> None:
     recipe = dataclasses.replace(TINY, epochs=1, batch_size=10_000)
     assert (
         run.TrainingRun(
-            make(signals, "signal"), signals, recipe, 0, torch.device("cpu")
+            make(signals, "signal"), Task.from_dataset(signals), recipe, 0
         ).steps_per_epoch
         == 1
     )
-    assert train(make(signals, "signal"), signals, recipe, seed=0).epochs_done == 1
+    assert (
+        train(make(signals, "signal"), Task.from_dataset(signals), recipe, seed=0).epochs_done == 1
+    )
 
 
 class TestFitToBudget:
@@ -456,7 +470,9 @@ class TestFitToBudget:
     def test_epochs_fill_the_seconds(self, signals: Dataset) -> None:
         # An epoch is 5 steps and a validation: 1 s. Timing takes 2 + 30 steps and a validation:
         # 3.7 s.
-        recipe = fit_to_budget(make(signals, "signal"), signals, SANDWICH, seconds=103.8)
+        recipe = fit_to_budget(
+            make(signals, "signal"), Task.from_dataset(signals), SANDWICH, seconds=103.8
+        )
         assert recipe == dataclasses.replace(SANDWICH, epochs=90)
 
     @pytest.mark.usefixtures("_costs")
@@ -466,13 +482,17 @@ class TestFitToBudget:
     ) -> None:
         # Half of the epochs take 0.75 s. Timing takes 2 + 13 (3 of a short time) steps, 3 plain
         # ones, a validation.
-        recipe = fit_to_budget(make(signals, "signal"), signals, TINY, seconds=seconds)
+        recipe = fit_to_budget(
+            make(signals, "signal"), Task.from_dataset(signals), TINY, seconds=seconds
+        )
         assert recipe == dataclasses.replace(TINY, epochs=epochs)
 
     @pytest.mark.usefixtures("_costs")
     def test_an_upper_bound_holds(self, signals: Dataset) -> None:
         assert (
-            fit_to_budget(make(signals, "signal"), signals, TINY, seconds=100, max_epochs=7).epochs
+            fit_to_budget(
+                make(signals, "signal"), Task.from_dataset(signals), TINY, seconds=100, max_epochs=7
+            ).epochs
             == 7
         )
 
@@ -480,17 +500,21 @@ class TestFitToBudget:
     def test_where_no_epoch_fits_a_part_of_one_is_planned(self, signals: Dataset) -> None:
         # Timing takes no more than it must: 5 steps and a validation, 1 s. Of what is left, 0.81 s
         # can be used.
-        recipe = fit_to_budget(make(signals, "signal"), signals, SANDWICH, seconds=1.9)
+        recipe = fit_to_budget(
+            make(signals, "signal"), Task.from_dataset(signals), SANDWICH, seconds=1.9
+        )
         assert (recipe.epochs, recipe.epoch_samples) == (1, 3 * TINY.batch_size)
         assert (
-            fit_to_budget(make(signals, "signal"), signals, TINY, seconds=0.01).epoch_samples
+            fit_to_budget(
+                make(signals, "signal"), Task.from_dataset(signals), TINY, seconds=0.01
+            ).epoch_samples
             == TINY.batch_size
         )
 
     def test_the_network_and_the_random_state_are_left_as_they_were(self, images: Dataset) -> None:
         network = make(images, "convnet").eval()
         state, random_state = state_of(network), torch.get_rng_state()
-        fit_to_budget(network, images, TINY, seconds=10)
+        fit_to_budget(network, Task.from_dataset(images), TINY, seconds=10)
         found = state_of(network)
         deltas = [found.pop(name) for name in list(found) if name.startswith("width_deltas.")]
         assert deltas and not any(delta.count_nonzero() for delta in deltas)

@@ -9,40 +9,49 @@ import torch
 
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import CandidateBuilder, evaluate_widths
-from inn_automl.tasks import objective_of
+from inn_automl.models.architecture import Architecture
+from inn_automl.tasks import Task
 from inn_automl.training.loop import train
 from inn_automl.training.recipe import default_recipe, recipe_space, trial_specs
 from inn_automl.training.sandwich import sandwich_gradients
-from inn_automl.training.trial import Architecture
 
 
 def test_a_regression_is_learned_at_all_widths(numbers: Dataset) -> None:
-    network = Architecture.of(numbers, "mlp", 0.25, 2).network(seed=0)
+    network = Architecture.from_dataset(numbers, "mlp", 0.25, 2).network(seed=0)
     recipe = dataclasses.replace(default_recipe("mlp", 280, "regression"), epochs=15, batch_size=32)
-    result = train(network, numbers, recipe, seed=0)
+    result = train(network, Task.from_dataset(numbers), recipe, seed=0)
     assert result.history[-1].metric_values["full"] > 0.9
     assert result.best_score == max(report.score for report in result.history)
     assert (
-        evaluate_widths(network, network.smallest_widths, numbers, split="test").metric_value > 0.7
+        evaluate_widths(
+            network, network.smallest_widths, Task.from_dataset(numbers), split="test"
+        ).value
+        > 0.7
     )
-    made = CandidateBuilder(network, numbers).make(network.smallest_widths)
+    made = CandidateBuilder.from_network(network, Task.from_dataset(numbers)).build(
+        network.smallest_widths
+    )
     assert (
-        made.score.value >= evaluate_widths(network, network.smallest_widths, numbers).metric_value
+        made.score.value
+        >= evaluate_widths(network, network.smallest_widths, Task.from_dataset(numbers)).value
     )
 
 
 def test_super_resolution_is_learned_at_all_widths(pairs: Dataset) -> None:
-    network = Architecture.of(pairs, "edsr", 0.5, 1).network(seed=0)
+    network = Architecture.from_dataset(pairs, "edsr", 0.5, 1).network(seed=0)
     recipe = dataclasses.replace(default_recipe("edsr", 56, "super-resolution"), epochs=40)
-    result = train(network, pairs, recipe, seed=0)
-    bicubic = objective_of(pairs).baseline(pairs)
-    assert all(metric_value > bicubic for metric_value in result.history[-1].metric_values.values())
-    assert evaluate_widths(network, network.full_widths, pairs, split="test").metric_value > 20
+    result = train(network, Task.from_dataset(pairs), recipe, seed=0)
+    bicubic = Task.from_dataset(pairs).objective.baseline(pairs)
+    assert all(value > bicubic for value in result.history[-1].metric_values.values())
+    assert (
+        evaluate_widths(network, network.full_widths, Task.from_dataset(pairs), split="test").value
+        > 20
+    )
 
 
 def test_reduced_widths_add_the_gradients_of_the_objective(numbers: Dataset) -> None:
-    network = Architecture.of(numbers, "mlp", 0.25, 1).network(seed=0).train()
-    objective = objective_of(numbers)
+    network = Architecture.from_dataset(numbers, "mlp", 0.25, 1).network(seed=0).train()
+    objective = Task.from_dataset(numbers).objective
     torch.manual_seed(0)
     x, targets, reduced = torch.randn(8, 1, 24), torch.randn(8, 2), network.smallest_widths
     loss = sandwich_gradients(

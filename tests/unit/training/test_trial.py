@@ -12,11 +12,13 @@ import torch
 from inn_automl.core.errors import CorruptFileError
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import evaluate_widths
+from inn_automl.models.architecture import Architecture
 from inn_automl.pipeline.backend import best_first
+from inn_automl.tasks import Task
 from inn_automl.training import trial
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import Recipe, TrialSpec
-from inn_automl.training.trial import Architecture, load_trial, run_trial, salvage_trial
+from inn_automl.training.trial import load_trial, run_trial, salvage_trial
 
 CANDIDATE = TrialSpec(Recipe(batch_size=16, learning_rate=0.05, epochs=1), width=0.25, depth=2)
 EPOCHS = 3
@@ -38,9 +40,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
     """
     made = []
 
-    def fit(
-        network: Any, dataset: Dataset, recipe: Recipe, *, max_epochs: int, **rest: Any
-    ) -> Recipe:
+    def fit(network: Any, task: Task, recipe: Recipe, *, max_epochs: int, **rest: Any) -> Recipe:
         made.append(dataclasses.replace(recipe, epochs=max_epochs))
         return made[-1]
 
@@ -52,7 +52,7 @@ def run(dataset: Dataset, folder: Path, **arguments: Any) -> trial.Trained:
     return run_trial(
         CANDIDATE,
         "signal",
-        dataset,
+        Task.from_dataset(dataset),
         folder,
         seed=3,
         seconds=600,
@@ -77,8 +77,10 @@ def test_a_trial_leaves_the_network_that_reached_its_score(
     assert trained.score == trained.best_score == max(report.score for report in learned)
     network = trained.network()
     best = max(learned, key=lambda report: (report.score, report.epoch))
-    full = evaluate_widths(network, network.full_widths, signals, num_recalibration=512)
-    assert full.metric_value == pytest.approx(best.metric_values["full"])
+    full = evaluate_widths(
+        network, network.full_widths, Task.from_dataset(signals), num_recalibration=512
+    )
+    assert full.value == pytest.approx(best.metric_values["full"])
     assert load_trial(tmp_path) == trained
 
 
@@ -114,7 +116,9 @@ def test_a_trial_that_never_learned_reduced_widths_is_behind_those_that_did(
 
     with pytest.raises(Interrupt):
         run(signals, tmp_path / "plain", on_epoch=interrupt_first)
-    plain = salvage_trial(CANDIDATE, "signal", signals, tmp_path / "plain", seed=3)
+    plain = salvage_trial(
+        CANDIDATE, "signal", Task.from_dataset(signals), tmp_path / "plain", seed=3
+    )
     assert plain is not None and plain.history[-1].is_warmup
     plain = dataclasses.replace(plain, best_score=1.0)
     assert plain.score == -math.inf
@@ -123,18 +127,22 @@ def test_a_trial_that_never_learned_reduced_widths_is_behind_those_that_did(
 
 
 def test_a_stopped_trial_is_salvaged_from_its_checkpoint(signals: Dataset, tmp_path: Path) -> None:
-    assert salvage_trial(CANDIDATE, "signal", signals, tmp_path, seed=3) is None
+    assert salvage_trial(CANDIDATE, "signal", Task.from_dataset(signals), tmp_path, seed=3) is None
     with pytest.raises(Interrupt):
         run(signals, tmp_path, on_epoch=interrupt)
-    salvaged = salvage_trial(CANDIDATE, "signal", signals, tmp_path, seed=3)
+    salvaged = salvage_trial(CANDIDATE, "signal", Task.from_dataset(signals), tmp_path, seed=3)
     assert salvaged is not None
     assert (salvaged.stopped, [report.epoch for report in salvaged.history]) == ("rival", [1, 2])
     network = salvaged.network()
     learned = [report for report in salvaged.history if not report.is_warmup]
     best = max(learned, key=lambda report: (report.score, report.epoch))
-    full = evaluate_widths(network, network.full_widths, signals, num_recalibration=512)
-    assert full.metric_value == pytest.approx(best.metric_values["full"])
-    assert salvage_trial(CANDIDATE, "signal", signals, tmp_path, seed=3) == salvaged
+    full = evaluate_widths(
+        network, network.full_widths, Task.from_dataset(signals), num_recalibration=512
+    )
+    assert full.value == pytest.approx(best.metric_values["full"])
+    assert (
+        salvage_trial(CANDIDATE, "signal", Task.from_dataset(signals), tmp_path, seed=3) == salvaged
+    )
     assert run(signals, tmp_path) == salvaged
 
 

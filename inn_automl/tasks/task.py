@@ -1,0 +1,116 @@
+"""A task: a dataset, what is to be learned of it, and its splits as standardized tensors.
+
+It is made once, of the dataset that a job loads, and passed down to training, evaluation and
+fine-tuning.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from inn_automl.core.errors import InputError
+from inn_automl.core.metric import Metric
+from inn_automl.tasks.classification import Classification
+from inn_automl.tasks.objective import Objective
+from inn_automl.tasks.regression import Regression
+from inn_automl.tasks.standardized import StandardizedSamples
+from inn_automl.tasks.super_resolution import SuperResolution
+
+if TYPE_CHECKING:
+    from inn_automl.data import Dataset
+
+SPLITS = ("train", "validation", "test")
+
+NUM_RECALIBRATION = 2048
+"""Training samples for batch-norm statistics: what US-Nets and Once-for-All use."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A dataset with its objective, and its splits as standardized tensors on one device.
+
+    A split becomes tensors when it is first used and is kept. Other processes receive the dataset
+    alone.
+
+    Attributes:
+        dataset: as loaded.
+        objective: loss, targets and metric of the dataset's kind of task.
+        device: of the tensors, and of the networks that are trained and evaluated on them.
+    """
+
+    dataset: Dataset
+    objective: Objective
+    device: torch.device
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset, *, device: str | torch.device = "cpu") -> Task:
+        """The task that a dataset sets."""
+        return cls(dataset, _objective(dataset), torch.device(device))
+
+    def to(self, device: str | torch.device) -> Task:
+        """The same task on a device; itself where it is there already."""
+        if torch.device(device) == self.device:
+            return self
+        return Task(self.dataset, self.objective, torch.device(device))
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that models are compared by."""
+        return self.objective.metric
+
+    @functools.cached_property
+    def train(self) -> StandardizedSamples:
+        """All training samples."""
+        return self.samples(self.dataset.train)
+
+    @functools.cached_property
+    def validation(self) -> StandardizedSamples:
+        """All validation samples."""
+        return self.samples(self.dataset.validation)
+
+    @functools.cached_property
+    def test(self) -> StandardizedSamples:
+        """All test samples."""
+        return self.samples(self.dataset.test)
+
+    def split(self, name: str) -> StandardizedSamples:
+        """All samples of one split.
+
+        Raises:
+            InputError: there is no such split.
+        """
+        if name not in SPLITS:
+            raise InputError(f"there is no split {name!r}: choose one of {', '.join(SPLITS)}.")
+        found: StandardizedSamples = getattr(self, name)
+        return found
+
+    def recalibration_samples(self, num_samples: int = NUM_RECALIBRATION) -> StandardizedSamples:
+        """A fixed random subset of the training split, for batch-norm statistics.
+
+        It is the same for all candidates, so that they differ in widths only.
+        """
+        order = np.random.default_rng(0).permutation(self.dataset.train)
+        return self.samples(order[:num_samples])
+
+    def samples(self, indices: np.ndarray) -> StandardizedSamples:
+        """Samples of the dataset.
+
+        Args:
+            indices: (n,) positions in the dataset's x and y.
+        """
+        return StandardizedSamples(self.dataset, indices, self.objective, self.device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the dataset without its copies as tensors."""
+        return Task, (self.dataset, self.objective, self.device)
+
+
+def _objective(dataset: Dataset) -> Objective:
+    if dataset.task == "classification":
+        return Classification(dataset)
+    return Regression(dataset) if dataset.task == "regression" else SuperResolution(dataset)

@@ -62,6 +62,36 @@ class Dataset:
     target_statistics: tuple[np.ndarray, np.ndarray] | None = None
     peak: float | None = None
 
+    def __len__(self) -> int:
+        """Samples of all splits together."""
+        return len(self.x)
+
+    def sample(self, index: int) -> tuple[np.ndarray, str | np.ndarray]:
+        """The raw, decoded values of one sample, and its label or target.
+
+        Samples are in the order of `x`, which `train`, `validation` and `test` index: the order of
+        an .npz file's arrays, of the given splits one after the other, or of a folder's class
+        folders and their files by name. `sample(dataset.train[0])` is the first training sample.
+
+        Args:
+            index: 0 to `len(dataset)` - 1.
+
+        Returns:
+            Values as in `x`, of shape (C, H, W) or (C, L), not standardized; and the name of the
+            class, the targets (K,) of a regression in their own units, or the target image
+            (C, s H, s W) of super-resolution. Arrays are copies.
+
+        Raises:
+            IndexError: there is no such sample.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(
+                f"sample {index} of {self.name!r} does not exist: give 0 to {len(self) - 1}."
+            )
+        if self.task == "classification":
+            return self.x[index].copy(), self.classes[int(self.y[index])]
+        return self.x[index].copy(), self.y[index].copy()
+
     @property
     def kind(self) -> Literal["image", "signal"]:
         """`"image"` for x of N x C x H x W, `"signal"` for N x C x L."""

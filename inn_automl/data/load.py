@@ -14,7 +14,7 @@ from inn_automl.data.dataset import Dataset, assemble
 from inn_automl.data.folders import load_archive, load_folder
 
 
-def load_dataset(source: str | os.PathLike[str], *, seed: int = 0) -> Dataset:
+def load_dataset(source: str | os.PathLike[str], seed: int = 0) -> Dataset:
     """Loads a built-in dataset or a user's own, and splits it.
 
     Accepted sources:

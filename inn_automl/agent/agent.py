@@ -37,9 +37,9 @@ from inn_automl.latency.measurement import Measure
 logger = logging.getLogger(__name__)
 
 LEASE_WAIT_S = 20.0
-"""How long the coordinator may hold a request for work."""
+"""Seconds that the coordinator may hold a request for work."""
 DOWNLOAD_DEADLINE_S = 120.0
-"""How long models are downloaded again after the connection broke."""
+"""Seconds in which a download is repeated after the connection broke."""
 HEARTBEATS_PER_LEASE = 4
 KEY_REFUSED = (AuthenticationError, ForbiddenError)
 

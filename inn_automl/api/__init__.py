@@ -1,5 +1,4 @@
-"""What goes over the wire between the coordinator, its users, its workers and the device agents:
-pydantic models.
+"""Wire models (pydantic) of the coordinator, its users, its workers and the device agents.
 
 - `problems`: error bodies and their stable codes
 - `access`: projects, keys

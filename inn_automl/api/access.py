@@ -11,7 +11,7 @@ from inn_automl.api.base import Name, UtcTime, WireModel
 
 
 class Role(StrEnum):
-    """What a key may do. An admin manages projects and keys, a user one project's jobs, an agent
+    """Permissions of a key. An admin manages projects and keys, a user one project's jobs, an agent
     its measurements.
     """
 

@@ -1,4 +1,4 @@
-"""What all wire models share."""
+"""Base class of all wire models."""
 
 from __future__ import annotations
 

@@ -16,18 +16,18 @@ class RegisterDataset(WireModel):
     name: Name
     url: Annotated[str, Field(min_length=1, max_length=2048)]
     sha256: Sha256 | None = None
-    """What the content must hash to."""
+    """Hash that the content must have."""
 
 
 class DatasetSummary(WireModel):
-    """What checking found in the content."""
+    """Summary of the content, made when it was checked."""
 
     kind: Literal["image", "signal"]
     task: TaskKind = "classification"
     input_shape: tuple[int, ...]
     """Of one sample: C x H x W or C x L."""
     output_shape: tuple[int, ...] = ()
-    """What a model makes of one sample: classes, targets, or an image of C x H x W."""
+    """Shape of a model's output for one sample: classes, targets, or an image of C x H x W."""
     classes: tuple[str, ...]
     """Empty for other tasks than classification."""
     num_samples: int

@@ -10,7 +10,7 @@ from inn_automl.api.base import Name, UtcTime, WireModel
 
 
 class DeviceDescription(WireModel):
-    """What an agent says of its machine."""
+    """Description of a machine by its agent."""
 
     agent_version: Annotated[str, Field(max_length=64)]
     cpu: Annotated[str, Field(max_length=256)]
@@ -39,4 +39,4 @@ class Device(WireModel):
     last_seen_at: UtcTime
     registered_at: UtcTime
     measurement_id: str | None = None
-    """What it measures now."""
+    """Measurement that is running on the device."""

@@ -31,8 +31,8 @@ ENDED = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
 class JobKind(StrEnum):
-    """What a job does: everything; a finished one's search for other devices or bounds; one more
-    sampled model.
+    """Kind of a job: a whole one; an extension of a finished job to other devices or bounds; the
+    discretization of one more model.
     """
 
     SEARCH = "search"
@@ -82,7 +82,7 @@ class DiscretizeJob(WireModel):
 
 
 class JobProgress(WireModel):
-    """How far the running stage is."""
+    """Progress of the running stage."""
 
     stage: Stage
     """Finer than the state."""
@@ -94,7 +94,7 @@ class JobProgress(WireModel):
 
 
 class JobCost(WireModel):
-    """What the job took so far, over all its attempts."""
+    """Resources that the job used so far, over all its attempts."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
@@ -124,11 +124,11 @@ class Job(WireModel):
     cost: JobCost
     error: JobError | None
     attempt: int
-    """How often it was started."""
+    """Number of times that the job was started."""
     max_attempts: int
     notes: list[str]
     mlflow_url: str | None = None
-    """Where MLflow's UI shows the fronts; null before they are there."""
+    """URL of the fronts in MLflow's UI; null before they are there."""
     created_at: UtcTime
     started_at: UtcTime | None
     finished_at: UtcTime | None
@@ -182,6 +182,6 @@ class DeviceComparison(WireModel):
 class Comparison(WireModel):
     jobs: tuple[str, str]
     devices: list[DeviceComparison]
-    """Those that both have, by name."""
+    """Devices that both jobs have, by name."""
     only_in: dict[str, list[str]]
     """Devices that one job has alone, by job id."""

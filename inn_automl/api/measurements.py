@@ -30,7 +30,7 @@ class ModelFile(WireModel):
 
 
 class NewMeasurement(WireModel):
-    """What a worker wants measured. Asking again for the same finds what was asked before."""
+    """Request of a worker for a measurement. The same request again finds the earlier one."""
 
     device: DeviceBudget
     models: Annotated[dict[str, ModelFile], Field(min_length=1, max_length=10_000)]
@@ -39,7 +39,7 @@ class NewMeasurement(WireModel):
 
 
 class Measurement(WireModel):
-    """As its worker sees it."""
+    """Measurement as its worker sees it."""
 
     id: str
     state: MeasurementState
@@ -53,7 +53,7 @@ class Measurement(WireModel):
 
 
 class MeasurementLease(WireModel):
-    """What an agent is to measure, and until when it must be heard of."""
+    """Models that an agent is to measure, and the time by which it must send a heartbeat."""
 
     id: str
     token: str
@@ -77,4 +77,4 @@ class MeasurementResults(WireModel):
 
 class MeasurementFailure(WireModel):
     detail: Text
-    """What failed, for the user of the job."""
+    """Error message for the user of the job."""

@@ -63,14 +63,14 @@ class RunResult(WireModel):
     artifacts: list[Artifact]
     cost: JobCost = JobCost()
     mlflow_page: Annotated[str, Field(max_length=1024)] | None = None
-    """Where MLflow's UI shows the job: what follows the server's address."""
+    """Page of the job in MLflow's UI, as a path below the server's address."""
 
 
 class RunFailure(WireModel):
     code: Annotated[str, Field(min_length=1, max_length=64)]
     detail: Text
     retryable: bool
-    """Whether another attempt may succeed: a lost machine, a full disk; not a diverged training or
-    bad input.
+    """True if another attempt may succeed: after a lost machine or a full disk, but not after a
+    diverged training or bad input.
     """
     cost: JobCost = JobCost()

@@ -156,7 +156,7 @@ def _check_dataset(source: str) -> None:
 
 
 def _program() -> str:
-    """What to type to run this program again."""
+    """Command that runs this program again."""
     called = Path(sys.argv[0])
     return (
         str(called)

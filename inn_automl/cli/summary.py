@@ -70,7 +70,7 @@ def front_table(device: DeviceResult) -> str:
 
 
 def _percentiles(device: DeviceResult) -> list[float]:
-    """Those that every table shows, and the one that the device's bound is about."""
+    """Percentiles of every table, and that of the device's bound."""
     return sorted({50.0, 95.0} | {point.latency_ms.percentile for point in device.front})
 
 

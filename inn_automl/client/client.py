@@ -220,7 +220,7 @@ class Client:
         self._http.request("DELETE", f"/jobs/{_part(job_id)}")
 
     def logs(self, job_id: str, *, offset: int = 0) -> bytes:
-        """What the job's worker printed, from byte `offset` on."""
+        """Output of the job's worker, from byte `offset` on."""
         return self._http.request(
             "GET", f"/jobs/{_part(job_id)}/logs", params={"offset": offset}
         ).content

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one weighted layer costs for one sample.
+    """Cost of one weighted layer for one sample.
 
     `input_elements` and `output_elements` count activations; `macs` counts multiply-accumulates.
     """
@@ -24,7 +24,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a network costs at given widths: parameters (shared ones once) and multiply-accumulates
+    """Cost of a network at given widths: parameters (shared ones once) and multiply-accumulates
     for one sample.
     """
 

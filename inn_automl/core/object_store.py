@@ -59,7 +59,7 @@ class ObjectStore:
         return isinstance(self._fs, LocalFileSystem)
 
     def local_path(self, path: str) -> Path | None:
-        """Where a file lies on this machine's disk; None for a store that is not a folder."""
+        """Path of a file on this machine's disk; None for a store that is not a folder."""
         return Path(self._full(path)) if self.is_local else None
 
     def child(self, path: str) -> ObjectStore:

@@ -32,5 +32,5 @@ def split_point(point: Mapping[str, int]) -> tuple[dict[str, int], str]:
 
 
 def is_a_choice(precisions: Collection[str]) -> bool:
-    """Whether points of a job with these precisions have the coordinate."""
+    """Return whether points of a job with these precisions have the coordinate."""
     return set(precisions) != {DEFAULT}

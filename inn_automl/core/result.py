@@ -84,7 +84,7 @@ class FrontPoint(_Record):
 
 
 class CostModelErrors(_Record):
-    """How far a latency cost model is off on measured widths that it was not fitted on."""
+    """Errors of a latency cost model on measured widths that it was not fitted on."""
 
     median_relative: float
     p90_relative: float
@@ -108,7 +108,7 @@ class LayerTime(_Record):
 
 
 class Granularity(_Record):
-    """Whether a device computes widths in steps, found from measured widths."""
+    """Steps in which a device computes widths, if it does; found from measured widths."""
 
     suggested: int
     """Multiples of this many channels are no slower than the widths below them; what was searched

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RuntimeInfo:
-    """What is known of a runtime without loading it."""
+    """Properties of a runtime that are known without loading it."""
 
     precisions: tuple[str, ...]
     """The precisions that it has kernels for: int8 where it was found to gain from it, fp16 on

@@ -144,7 +144,7 @@ class DeviceBudget(_Strict):
 
 
 class TrainingBudget(_Strict):
-    """What training may cost: it stops at `max_minutes` or `max_epochs`, whichever comes first."""
+    """Limits of training. It stops at `max_minutes` or `max_epochs`, whichever comes first."""
 
     max_minutes: Positive = 30.0
     """Training stops after this time, or after `max_epochs`, whichever comes first."""
@@ -175,7 +175,7 @@ class TrainingBudget(_Strict):
 
 
 class SearchBudget(_Strict):
-    """What the width search may cost."""
+    """Limits of the width search."""
 
     max_evaluations: Count = 200
     """Accuracy evaluations of the whole job, shared by all its devices."""
@@ -210,7 +210,7 @@ class Budget(_Strict):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Those that any of the devices offers."""
+        """Precisions that at least one of the devices offers."""
         return tuple(
             name for name in PRECISIONS if any(name in device.precisions for device in self.devices)
         )

@@ -68,7 +68,7 @@ class TensorSlice(Record):
     the weight.
     """
     transposed: bool = False
-    """Whether the weight is this block, scaled, with its axes in reverse."""
+    """True if the weight is this block, scaled, with its axes in reverse."""
 
 
 class ElasticDevice(Record):

@@ -1,6 +1,4 @@
-"""Which layer of the network an operation of an exported model, or of what a runtime made of it,
-belongs to.
-"""
+"""Time of each layer, from the operations of an exported model, or of a runtime's version of it."""
 
 from __future__ import annotations
 

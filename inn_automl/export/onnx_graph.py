@@ -180,7 +180,7 @@ def _transpose_weights(graph: ir.Graph) -> None:
 
 
 def _is_zeros(value: ir.Value | None) -> bool:
-    """Whether a value is an expanded constant 0."""
+    """Return whether a value is an expanded constant 0."""
     seen = []
     while (
         value is not None and value.const_value is None and (node := value.producer()) is not None

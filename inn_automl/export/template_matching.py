@@ -1,5 +1,4 @@
-"""Whether two translations of a network, at different widths, are the same up to known
-differences.
+"""Comparison of two translations of a network at different widths, up to known differences.
 
 Initializers that are parameters or buffers, the group count of a convolution, and one dimension of
 a Reshape may differ. `reconcile` makes the first graph independent of widths or says what else
@@ -95,7 +94,7 @@ def _free_dimension(
 def _are_same_initializer(
     value: ir.Value | None, counterpart: ir.Value | None, names: Collection[str]
 ) -> bool:
-    """Whether both are the same parameter, or constants of the same value."""
+    """Return whether both are the same parameter, or constants of the same value."""
     if (
         value is None
         or counterpart is None

@@ -1,4 +1,4 @@
-"""Whether an ONNX file computes what the torch module computes."""
+"""Comparison of an ONNX file's outputs with those of the torch module."""
 
 from __future__ import annotations
 

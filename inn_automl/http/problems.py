@@ -46,7 +46,7 @@ def problem_of(response: httpx.Response) -> Problem | None:
 
 
 def is_coordinators(error: InnAutomlError) -> bool:
-    """Whether `error_of` found a coordinator's words in the answer, not a proxy's."""
+    """Return whether `error_of` found a coordinator's error in the answer, not a proxy's."""
     return not error.code.startswith(_FOREIGN)
 
 

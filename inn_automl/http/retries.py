@@ -42,7 +42,7 @@ class RetryPolicy:
     sleep: Callable[[float], Any] = time.sleep
 
     def retries_answer(self, response: httpx.Response) -> bool:
-        """Whether an answer, its body read, may be another one later."""
+        """Return whether a later request may get another answer. The body must have been read."""
         if response.is_success or response.status_code in RETRIED_STATUSES:
             return not response.is_success
         return self.is_unattended and (
@@ -50,7 +50,7 @@ class RetryPolicy:
         )
 
     def retries_error(self, error: BaseException, *, is_repeatable: bool = True) -> bool:
-        """Whether a request that raised may be made again.
+        """Return whether a request that raised may be made again.
 
         Args:
             is_repeatable: whether it does no harm if the request arrives twice.

@@ -211,7 +211,7 @@ class IntegralNetwork(nn.Module):
 
     @property
     def supports_zero_padding(self) -> bool:
-        """Whether `pad_channels` of `forward` does anything.
+        """True if `pad_channels` of `forward` has an effect.
 
         True for networks with convolutions whose channels affect each other through weights only.
         """

@@ -73,7 +73,7 @@ def repeated_design(rounds: Sequence[ProfilingRound]) -> tuple[LatencyRow, ...]:
 def is_other_clock_regime(
     initial: Sequence[LatencyRow], rounds: Sequence[ProfilingRound], *, max_drift: float
 ) -> bool:
-    """Whether the reference model had another latency in most rounds than in the initial design.
+    """Return whether the reference model drifted in most rounds, compared with the initial design.
 
     A speed factor does not correct for that: in another clock regime some widths slow down more
     than others.

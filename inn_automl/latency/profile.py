@@ -89,7 +89,7 @@ class ProfileFiles:
     key: str
 
     def exists(self) -> bool:
-        """Whether the initial design was measured."""
+        """Return whether the initial design was measured."""
         return self._path().exists()
 
     def read(self) -> LatencyProfile:

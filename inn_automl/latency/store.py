@@ -42,7 +42,7 @@ _FIGURES = (
     "input_elements",
     "output_elements",
 )
-"""What differs between the layers of two networks of one architecture."""
+"""Attributes of layers that differ between two networks of one architecture."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class MeasurementCache:
         return next((rows for other, rows in self._read(key) if other == machine), [])
 
     def contains(self, key: Mapping[str, Any]) -> bool:
-        """Whether anything is known of an architecture, on any machine."""
+        """Return whether any latency of an architecture is stored, of any machine."""
         return bool(self._read(key))
 
     def save(

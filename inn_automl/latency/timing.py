@@ -77,7 +77,7 @@ class TimedBlock(NamedTuple):
         return max(self.waited / MAX_WAITED, self.drift / max_drift)
 
     def is_clean(self, max_drift: float) -> bool:
-        """Whether the block counts: neither contended nor drifted."""
+        """Return whether the block is neither contended nor drifted."""
         return self.noise(max_drift) <= 1
 
 

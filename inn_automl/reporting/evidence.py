@@ -1,6 +1,4 @@
-"""What a front stands on, as numbers to draw: how well latency was predicted, and where a model's
-time goes.
-"""
+"""Evidence of a front as numbers to draw: errors of the cost model, and the time of each layer."""
 
 from __future__ import annotations
 
@@ -76,7 +74,7 @@ def parity_series(
 
 @dataclass(frozen=True)
 class LayerSeries:
-    """Where the time of a device's recommended model goes, in the order in which its layers run."""
+    """Time of each layer of a device's recommended model, in the order in which the layers run."""
 
     device: str
     point: str

@@ -1,6 +1,4 @@
-"""Where a label fits into a plot: the place that covers least of what is drawn, and is nearest to
-what it names.
-"""
+"""Placement of labels in a plot: each covers as little as possible and is near its point."""
 
 from __future__ import annotations
 

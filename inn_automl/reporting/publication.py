@@ -1,5 +1,4 @@
-"""What MLflow's runs of one job hold: one run for the job, and beside it one run for each device,
-tied by tags.
+"""Contents of MLflow's runs of one job: one run for the job and one for each device, tied by tags.
 
 A device's run logs its front as metrics whose step is the place of a point on the front, which
 MLflow's own line charts then draw; device runs are not nested in the job's, because the UI leaves
@@ -43,7 +42,7 @@ PUBLISHED = "inn_automl.published"
 died.
 """
 MAX_METRICS, MAX_PARAMS, MAX_DIGEST = 1000, 100, 36
-"""What MLflow takes: metrics and parameters in one request, characters of a dataset's digest."""
+"""Limits of MLflow: metrics and parameters of one request, characters of a dataset's digest."""
 
 
 class Publication:
@@ -247,5 +246,5 @@ def _dataset_name(result: JobResult) -> str:
 
 
 def _name(key: str) -> str:
-    """What MLflow takes as the name of a parameter."""
+    """Name of a parameter that MLflow accepts."""
     return re.sub(r"[^\w\-./ ]", "_", key)[:250]

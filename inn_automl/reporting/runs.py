@@ -41,7 +41,7 @@ FORMAT = "2"
 
 @dataclass(frozen=True)
 class Published:
-    """Where a job is found in MLflow."""
+    """Location of a job in MLflow."""
 
     tracking_uri: str
     experiment_id: str
@@ -207,7 +207,9 @@ def _experiment_id(client: MlflowClient, store: Store, name: str) -> str:
 
 
 def _job_id(out: Path) -> str:
-    """What a job folder is recognized by, wherever it is moved: made up once, and kept in it."""
+    """Identifier of a job folder. It is generated once and stored in the folder, so it survives a
+    move.
+    """
     path = out / "tracking.json"
     if not path.exists():
         write_json(path, {"job_id": uuid4().hex[:16]})

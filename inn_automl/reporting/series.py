@@ -20,7 +20,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class FrontSeries:
-    """What is drawn of one device. The lists of the front run along its points, sorted by latency."""
+    """Data to draw of one device. Lists of the front run along its points, sorted by latency."""
 
     device: str
     percentile: str
@@ -125,7 +125,7 @@ def short_count(count: float) -> str:
 
 
 def point_key(point: FrontPoint | Candidate) -> tuple[object, ...]:
-    """What is the same for a front point and the candidate that it was."""
+    """Key that a front point and the candidate that it was made of have in common."""
     return point.precision, *sorted(point.widths.items())
 
 

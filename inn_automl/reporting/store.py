@@ -1,4 +1,4 @@
-"""Where runs are kept: the place that `MLFLOW_TRACKING_URI` names, or else an embedded store in a
+"""Storage of MLflow runs: the one that `MLFLOW_TRACKING_URI` names, or else an embedded store in a
 home folder.
 
 The embedded store is a SQLite file `mlflow.db` and a folder `mlartifacts/` under
@@ -34,8 +34,8 @@ ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
 }
-"""What MLflow runs with here, unless the environment already says otherwise: silent, sending
-nothing anywhere, and half a minute instead of four to find out that a server is gone."""
+"""Environment variables of MLflow, unless they are set already: no output, no telemetry, and half a
+minute instead of four until an unreachable server is an error."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Store:
 
     @property
     def is_server(self) -> bool:
-        """Whether people can open `uri` itself in a browser."""
+        """True if `uri` can be opened in a browser."""
         return self.uri.startswith(("http://", "https://"))
 
 

@@ -57,7 +57,7 @@ def _max_frequency_mhz() -> float | None:
 
 
 def _turbo() -> bool | None:
-    """Whether the clock may exceed what the processor can keep up."""
+    """Return whether the clock may exceed the processor's base frequency."""
     no_turbo, boost = (
         _read(str(_CPUS / "intel_pstate/no_turbo")),
         _read(str(_CPUS / "cpufreq/boost")),

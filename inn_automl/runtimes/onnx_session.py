@@ -22,7 +22,7 @@ class OnnxRuntime(Runtime):
     """One inference at a time, operators one after another."""
 
     name: ClassVar[str]
-    """As budgets call it."""
+    """Name of the runtime in budgets."""
     session_config: ClassVar[dict[str, str]] = {}
 
     @abstractmethod

@@ -14,10 +14,10 @@ ENGINES = Path("~/.cache/inn_automl/tensorrt")
 
 
 class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
-    """As `OnnxRuntimeCuda`; what TensorRT has no kernel for runs in CUDA.
+    """TensorRT through ONNX Runtime. Operations without a TensorRT kernel run in CUDA.
 
     TensorRT chooses its kernels by timing them, which takes from seconds to minutes for a model.
-    What it built is kept, so that only the first process of a measurement waits for it, and all of
+    Its engines are cached, so that only the first process of a measurement waits for it, and all of
     them time the same engine.
     """
 

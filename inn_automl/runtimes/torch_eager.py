@@ -32,7 +32,7 @@ class TorchEager(Runtime):
     """
 
     name: ClassVar[str]
-    """As budgets call it."""
+    """Name of the runtime in budgets."""
     device: ClassVar[str]
 
     def __init__(self, threads: int) -> None:

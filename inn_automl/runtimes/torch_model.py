@@ -61,7 +61,7 @@ class TorchModel:
         return self.run(x, lambda step, inputs: step.compute(*inputs))
 
     def run(self, x: Tensor, call: Callable[[Step, list[Any]], Any]) -> Tensor:
-        """As `__call__`, with `call` in place of each step's own computing."""
+        """Runs the program like `__call__`, with `call` in place of each step's own computing."""
         values: dict[str, Any] = {**self._constants, self._input: x}
         for step in self._steps:
             found = call(step, [values[name] for name in step.inputs])

@@ -1,4 +1,4 @@
-"""Which point serves under a latency target."""
+"""Choice of the point that serves under a latency target."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class ActiveLearning(Protocol):
         ...
 
     def is_measured(self, widths: Widths) -> bool:
-        """Whether latency at these widths is known."""
+        """Return whether latency at these widths is measured."""
         ...
 
     def measure(self, batch: int, widths: Sequence[Widths]) -> None:

@@ -79,7 +79,7 @@ class DeviceSearch:
         return violations if prediction.offered else {**violations, COORDINATE: 1.0}
 
     def feasible(self, prediction: Prediction) -> bool:
-        """Whether a prediction keeps every bound."""
+        """Return whether a prediction keeps every bound."""
         return all(violation <= 0 for violation in self.constraint_violations(prediction).values())
 
     def assess(self, points: Points) -> tuple[Floats, NDArray[np.bool_]]:

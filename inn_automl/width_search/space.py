@@ -153,7 +153,7 @@ class SearchSpace:
         )
 
     def contains(self, widths: Widths) -> bool:
-        """Whether all widths lie on the grid."""
+        """Return whether all widths lie on the grid."""
         return widths.keys() == set(self.names) and all(
             widths[name] in values for name, values in zip(self.names, self.values, strict=True)
         )

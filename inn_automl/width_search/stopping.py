@@ -33,7 +33,7 @@ class HypervolumeStopping:
         return max(self.patience, self.num_devices)
 
     def should_stop(self, histories: Sequence[Sequence[float]]) -> bool:
-        """Whether the search has stalled.
+        """Return whether the search has stalled.
 
         Args:
             histories: of each device, its hypervolume after every batch so far.

@@ -128,7 +128,7 @@ def down(home: Path) -> None:
 
 
 class _Stopping:
-    """Whether a signal requested the end. Once made, Ctrl-C and SIGTERM do nothing else."""
+    """Flag that Ctrl-C and SIGTERM set, and do nothing else, once it is made."""
 
     def __init__(self) -> None:
         self._requested = False

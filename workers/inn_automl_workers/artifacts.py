@@ -48,7 +48,7 @@ def describe_file(folder: Path, path: Path) -> Artifact:
 
 
 def mlflow_page(folder: Path) -> str | None:
-    """Where MLflow's UI shows the job; None if it was not published there."""
+    """Page of the job in MLflow's UI; None if it was not published there."""
     try:
         page = read_json(folder / "published.json")["fragment"]
     except (FileNotFoundError, KeyError):

@@ -21,7 +21,7 @@ from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import run_trial
 
 MAX_FAILURES = 3
-"""How often a trial or task is started again after its worker died."""
+"""Number of times that a trial or task is started again after its worker died."""
 
 
 def train_on_workers(

@@ -38,7 +38,7 @@ RETRY = RetryPolicy(deadline_s=24 * 3600.0, first_delay_s=0.5, max_delay_s=10.0,
 """The deadline is also how long an agent may be away before the measurement is given up."""
 
 WAIT_S = 5.0
-"""How long one look waits for the end of a measurement; progress is reported this often."""
+"""Seconds that one request waits for the end of a measurement; the interval of progress."""
 REQUEST_TIMEOUT_S = WAIT_S + 30.0
 
 

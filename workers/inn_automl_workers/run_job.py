@@ -172,8 +172,8 @@ class Run:
         )
 
     def _dataset(self) -> str:
-        """What the spec calls the dataset: a built-in name, or a path relative to the cache, in
-        which this process works from now on.
+        """Name of the dataset in the spec: a built-in one, or a path relative to the cache.
+        The cache becomes this process's working folder.
         """
         assignment = self._assignment
         url, sha256 = assignment.dataset_url, assignment.dataset_sha256

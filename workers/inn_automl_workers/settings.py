@@ -27,9 +27,9 @@ class WorkerSettings:
     cache: Path = field(default_factory=_default_cache)
     """Folder for datasets."""
     folder_timeout_s: float = 60.0
-    """How long a run waits for the one before it to release the job's folder."""
+    """Seconds that a run waits for the earlier one to release the job's folder."""
     mlflow_retry_deadline_s: float = 600.0
-    """How long a tracking server that is away is tried again."""
+    """Seconds for which requests to an unreachable tracking server are repeated."""
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -69,7 +69,7 @@ class Variables:
         return self._fixed.get(var)
 
     def is_free(self, axis: Axis) -> bool:
-        """Whether any segment of the axis can be resized."""
+        """Return whether any segment of the axis can be resized."""
         return any(s.var not in self._fixed for s in self.resolve(axis))
 
     def reason(self, axes: Iterable[Axis]) -> str:

@@ -254,7 +254,7 @@ def broadcast(
 
 
 def _fits(propagation: Propagation, node: Node, result: Any) -> bool:
-    """Whether axes have the traced sizes."""
+    """Return whether axes have the traced sizes."""
     value = node.meta.get("val")
     values = list(value) if isinstance(value, list | tuple) else [value]
     shapes = result if isinstance(result, list) else [result]

@@ -74,7 +74,7 @@ _INDEPENDENT = frozenset(
 
 
 def supports_zero_padding(propagation: Propagation, node: Node) -> bool:
-    """Whether channels that can be resized may be zero-padded in an operation."""
+    """Return whether channels that can be resized may be zero-padded in an operation."""
 
     def num_free(source: Node) -> int:
         return sum(map(propagation.variables.is_free, flatten_shapes(propagation.shapes[source])))

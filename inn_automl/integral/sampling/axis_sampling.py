@@ -37,7 +37,7 @@ class AxisSampler:
 
     @property
     def is_full(self) -> bool:
-        """Whether the counts are those of the full width."""
+        """True if the counts are those of the full width."""
         return self.counts == self._full_counts
 
     def sampling(self, group: int, like: Tensor) -> Sampling:

@@ -82,7 +82,7 @@ class WeightSampler:
         self._plans.clear()
 
     def is_identity(self, counts: Counts) -> bool:
-        """Whether sampling at the counts changes nothing."""
+        """Return whether sampling at the counts changes nothing."""
         axis_sampler = self._axis_sampler(counts)
         if not axis_sampler.is_full:
             return False
@@ -91,7 +91,7 @@ class WeightSampler:
 
     @property
     def supports_zero_padding(self) -> bool:
-        """Whether `subnet` with `pad_channels` does anything."""
+        """True if `pad_channels` of `subnet` has an effect."""
         return any(bucket > 1 for bucket in self._buckets)
 
     @functools.cached_property

@@ -56,7 +56,7 @@ class Sampling:
 
     @property
     def is_prefix(self) -> bool:
-        """Whether the channels are the first control points, unchanged."""
+        """True if the channels are the first control points, unchanged."""
         return isinstance(self.take, slice) and self.weights is None
 
     @property

@@ -1,4 +1,4 @@
-"""What all charts share: fonts, grids, colors, rows as data."""
+"""Style of all charts: fonts, grids, colors, rows as data."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def _depth_to_space(attributes: Attributes, constants: Constants) -> Compute:
 
 @makes("Resize")
 def _resize(attributes: Attributes, constants: Constants) -> Compute:
-    """As `torch.nn.functional.interpolate` is exported, no other way."""
+    """Resize, only in the form that `torch.nn.functional.interpolate` is exported in."""
     kind = attributes.get("mode", "nearest")
     places = attributes.get("coordinate_transformation_mode", "half_pixel")
     scales, sizes = [constants[i] if len(constants) > i else None for i in (2, 3)]

@@ -69,5 +69,5 @@ def ints(constants: Constants, index: int, what: str) -> list[int] | None:
 
 
 def torch_pads(begin: Sequence[int], end: Sequence[int]) -> list[int]:
-    """As `torch.nn.functional.pad` wants them: the last dimension first."""
+    """Paddings in the order of `torch.nn.functional.pad`: the last dimension first."""
     return [size for pair in zip(reversed(begin), reversed(end), strict=True) for size in pair]

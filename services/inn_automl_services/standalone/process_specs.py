@@ -31,7 +31,7 @@ class ProcessSpec:
     environment: Mapping[str, str] = field(repr=False)
     is_ready: Callable[[], bool]
     shutdown_timeout_s: float = 10.0
-    """How long it may take to end before it is killed."""
+    """Seconds that the process may take to end before it is killed."""
 
 
 @dataclass(frozen=True)

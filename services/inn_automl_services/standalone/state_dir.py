@@ -27,7 +27,7 @@ from inn_automl.core.storage import read_json, write_atomically, write_json
 PROCESSES_FILE = "processes.json"
 SOCKET_PATH_BYTES = 107
 RAY_PATH_BYTES = 68
-"""What Ray adds to its folder for its longest socket:
+"""Bytes that Ray adds to its folder's path for its longest socket:
 `/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store`.
 """
 MAX_LOG_BYTES = 16 * 2**20

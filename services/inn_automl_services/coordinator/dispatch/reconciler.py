@@ -109,7 +109,7 @@ class Reconciler:
             outcomes.mark_lost(self._database, job, error)
 
     def _is_missing(self, job: LeasedJob) -> bool:
-        """Whether the runner has not listed the job's run for longer than a submission may take."""
+        """Return whether the job's run was not listed for longer than a submission may take."""
         since_s = self._missing_since_s.setdefault(job.submission_id, self._clock())
         return self._clock() - since_s >= self._settings.missing_run_s
 

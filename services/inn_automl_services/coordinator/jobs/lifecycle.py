@@ -60,7 +60,7 @@ class Action(Enum):
     RELEASE = auto()
     """End the attempt's lease: whatever it still sends is refused, and its run is stopped."""
     FINISH = auto()
-    """As RELEASE, and the job has ended."""
+    """RELEASE of a job that has ended."""
     RESET = auto()
     """Queue it as if it were new: attempts are counted from 0 again."""
 

@@ -60,7 +60,7 @@ def test_the_first_front_is_read_and_a_model_of_it_runs(
 
 def test_the_search_of_the_readme_gives_a_result(first_front: Path) -> None:
     assert Path.cwd() == first_front
-    (block,) = (b for b in blocks(ROOT / "README.md", "python") if "inn_automl.width_search" in b)
+    (block,) = (b for b in blocks(ROOT / "README.md", "python") if "inn_automl.search" in b)
     names: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), names)
     assert names["point"] in names["result"].front()

@@ -32,7 +32,7 @@ def blocks(language: str) -> list[str]:
 def test_the_library_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     for example in blocks("python"):
-        if "inn_automl.width_search" not in example:
+        if "inn_automl.search" not in example:
             exec(compile(example, "README.md", "exec"), names)
     small, full = map(int, re.findall(r"(\d+) of (\d+) multiply", capsys.readouterr().out)[0])
     assert 0 < small < 0.5 * full

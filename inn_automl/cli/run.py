@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
-from contextlib import closing
 from pathlib import Path
 
 import click
 
 from inn_automl.cli.endings import failures_explained, sigterm_interrupts
 from inn_automl.cli.options import MODEL, SEED, renamed_option
-from inn_automl.cli.plugins import check_backend, make_backend
 from inn_automl.core.errors import InputError, JobDirectoryError
 from inn_automl.core.progress import show_progress
 from inn_automl.core.result import JobResult
 from inn_automl.core.spec import JobSpec, load_budget, parse
 from inn_automl.core.stage import Stage
+from inn_automl.facade.backends import check_backend
 
 
 @click.command()
@@ -97,27 +95,19 @@ def _run(
 ) -> JobResult:
     with failures_explained(out), sigterm_interrupts(), show_progress() as progress:
         progress.stage(Stage.STARTING)
-        # Read when torch is loaded. Threads that spin while they wait for each other stand still
-        # for as long as another program has their core; on a busy machine that made two threads
-        # ten times slower than one.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from inn_automl.core.object_store import ObjectStore
-        from inn_automl.latency.store import MeasurementCache
-        from inn_automl.pipeline.run import run_job
+        from inn_automl.facade.jobs import search
 
-        home = Path(os.environ.get("INN_AUTOML_HOME") or "~/.inn_automl").expanduser().absolute()
-        measurement_cache = MeasurementCache(ObjectStore(str(home / "measurement-cache")))
-        workers = make_backend(backend, spec.budget.training, address)
-        # Once more: Ray has put its own handler there.
-        with closing(workers), sigterm_interrupts():
-            return run_job(
-                spec,
-                out,
-                backend=workers,
-                progress=progress,
-                measurement_cache=measurement_cache,
-                weights=weights,
-            )
+        return search(
+            spec.dataset,
+            spec.budget,
+            model=spec.model,
+            weights=weights,
+            out=out,
+            seed=spec.seed,
+            backend=backend,
+            address=address,
+            progress=progress,
+        ).record
 
 
 def _check_out(out: Path) -> None:

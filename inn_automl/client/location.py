@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from inn_automl.core.errors import AuthenticationError, NoServerError
+from inn_automl.core.home import home_folder
 from inn_automl.core.storage import read_json
 
 ADDRESS_FILE, SECRETS_FILE = "address.json", "secrets.json"
 URL_VARIABLE, KEY_VARIABLE = "INN_AUTOML_URL", "INN_AUTOML_KEY"
-DEFAULT_HOME = Path("~/.inn_automl")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def find_server(
         return _of_home(home.expanduser(), key)
     if from_environment := os.environ.get(URL_VARIABLE):
         return Location(from_environment.rstrip("/"), _needed(key or environment_key))
-    default = Path(os.environ.get("INN_AUTOML_HOME") or DEFAULT_HOME).expanduser()
+    default = home_folder()
     if (default / ADDRESS_FILE).exists():
         return _of_home(default, key)
     raise NoServerError(

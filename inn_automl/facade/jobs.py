@@ -6,21 +6,20 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inn_automl.core.errors import UnknownNameError
+from inn_automl.core.home import home_folder
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.progress import Progress, SilentProgress, show_progress
-from inn_automl.core.spec import Budget, JobSpec, TrainingBudget, load_budget, parse
+from inn_automl.core.spec import Budget, JobSpec, load_budget, parse
+from inn_automl.facade.backends import make_backend
 from inn_automl.facade.result import Result
 from inn_automl.latency import benchmark
 
 if TYPE_CHECKING:
     from inn_automl.latency.benchmark import Measure
     from inn_automl.latency.store import MeasurementCache
-    from inn_automl.pipeline.backend import Backend
 
 BudgetLike = Budget | Mapping[str, Any] | str | Path
 
@@ -82,11 +81,11 @@ def search(
         >>> result = inn_automl.search("mnist5k", budget, out="digits")  # doctest: +SKIP
         >>> result.best(max_latency_ms=0.5).widths  # doctest: +SKIP
     """
+    _set_thread_policy()
     from inn_automl.pipeline.run import run_job
 
     spec = _job_spec(dataset, budget, model=model, seed=seed)
     folder = Path(out) if out is not None else _default_folder(spec, weights)
-    before_torch()
     workers = make_backend(backend, spec.budget.training, address)
     with closing(workers), _reporting(progress) as shown:
         record = run_job(
@@ -94,7 +93,7 @@ def search(
             folder,
             backend=workers,
             progress=shown,
-            measurement_cache=open_measurement_cache(),
+            measurement_cache=_measurement_cache(),
             measure=measure or benchmark.measure,
             weights=Path(weights) if weights is not None else None,
         )
@@ -133,6 +132,7 @@ def extend(
         MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found
             so far is kept.
     """
+    _set_thread_policy()
     from inn_automl.pipeline.extending import FinishedJob
     from inn_automl.pipeline.run import extend_job
 
@@ -142,7 +142,6 @@ def extend(
     changes = {"budget": asked, "dataset": str(dataset or before.dataset)}
     spec = before.model_copy(update=changes)
     folder = Path(out) if out is not None else _default_folder(spec, parent.absolute())
-    before_torch()
     workers = make_backend(backend, spec.budget.training, address)
     with closing(workers), _reporting(progress) as shown:
         record = extend_job(
@@ -151,7 +150,7 @@ def extend(
             folder,
             backend=workers,
             progress=shown,
-            measurement_cache=open_measurement_cache(),
+            measurement_cache=_measurement_cache(),
             measure=measure or benchmark.measure,
         )
     return Result(folder, record)
@@ -203,40 +202,19 @@ def discretize(
     )
 
 
-def state_home() -> Path:
-    """The folder of what outlives a job: `$INN_AUTOML_HOME`, or `~/.inn_automl`."""
-    return Path(os.environ.get("INN_AUTOML_HOME") or "~/.inn_automl").expanduser().absolute()
-
-
-def before_torch() -> None:
-    """Sets what torch reads when it is loaded.
-
-    Threads that spin while they wait for each other stand still for as long as another program has
-    their core: on a busy machine two threads were ten times slower than one.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def make_backend(name: str, budget: TrainingBudget, address: str | None = None) -> Backend:
-    """The backend of that name, from the entry points of the group `inn_automl.backends`.
-
-    Raises:
-        UnknownNameError: none is installed under that name.
-        BackendError: it cannot be used here.
-    """
-    known = {point.name: point for point in entry_points(group="inn_automl.backends")}
-    if name not in known:
-        raise UnknownNameError("backend", name, known)
-    backend: Backend = known[name].load()(cpus=budget.cpus, gpus=budget.gpus, address=address)
-    return backend
-
-
-def open_measurement_cache() -> MeasurementCache:
+def _measurement_cache() -> MeasurementCache:
     """Latencies that earlier jobs measured on this machine."""
     from inn_automl.core.object_store import ObjectStore
     from inn_automl.latency.store import MeasurementCache
 
-    return MeasurementCache(ObjectStore(str(state_home() / "measurement-cache")))
+    return MeasurementCache(ObjectStore(str(home_folder() / "measurement-cache")))
+
+
+def _set_thread_policy() -> None:
+    # Read when torch is loaded. Threads that spin while they wait for each other stand still for
+    # as long as another program has their core: on a busy machine two threads were ten times
+    # slower than one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _reporting(progress: bool | Progress) -> Any:
@@ -266,6 +244,6 @@ def _default_folder(spec: JobSpec, origin: str | Path | None) -> Path:
     """A folder named after all that determines the result, so that the same call finds it again."""
     source = Path(spec.dataset)
     path = str(source.absolute()) if source.exists() else spec.dataset
-    told = f"{spec.model_copy(update={'dataset': path}).model_dump_json()} {origin or ''}"
-    digest = hashlib.sha256(told.encode()).hexdigest()[:12]
-    return state_home() / "jobs" / f"{source.stem or 'job'}-{digest}"
+    identity = f"{spec.model_copy(update={'dataset': path}).model_dump_json()} {origin or ''}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return home_folder() / "jobs" / f"{source.stem or 'job'}-{digest}"

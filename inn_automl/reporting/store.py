@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inn_automl.core.errors import StorageError
+from inn_automl.core.home import home_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,8 +71,7 @@ def locate(home: Path | None = None) -> Store:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if home is None and uri:
         return Store(uri.rstrip("/"), home=None)
-    folder = home or Path(os.environ.get("INN_AUTOML_HOME") or "~/.inn_automl")
-    folder = folder.expanduser().absolute()
+    folder = home.expanduser().absolute() if home else home_folder()
     return Store(f"sqlite:///{folder / 'mlflow.db'}", home=folder)
 
 

@@ -23,6 +23,8 @@ from inn_automl.core.result import (
     LatencySummary,
 )
 from inn_automl.core.spec import JobSpec
+from inn_automl.facade import backends
+from inn_automl.latency.benchmark import Measure
 from inn_automl.latency.store import MeasurementCache
 
 BUDGET = "devices: [{name: laptop, max_latency_ms: 2.0}]\ntraining: {cpus: 2, gpus: 1}\n"
@@ -123,7 +125,8 @@ class Terminal:
             for group, names in groups.items()
             for name, value in names.items()
         )
-        self._monkeypatch.setattr(plugins, "entry_points", all_points.select)
+        for module in (plugins, backends):
+            self._monkeypatch.setattr(module, "entry_points", all_points.select)
 
     def job(self, job: Job) -> None:
         def run_job(
@@ -134,6 +137,7 @@ class Terminal:
             progress: Progress,
             measurement_cache: MeasurementCache,
             weights: Path | None,
+            measure: Measure,
         ) -> JobResult:
             assert not backend.closed and isinstance(measurement_cache, MeasurementCache)
             self.jobs.append(spec)

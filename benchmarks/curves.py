@@ -1,48 +1,61 @@
-"""Accuracy over the share of all channels: lines with bands, as several benchmarks draw them."""
+"""Accuracy over the fraction of all channels: lines with bands, as several benchmarks draw them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
-from inn_automl.reporting.images import INK, style_axes
+import altair as alt
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from inn_automl.reporting.charts.style import data
+
+BAND_OPACITY = 0.12
+MARGIN = 0.03
+"""Of the horizontal axis, on either side of the ratios."""
 
 
-def draw_curve(
-    axes: Axes,
-    ratios: Sequence[float],
-    bounds: Sequence[tuple[float, float, float]],
-    *,
-    label: str,
-    color: str,
-    linestyle: str = "-",
-    linewidth: float = 1.8,
-) -> None:
-    """One line with its band.
+def curve_rows(
+    label: str, ratios: Sequence[float], bounds: Sequence[tuple[float, float, float]]
+) -> list[dict[str, Any]]:
+    """The rows of one line with its band.
 
     Args:
-        bounds: low, middle and high at each ratio; nothing is shaded where all are the same.
+        label: of the line, in the legend.
+        ratios: fractions of all channels.
+        bounds: low, middle and high at each ratio.
     """
-    lows, middles, highs = zip(*bounds, strict=True)
-    axes.fill_between(ratios, lows, highs, color=color, alpha=0.12, linewidth=0)
-    axes.plot(
-        ratios,
-        middles,
-        color=color,
-        marker="o",
-        markersize=4,
-        linestyle=linestyle,
-        linewidth=linewidth,
-        label=label,
-    )
+    return [
+        {"label": label, "ratio": ratio, "low": low, "middle": middle, "high": high}
+        for ratio, (low, middle, high) in zip(ratios, bounds, strict=True)
+    ]
 
 
-def style_widths(axes: Axes, ratios: Sequence[float], title: str) -> None:
-    """Title and ticks of a panel whose horizontal axis is the share of all channels."""
-    style_axes(axes)
-    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
-    axes.set_xlabel("share of all channels", color=INK)
-    axes.set_xticks(list(ratios), [f"{ratio:g}" for ratio in ratios])
+def width_chart(
+    rows: Sequence[dict[str, Any]],
+    title: str,
+    encodings: Sequence[Any],
+    *,
+    scale: alt.Scale,
+    axis: alt.Axis,
+) -> alt.LayerChart:
+    """Draws lines, their points and their bands.
+
+    Args:
+        rows: of all lines, see `curve_rows`.
+        title: of the panel.
+        encodings: what tells lines apart, by the field `label`; the first one is the color.
+        scale: of the vertical axis.
+        axis: the vertical one.
+    """
+    ratios = sorted({row["ratio"] for row in rows})
+    x = alt.X("ratio:Q", title="fraction of all channels")
+    x = x.scale(domain=[min(ratios) - MARGIN, max(ratios) + MARGIN], nice=False)
+    x = x.axis(values=ratios, labelExpr="datum.value", labelOverlap=False)
+    y = alt.Y("middle:Q", title=None, scale=scale, axis=axis)
+    base = alt.Chart(data(rows))
+    band = base.mark_area(opacity=BAND_OPACITY, clip=True)
+    return alt.layer(
+        band.encode(x, alt.Y("low:Q", scale=scale, axis=axis), alt.Y2("high:Q"), encodings[0]),
+        base.mark_line(strokeWidth=1.8, clip=True).encode(x, y, *encodings),
+        base.mark_circle(size=35, opacity=1, clip=True).encode(x, y, encodings[0]),
+    ).properties(title=alt.TitleParams(title, fontSize=12, fontWeight="normal"))

@@ -103,55 +103,41 @@ def compare(folders: Sequence[Path], repeats: int) -> Report:
         found, none = recommendations(folder)
         chosen += found
         without += none
-    rows: list[tuple[object, ...]] = []
-    num_kept = num_measured = 0
-    raw = []
+    measured = []
     for _ in range(repeats):
         for one in chosen:
-            again = measure_again(one)
-            num_measured += 1
-            num_kept += not again.missed
-            promised, found_again = one.point.latency_ms, again.latency
-            made_at = again.config.created_at
-            rows.append(
-                (
-                    f"{one.folder.name}, {one.budget.name}",
-                    one.point.id,
-                    "none"
-                    if one.budget.max_latency_ms is None
-                    else f"{one.budget.max_latency_ms:g}",
-                    _cell(promised),
-                    _cell(found_again),
-                    f"{found_again.at_percentile / promised.at_percentile:.3f}",
-                    "unknown" if made_at is None else made_at.isoformat(timespec="minutes"),
-                    _verdict(one, again),
-                )
+            measured.append((one, measure_again(one)))
+            print(
+                f"{one.folder.name}, {one.budget.name}: {_verdict(*measured[-1])}", file=sys.stderr
             )
-            raw.append(
-                {
-                    "result": one.folder.name,
-                    "device": one.budget.name,
-                    "id": one.point.id,
-                    "promised": promised.model_dump(),
-                    "again": found_again.model_dump(),
-                    "missed": list(again.missed),
-                    "diagnostic": again.diagnostic,
-                }
-            )
-            print(f"{one.folder.name}, {one.budget.name}: {rows[-1][-1]}", file=sys.stderr)
+    report = summarize(measured, {"results": [f.name for f in folders], "repeats": repeats})
+    report.notes += [f"Nothing to measure: {sentence}" for sentence in without]
+    report.notes += [
+        f"{one.folder.name}, {one.budget.name}: {again.diagnostic}"
+        for one, again in measured
+        if again.diagnostic
+    ]
+    return report
+
+
+def summarize(
+    measured: Sequence[tuple[Recommendation, Again]], settings: dict[str, object]
+) -> Report:
+    """The goal, and a row for each measurement."""
     report = Report(
         "budgets_kept",
         "Whether the models that finished jobs recommend keep their bounds when they are measured "
         "again.",
-        {"results": [folder.name for folder in folders], "repeats": repeats},
-        raw={"measurements": raw},
+        settings,
+        raw={"measurements": [_raw(one, again) for one, again in measured]},
     )
+    num_kept = sum(not again.missed for _, again in measured)
     report.goals.append(
         Goal(
             "recommended bundles that keep their bounds when measured again",
             "all",
-            f"{num_kept} of {num_measured}",
-            num_kept == num_measured if num_measured else None,
+            f"{num_kept} of {len(measured)}",
+            num_kept == len(measured) if measured else None,
         )
     )
     columns = (
@@ -164,19 +150,40 @@ def compare(folders: Sequence[Path], repeats: int) -> Report:
         "bundle made at",
         "kept",
     )
+    rows = [_row(one, again) for one, again in measured]
     report.tables.append(Table("Recommended bundles", columns, rows))
     report.notes.append(
         "Latencies are at the percentile that the device's budget names, with their 95 % "
-        "intervals; each model was "
-        "measured alone."
+        "intervals; each model was measured alone."
     )
-    report.notes += [f"Nothing to measure: {sentence}" for sentence in without]
-    report.notes += [
-        f"{entry['result']}, {entry['device']}: {entry['diagnostic']}"
-        for entry in raw
-        if entry["diagnostic"]
-    ]
     return report
+
+
+def _row(one: Recommendation, again: Again) -> tuple[object, ...]:
+    promised, bound = one.point.latency_ms, one.budget.max_latency_ms
+    made_at = again.config.created_at
+    return (
+        f"{one.folder.name}, {one.budget.name}",
+        one.point.id,
+        "none" if bound is None else f"{bound:g}",
+        _cell(promised),
+        _cell(again.latency),
+        f"{again.latency.at_percentile / promised.at_percentile:.3f}",
+        "unknown" if made_at is None else made_at.isoformat(timespec="minutes"),
+        _verdict(one, again),
+    )
+
+
+def _raw(one: Recommendation, again: Again) -> dict[str, object]:
+    return {
+        "result": one.folder.name,
+        "device": one.budget.name,
+        "id": one.point.id,
+        "promised": one.point.latency_ms.model_dump(),
+        "again": again.latency.model_dump(),
+        "missed": list(again.missed),
+        "diagnostic": again.diagnostic,
+    }
 
 
 def _verdict(one: Recommendation, again: Again) -> str:

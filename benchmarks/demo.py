@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -26,8 +27,23 @@ MAX_MEMORY_GIB, MAX_MINUTES = 3.0, 5.0
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def run(command: Sequence[str], scratch: Path, interval_s: float) -> Report:
-    """Runs the command and watches what all its processes take together.
+@dataclass(frozen=True)
+class Watched:
+    """A command that ended, and the memory of all its processes while it ran."""
+
+    minutes: float
+    samples: list[tuple[float, float]]
+    """Seconds from the start, and GiB in all."""
+    at_peak: dict[str, float]
+    """GiB by process."""
+
+    @property
+    def peak_gib(self) -> float:
+        return max(gib for _, gib in self.samples)
+
+
+def watch(command: Sequence[str], scratch: Path, interval_s: float) -> Watched:
+    """Runs the command and watches the memory that all its processes take together.
 
     Raises:
         SystemExit: the command failed; with the end of its output.
@@ -59,45 +75,46 @@ def run(command: Sequence[str], scratch: Path, interval_s: float) -> Report:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-    minutes = (time.monotonic() - started_at) / 60
-    peak = max(gib for _, gib in samples)
+    watched = Watched((time.monotonic() - started_at) / 60, samples, at_peak)
     if process.returncode:
         tail = (scratch / "output.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
         raise SystemExit(
-            f"the demo ended with exit code {process.returncode}, having taken {peak:.2f} "
-            f"GiB:\n{tail}"
+            f"the demo ended with exit code {process.returncode}, having taken "
+            f"{watched.peak_gib:.2f} GiB:\n{tail}"
         )
+    return watched
+
+
+def summarize(watched: Watched, interval_s: float) -> Report:
     report = Report(
         "demo",
         "Wall-clock time and memory of the demo's job, all its processes together.",
         {"command": " ".join(("inn-automl", *JOB)), "sampled_every_s": interval_s},
         raw={
-            "seconds": [round(s, 1) for s, _ in samples],
-            "gib": [round(gib, 3) for _, gib in samples],
+            "seconds": [round(s, 1) for s, _ in watched.samples],
+            "gib": [round(gib, 3) for _, gib in watched.samples],
         },
     )
     report.goals += [
         Goal(
             "memory of the demo",
             f"under {MAX_MEMORY_GIB:g} GiB in all",
-            f"{peak:.2f} GiB",
-            peak < MAX_MEMORY_GIB,
+            f"{watched.peak_gib:.2f} GiB",
+            watched.peak_gib < MAX_MEMORY_GIB,
         ),
         Goal(
             "time of the demo",
             f"under {MAX_MINUTES:g} minutes",
-            f"{minutes:.1f} minutes",
-            minutes < MAX_MINUTES,
+            f"{watched.minutes:.1f} minutes",
+            watched.minutes < MAX_MINUTES,
         ),
     ]
-    largest = sorted(at_peak.items(), key=lambda item: -item[1])
+    largest = sorted(watched.at_peak.items(), key=lambda item: -item[1])
     report.tables.append(
         Table("At the peak", ("processes", "GiB"), [(name, f"{gib:.2f}") for name, gib in largest])
     )
-    report.notes.append(
-        f"Median over the run {statistics.median(gib for _, gib in samples):.2f} GiB. Installing "
-        f"is not included."
-    )
+    median = statistics.median(gib for _, gib in watched.samples)
+    report.notes.append(f"Median over the run {median:.2f} GiB. Installing is not included.")
     return report
 
 
@@ -131,8 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         out = (options.out or Path(scratch) / "demo").resolve()
         program = Path(sys.executable).with_name("inn-automl")
-        report = run([str(program), *JOB, "--out", str(out)], Path(scratch), options.interval_s)
-    return conclude(report, options)
+        command = [str(program), *JOB, "--out", str(out)]
+        watched = watch(command, Path(scratch), options.interval_s)
+    return conclude(summarize(watched, options.interval_s), options)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
-from benchmarks.timing import COLUMNS, Ratio, ratio, take_turns
+from benchmarks.timing import COLUMNS, Ratio, Timings, ratio, take_turns
 from benchmarks.torchintegral import TorchIntegralNetwork
 from inn_automl.integral import CellAverages, IntegralNetwork, Nested, Partition, Uniform
 from inn_automl.models.resnet import resnet18_cifar
@@ -57,18 +57,7 @@ def measure(ratio_of_channels: float, num_rounds: int, checkout: Path | None) ->
         },
     )
     if checkout is not None:
-        peer = TorchIntegralNetwork(checkout, module, INPUT_SHAPE, FIXED)
-        peer.resize(ratio_of_channels)
-        functions[PEER] = peer.discretize
-        report.versions["TorchIntegral"] = peer.version
-        report.notes.append(
-            "TorchIntegral's grids are set before, untimed: only `get_unparametrized_model` "
-            "counts. It resamples the "
-            "convolutions and the classifier of the network with batch normalization folded away "
-            "(it cannot resample "
-            "batch normalization); ours resamples the 20 batch normalization layers too. Channels "
-            "are not ordered."
-        )
+        functions[PEER] = _peer(report, module, ratio_of_channels, checkout)
     else:
         report.notes.append(
             "TorchIntegral was not measured: give a checkout of its repository with "
@@ -77,27 +66,38 @@ def measure(ratio_of_channels: float, num_rounds: int, checkout: Path | None) ->
     with torch.no_grad():
         _check_shapes({name: function() for name, function in functions.items()})
         timings = take_turns(functions, num_rounds=num_rounds)
+    add_timings(report, timings)
+    return report
+
+
+def _peer(
+    report: Report, module: nn.Module, ratio_of_channels: float, checkout: Path
+) -> Callable[[], nn.Module]:
+    """TorchIntegral's discretization of the same module; its version and a note in the report."""
+    peer = TorchIntegralNetwork(checkout, module, INPUT_SHAPE, FIXED)
+    peer.resize(ratio_of_channels)
+    report.versions["TorchIntegral"] = peer.version
+    report.notes.append(
+        "TorchIntegral's grids are set before, untimed: only `get_unparametrized_model` counts. "
+        "It resamples the convolutions and the classifier of the network with batch normalization "
+        "folded away (it cannot resample batch normalization); ours resamples the 20 batch "
+        "normalization layers too. Channels are not ordered."
+    )
+    return peer.discretize
+
+
+def add_timings(report: Report, timings: dict[str, Timings]) -> None:
+    """Times as a table and as goals: fractions of TorchIntegral's, where it was measured."""
     report.raw = {name: timing.to_dict() for name, timing in timings.items()}
     shares: dict[str, Ratio] = {}
-    columns: tuple[str, ...]
-    rows: list[tuple[object, ...]]
+    columns: tuple[str, ...] = ("partition", *COLUMNS)
+    rows: list[tuple[object, ...]] = [(name, *timing.cells()) for name, timing in timings.items()]
     if PEER in timings:
-        shares = {name: ratio(timing, timings[PEER]) for name, timing in timings.items()}
-        by_cpu = {
-            name: ratio(timing, timings[PEER], by="cpu_ms") for name, timing in timings.items()
-        }
-        columns = (
-            "partition",
-            *COLUMNS,
-            "share of TorchIntegral's time (95 % interval)",
-            "by processor time",
-        )
-        rows = [
-            (name, *timing.cells(), shares[name], by_cpu[name]) for name, timing in timings.items()
-        ]
-    else:
-        columns = ("partition", *COLUMNS)
-        rows = [(name, *timing.cells()) for name, timing in timings.items()]
+        peer = timings[PEER]
+        shares = {name: ratio(timing, peer) for name, timing in timings.items()}
+        by_cpu = {name: ratio(timing, peer, by="cpu_ms") for name, timing in timings.items()}
+        columns += ("fraction of TorchIntegral's time (95 % interval)", "by processor time")
+        rows = [(*row, shares[name], by_cpu[name]) for name, row in zip(timings, rows, strict=True)]
     report.tables.append(Table("Time for one discretization", columns, rows))
     for name, bound in TO_REACH.items():
         report.goals.append(
@@ -108,7 +108,6 @@ def measure(ratio_of_channels: float, num_rounds: int, checkout: Path | None) ->
                 shares[name].median <= bound if shares else None,
             )
         )
-    return report
 
 
 def _check_shapes(modules: dict[str, nn.Module]) -> None:

@@ -66,61 +66,52 @@ def make_resnet(folder: Path) -> tuple[Path, int]:
         widths = network.uniform_widths(float(share))
         module = network.discretize(widths).eval()
         export = template.export(module, folder / "model.onnx", widths=widths)
-        costs = network.costs(widths)
-        # Latencies only order the points here, so multiply-accumulates stand for them.
-        latency = {
-            "p50": costs.macs,
-            "p95": costs.macs,
-            "p99": costs.macs,
-            "ci": (costs.macs, costs.macs),
-        }
-        latency |= {"percentile": 95.0, "at_percentile": costs.macs, "num_samples": 0}
-        config = BundleConfig.model_validate(
-            {
-                "id": f"share-{share:.2f}",
-                "family": "resnet",
-                "build": {
-                    "input_shape": DEMO_SHAPE,
-                    "num_classes": NUM_CLASSES,
-                    "width": 1.0,
-                    "depth": None,
-                },
-                "widths": widths,
-                "classes": tuple("0123456789"),
-                "input": {"name": "input", "shape": DEMO_SHAPE},
-                "output": {"name": "logits", "shape": (NUM_CLASSES,)},
-                "preprocessing": {"mean": (0.0,), "std": (1.0,)},
-                "dataset": {"name": "none", "fingerprint": "none"},
-                "metric": {
-                    "name": "accuracy",
-                    "unit": "",
-                    "validation": 0.0,
-                    "test": 0.0,
-                    "test_ci": (0.0, 1.0),
-                    "num_test_samples": 0,
-                },
-                "params": costs.params,
-                "macs": costs.macs,
-                "latency": {
-                    DEVICE: {
-                        "runtime": "onnxruntime-cpu",
-                        "threads": 1,
-                        "batch_size": 1,
-                        "latency_ms": latency,
-                        "environment": {},
-                    }
-                },
-                "verification": {
-                    "max_difference": export.difference,
-                    "tolerance": 1e-4,
-                    "num_samples": 4,
-                },
-            }
-        )
+        config = make_config(f"share-{share:.2f}", network, widths, export.difference)
         bundles.append(folder / f"{config.id}.zip")
         write_bundle(bundles[-1], config, onnx=export.path, weights=module.state_dict())
     write_elastic(folder / "elastic.zip", bundles, folder / "network")
     return folder / "elastic.zip", sum(path.stat().st_size for path in bundles)
+
+
+def make_config(
+    bundle_id: str, network: IntegralNetwork, widths: dict[str, int], difference: float
+) -> BundleConfig:
+    """The configuration of a bundle that was neither trained nor measured."""
+    costs = network.costs(widths)
+    # Latencies only order the points here, so multiply-accumulates stand for them.
+    latency: dict[str, object] = dict.fromkeys(("p50", "p95", "p99", "at_percentile"), costs.macs)
+    latency |= {"ci": (costs.macs, costs.macs), "percentile": 95.0, "num_samples": 0}
+    measurement = {
+        "runtime": "onnxruntime-cpu",
+        "threads": 1,
+        "batch_size": 1,
+        "latency_ms": latency,
+        "environment": {},
+    }
+    metric = {"name": "accuracy", "unit": "", "validation": 0.0, "test": 0.0}
+    return BundleConfig.model_validate(
+        {
+            "id": bundle_id,
+            "family": "resnet",
+            "build": {
+                "input_shape": DEMO_SHAPE,
+                "num_classes": NUM_CLASSES,
+                "width": 1.0,
+                "depth": None,
+            },
+            "widths": widths,
+            "classes": tuple("0123456789"),
+            "input": {"name": "input", "shape": DEMO_SHAPE},
+            "output": {"name": "logits", "shape": (NUM_CLASSES,)},
+            "preprocessing": {"mean": (0.0,), "std": (1.0,)},
+            "dataset": {"name": "none", "fingerprint": "none"},
+            "metric": {**metric, "test_ci": (0.0, 1.0), "num_test_samples": 0},
+            "params": costs.params,
+            "macs": costs.macs,
+            "latency": {DEVICE: measurement},
+            "verification": {"max_difference": difference, "tolerance": 1e-4, "num_samples": 4},
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -164,10 +155,27 @@ def measure(path: Path, device: str | None, num_rounds: int, bundles_bytes: int 
             "rounds": num_rounds,
         },
     )
-    ahead = next(iter(arms.values()))
+    add_goals(report, next(iter(arms.values())), list(arms.values()))
+    add_tables(report, arms)
+    size = f"The file takes {path.stat().st_size} bytes, "
+    size += f"the models alone {sum(point.size_bytes for point in model.points)}"
+    if bundles_bytes:
+        size += f", the bundles {bundles_bytes}: {path.stat().st_size / bundles_bytes:.2f} of them"
+    report.notes.append(f"{size}.")
+    report.notes.append(
+        "Pairs come in an order drawn again each round. Beside two serving threads and whatever "
+        "else is at work (see the load average) a switch waits for a core as they do."
+    )
+    served = [one for arm in arms.values() for one in arm.served]
+    report.notes += [f"Lost: {error}" for one in served for error in one.errors[:3]]
+    return report
+
+
+def add_goals(report: Report, judged: Arm, arms: Sequence[Arm]) -> None:
+    """The slowest switch of one arm, and the requests that any arm lost."""
     for name, found in (
-        ("nothing else at work", ahead.alone),
-        ("two threads serving", ahead.serving),
+        ("nothing else at work", judged.alone),
+        ("two threads serving", judged.serving),
     ):
         worst = max(one.done_ms for one in found)
         report.goals.append(
@@ -178,12 +186,14 @@ def measure(path: Path, device: str | None, num_rounds: int, bundles_bytes: int 
                 worst < MAX_SWITCH_MS,
             )
         )
-    every = [one for arm in arms.values() for one in arm.served]
-    lost, asked = (
-        sum(one.num_asked - one.num_answered for one in every),
-        sum(one.num_asked for one in every),
-    )
+    every = [one for arm in arms for one in arm.served]
+    asked = sum(one.num_asked for one in every)
+    lost = asked - sum(one.num_answered for one in every)
     report.goals.append(Goal("requests lost", "none", f"{lost} of {asked}", lost == 0))
+
+
+def add_tables(report: Report, arms: dict[str, Arm]) -> None:
+    """Switches, first answers and requests of each arm; the samples go to `raw`."""
     columns = ("sessions", "", "number", "median ms", "p99 ms", "max ms")
     switches, answers = [], []
     for name, arm in arms.items():
@@ -205,18 +215,6 @@ def measure(path: Path, device: str | None, num_rounds: int, bundles_bytes: int 
         for name, arm in arms.items()
     ]
     report.tables.append(Table("A request while points change", columns, rows))
-    size = f"The file takes {path.stat().st_size} bytes, "
-    size += f"the models alone {sum(point.size_bytes for point in model.points)}"
-    if bundles_bytes:
-        size += f", the bundles {bundles_bytes}: {path.stat().st_size / bundles_bytes:.2f} of them"
-    report.notes.append(f"{size}.")
-    report.notes.append(
-        "Pairs come in an order drawn anew each round. Beside two serving threads and whatever "
-        "else is at work (see "
-        "the load average) a switch waits for a core as they do."
-    )
-    report.notes += [f"Lost: {error}" for one in every for error in one.errors[:3]]
-    return report
 
 
 def run_arm(path: Path, device: str | None, num_rounds: int, max_bytes: int) -> Arm:
@@ -252,7 +250,7 @@ def cells(samples_ms: Sequence[float]) -> tuple[object, ...]:
 
 
 def switch(model: ElasticModel, num_rounds: int) -> list[Switch]:
-    """All ordered pairs, each round in an order drawn anew."""
+    """All ordered pairs, each round in a new order."""
     pairs, found = list(itertools.permutations([point.id for point in model.points], 2)), []
     samples = np.zeros((1, *model.config.input.shape), np.float32)
     generator = random.Random(0)

@@ -146,37 +146,9 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
         settings,
         raw={"runs": outcomes},
     )
-    tasks = list(dict.fromkeys(_name(one) for one in outcomes))
     arms = list(dict.fromkeys(one["arm"] for one in outcomes))
-    for arm in arms:
-        rows: list[tuple[Any, ...]] = []
-        for task in tasks:
-            runs = [one for one in outcomes if _name(one) == task and one["arm"] == arm]
-            rows.append(
-                (
-                    task,
-                    *(mean_interval([_gain(run, i) for run in runs]) for i in range(len(RATIOS))),
-                )
-            )
-        rows.append(
-            (
-                "mean of tasks",
-                *(mean_interval(_by_seed(outcomes, arm, [i])) for i in range(len(RATIOS))),
-            )
-        )
-        columns = ("task, family", *(f"{ratio:g}" for ratio in RATIOS))
-        report.tables.append(
-            Table(f"Points gained, {arm} tuned, by share of all channels", columns, rows)
-        )
-    rows = []
-    for task in tasks:
-        runs = [one for one in outcomes if _name(one) == task and one["arm"] == arms[-1]]
-        cells = [
-            mean_interval([run["points"][i]["before"] for run in runs]) for i in range(len(RATIOS))
-        ]
-        rows.append((task, *cells))
-    columns = ("task, family", *(f"{ratio:g}" for ratio in RATIOS))
-    report.tables.append(Table("Test accuracy before, %", columns, rows))
+    report.tables += [_gains_table(outcomes, arm) for arm in arms]
+    report.tables.append(_before_table(outcomes, arms[-1]))
     below = [i for i, ratio in enumerate(RATIOS) if ratio < BELOW]
     for arm in arms:
         found = mean_interval(_by_seed(outcomes, arm, below))
@@ -192,19 +164,41 @@ def summarize(outcomes: list[dict[str, Any]], settings: dict[str, Any]) -> Repor
     kept = sum(
         point["steps"] > 0 and point["loss_after"] < point["loss_before"] for point in points
     )
+    reconstructed = sum(point["is_reconstructed"] for point in points)
+    steps = [point["steps"] for point in points]
+    seconds = [point["seconds"] for point in points]
     report.notes += [
         f"{kept} of {len(points)} tuned models lowered the loss on validation and were kept; the "
         f"others gain 0.",
-        f"{sum(point['is_reconstructed'] for point in points)} of {len(points)} candidates were "
-        "reconstructed "
-        f"rather than sampled.",
-        f"Steps of a tuning: {min(p['steps'] for p in points)} to "
-        f"{max(p['steps'] for p in points)}; seconds: "
-        f"{min(p['seconds'] for p in points):.1f} to {max(p['seconds'] for p in points):.1f}.",
+        f"{reconstructed} of {len(points)} candidates were reconstructed rather than sampled.",
+        f"Steps of a fine-tuning: {min(steps)} to {max(steps)}; seconds: {min(seconds):.1f} to "
+        f"{max(seconds):.1f}.",
         "95 % intervals over seeds, of paired gains; where the mean of tasks is meant, over the "
         "means of each seed.",
     ]
     return report
+
+
+def _gains_table(outcomes: list[dict[str, Any]], arm: str) -> Table:
+    rows: list[tuple[Any, ...]] = []
+    ratios = range(len(RATIOS))
+    for task in dict.fromkeys(map(_name, outcomes)):
+        runs = [one for one in outcomes if _name(one) == task and one["arm"] == arm]
+        rows.append((task, *(mean_interval([_gain(run, i) for run in runs]) for i in ratios)))
+    means = (mean_interval(_by_seed(outcomes, arm, [i])) for i in ratios)
+    rows.append(("mean of tasks", *means))
+    columns = ("task, family", *(f"{ratio:g}" for ratio in RATIOS))
+    return Table(f"Points gained, {arm} tuned, by fraction of all channels", columns, rows)
+
+
+def _before_table(outcomes: list[dict[str, Any]], arm: str) -> Table:
+    rows: list[tuple[Any, ...]] = []
+    for task in dict.fromkeys(map(_name, outcomes)):
+        runs = [one for one in outcomes if _name(one) == task and one["arm"] == arm]
+        before = ([run["points"][i]["before"] for run in runs] for i in range(len(RATIOS)))
+        rows.append((task, *map(mean_interval, before)))
+    columns = ("task, family", *(f"{ratio:g}" for ratio in RATIOS))
+    return Table("Test accuracy before, %", columns, rows)
 
 
 def _name(outcome: dict[str, Any]) -> str:

@@ -125,73 +125,77 @@ def summarize(
         settings,
         raw={"paths": found, "lost": lost},
     )
-    rows: list[tuple[Any, ...]] = []
+    report.tables.append(_variation_table(found))
     for name, one in found.items():
-        ours_s = statistics.median(run["s"] for run in one["ours"])
-        variations = [run["variation"] for run in one["ours"]]
-        rows.append((name, "as they came", f"{one['as it came']['variation']:.2f}", ""))
-        rows.append((name, f"ours, worst of {NUM_RUNS}", f"{max(variations):.2f}", f"{ours_s:.2f}"))
-        peer = one.get("torchintegral")
-        if peer:
-            rows.append((name, "TorchIntegral", f"{peer['variation']:.2f}", f"{peer['s']:.1f}"))
-        what = f"{name}: total variation, our worst of {NUM_RUNS}"
-        report.goals.append(
-            Goal(
-                what,
-                f"below TorchIntegral's best of {settings['restarts']} restarts",
-                f"{max(variations):.2f}" + (f" to {peer['variation']:.2f}" if peer else ""),
-                max(variations) < peer["variation"] if peer else None,
-            )
-        )
-        report.goals.append(
-            Goal(
-                f"{name}: seconds",
-                "at most 1/20 of TorchIntegral's",
-                f"1/{peer['s'] / ours_s:.0f}" if peer else f"{ours_s:.2f} s",
-                ours_s <= TO_REACH * peer["s"] if peer else None,
-            )
-        )
-    report.tables.append(
-        Table("Total variation and time", ("channels", "order", "total variation", "seconds"), rows)
-    )
-    best = {name: min(min(s["variation"]) for s in one["searches"]) for name, one in found.items()}
-    report.tables.append(
-        Table(
-            f"How long to search: % above the best of all, worst of {NUM_RUNS}",
-            ("channels", *(f"{search_s:g} s" for search_s in SEARCHES_S)),
-            [
-                (
-                    name,
-                    *(
-                        f"{100 * (max(s['variation']) / best[name] - 1):.3f}"
-                        for s in one["searches"]
-                    ),
-                )
-                for name, one in found.items()
-            ],
-        )
-    )
+        report.goals += _goals(name, one, settings["restarts"])
+    report.tables.append(_search_table(found))
     report.tables += ordering_arms.tables(lost)
     report.notes.append(
         "Both arms start from the same tensors and make their distances themselves; the variation "
-        "of both orders is "
-        "computed by the same function, in float64. Each tensor counts as a share of its mean "
-        "magnitude."
+        "of both orders is computed by the same function, in float64. Each tensor counts as a "
+        "share of its mean magnitude."
     )
     revisions = {one["revision"] for one in found.values() if "revision" in one}
     if revisions:
         report.versions["TorchIntegral"] = ", ".join(sorted(revisions))
         report.notes.append(
             "TorchIntegral's exchange compares the two new edges with twice the first old one "
-            "instead of both old "
-            "ones: it makes exchanges that lengthen the path, and leaves out some that would "
-            "shorten it."
+            "instead of both old ones: it makes exchanges that lengthen the path, and leaves out "
+            "some that would shorten it."
         )
     else:
         report.notes.append(
             "TorchIntegral was not measured: give a compiled checkout with --torchintegral."
         )
     return report
+
+
+def _variation_table(found: dict[str, dict[str, Any]]) -> Table:
+    rows: list[tuple[Any, ...]] = []
+    for name, one in found.items():
+        worst = max(run["variation"] for run in one["ours"])
+        seconds = statistics.median(run["s"] for run in one["ours"])
+        rows.append((name, "as they came", f"{one['as it came']['variation']:.2f}", ""))
+        rows.append((name, f"ours, worst of {NUM_RUNS}", f"{worst:.2f}", f"{seconds:.2f}"))
+        if peer := one.get("torchintegral"):
+            rows.append((name, "TorchIntegral", f"{peer['variation']:.2f}", f"{peer['s']:.1f}"))
+    return Table(
+        "Total variation and time", ("channels", "order", "total variation", "seconds"), rows
+    )
+
+
+def _goals(name: str, one: dict[str, Any], num_restarts: int) -> list[Goal]:
+    """Length of our path and time to find it, beside TorchIntegral's where it was measured."""
+    worst = max(run["variation"] for run in one["ours"])
+    seconds = statistics.median(run["s"] for run in one["ours"])
+    peer = one.get("torchintegral")
+    return [
+        Goal(
+            f"{name}: total variation, our worst of {NUM_RUNS}",
+            f"below TorchIntegral's best of {num_restarts} restarts",
+            f"{worst:.2f}" + (f" to {peer['variation']:.2f}" if peer else ""),
+            worst < peer["variation"] if peer else None,
+        ),
+        Goal(
+            f"{name}: seconds",
+            "at most 1/20 of TorchIntegral's",
+            f"1/{peer['s'] / seconds:.0f}" if peer else f"{seconds:.2f} s",
+            seconds <= TO_REACH * peer["s"] if peer else None,
+        ),
+    ]
+
+
+def _search_table(found: dict[str, dict[str, Any]]) -> Table:
+    rows: list[tuple[Any, ...]] = []
+    for name, one in found.items():
+        best = min(min(search["variation"]) for search in one["searches"])
+        above = (100 * (max(search["variation"]) / best - 1) for search in one["searches"])
+        rows.append((name, *(f"{percent:.3f}" for percent in above)))
+    return Table(
+        f"How long to search: % above the best of all, worst of {NUM_RUNS}",
+        ("channels", *(f"{search_s:g} s" for search_s in SEARCHES_S)),
+        rows,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -48,47 +49,16 @@ def summarize(
     settings: dict[str, Any],
 ) -> Report:
     """The report; `raw["figures"]` holds the figures that goals are about."""
-    problem = Problem(truth)
+    shares = {arm: share_figures(runs) for arm, runs in found.items()}
     report = Report(
         "search",
         f"Share of the true front's hypervolume found on all {len(truth.points):,} widths of a "
-        f"{FAMILY} on {DATASET}, "
-        f"with at most {MAX_EVALUATIONS} accuracy evaluations and {MAX_MEASUREMENTS} latency "
-        f"measurements.",
+        f"{FAMILY} on {DATASET}, with at most {MAX_EVALUATIONS} accuracy evaluations and "
+        f"{MAX_MEASUREMENTS} latency measurements.",
         settings,
         machine=dict(truth.environment[DEVICES[0].name]),
     )
-    rows: list[tuple[Any, ...]] = []
-    shares: dict[str, dict[str, Any]] = {}
-    for arm, runs in found.items():
-        share = mean_interval([100 * one.share for one in runs])
-        strict = mean_interval([100 * one.strict_share for one in runs])
-        evaluated = mean_interval([100 * one.evaluated_share for one in runs])
-        worst = min(100 * one.share for one in runs)
-        shares[arm] = {
-            "mean": share.mean,
-            "low": share.low,
-            "high": share.high,
-            "worst": worst,
-            "seeds": len(runs),
-            "mean_within_front_box": strict.mean,
-            "evaluations": max(one.num_evaluations for one in runs),
-            "measurements": max(one.num_measurements for one in runs),
-        }
-        spent = f"{shares[arm]['evaluations']}, {shares[arm]['measurements']}"
-        rows.append(
-            (arm, ARMS[arm].what, str(share), f"{worst:.2f}", str(evaluated), str(strict), spent)
-        )
-    columns = (
-        "arm",
-        "what",
-        "% of the true hypervolume (95 % interval)",
-        "worst seed",
-        "counting unmeasured too",
-        "% within the front's own box",
-        "most evaluations, measurements",
-    )
-    report.tables.append(Table(f"Search, {settings['seeds']} seeds", columns, rows))
+    report.tables.append(_search_table(found, shares, settings["seeds"]))
     report.tables.append(_prediction_table(predictions))
     if OURS in found:
         ours = shares[OURS]
@@ -107,38 +77,80 @@ def summarize(
         report.goals.append(
             Goal(f"predicted against measured latency, {name}", to_reach, found_text, met)
         )
-    latency, accuracy = problem.latency_ms, truth.accuracy
-    front = problem.front
-    report.notes += [
-        f"The true front has {len(front)} points, from {latency[front[0]]:.3g} ms and "
-        f"{accuracy[front[0]]:.1%} to "
-        f"{latency[front[-1]]:.3g} ms and {accuracy[front[-1]]:.1%}. Hypervolume is measured from "
-        f"{problem.reference[0]:.3g} ms and {problem.reference[1]:.0%}, as in a job; 'within the "
-        f"front's own box' from "
-        "the slowest point's latency and the fastest point's accuracy, where no share is had for "
-        "nothing.",
-        f"The network was trained for {EPOCHS} epochs, so that accuracy depends on widths. All "
-        f"latencies are at p95, "
-        "measured once; a measurement of an arm is a look into the same table, so measurement "
-        "noise counts as truth.",
-        "Blocks contended by other programs, as a fraction of all: "
-        + "; ".join(f"{name}: {np.mean(shares):.0%}" for name, shares in truth.contended.items()),
-    ]
-    for name, one in predictions.items():
-        said = [
-            *one["notes"],
-            *dict.fromkeys(
-                diagnostic for diagnostics in one["diagnostics"] for diagnostic in diagnostics
-            ),
-        ]
-        report.notes += [
-            f"While {name} was profiled and measured: {sentence}." for sentence in said
-        ]
+    report.notes += [*_truth_notes(truth), *_profiling_notes(predictions)]
     report.raw = {
         "figures": {"hypervolume_share_percent": shares, "prediction": predictions},
         "runs": {arm: [one.to_dict() for one in runs] for arm, runs in found.items()},
     }
     return report
+
+
+def share_figures(runs: Sequence[Found]) -> dict[str, Any]:
+    """Percentages of the true hypervolume that one arm found, and the most that a seed spent."""
+    share = mean_interval([100 * one.share for one in runs])
+    return {
+        "mean": share.mean,
+        "low": share.low,
+        "high": share.high,
+        "worst": min(100 * one.share for one in runs),
+        "seeds": len(runs),
+        "mean_within_front_box": mean_interval([100 * one.strict_share for one in runs]).mean,
+        "evaluations": max(one.num_evaluations for one in runs),
+        "measurements": max(one.num_measurements for one in runs),
+    }
+
+
+def _search_table(
+    found: dict[str, list[Found]], shares: dict[str, dict[str, Any]], num_seeds: int
+) -> Table:
+    columns = (
+        "arm",
+        "what",
+        "% of the true hypervolume (95 % interval)",
+        "worst seed",
+        "counting unmeasured too",
+        "% within the front's own box",
+        "most evaluations, measurements",
+    )
+    rows: list[tuple[Any, ...]] = [
+        (
+            arm,
+            ARMS[arm].what,
+            str(mean_interval([100 * one.share for one in runs])),
+            f"{shares[arm]['worst']:.2f}",
+            str(mean_interval([100 * one.evaluated_share for one in runs])),
+            str(mean_interval([100 * one.strict_share for one in runs])),
+            f"{shares[arm]['evaluations']}, {shares[arm]['measurements']}",
+        )
+        for arm, runs in found.items()
+    ]
+    return Table(f"Search, {num_seeds} seeds", columns, rows)
+
+
+def _truth_notes(truth: Truth) -> list[str]:
+    problem = Problem(truth)
+    latency, accuracy, front = problem.latency_ms, truth.accuracy, problem.front
+    return [
+        f"The true front has {len(front)} points, from {latency[front[0]]:.3g} ms and "
+        f"{accuracy[front[0]]:.1%} to {latency[front[-1]]:.3g} ms and {accuracy[front[-1]]:.1%}. "
+        f"Hypervolume is measured from {problem.reference[0]:.3g} ms and "
+        f"{problem.reference[1]:.0%}, as in a job; 'within the front's own box' from the slowest "
+        "point's latency and the fastest point's accuracy, where no share is had for nothing.",
+        f"The network was trained for {EPOCHS} epochs, so that accuracy depends on widths. All "
+        "latencies are at p95, measured once; a measurement of an arm is a look into the same "
+        "table, so measurement noise counts as truth.",
+        "Blocks contended by other programs, as a fraction of all: "
+        + "; ".join(f"{name}: {np.mean(shares):.0%}" for name, shares in truth.contended.items()),
+    ]
+
+
+def _profiling_notes(predictions: dict[str, dict[str, Any]]) -> list[str]:
+    """The notes of each device's profiling, and the diagnostics of its measurements, once each."""
+    return [
+        f"While {name} was profiled and measured: {sentence}."
+        for name, one in predictions.items()
+        for sentence in (*one["notes"], *dict.fromkeys(itertools.chain(*one["diagnostics"])))
+    ]
 
 
 def _prediction_table(predictions: dict[str, dict[str, float]]) -> Table:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.quality.tasks import NAMED_NETWORKS
 from benchmarks.report import Goal, Report, Table, add_report_options, conclude
-from benchmarks.timing import COLUMNS, ratio, take_turns
+from benchmarks.timing import COLUMNS, Timings, ratio, take_turns
 from benchmarks.torchintegral import TorchIntegralNetwork
 from inn_automl.integral import IntegralNetwork, Nested, Partition, Uniform
 
@@ -87,38 +87,21 @@ def measure(
     )
     report.notes.append(
         "A step is forward, cross-entropy, backward and SGD with momentum, all on the clock. The "
-        "integral network's "
-        "optimizer updates the nodes of the full width, the plain module's only its own "
-        "parameters: a cost that does "
-        f"not depend on the batch and so weighs more the smaller it is. A batch of {JUDGED_BATCH} "
-        f"is judged."
+        "integral network's optimizer updates the control points of the full width, the plain "
+        "module's only its own parameters: a cost that does not depend on the batch and so weighs "
+        f"more the smaller it is. A batch of {JUDGED_BATCH} is judged."
     )
-    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     compared = compare(module, ratio_of_channels)
     if checkout is not None:
-        peer = TorchIntegralNetwork(checkout, module, INPUT_SHAPE, FIXED)
-        peer.resize(ratio_of_channels)
-        compared[PEER] = (peer.model, peer.model, PLAIN_FOLDED)
-        plain = peer.discretize()
-        compared[PLAIN_FOLDED] = (plain, plain, PLAIN_FOLDED)
-        report.versions["TorchIntegral"] = peer.version
-        report.notes.append(
-            "TorchIntegral folds batch normalization away, so its step is compared to that of its "
-            "own plain module."
-        )
+        compared |= _peer(report, module, ratio_of_channels, checkout)
     else:
         report.notes.append(
             "TorchIntegral was not measured: give a checkout of its repository with "
             "--torchintegral."
         )
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     for _, trained, _ in compared.values():
         trained.train().to(memory_format=memory_format)  # type: ignore[call-overload]
-    columns = (
-        "step of",
-        *COLUMNS,
-        "multiple of the plain module's time (95 % interval)",
-        "by processor time",
-    )
     for batch_size in batch_sizes:
         x = torch.randn(batch_size, *INPUT_SHAPE).contiguous(memory_format=memory_format)
         y = torch.randint(NUM_CLASSES, (batch_size,))
@@ -126,31 +109,66 @@ def measure(
             name: Step(forward, trained, x, y) for name, (forward, trained, _) in compared.items()
         }
         timings = take_turns(steps, num_rounds=num_rounds)
-        report.raw[f"batch {batch_size}"] = {
-            name: timing.to_dict() for name, timing in timings.items()
-        }
-        multiples, by_cpu = (
-            {
-                name: ratio(timings[name], timings[other], by=by)
-                for name, (_, _, other) in compared.items()
-            }
-            for by in ("wall_ms", "cpu_ms")
-        )
-        rows: list[tuple[object, ...]] = [
-            (name, *timing.cells(), multiples[name], by_cpu[name])
-            for name, timing in timings.items()
-        ]
-        report.tables.append(Table(f"Time of one step, batch of {batch_size}", columns, rows))
-        if batch_size == JUDGED_BATCH:
-            report.goals.append(
-                Goal(
-                    f"training step, {model}, {JUDGED}, batch of {batch_size}",
-                    f"at most {TO_REACH} times the plain module's",
-                    str(multiples[JUDGED]),
-                    multiples[JUDGED].median <= TO_REACH,
-                )
-            )
+        plain_names = {name: plain for name, (_, _, plain) in compared.items()}
+        add_timings(report, model, batch_size, timings, plain_names)
     return report
+
+
+def _peer(
+    report: Report, module: nn.Module, ratio_of_channels: float, checkout: Path
+) -> dict[str, Compared]:
+    """TorchIntegral's network and its plain module; its version and a note in the report."""
+    peer = TorchIntegralNetwork(checkout, module, INPUT_SHAPE, FIXED)
+    peer.resize(ratio_of_channels)
+    plain = peer.discretize()
+    report.versions["TorchIntegral"] = peer.version
+    report.notes.append(
+        "TorchIntegral folds batch normalization away, so its step is compared to that of its "
+        "own plain module."
+    )
+    return {
+        PEER: (peer.model, peer.model, PLAIN_FOLDED),
+        PLAIN_FOLDED: (plain, plain, PLAIN_FOLDED),
+    }
+
+
+def add_timings(
+    report: Report,
+    model: str,
+    batch_size: int,
+    timings: dict[str, Timings],
+    plain_names: dict[str, str],
+) -> None:
+    """A table of one batch size's steps, and the goal where it is the one that is judged.
+
+    Args:
+        timings: by name of the network.
+        plain_names: the plain module that each network is compared to, by its name.
+    """
+    report.raw[f"batch {batch_size}"] = {name: timing.to_dict() for name, timing in timings.items()}
+    multiples, by_cpu = (
+        {name: ratio(timings[name], timings[plain], by=by) for name, plain in plain_names.items()}
+        for by in ("wall_ms", "cpu_ms")
+    )
+    columns = (
+        "step of",
+        *COLUMNS,
+        "multiple of the plain module's time (95 % interval)",
+        "by processor time",
+    )
+    rows: list[tuple[object, ...]] = [
+        (name, *timing.cells(), multiples[name], by_cpu[name]) for name, timing in timings.items()
+    ]
+    report.tables.append(Table(f"Time of one step, batch of {batch_size}", columns, rows))
+    if batch_size == JUDGED_BATCH:
+        report.goals.append(
+            Goal(
+                f"training step, {model}, {JUDGED}, batch of {batch_size}",
+                f"at most {TO_REACH} times the plain module's",
+                str(multiples[JUDGED]),
+                multiples[JUDGED].median <= TO_REACH,
+            )
+        )
 
 
 def compare(module: nn.Module, ratio_of_channels: float) -> dict[str, Compared]:

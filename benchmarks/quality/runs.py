@@ -22,10 +22,10 @@ from benchmarks.quality.arms import ARMS, OURS, RATIOS, Made, Setting
 from benchmarks.quality.tasks import Case, load_task
 from benchmarks.report import hardware_name, installed_versions
 from inn_automl.core.storage import read_json, write_json
-from inn_automl.evaluation.candidates import StandardizedSamples, count_correct
+from inn_automl.evaluation.candidates import count_correct
 from inn_automl.integral import IntegralNetwork
 from inn_automl.runtimes.environment import describe_machine
-from inn_automl.tasks import Task
+from inn_automl.tasks import StandardizedSamples, Task
 from inn_automl.training.recipe import Recipe, default_recipe
 from inn_automl.training.sandwich import random_widths
 from inn_automl.width_search.pareto import hypervolume, pareto_front

@@ -52,7 +52,8 @@ class ModelCache:
             raise
         except OSError as error:
             raise StorageError(
-                f"the models cannot be kept in {str(self._folder)!r} ({error.strerror or error}): "
+                f"the models cannot be cached in {str(self._folder)!r} "
+                f"({error.strerror or error}): "
                 f"free some room, "
                 "or start the agent with another --cache."
             ) from error

@@ -4,5 +4,5 @@
 - `access`: projects, keys
 - `datasets`, `jobs`, `devices`: what users see
 - `measurements`: what a device agent leases and posts
-- `runs`: what a worker that runs a job is told and reports
+- `runs`: what a worker that runs a job receives and reports
 """

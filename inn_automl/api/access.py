@@ -61,4 +61,4 @@ class Key(WireModel):
 
 class CreatedKey(Key):
     secret: str
-    """Shown this once; only its hash is kept."""
+    """Shown this once; only its hash is stored."""

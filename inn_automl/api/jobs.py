@@ -72,7 +72,7 @@ class DiscretizeJob(WireModel):
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     precision: Precision = DEFAULT
     fine_tune_seconds: FineTuneSeconds = 0.0
-    """For how long the model is tuned on the training samples before it is exported."""
+    """Seconds for which the model is fine-tuned on the training samples before it is exported."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> DiscretizeJob:
@@ -107,7 +107,7 @@ class JobError(WireModel):
 
     code: str
     detail: str
-    """Names the fault, the value and the remedy."""
+    """Names the error, the value and a hint."""
 
 
 class Job(WireModel):

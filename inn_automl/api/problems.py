@@ -10,8 +10,8 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """One error. `code` is that of its exception class; `detail` names the fault, the value and the
-    remedy.
+    """One error. `code` is that of its exception class; `detail` names the error, the value and the
+    hint.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -24,4 +24,4 @@ class Problem(BaseModel):
     code: str
     request_id: str | None = None
     errors: list[dict[str, Any]] | None = None
-    """For invalid requests: every fault with its place (`loc`) and message (`msg`)."""
+    """For invalid requests: every error with its location (`loc`) and message (`msg`)."""

@@ -44,7 +44,7 @@ DEFAULT_CACHE = Path("~/.cache/inn_automl/models")
     help="For models to measure.",
 )
 @click.option(
-    "--cache-gb", type=click.FloatRange(min=0), default=2.0, help="What is kept there at most."
+    "--cache-gb", type=click.FloatRange(min=0), default=2.0, help="Most gigabytes of cached models."
 )
 @click.option(
     "--list-runtimes",

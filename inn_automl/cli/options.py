@@ -73,15 +73,15 @@ def connect(home: Path | None, url: str | None, key: str | None) -> Client:
 
 def print_json(value: Any) -> None:
     """One JSON value on a line of standard output."""
-    click.echo(json.dumps(plain(value)))
+    click.echo(json.dumps(json_ready(value)))
 
 
-def plain(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
     """The JSON value of a model, or of a list of them."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [json_ready(item) for item in value]
     return value
 
 

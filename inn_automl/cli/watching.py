@@ -58,7 +58,7 @@ class _Display:
             case "note":
                 self._progress.note(str(event.data.get("message", "")))
             case "error" | "result":
-                pass  # told by the end of the command
+                pass  # reported at the end of the command
 
     def reconnecting(self, reason: str) -> None:
         if not self._lost:

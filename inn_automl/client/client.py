@@ -167,7 +167,7 @@ class Client:
     def jobs(
         self, *, state: JobState | None = None, kind: JobKind | None = None
     ) -> Iterator[JobSummary]:
-        """The project's jobs, newest first, asked for page by page."""
+        """The project's jobs, newest first, requested page by page."""
         return self._pages("/jobs", Page[JobSummary], {"state": state, "kind": kind})
 
     def job(self, job_id: str) -> Job:
@@ -371,12 +371,12 @@ def succeeded(job: Job) -> Job:
         return job
     if job.error:
         raise JobEndedError(f"job {job.id} failed: {job.error.detail}", code=job.error.code)
-    remedy = (
+    hint = (
         f"`inn-automl retry {job.id}` continues it."
         if job.state in ENDED
         else "watch it until it has ended."
     )
-    raise JobEndedError(f"job {job.id} is {job.state}: {remedy}", code=f"job_{job.state}")
+    raise JobEndedError(f"job {job.id} is {job.state}: {hint}", code=f"job_{job.state}")
 
 
 def dataset_name(path: Path) -> str:

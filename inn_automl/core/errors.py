@@ -43,7 +43,7 @@
 
 A code is stable and for programs. The coordinator answers with it, a failed job carries it, the
 command line prints it with `--json`, and the client raises the class of that code again. A message
-is for people: it names the fault, the value and the remedy, in one sentence where it can.
+is for people: it names the error, the value and the hint, in one sentence where it can.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _restore(kind: type[InnAutomlError], message: str) -> InnAutomlError:
 
 
 class InputError(InnAutomlError, ValueError):
-    """The caller's input is at fault; nothing was spent. The command line exits with 2."""
+    """The caller's input is wrong; nothing was spent. The command line exits with 2."""
 
     code = "invalid"
 
@@ -104,7 +104,7 @@ class UnknownNameError(SpecError):
         kind: what the name should have been, e.g. `"model"`.
         name: the name that was given.
         known: the registered names; the nearest one is put into the message.
-        where: the place the name was read from, e.g. a file and a key.
+        where: the source that the name was read from, e.g. a file and a key.
     """
 
     code = "unknown_name"
@@ -112,9 +112,9 @@ class UnknownNameError(SpecError):
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
         self.kind, self.name, self.known, self.where = kind, name, sorted(known), where
         nearest = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
-        place = f"{where}: " if where else ""
+        source = f"{where}: " if where else ""
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        super().__init__(f"{place}unknown {kind} {name!r}: {hint}Known: {', '.join(self.known)}.")
+        super().__init__(f"{source}unknown {kind} {name!r}: {hint}Known: {', '.join(self.known)}.")
 
 
 class ImpossibleBudgetError(SpecError):

@@ -259,7 +259,7 @@ def load_budget(path: str | Path) -> Budget:
     Raises:
         UnknownNameError: a key or a name that does not exist.
         SpecError: the file is missing, is not YAML, or does not fit; the message names key, value
-            and remedy.
+            and hint.
     """
     path = Path(path)
     try:
@@ -290,7 +290,7 @@ def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> S
     errors = error.errors()
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     location, kind = first["loc"], first["type"]
-    place = ", ".join(part for part in (where, ".".join(map(str, location))) if part)
+    source = ", ".join(part for part in (where, ".".join(map(str, location))) if part)
     if kind == "extra_forbidden":
         owner = ", ".join(part for part in (where, ".".join(map(str, location[:-1]))) if part)
         if new := OLD_KEYS.get(str(location[-1])):
@@ -302,7 +302,7 @@ def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> S
         return SpecError(f"{where} lacks the key {'.'.join(map(str, location))!r}: add it.")
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, UnknownNameError):
-        return UnknownNameError(cause.kind, cause.name, cause.known, place)
+        return UnknownNameError(cause.kind, cause.name, cause.known, source)
     if kind in ("model_type", "model_attributes_type"):
         message = "input should be a mapping of keys to values"
     elif kind == "tuple_type":
@@ -312,7 +312,7 @@ def _spec_error(model: type[BaseModel], error: ValidationError, where: str) -> S
     else:
         message = first["msg"].removeprefix("Value error, ")
     value = f" = {first['input']!r:.80}" if location else ""
-    return SpecError(f"{place}{value}: {message[0].lower()}{message[1:]}.")
+    return SpecError(f"{source}{value}: {message[0].lower()}{message[1:]}.")
 
 
 def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:

@@ -150,12 +150,12 @@ class ElasticArchive:
         return {name: self._weight(part) for name, part in self.slices[point].items()}
 
     def _weight(self, part: TensorSlice) -> np.ndarray:
-        leading = tuple(slice(size) for size in part.shape)
-        block = self.tensors[part.tensor][leading]
+        prefix = tuple(slice(size) for size in part.shape)
+        block = self.tensors[part.tensor][prefix]
         if part.width_delta is not None:
             block = (
                 block
-                + block.dtype.type(part.width_coordinate) * self.tensors[part.width_delta][leading]
+                + block.dtype.type(part.width_coordinate) * self.tensors[part.width_delta][prefix]
             )
         if part.scale is not None:
             block = block * self.tensors[part.scale].reshape(-1, *[1] * (block.ndim - 1))

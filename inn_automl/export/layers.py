@@ -64,7 +64,7 @@ def _owners(path: Path) -> dict[str, str]:
 
 
 def _owner(name: str, owners: dict[str, str]) -> str | None:
-    """Of the longest known name that `name` begins with, up to a place where a runtime may append
+    """Of the longest known name that `name` begins with, up to where a runtime may append
     something.
     """
     ends = [len(name), *(found.start() for found in re.finditer(r"[_/ ]", name))]

@@ -50,7 +50,7 @@ def export_onnx(
         mean, std: (C,), of the dataset's raw values; they become part of the graph.
         target_statistics: mean and standard deviation, (K,) along the second dimension of the
             module's output, that it is brought to the dataset's units by; None leaves it as it is.
-        widths: kept in the file's metadata as JSON, under `inn_automl.widths`.
+        widths: stored in the file's metadata as JSON, under `inn_automl.widths`.
 
     Raises:
         ExportError: torch cannot translate the module, or its file would pass 2 GiB.

@@ -130,12 +130,12 @@ class Verification(Record):
     """The numerical comparison of model.onnx with the torch module."""
 
     max_difference: float
-    """Largest |ONNX - torch| as a share of the largest |output|; of an int8 model, that of the
+    """Largest |ONNX - torch| as a fraction of the largest |output|; of an int8 model, that of the
     float32 file that it was made from."""
     tolerance: float
     num_samples: int
     agreement: float | None = None
-    """Of a model that is not fp32: the share of the validation samples that it gives the same
+    """Of a model that is not fp32: the fraction of the validation samples that it gives the same
     class as the float32 file that it was made from."""
 
 

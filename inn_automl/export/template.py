@@ -5,7 +5,7 @@ The network is translated at two widths that differ in every coupled group. In n
 module itself: initializers that are its parameters or buffers, the group count of a convolution,
 one dimension of a Reshape. Anything else that differs depends on widths in a way that is not
 understood: the template then says so and has each module translated. Every file is run against
-torch before it is kept.
+torch before it is stored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ExportedModel:
     path: Path
     size_bytes: int
     difference: float
-    """Largest |ONNX - torch| over the samples, as a share of the largest |output|."""
+    """Largest |ONNX - torch| over the samples, as a fraction of the largest |output|."""
     from_template: bool
     """False where the torch exporter translated this very module."""
 
@@ -134,7 +134,7 @@ class OnnxTemplate:
 
         Args:
             module: the network at any widths.
-            widths: kept in the file's metadata as JSON, under `inn_automl.widths`.
+            widths: stored in the file's metadata as JSON, under `inn_automl.widths`.
 
         Raises:
             ExportError: torch cannot translate the module.

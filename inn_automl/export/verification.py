@@ -14,7 +14,7 @@ from inn_automl.export.fp16 import float32_counterpart
 from inn_automl.export.raw_model import INPUT, RawInput, Statistics
 
 TOLERANCE = 1e-4
-"""Largest accepted |ONNX - torch|, as a share of the largest |output|.
+"""Largest accepted |ONNX - torch|, as a fraction of the largest |output|.
 
 Outputs in the units of targets count by their deviation from the targets' mean (see
 `RawInput.relative`).
@@ -120,7 +120,7 @@ def compare(
     if not relative <= tolerance:
         raise VerificationError(
             f"{name!r} differs from torch by {difference:.3g} where the largest output is "
-            f"{scale:.3g}, a share of "
+            f"{scale:.3g}, a fraction of "
             f"{relative:.3g} and more than {tolerance:.3g}: export the module again."
         )
     return relative

@@ -82,7 +82,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], Coupling, list[Partition], fl
             raise ValueError(f"{len(partitions)} partitions of {len(coupling.groups)} groups")
         return load_file(folder / TENSORS), coupling, partitions, float(description["min_ratio"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        fault = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
         raise CorruptFileError(
-            f"{str(folder)!r} holds no integral network ({fault}): save it again."
+            f"{str(folder)!r} holds no integral network ({reason}): save it again."
         ) from error

@@ -55,7 +55,7 @@ class CostModel:
     Attributes:
         kind: the kind of model that was chosen.
         errors: on held-out widths. Each of the samples is held out once, and the choice of the
-            model is made anew without it, so this is the error of all that `fit` does.
+            model is made again without it, so this is the error of all that `fit` does.
     """
 
     kind: str

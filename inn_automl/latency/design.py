@@ -44,8 +44,8 @@ def initial_design(space: SearchSpace, num: int, *, seed: int = 0) -> list[dict[
         )
         for index, point in enumerate(points):
             inside = [
-                int(v[min(int(share * len(v)), len(v) - 1)])
-                for v, share in zip(values, point, strict=True)
+                int(v[min(int(coordinate * len(v)), len(v) - 1)])
+                for v, coordinate in zip(values, point, strict=True)
             ]
             step = STEPS[index % len(STEPS)]
             whole = [

@@ -101,16 +101,16 @@ def _check_support(
         name for name, other in FAMILIES.items() if task in other.tasks and kind in other.kinds
     ]
     if task not in family.tasks:
-        remedy = f"use {' or '.join(serving)}" if serving else "give images, as N x C x H x W"
-        raise SpecError(f"model {family.name!r} does not serve {task}: {remedy}.")
+        hint = f"use {' or '.join(serving)}" if serving else "give images, as N x C x H x W"
+        raise SpecError(f"model {family.name!r} does not serve {task}: {hint}.")
     if kind not in family.kinds or min(input_shape, default=0) < 1:
-        remedy = (
+        hint = (
             f"use {' or '.join(serving)}"
             if serving
             else "give samples of shape (C, H, W) or (C, L)"
         )
         raise SpecError(
-            f"model {family.name!r} does not take samples of shape {tuple(input_shape)}: {remedy}."
+            f"model {family.name!r} does not take samples of shape {tuple(input_shape)}: {hint}."
         )
     if depth not in family.depths:
         raise SpecError(
@@ -125,7 +125,7 @@ def _check_support(
 
 def _check_outputs(num_classes: int, task: TaskKind, scale: int | None) -> None:
     if task == "classification" and num_classes < 2:
-        raise SpecError(f"{num_classes} classes cannot be told apart: give data with at least 2.")
+        raise SpecError(f"{num_classes} classes leave no choice: give data with at least 2.")
     if task == "regression" and num_classes < 1:
         raise SpecError(f"{num_classes} targets cannot be predicted: give at least 1.")
     if task == "super-resolution" and (scale is None or scale < 2):

@@ -13,7 +13,7 @@ LARGEST_MAP = 64
 
 
 class ConvNet(nn.Module):
-    """3x3 convolution, batch norm, ReLU and (at some places) a max pool of 2, then average pooling
+    """3x3 convolution, batch norm, ReLU and (in some blocks) a max pool of 2, then average pooling
     and a linear layer.
 
     Args:

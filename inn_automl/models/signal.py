@@ -16,7 +16,7 @@ SMALLEST_LENGTH = 8
 
 
 class SignalNet(nn.Module):
-    """1-D convolution, batch norm, ReLU and (at some places) a max pool, then average pooling and
+    """1-D convolution, batch norm, ReLU and (in some blocks) a max pool, then average pooling and
     a linear layer.
 
     Args:
@@ -65,12 +65,12 @@ def reductions(length: int, depth: int) -> tuple[int, list[int]]:
     and the pools take a second halving each, and the stem whatever remains.
     """
     left = num_halvings(length, SMALLEST_LENGTH)
-    places = depth - 1
-    halvings = [1 if index < left else 0 for index in range(places)]
+    num_pools = depth - 1
+    halvings = [1 if index < left else 0 for index in range(num_pools)]
     left -= sum(halvings)
     stem = min(left, 2)
     left -= stem
-    second = min(left, places)
+    second = min(left, num_pools)
     halvings = [h + (index < second) for index, h in enumerate(halvings)]
     stem += left - second
     return 2**stem, [2**h for h in halvings] + [1]

@@ -4,7 +4,7 @@
 Pre-norm blocks behind a convolutional stem, which trains faster and on less data than patches that
 are cut out (Xiao et al., "Early Convolutions Help Transformers See Better", NeurIPS 2021). Heads
 have a fixed size: an integral network takes or leaves them whole, so that the scale of their
-products is right at every width. Tokens are averaged with a weight for each place and channel (as
+products is right at every width. Tokens are averaged with a weight per position and channel (as
 by the global depthwise convolution of Chen et al., "MobileFaceNets", 2018): the classifier tells
 from the first step where something is, which a plain mean has to learn through the blocks. In 15
 epochs of digits that gained 2 points. The depth of the family counts blocks.

@@ -27,7 +27,7 @@ class ParitySeries:
     finalists: tuple[tuple[float, float], ...]
     """Measured and predicted: what the search chose, and was measured for the front afterwards."""
     median_relative: float
-    """Error of the held-out widths, as a share."""
+    """Relative error of the held-out widths."""
     p90_relative: float
     spearman: float
 
@@ -80,9 +80,9 @@ class LayerSeries:
     point: str
     """Id of the recommended point."""
     names: tuple[str, ...]
-    shares: tuple[float, ...]
+    fractions: tuple[float, ...]
     ms: tuple[float, ...]
-    """The shares of the model's measured median latency."""
+    """`fractions` of the model's measured median latency."""
 
 
 def layer_series(device: DeviceResult) -> LayerSeries | None:
@@ -99,6 +99,6 @@ def layer_series(device: DeviceResult) -> LayerSeries | None:
         device=device.name,
         point=point.id,
         names=tuple(name for name, _ in rows),
-        shares=tuple(share for _, share in rows),
-        ms=tuple(share * point.latency_ms.p50 for _, share in rows),
+        fractions=tuple(fraction for _, fraction in rows),
+        ms=tuple(fraction * point.latency_ms.p50 for _, fraction in rows),
     )

@@ -8,14 +8,14 @@ from itertools import pairwise
 import numpy as np
 
 Spot = tuple[float, float]
-"""In shares of the plot's width and height, from its lower left corner."""
+"""In fractions of the plot's width and height, from its lower left corner."""
 
 DISTANCE_COST = 6.0
 """Cost of a whole plot's width between a label and what it names, beside the weights of what it
 covers.
 """
 GRID = 21
-"""Places tried in each direction."""
+"""Positions tried in each direction."""
 
 
 def free_spot(size: Spot, target: Spot, obstacles: Iterable[tuple[float, float, float]]) -> Spot:

@@ -1,6 +1,6 @@
 """Contents of MLflow's runs of one job: one run for the job and one for each device, tied by tags.
 
-A device's run logs its front as metrics whose step is the place of a point on the front, which
+A device's run logs its front as metrics whose step is the position of a point on the front, which
 MLflow's own line charts then draw; device runs are not nested in the job's, because the UI leaves
 the runs of a collapsed parent out of its charts. Candidates that are not on a front are rows of a
 table.
@@ -157,12 +157,12 @@ class Publication:
     def _log_dataset(self, run_id: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        facts = self._result.job.get("dataset")
-        facts = facts if isinstance(facts, Mapping) else {}
+        metadata = self._result.job.get("dataset")
+        metadata = metadata if isinstance(metadata, Mapping) else {}
         digest = str(
-            facts.get("fingerprint") or hashlib.sha256(self._dataset.encode()).hexdigest()
+            metadata.get("fingerprint") or hashlib.sha256(self._dataset.encode()).hexdigest()
         )[:MAX_DIGEST]
-        source, profile = json.dumps({"dataset": self._dataset}), json.dumps(facts, default=str)
+        source, profile = json.dumps({"dataset": self._dataset}), json.dumps(metadata, default=str)
         dataset = Dataset(self._dataset, digest, "inn_automl", source, profile=profile)
         self._client.log_inputs(
             run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
@@ -217,7 +217,7 @@ class Publication:
         seen.add(metric.name)
         self._client.set_experiment_tag(self._experiment_id, METRICS_SEEN, ",".join(sorted(seen)))
         every = [one for name, one in METRICS.items() if name in seen]
-        mine = f"tags.`{JOB_ID}` = '{self._job_id}' AND tags.`{KIND}` = 'device'"
+        own_devices = f"tags.`{JOB_ID}` = '{self._job_id}' AND tags.`{KIND}` = 'device'"
         for key, value in (
             (
                 ALL_VIEW,
@@ -227,7 +227,7 @@ class Publication:
             ),
             (
                 JOB_VIEW + self._job_id,
-                views.front_view(title, mine, created_at_ms=now_ms + 1, metrics=[metric]),
+                views.front_view(title, own_devices, created_at_ms=now_ms + 1, metrics=[metric]),
             ),
         ):
             self._client.set_experiment_tag(self._experiment_id, views.TAG_PREFIX + key, value)

@@ -84,7 +84,7 @@ def _read_onnx(bundle: Path) -> bytes:
 def _write_model(folder: Path, content: bytes, metadata: dict[str, str]) -> None:
     """Writes an MLflow model around the very bytes of the bundle.
 
-    `mlflow.onnx.save_model` would write them anew, under another hash, and takes a second to look
+    `mlflow.onnx.save_model` would write them again, under another hash, and takes a second to look
     through what is installed.
     """
     import onnx

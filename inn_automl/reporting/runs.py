@@ -117,9 +117,9 @@ def publish(
                 device_runs = [
                     run for run in earlier if run.data.tags.get(JOB_RUN) == job_run.info.run_id
                 ]
-            kept = {run.info.run_id for run in (job_run, *device_runs)}
+            current = {run.info.run_id for run in (job_run, *device_runs)}
             for run in earlier:
-                if run.info.run_id not in kept:
+                if run.info.run_id not in current:
                     registry.unregister(client, run.info.run_id)
                     client.delete_run(run.info.run_id)
             return _published(store, experiment_id, job_run, device_runs)

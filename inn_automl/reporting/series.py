@@ -11,7 +11,7 @@ from inn_automl.core.metric import Metric, get_metric
 from inn_automl.core.result import Candidate, DeviceResult, FrontPoint
 
 COLORS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#db2777", "#0891b2", "#65a30d", "#dc2626")
-"""One a device, in order; told apart by people with any of the common colour-vision deficiencies
+"""One a device, in order; distinguishable with any of the common colour-vision deficiencies
 for the first four.
 """
 

@@ -41,7 +41,7 @@ minute instead of four until an unreachable server is an error."""
 
 @dataclass(frozen=True)
 class Store:
-    """A place that keeps MLflow runs."""
+    """Storage of MLflow runs."""
 
     uri: str
     """MLflow tracking URI."""
@@ -126,8 +126,8 @@ def prepare_early(store: Store) -> None:
     """Starts `prepare` in a process of its own and returns at once; whoever needs the store first
     waits for it.
 
-    A failure there is silent, since `prepare` meets the same fault again where somebody can be
-    told.
+    A failure there is silent, since `prepare` meets the same error again where it can be
+    reported.
     """
     if store.home is None or (store.database and store.database.exists()):
         return

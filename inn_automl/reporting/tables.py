@@ -25,7 +25,7 @@ Columns = dict[str, list[Any]]
 
 def front_metrics(device: DeviceResult) -> list[tuple[str, float, int]]:
     """(name, value, step) of all that MLflow draws of a device; the step of a front point is its
-    place by latency.
+    position by latency.
     """
     metrics = [
         (f"front/{name}", float(value), step)

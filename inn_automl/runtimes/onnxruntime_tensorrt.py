@@ -37,7 +37,7 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
 
     def providers_of(self, path: Path) -> list[Provider]:
         # TensorRT computes a file's float16 operations in float32, and may do the opposite, unless
-        # it is told.
+        # it is set.
         (name, options), *others = self.providers()
         described = onnxruntime.InferenceSession(
             str(path), providers=["CPUExecutionProvider"]

@@ -9,9 +9,9 @@ from inn_automl.core.errors import InputError
 from inn_automl.core.result import LatencySummary
 from inn_automl.export.elastic import ElasticPoint
 
-STEP_UP_SHARE = 0.9
-"""While adapting, a slower point takes over only if it keeps this share of the target: a slow-down
-that wavers around a point's limit would otherwise switch back and forth."""
+STEP_UP_FRACTION = 0.9
+"""While adapting, a slower point takes over only if it keeps this fraction of the target: a
+slow-down that wavers around a point's limit would otherwise switch back and forth."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Choice:
     expected_ms: float
     """Upper bound of the point's latency at the percentile: the evidence's, times `slowdown`."""
     slowdown: float
-    """Observed latencies as a share of the evidence's; 1 if they were not requested, or are too
+    """Observed latencies relative to the evidence's; 1 if they were not requested, or are too
     few.
     """
 
@@ -89,7 +89,7 @@ def choose(
     now = bounds.get(current or "", float("inf"))
 
     def limit(point: ElasticPoint) -> float:
-        return target_ms * (STEP_UP_SHARE if bounds[point.id] > now else 1.0)
+        return target_ms * (STEP_UP_FRACTION if bounds[point.id] > now else 1.0)
 
     keeping = [p for p in points if bounds[p.id] <= limit(p)]
     if keeping:

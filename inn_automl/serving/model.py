@@ -161,7 +161,7 @@ class ElasticModel:
 
         Args:
             ms: most milliseconds for one run of as many samples as were measured.
-            percentile: of the runs, that share may take no longer: 50, 95, 99 or that of the
+            percentile: percentage of the runs that may take no longer: 50, 95, 99 or that of the
                 device's budget, which is the default.
             adapt: whether the evidence is scaled by how the latest runs here compare with it, now
                 and every CHECK_EVERY runs from then on, so that the target holds while conditions
@@ -180,7 +180,7 @@ class ElasticModel:
             or ms <= 0
         ):
             raise InputError(
-                f"a latency target of {ms!r} ms cannot be kept: give a positive number of "
+                f"a latency target of {ms!r} ms cannot be met: give a positive number of "
                 f"milliseconds."
             )
         summary = self.points[0].latency[self.device]

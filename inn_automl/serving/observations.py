@@ -62,8 +62,8 @@ class Observations:
     def slowdown(self, percentile: float, evidence_ms: Callable[[str], float]) -> float:
         """By which factor recent runs were slower than the evidence; 1 if there were too few.
 
-        Each run counts as a share of what its own point took at the percentile when it was
-        measured; where nothing changed since, the percentile of these shares is 1. It is one
+        Each run counts as a multiple of what its own point took at the percentile when it was
+        measured; where nothing changed since, the percentile of these ratios is 1. It is one
         factor for all points, so that those that have not run yet are judged, too.
 
         Args:

@@ -3,7 +3,7 @@
 A session holds a copy of its weights in the layout that the processor wants, which no two sessions
 can share. Making one takes 3 ms of a free core for a small ResNet, and a hundred where several
 programs want it. So sessions are made ahead as far as a bound on memory allows, and beyond that
-when they are needed; those that served last are kept.
+when they are needed; those that served last stay in memory.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Sessions:
     Args:
         threads: within an operator.
         batch_size: of the run that warms a new session up.
-        max_bytes: of memory, about, for the sessions that are kept; the latest one is kept in any
+        max_bytes: of memory, about, for the cached sessions; the latest one is cached in any
             case.
     """
 
@@ -80,7 +80,7 @@ class Sessions:
         return self._kept[point.id]
 
     def prepare(self, points: Sequence[ElasticPoint]) -> None:
-        """Makes sessions ahead for as many of the points, in their order, as may be kept.
+        """Makes sessions ahead for as many of the points, in their order, as may be cached.
 
         Raises:
             CorruptFileError: this version of ONNX Runtime cannot run one.

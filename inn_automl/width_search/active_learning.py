@@ -68,7 +68,7 @@ def iteration_size(
 
     Args:
         batch: finished batches; there is one round after each at most, until the search ends.
-        done: share of the search's evaluations that are made.
+        done: fraction of the search's evaluations that are made.
         is_last: whether the search would end now.
     """
     if is_last:
@@ -96,10 +96,10 @@ def choose_to_measure(
 
     Args:
         latency_ms: (n,), measured where it was, else predicted.
-        accuracy: (n,).
+        metric_value: (n,).
         is_measured: (n,).
         num: at most this many.
-        margin: share by which predictions may be off.
+        margin: fraction by which predictions may be off.
 
     Returns:
         Indices.

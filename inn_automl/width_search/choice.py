@@ -53,12 +53,12 @@ def front_and_recommendation(
 ) -> tuple[list[int], int | None, str]:
     """The front that a device shows, and the point of it to recommend.
 
-    The recommendation is made first and is always on the front. It speaks for neighbours that its
-    latency cannot be told from and that miss the bound, even for one that looks faster but is so
-    uncertain that it may be slower.
+    The recommendation is made first and is always on the front. It stands for neighbours that miss
+    the bound and whose latency cannot be distinguished from its own, even for one that looks faster
+    but is so uncertain that it may be slower.
 
     Returns:
-        Indices of the front (latency and accuracy strictly increase along it), the index of the
+        Indices of the front (latency and metric value strictly increase along it), the index of the
         recommended point or None, and one sentence of explanation.
     """
     recommended, sentence = recommend(points, bounds, metric)
@@ -73,9 +73,11 @@ def front_and_recommendation(
     if recommended is not None:
         shown = (latency > latency[recommended]) | (metric_value < metric_value[recommended])
         shown[recommended] = True
-    kept = np.flatnonzero(shown)
-    always = [int(i) for i in np.flatnonzero(kept == recommended)]
-    front = kept[distinct_front(latency[kept], interval[kept], metric_value[kept], always=always)]
+    indices = np.flatnonzero(shown)
+    always = [int(i) for i in np.flatnonzero(indices == recommended)]
+    front = indices[
+        distinct_front(latency[indices], interval[indices], metric_value[indices], always=always)
+    ]
     return [int(i) for i in front], recommended, sentence
 
 
@@ -91,25 +93,25 @@ def recommend(
     """
     if not points:
         return None, "No candidate was measured, so none can be recommended."
-    excesses = [_excess(point, bounds) for point in points]
-    keeping = [i for i, over in enumerate(excesses) if all(share <= 0 for share in over.values())]
+    violations = [_excess(point, bounds) for point in points]
+    keeping = [i for i, over in enumerate(violations) if all(ratio <= 0 for ratio in over.values())]
     if keeping:
         best = max(
             keeping, key=lambda i: (points[i].metric_value, -points[i].latency_ms.at_percentile)
         )
-        kept = [_bound_text(bounds, name) for name in excesses[best]]
-        among = f"keeps {' and '.join(kept)}" if kept else "was measured (no bound was set)"
+        held = [_bound_text(bounds, name) for name in violations[best]]
+        among = f"keeps {' and '.join(held)}" if held else "was measured (no bound was set)"
         return (
             best,
             f"The {_most(metric)} candidate that {among}: {_describe(points[best], metric)}.",
         )
     nearest = min(
-        range(len(points)), key=lambda i: (max(excesses[i].values()), -points[i].metric_value)
+        range(len(points)), key=lambda i: (max(violations[i].values()), -points[i].metric_value)
     )
     missed = [
-        f"{_bound_text(bounds, name)} by {100 * share:.2g} %"
-        for name, share in excesses[nearest].items()
-        if share > 0
+        f"{_bound_text(bounds, name)} by {100 * ratio:.2g} %"
+        for name, ratio in violations[nearest].items()
+        if ratio > 0
     ]
     most = f"No candidate keeps all bounds; the nearest exceeds {' and '.join(missed)}"
     return None, f"{most}: {_describe(points[nearest], metric)}."
@@ -161,8 +163,8 @@ def rank_finalists(
 
     Args:
         latency_ms: (n,), predicted.
-        accuracy: (n,).
-        relative_error: share by which a prediction may be off, e.g. the cost model's 90th
+        metric_value: (n,).
+        relative_error: fraction by which a prediction may be off, e.g. the cost model's 90th
             percentile.
         max_latency_ms: the device's latency bound, if it has one.
 

@@ -89,7 +89,7 @@ class DeviceSearch:
             points: (n, d).
 
         Returns:
-            Latency in milliseconds (n,), and whether every bound is kept (n,).
+            Latency in milliseconds (n,), and whether every bound holds (n,).
         """
         predictions = self.predict([self.space.from_key(point) for point in points.tolist()])
         return (

@@ -1,8 +1,8 @@
-"""Pareto fronts of accuracy (more is better) against latency (less is better), and what they are
-worth.
+"""Pareto fronts of metric value (more is better) against latency (less is better), and their
+hypervolume.
 
-Functions take parallel arrays, one entry a candidate: latency in milliseconds (n,), accuracy as a
-share in 0..1 (n,), or the metric value of another task in the unit of its metric. The hypervolume
+Functions take parallel arrays, one entry a candidate: latency in milliseconds (n,), metric
+value in its unit (n,), for accuracy a fraction in 0..1. The hypervolume
 indicator is that of Zitzler and Thiele, "Multiobjective optimization using evolutionary
 algorithms", PPSN 1998; in two dimensions it is the area under a staircase and exact.
 """
@@ -23,10 +23,10 @@ def pareto_front(latency_ms: ArrayLike, metric_value: ArrayLike) -> Indices:
 
     Args:
         latency_ms: (n,).
-        accuracy: (n,).
+        metric_value: (n,).
 
     Returns:
-        Indices (m,), m <= n, along which latency and accuracy both strictly increase. Of equals
+        Indices (m,), m <= n, along which latency and metric value both strictly increase. Of equals
         the first stays.
 
     Raises:
@@ -47,22 +47,22 @@ def distinct_front(
     *,
     always: Collection[int] = (),
 ) -> Indices:
-    """The front of measured candidates, where latencies that cannot be told apart count as equal.
+    """The front of measured candidates, where indistinguishable latencies count as equal.
 
     A candidate leaves if one at least as accurate, itself on the front, is faster, or slower by no
     more than the candidate's own confidence interval reaches. So a point that claims to be faster
-    than the next proves it, and of candidates that cannot be told apart the most accurate speaks
+    than the next proves it, and of indistinguishable candidates the most accurate stands
     for all. Only points of the front drive others out: in a chain of overlapping intervals the
     clearly faster end stays.
 
     Args:
         latency_ms: (n,).
         latency_ci: (n, 2), lower and upper end in milliseconds.
-        accuracy: (n,).
-        always: indices that stay as long as they are on the plain front.
+        metric_value: (n,).
+        always: indices that stay as long as they are on the Pareto front.
 
     Returns:
-        Indices (m,), along which latency and accuracy both strictly increase. It is a subset of
+        Indices (m,), along which latency and metric value both strictly increase. It is a subset of
         `pareto_front`.
 
     Raises:
@@ -73,11 +73,11 @@ def distinct_front(
     if len(interval) != len(latency) or np.isnan(interval).any():
         raise ValueError(f"latency_ci must hold {len(latency)} pairs of numbers, one a candidate.")
     reach = np.maximum(interval[:, 1], latency)
-    kept: list[int] = []
+    front: list[int] = []
     for index in pareto_front(latency, score)[::-1]:
-        if not kept or index in always or reach[index] < latency[kept[-1]]:
-            kept.append(int(index))
-    return np.array(kept[::-1], dtype=np.intp)
+        if not front or index in always or reach[index] < latency[front[-1]]:
+            front.append(int(index))
+    return np.array(front[::-1], dtype=np.intp)
 
 
 def hypervolume(
@@ -87,12 +87,12 @@ def hypervolume(
 
     Args:
         latency_ms: (n,).
-        accuracy: (n,).
-        reference: latency in milliseconds and accuracy of the worst point that counts; candidates
-            that are not better in both add nothing.
+        metric_value: (n,).
+        reference_point: latency in milliseconds and metric value of the worst point that counts;
+            candidates that are not better in both add nothing.
 
     Returns:
-        Accuracy times milliseconds; 0 for no candidates.
+        Metric value times milliseconds; 0 for no candidates.
 
     Raises:
         ValueError: the arrays are not of one length, or hold a NaN.
@@ -116,10 +116,10 @@ def hypervolume_history(
 
     Args:
         latency_ms: (n,).
-        accuracy: (n,).
+        metric_value: (n,).
         batch: (n,), the batch that found each candidate, counted from 0.
         num_batches: length of the history.
-        reference: as in `hypervolume`.
+        reference_point: as in `hypervolume`.
 
     Returns:
         num_batches values that never decrease.
@@ -140,9 +140,9 @@ def _parallel(latency_ms: ArrayLike, metric_value: ArrayLike) -> tuple[Floats, F
     score = np.asarray(metric_value, dtype=np.float64).reshape(-1)
     if len(latency) != len(score):
         raise ValueError(
-            f"latency has {len(latency)} entries and accuracy {len(score)}: they must belong "
+            f"latency has {len(latency)} entries and metric_value {len(score)}: they must belong "
             f"together."
         )
     if np.isnan(latency).any() or np.isnan(score).any():
-        raise ValueError("latency and accuracy must not hold NaN: leave such candidates out.")
+        raise ValueError("latency and metric_value must not hold NaN: leave such candidates out.")
     return latency, score

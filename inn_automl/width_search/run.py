@@ -52,7 +52,7 @@ def run_search(
     Args:
         devices: at least one; all of the same network.
         evaluate: returns the metric value of each of the given widths, in their order. If it is a
-            generator, what it has yielded is kept even if it is interrupted.
+            generator, what it has yielded remains even if it is interrupted.
         budget: evaluations in total, evaluations per batch, and the window of the stopping rule.
         state_dir: folder of this search alone.
         seed: of all random choices.

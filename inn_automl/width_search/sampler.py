@@ -46,7 +46,7 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 Assess = Callable[[Points], tuple[Floats, NDArray[np.bool_]]]
-"""Points (n, d) -> predicted latency in milliseconds (n,), and whether every bound is kept (n,)."""
+"""Points (n, d) -> predicted latency in milliseconds (n,), and whether every bound holds (n,)."""
 
 
 def width_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
@@ -74,9 +74,9 @@ class FrontSampler(BaseSampler):
 
     Args:
         space: the device's search space.
-        evaluated: accuracy of every evaluated point, feasible or not, in the order of evaluation.
+        evaluated: metric value of each evaluated point, feasible or not, in order of evaluation.
         assess: predicts latency and feasibility.
-        reference: latency in milliseconds and accuracy, as in `hypervolume`.
+        reference_point: latency in milliseconds and metric value, as in `hypervolume`.
         seed: entropy; the same seed and knowledge give the same proposals.
         latency_error: standard deviation of the logarithm of true latency around the predicted
             one.
@@ -153,8 +153,8 @@ class FrontSampler(BaseSampler):
         )
         if len(points):
             self._surrogate = MetricSurrogate(points, metric_value, self._metric)
-        # The front as the surrogate sees it: an accuracy that was lucky on the validation samples
-        # would hide gains.
+        # The front as the surrogate sees it: a metric value that was lucky on the validation
+        # samples would hide gains.
         self._front_latency = latency[feasible]
         self._front_values = self._metric.untransform(self._predict(points[feasible])[0])
         self._pool, self._pool_latency = self._candidates(points[feasible])
@@ -230,13 +230,11 @@ class FrontSampler(BaseSampler):
             latency: (n,), predicted, in milliseconds.
             mean, std: (n,), of the transformed metric.
         """
-        worst_latency, worst_accuracy = self._reference_point
+        worst_latency, worst_value = self._reference_point
         front = pareto_front(self._front_latency, self._front_values)
-        # The front is a staircase: accuracy level[i] from latency step[i] to step[i + 1].
+        # The front is a staircase: metric value levels[i] from latency steps[i] to steps[i + 1].
         steps = np.concatenate([[-np.inf], self._front_latency[front], [worst_latency]])
-        levels = np.concatenate(
-            [[worst_accuracy], np.maximum(self._front_values[front], worst_accuracy)]
-        )
+        levels = np.concatenate([[worst_value], np.maximum(self._front_values[front], worst_value)])
         stretch = np.zeros((len(latency), len(levels)))
         for node, weight in zip(_NODES, _WEIGHTS, strict=True):
             start = np.maximum(steps[:-1], latency[:, None] * np.exp(node * self._latency_error))

@@ -109,7 +109,7 @@ class SearchSpace:
         return math.prod(len(values) for values in self.values)
 
     def uniform(self, ratio: float, precision: str | None = None) -> dict[str, int]:
-        """The same share of every group's full size, each rounded to the nearest width that the
+        """The same fraction of every group's full size, each rounded to the nearest width that the
         group may take.
 
         Args:

@@ -26,7 +26,7 @@ class MetricSurrogate:
 
     Args:
         widths: (n, d) evaluated widths, n at least 1.
-        accuracy: (n,), shares in 0..1, or the metric values of another metric.
+        metric_value: (n,), in the unit of the metric; for accuracy fractions in 0..1.
     """
 
     def __init__(self, widths: Points, metric_value: Floats, metric: Metric = ACCURACY) -> None:

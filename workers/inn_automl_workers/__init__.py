@@ -2,7 +2,7 @@
 
 - `run_job`: entry point of a run, one attempt at one job
 - `settings`, `job_folder`, `dataset_cache`, `mirror`: where a run finds and leaves its files
-- `reporter`, `run_progress`, `artifacts`, `failures`: what the coordinator is told
+- `reporter`, `run_progress`, `artifacts`, `failures`: reports to the coordinator
 - `remote_measure`: latencies from device agents
 - `ray_backend`: the pipeline's backend, over `ray_cluster`, `ray_tasks`, `tune_trials` and
   `distributed`

@@ -1,6 +1,6 @@
 """Entry point of a Ray job: one attempt at one job, from its assignment to its result.
 
-Exit codes: 0 the result or the failure was delivered, 1 neither could be, 3 the run was told to
+Exit codes: 0 the result or the failure was delivered, 1 neither could be, 3 the run had to
 stop.
 """
 

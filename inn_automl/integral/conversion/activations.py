@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from inn_automl.core.errors import InputError
 from inn_automl.integral.conversion.saturation import Bounds, SaturationRecorder
-from inn_automl.integral.conversion.windows import choose_places, rows_at
+from inn_automl.integral.conversion.windows import choose_positions, rows_at
 from inn_automl.integral.graph.layout import AxisLayout
 from inn_automl.integral.modes import evaluating
 from inn_automl.integral.network import IntegralNetwork
@@ -42,9 +42,9 @@ class LayerActivations:
     """Inputs and outputs of a consumer.
 
     Attributes:
-        inputs: (r, f) features of its input, at some places of each sample.
-        outputs: (r, o) its output, at other places of each sample.
-        places: (k,) places of `outputs`.
+        inputs: (r, f) features of its input, at some positions of each sample.
+        outputs: (r, o) its output, at other positions of each sample.
+        positions: (k,) positions of `outputs`.
         norm: path of the normalization layer that takes its output, so that a mean does not
             matter; else None.
         saturation: bounds of the activation that alone takes the output (normalized, where it is);
@@ -54,7 +54,7 @@ class LayerActivations:
 
     inputs: Tensor
     outputs: Tensor
-    places: Tensor
+    positions: Tensor
     norm: str | None = None
     saturation: Bounds | None = None
     num_calls: int = 1
@@ -159,9 +159,10 @@ class _Capture:
         if path in self._captured:
             self._captured[path].num_calls += 1
             return
-        places = choose_places(layer, output)
-        inputs = rows_at(layer, x, choose_places(layer, x))
-        self._captured[path] = LayerActivations(inputs, rows_at(layer, output, places), places)
+        positions = choose_positions(layer, output)
+        inputs = rows_at(layer, x, choose_positions(layer, x))
+        outputs = rows_at(layer, output, positions)
+        self._captured[path] = LayerActivations(inputs, outputs, positions)
         self._latest = path, output
         self.recorder.watch(output, path)
 

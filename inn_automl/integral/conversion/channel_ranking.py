@@ -166,7 +166,7 @@ def _weighted_grams(
             x = rows[:, index].flatten(0, 1)  # (r * p, n * unit)
             gram = x.T @ x / total
             missing = coupling.groups[segment.group].unit // unit
-            # a unit whose channels are not told apart here counts for each of them alike
+            # a unit whose channels are not distinguished here counts for each of them alike
             if missing > 1:
                 gram = torch.kron(gram, torch.eye(missing, dtype=gram.dtype)) / missing
             found[segment.group] = found.get(segment.group, 0) + gram

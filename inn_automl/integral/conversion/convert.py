@@ -166,7 +166,7 @@ def _with_partition(
 ) -> ConvertedNetwork:
     """Converts a network whose channels are in order.
 
-    Quadrature weights, which may differ from place to place, are absorbed only now.
+    Quadrature weights, which may differ between positions, are absorbed only now.
     """
     ordered = IntegralNetwork(
         network.module,

@@ -2,7 +2,7 @@
 
 A layer that sums over fewer channels is another quadrature of the same integral. The interpolation
 between its channels is not prescribed (nearest, linear, cubic), but fitted to data: the weights on
-the remaining channels, at all places of the kernel, are those whose outputs are nearest, in the
+the remaining channels, at all positions of the kernel, are those whose outputs are nearest, in the
 mean square over a few hundred samples, to the outputs of the full layer in the full network. One
 least-squares problem a layer, in the order in which the layers run, each on the outputs of the
 reconstructed layers before it; no gradient step, no labels.
@@ -154,7 +154,7 @@ class Reconstructor:
         saturation = full.saturation if rule.ignores_saturated else None
 
         def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            x = windows_at(layer, arguments[0], full.places)
+            x = windows_at(layer, arguments[0], full.positions)
             if saturation is not None and norm is None and layer.bias is not None:
                 fit_saturated(layer, x, wanted, ridge=ridge, saturation=saturation)
             elif saturation is not None and isinstance(norm, _BatchNorm) and norm.affine:
@@ -191,7 +191,7 @@ def fit_width_deltas(network: IntegralNetwork, samples: Tensor) -> None:
     )
     sampled = network.sample_parameters(widths)
     missing = [(fitted[name] - sampled[name]).detach() for name in names]
-    # The gradient of a prefix slice puts each element back in its place, times its coordinate.
+    # The gradient of a prefix slice puts each element back in its position, times its coordinate.
     steps = torch.autograd.grad(
         [sampled[name] for name in names], [width_deltas[name] for name in names], missing
     )

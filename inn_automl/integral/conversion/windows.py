@@ -1,8 +1,8 @@
-"""Rows of the least-squares problem of a layer: its inputs and outputs at some places of each
+"""Rows of the least-squares problem of a layer: its inputs and outputs at some positions of each
 sample.
 
-A place is a position of an image or a signal. Convolutions see the same weights at every place, so
-that a few places of each sample are enough.
+A position is a pixel of an image or a time step of a signal. Convolutions apply the
+same weights at every position, so that a few positions of each sample are enough.
 """
 
 from __future__ import annotations
@@ -15,40 +15,39 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 MAX_ROWS = 8192
-"""Rows kept of a layer's input or output: samples times places."""
+"""Rows sampled of a layer's input or output: samples times positions."""
 
 
-def choose_places(layer: nn.Module, x: Tensor) -> Tensor:
-    """Places (k,) of each sample of a layer's input or output, at most `MAX_ROWS` in all samples.
+def choose_positions(layer: nn.Module, x: Tensor) -> Tensor:
+    """Positions (k,) in each sample of a layer's input or output; at most `MAX_ROWS` in all.
 
     Spread at random, the same on every call.
     """
-    num_places = x[0].numel() // x.shape[_channel_dim(layer)]
-    order = torch.randperm(num_places, generator=torch.Generator().manual_seed(0))
+    num_positions = x[0].numel() // x.shape[_channel_dim(layer)]
+    order = torch.randperm(num_positions, generator=torch.Generator().manual_seed(0))
     return order[: max(1, MAX_ROWS // len(x))].to(x.device)
 
 
-def rows_at(layer: nn.Module, x: Tensor, places: Tensor) -> Tensor:
-    """(N * k, channels) of a layer's input or output at `k` places of each sample."""
-    by_place = x.movedim(_channel_dim(layer), -1).reshape(len(x), -1, x.shape[_channel_dim(layer)])[
-        :, places
-    ]
-    return by_place.flatten(0, 1)
+def rows_at(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
+    """(N * k, channels) of a layer's input or output at `k` positions of each sample."""
+    dim = _channel_dim(layer)
+    by_position = x.movedim(dim, -1).reshape(len(x), -1, x.shape[dim])
+    return by_position[:, positions].flatten(0, 1)
 
 
-def windows_at(layer: nn.Module, x: Tensor, places: Tensor) -> Tensor:
-    """Inputs that a layer multiplies with its weights for its output at `k` places of each sample.
+def windows_at(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
+    """Inputs that a layer multiplies with its weights for `k` outputs of each sample.
 
     Args:
         layer: linear or convolutional, not transposed.
         x: its input.
-        places: (k,) flat positions of its output.
+        positions: (k,) flat positions in its output.
 
     Returns:
         (N * k, f), `f` as in the flattened weights of one output channel.
     """
     if isinstance(layer, nn.Linear):
-        return rows_at(layer, x, places)
+        return rows_at(layer, x, positions)
     assert isinstance(layer, _ConvNd)
     padded = _padded(layer, x)
     sizes = padded.shape[2:]
@@ -57,12 +56,13 @@ def windows_at(layer: nn.Module, x: Tensor, places: Tensor) -> Tensor:
         (size - dilation * (kernel - 1) - 1) // stride + 1
         for size, kernel, stride, dilation in steps
     ]
-    corners = torch.stack(torch.unravel_index(places, out), dim=1) * places.new_tensor(layer.stride)
+    corners = torch.stack(torch.unravel_index(positions, out), dim=1)
+    corners = corners * positions.new_tensor(layer.stride)
     axes = [torch.arange(kernel, device=x.device) * dilation for _, kernel, _, dilation in steps]
     offsets = torch.cartesian_prod(*axes).reshape(-1, len(axes))
     index = corners[:, None] + offsets
     strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
-    flat = (index * places.new_tensor(strides)).sum(-1)  # (k, kernel elements)
+    flat = (index * positions.new_tensor(strides)).sum(-1)  # (k, kernel elements)
     taken = padded.flatten(2)[:, :, flat.flatten()].unflatten(2, flat.shape)
     return taken.transpose(1, 2).flatten(2).flatten(0, 1)
 

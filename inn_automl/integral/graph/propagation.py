@@ -47,7 +47,7 @@ class WeightedLayer(NamedTuple):
 
 
 class Propagation:
-    """Axes of every traced tensor, and further facts that the rules record.
+    """Axes of every traced tensor, and further properties that the rules record.
 
     Args:
         labels: name of the layer of each parameter or buffer, by the tensor's name.

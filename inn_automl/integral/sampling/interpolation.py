@@ -67,8 +67,8 @@ class Linear(Interpolation):
         if num_control_points == 1:
             return Nearest().coefficients(positions, num_control_points)
         left = torch.floor(positions.detach()).long().clamp(0, num_control_points - 2)
-        share = positions - left
-        return torch.stack([left, left + 1], -1), torch.stack([1 - share, share], -1)
+        fraction = positions - left
+        return torch.stack([left, left + 1], -1), torch.stack([1 - fraction, fraction], -1)
 
 
 class CubicConvolution(Interpolation):
@@ -97,20 +97,20 @@ class CubicConvolution(Interpolation):
         before = (left == 0).to(s.dtype)
         beyond = (left == num_control_points - 2).to(s.dtype)
         extrapolation = torch.tensor([3.0, -3.0, 1.0], dtype=s.dtype, device=s.device)
-        # Four control points starting at `left - 1`; the extrapolated one's share goes to the
+        # Four control points starting at `left - 1`; the extrapolated one's weight goes to the
         # three that define it.
         inner = weights[:, 1:3]
         first, last = weights[:, :1], weights[:, 3:]
         zero = torch.zeros_like(first)
         from_first = torch.cat([zero, first * extrapolation], -1) * before.unsqueeze(-1)
         from_last = torch.cat([last * extrapolation.flip(0), zero], -1) * beyond.unsqueeze(-1)
-        kept = torch.cat(
+        within = torch.cat(
             [first * (1 - before).unsqueeze(-1), inner, last * (1 - beyond).unsqueeze(-1)], -1
         )
         index = (left - 1).unsqueeze(-1) + torch.arange(4, device=left.device)
-        # An extrapolated control point has no weight left: any one in range may stand in its
-        # place.
-        return index.clamp(0, num_control_points - 1), kept + from_first + from_last
+        # An extrapolated control point has no weight left: any one in range may stand for
+        # it.
+        return index.clamp(0, num_control_points - 1), within + from_first + from_last
 
 
 def matrix(index: Tensor, coefficient: Tensor, num_control_points: int) -> Tensor:

@@ -238,13 +238,13 @@ class CellAverages(Partition):
         breaks = torch.unique(torch.cat([control_points, edges]))
         lengths = breaks[1:] - breaks[:-1]
         offsets = torch.tensor([0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5], dtype=torch.float64)
-        shares = torch.tensor([5.0, 8.0, 5.0], dtype=torch.float64) / 18
+        quadrature = torch.tensor([5.0, 8.0, 5.0], dtype=torch.float64) / 18
         points = (breaks[:-1, None] + lengths[:, None] * offsets).flatten()
         positions = (points * num_control_points - 0.5).clamp(0, num_control_points - 1)
         dense = matrix(
             *self.interpolation.coefficients(positions, num_control_points), num_control_points
         )
-        weighted = dense * (lengths[:, None] * shares).flatten()[:, None] * num_channels
+        weighted = dense * (lengths[:, None] * quadrature).flatten()[:, None] * num_channels
         cells = (points * num_channels).floor().long().clamp(0, num_channels - 1)
         averages = torch.zeros(num_channels, num_control_points, dtype=torch.float64).index_add(
             0, cells, weighted

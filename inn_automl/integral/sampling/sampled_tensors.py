@@ -37,11 +37,11 @@ class SampledTensor(NamedTuple):
 
     Attributes:
         name: its first name in the module.
-        slots: every place that holds it; several if it is tied.
+        slots: every attribute that holds it; several if it is tied.
         axes: those that depend on the widths.
         is_buffer: whether it is a buffer.
         is_statistic: whether it is a running statistic of a normalization layer.
-        delta_slot: the place of its width delta, if it has one.
+        delta_slot: the slot of its width delta, if it has one.
     """
 
     name: str

@@ -75,7 +75,7 @@ def layers_chart(series: LayerSeries) -> Layers:
 
     rows = [
         {"layer": name, "ms": ms, "percent": f"{100 * fraction:.1f} %"}
-        for name, ms, fraction in zip(series.names, series.ms, series.shares, strict=True)
+        for name, ms, fraction in zip(series.names, series.ms, series.fractions, strict=True)
     ]
     y = alt.Y("layer:N", sort=list(series.names), title=None)
     y = y.axis(labelLimit=220, grid=False)

@@ -217,7 +217,7 @@ def _depth_to_space(attributes: Attributes, constants: Constants) -> Compute:
 def _resize(attributes: Attributes, constants: Constants) -> Compute:
     """Resize, only in the form that `torch.nn.functional.interpolate` is exported in."""
     kind = attributes.get("mode", "nearest")
-    places = attributes.get("coordinate_transformation_mode", "half_pixel")
+    coordinates = attributes.get("coordinate_transformation_mode", "half_pixel")
     scales, sizes = [constants[i] if len(constants) > i else None for i in (2, 3)]
     if (scales is None or not scales.size) == (sizes is None or not sizes.size):
         raise NotCoveredError("a size that the graph computes")
@@ -228,18 +228,18 @@ def _resize(attributes: Attributes, constants: Constants) -> Compute:
     ):
         raise NotCoveredError("axes, antialiasing or exclude_outside")
     if kind == "nearest":
-        if (places, attributes.get("nearest_mode", "round_prefer_floor")) != (
+        if (coordinates, attributes.get("nearest_mode", "round_prefer_floor")) != (
             "asymmetric",
             "floor",
         ):
-            raise NotCoveredError(f"nearest values by {places}")
+            raise NotCoveredError(f"nearest values by {coordinates}")
         options: dict[str, Any] = {"mode": "nearest"}
-    elif places in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+    elif coordinates in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         if kind == "cubic" and not math.isclose(attributes.get("cubic_coeff_a", -0.75), -0.75):
             raise NotCoveredError("another cubic kernel")
-        options = {"mode": kind, "align_corners": places == "align_corners"}
+        options = {"mode": kind, "align_corners": coordinates == "align_corners"}
     else:
-        raise NotCoveredError(f"positions by {places}")
+        raise NotCoveredError(f"positions by {coordinates}")
     given: Any = scales if sizes is None or not sizes.size else sizes
     target = given[2:].tolist()
     names = {

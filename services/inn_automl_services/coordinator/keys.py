@@ -38,7 +38,7 @@ def hash_secret(secret: str) -> str:
 def create_key(
     session: Session, *, project_id: str, name: str, role: Role
 ) -> tuple[ApiKeyRow, str]:
-    """A new key and its secret, which is not kept."""
+    """A new key and its secret, which is not stored."""
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
     key = ApiKeyRow(
         id=new_id("key"),

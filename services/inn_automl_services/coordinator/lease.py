@@ -1,7 +1,7 @@
 """Leases: whoever holds the token of a row may act for it until the lease expires.
 
 A lease belongs to one attempt at a row that has a `LeaseMixin`: at a job, held by its run, or at a
-measurement, held by an agent. The token itself is not kept, only its hash. Issuing a new token
+measurement, held by an agent. The token itself is not stored, only its hash. Issuing a new token
 ends the lease before it; a holder that comes too late is refused. Callers lock the row first, so
 that nobody else changes it until their transaction ends.
 """
@@ -47,8 +47,8 @@ def take_back(row: LeaseMixin) -> None:
     release(row)
 
 
-def settle(row: LeaseMixin) -> None:
-    """Keeps the token of an attempt that has delivered, so that it can be recognized, for good."""
+def complete(row: LeaseMixin) -> None:
+    """Ends the expiry of an attempt that has delivered; its token stays valid for recognition."""
     row.lease_expires_at = None
 
 

@@ -66,11 +66,11 @@ class Settings(BaseSettings):
     lost_run_log_lines: Annotated[int, Field(ge=1)] = 3
     """Last lines of a lost run's log that are given as the reason."""
     ended_run_kept_s: float = 3600.0
-    """Ray forgets an ended run after this time, once its log is kept."""
+    """Ray forgets an ended run after this time, once its log is stored."""
     max_ended_runs: Annotated[int, Field(ge=0)] = 500
     """The same for all but this many latest ones: Ray lists all of them each time."""
     max_runs_without_log: Annotated[int, Field(ge=0)] = 20_000
-    """Beyond this many ended runs, Ray forgets even those whose log is not kept yet."""
+    """Beyond this many ended runs, Ray forgets even those whose log is not stored yet."""
     log_interval_s: float = 5.0
     """Between two copies of a running job's log."""
     log_time_limit_s: float = 1.0
@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     max_event_readers: Annotated[int, Field(ge=1)] = 4
     """Watchers of one process that read the database at once."""
     progress_event_interval_s: float = 2.0
-    """Progress is kept with every heartbeat; watchers get it this often, and at every change of
+    """Progress is stored with every heartbeat; watchers get it this often, and at every change of
     the stage.
     """
     max_notes: Annotated[int, Field(ge=0)] = 200

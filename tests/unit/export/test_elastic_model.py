@@ -15,7 +15,7 @@ import pytest
 from inn_automl.core.errors import CorruptFileError, InputError, UnknownNameError
 from inn_automl.export import extract_bundle
 from inn_automl.serving import ElasticModel, model, sessions
-from inn_automl.serving.choice import STEP_UP_SHARE
+from inn_automl.serving.choice import STEP_UP_FRACTION
 from inn_automl.serving.observations import FEWEST, NUM_RECENT
 
 from .conftest import POINTS, Front
@@ -31,16 +31,16 @@ def elastic(front: Front) -> ElasticModel:
 
 
 class Clock:
-    """A machine that takes a share of the evidence for every run of whatever point serves."""
+    """A machine that takes a multiple of the evidence for every run of whatever point serves."""
 
     def __init__(self, elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.share, self._elastic, self._now = 1.0, elastic, 0.0
+        self.slowdown, self._elastic, self._now = 1.0, elastic, 0.0
         self._is_end = False
         monkeypatch.setattr(model, "perf_counter", self)
 
     def __call__(self) -> float:
         if self._is_end:
-            self._now += 1e-3 * self.share * self._elastic.point.latency["laptop"].p95
+            self._now += 1e-3 * self.slowdown * self._elastic.point.latency["laptop"].p95
         self._is_end = not self._is_end
         return self._now
 
@@ -132,13 +132,13 @@ def test_observed_latencies_are_those_of_runs_as_measured(elastic: ElasticModel)
 
 def test_few_runs_tell_no_slowdown(elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(elastic, monkeypatch)
-    clock.share = 3.0
+    clock.slowdown = 3.0
     for _ in range(FEWEST - 1):
         elastic.run(SAMPLE)
     assert elastic.slowdown() == 1.0
     elastic.run(SAMPLE)
     assert elastic.slowdown() == pytest.approx(3.0)
-    # as a share of the evidence at that percentile
+    # relative to the evidence at that percentile
     assert elastic.slowdown(99) == pytest.approx(1.5)
     assert elastic.set_latency(4.4).point.id == SLOW  # not asked to adapt
     assert elastic.set_latency(4.4, adapt=True).point.id == FAST
@@ -153,15 +153,15 @@ def test_the_target_holds_when_the_machine_becomes_slow_and_fast_again(
     assert elastic.set_latency(5.0, adapt=True).point.id == SLOW
     run_and_settle(elastic, NUM_RECENT)
     assert elastic.point.id == SLOW
-    clock.share = 2.0
+    clock.slowdown = 2.0
     run_and_settle(elastic, NUM_RECENT)
     assert elastic.point.id == MIDDLE
     assert elastic.choice is not None and elastic.choice.keeps_target
-    clock.share = 8.0
+    clock.slowdown = 8.0
     run_and_settle(elastic, NUM_RECENT)
     assert elastic.point.id == FAST
     assert elastic.choice is not None and not elastic.choice.keeps_target
-    clock.share = 1.0
+    clock.slowdown = 1.0
     run_and_settle(elastic, NUM_RECENT + model.CHECK_EVERY)
     assert elastic.point.id == SLOW
 
@@ -170,13 +170,13 @@ def test_a_slower_point_takes_over_with_room_to_spare_only(
     elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(elastic, monkeypatch)
-    clock.share = 2.0
+    clock.slowdown = 2.0
     run_and_settle(elastic, NUM_RECENT)
     assert elastic.set_latency(4.4 * 1.05, adapt=True).point.id == MIDDLE
-    clock.share = 1.0
+    clock.slowdown = 1.0
     run_and_settle(elastic, NUM_RECENT + model.CHECK_EVERY)
     assert elastic.point.id == MIDDLE  # SLOW would keep the target, but not 0.9 of it
-    clock.share = 0.99 * STEP_UP_SHARE * 1.05
+    clock.slowdown = 0.99 * STEP_UP_FRACTION * 1.05
     run_and_settle(elastic, NUM_RECENT + model.CHECK_EVERY)
     assert elastic.point.id == SLOW
 

@@ -101,7 +101,7 @@ def test_nothing_is_written_that_differs(
     other = nn.Sequential(nn.Flatten(), nn.Linear(128, 3)).eval()
     with pytest.raises(
         VerificationError,
-        match=r"differs from torch by \S+ where the largest output is \S+, a share",
+        match=r"differs from torch by \S+ where the largest output is \S+, a fraction",
     ):
         template.export(other, path)
     assert "full export" in caplog.text

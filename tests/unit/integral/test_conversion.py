@@ -17,7 +17,7 @@ from inn_automl.integral.conversion.reconstruction import (
     Reconstructor,
     fit_width_deltas,
 )
-from inn_automl.integral.conversion.windows import choose_places, rows_at, windows_at
+from inn_automl.integral.conversion.windows import choose_positions, rows_at, windows_at
 from tests.unit.integral.oracle import assert_same, randomized
 from tests.unit.integral.zoo import CASES, Net
 
@@ -60,7 +60,7 @@ def test_windows_are_what_a_layer_multiplies_its_weights_with(
     x = torch.randn(shape)
     with torch.no_grad():
         y = layer(x)
-        places = choose_places(layer, y)
+        places = choose_positions(layer, y)
         weight, bias = layer.weight, layer.bias
         assert isinstance(weight, Tensor)
         found = windows_at(layer, x, places) @ weight.flatten(1).T

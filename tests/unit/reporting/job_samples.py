@@ -133,8 +133,8 @@ def make_job(
                 },
                 front=points,
                 layers=[
-                    LayerTime(name=f"body.{layer}", fraction=share)
-                    for layer, share in zip(
+                    LayerTime(name=f"body.{layer}", fraction=fraction)
+                    for layer, fraction in zip(
                         ("stem.0", *GROUPS), (0.02, 0.3, 0.25, 0.2, 0.11, 0.07, 0.05), strict=True
                     )
                 ],

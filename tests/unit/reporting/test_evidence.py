@@ -53,7 +53,7 @@ def test_of_a_deep_network_the_slowest_layers_are_named() -> None:
     layers = [LayerTime(name=f"body.{i}", fraction=(i + 1) / 5050) for i in range(100)]
     series = layer_series(device.model_copy(update={"layers": layers}))
     assert series.names == (*(str(i) for i in range(100 - MAX_LAYERS, 100)), OTHERS)
-    assert sum(series.shares) == pytest.approx(1.0)
+    assert sum(series.fractions) == pytest.approx(1.0)
 
 
 def test_without_a_recommendation_there_are_no_layers() -> None:

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from inn_automl.reporting.placement import along_steps, free_spot
 
-share = st.floats(0, 1)
+fraction = st.floats(0, 1)
 SIZE = (0.3, 0.2)
 
 
 @given(
-    target=st.tuples(share, share),
-    obstacles=st.lists(st.tuples(share, share, st.floats(0, 5)), max_size=30),
+    target=st.tuples(fraction, fraction),
+    obstacles=st.lists(st.tuples(fraction, fraction, st.floats(0, 5)), max_size=30),
 )
 def test_label_stays_inside_and_never_covers_what_it_names(
     target: tuple[float, float], obstacles: list[tuple[float, float, float]]

@@ -49,6 +49,6 @@ def test_a_lease_that_is_taken_back_costs_no_attempt(row: LeaseMixin) -> None:
 
 def test_a_settled_lease_is_recognized_and_never_expires(row: LeaseMixin) -> None:
     token = lease.issue(row, lease_s=60.0)
-    lease.settle(row)
+    lease.complete(row)
     assert lease.is_holder(row, token)
     assert not lease.expires_by(row, now() + timedelta(days=1))

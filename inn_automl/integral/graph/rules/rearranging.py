@@ -80,8 +80,8 @@ def part_of_axis(propagation: Propagation, node: Node) -> Shape:
     ) == propagation.variables.size(constants[dim]):
         return shape
     propagation.fix([shape[dim]], node, "picks channels by their number")
-    kept = () if operation(node) == "select" else (constants[dim],)
-    return (*shape[:dim], *kept, *shape[dim + 1 :])
+    remaining = () if operation(node) == "select" else (constants[dim],)
+    return (*shape[:dim], *remaining, *shape[dim + 1 :])
 
 
 @rule("permute")
@@ -103,7 +103,7 @@ def transpose(propagation: Propagation, node: Node) -> Shape:
 @rule("movedim", "moveaxis")
 def movedim(propagation: Propagation, node: Node) -> Shape:
     shape = propagation.shape(node.args[0])
-    # An empty tensor whose axes tell their places by their sizes.
+    # An empty tensor whose axes tell their positions by their sizes.
     source, target = node.args[1:3]
     empty = torch.empty(tuple(range(len(shape))))
     order = torch.movedim(empty, source, target)  # type: ignore[arg-type]

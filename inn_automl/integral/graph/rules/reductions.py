@@ -62,7 +62,7 @@ def total(propagation: Propagation, node: Node) -> Any:
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "flip", "roll")
 def along_axes(propagation: Propagation, node: Node) -> Shape:
-    """Operations along axes, whose channels all depend on each other or change places."""
+    """Operations along axes, whose channels all depend on each other or change positions."""
     shape = propagation.shape(node.args[0])
     position, name = {"roll": (2, "dims"), "flip": (1, "dims")}.get(operation(node), (1, "dim"))
     axes = axes_of(argument(node, position, name), len(shape))

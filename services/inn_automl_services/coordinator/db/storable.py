@@ -15,10 +15,10 @@ def check_storable(value: Any, where: str, *, depth: int = 0) -> None:
     not finite.
 
     Args:
-        where: the place of the value in the request, for the message.
+        where: the location of the value in the request, for the message.
 
     Raises:
-        InputError: names the place.
+        InputError: names the location.
     """
     if depth > MAX_DEPTH:
         raise InputError(

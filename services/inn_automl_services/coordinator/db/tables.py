@@ -61,7 +61,7 @@ class Table(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {  # noqa: RUF012 - how SQLAlchemy is told
+    type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy
         datetime: UtcDateTime(),
         dict[str, Any]: Json,
         list[Any]: Json,
@@ -178,7 +178,7 @@ class JobRow(LeaseMixin, Table):
     """Not claimed before this instant: a retry waits longer each time."""
     max_attempts: Mapped[int]
     submission_id: Mapped[str | None]
-    """Of Ray's job for this attempt; kept until Ray is known to have stopped it."""
+    """Of Ray's job for this attempt; stored until Ray is known to have stopped it."""
     progress: Mapped[dict[str, Any] | None]
     cost_before: Mapped[dict[str, Any]]
     """Of the attempts before this one."""

@@ -238,7 +238,7 @@ def finish(
         measurement.results = checked
         measurement.state = MeasurementState.DONE.value
         measurement.fraction = 1.0
-        lease.settle(measurement)
+        lease.complete(measurement)
         _touch(session, measurement)
 
 

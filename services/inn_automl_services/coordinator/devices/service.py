@@ -142,13 +142,11 @@ def check_budget(device: DeviceRow, budget: DeviceBudget) -> None:
     if budget.runtime not in described.runtimes:
         reasons = described.details.get("missing_runtimes")
         reason = reasons.get(budget.runtime) if isinstance(reasons, dict) else None
-        remedy = (
-            f"it says: {reason}" if reason else f"`{RUNTIMES[budget.runtime].install}` adds it."
-        )
+        hint = f"it says: {reason}" if reason else f"`{RUNTIMES[budget.runtime].install}` adds it."
         raise SpecError(
             f"device {budget.name!r}: the agent {device.name!r} has no runtime {budget.runtime!r}, "
             f"only "
-            f"{', '.join(described.runtimes) or 'none'}; {remedy} Start the agent again afterwards."
+            f"{', '.join(described.runtimes) or 'none'}; {hint} Start the agent again afterwards."
         )
     if budget.threads > described.num_cores:
         raise SpecError(
@@ -203,7 +201,7 @@ def fail(measurement: MeasurementRow, detail: str) -> None:
     """Ends a measurement without results."""
     measurement.state = MeasurementState.FAILED.value
     measurement.error = detail
-    lease.settle(measurement)
+    lease.complete(measurement)
 
 
 def _check_abandoned(session: Session, device: DeviceRow) -> None:

@@ -23,7 +23,7 @@ def keep_log(store: ObjectStore, job_id: str, submission_id: str, printed: str) 
     if not printed:
         return
     if len(printed) > MAX_RUN_CHARACTERS:
-        printed = f"{printed[:MAX_RUN_CHARACTERS]}\n(and more, which is not kept)\n"
+        printed = f"{printed[:MAX_RUN_CHARACTERS]}\n(and more, which is not stored)\n"
     path = log_path(job_id)
     before = store.read(path).decode("utf-8", "replace") if store.exists(path) else ""
     parts = _parts(before)

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class LogCollector:
-    """Keeps the logs of runs, and has the runner forget ended runs whose log is kept.
+    """Keeps the logs of runs, and has the runner forget ended runs whose log is stored.
 
     Args:
         clock: seconds of a monotonic clock.
@@ -39,7 +39,7 @@ class LogCollector:
         self._pool = ThreadPoolExecutor(self._settings.log_threads, thread_name_prefix="logs")
         self._copied_at_s: dict[str, float] = {}
         self._complete: set[str] = set()
-        """Ended runs whose whole log is kept."""
+        """Ended runs whose whole log is stored."""
 
     def collect(self, runs: Mapping[str, RunStatus]) -> None:
         """Copies logs that are due, as many as the time limit allows.
@@ -62,7 +62,7 @@ class LogCollector:
     def forget(self, runs: Mapping[str, RunStatus]) -> None:
         """Has the runner forget ended runs that are old or many: it lists them all each time.
 
-        A run whose log is not kept yet is forgotten only beyond `max_runs_without_log`.
+        A run whose log is not stored yet is forgotten only beyond `max_runs_without_log`.
         """
         settings = self._settings
         oldest = now() - timedelta(seconds=settings.ended_run_kept_s)
@@ -96,7 +96,7 @@ class LogCollector:
             if has_job:
                 keep_log(self._store, run.job_id, name, self._runner.log(name))
         except StorageError as error:
-            logger.warning("log not kept", extra=fields(**run.log_fields, error=str(error)))
+            logger.warning("log not stored", extra=fields(**run.log_fields, error=str(error)))
             return
         self._copied_at_s[name] = self._clock()
         if run.state is RunState.ENDED:

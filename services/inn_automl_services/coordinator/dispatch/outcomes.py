@@ -26,7 +26,7 @@ def mark_lost(
     The job is queued again, or fails if it has no attempts left.
 
     Args:
-        error: why; kept on the job if it fails, else noted.
+        error: why; stored on the job if it fails, else noted.
         only_expired: leave a run whose lease was renewed since it was looked at.
     """
     with database.write() as session:

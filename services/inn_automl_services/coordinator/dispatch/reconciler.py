@@ -64,8 +64,8 @@ class Reconciler:
                 self._stop(job)
 
     def leased(self) -> list[LeasedJob]:
-        """The jobs that runs hold. To be read before the runner is asked for its runs: a run that
-        ends in between has delivered before, and is found to hold nothing any more.
+        """The jobs that runs hold. Read them before the runner's list of runs: a run that ends in
+        between has delivered before, and is found to hold nothing any more.
         """
         with self._database.read() as session:
             return repository.leased(session)

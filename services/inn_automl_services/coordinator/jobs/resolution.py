@@ -146,12 +146,12 @@ def check_widths(session: Session, parent: JobRow, widths: dict[str, int]) -> No
     groups = repository.groups_of(session, parent.id)
     if groups is None:
         return
-    remedy = f"give a width for each of {', '.join(groups)}"
+    hint = f"give a width for each of {', '.join(groups)}"
     unknown, missing = (
         sorted(widths.keys() - set(groups)),
         [name for name in groups if name not in widths],
     )
     if unknown:
-        raise WidthsError(f"unknown coupled group {unknown[0]!r:.80}: {remedy}.")
+        raise WidthsError(f"unknown coupled group {unknown[0]!r:.80}: {hint}.")
     if missing:
-        raise WidthsError(f"widths lack the coupled group {missing[0]!r}: {remedy}.")
+        raise WidthsError(f"widths lack the coupled group {missing[0]!r}: {hint}.")

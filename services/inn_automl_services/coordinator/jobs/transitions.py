@@ -30,7 +30,7 @@ def apply(session: Session, job: JobRow, event: Event, *, error: JobError | None
     see.
 
     Args:
-        error: why the run failed or was lost; kept on the job if that ends it, else noted.
+        error: why the run failed or was lost; stored on the job if that ends it, else noted.
 
     Raises:
         ConflictError: the event is impossible in the job's state; nothing is changed.
@@ -70,7 +70,7 @@ def apply(session: Session, job: JobRow, event: Event, *, error: JobError | None
 
 def claim(session: Session, job: JobRow, *, lease_s: float) -> str:
     """Begins an attempt at a queued job that this session has locked; returns the lease token,
-    which is not kept.
+    which is not stored.
 
     Raises:
         ConflictError: the job is not queued.

@@ -14,8 +14,8 @@ PRECISIONS = tuple(BITS)
 DEFAULT = "fp32"
 
 COORDINATE = "precision"
-METADATA_KEY = "inn_automl.core.precision"
-"""Of an ONNX file's own metadata, where it is not fp32."""
+METADATA_KEY = "inn_automl.precision"
+"""Key of the precision in an ONNX file's metadata; absent from a float32 file."""
 
 _NAMES = {bits: name for name, bits in BITS.items()}
 

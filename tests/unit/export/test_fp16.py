@@ -114,7 +114,7 @@ def test_weights_are_half_and_the_ports_and_the_standardization_are_float(tmp_pa
     assert [node.op_type for node in model.graph.node][:3] == ["Sub", "Div", "Cast"]
     assert {entry.key: entry.value for entry in model.metadata_props} == {
         "inn_automl.widths": '{"a": 1}',
-        "inn_automl.core.precision": "fp16",
+        "inn_automl.precision": "fp16",
     }
     assert target.stat().st_size < 0.6 * source.stat().st_size
     assert np.isfinite(run(float32_counterpart(target.read_bytes()), samples)).all()

@@ -193,8 +193,8 @@ def test_tensorrt_computes_in_float16_what_a_file_has_in_float16(gpu, monkeypatc
     runtime = runtimes.create("onnxruntime-tensorrt", 1)
     for metadata in (
         {},
-        {"inn_automl.core.precision": "fp16"},
-        {"inn_automl.core.precision": "int8"},
+        {"inn_automl.precision": "fp16"},
+        {"inn_automl.precision": "int8"},
     ):
         monkeypatch.setattr(GpuSession, "metadata", metadata)
         runtime.load(tmp_path / "m.onnx", 1)

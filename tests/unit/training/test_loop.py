@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,135 +11,18 @@ from inn_automl.core.errors import TrainingError
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import evaluate_widths
 from inn_automl.integral import IntegralNetwork
-from inn_automl.models import build
 from inn_automl.tasks import Task
-from inn_automl.training import loop, run
-from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
-from inn_automl.training.recipe import Recipe
+from inn_automl.training import run
+from inn_automl.training.loop import EpochReport, load_best, train
 from inn_automl.training.sandwich import sandwich_gradients
-
-TINY = Recipe(epochs=4, batch_size=16, learning_rate=0.05)
-"""The full width learns alone in epochs 1 and 2."""
-SANDWICH = dataclasses.replace(TINY, warmup_fraction=0.0)
-
-
-CPU = torch.device("cpu")
-
-
-def make(dataset: Dataset, family: str, seed: int = 0, width: float = 0.25) -> IntegralNetwork:
-    torch.manual_seed(seed)
-    depth = {"signal": 2, "convnet": 2, "mlp": 1}[family]
-    module = build(family, dataset.input_shape, dataset.num_classes, width=width, depth=depth)
-    return IntegralNetwork(module, torch.zeros(2, *dataset.input_shape))
-
-
-def state_of(network: IntegralNetwork) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in network.state_dict().items()}
-
-
-def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
-
-
-def without_time(history: list[EpochReport]) -> list[EpochReport]:
-    return [dataclasses.replace(report, seconds=0.0) for report in history]
-
-
-class Interrupt(Exception):
-    pass
-
-
-def interrupt_after(epoch: int) -> Callable[[EpochReport], None]:
-    def on_epoch(report: EpochReport) -> None:
-        if report.epoch == epoch:
-            raise Interrupt
-
-    return on_epoch
-
-
-class Clock:
-    """Stands still but for `step_s` per reading, so that deadlines fall where a test wants them."""
-
-    def __init__(self, step_s: float) -> None:
-        self.now = 0.0
-        self.step_s = step_s
-
-    def __call__(self) -> float:
-        self.now += self.step_s
-        return self.now
-
-
-@pytest.mark.parametrize(
-    ("kind", "family", "optimizer"),
-    [("images", "convnet", "sgd"), ("images", "mlp", "adamw"), ("signals", "signal", "sgd")],
+from tests.unit.training.small_trainings import (
+    SANDWICH,
+    TINY,
+    Clock,
+    assert_same,
+    make,
+    state_of,
 )
-def test_a_resumed_training_ends_in_the_same_bits(
-    kind: str, family: str, optimizer: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    dataset: Dataset = request.getfixturevalue(kind)
-    recipe = dataclasses.replace(
-        TINY, optimizer=optimizer, learning_rate=0.05 if optimizer == "sgd" else 0.005
-    )
-    whole = make(dataset, family)
-    expected = train(whole, Task.from_dataset(dataset), recipe, seed=5)
-
-    path = tmp_path / "checkpoint.safetensors"
-    with pytest.raises(Interrupt):
-        train(
-            make(dataset, family),
-            Task.from_dataset(dataset),
-            recipe,
-            seed=5,
-            checkpoint=path,
-            on_epoch=interrupt_after(2),
-        )
-    torch.rand(7)  # another process has another random state, and another initial network
-    resumed = make(dataset, family, seed=99)
-    result = train(resumed, Task.from_dataset(dataset), recipe, seed=5, checkpoint=path)
-    assert_same(state_of(resumed), state_of(whole))
-    assert without_time(result.history) == without_time(expected.history)
-    assert (result.epochs_done, result.best_score, result.stopped) == (
-        4,
-        expected.best_score,
-        "epochs",
-    )
-
-
-def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[dict[str, torch.Tensor]]:
-    """Gives epochs these scores; returns the states that got them."""
-    remaining, states = iter(scores), []
-
-    def validate(self: run.TrainingRun, names: Collection[str] | None = None) -> dict[str, float]:
-        states.append(state_of(self.network))
-        return dict.fromkeys(names or self.validated_widths, next(remaining))
-
-    monkeypatch.setattr(run.TrainingRun, "validate", validate)
-    return states
-
-
-def test_a_resumed_training_goes_on_from_its_last_state_and_keeps_its_best(
-    signals: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "checkpoint.safetensors"
-    whole = scripted(monkeypatch, 0.9, 0.1, 0.2, 0.3)
-    train(make(signals, "signal"), Task.from_dataset(signals), SANDWICH, seed=0)
-    parts = scripted(monkeypatch, 0.9, 0.1, 0.2, 0.3)
-    with pytest.raises(Interrupt):
-        train(
-            make(signals, "signal"),
-            Task.from_dataset(signals),
-            SANDWICH,
-            seed=0,
-            checkpoint=path,
-            on_epoch=interrupt_after(2),
-        )
-    network = make(signals, "signal")
-    assert train(
-        network, Task.from_dataset(signals), SANDWICH, seed=0, checkpoint=path
-    ).best_score == pytest.approx(0.9)
-    assert_same(parts[3], whole[3])
-    assert_same(state_of(network), whole[0])
 
 
 @pytest.mark.parametrize("is_augmented", [False, True])
@@ -168,19 +50,6 @@ def test_every_epoch_takes_every_sample_in_an_order_and_variant_of_its_own(
     assert bool((nearest.values > 1e-3).all()) == is_augmented
     if not is_augmented:
         assert sorted(nearest.indices.tolist()) == list(range(80))
-
-
-def test_a_finished_training_is_not_repeated(signals: Dataset, tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.safetensors"
-    first = make(signals, "signal")
-    train(first, Task.from_dataset(signals), TINY, seed=0, checkpoint=path)
-    again, calls = make(signals, "signal", seed=1), []
-    result = train(
-        again, Task.from_dataset(signals), TINY, seed=0, checkpoint=path, on_epoch=calls.append
-    )
-    assert not calls
-    assert len(result.history) == 4
-    assert_same(state_of(again), state_of(first))
 
 
 def test_seeds_decide_on_a_training_and_leave_the_global_random_state_alone(
@@ -224,23 +93,6 @@ def test_every_width_learns(
         )
     assert not network.training
     assert all(p.grad is None and p.is_contiguous() for p in network.parameters())
-
-
-def test_the_best_state_is_kept(signals: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    states = scripted(monkeypatch, 0.2, 0.9, 0.9, 0.4)
-    network = make(signals, "signal")
-    result = train(network, Task.from_dataset(signals), SANDWICH, seed=0)
-    assert result.best_score == pytest.approx(0.9)
-    assert_same(state_of(network), states[2])  # of equals the later
-
-
-def test_the_best_state_is_one_that_all_widths_were_trained_for(
-    signals: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    states = scripted(monkeypatch, 0.9, 0.8, 0.3, 0.2)
-    network = make(signals, "signal")
-    assert train(network, Task.from_dataset(signals), TINY, seed=0).best_score == pytest.approx(0.3)
-    assert_same(state_of(network), states[2])
 
 
 def test_the_full_width_learns_alone_at_first(
@@ -325,16 +177,6 @@ def test_too_few_samples_to_tell_channels_apart_leave_them_as_they_are(
     assert_same(state_of(one.network), before)
 
 
-def test_the_best_state_can_be_taken_from_a_checkpoint(signals: Dataset, tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.safetensors"
-    network = make(signals, "signal")
-    result = train(network, Task.from_dataset(signals), TINY, seed=0, checkpoint=path)
-    other = make(signals, "signal", seed=1)
-    history, score = load_best(other, path)
-    assert (history, score) == (result.history, result.best_score)
-    assert_same(state_of(other), state_of(network))
-
-
 def test_a_deadline_in_the_middle_of_an_epoch_stops_there(
     signals: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -368,19 +210,6 @@ def test_divergence_names_epoch_rate_and_remedy(signals: Dataset) -> None:
         match=r"loss is (nan|inf) in epoch 1 at learning rate \S+; give a lower .*3.3e\+29",
     ):
         train(make(signals, "mlp"), Task.from_dataset(signals), recipe, seed=0)
-
-
-def test_a_checkpoint_of_another_training_is_refused(signals: Dataset, tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.safetensors"
-    train(
-        make(signals, "signal"),
-        Task.from_dataset(signals),
-        dataclasses.replace(TINY, epochs=1),
-        seed=0,
-        checkpoint=path,
-    )
-    with pytest.raises(TrainingError, match=r"differs in seed, recipe.*delete it"):
-        train(make(signals, "signal"), Task.from_dataset(signals), TINY, seed=1, checkpoint=path)
 
 
 def test_frozen_parameters_stay(signals: Dataset) -> None:
@@ -439,86 +268,3 @@ def test_a_batch_larger_than_the_data_is_all_of_it(signals: Dataset) -> None:
     assert (
         train(make(signals, "signal"), Task.from_dataset(signals), recipe, seed=0).epochs_done == 1
     )
-
-
-class TestFitToBudget:
-    @pytest.fixture
-    def _costs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A step costs 0.1 s, of the full width alone 0.05 s, a validation 0.5 s, and nothing else
-        takes any time.
-        """
-        clock = Clock(0.0)
-        monkeypatch.setattr(loop.time, "monotonic", clock)
-
-        def steps(
-            self: run.TrainingRun, epoch: int, num_steps: int, deadline_s: float | None = None
-        ) -> tuple[float, bool]:
-            clock.now += (0.05 if epoch <= self.recipe.num_warmup_epochs else 0.1) * num_steps
-            return 0.0, True
-
-        def validate(
-            self: run.TrainingRun, names: Collection[str] | None = None
-        ) -> dict[str, float]:
-            clock.now += 0.5
-            self.validation_s = 0.5
-            return {}
-
-        monkeypatch.setattr(run.TrainingRun, "steps", steps)
-        monkeypatch.setattr(run.TrainingRun, "validate", validate)
-
-    @pytest.mark.usefixtures("_costs")
-    def test_epochs_fill_the_seconds(self, signals: Dataset) -> None:
-        # An epoch is 5 steps and a validation: 1 s. Timing takes 2 + 30 steps and a validation:
-        # 3.7 s.
-        recipe = fit_to_budget(
-            make(signals, "signal"), Task.from_dataset(signals), SANDWICH, seconds=103.8
-        )
-        assert recipe == dataclasses.replace(SANDWICH, epochs=90)
-
-    @pytest.mark.usefixtures("_costs")
-    @pytest.mark.parametrize(("seconds", "epochs"), [(43.9, 42), (3.2, 2), (3.05, 1)])
-    def test_epochs_of_the_full_width_alone_are_counted_as_what_they_cost(
-        self, signals: Dataset, seconds: float, epochs: int
-    ) -> None:
-        # Half of the epochs take 0.75 s. Timing takes 2 + 13 (3 of a short time) steps, 3 plain
-        # ones, a validation.
-        recipe = fit_to_budget(
-            make(signals, "signal"), Task.from_dataset(signals), TINY, seconds=seconds
-        )
-        assert recipe == dataclasses.replace(TINY, epochs=epochs)
-
-    @pytest.mark.usefixtures("_costs")
-    def test_an_upper_bound_holds(self, signals: Dataset) -> None:
-        assert (
-            fit_to_budget(
-                make(signals, "signal"), Task.from_dataset(signals), TINY, seconds=100, max_epochs=7
-            ).epochs
-            == 7
-        )
-
-    @pytest.mark.usefixtures("_costs")
-    def test_where_no_epoch_fits_a_part_of_one_is_planned(self, signals: Dataset) -> None:
-        # Timing takes no more than it must: 5 steps and a validation, 1 s. Of what is left, 0.81 s
-        # can be used.
-        recipe = fit_to_budget(
-            make(signals, "signal"), Task.from_dataset(signals), SANDWICH, seconds=1.9
-        )
-        assert (recipe.epochs, recipe.epoch_samples) == (1, 3 * TINY.batch_size)
-        assert (
-            fit_to_budget(
-                make(signals, "signal"), Task.from_dataset(signals), TINY, seconds=0.01
-            ).epoch_samples
-            == TINY.batch_size
-        )
-
-    def test_the_network_and_the_random_state_are_left_as_they_were(self, images: Dataset) -> None:
-        network = make(images, "convnet").eval()
-        state, random_state = state_of(network), torch.get_rng_state()
-        fit_to_budget(network, Task.from_dataset(images), TINY, seconds=10)
-        found = state_of(network)
-        deltas = [found.pop(name) for name in list(found) if name.startswith("width_deltas.")]
-        assert deltas and not any(delta.count_nonzero() for delta in deltas)
-        assert_same(found, state)
-        assert torch.equal(torch.get_rng_state(), random_state)
-        assert not network.training
-        assert all(p.grad is None and p.is_contiguous() for p in network.parameters())

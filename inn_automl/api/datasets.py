@@ -39,7 +39,7 @@ class DatasetSummary(WireModel):
     num_thumbnails: int = 0
 
 
-class Dataset(WireModel):
+class StoredDataset(WireModel):
     id: str
     name: Name
     filename: str

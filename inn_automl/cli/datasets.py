@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from inn_automl.api.datasets import Dataset
+from inn_automl.api.datasets import StoredDataset
 from inn_automl.cli.options import connect, print_json, print_table, server_options, transfer_bar
 
 
@@ -30,7 +30,7 @@ def datasets(
     )
 
 
-def _row(dataset: Dataset) -> tuple[str, ...]:
+def _row(dataset: StoredDataset) -> tuple[str, ...]:
     metadata = dataset.metadata
     shape = " x ".join(map(str, metadata.input_shape))
     size = f"{dataset.size_bytes / 1e6:.3g} MB"

@@ -17,7 +17,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from inn_automl.api.base import Page
-from inn_automl.api.datasets import Dataset, RegisterDataset
+from inn_automl.api.datasets import RegisterDataset, StoredDataset
 from inn_automl.api.devices import Device
 from inn_automl.api.jobs import (
     ENDED,
@@ -99,17 +99,17 @@ class Client:
 
     # Datasets
 
-    def datasets(self) -> Iterator[Dataset]:
+    def datasets(self) -> Iterator[StoredDataset]:
         """All datasets of the project, newest first."""
-        return self._pages("/datasets", Page[Dataset], {})
+        return self._pages("/datasets", Page[StoredDataset], {})
 
-    def dataset(self, dataset: str) -> Dataset:
+    def dataset(self, dataset: str) -> StoredDataset:
         """One dataset, by id or name."""
-        return self._one(Dataset, "GET", f"/datasets/{_part(dataset)}")
+        return self._one(StoredDataset, "GET", f"/datasets/{_part(dataset)}")
 
     def upload_dataset(
         self, path: Path | str, name: str | None = None, on_progress: OnProgress = _silent
-    ) -> Dataset:
+    ) -> StoredDataset:
         """Uploads an .npz, a ZIP or a folder (as a ZIP). Content that the project has already is
         not sent again.
 
@@ -126,7 +126,7 @@ class Client:
             if known and name in (None, known.name):
                 return known
             return self._one(
-                Dataset,
+                StoredDataset,
                 "PUT",
                 f"/datasets/content/{sha256}",
                 params={"name": name or dataset_name(file), "filename": file.name},
@@ -137,10 +137,10 @@ class Client:
                 content=lambda: transfers.read_chunks(file, on_progress),
             )
 
-    def register_dataset(self, url: str, name: str, sha256: str | None = None) -> Dataset:
+    def register_dataset(self, url: str, name: str, sha256: str | None = None) -> StoredDataset:
         """Has the service fetch a dataset from a URL that its settings allow."""
         body = RegisterDataset(name=name, url=url, sha256=sha256)
-        return self._one(Dataset, "POST", "/datasets", json=_json(body), headers=_new_key())
+        return self._one(StoredDataset, "POST", "/datasets", json=_json(body), headers=_new_key())
 
     def delete_dataset(self, dataset: str) -> None:
         """Deletes a dataset that no job uses."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from inn_automl.export.fp16 import convert_fp16
 from inn_automl.export.quantization import NUM_CALIBRATION, outputs, quantize_onnx
-from inn_automl.export.template import ExportedModel, OnnxTemplate
+from inn_automl.export.template import OnnxFile, OnnxTemplate
 from inn_automl.export.verification import FP16_TOLERANCE, verify_onnx
 from inn_automl.tasks import Score, Task
 
@@ -90,7 +90,7 @@ def converted_file(
     precision: str,
     *,
     widths: Mapping[str, int],
-) -> Iterator[tuple[ExportedModel, Path]]:
+) -> Iterator[tuple[OnnxFile, Path]]:
     """A discretized module in eval mode as a float file that was verified, and the file of another
     precision made from it.
 

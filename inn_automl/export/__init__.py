@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from inn_automl.export.onnx import export_onnx
     from inn_automl.export.quantization import quantize_onnx
     from inn_automl.export.records import BundleConfig
-    from inn_automl.export.template import ExportedModel, OnnxTemplate
+    from inn_automl.export.template import OnnxFile, OnnxTemplate
     from inn_automl.export.verification import TOLERANCE, verify_onnx
 
 _HOME = {
     "BundleConfig": "records",
     "ElasticConfig": "elastic",
-    "ExportedModel": "template",
     "InnConfig": "inn",
+    "OnnxFile": "template",
     "OnnxTemplate": "template",
     "TOLERANCE": "verification",
     "export_onnx": "onnx",
@@ -45,8 +45,8 @@ __all__ = [
     "TOLERANCE",
     "BundleConfig",
     "ElasticConfig",
-    "ExportedModel",
     "InnConfig",
+    "OnnxFile",
     "OnnxTemplate",
     "convert_fp16",
     "export_onnx",

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ExportedModel:
+class OnnxFile:
     """One verified ONNX file."""
 
     path: Path
@@ -129,7 +129,7 @@ class OnnxTemplate:
 
     def export(
         self, module: nn.Module, path: str | Path, *, widths: Mapping[str, int] | None = None
-    ) -> ExportedModel:
+    ) -> OnnxFile:
         """Writes a module as ONNX, verified against torch before it takes the place of `path`.
 
         Args:
@@ -174,8 +174,8 @@ class OnnxTemplate:
         widths: Mapping[str, int] | None,
         *,
         from_template: bool,
-    ) -> ExportedModel:
+    ) -> OnnxFile:
         data = finish(model, widths)
         difference = compare(data, raw, self.samples, tolerance=self.tolerance, name=str(path))
         write_atomically(path, data)
-        return ExportedModel(path, len(data), difference, from_template)
+        return OnnxFile(path, len(data), difference, from_template)

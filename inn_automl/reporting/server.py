@@ -70,7 +70,7 @@ def browse(
             server.wait()
 
 
-class Server:
+class MlflowServer:
     """A running UI."""
 
     def __init__(self, url: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
@@ -120,7 +120,9 @@ class Server:
 
 
 @contextmanager
-def serve(store: Store, *, host: str = "127.0.0.1", port: int | None = None) -> Iterator[Server]:
+def serve(
+    store: Store, *, host: str = "127.0.0.1", port: int | None = None
+) -> Iterator[MlflowServer]:
     """MLflow's UI over a store that is no server itself; stopped at the end, however that comes.
 
     Raises:
@@ -145,7 +147,7 @@ def serve(store: Store, *, host: str = "127.0.0.1", port: int | None = None) -> 
             stderr=log,
             start_new_session=True,
         )
-        server = Server(
+        server = MlflowServer(
             f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{chosen}",
             process,
             log,

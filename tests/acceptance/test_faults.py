@@ -23,7 +23,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from sqlalchemy import make_url
 
-from inn_automl.api.datasets import Dataset
+from inn_automl.api.datasets import StoredDataset
 from tests.acceptance.conftest import Stack, eventually
 
 BUDGET = """\
@@ -115,7 +115,7 @@ def upload_while_the_coordinator_dies(stack: Stack, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = tmp_path / "noise.npz"
     np.savez(path, x=rng.integers(0, 256, (40_000, 3, 32, 32), np.uint8), y=np.arange(40_000) % 4)
-    found: list[Dataset] = []
+    found: list[StoredDataset] = []
 
     def upload() -> None:
         with stack.client() as client:

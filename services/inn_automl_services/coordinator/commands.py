@@ -121,7 +121,7 @@ def _bootstrap(settings: Settings, path: Path) -> None:
 def _server(app: object, host: str, port: int) -> uvicorn.Server:
     import uvicorn
 
-    class Server(uvicorn.Server):
+    class CoordinatorServer(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             super().handle_exit(sig, frame)
             # A thread in a long poll cannot be interrupted. Everything is a transaction: nothing
@@ -131,7 +131,7 @@ def _server(app: object, host: str, port: int) -> uvicorn.Server:
             leaving.start()
 
     # The middleware logs each request itself, with its id.
-    return Server(
+    return CoordinatorServer(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
             host=host,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from inn_automl.api.base import Name, Page, Sha256
-from inn_automl.api.datasets import Dataset, RegisterDataset
+from inn_automl.api.datasets import RegisterDataset, StoredDataset
 from inn_automl.core import errors
 from inn_automl.core.errors import (
     AuthenticationError,
@@ -41,7 +41,7 @@ _CONTENT = (
 )
 _THERE: dict[int | str, dict[str, Any]] = {
     200: {
-        "model": Dataset,
+        "model": StoredDataset,
         "description": "The content was there already, perhaps under another name.",
     }
 }
@@ -80,7 +80,7 @@ async def upload(
     context: InContext,
     request: Request,
     response: Response,
-) -> Dataset:
+) -> StoredDataset:
     """Answered at once, without reading the body, where the project has the content: sending it
     again is safe.
     """
@@ -122,7 +122,7 @@ def register(
     user: User,
     context: InContext,
     response: Response,
-) -> Dataset:
+) -> StoredDataset:
     dataset, is_new = service.register(context, user.project_id, body)
     response.status_code = 201 if is_new else 200
     return dataset
@@ -136,7 +136,7 @@ def list_datasets(
     session: Reading,
     cursor: Annotated[str | None, Query(pattern=r"^dst_[0-9a-z]{26}$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> Page[Dataset]:
+) -> Page[StoredDataset]:
     rows = repository.page(session, user.project_id, before=cursor, limit=limit + 1)
     items = [service.to_wire(row) for row in rows[:limit]]
     return Page(items=items, next_cursor=items[-1].id if len(rows) > limit else None)
@@ -147,7 +147,7 @@ def list_datasets(
     summary="Shapes, classes and counts of a dataset",
     responses=problems.responses(*_ALWAYS, NotFoundError),
 )
-def show(dataset: Reference, user: User, session: Reading) -> Dataset:
+def show(dataset: Reference, user: User, session: Reading) -> StoredDataset:
     return service.to_wire(service.find(session, user.project_id, dataset))
 
 

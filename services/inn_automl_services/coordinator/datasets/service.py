@@ -36,7 +36,7 @@ def find(session: Session, project_id: str, reference: str) -> DatasetRow:
 
 def find_same(
     context: Context, project_id: str, *, name: str, sha256: str | None
-) -> wire.Dataset | None:
+) -> wire.StoredDataset | None:
     """The dataset of this content, under whatever name.
 
     Raises:
@@ -56,7 +56,7 @@ def find_same(
 
 def register(
     context: Context, project_id: str, request: RegisterDataset
-) -> tuple[wire.Dataset, bool]:
+) -> tuple[wire.StoredDataset, bool]:
     """Fetches and keeps what a URL names; returns it, and whether it is new.
 
     Raises:
@@ -100,7 +100,7 @@ def keep(
     name: str,
     sha256: str | None,
     source_url: str | None = None,
-) -> tuple[wire.Dataset, bool]:
+) -> tuple[wire.StoredDataset, bool]:
     """Checks what was received, moves it into place and makes its row; returns it, and whether it
     is new.
 
@@ -159,7 +159,7 @@ def _move(context: Context, source: Path, folder: str, metadata: DatasetSummary)
 
 def _lost_race(
     context: Context, project_id: str, *, name: str, sha256: str, path: str
-) -> wire.Dataset:
+) -> wire.StoredDataset:
     """Somebody else stored the same content, or took the name, since it was looked for."""
     with context.database.read() as session:
         winner = repository.find_content(session, project_id, sha256)
@@ -210,8 +210,8 @@ def thumbnail(
     return context.store.read(f"{row.path.rpartition('/')[0]}/thumbnails/{number}.png")
 
 
-def to_wire(row: DatasetRow) -> wire.Dataset:
-    return wire.Dataset(
+def to_wire(row: DatasetRow) -> wire.StoredDataset:
+    return wire.StoredDataset(
         id=row.id,
         name=row.name,
         filename=row.filename,

@@ -76,7 +76,13 @@ class _Strict(BaseModel):
 
 
 class DeviceBudget(_Strict):
-    """One device and the bounds a model must keep on it. A bound left out does not bind."""
+    """One device and the bounds a model must keep on it. A bound left out does not bind.
+
+    Example:
+        >>> from inn_automl import Device
+        >>> Device(name="laptop", threads=2, max_latency_ms=2.0).percentile
+        95.0
+    """
 
     name: _Name
     """Name of the device in fronts, files and commands: letters, digits, `.`, `_` and `-`."""
@@ -194,7 +200,14 @@ class SearchBudget(_Strict):
 
 
 class Budget(_Strict):
-    """The hardware budget of a job: `budget.yaml`."""
+    """The hardware budget of a job: `budget.yaml`.
+
+    Example:
+        >>> from inn_automl import Budget, Device
+        >>> budget = Budget(devices=(Device(name="laptop", max_latency_ms=2.0),))
+        >>> budget.training.max_minutes, budget.search.max_evaluations
+        (30.0, 200)
+    """
 
     devices: Annotated[tuple[DeviceBudget, ...], Field(min_length=1)]
     training: TrainingBudget = TrainingBudget()

@@ -36,6 +36,15 @@ def load_dataset(source: str | os.PathLike[str], seed: int = 0) -> Dataset:
         DatasetFormatError: unreadable, inconsistent, or something other than finite real numbers.
         DatasetTooSmallError: one class only, or a class with fewer samples than the splits need.
         UnsafeArchiveError: a ZIP that leaves its folder or expands beyond the limit.
+
+    Example:
+        >>> from inn_automl import load_dataset
+        >>> digits = load_dataset("digits")
+        >>> len(digits), digits.input_shape, digits.classes[:3]
+        (1797, (1, 8, 8), ('0', '1', '2'))
+        >>> pixels, label = digits.sample(0)
+        >>> pixels.shape, label
+        ((1, 8, 8), '0')
     """
     source = os.fspath(source)
     if source in BUILTINS:

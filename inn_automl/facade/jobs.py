@@ -74,12 +74,12 @@ def search(
 
     Example:
         >>> import inn_automl
-        >>> budget = {
-        ...     "devices": [{"name": "laptop", "max_latency_ms": 1.0}],
-        ...     "training": {"max_minutes": 5, "cpus": 2},
-        ... }
-        >>> result = inn_automl.search("mnist5k", budget, out="digits")  # doctest: +SKIP
-        >>> result.best(max_latency_ms=0.5).widths  # doctest: +SKIP
+        >>> result = inn_automl.search("mnist1d", "budget.yaml", out="result", progress=False)
+        >>> result.devices
+        ('laptop-1-thread',)
+        >>> point = result.best(max_latency_ms=5.0)
+        >>> result.bundle(point).suffix
+        '.zip'
     """
     _set_thread_policy()
     from inn_automl.pipeline.run import run_job
@@ -131,6 +131,16 @@ def extend(
             folder cannot be used; nothing was spent.
         MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found
             so far is kept.
+
+    Example:
+        >>> import inn_automl
+        >>> budget = {
+        ...     "devices": [{"name": "laptop-any-speed"}],
+        ...     "search": {"max_evaluations": 8, "batch_size": 4, "max_measurements": 10},
+        ... }
+        >>> more = inn_automl.extend("result", budget, out="extended", progress=False)
+        >>> more.devices
+        ('laptop-any-speed',)
     """
     _set_thread_policy()
     from inn_automl.pipeline.extending import FinishedJob
@@ -189,6 +199,11 @@ def discretize(
         UnknownNameError: there is no such precision.
         InputError: the job is not finished, or the dataset is not the one it was trained on.
         ExportError, StorageError: the bundle could not be made.
+
+    Example:
+        >>> import inn_automl
+        >>> inn_automl.discretize("result", 0.5, "half.zip").name
+        'half.zip'
     """
     from inn_automl.pipeline.run import discretize_job
 

@@ -26,9 +26,15 @@ class Result:
         record: every number of the job, as in `result.json`.
 
     Example:
-        >>> result = Result.load("demo")  # doctest: +SKIP
-        >>> result.best(max_latency_ms=1.0, device="laptop-1-thread").id  # doctest: +SKIP
-        'laptop-1-thread-07'
+        >>> from inn_automl import Result
+        >>> result = Result.load("result")
+        >>> result.metric
+        'accuracy'
+        >>> fastest = result.front("laptop-1-thread")[0]
+        >>> result.best(device="laptop-1-thread").metric_value >= fastest.metric_value
+        True
+        >>> list(result.to_dataframe().columns)[:4]
+        ['device', 'id', 'recommended', 'accuracy']
     """
 
     def __init__(self, folder: Path, record: JobResult) -> None:

@@ -92,6 +92,14 @@ def measure(
             installed.
         MeasurementError: a file is missing, cannot be loaded or run, or its process died or hung;
             names the model.
+
+    Example:
+        >>> from inn_automl import Device, measure
+        >>> from inn_automl.latency.config import QUICK
+        >>> from inn_automl.latency.reference import REFERENCE
+        >>> found = measure({"small": REFERENCE}, Device(name="laptop"), config=QUICK)
+        >>> found["small"].summary.p50 > 0
+        True
     """
     check_device(device)
     for name, path in models.items():

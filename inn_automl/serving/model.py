@@ -64,6 +64,14 @@ class ElasticModel:
         StorageError: the file cannot be read.
         CorruptFileError: it is no elastic model, was changed since it was written, or cannot be
             run here.
+
+    Example:
+        >>> import numpy as np
+        >>> from inn_automl import ElasticModel
+        >>> model = ElasticModel("result/elastic.zip", device="laptop-1-thread")
+        >>> choice = model.set_latency(5.0)
+        >>> model.run(np.zeros((1, 1, 40), np.float32)).shape
+        (1, 10)
     """
 
     def __init__(

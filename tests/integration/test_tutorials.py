@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import doctest
 import functools
+import importlib
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inn_automl.cli.main import main
+from inn_automl.core.result import JobResult
 from inn_automl.pipeline import run
 
 from .conftest import measure_by_size
 
 ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
+
+
+def measured_by_size(job: Callable[..., JobResult]) -> Callable[..., JobResult]:
+    @functools.wraps(job)
+    def measured(*arguments: Any, **options: Any) -> JobResult:
+        return job(*arguments, **{**options, "measure": measure_by_size})
+
+    return measured
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -39,7 +50,8 @@ def first_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert program == "inn-automl"
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        monkeypatch.setattr(run, "run_job", functools.partial(run.run_job, measure=measure_by_size))
+        for name in ("run_job", "extend_job"):
+            monkeypatch.setattr(run, name, measured_by_size(getattr(run, name)))
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert not ended.value.code
@@ -64,6 +76,17 @@ def test_the_search_of_the_readme_gives_a_result(first_front: Path) -> None:
     names: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), names)
     assert names["point"] in names["result"].front()
+
+
+@pytest.mark.parametrize(
+    "module", ["inn_automl.facade.jobs", "inn_automl.facade.result", "inn_automl.serving.model"]
+)
+def test_examples_in_docstrings_of_a_finished_job(first_front: Path, module: str) -> None:
+    """Here, for they read the job of the tutorial."""
+    assert Path.cwd() == first_front
+    ended = doctest.testmod(importlib.import_module(module))
+    assert ended.attempted > 0
+    assert ended.failed == 0
 
 
 def test_the_notebook_makes_narrow_models_that_know_digits(

@@ -8,9 +8,12 @@ import importlib
 import pytest
 
 MODULES = [
+    "inn_automl.core.spec",
+    "inn_automl.data.load",
     "inn_automl.integral.conversion.convert",
     "inn_automl.integral.graph.groups",
     "inn_automl.integral.network",
+    "inn_automl.latency.benchmark",
 ]
 
 

@@ -31,46 +31,45 @@ CHANNELS = 3
 SIDE = 8
 
 
-def make_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int]:
-    """A block of a kind and the number of channels that it gives."""
+def plain_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int] | None:
+    """A block of layers in a row; None where the kind is another or the channels do not fit."""
     grouped = next(g for g in (number, 2, 1) if channels % g == 0)
+    factor = 1 + number % 2
     if kind == "conv":
-        return nn.Sequential(
-            conv(channels, 2 * number), nn.BatchNorm2d(2 * number), nn.ReLU()
-        ), 2 * number
+        layers = (conv(channels, 2 * number), nn.BatchNorm2d(2 * number), nn.ReLU())
+        return nn.Sequential(*layers), 2 * number
     if kind == "depthwise":
-        factor = 1 + number % 2
         return conv(channels, factor * channels, groups=channels), factor * channels
     if kind == "grouped":
         return conv(channels, grouped * 4, groups=grouped), grouped * 4
+    if kind == "shuffle":
+        return nn.ChannelShuffle(grouped), channels
+    if kind == "transposed":
+        layer = nn.ConvTranspose2d(channels, 4 * grouped, 3, padding=1, groups=grouped)
+        return layer, 4 * grouped
+    if kind == "pixels" and channels % 4 == 0:
+        return nn.Sequential(nn.PixelShuffle(2), nn.MaxPool2d(2)), channels // 4
+    return None
+
+
+def branching_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int] | None:
+    """A block that adds, multiplies, joins or splits; None where the kind is another."""
     if kind == "residual":
-        return Net(
-            lambda m, x: x + m.b(F.relu(m.a(x))),
-            a=conv(channels, number),
-            b=conv(number, channels, 1),
-        ), channels
+        layers = {"a": conv(channels, number), "b": conv(number, channels, 1)}
+        return Net(lambda m, x: x + m.b(F.relu(m.a(x))), **layers), channels
     if kind == "projected":
-        return Net(
-            lambda m, x: m.a(x) * m.b(x).sigmoid(),
-            a=conv(channels, number),
-            b=conv(channels, number, 1),
-        ), number
+        layers = {"a": conv(channels, number), "b": conv(channels, number, 1)}
+        return Net(lambda m, x: m.a(x) * m.b(x).sigmoid(), **layers), number
     if kind == "branches":
-        return Net(
-            lambda m, x: torch.cat([m.a(x), m.b(x)], 1),
-            a=conv(channels, number),
-            b=conv(channels, 4),
-        ), number + 4
+        layers = {"a": conv(channels, number), "b": conv(channels, 4)}
+        return Net(lambda m, x: torch.cat([m.a(x), m.b(x)], 1), **layers), number + 4
     if kind == "dense":
-        return Net(
-            lambda m, x: torch.cat([x, m.a(x)], 1), a=conv(channels, number)
-        ), channels + number
+        dense = Net(lambda m, x: torch.cat([x, m.a(x)], 1), a=conv(channels, number))
+        return dense, channels + number
     if kind == "joined":
-        return Net(
-            lambda m, x: m.c(x) + torch.cat([m.a(x), x], 1),
-            a=conv(channels, number),
-            c=conv(channels, channels + number),
-        ), channels + number
+        layers = {"a": conv(channels, number), "c": conv(channels, channels + number)}
+        joined = Net(lambda m, x: m.c(x) + torch.cat([m.a(x), x], 1), **layers)
+        return joined, channels + number
     if kind == "squeeze":
         return Net(
             lambda m, x: x * m.b(F.relu(m.a(x.mean((2, 3), keepdim=True)))).sigmoid(),
@@ -79,15 +78,13 @@ def make_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int]:
         ), channels
     if kind == "gate" and channels % 2 == 0:
         return Net(lambda m, x: torch.tanh(x.chunk(2, 1)[0]) * x.chunk(2, 1)[1]), channels // 2
-    if kind == "shuffle":
-        return nn.ChannelShuffle(grouped), channels
+    return None
+
+
+def rewired_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int] | None:
+    """A block that uses a layer twice or moves the channels; None where the kind is another."""
     if kind == "twice":
         return Net(lambda m, x: m.a(F.relu(m.a(x))), a=conv(channels, channels)), channels
-    if kind == "transposed":
-        layer = nn.ConvTranspose2d(channels, 4 * grouped, 3, padding=1, groups=grouped)
-        return layer, 4 * grouped
-    if kind == "pixels" and channels % 4 == 0:
-        return nn.Sequential(nn.PixelShuffle(2), nn.MaxPool2d(2)), channels // 4
     if kind == "permuted":
         return Net(
             lambda m, x: m.a(x.permute(0, 2, 3, 1)).movedim(-1, 1).contiguous(),
@@ -98,7 +95,17 @@ def make_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int]:
             lambda m, x: x + m.a(x.flatten(2).mT).mT.unflatten(2, x.shape[2:]),
             a=HeadAttention(channels, number, 4),
         ), channels
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.PReLU(channels)), channels
+    return None
+
+
+def make_block(kind: str, number: int, channels: int) -> tuple[nn.Module, int]:
+    """A block of a kind and the number of channels that it gives."""
+    return (
+        plain_block(kind, number, channels)
+        or branching_block(kind, number, channels)
+        or rewired_block(kind, number, channels)
+        or (nn.Sequential(nn.BatchNorm2d(channels), nn.PReLU(channels)), channels)
+    )
 
 
 KINDS = (

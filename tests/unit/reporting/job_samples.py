@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,103 +45,132 @@ def make_job(
         "laptop-1-thread": {"threads": 1, "max_latency_ms": 1.2},
         "laptop-2-threads": {"threads": 2, "max_latency_ms": 0.6},
     }
-    shares = np.concatenate(
-        [[[0.25] * 6, [0.6] * 6, [1.0] * 6], random.uniform(0.25, 1, (num_candidates - 3, 6))]
-    )
-    sizes = np.array(list(GROUPS.values()))
-    widths = np.maximum(1, np.round(shares * sizes)).astype(int)
-    macs = (
-        9 * 784 * widths[:, 0] * widths[:, 1]
-        + 9 * 196 * widths[:, 1] * widths[:, 2]
-        + 9 * 49 * widths[:, 2:5].prod(axis=1) / 8
-        + widths[:, 4:].prod(axis=1) * 10
-    )
-    params = (
-        9
-        * (
-            widths[:, 0]
-            + widths[:, 0] * widths[:, 1]
-            + widths[:, 1] * widths[:, 2]
-            + widths[:, 2] * widths[:, 3]
-        )
-        + widths[:, 4] * widths[:, 5] * 10
-    )
-    size = macs / macs.max()
-    accuracy = 0.985 - 0.12 * np.exp(-5.5 * size) - 0.02 * np.abs(random.normal(size=len(size)))
-    accuracy = np.round(np.clip(accuracy, 0.1, 1) * 500) / 500
-
+    population = Population.draw(num_candidates, random)
+    size = population.macs / population.macs.max()
     all_devices, all_candidates = [], {}
     for name, budget in devices.items():
-        latency = (0.11 + 2.0 * size / budget["threads"] ** 0.8) * random.normal(1, 0.03, len(size))
-        order = np.argsort(latency)
+        noise = random.normal(1, 0.03, num_candidates)
+        latency = (0.11 + 2.0 * size / budget["threads"] ** 0.8) * noise
+        points = [
+            _point(k, population, i, latency[i], name, random, out)
+            for k, i in enumerate(population.front(latency, num_points))
+        ]
+        all_candidates[name] = population.candidates(latency, points, random)
+        all_devices.append(_device(name, budget, latency, points, random))
+    return (
+        JobResult(job=_job(list(devices), epochs), devices=all_devices),
+        all_candidates,
+        _history(epochs),
+    )
+
+
+@dataclass(frozen=True)
+class Population:
+    """Widths of a network (n, 6) with their costs and accuracies (n)."""
+
+    widths: np.ndarray
+    macs: np.ndarray
+    params: np.ndarray
+    accuracy: np.ndarray
+
+    @classmethod
+    def draw(cls, num: int, random: np.random.Generator) -> Population:
+        """Three uniform widths, then random ones; accuracy grows with the operations."""
+        uniform = [[0.25] * 6, [0.6] * 6, [1.0] * 6]
+        ratios = np.concatenate([uniform, random.uniform(0.25, 1, (num - 3, 6))])
+        widths = np.maximum(1, np.round(ratios * np.array(list(GROUPS.values())))).astype(int)
+        stem, stage1, stage2, stage3, block, head = widths.T
+        macs = (
+            9 * 784 * stem * stage1
+            + 9 * 196 * stage1 * stage2
+            + 9 * 49 * stage2 * stage3 * block / 8
+            + block * head * 10
+        )
+        params = 9 * (stem + stem * stage1 + stage1 * stage2 + stage2 * stage3) + block * head * 10
+        size = macs / macs.max()
+        accuracy = 0.985 - 0.12 * np.exp(-5.5 * size) - 0.02 * np.abs(random.normal(size=num))
+        return cls(widths, macs, params, np.round(np.clip(accuracy, 0.1, 1) * 500) / 500)
+
+    def named_widths(self, index: int) -> dict[str, int]:
+        return dict(zip(GROUPS, map(int, self.widths[index]), strict=True))
+
+    def front(self, latency: np.ndarray, num_points: int) -> list[int]:
+        """At most so many of the candidates that no faster one equals in accuracy."""
+        order, accuracy = np.argsort(latency), self.accuracy
         front = [
             i for rank, i in enumerate(order) if accuracy[i] > accuracy[order[:rank]].max(initial=0)
         ]
-        front = [
-            front[i] for i in np.unique(np.linspace(0, len(front) - 1, num_points).astype(int))
-        ]
-        points = [
-            _point(k, widths[i], accuracy[i], latency[i], params[i], macs[i], name, random, out)
-            for k, i in enumerate(front)
-        ]
-        bound = budget["max_latency_ms"]
-        within = [p for p in points if p.latency_ms.ci[1] <= bound]
-        measured = {tuple(p.widths.values()): p.latency_ms for p in points}
-        all_candidates[name] = [
+        kept = np.unique(np.linspace(0, len(front) - 1, num_points).astype(int))
+        return [int(front[i]) for i in kept]
+
+    def candidates(
+        self, latency: np.ndarray, points: list[FrontPoint], random: np.random.Generator
+    ) -> list[Candidate]:
+        measured = {tuple(point.widths.values()): point.latency_ms for point in points}
+        return [
             Candidate(
-                widths=dict(zip(GROUPS, map(int, widths[i]), strict=True)),
-                metric_value=accuracy[i],
-                params=int(params[i]),
-                macs=int(macs[i]),
-                measured=measured.get(tuple(map(int, widths[i]))),
+                widths=self.named_widths(i),
+                metric_value=self.accuracy[i],
+                params=int(self.params[i]),
+                macs=int(self.macs[i]),
+                measured=measured.get(tuple(map(int, self.widths[i]))),
                 predicted_latency_ms=latency[i] * random.normal(1, 0.04),
             )
-            for i in range(len(size))
+            for i in range(len(latency))
         ]
-        all_devices.append(
-            DeviceResult(
-                name=name,
-                recommended=within[-1].id if within else None,
-                recommendation=f"The most accurate of {len(within)} points that meet {bound} ms at "
-                f"p95."
-                if within
-                else f"No point meets {bound} ms: the fastest takes "
-                f"{points[0].latency_ms.at_percentile:.3g} ms.",
-                cost_model_errors=CostModelErrors(
-                    median_relative=0.031,
-                    p90_relative=0.08,
-                    spearman=0.985,
-                    num_fitted=32,
-                    num_held_out=36,
-                    held_out_ms=[
-                        (float(ms), float(ms * random.normal(1, 0.045))) for ms in latency[:36]
-                    ],
-                ),
-                hypervolume=[float(v) for v in np.round(2 - 0.6 * np.exp(-0.4 * np.arange(20)), 4)],
-                reference_point=(2.6, 0.1),
-                search_stopped="hypervolume grew by less than 0.1 % in 5 batches",
-                environment={
-                    "runtime": "onnxruntime",
-                    "runtime_version": "1.32.0",
-                    "cpu": "Example CPU @ 2.9 GHz",
-                },
-                budget={
-                    "name": name,
-                    "runtime": "onnxruntime-cpu",
-                    "batch_size": 1,
-                    "percentile": 95.0,
-                    **budget,
-                },
-                front=points,
-                layers=[
-                    LayerTime(name=f"body.{layer}", fraction=fraction)
-                    for layer, fraction in zip(
-                        ("stem.0", *GROUPS), (0.02, 0.3, 0.25, 0.2, 0.11, 0.07, 0.05), strict=True
-                    )
-                ],
-            )
-        )
-    history = [
+
+
+def _device(
+    name: str,
+    budget: dict[str, Any],
+    latency: np.ndarray,
+    points: list[FrontPoint],
+    random: np.random.Generator,
+) -> DeviceResult:
+    bound = budget["max_latency_ms"]
+    within = [point for point in points if point.latency_ms.ci[1] <= bound]
+    fastest_ms = points[0].latency_ms.at_percentile
+    fractions = (0.02, 0.3, 0.25, 0.2, 0.11, 0.07, 0.05)
+    return DeviceResult(
+        name=name,
+        recommended=within[-1].id if within else None,
+        recommendation=f"The most accurate of {len(within)} points that meet {bound} ms at p95."
+        if within
+        else f"No point meets {bound} ms: the fastest takes {fastest_ms:.3g} ms.",
+        cost_model_errors=CostModelErrors(
+            median_relative=0.031,
+            p90_relative=0.08,
+            spearman=0.985,
+            num_fitted=32,
+            num_held_out=36,
+            held_out_ms=[(float(ms), float(ms * random.normal(1, 0.045))) for ms in latency[:36]],
+        ),
+        hypervolume=[float(v) for v in np.round(2 - 0.6 * np.exp(-0.4 * np.arange(20)), 4)],
+        reference_point=(2.6, 0.1),
+        search_stopped="hypervolume grew by less than 0.1 % in 5 batches",
+        environment={
+            "runtime": "onnxruntime",
+            "runtime_version": "1.32.0",
+            "cpu": "Example CPU @ 2.9 GHz",
+        },
+        budget={
+            "name": name,
+            "runtime": "onnxruntime-cpu",
+            "batch_size": 1,
+            "percentile": 95.0,
+            **budget,
+        },
+        front=points,
+        layers=[
+            LayerTime(name=f"body.{layer}", fraction=fraction)
+            for layer, fraction in zip(("stem.0", *GROUPS), fractions, strict=True)
+        ],
+    )
+
+
+def _history(epochs: int) -> list[dict[str, Any]]:
+    """One mapping an epoch: values rise, the loss falls."""
+    return [
         {
             "epoch": e,
             "epochs": epochs,
@@ -155,13 +185,12 @@ def make_job(
         }
         for e in range(1, epochs + 1)
     ]
-    job = {
-        "spec": {
-            "dataset": "mnist5k",
-            "model": None,
-            "seed": 0,
-            "budget": {"devices": list(devices)},
-        },
+
+
+def _job(devices: list[str], epochs: int) -> dict[str, Any]:
+    """What the result says of the job itself."""
+    return {
+        "spec": {"dataset": "mnist5k", "model": None, "seed": 0, "budget": {"devices": devices}},
         "model": "convnet",
         "recipe": {"optimizer": "sgd", "learning_rate": 0.1, "epochs": epochs},
         "dataset": {
@@ -176,28 +205,26 @@ def make_job(
         "seconds": {"training": 80.1, "searching": 40.2, "measuring": 30.3},
         "versions": {"torch": "2.13.0", "onnxruntime": "1.32.0"},
     }
-    return JobResult(job=job, devices=all_devices), all_candidates, history
 
 
 def _point(
+    rank: int,
+    population: Population,
     index: int,
-    widths: np.ndarray,
-    accuracy: float,
     latency: float,
-    params: int,
-    macs: int,
     device: str,
     random: np.random.Generator,
     out: Path | None,
 ) -> FrontPoint:
+    accuracy, params = population.accuracy[index], population.params[index]
     test = round((accuracy + random.normal(-0.002, 0.004)) * NUM_TEST) / NUM_TEST
     half = 1.96 * np.sqrt(test * (1 - test) / NUM_TEST)
-    bundle = f"bundles/{device}/{index:02d}.zip"
+    bundle = f"bundles/{device}/{rank:02d}.zip"
     if out is not None:
-        write_bundle(out / bundle, num_features=int(widths[0]))
+        write_bundle(out / bundle, num_features=int(population.widths[index, 0]))
     return FrontPoint(
-        id=f"{device}-{index:02d}",
-        widths=dict(zip(GROUPS, map(int, widths), strict=True)),
+        id=f"{device}-{rank:02d}",
+        widths=population.named_widths(index),
         metric_value=accuracy,
         test_metric_value=test,
         test_metric_value_ci=(test - half, min(1.0, test + half)),
@@ -211,7 +238,7 @@ def _point(
             num_samples=2000,
         ),
         params=int(params),
-        macs=int(macs),
+        macs=int(population.macs[index]),
         size_bytes=int(4 * params + 3000),
         bundle=bundle,
     )

@@ -78,6 +78,13 @@ def test_one_run_for_the_job_and_one_beside_it_for_each_device(
         == result
     )
 
+
+def test_a_device_run_holds_its_front_and_its_recommended_model(
+    store: Store, tmp_path: Path
+) -> None:
+    result, candidates, _ = small_job(tmp_path)
+    published = publish(result, tmp_path, candidates=candidates, store=store)
+    client = connect(store)
     for device in result.devices:
         run = client.get_run(published.device_run_ids[device.name])
         drawn = {

@@ -39,7 +39,7 @@ class AgentClient:
         key: an API key of the role agent.
         retry: how requests are retried.
         shutdown_timeout_s: how long the coordinator has to answer when a lease is released.
-        transport: what sends the requests in place of the network.
+        transport: sends the requests in place of the network, e.g. in a test.
 
     Raises:
         NoServerError: `url` is no URL.

@@ -11,7 +11,7 @@ from inn_automl.runtimes.nvidia import cuda_devices
 
 
 def describe_device() -> DeviceDescription:
-    """This machine.
+    """Describes this machine.
 
     Raises:
         MeasurementError: no runtime is installed.

@@ -25,7 +25,7 @@ class DatasetSummary(WireModel):
     kind: Literal["image", "signal"]
     task: TaskKind = "classification"
     input_shape: tuple[int, ...]
-    """Of one sample: C x H x W or C x L."""
+    """Shape of one sample: C x H x W or C x L."""
     output_shape: tuple[int, ...] = ()
     """Shape of a model's output for one sample: classes, targets, or an image of C x H x W."""
     classes: tuple[str, ...]

@@ -51,7 +51,7 @@ class SubmitJob(WireModel):
     spec: JobSpec
     name: Name | None = None
     priority: Priority = 0
-    """Of two queued jobs of a project the one with the higher priority starts first."""
+    """Rank in the project's queue: the job with the higher priority starts first."""
 
 
 class ExtendJob(WireModel):
@@ -88,7 +88,7 @@ class JobProgress(WireModel):
     """Finer than the state."""
     fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     seconds_left: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Of this stage; null while too little was done to say."""
+    """Seconds until the stage ends; null while too little was done to say."""
     best: str | None = None
     detail: str | None = None
 
@@ -173,7 +173,7 @@ class DeviceComparison(WireModel):
     reference: tuple[float, float]
     """Latency in milliseconds and metric value, in the metric of the fronts."""
     hypervolume: dict[str, float]
-    """By job id."""
+    """Hypervolume by job id."""
     better: str | None
     """Id of the job with the larger hypervolume; null where they are equal."""
     fronts: dict[str, DeviceResult]

@@ -48,7 +48,7 @@ class Measurement(WireModel):
     """Name of the device that measures it."""
     agent_is_away: bool
     results: dict[str, Any] | None = None
-    """By model, once done: `LatencyMeasurement.to_dict()`."""
+    """`LatencyMeasurement.to_dict()` by model, once done."""
     error: JobError | None = None
 
 
@@ -57,7 +57,7 @@ class MeasurementLease(WireModel):
 
     id: str
     token: str
-    """To be sent as `Lease-Token` with everything about this measurement."""
+    """Value of the header `Lease-Token` in all requests about this measurement."""
     lease_s: float
     """The lease ends this long after the last heartbeat."""
     device: DeviceBudget
@@ -70,7 +70,7 @@ class MeasurementHeartbeat(WireModel):
 
 
 class MeasurementResults(WireModel):
-    """By model: `LatencyMeasurement.to_dict()`, raw samples included."""
+    """`LatencyMeasurement.to_dict()` by model, raw samples included."""
 
     results: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 

@@ -24,4 +24,4 @@ class Problem(BaseModel):
     code: str
     request_id: str | None = None
     errors: list[dict[str, Any]] | None = None
-    """For invalid requests: every error with its location (`loc`) and message (`msg`)."""
+    """All errors of an invalid request, each with its location (`loc`) and message (`msg`)."""

@@ -40,7 +40,7 @@ class RunHeartbeat(WireModel):
     notes: Annotated[list[Text], Field(max_length=100)] = Field(default_factory=list)
     """New ones since the last heartbeat."""
     cost: JobCost = JobCost()
-    """Of this attempt so far."""
+    """Cost of this attempt so far."""
 
 
 class RunAnswer(WireModel):

@@ -61,7 +61,7 @@ class Client:
         url: of the coordinator, e.g. `http://127.0.0.1:8080`.
         key: an API key, `inn_...`.
         retry_deadline_s: how long a request is retried before `ConnectionLostError`.
-        transport: what sends the requests in place of the network.
+        transport: sends the requests in place of the network, e.g. in a test.
         sleep: what waits between two attempts.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 BITS = {"fp32": 32, "fp16": 16, "int8": 8}
-"""By name; another precision is another line, and the code that makes such a file."""
+"""Bits by precision. A new precision needs a line here and code that makes its files."""
 PRECISIONS = tuple(BITS)
 DEFAULT = "fp32"
 

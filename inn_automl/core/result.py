@@ -94,7 +94,7 @@ class CostModelErrors(_Record):
     held_out_ms: tuple[tuple[float, float], ...] = ()
     """Measured and predicted latency in milliseconds of each held-out width."""
     interval: tuple[float, float] | None = None
-    """Between these ratios to its prediction a measured latency falls in 90 % of cases."""
+    """Ratios of measured to predicted latency that 90 % of cases lie between."""
 
 
 class LayerTime(_Record):
@@ -160,11 +160,11 @@ class DeviceResult(_Record):
     recommendation: str
     """One sentence: why this point, or how far the best is from the bound."""
     cost_model_errors: CostModelErrors | None
-    """None for a device that could not be measured."""
+    """Errors of the device's cost model; None if the device could not be measured."""
     num_measured: int | None = None
     """Widths that were measured to predict latency, in this job."""
     granularity: Granularity | None = None
-    """None where too few widths were measured to say."""
+    """Steps in latency; None where too few widths were measured to say."""
     hypervolume: list[float]
     """Dominated hypervolume (metric value times milliseconds, predicted latency) after each batch
     of evaluations.

@@ -90,11 +90,11 @@ class ElasticPoint(Record):
     params: int
     macs: int
     size_bytes: int
-    """Of the bundle's model.onnx."""
+    """Size of the bundle's model.onnx."""
     sha256: str
-    """Of the bundle's model.onnx."""
+    """Hash of the bundle's model.onnx."""
     latency: dict[str, LatencySummary]
-    """By device; only those that it was measured on."""
+    """Latency by device; only devices that it was measured on."""
     verification: Verification
 
     @property
@@ -111,12 +111,12 @@ class ElasticConfig(Record):
     build: Build
     task: TaskKind = "classification"
     classes: tuple[str, ...]
-    """In the order of the logits; empty for other tasks than classification."""
+    """Classes in the order of the logits; empty for other tasks than classification."""
     input: TensorSpec
     output: TensorSpec
     preprocessing: Preprocessing
     targets: Standardization | None = None
-    """None for classification."""
+    """Standardization of the targets; None for classification."""
     dataset: DatasetMetadata
     devices: dict[str, ElasticDevice]
     points: tuple[ElasticPoint, ...]
@@ -136,11 +136,11 @@ class ElasticArchive:
     path: Path
     config: ElasticConfig
     graphs: dict[str, bytes]
-    """By point: an ONNX model, the larger initializers of which are marked as external and have no
+    """ONNX model by point. Its larger initializers are marked as external and have no
     data.
     """
     slices: dict[str, dict[str, TensorSlice]]
-    """By point and name of such an initializer."""
+    """Slice by point and name of such an initializer."""
     tensors: dict[str, np.ndarray]
 
     def weights(self, point: str) -> dict[str, np.ndarray]:

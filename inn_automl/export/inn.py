@@ -54,10 +54,10 @@ class InnConfig(Record):
     family: str
     build: Build
     groups: dict[str, GroupMetadata]
-    """By name, in the order in which they are first produced."""
+    """Coupled groups by name, in the order in which they are first produced."""
     task: TaskKind = "classification"
     classes: tuple[str, ...]
-    """In the order of the logits; empty for other tasks than classification."""
+    """Classes in the order of the logits; empty for other tasks than classification."""
     preprocessing: Standardization
     targets: Standardization | None = None
     """The network gives (raw target - mean) / std; None for classification."""

@@ -64,9 +64,7 @@ def _owners(path: Path) -> dict[str, str]:
 
 
 def _owner(name: str, owners: dict[str, str]) -> str | None:
-    """Of the longest known name that `name` begins with, up to where a runtime may append
-    something.
-    """
+    """Layer of the longest known name that `name` begins with; a runtime may append a suffix."""
     ends = [len(name), *(found.start() for found in re.finditer(r"[_/ ]", name))]
     return next(
         (owners[name[:end]] for end in sorted(ends, reverse=True) if name[:end] in owners), None

@@ -216,7 +216,7 @@ def _ranges(
 
 
 def _reading_images(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Of a network from images to images: the convolutions that read the input, and what comes
+    """Convolutions that read the input of a network from images to images, and all nodes
     before them.
     """
     if len(graph.output[0].type.tensor_type.shape.dim) != 4:

@@ -34,7 +34,7 @@ class Build(Record):
     depth: int | None
     task: TaskKind = "classification"
     scale: int | None = None
-    """Of super-resolution: how many times larger the output is."""
+    """Scale factor of super-resolution; None for other tasks."""
 
 
 class TensorSpec(Record):
@@ -42,7 +42,7 @@ class TensorSpec(Record):
 
     name: str
     shape: tuple[int, ...]
-    """Of one sample; a batch of any size goes before it."""
+    """Shape of one sample, without the batch dimension, which is free."""
     dtype: Literal["float32"] = "float32"
 
 
@@ -135,8 +135,8 @@ class Verification(Record):
     tolerance: float
     num_samples: int
     agreement: float | None = None
-    """Of a model that is not fp32: the fraction of the validation samples that it gives the same
-    class as the float32 file that it was made from."""
+    """Fraction of the validation samples that get the same class from the float32 file that the
+    model was made from; None for a float32 model."""
 
 
 class FileMetadata(Record):
@@ -153,7 +153,7 @@ class BundleConfig(Record):
 
     format_version: Literal[1] = 1
     id: str
-    """Of the front point, unique in its job."""
+    """Id of the front point, unique in its job."""
     family: str
     build: Build
     widths: dict[str, int]
@@ -164,19 +164,19 @@ class BundleConfig(Record):
     """
     task: TaskKind = "classification"
     classes: tuple[str, ...]
-    """In the order of the logits; empty for other tasks than classification."""
+    """Classes in the order of the logits; empty for other tasks than classification."""
     input: TensorSpec
     output: TensorSpec
     preprocessing: Preprocessing
     targets: Standardization | None = None
-    """None for classification."""
+    """Standardization of the targets; None for classification."""
     dataset: DatasetMetadata
     metric: MetricValues
     params: int
     macs: int
     """Multiply-accumulates for one sample."""
     latency: dict[str, LatencyEvidence]
-    """By device name."""
+    """Latency by device name."""
     verification: Verification
     fine_tuning: FineTuning | None = None
     """Effect of fine-tuning; None without it; `metric` was evaluated after it."""

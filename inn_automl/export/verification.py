@@ -27,8 +27,8 @@ than 2e-4 of the largest one.
 """
 
 FP16_TOLERANCE = 5e-2
-"""The same of a float16 file, whose unit roundoff is 5e-4. The families stay below 2e-3, and a
-value that overflows shows."""
+"""Largest accepted difference of a float16 file, whose unit roundoff is 5e-4. The
+families stay below 2e-3, and a value that overflows shows."""
 
 _BATCH_SIZES = (1, 3)  # the usual one, and one that the file was not translated with
 

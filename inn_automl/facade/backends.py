@@ -46,13 +46,13 @@ def make_backend(name: str, budget: TrainingBudget, address: str | None = None) 
     """
     check_backend(name)
     entry_point = next(iter(entry_points(group=GROUP, name=name)))
-    with _sigterm_kept():
+    with _sigterm_restored():
         backend: Backend = entry_point.load()(cpus=budget.cpus, gpus=budget.gpus, address=address)
     return backend
 
 
 @contextmanager
-def _sigterm_kept() -> Iterator[None]:
+def _sigterm_restored() -> Iterator[None]:
     """Puts the caller's SIGTERM handler back: `ray.init` installs its own, which aborts."""
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)

@@ -31,7 +31,7 @@ class Connection:
         read_timeout_s: seconds to wait for the next byte of an answer.
         user_agent: name of the program, for the coordinator's log.
         uses_proxies: whether the environment's proxies are used; None: not for this machine.
-        transport: what sends the requests in place of the network.
+        transport: sends the requests in place of the network, e.g. in a test.
 
     Raises:
         NoServerError: `url` is no URL.

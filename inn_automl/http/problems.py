@@ -34,7 +34,7 @@ _BY_STATUS: dict[int, type[InnAutomlError]] = {
     425: ServiceError,
     429: RateLimitError,
 }
-"""For answers whose code is not one of ours."""
+"""Exception classes by status, for answers whose code is not one of ours."""
 
 
 def problem_of(response: httpx.Response) -> Problem | None:

@@ -111,17 +111,17 @@ class BenchmarkConfig:
 
 
 THOROUGH = BenchmarkConfig()
-"""For all figures that are published."""
+"""Configuration for all figures that are published."""
 
 QUICK = BenchmarkConfig(
     min_processes=4, max_processes=4, num_blocks=16, min_s=1.0, max_s=20.0, num_memory_runs=0
 )
-"""For profiling and for checks: many models, a few hundred runs each; no memory."""
+"""Configuration for profiling and checks: many models, a few hundred runs each, no memory."""
 
 MEMORY = BenchmarkConfig(
     min_processes=2, max_processes=2, num_blocks=1, min_s=0.0, max_s=20.0, max_repeated=0
 )
-"""For peak memory alone, with hardly any timing."""
+"""Configuration for peak memory alone, with hardly any timing."""
 
 
 def as_mapping(value: Any, what: str) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ class PeakMemory:
     """Resident memory, in bytes, of a process that loads only one model and runs it."""
 
     idle_bytes: int
-    """With the runtime imported and no model loaded."""
+    """Memory with the runtime imported and no model loaded."""
     peak_bytes: int
     """The highest since then."""
 
@@ -50,7 +50,7 @@ class LatencyMeasurement:
     """Runtime, its version and options; machine; threads and config; times in UTC; how contended
     the machine was, and how much its speed changed."""
     memory: PeakMemory | None = None
-    """None if it was not requested, or the platform does not report it."""
+    """Peak memory; None if it was not requested, or the platform does not report it."""
 
     @property
     def converged(self) -> bool:

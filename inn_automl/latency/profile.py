@@ -33,7 +33,7 @@ class LatencyProfile:
     cached: tuple[CachedMeasurement, ...] = ()
     """Measurements of earlier jobs, on the scale of the initial design."""
     machine: MachineFingerprint | None = None
-    """None where the profile was taken over from a job that did not know it."""
+    """Fingerprint of the machine; None in a profile of a job that did not know it."""
 
     @property
     def rows(self) -> list[LatencyRow]:

@@ -15,7 +15,7 @@ class LatencyRow:
     latency_ms: float
     """At the device's percentile."""
     size_bytes: int
-    """Of the ONNX file."""
+    """Size of the ONNX file."""
     reference_ms: float | None
     """Median latency of the reference model beside it; None where it is not known."""
 
@@ -32,7 +32,7 @@ class ProfilingRound:
     batch: int
     """Batches of evaluations that were finished before the round."""
     rows: tuple[LatencyRow, ...]
-    """With latencies as if measured together with the initial design."""
+    """Rows with latencies as if measured together with the initial design."""
     speed_factor: float
     """Latency of the reference configurations in this round, relative to the initial design."""
     repeated: tuple[LatencyRow, ...] = ()

@@ -34,7 +34,7 @@ class Architecture:
     depth: int
     task: TaskKind = "classification"
     scale: int | None = None
-    """Of super-resolution."""
+    """Scale factor of super-resolution; None for other tasks."""
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, model: str, width: float, depth: int) -> Architecture:

@@ -33,7 +33,7 @@ class ParitySeries:
 
     @property
     def range(self) -> Range | None:
-        """From the smallest to the largest of all, with a margin for axes that are logarithmic."""
+        """Smallest and largest value, with a margin for logarithmic axes."""
         values = [
             value for pair in (*self.held_out, *self.finalists) for value in pair if value > 0
         ]

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 Spot = tuple[float, float]
-"""In fractions of the plot's width and height, from its lower left corner."""
+"""Position in fractions of the plot's width and height, from its lower left corner."""
 
 DISTANCE_COST = 6.0
 """Cost of a whole plot's width between a label and what it names, beside the weights of what it

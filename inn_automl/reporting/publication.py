@@ -133,7 +133,10 @@ class Publication:
             self._client, run, bundle, name, tags=tags, description=device.recommendation
         )
         self._client.set_tag(run.info.run_id, MODEL_VERSION, f"{name}/{number}")
-        return f"\n\nThe recommended model is `models:/{name}/{number}`; its bundle is among the artifacts."
+        return (
+            f"\n\nThe recommended model is `models:/{name}/{number}`; "
+            f"its bundle is among the artifacts."
+        )
 
     def _log_job(self, run: Run, history: Sequence[Mapping[str, Any]], figures: Path) -> None:
         run_id, job = run.info.run_id, self._result.job

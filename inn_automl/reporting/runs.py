@@ -47,7 +47,7 @@ class Published:
     experiment_id: str
     job_run_id: str
     device_run_ids: dict[str, str]
-    """By the device's name."""
+    """Run id by the device's name."""
     fragment: str
     """The part of a link after the server's address that opens the fronts as charts."""
     ui_link: str | None

@@ -1,4 +1,4 @@
-"""MLflow's UI over the embedded store: a child process that lives as long as somebody looks at it."""
+"""MLflow's UI over the embedded store, in a child process that ends with its context manager."""
 
 from __future__ import annotations
 

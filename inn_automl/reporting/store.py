@@ -231,7 +231,10 @@ def _explain(store: Store, error: Exception) -> str:
             f"`{sys.executable} -m mlflow db upgrade {store.uri}`, or set INN_AUTOML_HOME to a new "
             f"folder."
         )
-    return f"the MLflow store {store.uri!r} cannot be used ({reason}): correct MLFLOW_TRACKING_URI or start its server."
+    return (
+        f"the MLflow store {store.uri!r} cannot be used ({reason}): "
+        f"correct MLFLOW_TRACKING_URI or start its server."
+    )
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def charts_fragment(experiment_id: str, key: str) -> str:
 
 def run_fragment(experiment_id: str, run_id: str) -> str:
     """The part of a link after the server's address that opens one run."""
-    return f"/#/experiments/{experiment_id}/runs/{run_id}?{urlencode({'workflowType': 'machine_learning'})}"
+    query = urlencode({"workflowType": "machine_learning"})
+    return f"/#/experiments/{experiment_id}/runs/{run_id}?{query}"
 
 
 def _fronts(section: str, metric: Metric) -> list[dict[str, Any]]:

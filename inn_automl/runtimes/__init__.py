@@ -31,8 +31,8 @@ class NodeTime:
     """Time of one operation of a model, as the runtime accounts for it itself."""
 
     name: str
-    """Of the operation in the runtime's own graph, where several operations of the file may have
-    been fused into one.
+    """Name of the operation in the runtime's own graph, where several operations of the file may be
+    fused into one.
     """
     kind: str
     """Kind of the operation, e.g. `Conv`."""

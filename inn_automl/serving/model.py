@@ -199,7 +199,7 @@ class ElasticModel:
             return self._follow(self._target)
 
     def slowdown(self, percentile: float | None = None) -> float:
-        """By which factor the latest runs were slower at a percentile than the evidence; 1 if
+        """Factor by which the latest runs were slower at a percentile than the evidence; 1 if
         there were too few.
 
         Raises:

@@ -49,7 +49,7 @@ class Observations:
             return self._num_runs
 
     def percentiles(self) -> dict[str, Observed]:
-        """By point; only those that ran."""
+        """Observed latencies by point; only points that ran."""
         with self._lock:
             samples = {point: list(found) for point, found in self._by_point.items() if found}
         return {
@@ -60,7 +60,7 @@ class Observations:
         }
 
     def slowdown(self, percentile: float, evidence_ms: Callable[[str], float]) -> float:
-        """By which factor recent runs were slower than the evidence; 1 if there were too few.
+        """Factor by which recent runs were slower than the evidence; 1 if there were too few.
 
         Each run counts as a multiple of what its own point took at the percentile when it was
         measured; where nothing changed since, the percentile of these ratios is 1. It is one

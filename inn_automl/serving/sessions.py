@@ -61,7 +61,7 @@ class Sessions:
     ) -> None:
         self._file, self._threads, self._max_bytes = file, threads, max_bytes
         self._zeros = np.zeros((batch_size, *file.config.input.shape), np.float32)
-        self._kept: OrderedDict[str, Serving] = OrderedDict()
+        self._cache: OrderedDict[str, Serving] = OrderedDict()
 
     def get(self, point: ElasticPoint) -> Serving:
         """A point's session, that has run already.
@@ -69,15 +69,15 @@ class Sessions:
         Raises:
             CorruptFileError: this version of ONNX Runtime cannot run it.
         """
-        if point.id not in self._kept:
-            self._kept[point.id] = self._make(point)
-        self._kept.move_to_end(point.id)
+        if point.id not in self._cache:
+            self._cache[point.id] = self._make(point)
+        self._cache.move_to_end(point.id)
         while (
-            len(self._kept) > 1
-            and _num_bytes(*(one.point for one in self._kept.values())) > self._max_bytes
+            len(self._cache) > 1
+            and _num_bytes(*(one.point for one in self._cache.values())) > self._max_bytes
         ):
-            self._kept.popitem(last=False)  # runs that are under way hold on to it
-        return self._kept[point.id]
+            self._cache.popitem(last=False)  # runs that are under way hold on to it
+        return self._cache[point.id]
 
     def prepare(self, points: Sequence[ElasticPoint]) -> None:
         """Makes sessions ahead for as many of the points, in their order, as may be cached.

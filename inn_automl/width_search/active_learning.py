@@ -91,8 +91,8 @@ def choose_to_measure(
     margin: float,
     max_latency_ms: float | None,
 ) -> Indices:
-    """Of the widths that were evaluated and may be on the true front, the most telling ones that
-    were not measured.
+    """Chooses widths to measure: evaluated ones that may be on the true front, those first that say
+    most about the cost model.
 
     Args:
         latency_ms: (n,), measured where it was, else predicted.

@@ -28,7 +28,7 @@ from inn_automl.core.storage import write_atomically
 from inn_automl.width_search.initial_design import InitialDesign
 
 VERSION = 1
-"""Of the file."""
+"""Version of the file's format."""
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,8 @@ class SearchSpace:
         return math.prod(len(values) for values in self.values)
 
     def uniform(self, ratio: float, precision: str | None = None) -> dict[str, int]:
-        """The same fraction of every group's full size, each rounded to the nearest width that the
-        group may take.
+        """Widths at one fraction of every group's full size, rounded to the nearest widths
+        that the groups may take.
 
         Args:
             precision: one that the device offers; by default the widest.

@@ -87,7 +87,7 @@ def job(
     return FinishedJob(spec, folder, result, progress)
 
 
-def correct_share(path: Path, dataset: Dataset, indices: np.ndarray) -> float:
+def correct_fraction(path: Path, dataset: Dataset, indices: np.ndarray) -> float:
     session = onnxruntime.InferenceSession(
         float32_counterpart(path.read_bytes()), providers=["CPUExecutionProvider"]
     )
@@ -114,8 +114,8 @@ def test_accuracies_are_those_of_the_quantized_file(job: FinishedJob, tmp_path: 
     config = extract_bundle(job.folder / point.bundle, tmp_path)
     path = tmp_path / "model.onnx"
     assert config.precision == "int8"
-    assert correct_share(path, dataset, dataset.validation) == pytest.approx(point.metric_value)
-    assert correct_share(path, dataset, dataset.test) == pytest.approx(point.test_metric_value)
+    assert correct_fraction(path, dataset, dataset.validation) == pytest.approx(point.metric_value)
+    assert correct_fraction(path, dataset, dataset.test) == pytest.approx(point.test_metric_value)
     assert (
         config.metric.validation == point.metric_value
         and config.metric.test == point.test_metric_value
@@ -223,7 +223,7 @@ def test_discretize_makes_an_int8_bundle(finished_job: FinishedJob, tmp_path: Pa
     path = discretize_job(finished_job.folder, 0.75, tmp_path, precision="int8")
     config = extract_bundle(path, tmp_path / "bundle")
     assert config.precision == "int8" and path.name == f"{point_id(config.widths, 'int8')}.zip"
-    assert correct_share(tmp_path / "bundle/model.onnx", dataset, dataset.test) == pytest.approx(
+    assert correct_fraction(tmp_path / "bundle/model.onnx", dataset, dataset.test) == pytest.approx(
         config.metric.test
     )
     assert config.verification.agreement is not None
@@ -250,8 +250,8 @@ def test_fp16_is_a_choice_where_a_gpu_runs_the_models(
     assert (config.precision, config.verification.tolerance) == ("fp16", FP16_TOLERANCE)
     assert 1e-5 < config.verification.max_difference < 0.01
     assert config.verification.agreement is not None and config.verification.agreement > 0.99
-    assert correct_share(path, dataset, dataset.validation) == pytest.approx(point.metric_value)
-    assert correct_share(path, dataset, dataset.test) == pytest.approx(point.test_metric_value)
+    assert correct_fraction(path, dataset, dataset.validation) == pytest.approx(point.metric_value)
+    assert correct_fraction(path, dataset, dataset.test) == pytest.approx(point.test_metric_value)
     model, samples = (
         ElasticModel(folder / "elastic.zip", device="gpu"),
         np.asarray(dataset.x[:8], np.float32),

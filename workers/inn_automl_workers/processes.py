@@ -1,4 +1,4 @@
-"""This process, its children, and its log."""
+"""Control of this process, its children and its log."""
 
 from __future__ import annotations
 

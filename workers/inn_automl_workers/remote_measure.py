@@ -32,7 +32,7 @@ from inn_automl.latency.config import THOROUGH, BenchmarkConfig
 from inn_automl.latency.measurement import LatencyMeasurement, read_measurements
 
 FOLDER = "measuring-models"
-"""In the job's storage, where the coordinator looks for what agents download."""
+"""Folder in the job's storage that agents' downloads come from."""
 
 RETRY = RetryPolicy(deadline_s=24 * 3600.0, first_delay_s=0.5, max_delay_s=10.0, is_unattended=True)
 """The deadline is also how long an agent may be away before the measurement is given up."""

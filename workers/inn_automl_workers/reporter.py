@@ -37,7 +37,7 @@ class Reporter:
         token: the lease token of this attempt.
         leave: ends the process; never returns.
         retry: how requests are retried.
-        transport: what sends the requests in place of the network.
+        transport: sends the requests in place of the network, e.g. in a test.
     """
 
     def __init__(

@@ -146,7 +146,7 @@ def _permuted_elements(
 def _weighted_grams(
     network: IntegralNetwork, consumer: Consumer, activations: LayerActivations
 ) -> dict[int, Tensor]:
-    """By index of the group, the Gram matrix of its channels, weighted by one consumer.
+    """Gram matrix of a group's channels, weighted by one consumer, by index of the group.
 
     A fraction of the energy of all inputs of the consumer.
     """

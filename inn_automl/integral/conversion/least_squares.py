@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 NUM_ALTERNATIONS = 20
-"""Of `fit_saturated`."""
+"""Alternations of `fit_saturated`."""
 _NO_SCALE = 1e-9
 """Standard deviation after normalization below which a channel is constant."""
 

@@ -67,7 +67,7 @@ class WeightSampler:
         return [tensor.name for tensor in self._tensors if tensor.axes and not tensor.is_buffer]
 
     def add_width_deltas(self, deltas: nn.ParameterList) -> None:
-        """From now on adds width deltas to the sampled parameters, times their width coordinate.
+        """Adds width deltas to the sampled parameters, times their width coordinate.
 
         Args:
             deltas: of `sampled_parameters`, in their order and of their shapes.

@@ -64,7 +64,7 @@ class Sampling:
         return self.is_prefix and self.num_channels == self.num_control_points
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Sampling:
-        """The same sampling with its tensors on a device, coefficients and weights in a dtype."""
+        """Copies the tensors to a device; coefficients and weights get the dtype."""
         return Sampling(
             self.num_control_points,
             self.num_channels,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def parity_chart(series: ParitySeries) -> Layers:
-    """Draws predicted against measured latency, both axes logarithmic, with the line of equality."""
+    """Draws predicted against measured latency on logarithmic axes, with the line of equality."""
     import altair as alt
 
     title = alt.TitleParams(f"{series.device}: predicted latency", subtitle=series.summary)
@@ -81,7 +81,10 @@ def layers_chart(series: LayerSeries) -> Layers:
     y = y.axis(labelLimit=220, grid=False)
     x = alt.X("ms:Q", title="latency, p50 (ms)", scale=alt.Scale(domainMax=1.13 * max(series.ms)))
     base = alt.Chart(data(rows)).encode(y=y, x=x, tooltip=["layer:N", "ms:Q", "percent:N"])
-    subtitle = f"recommended point {series.point}; the runtime's own accounting, scaled to the measured p50"
+    subtitle = (
+        f"recommended point {series.point}; the runtime's own accounting, scaled to the "
+        f"measured p50"
+    )
     return alt.layer(
         base.mark_bar(color=COLORS[0]),
         base.mark_text(align="left", dx=4, color=INK).encode(text="percent:N"),
@@ -98,8 +101,8 @@ def learning_curves_chart(
     """Draws the validation metric of each width and the training loss by epoch.
 
     Args:
-        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `metric_values` (by name
-            of widths; an epoch may lack some).
+        history: one mapping an epoch, with `epoch` (1-based), `train_loss` and `metric_values`
+            (by name of widths; an epoch may lack some).
         metric: of the values under `metric_values`.
     """
     import altair as alt

@@ -31,7 +31,7 @@ _DTYPES = {
     10: torch.float16,
     11: torch.float64,
 }
-"""By ONNX's number of the element type (`TensorProto.DataType`)."""
+"""Dtype by ONNX's number of the element type (`TensorProto.DataType`)."""
 
 
 @makes("Reshape")

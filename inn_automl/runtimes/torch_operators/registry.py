@@ -10,8 +10,8 @@ import numpy as np
 from inn_automl.core.errors import MeasurementError
 
 Compute = Callable[..., Any]
-"""From a node's inputs (None where an optional one is left out) to its output, or to all of them
-as a sequence.
+"""Function from a node's inputs (None where an optional one is left out) to its output, or to a
+sequence of all outputs.
 """
 
 Constants = Sequence[np.ndarray | None]
@@ -22,7 +22,7 @@ Attributes = Mapping[str, Any]
 Maker = Callable[[Attributes, Constants], Compute]
 
 MAKERS: dict[str, Maker] = {}
-"""By operator; the other modules of this folder enter theirs."""
+"""Makers by operator; the other modules of this folder register theirs."""
 
 
 class NotCoveredError(Exception):

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     """MLflow as people reach it; None for `mlflow_url`."""
 
     max_running_jobs: Annotated[int, Field(ge=1)] = 1000
-    """Of all projects together."""
+    """Running jobs of all projects together."""
     max_attempts: Annotated[int, Field(ge=1)] = 5
     """Starts of a job before it is given up; a cancel or a bad input ends it at once."""
     heartbeat_s: float = 5.0
@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     lease_s: float = 60.0
     """A run that was not heard of for this long is lost, and its job is queued again."""
     start_lease_s: float = 180.0
-    """The same before the first heartbeat: Ray may have to wait for resources or a new node."""
+    """Lease before the first heartbeat. It is longer, as Ray may have to wait for
+    resources or a new node.
+    """
     measurement_lease_s: float = 30.0
     """A measurement whose agent was not heard of for this long is queued again."""
     max_measurement_attempts: Annotated[int, Field(ge=1)] = 3
@@ -51,7 +53,7 @@ class Settings(BaseSettings):
     device_away_s: float = 45.0
     """A device whose agent was not heard of for this long is shown as away."""
     dispatch_interval_s: float = 1.0
-    """Between two ticks of the dispatcher."""
+    """Seconds between two ticks of the dispatcher."""
     dispatch_min_backoff_s: float = 1.0
     """After Ray did not answer, nothing is claimed for this long; doubled each time."""
     dispatch_max_backoff_s: float = 30.0
@@ -60,19 +62,19 @@ class Settings(BaseSettings):
     claim_time_limit_s: float = 5.0
     """Claiming gives way to the other periodic tasks after this time."""
     reconcile_interval_s: float = 2.0
-    """Between two comparisons of jobs with what Ray runs."""
+    """Seconds between two comparisons of jobs with what Ray runs."""
     missing_run_s: float = 25.0
     """A run that Ray does not list for this long is gone: longer than a submission may take."""
     lost_run_log_lines: Annotated[int, Field(ge=1)] = 3
     """Last lines of a lost run's log that are given as the reason."""
-    ended_run_kept_s: float = 3600.0
+    ended_run_retention_s: float = 3600.0
     """Ray forgets an ended run after this time, once its log is stored."""
     max_ended_runs: Annotated[int, Field(ge=0)] = 500
-    """The same for all but this many latest ones: Ray lists all of them each time."""
+    """Ended runs beyond which Ray forgets the oldest sooner, as it lists all of them each time."""
     max_runs_without_log: Annotated[int, Field(ge=0)] = 20_000
     """Beyond this many ended runs, Ray forgets even those whose log is not stored yet."""
     log_interval_s: float = 5.0
-    """Between two copies of a running job's log."""
+    """Seconds between two copies of a running job's log."""
     log_time_limit_s: float = 1.0
     """Copying logs takes no more than this of a comparison."""
     max_logs_per_tick: Annotated[int, Field(ge=1)] = 2000
@@ -80,7 +82,7 @@ class Settings(BaseSettings):
     """Logs that are copied side by side."""
 
     event_poll_s: float = 0.5
-    """Between two reads of a watcher right after an event; longer after each read without one."""
+    """Seconds between two reads of a watcher after an event; longer after each read without one."""
     event_idle_poll_s: float = 2.0
     """The longest time between two reads of a watcher."""
     event_batch_size: Annotated[int, Field(ge=1)] = 500
@@ -91,7 +93,7 @@ class Settings(BaseSettings):
     the stage.
     """
     max_notes: Annotated[int, Field(ge=0)] = 200
-    """Of one job; further messages of a run are in its log only."""
+    """Notes of one job; further messages of a run are in its log only."""
 
     max_upload_bytes: int = 20 * 2**30
     upload_memory_bytes: int = 8 * 2**30
@@ -103,8 +105,8 @@ class Settings(BaseSettings):
     `https://data.example/`.
     """
     max_body_bytes: int = 2**20
-    """Of JSON requests; results of workers and agents may be 64 times as large."""
+    """Size of a JSON request; results of workers and agents may be 64 times as large."""
     requests_per_minute: Annotated[int, Field(ge=1)] = 6000
-    """Of one key."""
+    """Requests of one key per minute."""
     scratch: Path | None = None
     """Folder for what is under way; None for the system's."""

@@ -23,7 +23,7 @@ from inn_automl_services.standalone.state_dir import Secrets, StateDir
 
 PROJECT = "default"
 MAX_RUNNING_JOBS = 1000
-"""Of the project; the stack's own limit is smaller."""
+"""Running jobs of the project; the stack's own limit is smaller."""
 
 
 def bootstrap(state_dir: StateDir) -> Secrets:

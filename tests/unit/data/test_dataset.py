@@ -1,4 +1,4 @@
-"""Classes, statistics, fingerprint and facts."""
+"""Classes, statistics, fingerprint and metadata."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def test_fingerprint_of_given_splits_does_not_depend_on_the_seed() -> None:
 
 def test_facts_are_json() -> None:
     dataset = assemble("d", samples(notes=("Something.",)), seed=0)
-    facts = json.loads(json.dumps(dataset.metadata()))
-    assert facts == {
+    metadata = json.loads(json.dumps(dataset.metadata()))
+    assert metadata == {
         "name": "d",
         "kind": "image",
         "input_shape": [3, 4, 5],

@@ -232,7 +232,7 @@ def test_a_switch_does_not_hold_up_runs(front: Front, monkeypatch: pytest.Monkey
 
 def test_sessions_are_made_ahead_as_far_as_memory_allows(front: Front) -> None:
     def kept(elastic: ElasticModel) -> list[str]:
-        return list(elastic._sessions._kept)
+        return list(elastic._sessions._cache)
 
     # the last one serves
     assert kept(ElasticModel(front.elastic, device="laptop")) == [MIDDLE, SLOW, FAST]

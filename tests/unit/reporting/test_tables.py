@@ -83,14 +83,14 @@ def test_the_same_widths_in_another_precision_are_another_candidate() -> None:
     result, _, _ = make_job()
     device = result.devices[0]
     point = device.front[0]
-    facts = {
+    values = {
         "widths": point.widths,
         "metric_value": 0.9,
         "params": point.params,
         "macs": point.macs,
     }
     pair = [
-        Candidate(**facts, precision=name, predicted_latency_ms=1.0) for name in ("fp32", "int8")
+        Candidate(**values, precision=name, predicted_latency_ms=1.0) for name in ("fp32", "int8")
     ]
     table = tables.candidates_table(pair, device)
     assert (table["precision"], table["on_front"]) == (["fp32", "int8"], [True, False])

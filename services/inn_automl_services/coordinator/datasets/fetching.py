@@ -67,8 +67,8 @@ def check_url(url: str, roots: tuple[str, ...]) -> str:
 
 def _is_under(parts: SplitResult, port: int | None, path: str, root: SplitResult) -> bool:
     folder = unquote(root.path).rstrip("/") + "/"
-    same_place = (parts.scheme, parts.hostname, port) == (root.scheme, root.hostname, root.port)
-    return same_place and (path.startswith(folder) or path == folder.rstrip("/"))
+    same_origin = (parts.scheme, parts.hostname, port) == (root.scheme, root.hostname, root.port)
+    return same_origin and (path.startswith(folder) or path == folder.rstrip("/"))
 
 
 def fetch(url: str, target: Incoming, settings: Settings) -> None:

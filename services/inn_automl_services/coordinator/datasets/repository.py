@@ -12,7 +12,7 @@ from inn_automl_services.coordinator.db.tables import DatasetRow, JobRow
 
 
 def find(session: Session, project_id: str, reference: str) -> DatasetRow | None:
-    """By id, or else by name."""
+    """Finds a dataset by id, or else by name."""
     query = select(DatasetRow).where(
         DatasetRow.project_id == project_id,
         or_(DatasetRow.id == reference, DatasetRow.name == reference),

@@ -75,7 +75,7 @@ class LeaseMixin:
     attempt: Mapped[int] = mapped_column(default=0)
     """Number of leases that were issued."""
     lease_token_hash: Mapped[str | None]
-    """Of the attempt that holds the row; null while none does."""
+    """Hash of the token of the attempt that holds the row; null while none does."""
     lease_expires_at: Mapped[datetime | None]
 
 
@@ -163,10 +163,10 @@ class JobRow(LeaseMixin, Table):
     """Null for a built-in dataset."""
     spec: Mapped[dict[str, Any]]
     widths: Mapped[dict[str, Any] | None]
-    """Of a discretization: the request."""
+    """Requested widths of a discretization."""
     idempotency_key: Mapped[str | None]
     request_hash: Mapped[str | None]
-    """Of the request that made the job: the same key with another request is refused."""
+    """Hash of the request that made the job. The same key with another request is refused."""
 
     state: Mapped[str]
     priority: Mapped[int]
@@ -178,12 +178,12 @@ class JobRow(LeaseMixin, Table):
     """Not claimed before this instant: a retry waits longer each time."""
     max_attempts: Mapped[int]
     submission_id: Mapped[str | None]
-    """Of Ray's job for this attempt; stored until Ray is known to have stopped it."""
+    """Id of Ray's job for this attempt; stored until Ray is known to have stopped it."""
     progress: Mapped[dict[str, Any] | None]
     cost_before: Mapped[dict[str, Any]]
-    """Of the attempts before this one."""
+    """Cost of the attempts before this one."""
     cost: Mapped[dict[str, Any]]
-    """Of this attempt."""
+    """Cost of this attempt."""
     notes: Mapped[list[Any]]
     error: Mapped[dict[str, Any] | None]
     mlflow_page: Mapped[str | None]
@@ -262,7 +262,7 @@ class MeasurementRow(LeaseMixin, Table):
     device_id: Mapped[str | None] = mapped_column(ForeignKey("devices.id", ondelete="SET NULL"))
     """Null when the device was removed; its name stays in `device_budget`."""
     request_hash: Mapped[str]
-    """Of the request: the same request finds this row again."""
+    """Hash of the request: the same request finds this row again."""
     device_budget: Mapped[dict[str, Any]]
     models: Mapped[dict[str, Any]]
     benchmark_config: Mapped[dict[str, Any]]

@@ -115,5 +115,5 @@ def remove(name: DeviceName, caller: User, session: Writing) -> None:
     responses=problems.responses(*READ_ERRORS, ForbiddenError, NotFoundError),
 )
 def heartbeat(name: DeviceName, caller: AnyRole, session: Writing) -> None:
-    """For an agent that waits for its machine; a request for a lease has the same effect."""
+    """Reports that an agent lives while it waits for its machine. A lease request does so, too."""
     service.touch(service.find_own(session, caller, name, lock=True))

@@ -40,7 +40,7 @@ router = APIRouter()
 
 MAX_WAIT_S = 20.0
 POLL_S = 0.5
-"""Between two reads for a request that waits: it holds neither a thread nor a connection."""
+"""Seconds between two reads for a request that waits. It holds neither thread nor connection."""
 
 MeasurementId = Annotated[
     str, Path(pattern=r"^msr_[0-9a-z]{26}$", examples=["msr_01kq8s2c6d3v9m5x7r1t4w0y2z"])
@@ -163,8 +163,8 @@ def results(
     caller: AnyRole,
     context: InContext,
 ) -> None:
-    """Of every model that was leased, and of no other. Summaries are computed from the samples;
-    results that are refused leave the measurement leased."""
+    """Delivers results of every leased model, and of no other. Summaries are computed from the
+    samples. Refused results leave the measurement leased."""
     measurements.finish(context, caller, measurement_id, token, found.results)
 
 
@@ -191,7 +191,7 @@ def failure(
     responses=problems.responses(*LEASE_ERRORS),
 )
 def release(measurement_id: MeasurementId, token: Token, caller: AnyRole, session: Writing) -> None:
-    """For an agent that stops: the measurement is queued again at once."""
+    """Returns the lease of an agent that stops. The measurement is queued again at once."""
     measurements.release(session, caller, measurement_id, token)
 
 
@@ -211,8 +211,8 @@ def release(measurement_id: MeasurementId, token: Token, caller: AnyRole, sessio
 def request_measurement(
     job_id: JobId, body: NewMeasurement, token: LeaseToken, session: Writing, context: InContext
 ) -> Measurement:
-    """For the worker that holds the job. The same request finds the same measurement, results
-    included; one that failed is queued again.
+    """Requests a measurement for the worker that holds the job. The same request finds the same
+    measurement, results included; one that failed is queued again.
     """
     return measurements.request_measurement(session, context.settings, job_id, token, body)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inn_automl.core.object_store import ObjectStore
 
 MAX_RUN_CHARACTERS = 4 * 2**20
-"""Of one attempt; the rest stays with Ray."""
+"""Characters that are stored of one attempt's log; the rest stays with Ray."""
 _BEGIN = "=== run "
 
 

@@ -65,13 +65,13 @@ class LogCollector:
         A run whose log is not stored yet is forgotten only beyond `max_runs_without_log`.
         """
         settings = self._settings
-        oldest = now() - timedelta(seconds=settings.ended_run_kept_s)
+        oldest = now() - timedelta(seconds=settings.ended_run_retention_s)
         ended = [(run.ended_at, run) for run in runs.values() if run.ended_at]
         ended.sort(key=lambda pair: pair[0], reverse=True)
         for position, (ended_at, run) in enumerate(ended):
             is_surplus = position >= settings.max_ended_runs or ended_at < oldest
-            is_kept = run.submission_id in self._complete
-            if (is_surplus and is_kept) or position >= settings.max_runs_without_log:
+            is_stored = run.submission_id in self._complete
+            if (is_surplus and is_stored) or position >= settings.max_runs_without_log:
                 with tolerate_failure(logger, "run not forgotten", fields(**run.log_fields)):
                     self._runner.forget(run.submission_id)
 

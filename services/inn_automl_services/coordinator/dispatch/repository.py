@@ -40,7 +40,7 @@ _CLAIM_LOCK = 0x1_4E4E
 """Key of PostgreSQL's advisory lock for that."""
 
 _MAX_IDS = 10_000
-"""Of one query: PostgreSQL takes 65,535 parameters at most, SQLite 32,766."""
+"""Ids in one query. PostgreSQL takes 65,535 parameters at most, SQLite 32,766."""
 _RIVAL = aliased(JobRow)
 """Another job of the same queue. One for all queries, since making it costs more than a query."""
 _COLUMNS = (JobRow.id, JobRow.state, JobRow.attempt, JobRow.submission_id, JobRow.lease_token_hash)
@@ -174,8 +174,8 @@ def lock(session: Session, leased: LeasedJob) -> JobRow | None:
 
 
 def holders(session: Session, job_ids: Collection[str]) -> dict[str, str | None]:
-    """Of these jobs, those that were not deleted, with the submission id of the run that holds
-    each, if one does.
+    """Jobs that were not deleted, each with the submission id of the run that holds it, if one
+    does.
     """
     query = select(JobRow.id, case((_LEASED, JobRow.submission_id)))
     ids, found = list(job_ids), dict[str, str | None]()

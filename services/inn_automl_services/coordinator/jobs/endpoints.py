@@ -150,7 +150,7 @@ def cancel(job_id: JobId, caller: User, session: Writing, context: InContext) ->
     responses=problems.responses(*READ_ERRORS, NotFoundError, ConflictError),
 )
 def retry(job_id: JobId, caller: User, session: Writing, context: InContext) -> Job:
-    """It continues from the last stage or checkpoint that it finished."""
+    """Queues the job again. It continues from its last finished stage or checkpoint."""
     return service.to_wire(service.retry(session, caller, job_id), context.settings)
 
 

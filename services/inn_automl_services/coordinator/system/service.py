@@ -31,7 +31,7 @@ def check_ready(context: Context) -> None:
 
 
 def metrics(session: Session) -> bytes:
-    """This process's counters, and gauges of what the database says now, in Prometheus' text
+    """Counters of this process and gauges read from the database, in Prometheus' text
     format.
     """
     registry = CollectorRegistry()

@@ -1,8 +1,8 @@
 """Everything that is known of a device's latency, as one record and as files.
 
-FOLDER/profiling-KEY.json          rows of the initial design
-FOLDER/profiling-KEY-cached.json   the machine, and measurements of earlier jobs that are used, too
-FOLDER/profiling-KEY-rounds.json   rounds that were measured during the search
+FOLDER/profiling-KEY.json              rows of the initial design
+FOLDER/profiling-KEY-cached.json       the machine, and measurements of earlier jobs that are used
+FOLDER/profiling-KEY-iterations.json   iterations of active learning, during the search
 
 KEY is the name of the device, followed by `+PRECISION` where that is not fp32.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.latency import drift
-from inn_automl.latency.records import ROUNDS, ROWS, LatencyRow, ProfilingRound
+from inn_automl.latency.records import ITERATIONS, ROWS, LatencyRow, ProfilingIteration
 from inn_automl.latency.store import (
     CachedMeasurement,
     MachineFingerprint,
@@ -29,7 +29,7 @@ class LatencyProfile:
 
     initial: tuple[LatencyRow, ...]
     """The initial design."""
-    rounds: tuple[ProfilingRound, ...] = ()
+    iterations: tuple[ProfilingIteration, ...] = ()
     cached: tuple[CachedMeasurement, ...] = ()
     """Measurements of earlier jobs, on the scale of the initial design."""
     machine: MachineFingerprint | None = None
@@ -38,7 +38,7 @@ class LatencyProfile:
     @property
     def rows(self) -> list[LatencyRow]:
         """This job's measurements, corrected to the reference speed of the device."""
-        return drift.to_reference(self.initial, self.rounds)
+        return drift.to_reference(self.initial, self.iterations)
 
     @property
     def cached_at_reference(self) -> list[CachedMeasurement]:
@@ -46,34 +46,34 @@ class LatencyProfile:
 
         None are left once the device was profiled again: they belong to another clock regime.
         """
-        if drift.repeated_design(self.rounds):
+        if drift.repeated_design(self.iterations):
             return []
-        factor = drift.speed_factor(self.rounds)
+        factor = drift.speed_factor(self.iterations)
         return [replace(one, latency_ms=factor * one.latency_ms) for one in self.cached]
 
     @property
     def reference_ms(self) -> float:
         """Median latency of the reference model in these measurements; 0 if not known."""
-        return drift.reference_ms(self.initial, self.rounds)
+        return drift.reference_ms(self.initial, self.iterations)
 
     @property
     def num_in_search(self) -> int:
         """Widths that were measured during the search."""
-        return sum(len(one.rows) for one in self.rounds)
+        return sum(len(iteration.rows) for iteration in self.iterations)
 
     @property
     def last_batch(self) -> int:
-        """Number of finished batches at the latest round; -1 before the first."""
-        return self.rounds[-1].batch if self.rounds else -1
+        """Number of finished batches at the latest iteration; -1 before the first."""
+        return self.iterations[-1].batch if self.iterations else -1
 
-    def with_round(self, one: ProfilingRound) -> LatencyProfile:
-        """The profile with another round."""
-        return replace(self, rounds=(*self.rounds, one))
+    def with_iteration(self, iteration: ProfilingIteration) -> LatencyProfile:
+        """The profile with another iteration."""
+        return replace(self, iterations=(*self.iterations, iteration))
 
     def with_repeated(self, rows: tuple[LatencyRow, ...]) -> LatencyProfile:
-        """The profile with the initial design measured again after the latest round."""
-        *earlier, last = self.rounds
-        return replace(self, rounds=(*earlier, replace(last, repeated=rows)))
+        """The profile with the initial design measured again after the latest iteration."""
+        *earlier, last = self.iterations
+        return replace(self, iterations=(*earlier, replace(last, repeated=rows)))
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,17 @@ class ProfileFiles:
         """
         cached = read_json(self._path("-cached")) if self._path("-cached").exists() else {}
         machine = cached.get("machine")
-        rounds = read_json(self._path("-rounds")) if self._path("-rounds").exists() else []
+        path = self._path("-iterations")
+        iterations = read_json(path) if path.exists() else []
         return LatencyProfile(
             initial=ROWS.validate_python(read_json(self._path())),
-            rounds=ROUNDS.validate_python(rounds),
+            iterations=ITERATIONS.validate_python(iterations),
             cached=tuple(measurements_from_json(cached.get("measurements", {}))),
             machine=None if machine is None else MachineFingerprint(**machine),
         )
 
     def write_initial(self, profile: LatencyProfile) -> None:
-        """Writes all but the rounds; the initial design last, because it marks the profile whole.
+        """Writes all but the iterations; the initial design last, as it marks the profile whole.
 
         Raises:
             StorageError: the files cannot be written.
@@ -121,13 +122,15 @@ class ProfileFiles:
         write_json(self._path("-cached"), cached)
         write_json(self._path(), ROWS.dump_python(profile.initial, mode="json"))
 
-    def write_rounds(self, profile: LatencyProfile) -> None:
-        """Writes the rounds.
+    def write_iterations(self, profile: LatencyProfile) -> None:
+        """Writes the iterations.
 
         Raises:
             StorageError: the file cannot be written.
         """
-        write_json(self._path("-rounds"), ROUNDS.dump_python(profile.rounds, mode="json"))
+        write_json(
+            self._path("-iterations"), ITERATIONS.dump_python(profile.iterations, mode="json")
+        )
 
     def reuse(self, parent: ProfileFiles) -> None:
         """Takes over a parent job's profile; its corrected rows become the initial design.

@@ -26,18 +26,18 @@ class LatencyRow:
 
 
 @dataclass(frozen=True)
-class ProfilingRound:
+class ProfilingIteration:
     """Widths that were measured together while the search was running."""
 
     batch: int
-    """Batches of evaluations that were finished before the round."""
+    """Batches of evaluations that were finished before the iteration."""
     rows: tuple[LatencyRow, ...]
     """Rows with latencies as if measured together with the initial design."""
     speed_factor: float
-    """Latency of the reference configurations in this round, relative to the initial design."""
+    """Latency of the reference configurations in this iteration, relative to the initial design."""
     repeated: tuple[LatencyRow, ...] = ()
-    """The initial design, measured again after this round in another clock regime."""
+    """The initial design, measured again after this iteration in another clock regime."""
 
 
 ROWS = TypeAdapter(tuple[LatencyRow, ...])
-ROUNDS = TypeAdapter(tuple[ProfilingRound, ...])
+ITERATIONS = TypeAdapter(tuple[ProfilingIteration, ...])

@@ -1,8 +1,8 @@
 """Latency model: what any widths cost on a device in one precision.
 
-It is fitted on the measurements of a `LatencyProfile`, and fitted again after each round that the
-search has measured. A round is written before it is used, so that a job that was stopped continues
-with the same predictions.
+It is fitted on the measurements of a `LatencyProfile`, and fitted again after each iteration
+that the search has measured. An iteration is written before it is used, so that a job that was
+stopped continues with the same predictions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from inn_automl.latency.design import initial_design
 from inn_automl.latency.features import latency_features
 from inn_automl.latency.granularity import find_granularity
 from inn_automl.latency.profile import LatencyProfile, ProfileFiles
-from inn_automl.latency.records import LatencyRow, ProfilingRound
+from inn_automl.latency.records import LatencyRow, ProfilingIteration
 from inn_automl.latency.store import CachedMeasurement, cache_key
 from inn_automl.pipeline.width_timer import WidthTimer
 from inn_automl.width_search.device import Prediction
@@ -35,13 +35,13 @@ PROFILING = replace(QUICK, min_processes=6, max_processes=6, max_s=40.0)
 """For the initial design. All later measurements are compared with it, so it takes longer than a
 busy neighbour or another clock rate often lasts.
 """
-ROUND = BenchmarkConfig(
+ITERATION = BenchmarkConfig(
     min_processes=3, max_processes=3, num_blocks=16, min_s=0.2, max_s=10.0, num_memory_runs=0
 )
 """For a few widths while the search waits: one to two seconds."""
 NUM_REFERENCE_CONFIGURATIONS = 3
 """Widths of the initial design (narrowest, widest and one between) that are measured in each
-round.
+iteration.
 """
 REMEASUREMENT_FACTOR = 2
 """Factor by which more widths are measured if the cost model is not reliable."""
@@ -55,7 +55,7 @@ class LatencyModel:
 
     Args:
         timer: measures the device.
-        files: where rounds are written.
+        files: where iterations are written.
         profile: what was measured so far, at least the initial design.
     """
 
@@ -92,7 +92,7 @@ class LatencyModel:
 
     @property
     def last_batch(self) -> int:
-        """Number of finished batches at the latest round; -1 before the first."""
+        """Number of finished batches at the latest iteration; -1 before the first."""
         return self._profile.last_batch
 
     @property
@@ -120,7 +120,7 @@ class LatencyModel:
             before = [*profile.cached, *map(self._without_widths, profile.initial)]
             self._first = fit_cost_model(before)
         self._cost_model = self._first
-        if profile.rounds:
+        if profile.iterations:
             known = [*profile.cached_at_reference, *map(self._without_widths, rows)]
             self._cost_model = self._first.with_more(*training_samples(known))
         self._fit_sizes(rows)
@@ -128,7 +128,7 @@ class LatencyModel:
         return self
 
     def measure(self, batch: int, widths: Sequence[Widths]) -> None:
-        """Measures a round during the search, writes it, and fits again.
+        """Measures an iteration during the search, writes it, and fits again.
 
         A device that is mostly in another clock regime than before is profiled again, once.
 
@@ -137,13 +137,13 @@ class LatencyModel:
             widths: to measure together.
         """
         references = self._profile.initial[:NUM_REFERENCE_CONFIGURATIONS]
-        rows, factor = self._timer.measure_beside(references, widths, ROUND)
-        self._profile = self._profile.with_round(ProfilingRound(batch, tuple(rows), factor))
+        rows, factor = self._timer.measure_beside(references, widths, ITERATION)
+        self._profile = self._profile.with_iteration(ProfilingIteration(batch, tuple(rows), factor))
         if drift.is_other_clock_regime(
-            self._profile.initial, self._profile.rounds, max_drift=PROFILING.max_process_drift
+            self._profile.initial, self._profile.iterations, max_drift=PROFILING.max_process_drift
         ):
             self._profile_again()
-        self._files.write_rounds(self._profile)
+        self._files.write_iterations(self._profile)
         self.fit()
 
     def predict(self, batch: Sequence[Widths]) -> list[Prediction]:

@@ -47,7 +47,7 @@ class ActiveLearning(Protocol):
 
     @property
     def last_batch(self) -> int:
-        """Number of finished batches at the latest round; -1 before the first."""
+        """Number of finished batches at the latest iteration; -1 before the first."""
         ...
 
     def is_measured(self, widths: Widths) -> bool:
@@ -67,7 +67,7 @@ def iteration_size(
     """Computes how many widths to measure now.
 
     Args:
-        batch: finished batches; there is one round after each at most, until the search ends.
+        batch: finished batches; there is one iteration after each at most, until the search ends.
         done: fraction of the search's evaluations that are made.
         is_last: whether the search would end now.
     """

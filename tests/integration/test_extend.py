@@ -98,7 +98,7 @@ def evaluations(folder: Path) -> list[tuple[dict[str, int], float]]:
 
 def measured_in_search(folder: Path, device: str) -> list[Any]:
     """Nothing where all that is on the front was measured before."""
-    path = folder / "search" / f"profiling-{device}-rounds.json"
+    path = folder / "search" / f"profiling-{device}-iterations.json"
     return (
         [row for one in json.loads(path.read_text()) for row in one["rows"]]
         if path.exists()

@@ -158,7 +158,7 @@ def test_each_precision_has_its_own_measurements_and_size(job: FinishedJob) -> N
         path.name: json.loads(path.read_text())
         for path in (job.folder / "search").glob("profiling-*.json")
     }
-    first = {name for name in files if not name.endswith(("-cached.json", "-rounds.json"))}
+    first = {name for name in files if not name.endswith(("-cached.json", "-iterations.json"))}
     assert first == {
         "profiling-both.json",
         "profiling-both+int8.json",

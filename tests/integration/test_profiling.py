@@ -1,4 +1,4 @@
-"""Latency models of fresh measurements, measurements of earlier jobs, and rounds of the search."""
+"""Latency models of fresh measurements, measurements of earlier jobs, and iterations of the search."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def store(tmp_path: Path) -> MeasurementCache:
     return MeasurementCache(ObjectStore(str(tmp_path / "measurement-cache")))
 
 
-def test_rounds_are_saved_counted_and_fitted(tmp_path: Path) -> None:
+def test_iterations_are_saved_counted_and_fitted(tmp_path: Path) -> None:
     measure = BySize()
     latency, _ = profiled(tmp_path, measure)
     assert measure.calls == [NUM_INITIAL_WIDTHS] and (latency.num_left, latency.last_batch) == (
@@ -130,9 +130,9 @@ def test_rounds_are_saved_counted_and_fitted(tmp_path: Path) -> None:
     latency.measure(3, widths)
     assert measure.calls == [NUM_INITIAL_WIDTHS, 5 + NUM_REFERENCE_CONFIGURATIONS]
     assert (latency.num_made, latency.num_left, latency.last_batch) == (5, 19, 3)
-    rows = json.loads((tmp_path / "search" / "profiling-one-thread-rounds.json").read_text())[0][
-        "rows"
-    ]
+    rows = json.loads((tmp_path / "search" / "profiling-one-thread-iterations.json").read_text())[
+        0
+    ]["rows"]
     assert [one["widths"] for one in rows] == list(widths)
     assert [one.latency_ms for one in latency.predict(widths)] == [
         one["latency_ms"] for one in rows
@@ -144,7 +144,7 @@ def test_rounds_are_saved_counted_and_fitted(tmp_path: Path) -> None:
     assert again.predict(more) == latency.predict(more) and again.num_made == 5
 
 
-def test_rounds_are_corrected_to_the_speed_that_the_machine_mostly_has(tmp_path: Path) -> None:
+def test_iterations_are_corrected_to_the_speed_that_the_machine_mostly_has(tmp_path: Path) -> None:
     measure = BySize(factor=1.5)
     latency, _ = profiled(tmp_path, measure)
     widths, *others = (some_widths(latency, 20)[i : i + 5] for i in range(0, 20, 5))
@@ -172,7 +172,7 @@ def test_a_device_that_is_mostly_at_another_speed_is_profiled_again(tmp_path: Pa
     latency.measure(0, first)
     measure.factor, measure.reference_ms = 1.5, 0.13
     latency.measure(1, second)
-    # one of two rounds may be an exception
+    # one of two iterations may be an exception
     assert measure.calls == [NUM_INITIAL_WIDTHS, 8, 8] and not notes
     latency.measure(2, third)
     assert measure.calls[3:] == [8, NUM_INITIAL_WIDTHS] and "profiled again" in notes[0]

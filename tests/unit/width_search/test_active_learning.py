@@ -18,16 +18,16 @@ def true_ms(widths):
 
 
 class Measuring:
-    """A device whose rounds are kept by the caller, as a job's folder keeps them."""
+    """A device whose iterations are kept by the caller, as a job's folder keeps them."""
 
     margin = 0.1
 
-    def __init__(self, rounds, limit=60):
-        self.rounds, self.limit = rounds, limit
+    def __init__(self, iterations, limit=60):
+        self.iterations, self.limit = iterations, limit
 
     @property
     def num_made(self):
-        return sum(len(widths) for _, widths in self.rounds)
+        return sum(len(widths) for _, widths in self.iterations)
 
     @property
     def num_left(self):
@@ -35,17 +35,17 @@ class Measuring:
 
     @property
     def last_batch(self):
-        return self.rounds[-1][0] if self.rounds else -1
+        return self.iterations[-1][0] if self.iterations else -1
 
     def is_measured(self, widths):
-        return any(widths in known for _, known in self.rounds)
+        return any(widths in known for _, known in self.iterations)
 
     def measure(self, batch, widths):
         assert not any(map(self.is_measured, widths)), "measured again"
-        self.rounds.append((batch, [dict(one) for one in widths]))
+        self.iterations.append((batch, [dict(one) for one in widths]))
 
     def predict(self, batch):
-        is_corrected = bool(self.rounds)
+        is_corrected = bool(self.iterations)
         found = []
         for widths, one in zip(batch, predict(batch), strict=True):
             known = self.is_measured(widths) or is_corrected
@@ -71,11 +71,13 @@ def test_the_front_is_measured_when_the_search_ends(tmp_path):
     num = outcome.evaluations[-1].batch + 1
     assert list(found.hypervolume) == sorted(found.hypervolume) and len(found.hypervolume) == num
     assert all(
-        len(widths) >= MIN_ITERATION_SIZE for batch, widths in measuring.rounds if batch < num
+        len(widths) >= MIN_ITERATION_SIZE for batch, widths in measuring.iterations if batch < num
     )
     assert seen[-1].num_measured == {"laptop": measuring.num_made}
     # Some while the search goes on, so that it can follow, and some at the end.
-    assert any(batch < num for batch, _ in measuring.rounds) and measuring.rounds[-1][0] == num
+    assert (
+        any(batch < num for batch, _ in measuring.iterations) and measuring.iterations[-1][0] == num
+    )
 
 
 def test_what_predictions_say_now_decides_what_is_feasible(tmp_path):
@@ -93,7 +95,7 @@ def test_the_limit_is_kept_and_said(tmp_path):
     assert measuring.num_made == 5 and measuring.num_left == 0
     assert "no more measurements are allowed" in outcome.devices[0].reason
     none = Measuring([], limit=0)
-    assert searched(tmp_path / "none", none).stopped == "budget" and none.rounds == []
+    assert searched(tmp_path / "none", none).stopped == "budget" and none.iterations == []
 
 
 def test_a_stalled_search_measures_its_front_before_it_ends(tmp_path):
@@ -110,7 +112,7 @@ def test_a_stalled_search_measures_its_front_before_it_ends(tmp_path):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     measuring = Measuring([])
-    return searched(tmp_path_factory.mktemp("state"), measuring), measuring.rounds
+    return searched(tmp_path_factory.mktemp("state"), measuring), measuring.iterations
 
 
 def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(
@@ -133,16 +135,16 @@ def test_killed_at_any_write_it_ends_as_if_nothing_had_happened(
 
     monkeypatch.setattr(EvaluationTable, "_append", deadly(EvaluationTable._append))
     monkeypatch.setattr(Measuring, "measure", deadly(Measuring.measure))
-    outcome, rounds, kills = None, [], 0
+    outcome, iterations, kills = None, [], 0
     while outcome is None:
         left = 4 + kills % 11
         try:
-            outcome = searched(tmp_path, Measuring(rounds))
+            outcome = searched(tmp_path, Measuring(iterations))
         except Killed:
             kills += 1
     assert kills >= 6
     expected, expected_rounds = uninterrupted
-    assert rounds == expected_rounds
+    assert iterations == expected_rounds
     assert outcome.evaluations == expected.evaluations and outcome.devices == expected.devices
 
 
@@ -154,11 +156,11 @@ def test_killed_right_after_a_measurement_it_measures_nothing_again(tmp_path, un
             super().measure(batch, widths)
             raise MeasurementError("the agent left")
 
-    rounds, outcome = [], None
+    iterations, outcome = [], None
     for _ in range(len(expected_rounds) + 1):
         try:
-            outcome = searched(tmp_path, Dying(rounds))
+            outcome = searched(tmp_path, Dying(iterations))
         except MeasurementError:
             continue
-    assert rounds == expected_rounds
+    assert iterations == expected_rounds
     assert outcome is not None and outcome.devices == expected.devices

@@ -17,7 +17,7 @@ from inn_automl.data.samples import RawSamples
 
 
 def digits() -> RawSamples:
-    """1,797 handwritten digits of scikit-learn: N x 1 x 8 x 8, uint8 values 0 to 16, ten classes."""
+    """1,797 handwritten digits of scikit-learn: N x 1 x 8 x 8, uint8 of 0 to 16, ten classes."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -93,8 +93,8 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def baseline(self, dataset: Dataset) -> float:
-        """The metric value, on the validation split, of what needs no training at all: worth nothing to
-        a search.
+        """The metric value, on the validation split, of what needs no training at all: worth
+        nothing to a search.
         """
 
 

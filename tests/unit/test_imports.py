@@ -99,7 +99,8 @@ def test_the_command_refuses_bad_input_without_anything_heavy(tmp_path: Path) ->
         "--out",
         str(tmp_path / "out"),
     ]
-    code = f"from inn_automl.cli.main import main\ntry: main({arguments!r})\nexcept SystemExit as end: assert end.code == 2"
+    code = f"from inn_automl.cli.main import main\ntry: main({arguments!r})\n"
+    code += "except SystemExit as end: assert end.code == 2"
     assert not imported_by(code) & HEAVY
 
 

@@ -129,13 +129,8 @@ def fronts_chart(all_series: Sequence[FrontSeries]) -> Layers:
     marks = alt.Chart(data(points)).encode(axes["x"], axes["y"], color=color, opacity=opacity)
     starred = [row for row in points if row["recommended"]]
     others = [row for series in all_series for row in other_rows(series)]
-    bounds = [
-        {"device": s.device, "bound": s.bound_ms, "label": f"{s.device}: bound {s.bound_ms:g} ms"}
-        for s in all_series
-        if s.bound_ms is not None and s.bound_ms <= latencies[1]
-    ]
     layers = [
-        alt.Chart(data(bounds), name="bound")
+        alt.Chart(data(_bounds(all_series, latencies)), name="bound")
         .mark_rule(strokeDash=[4, 3], clip=True)
         .encode(x="bound:Q", color=color, opacity=opacity, tooltip="label:N"),
         alt.Chart(data(others), name="other")
@@ -163,6 +158,15 @@ def fronts_chart(all_series: Sequence[FrontSeries]) -> Layers:
         .encode(tooltip=TOOLTIP),
     ]
     return alt.layer(*layers).properties(title=title, width=2 * WIDTH - 300, height=430)
+
+
+def _bounds(all_series: Sequence[FrontSeries], latencies: Range) -> list[dict[str, object]]:
+    """One row a latency bound that lies on the axis."""
+    return [
+        {"device": s.device, "bound": s.bound_ms, "label": f"{s.device}: bound {s.bound_ms:g} ms"}
+        for s in all_series
+        if s.bound_ms is not None and s.bound_ms <= latencies[1]
+    ]
 
 
 def _tint(color: str) -> str:

@@ -153,7 +153,10 @@ def test_shrinking_is_antialiased(make: Any) -> None:
 
 def test_different_channel_counts(make: Any, tree: Tree) -> None:
     colour = make.png((1, 2, 3), mode="RGB")
-    message = r"'b/9.png' in '.*pets' has 3 channel\(s\) but 'a/0.png' has 1: convert all images to greyscale or all to RGB"
+    message = (
+        r"'b/9.png' in '.*pets' has 3 channel\(s\) but 'a/0.png' has 1: "
+        "convert all images to greyscale or all to RGB"
+    )
     with pytest.raises(DatasetFormatError, match=message):
         load_dataset(tree(make.classes("a", "b") | {"b/9.png": colour}))
 

@@ -122,7 +122,8 @@ def test_ctrl_c_ends_browsing_as_it_should(store: Store, monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_browse_serves_until_sigterm_and_leaves_nothing_behind(store: Store) -> None:
     code = "import sys, pathlib; from inn_automl.reporting.server import browse; "
-    code += "browse(home=pathlib.Path(sys.argv[1]), port=0, open_link=lambda link: print(link, flush=True)); print('ended')"
+    code += "open_link = lambda link: print(link, flush=True); "
+    code += "browse(home=pathlib.Path(sys.argv[1]), port=0, open_link=open_link); print('ended')"
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", code, str(store.home)],
         cwd=REPOSITORY,

@@ -77,7 +77,8 @@ def test_client_knows_the_store_and_leaves_mlflow_s_own_choice_alone(store: Stor
 
 def test_one_writer_at_a_time(store: Store) -> None:
     code = "import sys, pathlib; from inn_automl.reporting.store import exclusive, locate\n"
-    code += "print('waiting', flush=True)\nwith exclusive(locate(pathlib.Path(sys.argv[1]))): print('in', flush=True)"
+    code += "print('waiting', flush=True)\n"
+    code += "with exclusive(locate(pathlib.Path(sys.argv[1]))): print('in', flush=True)"
     with exclusive(store):
         other = subprocess.Popen(
             [sys.executable, "-c", code, str(store.home)],

@@ -33,7 +33,7 @@ def test_r2_is_that_of_scikit_learn(numbers: Dataset) -> None:
 
 
 def test_the_interval_covers_as_it_says(numbers: Dataset) -> None:
-    """Of 400 samples of a population whose R² is known, about 95 % give an interval that holds it."""
+    """Of 400 samples of a population whose R² is known, about 95 % give an interval that has it."""
     objective, rng = Task.from_dataset(numbers).objective, np.random.default_rng(2)
     std = numbers.target_statistics[1]  # type: ignore[index]
     held = 0

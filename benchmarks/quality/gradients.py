@@ -24,8 +24,8 @@ from inn_automl.evaluation.candidates import (
 )
 from inn_automl.integral import IntegralNetwork
 from inn_automl.tasks import Task
+from inn_automl.training.optimizer import make_optimizer
 from inn_automl.training.recipe import Recipe
-from inn_automl.training.run import make_optimizer
 from inn_automl.training.sandwich import Widths, random_widths, sandwich_gradients
 from inn_automl.training.schedule import learning_rate_at
 

@@ -22,8 +22,8 @@ from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import count_correct
 from inn_automl.integral import IntegralNetwork
 from inn_automl.tasks import Task
+from inn_automl.training.optimizer import make_optimizer
 from inn_automl.training.recipe import Recipe
-from inn_automl.training.run import make_optimizer
 
 
 class ConvertedPeer:

@@ -24,7 +24,7 @@ from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrialSpec
-from inn_automl.training.trial import Trained, run_trial
+from inn_automl.training.trial import OUTCOME, Trained, run_trial
 
 if TYPE_CHECKING:
     from inn_automl.integral import IntegralNetwork, Widths
@@ -222,7 +222,7 @@ class LocalBackend(Backend):
         try:
             for index, spec in enumerate(request.specs):
                 remaining_s = end_s - time.monotonic()
-                finished = (request.trial_folder(index) / "outcome.json").exists()
+                finished = (request.trial_folder(index) / OUTCOME).exists()
                 if results and remaining_s <= 0 and not finished:
                     break
                 try:

@@ -20,7 +20,7 @@ from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.folder import JOB_FILE, RESULT_FILE, read_job_file
 from inn_automl.pipeline.records import TrainedTrials
 from inn_automl.pipeline.training import DONE, load_trials, read_trials
-from inn_automl.training.trial import Trained
+from inn_automl.training.trial import OUTCOME, Trained
 from inn_automl.width_search.evaluations import inherit_evaluations
 
 EVALUATIONS = "search/state/evaluations.jsonl"
@@ -137,6 +137,6 @@ def reuse_training(context: JobContext, parent: FinishedJob) -> TrainedTrials:
         if one is trials[0]:
             for path in sorted(one.folder.iterdir()):
                 context.reuse_from_parent(str(folder / path.name))
-        context.reuse_from_parent(str(folder.parent / "outcome.json"))
+        context.reuse_from_parent(str(folder.parent / OUTCOME))
     context.reuse_from_parent(DONE)
     return read_trials(context)

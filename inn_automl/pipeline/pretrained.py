@@ -28,7 +28,7 @@ from inn_automl.pipeline.records import TrainedTrials
 from inn_automl.pipeline.training import DONE, read_trials
 from inn_automl.tasks import Task
 from inn_automl.training.recipe import default_recipe
-from inn_automl.training.trial import Trained
+from inn_automl.training.trial import OUTCOME, Trained
 
 STOPPED = "pretrained"
 """How the training of such a network ended, as its record says."""
@@ -112,7 +112,7 @@ def use_pretrained(context: JobContext, pretrained: Pretrained) -> TrainedTrials
         trained = Trained(pretrained.architecture, folder / "network", recipe, STOPPED, score, [])
         with context.stage(Stage.CHECKING):
             check_trained(context, trained)
-        write_json(folder / "outcome.json", trained.to_dict())
+        write_json(folder / OUTCOME, trained.to_dict())
         write_json(context.folder / DONE, [_TRIAL])
     return read_trials(context)
 

@@ -1,10 +1,10 @@
-"""Several processes as one training: each takes its share of every batch, and all take the same
+"""Several processes as one training: each takes its fraction of every batch, and all take the same
 step.
 
-The processes are those of torch.distributed's default group; without one, this process is all
-there is. Gradients, the loss and batch statistics are summed over the group, so that a step is
-that of one process up to rounding. Processes decide nothing by their own clock or disk: the first
-one decides for all.
+The processes are those of torch.distributed's default group; without one, this process is the only
+one. Gradients, the loss and batch statistics are summed over the group, so that a step is that of
+one process up to rounding. Processes decide nothing by their own clock or disk: the first one
+decides for all.
 """
 
 from __future__ import annotations
@@ -21,42 +21,41 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def num_workers() -> int:
-    """Processes that train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's place among them, from 0."""
+    """The number of this process among them, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def broadcast_value(value: float, device: torch.device) -> float:
+def broadcast_value(value: float) -> float:
     """The first process's value, in all of them.
 
     Args:
         value: exact as a double.
-        device: one that the group's backend communicates from: NCCL knows GPUs only.
     """
     if num_workers() == 1:
         return value
+    # NCCL communicates between GPUs only.
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     shared = torch.tensor(value, dtype=torch.float64, device=device)
     dist.broadcast(shared, 0)
     return float(shared)
 
 
 def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
-    """Gives tensors on the processes' devices the values that they have in the first process, in
-    place.
-    """
+    """Copies tensors of the first process into those of the others, in place."""
     if num_workers() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
 def local_slice(num_samples: int) -> slice:
-    """The samples of a batch that are this process's; shares differ by one sample at most."""
-    size, mine = num_workers(), rank()
-    return slice(num_samples * mine // size, num_samples * (mine + 1) // size)
+    """The samples of a batch that this process takes; sizes differ by one sample at most."""
+    size, own = num_workers(), rank()
+    return slice(num_samples * own // size, num_samples * (own + 1) // size)
 
 
 def sum_gradients(parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
@@ -96,7 +95,7 @@ def synchronized_batch_norm(module: nn.Module) -> Iterator[None]:
 
 
 def _normalized(layer: _BatchNorm, x: Tensor) -> Tensor:
-    """What `layer.forward` computes, with the mean and variance of all processes' samples."""
+    """Output of `layer.forward`, with the mean and variance of all processes' samples."""
     if not layer.training and layer.track_running_stats:
         return type(layer).forward(layer, x)
     axes = [0, *range(2, x.ndim)]

@@ -1,20 +1,19 @@
-"""The state of one training: what it steps through, validates, saves and restores.
+"""The state of one training: its steps, validations and checkpoints.
 
 All randomness of an epoch comes from (seed, epoch), so a checkpoint needs no random state: a run
 that resumes takes the very steps that an uninterrupted one takes, and on the CPU ends in the same
-bits. Where several processes train together (`training.distributed`), each takes its share of
+bits. Where several processes train together (`training.distributed`), each takes its fraction of
 every batch, and ends in the same state.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +22,11 @@ import torch
 from torch import Tensor
 
 from inn_automl.core.errors import InputError, TrainingError
-from inn_automl.evaluation.candidates import (
-    evaluate_module,
-    reconstruction_samples,
-    sample_candidate,
-    use_channels_last,
-)
-from inn_automl.integral.conversion.channel_ranking import permute, permute_tensors, rank_channels
+from inn_automl.evaluation.candidates import reconstruction_samples, use_channels_last
+from inn_automl.evaluation.validator import Validator
+from inn_automl.integral.conversion.channel_ranking import rank_channels
 from inn_automl.integral.conversion.reconstruction import fit_width_deltas
+from inn_automl.training.batches import BatchSampler
 from inn_automl.training.checkpoint import (
     load_checkpoint,
     load_optimizer_tensors,
@@ -39,27 +35,16 @@ from inn_automl.training.checkpoint import (
     save_checkpoint,
     under,
 )
-from inn_automl.training.distributed import (
-    broadcast_tensors,
-    broadcast_value,
-    local_slice,
-    rank,
-    sum_gradients,
-    synchronized_batch_norm,
-)
+from inn_automl.training.distributed import broadcast_tensors, broadcast_value, rank
 from inn_automl.training.recipe import Recipe
-from inn_automl.training.sandwich import Widths, reused_widths, sandwich_gradients
+from inn_automl.training.sandwich import Widths, reused_widths
 from inn_automl.training.schedule import learning_rate_at
-from inn_automl.training.teacher import AveragedTeacher
+from inn_automl.training.step import SandwichStep
 
 if TYPE_CHECKING:
     from inn_automl.integral import IntegralNetwork
     from inn_automl.tasks import Task
 
-# Validation after each epoch only has to rank epochs, so it may be coarser than the evaluation of
-# a candidate.
-_NUM_RECALIBRATION = 512
-_MAX_VALIDATION = 2_000
 _STEPS_BETWEEN_CHECKS = 50
 _FORMAT = 4
 _FULL = "full"
@@ -67,20 +52,21 @@ _FULL = "full"
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch brought."""
+    """Loss, validation and time of one epoch."""
 
     epoch: int
     """1-based."""
     epochs: int
+    """Epochs of the whole training."""
     train_loss: float
     """Mean loss of the full width."""
     metric_values: dict[str, float]
-    """Validation metric_values (accuracy, or the task's other metric) of the "smallest", "middle" and
-    "full" widths, with re-estimated normalization; of the "full" one alone while it learns alone.
+    """Validation metric values of the "smallest", "middle" and "full" widths, with recalibrated
+    batch norm; during warm-up of the "full" one alone.
     """
     score: float
-    """Mean of these: what the best state is chosen by, among those of all three widths where there
-    are any.
+    """Mean of the metric values, by which the best state is chosen, among those of all three
+    widths where there are any.
     """
     seconds: float
     """Wall-clock time of this epoch with its validation."""
@@ -91,54 +77,81 @@ class EpochReport:
         return list(self.metric_values) == [_FULL]
 
 
+@dataclass(eq=False)
 class TrainingRun:
-    """State of one training."""
+    """State of one training.
 
-    def __init__(
-        self,
-        network: IntegralNetwork,
-        task: Task,
-        recipe: Recipe,
-        seed: int,
-    ) -> None:
-        self.network, self.recipe, self.seed, self.device = network, recipe, seed, task.device
-        self.fingerprint, self.objective = task.dataset.fingerprint, task.objective
-        self.samples = task.train
-        validation = np.random.default_rng(0).permutation(task.dataset.validation)[:_MAX_VALIDATION]
-        self.validation = task.samples(validation)
-        self.recalibration = task.recalibration_samples(_NUM_RECALIBRATION)
-        self.batch_size = min(recipe.batch_size, len(self.samples))
-        num_samples = min(recipe.epoch_samples or len(self.samples), len(self.samples))
-        self.steps_per_epoch = max(1, num_samples // self.batch_size)
+    Attributes:
+        network: that is trained.
+        seed: of order, augmentation and random widths.
+        fingerprint: of the dataset.
+        batches: draws training samples.
+        validator: scores the network after each epoch.
+        step: takes the steps.
+        history: reports of the epochs so far.
+        best: tensors of the best state.
+        best_score: score of the best state.
+        validation_s: seconds that the latest validation took.
+        epochs_done: whole epochs.
+    """
+
+    network: IntegralNetwork
+    recipe: Recipe
+    seed: int
+    fingerprint: str
+    batches: BatchSampler
+    validator: Validator
+    step: SandwichStep
+    history: list[EpochReport] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+    best_score: float = -math.inf
+    validation_s: float = 0.0
+    epochs_done: int = 0
+
+    @classmethod
+    def from_task(
+        cls, network: IntegralNetwork, task: Task, recipe: Recipe, seed: int
+    ) -> TrainingRun:
+        """A training before its first step.
+
+        Args:
+            network: moved to the task's device, into the memory layout that is fast there, and
+                given width deltas where the recipe has them.
+        """
+        network.to(task.device)
         if recipe.width_conditioned:
             network.add_width_deltas()
-        use_channels_last(network, self.samples.standardized(slice(0, 2)))
-        self.supports_zero_padding = task.device.type == "cpu" and network.supports_zero_padding
-        self.optimizer, self.parameters = make_optimizer(network, recipe)
-        self.autocast, self.scaler = _precision(recipe, task.device)
-        self.teacher = AveragedTeacher(
-            network, recipe.teacher_window * recipe.epochs * self.steps_per_epoch
-        )
-        self.validated_widths: dict[str, Widths] = {
-            "smallest": network.smallest_widths,
-            "middle": {
-                group.name: group.allowed[len(group.allowed) // 2] for group in network.groups
-            },
-            _FULL: network.full_widths,
+        use_channels_last(network, task.train.standardized(slice(0, 2)))
+        batches = BatchSampler.from_recipe(task.train, recipe)
+        num_steps = recipe.epochs * batches.steps_per_epoch
+        step = SandwichStep.from_recipe(network, task.objective, recipe, num_steps)
+        validator = Validator.from_task(task)
+        return cls(network, recipe, seed, task.dataset.fingerprint, batches, validator, step)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network and of all samples."""
+        return next(self.network.parameters()).device
+
+    @property
+    def validated_widths(self) -> dict[str, Widths]:
+        """Widths that are scored after each epoch, by name."""
+        middle = {
+            group.name: group.allowed[len(group.allowed) // 2] for group in self.network.groups
         }
-        self.history: list[EpochReport] = []
-        self.best: dict[str, Tensor] | None = None
-        self.best_score = -math.inf
-        self.validation_s = 0.0
-        self.epochs_done = 0
+        return {
+            "smallest": self.network.smallest_widths,
+            "middle": middle,
+            _FULL: self.network.full_widths,
+        }
 
     def epoch(self, epoch: int, deadline_s: float | None) -> bool:
-        """Trains and validates one epoch; whether it was a whole one."""
+        """Trains and validates one epoch; whether the deadline left time for all its steps."""
         started_at = time.monotonic()
         if 1 < epoch == self.recipe.num_warmup_epochs + 1:
             self.prepare_reduced_widths()
             self.best_score = -math.inf  # the best state is one of those to come
-        train_loss, is_whole = self.steps(epoch, self.steps_per_epoch, deadline_s)
+        train_loss, is_whole = self.steps(epoch, self.batches.steps_per_epoch, deadline_s)
         metric_values = self.validate([_FULL] if epoch <= self.recipe.num_warmup_epochs else None)
         score = sum(metric_values.values()) / len(metric_values)
         if score >= self.best_score:  # of equals the later, which has seen lower learning rates
@@ -162,36 +175,24 @@ class TrainingRun:
         order_seed, width_seed, torch_seed = (
             np.random.SeedSequence((self.seed, epoch)).generate_state(3).tolist()
         )
-        generator = torch.Generator().manual_seed(order_seed)
-        rng = np.random.default_rng(width_seed)
         # for dropout and the like, which differ from sample to sample
         torch.manual_seed(torch_seed + rank())
-        # Two orders: what the reduced widths learn from in a step are other samples than those of
-        # the full width.
-        orders = [torch.randperm(len(self.samples), generator=generator) for _ in range(2)]
-        total = torch.zeros((), device=self.device)
-        first = (epoch - 1) * self.steps_per_epoch
-        drawn = reused_widths(
-            self.network, rng, 1 if self.supports_zero_padding else self.recipe.num_width_uses
+        is_warmup = epoch <= self.recipe.num_warmup_epochs
+        batches = self.batches.draw(
+            torch.Generator().manual_seed(order_seed), num_steps, is_paired=not is_warmup
         )
+        drawn = self._random_widths(width_seed)
+        total = torch.zeros((), device=self.device)
+        first = (epoch - 1) * self.batches.steps_per_epoch
+        last = self.recipe.epochs * self.batches.steps_per_epoch
         self.network.train()
         for step in range(num_steps):
             if self.is_over(deadline_s):
                 return float(total) / max(1, step), False
-            start = (step % self.steps_per_epoch) * self.batch_size
-            full, narrow = (
-                order[start : start + self.batch_size].to(self.device) for order in orders
-            )
-            learning_rate = learning_rate_at(
-                self.recipe, first + step, self.recipe.epochs * self.steps_per_epoch
-            )
-            reduced: list[Widths] = []
-            if epoch > self.recipe.num_warmup_epochs:
-                reduced = [
-                    self.network.smallest_widths,
-                    *itertools.islice(drawn, self.recipe.num_random_widths),
-                ]
-            total += self._step(full, narrow, learning_rate, reduced, generator)
+            full, narrow = next(batches)
+            widths = [] if is_warmup else next(drawn)
+            learning_rate = learning_rate_at(self.recipe, first + step, last)
+            total += self.step.take(full, narrow, widths, learning_rate)
             is_checked = (
                 self.device.type == "cpu"
                 or step % _STEPS_BETWEEN_CHECKS == 0
@@ -200,127 +201,56 @@ class TrainingRun:
             if is_checked and not math.isfinite(float(total)):
                 raise TrainingError(
                     f"training diverged: the loss is {float(total)} in epoch {epoch} at learning "
-                    f"rate "
-                    f"{learning_rate:.3g}; give a lower learning rate, such as "
+                    f"rate {learning_rate:.3g}; give a lower learning rate, such as "
                     f"{self.recipe.learning_rate / 3:.2g}."
                 )
         return float(total) / num_steps, True
 
-    def _step(
-        self,
-        full: Tensor,
-        narrow: Tensor,
-        learning_rate: float,
-        reduced: list[Widths],
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Steps on the samples `full` at full width, and on the samples `narrow` at the reduced
-        widths, if any.
-        """
-        x, y = self._batch(full, generator)
-        other = self._batch(narrow, generator) if reduced else None
-        weight = len(y) / len(full)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.zero_grad(set_to_none=True)
-        with synchronized_batch_norm(self.network), synchronized_batch_norm(self.teacher.module):
-            loss = sandwich_gradients(
-                self.network,
-                x,
-                y,
-                reduced,
-                objective=self.objective,
-                label_smoothing=self.recipe.label_smoothing,
-                label_fraction=self.recipe.soft_target_label_fraction,
-                distillation_batch=None
-                if other is None
-                else (*other, self._teacher_outputs(other[0])),
-                autocast=self.autocast,
-                pad_channels=self.supports_zero_padding,
-                backward=lambda loss: self.scaler.scale(weight * loss).backward(),
-            )
-        loss = sum_gradients(list(self.parameters.values()), weight * loss)
-        if self.recipe.max_gradient_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.max_gradient_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.teacher.update(self.network)
-        return loss
-
-    def _batch(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """This process's share of a batch of samples, standardized and augmented, and their
-        targets.
-        """
-        x, y = self.samples.standardized(chosen), self.objective.targets(self.samples.y[chosen])
-        if self.recipe.augment:
-            x, y = self.objective.augment(x, y, generator)
-        mine = local_slice(len(chosen))
-        return x[mine], y[mine]
-
-    def _teacher_outputs(self, x: Tensor) -> Tensor:
-        with self.autocast or contextlib.nullcontext():
-            return self.teacher.outputs(x).float()
+    def _random_widths(self, seed: int) -> Iterator[list[Widths]]:
+        """The reduced widths of each step: the smallest and a few random ones."""
+        num_uses = 1 if self.step.pad_channels else self.recipe.num_width_uses
+        drawn = reused_widths(self.network, np.random.default_rng(seed), num_uses)
+        while True:
+            yield [
+                self.network.smallest_widths,
+                *itertools.islice(drawn, self.recipe.num_random_widths),
+            ]
 
     def is_over(self, deadline_s: float | None) -> bool:
         """Whether no time is left for another step, by the clock of the first process."""
         if deadline_s is None:
             return False
-        return bool(
-            broadcast_value(time.monotonic() + self.validation_s >= deadline_s, self.device)
-        )
+        return bool(broadcast_value(time.monotonic() + self.validation_s >= deadline_s))
 
     def validate(self, names: Collection[str] | None = None) -> dict[str, float]:
-        """Metric value at the three validated widths, or at those of them that are named."""
+        """Metric values at the three validated widths, or at those of them that are named."""
         started_at = time.monotonic()
-        metric_values = {}
-        for name in names or self.validated_widths:
-            module = sample_candidate(self.network, self.validated_widths[name], self.recalibration)
-            metric_values[name] = evaluate_module(module, self.validation).value
+        widths = self.validated_widths
+        values = self.validator.values(
+            self.network, {name: widths[name] for name in names or widths}
+        )
         self.validation_s = time.monotonic() - started_at
-        return metric_values
+        return values
 
     def prepare_reduced_widths(self) -> None:
-        """Prepares a network that was trained at full width alone for learning to be narrow.
+        """Prepares a network that was trained at full width alone for training at reduced widths.
 
-        The channels that tell most come first, and width deltas are those with which the smallest widths
-        compute what is nearest to the full one; the teacher and the optimizer's state follow.
-        Where there are too few samples to tell, all stays as it is.
+        Ranks its channels, the most important first, and fits the width deltas with which the
+        smallest widths are nearest to the full one; the teacher and the optimizer's state follow.
+        Too few samples to rank channels on leave all as it is.
         """
         self.network.eval()
-        samples = reconstruction_samples(self.recalibration)
+        samples = reconstruction_samples(self.validator.recalibration)
         try:
             order = rank_channels(self.network, samples)
         except InputError:
             return
-        order = {name: found.to(self.device) for name, found in order.items()}
+        order = {name: ranked.to(self.device) for name, ranked in order.items()}
         broadcast_tensors(order.values())  # rounding may put equals into another order elsewhere
-        permute(self.network, order)
-        permute_tensors(self.network.coupling, dict(self.teacher.module.named_parameters()), order)
-        self._permute_optimizer(order)
+        self.step.permute(order)
         if self.recipe.width_conditioned:
             fit_width_deltas(self.network, samples)
             broadcast_tensors(delta.data for delta in self.network.width_deltas)
-
-    def _permute_optimizer(self, order: dict[str, Tensor]) -> None:
-        prefix = "module."
-        named = {
-            name.removeprefix(prefix): p
-            for name, p in self.parameters.items()
-            if name.startswith(prefix)
-        }
-        for key in {key for state in self.optimizer.state.values() for key in state}:
-            states = {
-                name: self.optimizer.state[p].get(key)
-                for name, p in named.items()
-                if p in self.optimizer.state
-            }
-            shaped = {
-                name: state
-                for name, state in states.items()
-                if isinstance(state, Tensor) and state.ndim > 0
-            }
-            permute_tensors(self.network.coupling, shaped, order)
 
     def finish(self) -> None:
         """Puts the best state into the network."""
@@ -333,7 +263,7 @@ class TrainingRun:
         self.network.eval()
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree on to be continued."""
+        """The description that a checkpoint must agree on to be continued."""
         return {
             "format": _FORMAT,
             "seed": self.seed,
@@ -349,23 +279,29 @@ class TrainingRun:
         tensors = {
             **prefixed("network", self.network.state_dict()),
             **prefixed("best", self.best),
-            **prefixed("teacher", self.teacher.module.state_dict()),
-            **prefixed("optimizer", optimizer_tensors(self.optimizer, self.parameters)),
+            **prefixed("teacher", self.step.teacher.module.state_dict()),
+            **prefixed("optimizer", optimizer_tensors(self.step.optimizer, self.step.parameters)),
         }
         state = {
             "identity": self.identity(),
             "best_score": self.best_score,
-            "teacher_updates": self.teacher.num_updates,
+            "teacher_updates": self.step.teacher.num_updates,
             "validation_s": self.validation_s,
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.step.scaler.state_dict(),
             "history": [dataclasses.asdict(report) for report in self.history],
         }
         save_checkpoint(path, tensors, state)
 
     def restore(self, path: Path) -> None:
+        """Continues from a checkpoint.
+
+        Raises:
+            TrainingError: the checkpoint belongs to another training.
+            CorruptFileError, StorageError: the checkpoint cannot be read.
+        """
         tensors, state = load_checkpoint(path)
-        mine, theirs = self.identity(), state["identity"]
-        different = [key for key in mine if mine[key] != theirs.get(key)]
+        own, saved = self.identity(), state["identity"]
+        different = [key for key in own if own[key] != saved.get(key)]
         if different:
             raise TrainingError(
                 f"the checkpoint {str(path)!r} belongs to another training (it differs in "
@@ -376,50 +312,12 @@ class TrainingRun:
         self.best = {
             name: tensor.to(self.device) for name, tensor in under("best", tensors).items()
         }
-        self.teacher.module.load_state_dict(under("teacher", tensors))
-        self.teacher.num_updates = state["teacher_updates"]
-        load_optimizer_tensors(self.optimizer, self.parameters, under("optimizer", tensors))
-        self.scaler.load_state_dict(state["scaler"])
+        self.step.teacher.module.load_state_dict(under("teacher", tensors))
+        self.step.teacher.num_updates = state["teacher_updates"]
+        load_optimizer_tensors(
+            self.step.optimizer, self.step.parameters, under("optimizer", tensors)
+        )
+        self.step.scaler.load_state_dict(state["scaler"])
         self.best_score, self.validation_s = state["best_score"], state["validation_s"]
         self.history = [EpochReport(**report) for report in state["history"]]
         self.epochs_done = len(self.history)
-
-
-def make_optimizer(
-    network: IntegralNetwork, recipe: Recipe
-) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
-    """The recipe's optimizer, and its parameters by name, in its order."""
-    trainable = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    decayed = [(name, p) for name, p in trainable if p.ndim > 1]
-    plain = [(name, p) for name, p in trainable if p.ndim <= 1]
-    groups = [
-        {"params": [p for _, p in decayed], "weight_decay": recipe.weight_decay},
-        {"params": [p for _, p in plain], "weight_decay": 0.0},
-    ]
-    optimizer: torch.optim.Optimizer
-    if recipe.optimizer == "sgd":
-        nesterov = recipe.momentum > 0
-        optimizer = torch.optim.SGD(
-            groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov
-        )
-    else:
-        optimizer = torch.optim.AdamW(
-            groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999)
-        )
-    return optimizer, dict([*decayed, *plain])
-
-
-def _precision(
-    recipe: Recipe, device: torch.device
-) -> tuple[torch.autocast | None, torch.amp.GradScaler]:
-    """The autocast context, and the gradient scaler that float16 needs (bfloat16 has the range of
-    float32).
-    """
-    if device.type != "cuda" or not recipe.mixed_precision:
-        return None, torch.amp.GradScaler("cpu", enabled=False)
-    dtype = (
-        torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    )
-    return torch.autocast("cuda", dtype), torch.amp.GradScaler(
-        "cuda", enabled=dtype is torch.float16
-    )

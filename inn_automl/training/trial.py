@@ -1,5 +1,4 @@
-"""One training candidate from an empty folder to a saved integral network, resumable at any
-moment.
+"""One training candidate, from an empty folder to a saved integral network; resumable at any moment.
 
 A trial's folder holds `plan.json` (the recipe as fitted to the time), `checkpoint.safetensors`,
 and, when it is done, `network/` and `outcome.json`.
@@ -19,18 +18,22 @@ from inn_automl.core.storage import read_json, write_json
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models.architecture import Architecture
 from inn_automl.training.distributed import broadcast_value, rank
-from inn_automl.training.loop import EpochReport, fit_to_budget, load_best, train
+from inn_automl.training.loop import EpochReport, load_best, train
+from inn_automl.training.planning import fit_to_budget
 from inn_automl.training.recipe import Recipe, TrialSpec
 
 if TYPE_CHECKING:
     from inn_automl.tasks import Task
 
 CHECKPOINT = "checkpoint.safetensors"
+_PLAN = "plan.json"
+OUTCOME = "outcome.json"
+_NETWORK = "network"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained integral network and how it came to be."""
+    """A trained integral network, with the recipe and the history of its training."""
 
     architecture: Architecture
     folder: Path
@@ -49,10 +52,11 @@ class Trained:
         return -math.inf if self.history and self.history[-1].is_warmup else self.best_score
 
     def network(self) -> IntegralNetwork:
+        """The network, read from its folder."""
         return self.architecture.load(self.folder)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, with the folder relative to nothing: `from_dict` is told where it is."""
+        """JSON-ready form without the folder, which `from_dict` takes beside it."""
         return {
             "architecture": self.architecture.to_dict(),
             "recipe": self.recipe.to_dict(),
@@ -63,6 +67,7 @@ class Trained:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], folder: Path) -> Trained:
+        """Reads the output of `to_dict`."""
         return cls(
             architecture=Architecture.from_dict(value["architecture"]),
             folder=folder,
@@ -84,38 +89,34 @@ def run_trial(
     max_epochs: int | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Trained:
-    """Trains a candidate; a folder that holds an unfinished trial is continued, a finished one is
-    returned.
+    """Trains a candidate. Continues where the folder holds an unfinished trial, and returns a
+    finished one at once.
 
     Several processes of torch.distributed train it together where all call this alike; they must
     see the same folder.
 
     Args:
-        seconds: time that is left for this trial. What does not fit into it is not planned.
+        model: name of a model family.
+        task: on the device to train on.
+        seconds: time that is left for this trial. No more epochs are planned than fit into it.
+        max_epochs: upper bound of the planned epochs.
+        on_epoch: see `train`.
 
     Raises:
         TrainingError: training diverged.
         CorruptFileError, StorageError: the folder cannot be read or written.
     """
-    outcome = folder / "outcome.json"
-    if broadcast_value(outcome.exists(), task.device):
+    if broadcast_value((folder / OUTCOME).exists()):
         return load_trial(folder)
     deadline_s = time.monotonic() + seconds
     architecture = Architecture.from_dataset(task.dataset, model, spec.width, spec.depth)
     network = architecture.network(seed=seed)
-    plan = folder / "plan.json"
-    if broadcast_value(plan.exists(), task.device):
-        recipe = Recipe.from_dict(read_json(plan))
+    if broadcast_value((folder / _PLAN).exists()):
+        recipe = Recipe.from_dict(read_json(folder / _PLAN))
     else:
-        recipe = fit_to_budget(
-            network,
-            task,
-            spec.recipe,
-            seconds=seconds,
-            max_epochs=max_epochs,
-        )
+        recipe = fit_to_budget(network, task, spec.recipe, seconds=seconds, max_epochs=max_epochs)
         if rank() == 0:
-            write_json(plan, recipe.to_dict())
+            write_json(folder / _PLAN, recipe.to_dict())
     result = train(
         network,
         task,
@@ -125,19 +126,17 @@ def run_trial(
         deadline_s=deadline_s,
         on_epoch=on_epoch,
     )
-    network.cpu()
-    if rank() == 0:
-        network.save(folder / "network")
     trained = Trained(
         architecture,
-        folder / "network",
+        folder / _NETWORK,
         recipe,
         result.stopped,
         result.best_score,
         list(result.history),
     )
+    network.cpu()
     if rank() == 0:
-        write_json(outcome, trained.to_dict())
+        _save(trained, network)
     return trained
 
 
@@ -148,7 +147,7 @@ def load_trial(folder: Path) -> Trained:
         FileNotFoundError: the trial is not finished.
         CorruptFileError: its outcome cannot be read.
     """
-    return Trained.from_dict(read_json(folder / "outcome.json"), folder / "network")
+    return Trained.from_dict(read_json(folder / OUTCOME), folder / _NETWORK)
 
 
 def salvage_trial(
@@ -163,16 +162,20 @@ def salvage_trial(
     Raises:
         CorruptFileError, StorageError: the folder cannot be read or written.
     """
-    outcome = folder / "outcome.json"
-    if outcome.exists():
+    if (folder / OUTCOME).exists():
         return load_trial(folder)
     if not (folder / CHECKPOINT).exists():
         return None
     architecture = Architecture.from_dataset(task.dataset, model, spec.width, spec.depth)
     network = architecture.network(seed=seed)
     history, best_score = load_best(network, folder / CHECKPOINT)
-    network.save(folder / "network")
-    recipe = Recipe.from_dict(read_json(folder / "plan.json"))
-    trained = Trained(architecture, folder / "network", recipe, "rival", best_score, history)
-    write_json(outcome, trained.to_dict())
+    recipe = Recipe.from_dict(read_json(folder / _PLAN))
+    trained = Trained(architecture, folder / _NETWORK, recipe, "rival", best_score, history)
+    _save(trained, network)
     return trained
+
+
+def _save(trained: Trained, network: IntegralNetwork) -> None:
+    """Writes a trial's network, and then its outcome, by which it counts as finished."""
+    network.save(trained.folder)
+    write_json(trained.folder.with_name(OUTCOME), trained.to_dict())

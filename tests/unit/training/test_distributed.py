@@ -119,7 +119,7 @@ def batch_norm(x: torch.Tensor, steps: int) -> dict[str, Any]:
 
 def shares(value: float) -> list[float]:
     return [
-        broadcast_value(value + rank(), torch.device("cpu")),
+        broadcast_value(value + rank()),
         *torch.arange(7)[local_slice(7)].tolist(),
     ]
 

@@ -8,8 +8,8 @@ import torch
 
 from inn_automl.data import Dataset
 from inn_automl.tasks import Task
-from inn_automl.training import loop, run
-from inn_automl.training.loop import fit_to_budget
+from inn_automl.training import planning, run
+from inn_automl.training.planning import fit_to_budget
 from tests.unit.training.small_trainings import (
     SANDWICH,
     TINY,
@@ -27,7 +27,7 @@ class TestFitToBudget:
         takes any time.
         """
         clock = Clock(0.0)
-        monkeypatch.setattr(loop.time, "monotonic", clock)
+        monkeypatch.setattr(planning.time, "monotonic", clock)
 
         def steps(
             self: run.TrainingRun, epoch: int, num_steps: int, deadline_s: float | None = None

@@ -12,7 +12,7 @@ from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import evaluate_widths
 from inn_automl.integral import IntegralNetwork
 from inn_automl.tasks import Task
-from inn_automl.training import run
+from inn_automl.training import run, step
 from inn_automl.training.loop import EpochReport, load_best, train
 from inn_automl.training.sandwich import sandwich_gradients
 from tests.unit.training.small_trainings import (
@@ -37,15 +37,15 @@ def test_every_epoch_takes_every_sample_in_an_order_and_variant_of_its_own(
         seen.append(x)
         return torch.zeros(())
 
-    monkeypatch.setattr(run, "sandwich_gradients", gradients)
+    monkeypatch.setattr(step, "sandwich_gradients", gradients)
     recipe = dataclasses.replace(TINY, augment=is_augmented)
-    one = run.TrainingRun(make(signals, "signal"), Task.from_dataset(signals), recipe, 0)
+    one = run.TrainingRun.from_task(make(signals, "signal"), Task.from_dataset(signals), recipe, 0)
     for epoch in (1, 2, 1):
         one.steps(epoch, 5)
     first, second, again = (torch.cat(seen[start : start + 5]) for start in (0, 5, 10))
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
-    everything = one.samples.standardized(slice(None))
+    everything = one.batches.samples.standardized(slice(None))
     nearest = torch.cdist(first.flatten(1), everything.flatten(1)).min(1)
     assert bool((nearest.values > 1e-3).all()) == is_augmented
     if not is_augmented:
@@ -106,7 +106,7 @@ def test_the_full_width_learns_alone_at_first(
         reduced.append((len(widths), more["distillation_batch"] is None))
         return sandwich_gradients(network, x, y, widths, **more)
 
-    monkeypatch.setattr(run, "sandwich_gradients", record)
+    monkeypatch.setattr(step, "sandwich_gradients", record)
     result = train(make(signals, "signal"), Task.from_dataset(signals), TINY, seed=0)
     assert reduced == [(0, True)] * 10 + [(1 + TINY.num_random_widths, False)] * 10
     assert [list(r.metric_values) for r in result.history] == [["full"]] * 2 + [
@@ -120,7 +120,7 @@ def test_the_full_width_goes_on_as_it_would_in_another_order_of_its_channels(
 ) -> None:
     x, outputs, orders = torch.randn(8, *signals.input_shape), [], []
     for is_prepared in (False, True):
-        one = run.TrainingRun(
+        one = run.TrainingRun.from_task(
             make(signals, "signal"),
             Task.from_dataset(signals),
             dataclasses.replace(TINY, optimizer=optimizer),
@@ -137,7 +137,7 @@ def test_the_full_width_goes_on_as_it_would_in_another_order_of_its_channels(
             ]
         one.steps(2, 5)
         with torch.no_grad():
-            outputs.append((one.network.eval()(x), one.teacher.outputs(x)))
+            outputs.append((one.network.eval()(x), one.step.teacher.outputs(x)))
     assert orders and any(name.startswith("width_deltas.") for name in orders)
     for found, expected in zip(outputs[1], outputs[0], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
@@ -168,7 +168,7 @@ def test_widths_are_prepared_where_time_ends_before_they_are_learned(
 def test_too_few_samples_to_tell_channels_apart_leave_them_as_they_are(
     signals: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = run.TrainingRun(make(signals, "signal"), Task.from_dataset(signals), TINY, 0)
+    one = run.TrainingRun.from_task(make(signals, "signal"), Task.from_dataset(signals), TINY, 0)
     monkeypatch.setattr(
         run, "reconstruction_samples", lambda calibration: calibration.standardized(slice(0, 1))
     )
@@ -232,7 +232,7 @@ def test_every_width_sees_each_sample_once_an_epoch_and_reduced_ones_others_in_a
         batches.append((x, kwargs["distillation_batch"][0]))
         return sandwich_gradients(network, x, *args, **kwargs)
 
-    monkeypatch.setattr(run, "sandwich_gradients", record)
+    monkeypatch.setattr(step, "sandwich_gradients", record)
     train(
         make(signals, "signal"),
         Task.from_dataset(signals),
@@ -248,7 +248,7 @@ def test_every_width_sees_each_sample_once_an_epoch_and_reduced_ones_others_in_a
 
 def test_weights_decay_and_normalization_does_not(signals: Dataset) -> None:
     network = make(signals, "signal")
-    optimizer = run.TrainingRun(network, Task.from_dataset(signals), TINY, 0).optimizer
+    optimizer = run.TrainingRun.from_task(network, Task.from_dataset(signals), TINY, 0).step.optimizer
     decayed, plain = optimizer.param_groups
     assert decayed["weight_decay"] == TINY.weight_decay
     assert plain["weight_decay"] == 0
@@ -260,9 +260,9 @@ def test_weights_decay_and_normalization_does_not(signals: Dataset) -> None:
 def test_a_batch_larger_than_the_data_is_all_of_it(signals: Dataset) -> None:
     recipe = dataclasses.replace(TINY, epochs=1, batch_size=10_000)
     assert (
-        run.TrainingRun(
+        run.TrainingRun.from_task(
             make(signals, "signal"), Task.from_dataset(signals), recipe, 0
-        ).steps_per_epoch
+        ).batches.steps_per_epoch
         == 1
     )
     assert (

@@ -1,17 +1,18 @@
-"""Tuning a discretized model before its export, at its own widths alone, for a stated time; its
-shapes stay.
+"""Fine-tuning of a discretized model before its export: at its own widths alone, within a stated
+time, with unchanged shapes.
 
-What can be tuned is the model's partition (where each coupled group is sampled, and with which
-quadrature weights; INN paper, section 4.2), what is affine in it (scales and shifts of
-normalization, and biases), and its weights. The model's own channels are the nodes, so that a
-model that was fitted to data can be tuned as one that was sampled can, tuning begins at the very
-model, and its shapes, and with them its size and latency, stay.
+Three parts of a model can be fine-tuned: its partition (the points at which each coupled group is
+sampled, and their quadrature weights; INN paper, section 4.2), its affine parameters (scales and
+shifts of normalization, and biases), and its weights. The model's own channels are the control
+points. So a reconstructed model can be fine-tuned like a sampled one, fine-tuning starts from the
+very model, and its shapes, and with them its size and latency, stay.
 
-Targets are the full width's outputs mixed with the dataset's targets, as in the sandwich rule;
-what losses are, the task's objective says. Normalization statistics are those of the batch while
-tuning and are re-estimated afterwards. Which model is kept, the loss on the validation samples
-decides: a number of errors cannot. What tuning gains is less than its noise on a few hundred
-samples, and models that were chosen by it, out of many, look better in it than they are.
+Distillation targets are the full width's outputs mixed with the dataset's targets, as in the
+sandwich rule; the task's objective defines the losses. Batch norm uses the statistics of each
+batch, and is recalibrated afterwards. The loss on the validation samples decides whether the
+fine-tuned model is kept, not the metric value: the gain of fine-tuning is less than the metric's
+noise on a few hundred samples, and models that were selected by the metric, out of many, look
+better in it than they are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,29 +42,29 @@ if TYPE_CHECKING:
 
 PARTS = ("partition", "affine", "weights")
 DEFAULT_PARTS = ("affine", "weights")
-"""The parts that gain most. What another partition would make of a model's weights, tuned weights
-can be.
+"""The parts that gain most. Fine-tuned weights can be all that another partition would make of
+them.
 """
 MAX_SECONDS = 3600.0
 
 BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
-"""Of Adam: about how far what is tuned moves in a step; and a point, in distances of the points."""
+"""Of Adam: about how far a parameter moves in a step; a point, in distances of the points."""
 LABEL_FRACTION = 0.3
-"""Share of the dataset's targets in those of tuning, as in training."""
+"""Fraction of the dataset's targets in the distillation targets, as in training."""
 
 NUM_BATCHES = 1_024
-"""Different batches, at most: weights learn the few of them by heart."""
+"""Different batches, at most, whose distillation targets are kept in memory. Fewer are learned by
+heart.
+"""
 TIMED_STEPS = 8
 SPARE_FRACTION = 0.1
-"""Of the time, kept back: a short measurement cannot know what else the machine will do."""
+"""Of the time, left unplanned: a short measurement cannot know what else the machine will do."""
 
 
 @dataclass(frozen=True)
 class FineTuningOutcome:
-    """What tuning brought: the metric value on the validation samples, in the task's metric, and mean
-    losses on them.
-    """
+    """Metric values and mean losses on the validation samples, before and after fine-tuning."""
 
     metric_value_before: float
     metric_value_after: float
@@ -71,13 +72,11 @@ class FineTuningOutcome:
     loss_after: float
     steps: int
     seconds: float
-    """Of tuning and of judging what came of it; making the model that it began with is not
-    counted.
-    """
+    """Of fine-tuning and validation, without building the model that it starts from."""
 
     @property
     def is_kept(self) -> bool:
-        """Whether the tuned model takes the place of the one that it was made from."""
+        """Whether the fine-tuned model replaces the one that it was made from."""
         return self.steps > 0 and self.loss_after < self.loss_before  # a NaN is not
 
     def to_result(self, metric_value_before: float) -> FineTuning:
@@ -97,7 +96,7 @@ class FineTuningOutcome:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A model that was tuned, or the one that it was made from where that has no higher loss on
+    """A fine-tuned model, or the one that it was made from where that has no higher loss on
     validation.
     """
 
@@ -115,17 +114,16 @@ def fine_tune(
     steps: int | None = None,
     parts: Collection[str] = DEFAULT_PARTS,
 ) -> FineTuned:
-    """Tunes the candidate at the widths.
+    """Fine-tunes the candidate at the widths.
 
     Args:
         candidates: of the network; they run on its device.
         task: of the candidates.
-        seconds: what tuning may take, re-estimated statistics and validation included.
+        seconds: time limit, recalibration and validation included.
         seed: of order and augmentation; on the CPU the same seed, steps and thread count give the
             same bits.
-        steps: how many steps to take, however long they take; None for as many as fit into
-            `seconds`.
-        parts: of `PARTS`, what is tuned.
+        steps: number of steps, however long they take; None for as many as fit into `seconds`.
+        parts: of `PARTS`, the parts that are fine-tuned.
 
     Raises:
         InputError: `seconds` is not above 0 and at most 3600, `steps` is below 1, there is no such
@@ -133,69 +131,69 @@ def fine_tune(
         WidthsError: widths that the network does not allow.
     """
     check_seconds(seconds)
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown or not parts:
-        raise InputError(
-            f"parts = {tuple(parts)} cannot be tuned: give one or more of {', '.join(PARTS)}."
-        )
-    if steps is not None and steps < 1:
-        raise InputError(f"steps = {steps} of tuning were asked for: give 1 or more.")
+    _check_arguments(steps, parts)
     network = candidates.network
     widths = network.check_widths(widths)
     before = candidates.build(widths)
     full = candidates.build(network.full_widths).module
     started_at = time.monotonic()
-    began = make_tunable(network, before.module, widths, parts)
-    device = next(network.parameters()).device
-    run = _FineTuningRun(began, full, task.train, seed)
-    validation = task.validation
-    judged_at = time.monotonic()
-    _loss(
-        candidates.recalibrate(began.discretize(), is_reconstructed=before.is_reconstructed).module,
-        validation,
-    )
-    judging_s = 2 * (time.monotonic() - judged_at)  # the loss of both models
-    end_s = started_at + seconds - judging_s
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        taken = (
-            run.steps(run.fitting_steps(end_s), end_s)
-            if steps is None
-            else run.steps(steps, math.inf)
+    tunable = make_tunable(network, before.module, widths, parts)
+    run = _FineTuningRun.from_samples(tunable, full, task.train, seed)
+
+    def tuned() -> BuiltCandidate:
+        return candidates.recalibrate(
+            tunable.discretize(), is_reconstructed=before.is_reconstructed
         )
-    after = candidates.recalibrate(began.discretize(), is_reconstructed=before.is_reconstructed)
+
+    validated_at = time.monotonic()
+    _loss(tuned().module, task.validation)
+    validation_s = 2 * (time.monotonic() - validated_at)  # the loss of both models
+    num_steps = run.take(steps, started_at + seconds - validation_s)
+    after = tuned()
     outcome = FineTuningOutcome(
         before.score.value,
         after.score.value,
-        _loss(before.module, validation),
-        _loss(after.module, validation),
-        taken,
+        _loss(before.module, task.validation),
+        _loss(after.module, task.validation),
+        num_steps,
         time.monotonic() - started_at,
     )
     return FineTuned(after if outcome.is_kept else before, outcome)
 
 
 def check_seconds(seconds: float) -> None:
-    """
+    """Checks a time for fine-tuning.
+
     Raises:
-        InputError: it is no time that tuning can take.
+        InputError: it is out of range.
     """
     if not 0 < seconds <= MAX_SECONDS:  # a NaN is not
         raise InputError(
-            f"tuning for {seconds!r} s was asked for: give more than 0, at most {MAX_SECONDS:g} s."
+            f"fine-tuning for {seconds!r} s was requested: give more than 0, at most "
+            f"{MAX_SECONDS:g} s."
         )
+
+
+def _check_arguments(steps: int | None, parts: Collection[str]) -> None:
+    if not parts or any(part not in PARTS for part in parts):
+        raise InputError(
+            f"parts = {tuple(parts)} cannot be fine-tuned: give one or more of {', '.join(PARTS)}."
+        )
+    if steps is not None and steps < 1:
+        raise InputError(f"steps = {steps} of fine-tuning were requested: give 1 or more.")
 
 
 @dataclass(frozen=True)
 class TunableCandidate:
-    """A candidate as an integral network of its own, whose nodes are the candidate's channels."""
+    """A candidate as an integral network of its own, with its channels as control points."""
 
     network: IntegralNetwork
     """Computes what the candidate does, until its parameters are changed."""
     parameters: dict[str, list[Tensor]]
-    """What is tuned, by part; nothing else has gradients."""
+    """Parameters to fine-tune, by part; no others have gradients."""
 
     def optimizer(self) -> torch.optim.Adam:
-        """With the highest learning rate of each group of parameters as its `highest`."""
+        """An optimizer, with the highest learning rate of each group of parameters as its `highest`."""
         deltas = {
             id(p.delta): p.delta
             for p in self.network.trainable_partitions
@@ -213,14 +211,14 @@ class TunableCandidate:
         return torch.optim.Adam(groups)
 
     def discretize(self) -> nn.Module:
-        """The module as it is now, with tensors of its own."""
+        """The module in its present state, with tensors of its own."""
         return self.network.discretize(self.network.full_widths).requires_grad_(True)
 
 
 def make_tunable(
     network: IntegralNetwork, module: nn.Module, widths: Widths, parts: Collection[str]
 ) -> TunableCandidate:
-    """A candidate with its parts to be tuned. A group of one channel has no partition to fine-tune.
+    """Makes a candidate's parts trainable. A group of one channel has no partition to fine-tune.
 
     Args:
         network: that the candidate was made from.
@@ -253,8 +251,8 @@ def make_tunable(
     if not chosen:
         raise InputError(
             f"the model has no {' or '.join(parts)} to fine-tune: a partition of one point has none, "
-            f"nor has a layer "
-            "without bias and normalization an affine; fine-tune other parts, or wider models."
+            "nor has a layer without bias and normalization an affine; fine-tune other parts, or "
+            "wider models."
         )
     for parameter in chosen:
         parameter.requires_grad_(True)
@@ -273,32 +271,63 @@ def _affine(module: nn.Module) -> list[Tensor]:
     return list(found.values())
 
 
+@dataclass(frozen=True, eq=False)
 class _FineTuningRun:
-    """The steps of one tuning, on batches that are gone through again and again.
+    """The steps of one fine-tuning, on batches that are repeated in turn.
 
-    Order and augmentation of a batch come from (seed, its number): what the full width makes of
-    it, which takes several times as long as a step of the model does, is computed once.
+    Order and augmentation of a batch come from (seed, its number). So the full width's outputs for
+    it, which take several times as long as a step of the model does, are computed once.
+
+    Attributes:
+        tunable: the model.
+        full: the full width, in eval mode.
+        samples: the training split.
+        batches: positions of the samples of each batch.
+        targets: distillation targets so far, by the number of the batch.
     """
 
-    def __init__(
-        self, began: TunableCandidate, full: nn.Module, samples: StandardizedSamples, seed: int
-    ) -> None:
-        self._began, self._full, self._samples, self._seed = began, full, samples, seed
-        use_channels_last(began.network, samples.standardized(slice(0, 2)))
+    tunable: TunableCandidate
+    full: nn.Module
+    samples: StandardizedSamples
+    seed: int
+    batches: tuple[Tensor, ...]
+    targets: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def from_samples(
+        cls, tunable: TunableCandidate, full: nn.Module, samples: StandardizedSamples, seed: int
+    ) -> _FineTuningRun:
+        """A fine-tuning before its first step.
+
+        Args:
+            tunable: put into the memory layout that is fast on its device.
+        """
+        use_channels_last(tunable.network, samples.standardized(slice(0, 2)))
         size = min(BATCH_SIZE, len(samples))
         generator = torch.Generator().manual_seed(seed)
         num_epochs = -(-NUM_BATCHES * size // len(samples))
         order = torch.cat(
             [torch.randperm(len(samples), generator=generator) for _ in range(num_epochs)]
         )
-        self._batches = order[: NUM_BATCHES * size].split(size)
-        self._targets: dict[int, Tensor] = {}
+        return cls(tunable, full, samples, seed, order[: NUM_BATCHES * size].split(size))
+
+    def take(self, num_steps: int | None, end_s: float) -> int:
+        """Takes `num_steps` steps; None: as many as fit until `time.monotonic()` is `end_s`.
+
+        Returns:
+            The number of steps that were taken.
+        """
+        device = self.samples.x.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            if num_steps is None:
+                return self.steps(self.fitting_steps(end_s), end_s)
+            return self.steps(num_steps, math.inf)
 
     def fitting_steps(self, end_s: float) -> int:
-        """Steps that fit until `time.monotonic()` is `end_s`, by a few real ones; the model is
-        left as it was.
+        """The number of steps that fit until `time.monotonic()` is `end_s`, estimated by a few real
+        ones; the model is left as it was.
         """
-        network = self._began.network
+        network = self.tunable.network
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         self.steps(1, math.inf)  # the very first one also loads and compiles
         seconds = []
@@ -316,12 +345,14 @@ class _FineTuningRun:
         return max(1, int(num_steps))
 
     def steps(self, num_steps: int, end_s: float) -> int:
-        """Takes steps under a cosine schedule until `time.monotonic()` is `end_s`; how many were
-        taken.
+        """Takes steps under a cosine schedule until `time.monotonic()` is `end_s`.
+
+        Returns:
+            The number of steps that were taken.
         """
-        network = self._began.network
-        optimizer = self._began.optimizer()
-        torch.manual_seed(self._seed)  # for dropout and the like
+        network = self.tunable.network
+        optimizer = self.tunable.optimizer()
+        torch.manual_seed(self.seed)  # for dropout and the like
         network.train()
         for step in range(num_steps):
             if time.monotonic() >= end_s:
@@ -329,24 +360,24 @@ class _FineTuningRun:
             for group in optimizer.param_groups:
                 group["lr"] = group["highest"] * 0.5 * (1 + math.cos(math.pi * step / num_steps))
             optimizer.zero_grad(set_to_none=True)
-            x, targets = self._batch(step % len(self._batches))
-            self._samples.objective.soft_loss(network(x), targets).backward()
+            x, targets = self._batch(step % len(self.batches))
+            self.samples.objective.soft_loss(network(x), targets).backward()
             optimizer.step()
         return num_steps
 
     def _batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Augmented samples, and what the full width makes of them mixed with their targets."""
-        objective = self._samples.objective
-        chosen = self._batches[number].to(self._samples.x.device)
-        (seed,) = np.random.SeedSequence((self._seed, number)).generate_state(1).tolist()
-        x, y = self._samples.standardized(chosen), objective.targets(self._samples.y[chosen])
+        """Augmented samples of a batch, and their distillation targets."""
+        objective = self.samples.objective
+        chosen = self.batches[number].to(self.samples.x.device)
+        (seed,) = np.random.SeedSequence((self.seed, number)).generate_state(1).tolist()
+        x, y = self.samples.standardized(chosen), objective.targets(self.samples.y[chosen])
         x, y = objective.augment(x, y, torch.Generator().manual_seed(seed))
-        if number not in self._targets:
+        if number not in self.targets:
             with torch.no_grad():
-                self._targets[number] = objective.soft_targets(
-                    self._full(x), y, label_fraction=LABEL_FRACTION
+                self.targets[number] = objective.soft_targets(
+                    self.full(x), y, label_fraction=LABEL_FRACTION
                 )
-        return x, self._targets[number]
+        return x, self.targets[number]
 
 
 def _loss(module: nn.Module, samples: StandardizedSamples) -> float:

@@ -1,5 +1,5 @@
-"""The models of a job that are tuned: each leaves what came of it in files, so that it is tuned
-once.
+"""Requests of a job to fine-tune models. The outcome of each is stored in files, so that it is
+fine-tuned once.
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FineTuningRequest:
-    """One model of a job that is to be tuned."""
+    """Request to fine-tune one model of a job."""
 
     widths: dict[str, int]
     path: Path
-    """Without an ending: the outcome is in .json, the weights of a tuned model that is kept in
-    .safetensors.
+    """Without an ending: the outcome is in .json, the weights of a fine-tuned model that is kept
+    in .safetensors.
     """
     seconds: float
     seed: int
     steps: int | None = None
-    """How many to take, however long they take; None for as many as fit."""
+    """Number of steps, however long they take; None for as many as fit."""
 
     @property
     def is_done(self) -> bool:
+        """Whether the outcome is stored."""
         return self._outcome.exists()
 
     @property
     def weights(self) -> Path:
+        """File of the fine-tuned weights, if they are kept."""
         return self.path.with_name(f"{self.path.name}.safetensors")
 
     @property
@@ -48,10 +50,11 @@ class FineTuningRequest:
         return self.path.with_name(f"{self.path.name}.json")
 
     def read(self) -> FineTuningOutcome:
+        """Reads the stored outcome."""
         return FineTuningOutcome(**read_json(self._outcome))
 
     def write(self, tuned: FineTuned) -> None:
-        """Keeps what came of it, the outcome last."""
+        """Stores weights that are kept, and then the outcome."""
         if tuned.outcome.is_kept:
             module = tuned.candidate.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             tensors = {
@@ -63,14 +66,14 @@ class FineTuningRequest:
 
 
 class FineTuner:
-    """Tunes models of one network; what is shared between them is made once, when it is needed."""
+    """Fine-tunes models of one network, from candidates that are prepared once."""
 
     def __init__(self, trained: Trained, task: Task) -> None:
         self._trained, self._task = trained, task
         self._candidates: CandidateBuilder | None = None
 
     def __call__(self, request: FineTuningRequest) -> FineTuningOutcome:
-        """What came of a request, now or earlier.
+        """The outcome of a request; fine-tunes only where none is stored.
 
         Raises:
             WidthsError: widths that the network does not allow.
@@ -80,22 +83,20 @@ class FineTuner:
             if self._candidates is None:
                 network = self._trained.network().to(self._task.device)
                 self._candidates = CandidateBuilder.from_network(network, self._task)
-            candidates, seconds = self._candidates, request.seconds
-            request.write(
-                fine_tune(
-                    candidates,
-                    request.widths,
-                    self._task,
-                    seconds=seconds,
-                    seed=request.seed,
-                    steps=request.steps,
-                )
+            tuned = fine_tune(
+                self._candidates,
+                request.widths,
+                self._task,
+                seconds=request.seconds,
+                seed=request.seed,
+                steps=request.steps,
             )
+            request.write(tuned)
         return request.read()
 
 
 def load_fine_tuned(trained: Trained, request: FineTuningRequest) -> nn.Module:
-    """The plain module in eval mode that a request kept."""
+    """Loads the fine-tuned module of a request, in eval mode."""
     module = trained.network().discretize(request.widths)
     module.load_state_dict(load_file(request.weights))
     return module.eval()

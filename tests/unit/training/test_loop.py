@@ -248,7 +248,9 @@ def test_every_width_sees_each_sample_once_an_epoch_and_reduced_ones_others_in_a
 
 def test_weights_decay_and_normalization_does_not(signals: Dataset) -> None:
     network = make(signals, "signal")
-    optimizer = run.TrainingRun.from_task(network, Task.from_dataset(signals), TINY, 0).step.optimizer
+    optimizer = run.TrainingRun.from_task(
+        network, Task.from_dataset(signals), TINY, 0
+    ).step.optimizer
     decayed, plain = optimizer.param_groups
     assert decayed["weight_decay"] == TINY.weight_decay
     assert plain["weight_decay"] == 0

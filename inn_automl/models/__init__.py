@@ -35,7 +35,7 @@ def get_family(name: str) -> Family:
         UnknownNameError: there is none.
     """
     if name not in FAMILIES:
-        raise UnknownNameError("family", name, FAMILIES)
+        raise UnknownNameError("model", name, FAMILIES)
     return FAMILIES[name]
 
 

@@ -186,7 +186,7 @@ def test_a_family_must_serve_the_task(
     detail = check_problem(
         submit(user, spec(dataset="photographs", model="convnet")), 422, "invalid_spec"
     )
-    assert "does not serve super-resolution, as 'photographs' asks for: use edsr." in detail
+    assert "does not serve super-resolution, as 'photographs' requires: use edsr." in detail
     assert submit(user, spec(dataset="photographs", model="edsr")).status_code == 201
     assert "use convnet or mlp" in check_problem(
         submit(user, spec(model="edsr")), 422, "invalid_spec"

@@ -73,10 +73,10 @@ def test_errors_cross_processes(name: str) -> None:
 
 
 def test_an_unknown_name_comes_with_the_nearest_one() -> None:
-    error = errors.UnknownNameError("family", "restnet", ["mlp", "resnet", "convnet"], "the job")
+    error = errors.UnknownNameError("model", "restnet", ["mlp", "resnet", "convnet"], "the job")
     assert (
         str(error)
-        == "the job: unknown family 'restnet': did you mean 'resnet'? Known: convnet, mlp, resnet."
+        == "the job: unknown model 'restnet': did you mean 'resnet'? Known: convnet, mlp, resnet."
     )
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert (str(again), again.name, again.known) == (

@@ -26,13 +26,13 @@ def resolve(session: Session, project_id: str, spec: JobSpec) -> tuple[JobSpec, 
     """The spec with every agent named, and the id of its dataset (None for a built-in one).
 
     Raises:
-        UnknownNameError: there is no such dataset, family or agent; the message says which there
+        UnknownNameError: there is no such dataset, model or agent; the message says which there
             are.
-        SpecError: the family does not take the data, or a device asks for more than its agent has.
+        SpecError: the model does not take the data, or a device asks for more than its agent has.
     """
     name, kind, dataset_id, task = _dataset(session, project_id, spec.dataset)
     if spec.model is not None:
-        _check_family(spec.model, kind, task, spec.dataset)
+        _check_model(spec.model, kind, task, spec.dataset)
     devices = resolve_devices(session, project_id, spec.budget.devices)
     budget = spec.budget.model_copy(update={"devices": devices})
     return spec.model_copy(update={"dataset": name, "budget": budget}), dataset_id
@@ -88,9 +88,9 @@ def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, 
     return found.name, str(found.metadata_["kind"]), found.id, str(found.metadata_["task"])
 
 
-def _check_family(family: str, kind: str, task: str, dataset: str) -> None:
+def _check_model(family: str, kind: str, task: str, dataset: str) -> None:
     if family not in FAMILY_KINDS:
-        raise UnknownNameError("family", family, FAMILY_KINDS)
+        raise UnknownNameError("model", family, FAMILY_KINDS)
     fitting = [
         name
         for name, kinds in FAMILY_KINDS.items()
@@ -98,12 +98,12 @@ def _check_family(family: str, kind: str, task: str, dataset: str) -> None:
     ]
     if family not in fitting and kind in FAMILY_KINDS[family]:
         raise SpecError(
-            f"family {family!r} does not serve {task}, as {dataset!r} asks for: use "
+            f"model {family!r} does not serve {task}, as {dataset!r} requires: use "
             f"{' or '.join(fitting)}."
         )
     if family not in fitting:
         raise SpecError(
-            f"family {family!r} does not take {kind}s such as those of {dataset!r}: use "
+            f"model {family!r} does not take {kind}s such as those of {dataset!r}: use "
             f"{' or '.join(fitting)}."
         )
 

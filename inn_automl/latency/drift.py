@@ -2,9 +2,9 @@
 
 A device can change its speed between iterations: another clock, a busy neighbour, two cores of a
 virtual machine that become two threads of one core. Each iteration is therefore measured beside
-a few reference configurations of the initial design. Their latencies now, relative to then, are the speed
-factor of the iteration. All rows are put on the scale of the speed that the device had most of the
-time.
+a few reference configurations of the initial design. Their latencies now, relative to then, are
+the speed factor of the iteration. All rows are put on the scale of the speed that the device had
+most of the time.
 
 All functions are pure.
 """

@@ -193,7 +193,7 @@ class TunableCandidate:
     """Parameters to fine-tune, by part; no others have gradients."""
 
     def optimizer(self) -> torch.optim.Adam:
-        """An optimizer, with the highest learning rate of each group of parameters as its `highest`."""
+        """An optimizer, with each parameter group's highest learning rate as its `highest`."""
         deltas = {
             id(p.delta): p.delta
             for p in self.network.trainable_partitions
@@ -250,9 +250,9 @@ def make_tunable(
     chosen = [parameter for part in parameters.values() for parameter in part]
     if not chosen:
         raise InputError(
-            f"the model has no {' or '.join(parts)} to fine-tune: a partition of one point has none, "
-            "nor has a layer without bias and normalization an affine; fine-tune other parts, or "
-            "wider models."
+            f"the model has no {' or '.join(parts)} to fine-tune: a partition of one point has "
+            "none, nor has a layer without bias and normalization an affine; fine-tune other "
+            "parts, or wider models."
         )
     for parameter in chosen:
         parameter.requires_grad_(True)

@@ -49,16 +49,16 @@ class Recipe:
     width_conditioned: bool = True
     """Whether weights are functions of the width, too (`IntegralNetwork.add_width_deltas`)."""
     warmup_fraction: float = 0.5
-    """Share of the epochs, the first ones, in which the full width learns alone; then its channels
-    are put in order, and width deltas fitted to it. Saves time where classes are told apart; numbers are
-    missed by more."""
+    """Fraction of the epochs, the first ones, in which the full width learns alone; then its
+    channels are put in order, and width deltas fitted to it. Saves time where classes are told
+    apart; numbers are missed by more."""
     num_random_widths: int = 2
     """Random widths in each step after that, besides the full and the smallest."""
     num_width_uses: int = 4
     """How often random widths are used, in turn with others, before new ones are drawn. A CPU
-    compiles kernels for every new shape, which took 15 to 50 % of a step when each step drew anew.
-    A network that can be filled up with channels of zeros instead (`IntegralNetwork.supports_zero_padding`)
-    draws anew in each step."""
+    compiles kernels for every new shape, which took 15 to 50 % of a step when each step drew new
+    widths. A network that takes zero padding (`IntegralNetwork.supports_zero_padding`) draws new
+    widths in each step."""
     soft_target_label_fraction: float = 0.3
     """Share of the labels in the targets of reduced widths; the rest is the full width's output."""
     teacher_window: float = 1 / 15

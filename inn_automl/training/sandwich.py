@@ -75,8 +75,8 @@ def sandwich_gradients(
         widths: the reduced widths of this step.
         objective: the task's losses.
         label_fraction: share of the targets in the targets of the reduced widths.
-        distillation_batch: what the reduced widths learn from: x, y, and a teacher's outputs for x; None for
-            `x`, `y` and the full width's own.
+        distillation_batch: what the reduced widths learn from: x, y, and a teacher's outputs for
+            x; None for `x`, `y` and the full width's own.
         autocast: the mixed-precision context of forward passes; None for the network's own
             precision.
         pad_channels: see `IntegralNetwork.forward`.

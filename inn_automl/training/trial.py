@@ -1,4 +1,4 @@
-"""One training candidate, from an empty folder to a saved integral network; resumable at any moment.
+"""One training candidate: from an empty folder to a saved integral network, resumable at any time.
 
 A trial's folder holds `plan.json` (the recipe as fitted to the time), `checkpoint.safetensors`,
 and, when it is done, `network/` and `outcome.json`.

@@ -1,4 +1,4 @@
-"""Latency models of fresh measurements, measurements of earlier jobs, and iterations of the search."""
+"""Latency models of fresh measurements, of those of earlier jobs, and in a search's iterations."""
 
 from __future__ import annotations
 

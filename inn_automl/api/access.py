@@ -32,7 +32,7 @@ class NewProject(WireModel):
 class Project(NewProject):
     id: str
     gpu_hours: float
-    """Used so far."""
+    """GPU hours used so far."""
     created_at: UtcTime
 
 
@@ -42,7 +42,7 @@ class NewKey(WireModel):
     name: Name
     role: Role = Role.USER
     project: Name | None = None
-    """Null for the project of the key that asks."""
+    """Project of the new key; null for that of the requesting key."""
 
 
 class Key(WireModel):
@@ -61,4 +61,4 @@ class Key(WireModel):
 
 class CreatedKey(Key):
     secret: str
-    """Shown this once; only its hash is stored."""
+    """Secret of the key, shown this once; only its hash is stored."""

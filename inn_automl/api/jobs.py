@@ -103,7 +103,7 @@ class JobCost(WireModel):
 
 
 class JobError(WireModel):
-    """Why a job failed."""
+    """Reason why a job failed."""
 
     code: str
     detail: str

@@ -21,7 +21,7 @@ class RunAssignment(WireModel):
     attempt: int
     kind: JobKind
     spec: JobSpec
-    """Its dataset is a built-in name, or `dataset_url` is given."""
+    """Spec of the job. Its dataset is a built-in name, or `dataset_url` is given."""
     widths: DiscretizeJob | None = None
     storage_url: str
     """Folder of the job: what an earlier attempt left there is continued."""
@@ -59,7 +59,7 @@ class Artifact(WireModel):
 
 class RunResult(WireModel):
     result: JobResult | None
-    """Null for a discretization, whose only outcome is its bundle."""
+    """Result of the job; null for a discretization, whose only outcome is its bundle."""
     artifacts: list[Artifact]
     cost: JobCost = JobCost()
     mlflow_page: Annotated[str, Field(max_length=1024)] | None = None

@@ -250,7 +250,7 @@ class InvalidRequestError(RefusedError):
 
 
 class NoServerError(RefusedError):
-    """Nothing says which service is meant, or its address is no URL."""
+    """No service is configured, or its address is no URL."""
 
     code = "no_server"
 
@@ -268,13 +268,13 @@ class ForbiddenError(RefusedError, PermissionError):
 
 
 class NotFoundError(RefusedError, LookupError):
-    """Nothing of that name in the key's project."""
+    """No resource of that name is in the key's project."""
 
     code = "not_found"
 
 
 class ConflictError(RefusedError):
-    """Not possible in the present state of a resource."""
+    """The request is not possible in the present state of a resource."""
 
     code = "conflict"
 
@@ -298,7 +298,7 @@ class GoneError(RefusedError):
 
 
 class TooLargeError(RefusedError):
-    """More bytes than the limit."""
+    """The body has more bytes than the limit."""
 
     code = "too_large"
 
@@ -319,7 +319,7 @@ class RangeError(RefusedError):
 
 
 class RateLimitError(ServiceError):
-    """More requests than the limit.
+    """The key sent more requests than the limit.
 
     Args:
         retry_after_s: seconds until the next request is accepted.

@@ -174,7 +174,7 @@ class DeviceResult(_Record):
     searched.
     """
     search_stopped: str
-    """Why the search ended: its budget, stalled hypervolume, an exhausted space or an interrupt."""
+    """Reason of the end: the budget, stalled hypervolume, an exhausted space or an interrupt."""
     environment: dict[str, Any]
     """Environment of the measurement: runtime and version, CPU model, cores, threads."""
     budget: dict[str, Any]

@@ -40,7 +40,7 @@ class GroupMetadata(Record):
     smallest: int
     size: int
     step: int
-    """Its width may be `smallest`, `smallest + step`, ... up to `size`."""
+    """Allowed widths are `smallest`, `smallest + step`, ... up to `size`."""
     partition: dict[str, Any]
     """Parameters by which its channels are sampled."""
 

@@ -39,7 +39,7 @@ class OnnxFile:
     difference: float
     """Largest |ONNX - torch| over the samples, as a fraction of the largest |output|."""
     from_template: bool
-    """False where the torch exporter translated this very module."""
+    """True if the template served; False if the torch exporter translated the module itself."""
 
 
 class OnnxTemplate:

@@ -26,7 +26,7 @@ from inn_automl.integral.validation import find_coupling
 Widths = Mapping[str, int]
 
 _WIDTH_DELTA = "width_delta."
-"""Before the names of width_deltas in `control_points.safetensors`."""
+"""Prefix of the names of width deltas in `control_points.safetensors`."""
 
 
 class IntegralNetwork(nn.Module):

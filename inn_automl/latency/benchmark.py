@@ -305,7 +305,7 @@ class _Campaign:
         return {"node_times": found[-1]} if found else {}
 
     def _diagnostic(self, name: str) -> str:
-        """Why a model's measurement did not converge; empty if it did."""
+        """Reason why a model's measurement did not converge; empty if it did."""
         config, counted = self._config, self._counted()
         blocks = [block for process in counted for block in process.blocks[name]]
         waited = sum(block["waited"] for block in blocks) / len(blocks)

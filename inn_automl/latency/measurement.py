@@ -45,7 +45,7 @@ class LatencyMeasurement:
     samples_ms: list[list[list[float]]] = field(repr=False)
     """Milliseconds of [process][block][run], all of them."""
     diagnostic: str
-    """Why the measurement did not converge before a limit was reached; empty if it did."""
+    """Reason why the measurement did not converge before a limit was reached; empty if it did."""
     environment: dict[str, Any] = field(repr=False)
     """Runtime, its version and options; machine; threads and config; times in UTC; how contended
     the machine was, and how much its speed changed."""

@@ -27,7 +27,7 @@ from inn_automl.core.precision import DEFAULT
 from inn_automl.core.spec import DeviceBudget
 
 MAX_ROWS, MAX_MACHINES, MAX_FILES = 72, 8, 64
-"""Most networks of a machine, machines of an architecture, and architectures: 40 MB at most."""
+"""Limits of networks per machine, machines per architecture, and architectures: 40 MB in all."""
 
 AGREES, MAX_SCALE, MAX_SPREAD = 0.05, 2.0, 0.1
 """Fresh measurements confirm cached ones if their median ratio is within 5 % of 1. Up to a factor

@@ -68,7 +68,7 @@ def front_view(
 
 
 def created_at_ms(value: str) -> int:
-    """When the view in a tag's value was made; 0 where the value is no view."""
+    """Time at which the view in a tag's value was made; 0 where the value is no view."""
     try:
         return int(json.loads(value)["createdAt"])
     except (ValueError, KeyError, TypeError):

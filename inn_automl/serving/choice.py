@@ -20,7 +20,7 @@ class Choice:
 
     point: ElasticPoint
     keeps_target: bool
-    """False: no point does, and `point` is the fastest."""
+    """True if `point` keeps the target; otherwise no point does, and it is the fastest."""
     target_ms: float
     percentile: float
     expected_ms: float

@@ -157,7 +157,7 @@ class _Search:
                 on_batch(self.progress(view))
 
     def ended(self, view: DeviceView | None) -> Stopped | None:
-        """Why nothing more is to be evaluated, if so."""
+        """Reason why nothing more is to be evaluated; None if the search goes on."""
         if self.num_left == 0:
             return "budget"
         if self.stopping.should_stop([one.history for one in self.views]):

@@ -1,4 +1,4 @@
-"""When a search stops because more evaluations would not help.
+"""Stopping rule of a search: it ends when more evaluations would not help.
 
 The rule follows Ax's `ImprovementGlobalStoppingStrategy`: the improvement of the last `window`
 batches, as a fraction of the hypervolume before them, is compared with a threshold.

@@ -39,44 +39,44 @@ class Settings(BaseSettings):
     heartbeat_s: float = 5.0
     """Interval of the reports that workers and agents send."""
     lease_s: float = 60.0
-    """A run that was not heard of for this long is lost, and its job is queued again."""
+    """Seconds without a heartbeat after which a run is lost, and its job is queued again."""
     start_lease_s: float = 180.0
     """Lease before the first heartbeat. It is longer, as Ray may have to wait for
     resources or a new node.
     """
     measurement_lease_s: float = 30.0
-    """A measurement whose agent was not heard of for this long is queued again."""
+    """Seconds without a heartbeat after which an agent's measurement is queued again."""
     max_measurement_attempts: Annotated[int, Field(ge=1)] = 3
     """Leases of a measurement that may be lost before it fails: a model that takes its machine down
     is not tried for ever.
     """
     device_away_s: float = 45.0
-    """A device whose agent was not heard of for this long is shown as away."""
+    """Seconds without a heartbeat after which an agent's device is shown as away."""
     dispatch_interval_s: float = 1.0
     """Seconds between two ticks of the dispatcher."""
     dispatch_min_backoff_s: float = 1.0
-    """After Ray did not answer, nothing is claimed for this long; doubled each time."""
+    """Seconds without claims after Ray did not answer; doubled each time."""
     dispatch_max_backoff_s: float = 30.0
     claim_batch_size: Annotated[int, Field(ge=1)] = 16
     """Jobs that are submitted side by side."""
     claim_time_limit_s: float = 5.0
-    """Claiming gives way to the other periodic tasks after this time."""
+    """Seconds after which claiming gives way to the other periodic tasks."""
     reconcile_interval_s: float = 2.0
     """Seconds between two comparisons of jobs with what Ray runs."""
     missing_run_s: float = 25.0
-    """A run that Ray does not list for this long is gone: longer than a submission may take."""
+    """Seconds after which a run that Ray does not list is gone: more than a submission takes."""
     lost_run_log_lines: Annotated[int, Field(ge=1)] = 3
     """Last lines of a lost run's log that are given as the reason."""
     ended_run_retention_s: float = 3600.0
-    """Ray forgets an ended run after this time, once its log is stored."""
+    """Seconds after which Ray forgets an ended run, once its log is stored."""
     max_ended_runs: Annotated[int, Field(ge=0)] = 500
     """Ended runs beyond which Ray forgets the oldest sooner, as it lists all of them each time."""
     max_runs_without_log: Annotated[int, Field(ge=0)] = 20_000
-    """Beyond this many ended runs, Ray forgets even those whose log is not stored yet."""
+    """Ended runs beyond which Ray forgets even those whose log is not stored yet."""
     log_interval_s: float = 5.0
     """Seconds between two copies of a running job's log."""
     log_time_limit_s: float = 1.0
-    """Copying logs takes no more than this of a comparison."""
+    """Seconds that copying logs may take within a comparison."""
     max_logs_per_tick: Annotated[int, Field(ge=1)] = 2000
     log_threads: Annotated[int, Field(ge=1)] = 8
     """Logs that are copied side by side."""

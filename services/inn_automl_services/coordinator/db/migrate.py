@@ -17,7 +17,7 @@ from sqlalchemy import Connection, event, text
 from inn_automl_services.coordinator.db.session import make_engine
 
 VERSION_TABLE = "inn_automl_version"
-"""Not `alembic_version`, which MLflow and Optuna use."""
+"""Table of versions. MLflow and Optuna use `alembic_version`."""
 ADVISORY_LOCK = 0x696E6E_6175746F
 """Any number, as long as nobody else locks the same one in this database."""
 

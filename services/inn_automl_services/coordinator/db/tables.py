@@ -87,10 +87,10 @@ class ProjectRow(Table):
     max_running_jobs: Mapped[int]
     max_gpu_hours: Mapped[float | None]
     gpu_s: Mapped[float] = mapped_column(default=0.0)
-    """Used by all jobs so far."""
+    """GPU seconds used by all jobs so far."""
     served_at: Mapped[datetime | None]
-    """When a job of it was last started: of two projects with as many running jobs, the other one
-    is next.
+    """Time at which a job of it was last started. Of two projects with as many running jobs, the
+    other one is next.
     """
     created_at: Mapped[datetime]
 
@@ -160,7 +160,7 @@ class JobRow(LeaseMixin, Table):
     kind: Mapped[str]
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)
-    """Null for a built-in dataset."""
+    """Dataset of the job; null for a built-in one."""
     spec: Mapped[dict[str, Any]]
     widths: Mapped[dict[str, Any] | None]
     """Requested widths of a discretization."""
@@ -171,11 +171,11 @@ class JobRow(LeaseMixin, Table):
     state: Mapped[str]
     priority: Mapped[int]
     queue_position: Mapped[str]
-    """Sorts a queue: the job's id at first; a job that is queued again keeps it and so comes
+    """Sort key of a queue: the job's id. A job that is queued again keeps it and so comes
     early.
     """
     available_at: Mapped[datetime]
-    """Not claimed before this instant: a retry waits longer each time."""
+    """Instant before which the job is not claimed: a retry waits longer each time."""
     max_attempts: Mapped[int]
     submission_id: Mapped[str | None]
     """Id of Ray's job for this attempt; stored until Ray is known to have stopped it."""
@@ -260,7 +260,7 @@ class MeasurementRow(LeaseMixin, Table):
     id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     device_id: Mapped[str | None] = mapped_column(ForeignKey("devices.id", ondelete="SET NULL"))
-    """Null when the device was removed; its name stays in `device_budget`."""
+    """Null after the device was removed; its name stays in `device_budget`."""
     request_hash: Mapped[str]
     """Hash of the request: the same request finds this row again."""
     device_budget: Mapped[dict[str, Any]]

@@ -48,7 +48,7 @@ class RunStatus:
     message: str = ""
     """The reason of its end, in the runner's words."""
     began: bool = True
-    """False for one that ended before its process was started: the cluster had no room for it."""
+    """False if the run ended before its process was started, as the cluster had no resources."""
     ended_at: datetime | None = None
 
     @property

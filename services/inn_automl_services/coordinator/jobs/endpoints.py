@@ -137,8 +137,8 @@ def show(job_id: JobId, caller: User, session: Reading, context: InContext) -> R
     responses=problems.responses(*READ_ERRORS, NotFoundError, ConflictError),
 )
 def cancel(job_id: JobId, caller: User, session: Writing, context: InContext) -> Job:
-    """A queued job is cancelled at once; a running one is `cancelling` until its processes are
-    gone.
+    """Cancels a queued job at once. A running one is `cancelling` until its processes have
+    ended.
     """
     return service.to_wire(service.cancel(session, caller, job_id), context.settings)
 
@@ -161,8 +161,8 @@ def retry(job_id: JobId, caller: User, session: Writing, context: InContext) -> 
     responses=problems.responses(*READ_ERRORS, NotFoundError, ConflictError, errors.StorageError),
 )
 def delete(job_id: JobId, caller: User, session: Writing, context: InContext) -> None:
-    """Its files, fronts and models are gone for good. Jobs that extend or discretize it must be
-    deleted first.
+    """Deletes the files, fronts and models of a job for good. Jobs that extend or discretize it
+    must be deleted first.
     """
     service.delete(session, context.store, caller, job_id)
 
@@ -183,7 +183,7 @@ def extend(
     response: Response,
     key: IdempotencyKey = None,
 ) -> Job:
-    """Nothing is trained again, and accuracies that are known are not evaluated again."""
+    """Searches again without training; known metric values are not evaluated again."""
     job, is_new = service.extend(session, context.settings, caller, job_id, body, key)
     response.status_code = 201 if is_new else 200
     return service.to_wire(job, context.settings)

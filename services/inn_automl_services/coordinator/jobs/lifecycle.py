@@ -74,36 +74,36 @@ class Claimed:
 
 @dataclass(frozen=True)
 class StageReached:
-    """Its run says which stage it is in."""
+    """The job's run reports its stage."""
 
     stage: Stage
 
 
 @dataclass(frozen=True)
 class RunSucceeded:
-    """Its run delivered the result."""
+    """The job's run delivered the result."""
 
 
 @dataclass(frozen=True)
 class RunFailed:
-    """Its run ended without a result."""
+    """The job's run ended without a result."""
 
     retryable: bool
 
 
 @dataclass(frozen=True)
 class RunLost:
-    """Its run was not heard of until the lease ended, or Ray says that it is gone."""
+    """The job's run sent nothing until the lease ended, or Ray does not list it any more."""
 
 
 @dataclass(frozen=True)
 class CancelRequested:
-    """A user cancels it."""
+    """A user cancels the job."""
 
 
 @dataclass(frozen=True)
 class RunStopped:
-    """The run of a job that was to be cancelled is gone."""
+    """The run of a job that was to be cancelled has ended."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from inn_automl_services.coordinator.db.tables import JobEventRow, JobRow, Measu
 from inn_automl_services.coordinator.jobs.lifecycle import Action, Claimed, Event, transition
 
 FIRST_DELAY_S, MAX_DELAY_S = 2.0, 120.0
-"""Before an attempt after a lost one; doubled each time."""
+"""Seconds before the attempt that follows a lost one; doubled each time."""
 
 
 def apply(session: Session, job: JobRow, event: Event, *, error: JobError | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The commands of the library: all that `inn-automl` has before packages add theirs."""
+"""The commands of the library: all that `inn-automl` has without plugins."""
 
 from __future__ import annotations
 

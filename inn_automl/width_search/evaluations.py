@@ -47,7 +47,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ProposedBatch:
     """Widths that the search of a device proposed, and that are being evaluated."""
 
     device: str
@@ -83,7 +83,7 @@ class EvaluationTable:
         self.path = path
         self.evaluations: list[Evaluation] = []
         self.finished: list[str] = []
-        self.begun: Batch | None = None
+        self.begun: ProposedBatch | None = None
         self.initial_designs: dict[str, InitialDesign] = {}
         self.num_inherited = 0
         try:
@@ -123,7 +123,7 @@ class EvaluationTable:
         """
         proposed = tuple(dict(one) for one in widths)
         self._append({"begun": self.batch, "device": device, "widths": proposed})
-        self.begun = Batch(device, proposed)
+        self.begun = ProposedBatch(device, proposed)
 
     def add(self, widths: Mapping[str, int], metric_value: float, device: str) -> None:
         """Appends an evaluation of the current batch, which survives a kill from here on.
@@ -212,7 +212,9 @@ class EvaluationTable:
                 design = InitialDesign(keys, float(record["slowest_ms"]))
                 self.initial_designs[str(record["device"])] = design
             elif "begun" in record:
-                self.begun = Batch(str(record["device"]), tuple(map(_widths, record["widths"])))
+                self.begun = ProposedBatch(
+                    str(record["device"]), tuple(map(_widths, record["widths"]))
+                )
             elif "finished" in record:
                 self.finished.append(str(record["device"]))
                 self.begun = None

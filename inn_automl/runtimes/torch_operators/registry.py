@@ -22,7 +22,7 @@ Attributes = Mapping[str, Any]
 Maker = Callable[[Attributes, Constants], Compute]
 
 MAKERS: dict[str, Maker] = {}
-"""Makers by operator; the other modules of this folder register theirs."""
+"""Makers by operator; filled by the other modules of this folder."""
 
 
 class NotCoveredError(Exception):

@@ -7,9 +7,9 @@ import pytest
 
 from inn_automl.core.errors import CorruptFileError, JobDirectoryError, StorageError
 from inn_automl.width_search.evaluations import (
-    Batch,
     Evaluation,
     EvaluationTable,
+    ProposedBatch,
     drop_torn_line,
 )
 from inn_automl.width_search.initial_design import InitialDesign
@@ -39,7 +39,7 @@ def test_a_table_reads_back_what_was_written(tmp_path):
             {"a": 8, "b": 4}, 0.1 + 0.2, batch=1, device="phone"
         )
         assert table.finished == ["laptop"] and table.batch == 1
-        assert table.begun == Batch("phone", tuple(PROPOSED)) and table.num_missing == 2
+        assert table.begun == ProposedBatch("phone", tuple(PROPOSED)) and table.num_missing == 2
         assert table.missing == PROPOSED[1:]
         assert table.initial_designs == {"laptop": DESIGN}
         table.finish_batch("phone")

@@ -21,7 +21,7 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
-def replacing(path: Path, *, num_bytes: int | None = None) -> Iterator[Path]:
+def replacing(path: Path, *, num_bytes: int | None = None, mode: int = 0o644) -> Iterator[Path]:
     """Gives a temporary file beside `path` to write to, and moves it to `path` after the block.
 
     A reader sees the old file or the new one, never a part. If the block raises, the old file
@@ -29,6 +29,7 @@ def replacing(path: Path, *, num_bytes: int | None = None) -> Iterator[Path]:
 
     Args:
         num_bytes: how many bytes are written, for the message on a full disk; None: not known.
+        mode: permissions of the file. Until it is moved, only its owner may read it.
 
     Raises:
         StorageError: the file could not be written.
@@ -42,7 +43,7 @@ def replacing(path: Path, *, num_bytes: int | None = None) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)  # mkstemp gives 0600, which others could not read
+            temporary.chmod(mode)  # mkstemp gives 0600, which others could not read
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

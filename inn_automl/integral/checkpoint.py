@@ -5,9 +5,7 @@ Nothing is pickled.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.core.storage import replacing
 from inn_automl.integral.graph.groups import Coupling
 from inn_automl.integral.sampling.partition import Partition, partition_from_json
 
@@ -42,24 +41,16 @@ def write(
         "coupling": coupling.to_json(),
         "partitions": [partition.to_json() for partition in partitions],
     }
-    temporary = [folder / f".{name}.{os.getpid()}.tmp" for name in (TENSORS, DESCRIPTION)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
-            temporary[0],
-        )
-        temporary[1].write_text(json.dumps(description), encoding="utf-8")
-        os.replace(temporary[0], folder / TENSORS)
-        os.replace(temporary[1], folder / DESCRIPTION)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(
-            f"the network cannot be written to {str(folder)!r} ({error}): free or choose space."
-        ) from error
-    finally:
-        for path in temporary:
-            with contextlib.suppress(OSError):  # never made, or moved into place
-                path.unlink()
+    own = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    # The description is moved last: a folder that has one has its tensors, too.
+    with replacing(folder / DESCRIPTION) as described, replacing(folder / TENSORS) as sampled:
+        try:
+            save_file(own, sampled)
+        except SafetensorError as error:
+            raise StorageError(
+                f"the network cannot be written to {str(folder)!r} ({error}): free or choose space."
+            ) from error
+        described.write_text(json.dumps(description), encoding="utf-8")
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], Coupling, list[Partition], float]:

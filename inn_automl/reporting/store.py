@@ -8,7 +8,6 @@ The embedded store is a SQLite file `mlflow.db` and a folder `mlartifacts/` unde
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -17,13 +16,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inn_automl.core.errors import StorageError
 from inn_automl.core.home import home_folder
+from inn_automl.core.locking import file_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,22 +86,15 @@ def exclusive(store: Store) -> Iterator[None]:
     if store.home is None:
         yield
         return
-    try:
-        store.home.mkdir(parents=True, exist_ok=True)
-        lock = (store.home / "mlflow.lock").open("a")
-    except OSError as error:
-        raise StorageError(
-            f"the folder for MLflow's data {str(store.home)!r} cannot be written "
-            f"({error.strerror}): "
-            "set INN_AUTOML_HOME to a folder that can, or MLFLOW_TRACKING_URI to a server."
-        ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as held:
         try:
-            yield
-        finally:
-            # Closing would not release it while a forked child holds a copy.
-            fcntl.flock(lock, fcntl.LOCK_UN)
+            held.enter_context(file_lock(store.home / "mlflow.lock", timeout_s=None))
+        except StorageError as error:
+            raise StorageError(
+                f"the folder for MLflow's data {str(store.home)!r} cannot be written ({error}): "
+                "set INN_AUTOML_HOME to a folder that can, or MLFLOW_TRACKING_URI to a server."
+            ) from error
+        yield
 
 
 def prepare(store: Store) -> None:
@@ -187,6 +180,7 @@ def quiet_mlflow() -> Iterator[None]:
 
 
 def _create_database(path: Path) -> None:
+    # One name, not a random one: under the lock, what a killed process left is cleaned here.
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)
     with quiet_mlflow():
@@ -202,8 +196,7 @@ def _create_database(path: Path) -> None:
             partial.unlink(missing_ok=True)
             raise StorageError(
                 f"MLflow's database {str(path)!r} could not be made ({_first_line(error)}): free "
-                f"some room, or set "
-                "INN_AUTOML_HOME to a folder that has it."
+                "some room, or set INN_AUTOML_HOME to a folder that has it."
             ) from error
 
 

@@ -5,7 +5,6 @@ pickled.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.core.storage import replacing
 
 _HEADER_KEY = "state"
 
@@ -28,20 +28,16 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
     Raises:
         StorageError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # Clones, because safetensors refuses the shared memory of tied parameters.
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(own, temporary, metadata={_HEADER_KEY: json.dumps(state)})
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(
-            f"the checkpoint {str(path)!r} cannot be written ({error}): make room or give another "
-            f"path."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        try:
+            save_file(own, temporary, metadata={_HEADER_KEY: json.dumps(state)})
+        except SafetensorError as error:
+            raise StorageError(
+                f"the checkpoint {str(path)!r} cannot be written ({error}): make room or give "
+                "another path."
+            ) from error
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

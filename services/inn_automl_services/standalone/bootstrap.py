@@ -7,13 +7,13 @@ Runs as a process of its own, so that the supervisor stays small:
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from inn_automl.api.access import NewProject, Role
+from inn_automl.core.storage import replacing
 from inn_automl_services.coordinator.db.migrate import upgrade
 from inn_automl_services.coordinator.db.session import Database, make_engine
 from inn_automl_services.coordinator.keys import SECRET_PREFIX
@@ -47,15 +47,9 @@ def _write(state_dir: StateDir) -> Secrets:
     """New secrets, in a file that only its owner may read from the start."""
     user_key, agent_key = (SECRET_PREFIX + secrets.token_urlsafe(32) for _ in range(2))
     made = Secrets(user_key, agent_key, ray_token=secrets.token_hex(32))
-    partial = state_dir.secrets.with_name(f".{state_dir.secrets.name}.part")
-    partial.unlink(missing_ok=True)
-    with open(
-        os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-    ) as file:
-        json.dump(asdict(made), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, state_dir.secrets)
+    content = json.dumps(asdict(made))
+    with replacing(state_dir.secrets, mode=0o600) as temporary:
+        temporary.write_text(content, encoding="utf-8")
     return made
 
 

@@ -81,7 +81,7 @@ def test_tied_and_passing_tensors_on_disk(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(network: IntegralNetwork, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written to"):
+    with pytest.raises(StorageError, match=str(tmp_path / "file")):
         network.save(tmp_path / "file")
 
 

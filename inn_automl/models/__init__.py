@@ -14,7 +14,7 @@ from inn_automl.core.metric import TaskKind
 from inn_automl.models import convnet, edsr, mlp, mobilenet, resnet, signal, vit
 from inn_automl.models.family import Family, kind_of
 
-__all__ = ["FAMILIES", "Family", "build", "default_family", "get_family"]
+__all__ = ["FAMILIES", "Family", "build", "default_family", "get_family", "serving_family"]
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
@@ -91,6 +91,29 @@ def build(
     _check_outputs(num_classes, task, scale)
     num_outputs = num_classes if scale is None else scale
     return chosen.make(tuple(input_shape), num_outputs, width, depth)
+
+
+def serving_family(
+    name: str | None,
+    kind: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    task: TaskKind = "classification",
+    scale: int | None = None,
+) -> str:
+    """Name of a family that serves the data: `name`, or the default one for None.
+
+    Builds nothing: the other arguments are those of `default_family` and `build`.
+
+    Raises:
+        UnknownNameError: no such family, or kind of data.
+        SpecError: the family does not serve the data.
+    """
+    chosen = get_family(name or default_family(kind, input_shape, task))
+    _check_support(chosen, input_shape, chosen.default_depth, 1.0, task)
+    _check_outputs(num_classes, task, scale)
+    return chosen.name
 
 
 def _check_support(

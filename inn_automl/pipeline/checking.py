@@ -55,7 +55,7 @@ class _Extreme:
 def plan_trials(context: JobContext) -> PlannedTrials:
     """The training candidates that the budget and the seed ask for."""
     num_trials, seed = context.spec.budget.training.trials, context.spec.seed
-    dataset = context.dataset
+    dataset = context.task.dataset
     trials = trial_specs(
         context.family, len(dataset.train), num_trials, seed=seed, task=dataset.task
     )
@@ -145,7 +145,7 @@ def check_trained(context: JobContext, trained: Trained) -> None:
 
         def extreme(name: str, widths: dict[str, int]) -> _Extreme:
             path, costs = Path(folder) / f"{name}.onnx", network.costs(widths)
-            template = context.backend.templates.get(trained.architecture, context.dataset)
+            template = context.backend.templates.get(trained.architecture, context.task.dataset)
             exported = template.export(network.discretize(widths).eval(), path, widths=widths)
             return _Extreme(costs.params, costs.macs, exported.size_bytes, path)
 
@@ -166,7 +166,7 @@ def check_trained(context: JobContext, trained: Trained) -> None:
 
 
 def _architecture(context: JobContext, width: float, depth: int) -> Architecture:
-    return Architecture.from_dataset(context.dataset, context.family, width, depth)
+    return Architecture.from_dataset(context.task.dataset, context.family, width, depth)
 
 
 def _smallest(context: JobContext, architecture: Architecture, folder: Path) -> _Extreme:
@@ -184,7 +184,7 @@ def _export(
 ) -> _Extreme:
     network = architecture.network(seed=context.spec.seed)
     costs = network.costs(widths)
-    dataset = context.dataset
+    dataset = context.task.dataset
     export_onnx(
         network.discretize(widths).eval(),
         path,
@@ -225,7 +225,7 @@ def _missed_bounds(
             missing: list[str] = []
             for precision in device.precisions:
                 missing = _missing(
-                    context, smallest.in_precision(precision, context.dataset), device
+                    context, smallest.in_precision(precision, context.task.dataset), device
                 )
                 if not missing:
                     break
@@ -259,8 +259,12 @@ def _explain(
 ) -> str:
     device, key = missed
     bound = getattr(device, key)
-    lows = [smallest.in_precision(precision, context.dataset) for precision in device.precisions]
-    highs = [largest.in_precision(precision, context.dataset) for precision in device.precisions]
+    lows = [
+        smallest.in_precision(precision, context.task.dataset) for precision in device.precisions
+    ]
+    highs = [
+        largest.in_precision(precision, context.task.dataset) for precision in device.precisions
+    ]
     if key == "max_latency_ms":
         low = min(_latency(context, extreme, device).at_percentile for extreme in lows)
         high = max(_latency(context, extreme, device).at_percentile for extreme in highs)

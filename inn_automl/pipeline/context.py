@@ -12,7 +12,6 @@ from inn_automl.core.progress import Progress
 from inn_automl.core.spec import DeviceBudget, JobSpec
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import reuse_files
-from inn_automl.data import Dataset
 from inn_automl.latency.benchmark import Measure
 from inn_automl.latency.store import MeasurementCache
 from inn_automl.pipeline.backend import Backend
@@ -86,11 +85,6 @@ class JobContext:
     parent: Path | None = None
     """Folder of the finished job that this one extends: it is only read."""
     unavailable_devices: UnavailableDevices = field(default_factory=UnavailableDevices)
-
-    @property
-    def dataset(self) -> Dataset:
-        """The dataset of the task."""
-        return self.task.dataset
 
     @contextmanager
     def tolerate_failure(

@@ -239,7 +239,9 @@ def cache_key_of(timer: WidthTimer) -> dict[str, object]:
     """The key of a timer's measurements in the cache."""
     job, network = timer.job, timer.network
     layers = network.costs(network.full_widths).layers
-    return cache_key(timer.device, job.family, job.dataset.input_shape, layers, timer.precision)
+    return cache_key(
+        timer.device, job.family, job.task.dataset.input_shape, layers, timer.precision
+    )
 
 
 def fit_cost_model(rows: Sequence[CachedMeasurement]) -> CostModel:

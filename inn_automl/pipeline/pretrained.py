@@ -103,7 +103,7 @@ def use_pretrained(context: JobContext, pretrained: Pretrained) -> TrainedTrials
         ImpossibleBudgetError: its narrowest widths miss a bound.
         StorageError: a file could not be written.
     """
-    folder, dataset = context.folder / "training" / _TRIAL, context.dataset
+    folder, dataset = context.folder / "training" / _TRIAL, context.task.dataset
     if not (context.folder / DONE).exists():
         network = pretrained.network(context.task)
         network.save(folder / "network")

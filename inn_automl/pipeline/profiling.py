@@ -58,7 +58,7 @@ def profile(context: JobContext, trained: TrainedTrials) -> ProfiledDevices:
     """
     network = trained.best.network()
     template = functools.partial(
-        context.backend.templates.get, trained.best.architecture, context.dataset
+        context.backend.templates.get, trained.best.architecture, context.task.dataset
     )
     profiled = []
     with context.stage(Stage.PROFILING):

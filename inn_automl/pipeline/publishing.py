@@ -44,7 +44,7 @@ def publish(context: JobContext, measured: MeasuredDevices) -> JobResult:
             context.progress.update(0.6 * position / len(points), detail=f"bundle {model.id}")
             bundles.append(bundle_model(context.folder, measured, model, tested[model.id]))
         result = job_result(context, measured, tested)
-        bundle_network(context.folder / INN, context.dataset, exporter.trained)
+        bundle_network(context.folder / INN, context.task.dataset, exporter.trained)
         if not (context.folder / ELASTIC).exists():
             write_elastic(context.folder / ELASTIC, bundles, exporter.trained.folder)
         context.progress.update(0.7, detail="MLflow")

@@ -107,8 +107,8 @@ def _describe(context: JobContext, trained: TrainedTrials) -> dict[str, Any]:
     return {
         "spec": context.spec.model_dump(mode="json"),
         "model": context.family,
-        "dataset": context.dataset.metadata(),
-        "task": context.dataset.task,
+        "dataset": context.task.dataset.metadata(),
+        "task": context.task.dataset.task,
         "metric": context.task.metric.name,
         "architecture": best.architecture.to_dict(),
         "recipe": best.recipe.to_dict(),

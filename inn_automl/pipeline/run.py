@@ -22,8 +22,7 @@ from inn_automl.core.spec import JobSpec
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.latency import benchmark as latency
-from inn_automl.models import default_family, get_family
-from inn_automl.models.architecture import Architecture
+from inn_automl.models import serving_family
 from inn_automl.pipeline.checking import check, plan_trials
 from inn_automl.pipeline.context import JobContext, Tracking
 from inn_automl.pipeline.discretizing import discretize_trained
@@ -61,9 +60,9 @@ def run_job(
 
     Args:
         out: folder that everything is written to. New, empty, or of the same job.
-        backend: who trains and evaluates.
-        measure: who measures latency; this machine by default.
-        tracking: how the job is published to MLflow.
+        backend: trains and evaluates.
+        measure: measures latency; on this machine by default.
+        tracking: settings of publishing the job to MLflow.
         measurement_cache: measurements of earlier jobs on the same devices, to start from and to
             add to; None: none.
         weights: .safetensors of a network of the family that takes the place of training (see
@@ -77,11 +76,14 @@ def run_job(
     """
     _check_devices(spec, measure)
     dataset = load_dataset(spec.dataset, seed=spec.seed)
-    family = spec.model or default_family(dataset.kind, dataset.input_shape, dataset.task)
-    depth = get_family(family).default_depth
-    Architecture.from_dataset(
-        dataset, family, 1.0, depth
-    ).module()  # refuses what does not fit the data
+    family = serving_family(
+        spec.model,
+        dataset.kind,
+        dataset.input_shape,
+        dataset.output_shape[0],
+        task=dataset.task,
+        scale=dataset.scale,
+    )
     pretrained = None if weights is None else Pretrained.read(weights, family, dataset)
     context = JobContext(
         spec,
@@ -223,7 +225,7 @@ def _finished(context: JobContext) -> JobResult | None:
     path = context.folder / RESULT_FILE
     if path.exists():
         return JobResult.model_validate(read_json(path))
-    for note in context.dataset.notes:
+    for note in context.task.dataset.notes:
         context.progress.note(note)
     prepare_early(locate())  # MLflow's database takes seconds to create
     return None

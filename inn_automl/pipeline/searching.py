@@ -63,7 +63,7 @@ def _search(context: JobContext, profiled: ProfiledDevices) -> tuple[DeviceOutco
         context.spec.budget.search,
         context.folder / "search" / "state",
         seed=context.spec.seed,
-        baseline=objective.baseline(context.dataset),
+        baseline=objective.baseline(context.task.dataset),
         metric=objective.metric,
         on_batch=lambda progress: _show(progress, context.progress, objective.metric),
     )

@@ -125,5 +125,5 @@ class WidthTimer:
         if self.precision != DEFAULT:
             source, path = path, self.job.folder / f"{name}.{self.precision}.onnx"
             if not self.job.reuse_from_parent(f"{name}.{self.precision}.onnx"):
-                convert_file(source, path, self.precision, self.job.dataset)
+                convert_file(source, path, self.precision, self.job.task.dataset)
         return path

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from inn_automl.core.errors import SpecError, UnknownNameError
 from inn_automl.core.spec import FAMILY_KINDS, IMAGE_TO_IMAGE
-from inn_automl.models import FAMILIES, build, default_family, get_family
+from inn_automl.models import FAMILIES, build, default_family, get_family, serving_family
 from inn_automl.models.resnet import resnet18_cifar
 from inn_automl.models.signal import reductions
 
@@ -148,3 +148,15 @@ def test_a_family_that_does_not_serve_the_task_names_those_that_do() -> None:
     with pytest.raises(SpecError, match=r"scale 1 enlarges nothing"):
         build("edsr", (1, 8, 8), 0, task="super-resolution", scale=1)
     assert default_family("image", (1, 64, 64), "super-resolution") == "edsr"
+
+
+def test_the_family_that_serves_data_is_the_named_one_or_the_default() -> None:
+    assert serving_family(None, "image", (1, 8, 8), 10) == "convnet"
+    assert serving_family("mlp", "signal", (1, 40), 10) == "mlp"
+    assert serving_family(None, "image", (1, 8, 8), 1, task="super-resolution", scale=2) == "edsr"
+    with pytest.raises(UnknownNameError, match="convnet"):
+        serving_family("convnets", "image", (1, 8, 8), 10)
+    with pytest.raises(SpecError, match=r"'resnet'.*mlp or signal"):
+        serving_family("resnet", "signal", (1, 40), 10)
+    with pytest.raises(SpecError, match="classes"):
+        serving_family(None, "image", (1, 8, 8), 1)

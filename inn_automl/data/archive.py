@@ -6,6 +6,7 @@ counted, since the sizes in a ZIP bomb's headers lie (Fifield, A better zip bomb
 
 from __future__ import annotations
 
+import functools
 import lzma
 import re
 import stat
@@ -46,7 +47,7 @@ def open_archive(path: Path) -> Iterator[FileListing]:
         DatasetFormatError: not a ZIP archive, a damaged or an encrypted one.
         UnsafeArchiveError: a member that leaves the archive's folder (an absolute path, `..`, a
             link), or an archive that holds more files or expands further than `limits` allows, by
-            its headers or by what comes out.
+            its headers or when it is unpacked.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -85,7 +86,7 @@ class _Reader:
                 raise DatasetFormatError(
                     f"{self.where} holds {info.filename!r} twice: pack it again."
                 )
-            entries[parts] = DatasetFile(parts, lambda info=info: self._read(info))  # type: ignore[misc]
+            entries[parts] = DatasetFile(parts, functools.partial(self._read, info))
         return FileListing(tuple(entries.values()), tuple(folders), self.where)
 
     def _check_expanded(self, num_bytes: int) -> None:

@@ -191,7 +191,7 @@ _READERS = {
 
 
 def _task(pairs: dict[Split, tuple[_Member, _Member]], kind: str | None) -> TaskKind:
-    """What the targets ask for, by their headers."""
+    """The kind of task that targets imply, by their headers."""
     tasks: dict[Split, TaskKind] = {split: _task_of(x, y) for split, (x, y) in pairs.items()}
     first = tasks["train"]
     for split, task in tasks.items():

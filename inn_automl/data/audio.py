@@ -34,12 +34,12 @@ def read_wavs(
     formats).
 
     Files of another length than the median one (which is the most common one wherever most files
-    share a length) are cut at their end, or padded there with zeros. Sample rates and channel
+    have the same length) are cut at their end, or padded there with zeros. Sample rates and channel
     counts must agree: nothing is resampled or mixed.
 
     Args:
         entries: WAV files.
-        where: what messages call the dataset.
+        where: name of the dataset in messages.
 
     Returns:
         The array, the sample rate in Hz, and notes on what was changed.
@@ -123,5 +123,5 @@ def _damaged(entry: DatasetFile, where: str, reason: str) -> DatasetFormatError:
 
 
 def _reason(error: Exception) -> str:
-    """What libsndfile says, without the address of the buffer that it names."""
+    """The message of libsndfile, without the address of the buffer that it names."""
     return str(error).split(": ", 1)[-1].rstrip(".")

@@ -33,13 +33,13 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     return x * scale.to(x.device) + noise.to(x.device)
 
 
-def shift_images(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """(N, C, H, W), each image moved by up to `share` of its sides; the border is repeated into
+def shift_images(x: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """(N, C, H, W), each image moved by up to `fraction` of its sides; the border is repeated into
     the gap.
     """
     num, _, height, width = x.shape
-    rows = _shifted(num, height, share, generator).to(x.device)
-    columns = _shifted(num, width, share, generator).to(x.device)
+    rows = _shifted(num, height, fraction, generator).to(x.device)
+    columns = _shifted(num, width, fraction, generator).to(x.device)
     sample = torch.arange(num, device=x.device)
     # Advanced indices around a slice put their dimensions in front: (N, H, W, C).
     return (
@@ -49,16 +49,16 @@ def shift_images(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     )
 
 
-def shift_signals(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """(N, C, L), each signal moved by up to `share` of its length; the border is repeated into the
-    gap.
+def shift_signals(x: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """(N, C, L), each signal moved by up to `fraction` of its length; the border is repeated into
+    the gap.
     """
-    positions = _shifted(len(x), x.shape[2], share, generator).to(x.device)
+    positions = _shifted(len(x), x.shape[2], fraction, generator).to(x.device)
     return x.gather(2, positions[:, None, :].expand(x.shape))
 
 
-def _shifted(num: int, size: int, share: float, generator: torch.Generator) -> Tensor:
+def _shifted(num: int, size: int, fraction: float, generator: torch.Generator) -> Tensor:
     """(num, size): for each of `num` samples, where each of `size` positions is read from."""
-    most = max(1, round(share * size)) if size > 2 else 0
+    most = max(1, round(fraction * size)) if size > 2 else 0
     offsets = torch.randint(-most, most + 1, (num, 1), generator=generator)
     return (torch.arange(size) + offsets).clamp_(0, size - 1)

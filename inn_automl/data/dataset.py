@@ -1,4 +1,4 @@
-"""A dataset in memory: samples, what is to be made of them, splits and statistics."""
+"""A dataset in memory: samples with their classes or targets, splits and statistics."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Dataset:
             samples.
         mean: (C,) float32, of the training split's raw values.
         std: (C,) float32, likewise; 1 for a channel that is constant.
-        fingerprint: SHA-256 of x, y, classes and splits, whatever the name and the order within a
-            split.
-        task: what is to be made of a sample.
+        fingerprint: SHA-256 of x, y, classes and splits; independent of the name and of
+            the order within a split.
+        task: kind of task: classification, regression or super-resolution.
         target_statistics: mean and standard deviation, float32, that targets are standardized by:
             (K,) of the training targets of a regression, (C,) the inputs' own of super-resolution;
             None for classification.
@@ -109,16 +109,16 @@ class Dataset:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """What a network makes of one sample: (classes,), (targets,) or an image (C, s H, s W)."""
+        """Shape of an output for one sample: (classes,), (targets,) or an image (C, s H, s W)."""
         return (self.num_classes,) if self.task == "classification" else tuple(self.y.shape[1:])
 
     @property
     def scale(self) -> int | None:
-        """How many times larger the images of super-resolution become; None for other tasks."""
+        """The factor by which super-resolution enlarges images; None for other tasks."""
         return self.y.shape[2] // self.x.shape[2] if self.task == "super-resolution" else None
 
     def metadata(self) -> dict[str, Any]:
-        """What identifies and describes the dataset, ready for JSON."""
+        """Identity and description of the dataset, ready for JSON."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -146,7 +146,7 @@ def assemble(name: str, samples: RawSamples, *, seed: int) -> Dataset:
     """Numbers the classes, makes the splits that are not given, and takes the statistics.
 
     Args:
-        name: what the dataset is called in its metadata and in messages.
+        name: of the dataset in its metadata and in messages.
         seed: of the splits; the same samples and seed give the same splits on every machine.
 
     Raises:
@@ -189,8 +189,8 @@ def assemble(name: str, samples: RawSamples, *, seed: int) -> Dataset:
 
 
 def scale_of(small: tuple[int, ...], large: tuple[int, ...]) -> int | None:
-    """How many times larger the second of two (height, width) is: an integer of at least 2; None
-    if none.
+    """The integer factor, at least 2, by which the second of two (height, width) is larger; None
+    if there is none.
     """
     scale = large[0] // max(1, small[0])
     return scale if scale >= 2 and tuple(scale * side for side in small) == tuple(large) else None
@@ -222,8 +222,8 @@ def _number_classes(name: str, samples: RawSamples) -> tuple[tuple[str, ...], np
 def _target_statistics(
     name: str, y: np.ndarray, splits: dict[Split, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each target over the training split; refuses what R² is not
-    defined for.
+    """Mean and standard deviation of each target over the training split; refuses targets that R²
+    is not defined for.
     """
     for split in SPLITS:
         values = y[splits[split]].astype(np.float64)
@@ -247,7 +247,7 @@ def _target_statistics(
 
 
 def _peak(name: str, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> float:
-    """What PSNR counts as the whole range of values; refuses images that do not go together."""
+    """The range of values that PSNR refers to; refuses images that do not go together."""
     if y.shape[1] != x.shape[1] or scale_of(x.shape[2:], y.shape[2:]) is None:
         raise DatasetFormatError(
             f"the images of {name!r} are {shape_text(x.shape[1:])} and their targets "

@@ -46,7 +46,7 @@ class FileListing:
     files: tuple[DatasetFile, ...]
     folders: tuple[Parts, ...]
     where: str
-    """What messages call the dataset."""
+    """Name of the dataset in messages."""
 
 
 def list_folder(path: Path) -> FileListing:

@@ -43,11 +43,11 @@ def load_folder(path: Path) -> RawSamples:
       accepted.
     - `input/1.png` and `target/1.png`, or `train/input/1.png` and so on: pairs for
       super-resolution, see `pairs.load_pairs`. Classes of these two names, with no others, cannot
-      be told from pairs.
+      be distinguished from pairs.
     - Files other than images or audio may lie beside class folders (a README), not in them.
 
-    How images and audio of unequal size are brought together: `images.read_images`,
-    `audio.read_wavs`.
+    `images.read_images` and `audio.read_wavs` say how images and audio of unequal size are made
+    equal.
 
     Raises:
         DatasetFormatError: no images or audio, or both; folders that do not fit the above; a file
@@ -69,7 +69,7 @@ def load_archive(path: Path) -> RawSamples:
 
 @dataclass(frozen=True)
 class _Place:
-    """A file with its place in the dataset."""
+    """A file with its split and class in the dataset."""
 
     entry: DatasetFile
     split: Split
@@ -205,7 +205,7 @@ def _wrapping(media: Sequence[DatasetFile], folders: set[Parts]) -> int:
 def _split_folders(
     names: set[str], media: Sequence[DatasetFile], top: int, where: str
 ) -> dict[str, Split]:
-    """Which folder holds which split; empty where the folders are classes."""
+    """The folder of each split; empty where the folders are classes."""
     named = _named_like_splits(names)
     holds_folders = {file.parts[top] for file in media if len(file.parts) > top + 2}
     if not named or (named != names and named.isdisjoint(holds_folders)):

@@ -50,7 +50,7 @@ def read_images(entries: Sequence[DatasetFile], where: str) -> tuple[np.ndarray,
 
     Args:
         entries: PNG or JPEG files by suffix; the content must be one of the two as well.
-        where: what messages call the dataset.
+        where: name of the dataset in messages.
 
     Returns:
         The array and notes on what was changed.
@@ -87,7 +87,7 @@ def image_size(entry: DatasetFile, where: str) -> tuple[int, int]:
 
 
 def _header(entry: DatasetFile, where: str) -> _Header:
-    """Reads what an image is, without decoding it."""
+    """Reads the properties of an image without decoding it."""
     from PIL import Image
 
     content = entry.read()

@@ -1,4 +1,4 @@
-"""What a dataset may cost to load. A dataset beyond a limit is refused by name, never cut short.
+"""Limits of the datasets that are loaded. A dataset beyond a limit is refused, never cut short.
 
 A caller with a larger machine may set these attributes of the module before it loads a dataset.
 """

@@ -18,8 +18,8 @@ INPUT, TARGET = "input", "target"
 
 
 def are_pairs(names: set[str]) -> bool:
-    """Whether folders of these names hold the two sides of pairs: both are there, in any case of
-    letters, alone.
+    """True if folders of these names hold the two sides of pairs: both are there, in any case of
+    letters, and no others.
     """
     return {name.casefold() for name in names} == {INPUT, TARGET}
 
@@ -31,7 +31,7 @@ def load_pairs(files: Mapping[Split, Sequence[DatasetFile]], top: int, where: st
     Args:
         files: images by split.
         top: position of `input` or `target` in the parts of a file's path.
-        where: what messages call the dataset.
+        where: name of the dataset in messages.
 
     Raises:
         DatasetFormatError: an image without its partner, or nested deeper; a pair whose target is

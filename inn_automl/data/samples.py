@@ -1,4 +1,4 @@
-"""What every loader hands over, and the checks that all values and labels go through."""
+"""The result of every loader, and the checks that all values and labels go through."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def plain_values(x: np.ndarray, what: str) -> np.ndarray:
 
     Args:
         x: (N, ...) values.
-        what: what the array is called in messages.
+        what: name of the array in messages.
 
     Raises:
         DatasetFormatError: not real numbers, a value that is NaN or infinite, or one beyond the
@@ -101,7 +101,7 @@ def class_labels(y: np.ndarray, what: str) -> np.ndarray:
 
     Args:
         y: (N,) or (N, 1) integers, booleans, strings or UTF-8 bytes.
-        what: what the array is called in messages.
+        what: name of the array in messages.
 
     Returns:
         (N,) strings.

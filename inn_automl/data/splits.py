@@ -29,14 +29,14 @@ def complete_splits(
     *,
     seed: int,
 ) -> dict[Split, np.ndarray]:
-    """Takes the splits that are not given from the training samples: the same share of every
-    class, if there are any.
+    """Takes the splits that are not given from the training samples: the same fraction of
+    every class, if there are any.
 
     Each made split takes 15 % of a class, rounded, and at least one sample; training keeps at
     least one.
 
     Args:
-        name: what the dataset is called in messages.
+        name: of the dataset in messages.
         y: (N,) class of each sample, an index into `classes`; (N, ...) anything where there are no
             classes.
         given: sample indices by split, with at least `"train"`. Given validation and test splits

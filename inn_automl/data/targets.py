@@ -16,7 +16,7 @@ def number_targets(y: np.ndarray, what: str) -> np.ndarray:
 
     Args:
         y: (N,) or (N, K) floating point numbers, K at least 1.
-        what: what the array is called in messages.
+        what: name of the array in messages.
 
     Raises:
         DatasetFormatError: no target, or a value that is NaN, infinite, or beyond the range of
@@ -31,6 +31,6 @@ def number_targets(y: np.ndarray, what: str) -> np.ndarray:
 
 
 def looks_like_classes(y: np.ndarray) -> bool:
-    """Whether (N, K) numbers may be the labels of a classification, or one-hot rows of them."""
+    """True if (N, K) numbers may be the labels of a classification, or one-hot rows of them."""
     whole = bool((y == np.trunc(y)).all())
     return whole and len(np.unique(y)) <= min(MOST_CLASSES, max(2, len(y) // 2))

@@ -121,7 +121,7 @@ def evaluate_module(module: nn.Module, samples: StandardizedSamples) -> Score:
 
 
 def count_correct(module: nn.Module, samples: StandardizedSamples) -> int:
-    """How many of the samples a classifier in eval mode puts into the right class."""
+    """The number of samples that a classifier in eval mode puts into the right class."""
     return round(evaluate_module(module, samples).value * len(samples))
 
 
@@ -160,9 +160,7 @@ class BuiltCandidate:
 
     module: nn.Module
     is_reconstructed: bool
-    """Whether its weights are reconstructed from the full width's activations, rather than
-    sampled.
-    """
+    """True if its weights are reconstructed from the full width's activations, not sampled."""
     score: Score
     """On the validation split."""
     num_recalibration: int

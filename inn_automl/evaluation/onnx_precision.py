@@ -1,5 +1,6 @@
-"""Metric value of models in another precision: the very file is made and run, for nothing about it
-follows from the float one."""
+"""Metric value of models in another precision. The very file is made and run, because its metric
+value does not follow from that of the float file.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ NUM_VERIFIED = 16
 
 
 class OnnxTemplates:
-    """Exporters of a job's networks, by architecture; the last one is kept, for it takes seconds to
-    make.
+    """Exporters of a job's networks, by architecture. The last one is cached, for it takes seconds
+    to make.
     """
 
     def __init__(self) -> None:
@@ -110,10 +111,10 @@ def converted_file(
 def verified_difference(
     path: Path, precision: str, module: nn.Module, dataset: Dataset, difference: float = 0.0
 ) -> float:
-    """The largest difference between a file and torch, as a share of the largest output.
+    """The largest difference between a file and torch, as a fraction of the largest output.
 
-    An int8 file's is as large as its calibration makes it; of that, the float file's is told, and
-    `agreement`.
+    For an int8 file this is the difference of the float file: its own depends on calibration, and
+    is described by `agreement`.
 
     Args:
         difference: of the float file that it was made from.
@@ -135,7 +136,7 @@ def verified_difference(
 
 
 def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:
-    """The share of the validation samples that two ONNX files give the same class; None where
+    """The fraction of the validation samples that two ONNX files give the same class; None where
     there are no classes.
     """
     if dataset.task != "classification":

@@ -1,4 +1,4 @@
-"""Classification: cross-entropy, and the share of samples that are classified correctly."""
+"""Classification: cross-entropy, and the fraction of samples that are classified correctly."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class Classification(Objective):
         return Score(num_correct / num_samples, wilson(num_correct, num_samples), num_samples)
 
     def baseline(self, dataset: Dataset) -> float:
-        """That of guessing."""
+        """Accuracy of guessing."""
         return 1 / dataset.num_classes
 
 
 def wilson(num_correct: int, num_samples: int) -> tuple[float, float]:
-    """95 % confidence interval of a share (E. B. Wilson, 1927)."""
+    """95 % confidence interval of a fraction (E. B. Wilson, 1927)."""
     interval = binomtest(num_correct, num_samples).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)

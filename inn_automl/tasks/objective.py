@@ -1,4 +1,4 @@
-"""The interface of a task."""
+"""The interface of an objective: loss, targets and metric of a kind of task."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Score:
 
 
 class Objective(abc.ABC):
-    """How a network is trained for a task, and what its metric value is.
+    """Loss, distillation targets and metric of a kind of task.
 
     A network gives standardized outputs; `raw` brings them to the dataset's own units. Tensors of
     targets are (N,) class indices, (N, K) numbers or (N, C, H, W) images.
@@ -42,7 +42,7 @@ class Objective(abc.ABC):
     metric: Metric
 
     def targets(self, y: Tensor) -> Tensor:
-        """What training compares outputs with: the dataset's targets, standardized."""
+        """The dataset's targets, standardized, as training compares outputs with them."""
         return y
 
     def raw(self, output: Tensor) -> Tensor:
@@ -70,8 +70,8 @@ class Objective(abc.ABC):
         label_fraction: float,
         label_smoothing: float = 0.0,
     ) -> Tensor:
-        """What reduced widths learn from: outputs of the full width, mixed with a share of the
-        targets.
+        """Distillation targets of reduced widths: outputs of the full width, mixed with a fraction
+        of the targets.
         """
 
     @abc.abstractmethod
@@ -80,7 +80,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def scores(self, output: Tensor, y: Tensor) -> Tensor:
-        """What each sample adds to the metric value: (N, s) float64.
+        """Contributions of each sample to the metric value: (N, s) float64.
 
         Args:
             output: in the dataset's own units.
@@ -93,8 +93,8 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def baseline(self, dataset: Dataset) -> float:
-        """The metric value, on the validation split, of what needs no training at all: worth
-        nothing to a search.
+        """The metric value, on the validation split, of a prediction without training: a search
+        counts its gain as zero.
         """
 
 

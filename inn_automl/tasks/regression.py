@@ -21,8 +21,7 @@ class Regression(Objective):
     """Outputs and targets are numbers (N, K), standardized by the mean and deviation of the
     training split.
 
-    Samples are not varied: whether a shifted image still has its target, nobody but the user
-    knows.
+    Samples are not augmented: only the user knows if a shifted image still has its target.
     """
 
     metric = R2
@@ -77,5 +76,5 @@ class Regression(Objective):
         )
 
     def baseline(self, dataset: Dataset) -> float:
-        """That of predicting the mean."""
+        """R² of predicting the mean."""
         return 0.0

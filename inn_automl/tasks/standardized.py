@@ -68,7 +68,7 @@ class StandardizedSamples:
         weighs them equally.
 
         Args:
-            batch_size: samples in a batch, at most; None for what the device computes fast.
+            batch_size: samples in a batch, at most; None for a size that the device computes fast.
         """
         limit = batch_size or max(
             32, BATCH_VALUES.get(self.x.device.type, 2**19) // self.x[0].numel()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from inn_automl.data import Dataset
 
 LEAST_ERROR = 1e-10
-"""Mean squared error, as a share of the squared peak, that every image is taken to have at least:
-100 dB.
+"""Mean squared error, as a fraction of the squared peak, that every image is taken to have at
+least: 100 dB.
 """
 _BATCH = 64
 
@@ -33,8 +33,8 @@ class SuperResolution(Objective):
 
     PSNR is 10 log10(peak² / MSE) in dB, where MSE is the mean over all pixels and channels of an
     image, no border left out, and peak is 255 for bytes and the range of the training targets for
-    other numbers. Outputs for bytes are clipped to 0..255 and not rounded. The value of many
-    images is the mean of theirs.
+    other numbers. Outputs for bytes are clipped to 0..255 and not rounded. The metric value
+    is the mean over all images.
     """
 
     metric = PSNR
@@ -98,7 +98,7 @@ class SuperResolution(Objective):
         return Score(value, (value - reach, value + reach), len(scores))
 
     def baseline(self, dataset: Dataset) -> float:
-        """That of bicubic upscaling."""
+        """PSNR of bicubic upscaling."""
         assert dataset.scale is not None
         found = []
         for start in range(0, len(dataset.validation), _BATCH):

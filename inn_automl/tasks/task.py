@@ -1,4 +1,4 @@
-"""A task: a dataset, what is to be learned of it, and its splits as standardized tensors.
+"""A task: a dataset, its objective, and its splits as standardized tensors.
 
 It is made once, of the dataset that a job loads, and passed down to training, evaluation and
 fine-tuning.
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 
 NUM_RECALIBRATION = 2048
-"""Training samples for batch-norm statistics: what US-Nets and Once-for-All use."""
+"""Training samples for batch-norm statistics, as many as US-Nets and Once-for-All use."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
     """A dataset with its objective, and its splits as standardized tensors on one device.
 
-    A split becomes tensors when it is first used and is kept. Other processes receive the dataset
-    alone.
+    A split becomes tensors when it is first used, and stays in memory. Other processes receive the
+    dataset alone.
 
     Attributes:
         dataset: as loaded.

@@ -41,7 +41,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save_checkpoint` wrote; tensors are on the CPU.
+    """Reads the output of `save_checkpoint`; tensors are on the CPU.
 
     Raises:
         CorruptFileError: the file is not a checkpoint.
@@ -94,7 +94,7 @@ def optimizer_tensors(optimizer: Optimizer, parameters: Mapping[str, Tensor]) ->
 def load_optimizer_tensors(
     optimizer: Optimizer, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Puts back what `optimizer_tensors` gave for the same parameters."""
+    """Restores the output of `optimizer_tensors` for the same parameters."""
     position = {name: index for index, name in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, value in tensors.items():

@@ -76,7 +76,7 @@ class FineTuningOutcome:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the fine-tuned model replaces the one that it was made from."""
+        """True if the fine-tuned model replaces the one that it was made from."""
         return self.steps > 0 and self.loss_after < self.loss_before  # a NaN is not
 
     def to_result(self, metric_value_before: float) -> FineTuning:
@@ -188,7 +188,7 @@ class TunableCandidate:
     """A candidate as an integral network of its own, with its channels as control points."""
 
     network: IntegralNetwork
-    """Computes what the candidate does, until its parameters are changed."""
+    """Has the candidate's outputs, until its parameters are changed."""
     parameters: dict[str, list[Tensor]]
     """Parameters to fine-tune, by part; no others have gradients."""
 

@@ -37,7 +37,7 @@ class FineTuningRequest:
 
     @property
     def is_done(self) -> bool:
-        """Whether the outcome is stored."""
+        """True if the outcome is stored."""
         return self._outcome.exists()
 
     @property
@@ -56,7 +56,8 @@ class FineTuningRequest:
     def write(self, tuned: FineTuned) -> None:
         """Stores weights that are kept, and then the outcome."""
         if tuned.outcome.is_kept:
-            module = tuned.candidate.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            module = tuned.candidate.module
+            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             tensors = {
                 name: tensor.cpu().contiguous().clone()
                 for name, tensor in module.state_dict().items()

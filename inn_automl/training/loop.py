@@ -54,11 +54,11 @@ def train(
         checkpoint: file to resume from if it exists, and to write after each epoch.
         deadline_s: `time.monotonic()` at which to stop, validation included. An epoch cut short is
             validated too.
-        on_epoch: called after each epoch, once its checkpoint is written; what it raises ends the
-            training.
+        on_epoch: called after each epoch, once its checkpoint is written; an exception from it ends
+            the training.
 
-    Where torch.distributed is initialized, all its processes call this alike and train together:
-    see `training.distributed`. They must see the same `checkpoint`.
+    Where torch.distributed is initialized, all its processes make the same call and train
+    together: see `training.distributed`. They must see the same `checkpoint`.
 
     Raises:
         TrainingError: the loss is no longer finite, or the checkpoint belongs to another training.

@@ -1,4 +1,4 @@
-"""How a network is trained: one recipe, sensible defaults per family, and the candidates a search
+"""Recipes of training: their settings, a default for each family, and the candidates that a search
 of recipes tries.
 """
 
@@ -47,15 +47,15 @@ class Recipe:
     """
     augment: bool = True
     width_conditioned: bool = True
-    """Whether weights are functions of the width, too (`IntegralNetwork.add_width_deltas`)."""
+    """True if weights are functions of the width, too (`IntegralNetwork.add_width_deltas`)."""
     warmup_fraction: float = 0.5
     """Fraction of the epochs, the first ones, in which the full width learns alone; then its
-    channels are put in order, and width deltas fitted to it. Saves time where classes are told
-    apart; numbers are missed by more."""
+    channels are put in order, and width deltas fitted to it. Saves time in classification; in
+    regression the error is larger."""
     num_random_widths: int = 2
     """Random widths in each step after that, besides the full and the smallest."""
     num_width_uses: int = 4
-    """How often random widths are used, in turn with others, before new ones are drawn. A CPU
+    """Number of uses of random widths, in turn with others, before new ones are drawn. A CPU
     compiles kernels for every new shape, which took 15 to 50 % of a step when each step drew new
     widths. A network that takes zero padding (`IntegralNetwork.supports_zero_padding`) draws new
     widths in each step."""
@@ -153,8 +153,8 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class RecipeSpace:
-    """What a search of training candidates varies around a recipe: logarithmic ranges, equally
-    likely choices.
+    """Settings that a search of training candidates varies around a recipe: logarithmic ranges, and
+    equally likely choices.
     """
 
     base: Recipe
@@ -174,7 +174,7 @@ class RecipeSpace:
 
 
 def default_recipe(family: str, num_train: int, task: TaskKind = "classification") -> Recipe:
-    """What serves a family well without any search.
+    """A recipe that serves a family well without any search.
 
     Args:
         num_train: training samples. Small data needs small batches, because it is the number of

@@ -73,7 +73,7 @@ class EpochReport:
 
     @property
     def is_warmup(self) -> bool:
-        """Whether the full width learned alone."""
+        """True if the full width learned alone."""
         return list(self.metric_values) == [_FULL]
 
 
@@ -217,7 +217,7 @@ class TrainingRun:
             ]
 
     def is_over(self, deadline_s: float | None) -> bool:
-        """Whether no time is left for another step, by the clock of the first process."""
+        """True if no time is left for another step, by the clock of the first process."""
         if deadline_s is None:
             return False
         return bool(broadcast_value(time.monotonic() + self.validation_s >= deadline_s))

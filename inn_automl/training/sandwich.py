@@ -3,8 +3,8 @@
 The full width learns from the targets; the smallest and a few random widths learn from the full
 width's output (Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques",
 ICCV 2019): here from that of an average over the latest steps (`training.teacher`), mixed with a
-share of the targets, and on other samples than the full width has in this step. What losses and
-targets are, the task's objective says.
+fraction of the targets, and on other samples than the full width has in this step. The task's
+objective defines losses and targets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _POOLED_LAYERS = 128
 
 
 def random_widths(network: IntegralNetwork, rng: np.random.Generator) -> dict[str, int]:
-    """Widths with each group drawn by itself, uniformly from what it allows."""
+    """Widths with each group drawn by itself, uniformly from its allowed widths."""
     return {
         group.name: group.allowed[int(rng.integers(len(group.allowed)))] for group in network.groups
     }
@@ -39,7 +39,7 @@ def random_widths(network: IntegralNetwork, rng: np.random.Generator) -> dict[st
 def reused_widths(
     network: IntegralNetwork, rng: np.random.Generator, num_uses: int
 ) -> Iterator[Widths]:
-    """Random widths without end: a pool of them is gone through `num_uses` times, then drawn anew.
+    """Random widths without end: each pool of them is used `num_uses` times before the next one.
 
     A pool keeps neighbouring steps different; a small one keeps the kernels that were compiled for
     its shapes (three a layer and widths) inside of oneDNN's cache of 1,024.
@@ -74,13 +74,13 @@ def sandwich_gradients(
         y: targets as the objective takes them: class indices (N,), say.
         widths: the reduced widths of this step.
         objective: the task's losses.
-        label_fraction: share of the targets in the targets of the reduced widths.
-        distillation_batch: what the reduced widths learn from: x, y, and a teacher's outputs for
-            x; None for `x`, `y` and the full width's own.
+        label_fraction: fraction of the targets in the targets of the reduced widths.
+        distillation_batch: samples of the reduced widths: x, y, and a teacher's outputs for x;
+            None for `x`, `y` and the full width's own.
         autocast: the mixed-precision context of forward passes; None for the network's own
             precision.
         pad_channels: see `IntegralNetwork.forward`.
-        backward: how a loss is propagated, e.g. after scaling it.
+        backward: propagates a loss, e.g. after scaling it.
 
     Returns:
         Loss of the full width, a detached scalar.

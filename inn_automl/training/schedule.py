@@ -23,10 +23,10 @@ def learning_rate_at(recipe: Recipe, step: int, num_steps: int) -> float:
     rise = ONECYCLE_RISE if recipe.schedule == "onecycle" else recipe.learning_rate_warmup_fraction
     num_rising = round(rise * num_steps)
     if step < num_rising:
-        share = (step + 1) / (num_rising + 1)
+        fraction = (step + 1) / (num_rising + 1)
         if recipe.schedule == "onecycle":
-            share = ONECYCLE_START + (1 - ONECYCLE_START) * _cosine_fall(1 - share)
-        return recipe.learning_rate * share
+            fraction = ONECYCLE_START + (1 - ONECYCLE_START) * _cosine_fall(1 - fraction)
+        return recipe.learning_rate * fraction
     return recipe.learning_rate * _cosine_fall((step - num_rising) / max(1, num_steps - num_rising))
 
 

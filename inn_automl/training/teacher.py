@@ -22,13 +22,13 @@ class AveragedTeacher:
 
     Args:
         network: on its device, in the memory layout that it is trained in.
-        window: steps after which a step counts 1/e of what it did; at first fewer, as many as
-            there were.
+        window: steps after which the weight of a step falls to 1/e; at first fewer, as many as
+            were taken.
 
     Attributes:
         module: the average at full width. It normalizes with the statistics of each batch, and
             drops nothing out.
-        num_updates: how often it took in a network.
+        num_updates: number of updates.
     """
 
     def __init__(self, network: IntegralNetwork, window: float) -> None:
@@ -42,9 +42,9 @@ class AveragedTeacher:
     def update(self, network: IntegralNetwork) -> None:
         """Takes the network's parameters into the average."""
         self.num_updates += 1
-        share = max(1 / self._window, 9 / (self.num_updates + 9))
+        weight = max(1 / self._window, 9 / (self.num_updates + 9))
         for own, other in zip(self.module.parameters(), network.module.parameters(), strict=True):
-            own.lerp_(other, share)
+            own.lerp_(other, weight)
 
     @torch.no_grad()
     def outputs(self, x: Tensor) -> Tensor:

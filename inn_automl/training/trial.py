@@ -37,7 +37,7 @@ class Trained:
 
     architecture: Architecture
     folder: Path
-    """Where `IntegralNetwork.save` wrote it."""
+    """Folder that `IntegralNetwork.save` wrote."""
     recipe: Recipe
     stopped: str
     """ "epochs", "deadline", or "rival" where the scheduler stopped it for a better trial."""
@@ -92,8 +92,8 @@ def run_trial(
     """Trains a candidate. Continues where the folder holds an unfinished trial, and returns a
     finished one at once.
 
-    Several processes of torch.distributed train it together where all call this alike; they must
-    see the same folder.
+    Several processes of torch.distributed train it together where all make the same call; they
+    must see the same folder.
 
     Args:
         model: name of a model family.

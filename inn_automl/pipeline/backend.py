@@ -7,9 +7,10 @@ The pipeline calls a `Backend`; `LocalBackend` works in this process,
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from inn_automl.tasks import Score, Task
 
 OVERCOMMIT = 1.3
-"""Factor of its even part of the time that a trial plans for: weak rivals are stopped before they
-use theirs.
+"""Factor by which the planned time of a trial exceeds an even part of the whole: weak trials are
+stopped before they use their part.
 """
 
 
@@ -60,7 +61,7 @@ class TrainingRequest:
         return self.folder / f"trial-{index}"
 
     def planned_seconds(self, remaining_s: float, num_parallel: int) -> float:
-        """How long one trial may plan for, when `remaining_s` is left for all that are not done."""
+        """Seconds that a trial may plan for, when `remaining_s` is left for all unfinished ones."""
         waves = -(-len(self.specs) // max(1, num_parallel))
         return remaining_s if waves == 1 else min(remaining_s, OVERCOMMIT * self.seconds / waves)
 
@@ -70,8 +71,8 @@ Report = Callable[[int, EpochReport], None]
 
 
 class Backend(abc.ABC):
-    """Trains networks, evaluates widths and fine-tunes models. A request may be repeated: what is
-    done is not done twice.
+    """Trains networks, evaluates widths and fine-tunes models. A request may be repeated: finished
+    work is not done twice.
     """
 
     @functools.cached_property
@@ -114,8 +115,7 @@ class Backend(abc.ABC):
         *,
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:
-        """Fine-tunes a model of the network at each request's widths; what a request's file has
-        already is not done again.
+        """Fine-tunes a model of the network at each request's widths, unless its outcome is stored.
 
         Args:
             on_progress: called with the fraction that is done.
@@ -127,15 +127,15 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def fine_tuning_seconds(self, requests: Sequence[FineTuningRequest]) -> float:
-        """How long the requests that are not done may take, without what each needs to begin."""
+        """Seconds that the unfinished requests may take, without the preparation of each."""
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
-        """Frees what the backend holds."""
+        """Frees the resources of the backend."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Evaluates points of one network on one split; what they share is made once.
+    """Evaluates points of one network on one split, from candidates that are prepared once.
 
     Attributes:
         architecture: of the network.
@@ -215,33 +215,30 @@ class LocalBackend(Backend):
                 "given: use --backend ray, or set it to 1."
             )
         end_s = time.monotonic() + request.seconds
+        task = request.task.to(self._device)
         results: list[Trained | None] = []
         failures: list[str] = []
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        try:
+        with self._own_threads():
             for index, spec in enumerate(request.specs):
                 remaining_s = end_s - time.monotonic()
                 finished = (request.trial_folder(index) / OUTCOME).exists()
                 if results and remaining_s <= 0 and not finished:
                     break
                 try:
-                    results.append(
-                        run_trial(
-                            spec,
-                            request.model,
-                            request.task.to(self._device),
-                            request.trial_folder(index),
-                            seed=request.seed,
-                            seconds=max(0.0, remaining_s) / (len(request.specs) - index),
-                            max_epochs=request.max_epochs,
-                            on_epoch=functools.partial(report, index),
-                        )
+                    trained = run_trial(
+                        spec,
+                        request.model,
+                        task,
+                        request.trial_folder(index),
+                        seed=request.seed,
+                        seconds=max(0.0, remaining_s) / (len(request.specs) - index),
+                        max_epochs=request.max_epochs,
+                        on_epoch=functools.partial(report, index),
                     )
                 except TrainingError as error:
                     failures.append(str(error))
-        finally:
-            torch.set_num_threads(before)
+                else:
+                    results.append(trained)
         return best_first(results, failures)
 
     def evaluate(
@@ -252,12 +249,8 @@ class LocalBackend(Backend):
             self._evaluators[key] = Evaluator.load(
                 trained, task.to(self._device), split, self.templates
             )
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        try:
+        with self._own_threads():
             return [self._evaluators[key](widths) for widths in batch]
-        finally:
-            torch.set_num_threads(before)
 
     def fine_tune(
         self,
@@ -268,16 +261,22 @@ class LocalBackend(Backend):
         on_progress: Callable[[float], None],
     ) -> list[FineTuningOutcome]:
         outcomes: list[FineTuningOutcome] = []
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        try:
+        with self._own_threads():
             fine_tuner = FineTuner(trained, task.to(self._device))
             for request in requests:
                 on_progress(len(outcomes) / len(requests))
                 outcomes.append(fine_tuner(request))
-        finally:
-            torch.set_num_threads(before)
         return outcomes
 
     def fine_tuning_seconds(self, requests: Sequence[FineTuningRequest]) -> float:
         return sum(request.seconds for request in requests if not request.is_done)
+
+    @contextlib.contextmanager
+    def _own_threads(self) -> Iterator[None]:
+        """Computes on this backend's number of threads inside of the context."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -56,7 +56,7 @@ def run_job(
     measurement_cache: MeasurementCache | None = None,
     weights: Path | None = None,
 ) -> JobResult:
-    """Runs a job to its end, from wherever an earlier call left it.
+    """Runs a job to its end, from the stage that an earlier call reached.
 
     Args:
         out: folder that everything is written to. New, empty, or of the same job.
@@ -65,14 +65,14 @@ def run_job(
         tracking: settings of publishing the job to MLflow.
         measurement_cache: measurements of earlier jobs on the same devices, to start from and to
             add to; None: none.
-        weights: .safetensors of a network of the family that takes the place of training (see
+        weights: .safetensors of a network of the family, which replaces training (see
             `Pretrained.read`).
 
     Raises:
         InputError: the dataset, the budget, the weights or the folder cannot be used; nothing was
             spent.
         TrainingError, MeasurementError, ExportError, BackendError, StorageError: a stage failed;
-            what was found so far is kept.
+            the results so far stay in the folder.
     """
     _check_devices(spec, measure)
     dataset = load_dataset(spec.dataset, seed=spec.seed)
@@ -127,8 +127,8 @@ def extend_job(
     no training.
 
     Accuracies that the parent evaluated cost nothing again, a device that it profiled is not
-    profiled again, and models that it exported are copied. A call after an interrupt goes on where
-    the earlier one was.
+    profiled again, and models that it exported are copied. A call after an interrupt continues
+    from the stage that the earlier one reached.
 
     Args:
         spec: as the parent's but for devices and search; its dataset may lie elsewhere, its model
@@ -140,8 +140,8 @@ def extend_job(
     Raises:
         InputError: the parent is not finished or was trained on something else, or the budget or
             the folder cannot be used; nothing was spent.
-        MeasurementError, ExportError, BackendError, StorageError: a stage failed; what was found
-            so far is kept.
+        MeasurementError, ExportError, BackendError, StorageError: a stage failed; the
+            results so far stay in the folder.
     """
     _check_devices(spec, measure)
     finished = FinishedJob.read(parent)
@@ -240,7 +240,7 @@ def _search_and_publish(context: JobContext, trained: TrainedTrials) -> JobResul
 
 
 def _check_devices(spec: JobSpec, measure: Measure) -> None:
-    """Refuses device agents, and devices that this machine cannot be, if it is what measures."""
+    """Refuses device agents, and devices that this machine cannot be, where it measures itself."""
     if measure is not latency.measure:
         return
     agent = next((device.agent for device in spec.budget.devices if device.agent), None)

@@ -1,4 +1,4 @@
-"""Training: the backend trains the candidates that fit the budget; the best network goes on."""
+"""Training: the backend trains the candidates that fit the budget; the best network is used."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def train(context: JobContext, planned: PlannedTrials) -> TrainedTrials:
 
     Raises:
         TrainingError: none succeeded.
-        BackendError, StorageError: the workers or the folder failed; what was trained so far is
-            kept.
+        BackendError, StorageError: the workers or the folder failed; the checkpoints so far stay
+            in the folder.
     """
     if (context.folder / DONE).exists():
         return read_trials(context)

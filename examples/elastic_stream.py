@@ -91,7 +91,7 @@ def stream(model: ElasticModel, frames: np.ndarray, fps: float, seconds: float) 
         )
         print(
             f"  {model.point.id} serves, validation accuracy "
-            f"{model.point.accuracy.validation:.3f}, {p95}"
+            f"{model.point.metric.validation:.3f}, {p95}"
         )
 
     play(seconds / NUM_PARTS)

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from inn_automl.core.errors import JobDirectoryError, StorageError
+from inn_automl.core.errors import InputError, JobDirectoryError, StorageError
 from inn_automl.core.locking import file_lock
 from inn_automl.core.spec import JobSpec
 from inn_automl.core.stage import Stage
@@ -60,6 +60,7 @@ def claim_folder(folder: Path, spec: JobSpec, metadata: Mapping[str, Any]) -> It
     Raises:
         JobDirectoryError: the folder cannot be used, belongs to another job, or this job is
             running already.
+        InputError: of the block. A folder in which nothing was left is free again.
     """
     if (folder / JOB_FILE).exists():
         read_job_file(folder)  # a folder of another format stays untouched
@@ -76,7 +77,17 @@ def claim_folder(folder: Path, spec: JobSpec, metadata: Mapping[str, Any]) -> It
                 f"the folder {str(folder)!r} cannot be written: give --out a folder that can."
             ) from error
         _check_same_job(folder, spec, metadata)
-        yield
+        try:
+            yield
+        except InputError:
+            _release_unused(folder)
+            raise
+
+
+def _release_unused(folder: Path) -> None:
+    """Gives up the claim of a job that was refused before it left anything in its folder."""
+    if all(entry.name.startswith(".") or entry.name == JOB_FILE for entry in folder.iterdir()):
+        (folder / JOB_FILE).unlink(missing_ok=True)
 
 
 def _check_same_job(folder: Path, spec: JobSpec, metadata: Mapping[str, Any]) -> None:
@@ -114,6 +125,10 @@ def _first_difference(key: str, before: Any, now: Any) -> str:
         for name in now:
             if before.get(name) != now[name]:
                 return _first_difference(f"{key}.{name}", before.get(name), now[name])
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, (one, other) in enumerate(zip(before, now, strict=True)):
+            if one != other:
+                return _first_difference(f"{key}.{index}", one, other)
     return f"{key.removeprefix('spec.')} was {before!r:.80}, is {now!r:.80}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inn_automl.core.errors import JobDirectoryError
+from inn_automl.core.errors import JobDirectoryError, SpecError
 from inn_automl.core.spec import JobSpec, parse
 from inn_automl.pipeline.extending import FinishedJob
 from inn_automl.pipeline.folder import FORMAT, claim_folder
@@ -57,3 +57,23 @@ def test_a_folder_is_claimed_by_one_job_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(JobDirectoryError) as caught, claim_folder(tmp_path, SPEC, {"model": "vit"}):
         pass
     assert "'mlp'" in str(caught.value) and "'vit'" in str(caught.value)
+
+
+def test_another_job_is_told_by_the_key_that_differs(tmp_path: Path) -> None:
+    with claim_folder(tmp_path, SPEC, METADATA):
+        pass
+    devices = [{"name": "a", "max_size_bytes": 100}]
+    other = parse(JobSpec, {"dataset": "digits", "budget": {"devices": devices}}, where="the job")
+    with pytest.raises(JobDirectoryError) as caught, claim_folder(tmp_path, other, METADATA):
+        pass
+    assert "budget.devices.0.max_size_bytes was None, is 100" in str(caught.value)
+
+
+def test_a_refused_job_leaves_its_folder_free(tmp_path: Path) -> None:
+    with pytest.raises(SpecError), claim_folder(tmp_path, SPEC, METADATA):
+        raise SpecError("the budget cannot be met.")
+    with claim_folder(tmp_path, SPEC, {"model": "vit"}):
+        (tmp_path / "training").mkdir()
+    with pytest.raises(SpecError), claim_folder(tmp_path, SPEC, {"model": "vit"}):
+        raise SpecError("refused after something was spent.")
+    assert (tmp_path / "job.json").exists()

@@ -19,16 +19,22 @@ STAR = (
     "M0,-1L0.235,-0.324L0.951,-0.309L0.38,0.124L0.588,0.809L0,0.4L-0.588,0.809L-0.38,0.124"
     "L-0.951,-0.309L-0.235,-0.324Z"
 )
-LABEL_SIZE = (0.34, 0.2)
-"""Size of the recommended point's label with its margin, as fractions of a panel."""
+LABEL_WIDTH, LABEL_HEIGHT, LABEL_MARGIN = 122, 50, 16
+"""Pixels of the box that names the recommended point, and of the space around it."""
 MAX_WIDTHS_SHOWN = 24
 """Coupled groups that a tooltip lists: more would not fit on a screen."""
+
+
+def latency_title(series: FrontSeries) -> str:
+    """Title of the axis of latency."""
+    return f"latency, {series.percentile} (ms)"
 
 
 def front_axes(metric: Metric, title: str, latencies: Range, values: Range) -> dict[str, Any]:
     import altair as alt
 
     x = alt.X("latency:Q", title=title, scale=alt.Scale(domain=list(latencies), nice=False))
+    x = x.axis(tickCount=8, labelOverlap=True, labelFlush=False)
     y = alt.Y("value:Q", title=metric.axis, scale=alt.Scale(domain=list(values), nice=False))
     return {"x": x, "y": y}
 
@@ -118,7 +124,7 @@ def test_layers(series: FrontSeries, name: str, axes: Mapping[str, Any]) -> list
     rows = [{**row, "name": name} for row in points]
     base = alt.Chart(data(rows)).encode(axes["x"])
     diamonds = alt.Chart(data(rows), name="test").mark_point(
-        shape="diamond", size=32, fill="white", stroke=FAINT, strokeWidth=0.9
+        shape="diamond", size=48, fill="white", stroke=FAINT, strokeWidth=1.2
     )
     return [
         base.mark_rule(color="#d1d5db", clip=True).encode(
@@ -135,12 +141,18 @@ def front_layers(
 
     rows = [{**row, "name": name} for row in front_rows(series, latencies)]
     points = [row for row in rows if row["id"]]
-    whiskers = alt.Chart(data(points)).mark_rule(strokeWidth=1.3, color=color, clip=True)
+    whiskers = alt.Chart(data(points)).mark_errorbar(
+        ticks={"size": 7, "color": color}, rule={"color": color, "strokeWidth": 1.3}, clip=True
+    )
     return [
         alt.Chart(data(rows))
         .mark_line(interpolate="step-after", strokeWidth=2.2, color=color, clip=True)
         .encode(axes["x"], axes["y"]),
-        whiskers.encode(alt.X("latency_low:Q"), axes["y"], x2="latency_high:Q"),
+        whiskers.encode(
+            alt.X("latency_low:Q", title=latency_title(series)),
+            axes["y"],
+            x2=alt.X2("latency_high:Q", title=None),
+        ),
         alt.Chart(data(points), name="front")
         .mark_circle(size=60, color=color, opacity=1, stroke="white", strokeWidth=0.8)
         .encode(axes["x"], axes["y"], tooltip=TOOLTIP),
@@ -174,7 +186,7 @@ def bound_layers(series: FrontSeries, latencies: Range) -> list[alt.Chart]:
 
 
 def recommended_layers(
-    series: FrontSeries, color: str, latencies: Range, values: Range
+    series: FrontSeries, color: str, latencies: Range, values: Range, size: tuple[int, int]
 ) -> list[alt.Chart]:
     import altair as alt
 
@@ -182,7 +194,7 @@ def recommended_layers(
         return []
     row = front_rows(series, latencies)[series.recommended]
     point = series.points[series.recommended]
-    x, y = _label_position(series, latencies, values)
+    x, y = _label_position(series, latencies, values, size)
     lines = [
         "recommended",
         f"{series.metric.brief(point.metric_value)} · {row['latency']:.3g} ms",
@@ -196,13 +208,17 @@ def recommended_layers(
     )
     return [
         base.mark_rule(color=color).encode(x2="x:Q", y2="y:Q"),
-        text.mark_rect(width=118, height=48, fill="white", stroke=color, cornerRadius=5),
+        text.mark_rect(
+            width=LABEL_WIDTH, height=LABEL_HEIGHT, fill="white", stroke=color, cornerRadius=5
+        ),
         text.mark_text(color=INK, lineHeight=13, baseline="middle", dy=-13).encode(text="lines:N"),
         star.encode(alt.X("latency:Q"), alt.Y("value:Q"), tooltip=TOOLTIP),
     ]
 
 
-def _label_position(series: FrontSeries, latencies: Range, values: Range) -> tuple[float, float]:
+def _label_position(
+    series: FrontSeries, latencies: Range, values: Range, size: tuple[int, int]
+) -> tuple[float, float]:
     """Centre of the recommended point's label, in the units of the axes."""
     (left, right), (floor, ceiling) = latencies, values
 
@@ -217,5 +233,9 @@ def _label_position(series: FrontSeries, latencies: Range, values: Range) -> tup
     obstacles += [(*spot, 2.0) for spot in fractions(series.latency_ms, series.test_values)]
     obstacles += [(*spot, 0.3) for spot in fractions(series.other_latency_ms, series.other_values)]
     obstacles += [(step / 20, 0.03, 2.0) for step in range(21)]
-    x, y = free_spot(LABEL_SIZE, front[series.recommended or 0], obstacles)
+    label = (
+        (LABEL_WIDTH + 2 * LABEL_MARGIN) / size[0],
+        (LABEL_HEIGHT + 2 * LABEL_MARGIN) / size[1],
+    )
+    x, y = free_spot(label, front[series.recommended or 0], obstacles)
     return left + x * (right - left), floor + y * (ceiling - floor)

@@ -15,12 +15,13 @@ from inn_automl.reporting.charts.front_layers import (
     front_axes,
     front_layers,
     front_rows,
+    latency_title,
     other_layer,
     other_rows,
     recommended_layers,
     test_layers,
 )
-from inn_automl.reporting.charts.style import data, empty_chart
+from inn_automl.reporting.charts.style import FAINT, data, empty_chart
 from inn_automl.reporting.series import COLORS, FrontSeries, Range, latency_range, metric_range
 
 if TYPE_CHECKING:
@@ -64,25 +65,37 @@ def front_chart(
     names = {
         "front": f"front: validation {label} (whiskers: 95 % CI of the latency)",
         "test": f"test {label}, 95 % CI",
-        "other": "other candidates",
     }
-    axes = front_axes(series.metric, f"latency, {series.percentile} (ms)", latencies, values)
+    if series.other_values:
+        names["other"] = "other candidates"
+    axes = front_axes(series.metric, latency_title(series), latencies, values)
     layers = [
         *bound_layers(series, latencies),
-        other_layer(series, names["other"], color, axes),
+        other_layer(series, "other candidates", color, axes),
         *test_layers(series, names["test"], axes),
         *front_layers(series, names["front"], color, latencies, axes),
-        *recommended_layers(series, color, latencies, values),
+        *recommended_layers(series, color, latencies, values, size),
     ]
-    scale = alt.Scale(domain=list(names.values()), range=[color, "#9ca3af", _tint(color)])
+    layers.append(_legend_layer(list(names.values()), color))
+    return alt.layer(*layers).properties(title=title, width=size[0], height=size[1])
+
+
+def _legend_layer(names: list[str], color: str) -> alt.Chart:
+    """An invisible layer that gives the marks of a front their legend."""
+    import altair as alt
+
+    kinds = [(color, "circle"), (FAINT, "diamond"), (_tint(color), "circle")][: len(names)]
+    colors, shapes = [each for each, _ in kinds], [shape for _, shape in kinds]
     legend = alt.Legend(
         orient="bottom", direction="vertical", title=None, labelLimit=420, symbolOpacity=1
     )
-    keys = alt.Chart(data([{"name": name} for name in names.values()])).mark_point(
+    keys = alt.Chart(data([{"name": name} for name in names])).mark_point(
         filled=True, size=0, opacity=0
     )
-    layers.append(keys.encode(color=alt.Color("name:N", scale=scale, legend=legend)))
-    return alt.layer(*layers).properties(title=title, width=size[0], height=size[1])
+    return keys.encode(
+        color=alt.Color("name:N", scale=alt.Scale(domain=names, range=colors), legend=legend),
+        shape=alt.Shape("name:N", scale=alt.Scale(domain=names, range=shapes), legend=legend),
+    )
 
 
 def front_panels(all_series: Sequence[FrontSeries], columns: int = 3) -> alt.ConcatChart:
@@ -95,7 +108,9 @@ def front_panels(all_series: Sequence[FrontSeries], columns: int = 3) -> alt.Con
         front_chart(series, COLORS[index % len(COLORS)], values=values, size=size)
         for index, series in enumerate(all_series)
     ]
-    return alt.concat(*panels, columns=columns, spacing=30).resolve_scale(color="independent")
+    return alt.concat(*panels, columns=columns, spacing=30).resolve_scale(
+        color="independent", shape="independent"
+    )
 
 
 def fronts_chart(all_series: Sequence[FrontSeries]) -> Layers:

@@ -12,8 +12,6 @@ import sys
 import threading
 from pathlib import Path
 
-import inn_automl
-import inn_automl_services as services
 from inn_automl.api.datasets import DatasetSummary
 from inn_automl.core import errors
 from inn_automl_services.coordinator.settings import Settings
@@ -24,7 +22,9 @@ MAX_PROCESSES = 2
 """At once; further uploads wait their turn."""
 _slots = threading.BoundedSemaphore(MAX_PROCESSES)
 _IMPORT_PATH = os.pathsep.join(
-    dict.fromkeys(str(Path(*package.__path__).parent) for package in (inn_automl, services))
+    dict.fromkeys(
+        str(folder) for folder in (Path(errors.__file__).parents[2], Path(__file__).parents[3])
+    )
 )
 """Folders of the two packages that the process needs, in a checkout as in an installation."""
 _KINDS: dict[str, type[errors.DatasetError]] = {

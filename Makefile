@@ -14,7 +14,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 CHECKS := check-format check-lint check-types check-imports check-markdown check-spelling
 PAGES := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md benchmarks/README.md infra/README.md docs
 
-.PHONY: demo test check $(CHECKS) docs coverage bench format constraints clean help
+.PHONY: install demo test check $(CHECKS) docs reference coverage bench format constraints clean help
+
+install: $(INSTALLED)  ## everything into .venv, commands in .venv/bin
 
 demo: $(INSTALLED)  ## digits in, two fronts out, in under five minutes; a second time it resumes or shows the result again
 	$(BIN)/inn-automl run --dataset mnist5k --budget examples/demo-budget.yaml --out demo
@@ -45,6 +47,9 @@ check-spelling: $(INSTALLED)
 docs: $(INSTALLED)  ## the documentation, as HTML in build/docs; a warning or a dead link is an error
 	$(BIN)/sphinx-build --builder html --fail-on-warning --quiet --jobs auto docs build/docs
 	@echo "build/docs/index.html"
+
+reference: $(INSTALLED)  ## bring the committed references of budget and commands up to date
+	$(BIN)/python docs/_ext/generated.py --write
 
 coverage: $(INSTALLED)  ## all tests with the lines and branches that they run, as HTML in build/coverage
 	$(BIN)/python -m pytest -q --cov --cov-report=term --cov-report=html

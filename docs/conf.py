@@ -42,4 +42,4 @@ add_module_names = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
-napoleon_custom_sections = [("Other args", "params_style")]
+napoleon_custom_sections = [("Other arguments", "params_style")]

@@ -1,9 +1,14 @@
-"""Fills in the references that follow from code.
+"""Writes the references that follow from code.
 
-A page names one by a comment of its own line, `<!-- generated: NAME -->`:
+Two are committed, so that they can be read without a build, between the comments
+`<!-- begin generated: NAME -->` and `<!-- end generated: NAME -->`:
 
     budget   the keys of `budget.yaml`, from the pydantic models and their attribute docs
     cli      the commands, from click
+
+`python docs/_ext/generated.py --write` brings them up to date. One is filled in while Sphinx reads
+the page, at the comment `<!-- generated: NAME -->`:
+
     http     the endpoints, from the coordinator's OpenAPI document
 
 Links to files outside of `docs/`, such as benchmark reports, become downloads.
@@ -12,7 +17,9 @@ Links to files outside of `docs/`, such as benchmark reports, become downloads.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,8 +28,15 @@ from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
-_OUTSIDE = re.compile(r"(\]\(|^\[[^\]]+\]: )((?:\.\./)+benchmarks/)", re.MULTILINE)
+_OUTSIDE = re.compile(
+    r"(\]\(|^\[[^\]]+\]: )((?:\.\./)+(?:benchmarks/|CONTRIBUTING\.md))(?:#[\w-]+)?", re.MULTILINE
+)
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+_COMMITTED = re.compile(
+    r"(^<!-- begin generated: (\w+) -->\n).*?(^<!-- end generated: \2 -->$)",
+    re.MULTILINE | re.DOTALL,
+)
+_WIDTH = 100
 
 
 def attribute_docs(model: type[BaseModel]) -> dict[str, str]:
@@ -36,7 +50,7 @@ def attribute_docs(model: type[BaseModel]) -> dict[str, str]:
 
 
 def budget() -> str:
-    """The keys of a budget: a section a model, a definition a key."""
+    """The keys of a budget: a section a model, a list item a key."""
     from inn_automl.core.spec import DeviceBudget, SearchBudget, TrainingBudget
 
     sections = (
@@ -51,7 +65,8 @@ def _section(name: str, model: type[BaseModel]) -> Iterator[str]:
     docs = attribute_docs(model)
     yield f"## `{name}`\n"
     for key, field in model.model_fields.items():
-        yield f"`{name}.{key}`\n: {_kind(field)}. {docs.get(key, '')}\n"
+        yield _item(f"`{name}.{key}`: {_kind(field)}. {docs.get(key, '')}")
+    yield ""
 
 
 def _kind(field: FieldInfo) -> str:
@@ -65,8 +80,8 @@ def _kind(field: FieldInfo) -> str:
     elif isinstance(field.default, tuple):
         default = f"default: `[{', '.join(map(str, field.default))}]`"
     else:
-        default = f"default: `{field.default:g}`" if kind == "number" else None
-        default = default or f"default: `{field.default}`"
+        value = f"{field.default:g}" if kind == "number" else str(field.default)
+        default = f"default: `{value}`"
     return ", ".join([kind.capitalize(), *limits, default])
 
 
@@ -103,17 +118,37 @@ def _commands(group: click.Group, context: click.Context, path: str) -> Iterator
         words = f"{path} {name}"
         usage = " ".join(command.collect_usage_pieces(inner))
         yield f"## `{words}`\n\n{_paragraphs(command.help)}\n\n```text\n{words} {usage}\n```\n"
+        items = []
         for parameter in command.get_params(inner):
             record = parameter.get_help_record(inner)
             if record and record[1] and "--help" not in record[0]:
-                yield f"`{record[0]}`\n: {_escaped(record[1])}\n"
+                items.append(_item(f"`{record[0]}`: {_escaped(record[1])}"))
+        if items:
+            yield "\n".join(items) + "\n"
         if isinstance(command, click.Group):
             yield from _commands(command, inner, words)
 
 
 def _paragraphs(text: str | None) -> str:
     blocks = (text or "").split("\n\n")
-    return "\n\n".join(_escaped(" ".join(block.split())) for block in blocks)
+    return "\n\n".join(_wrapped(_escaped(" ".join(block.split()))) for block in blocks)
+
+
+def _item(text: str) -> str:
+    return _wrapped(f"- {text}", indent="  ")
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    """`text` in lines of at most 100 columns; inline code is not broken."""
+    joined = re.sub(r"`[^`]+`", lambda code: code[0].replace(" ", "\0"), text)
+    lines = textwrap.fill(
+        joined,
+        _WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines.replace("\0", " ")
 
 
 def _escaped(text: str) -> str:
@@ -202,7 +237,8 @@ def _schema(content: dict[str, Any]) -> str:
     return f" ({many}`{name}`)" if name else ""
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"budget": budget, "cli": cli, "http": http}
+COMMITTED: dict[str, Callable[[], str]] = {"budget": budget, "cli": cli}
+BUILT: dict[str, Callable[[], str]] = {"http": http}
 
 
 def fill(text: str, parts: Mapping[str, str]) -> str:
@@ -210,12 +246,38 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
     return _MARK.sub(lambda mark: parts[mark[1]], text)
 
 
+def renew(text: str) -> str:
+    """`text` of a page with what is committed between its marks generated again."""
+    return _COMMITTED.sub(
+        lambda found: f"{found[1]}\n{COMMITTED[found[2]]().rstrip()}\n\n{found[3]}", text
+    )
+
+
+@click.command()
+@click.option("--write", is_flag=True, help="Bring the pages up to date.")
+def main(write: bool) -> None:
+    """Check that the committed references are those of the code."""
+    stale = []
+    for page in sorted(Path(__file__).parents[1].rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (renewed := renew(text)) != text:
+            stale.append(page.name)
+            if write:
+                page.write_text(renewed, encoding="utf-8")
+    if stale and not write:
+        raise click.ClickException(f"not up to date: {', '.join(stale)}. Run `make reference`.")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     # At once, before autodoc imports modules as type checkers see them.
-    parts = {name: generate() for name, generate in GENERATORS.items()}
+    parts = {name: generate() for name, generate in BUILT.items()}
 
     def read(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = _OUTSIDE.sub(r"\1path:\2", fill(source[0], parts))
 
     app.connect("source-read", read)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    main()

@@ -133,7 +133,7 @@ def convert(
         samples: (N, ...) inputs as they come in use, at least 16, better 500 or more; no labels.
             All of them run through the module at once.
 
-    Other args:
+    Other arguments:
         min_ratio: smallest allowed ratio of a group's channels, in (0, 1].
         order: of channels: `"pivoted_cholesky"` for the most informative ones first
             (`rank_channels`), or `"tsp"` for similar neighbours (`tsp_order`), as in the INN

@@ -33,7 +33,7 @@ def test_every_key_of_a_budget_is_explained(generated: ModuleType, model: type[B
     docs = generated.attribute_docs(model)
     assert set(docs) == set(model.model_fields)
     for name in model.model_fields:
-        assert f".{name}`\n: " in generated.budget()
+        assert f".{name}`: " in generated.budget()
 
 
 def test_every_command_is_described(generated: ModuleType) -> None:
@@ -49,9 +49,21 @@ def test_every_endpoint_is_described(generated: ModuleType) -> None:
 
 
 def test_pages_name_only_references_that_exist(generated: ModuleType) -> None:
-    marks = {
-        mark
-        for page in DOCS.rglob("*.md")
-        for mark in re.findall(r"<!-- generated: (\w+) -->", page.read_text(encoding="utf-8"))
-    }
-    assert marks == set(generated.GENERATORS)
+    text = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
+    assert set(re.findall(r"<!-- generated: (\w+) -->", text)) == set(generated.BUILT)
+    assert set(re.findall(r"<!-- begin generated: (\w+) -->", text)) == set(generated.COMMITTED)
+
+
+@pytest.mark.parametrize("name", ["budget", "cli"])
+def test_committed_references_are_current(generated: ModuleType, name: str) -> None:
+    text = (DOCS / "reference" / f"{name}.md").read_text(encoding="utf-8")
+    assert generated.renew(text) == text, "run `make reference`"
+
+
+def test_an_outdated_reference_is_renewed(generated: ModuleType) -> None:
+    text = "a\n<!-- begin generated: budget -->\nold\n<!-- end generated: budget -->\nb\n"
+    renewed = generated.renew(text)
+    assert "old" not in renewed
+    assert "`training.cpus`" in renewed
+    assert renewed.startswith("a\n") and renewed.endswith("-->\nb\n")
+    assert generated.renew(renewed) == renewed

@@ -112,9 +112,10 @@ class UnknownNameError(SpecError):
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
         self.kind, self.name, self.known, self.where = kind, name, sorted(known), where
         nearest = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
-        source = f"{where}: " if where else ""
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        super().__init__(f"{source}unknown {kind} {name!r}: {hint}Known: {', '.join(self.known)}.")
+        source = f" in {where}" if where else ""
+        hint = f"did you mean {nearest[0]!r}? Known" if nearest else "known"
+        listed = f"are {', '.join(self.known)}" if self.known else "is none"
+        super().__init__(f"unknown {kind} {name!r}{source}: {hint} {listed}.")
 
 
 class ImpossibleBudgetError(SpecError):

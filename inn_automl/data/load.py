@@ -22,7 +22,9 @@ def load_dataset(source: str | os.PathLike[str], seed: int = 0) -> Dataset:
     - `"digits"`, `"mnist5k"`, `"mnist1d"` (write `./digits` for a folder of such a name);
     - an `.npz` file with x and y, or x_train, y_train and so on: see `arrays.load_npz`;
     - a folder, or a `.zip` of one, that holds a folder for each class with PNG or JPEG images, or
-      with WAV files: see `folders.load_folder`.
+      with WAV files: see `folders.load_folder`;
+    - a folder, or a `.zip` of one, with pairs of images in `input/` and `target/`, for
+      super-resolution: see `pairs.load_pairs`.
 
     Splits that the source does not give are taken from its training samples, 15 % of every class
     for each of validation and test: 70/15/15 when neither is given. The limits on size are in
@@ -61,7 +63,7 @@ def load_dataset(source: str | os.PathLike[str], seed: int = 0) -> Dataset:
         return assemble(name, load_archive(path), seed=seed)
     raise DatasetFormatError(
         f"{source!r} is no kind of dataset that can be read: give an .npz file, or a folder or "
-        f".zip of class folders."
+        ".zip of class folders or of input/ and target/ pairs."
     )
 
 

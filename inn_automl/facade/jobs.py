@@ -9,6 +9,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inn_automl.core.errors import SpecError
 from inn_automl.core.home import home_folder
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.progress import Progress, SilentProgress, show_progress
@@ -248,7 +249,12 @@ def _budget(budget: BudgetLike) -> Budget:
         return budget
     if isinstance(budget, Mapping):
         return parse(Budget, dict(budget), where="the budget")
-    return load_budget(budget)
+    if isinstance(budget, (str, Path)):
+        return load_budget(budget)
+    raise SpecError(
+        f"the budget is a {type(budget).__name__}: give an `inn_automl.Budget`, a mapping of the "
+        "same keys, or the path of a budget.yaml."
+    )
 
 
 def _folder_of(result: Result | str | Path) -> Path:

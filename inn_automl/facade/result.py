@@ -107,7 +107,7 @@ class Result:
             )
             raise InputError(
                 f"no model of device {found.name!r} keeps {max_latency_ms:g} ms{fastest}. Give a "
-                "larger max_latency_ms, or extend the job by a smaller network."
+                "larger max_latency_ms, or run a search with a smaller model."
                 if max_latency_ms is not None
                 else f"device {found.name!r} has no front: {found.recommendation}"
             )

@@ -51,7 +51,7 @@ class IntegralNetwork(nn.Module):
         module: any torch module that maps one tensor to one; copied, never changed.
         example_input: (N, ...) that the module accepts; it is traced and run with it.
 
-    Other args:
+    Other arguments:
         partition: how channels are sampled, for all coupled groups or by group name; `Nested` by
             default.
         min_ratio: smallest allowed ratio of a group's channels, in (0, 1].
@@ -359,10 +359,8 @@ class IntegralNetwork(nn.Module):
         known = self.full_widths
         if name not in known:
             nearest = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            raise WidthsError(
-                f"there is no coupled group {name!r}: {hint}Groups: {', '.join(known)}."
-            )
+            hint = f"did you mean {nearest[0]!r}? Known" if nearest else "known"
+            raise WidthsError(f"there is no coupled group {name!r}: {hint} are {', '.join(known)}.")
 
 
 def _copied(module: nn.Module) -> nn.Module:

@@ -118,7 +118,7 @@ def _check_smallest(context: JobContext, least: Architecture, folder: Path) -> N
     missed = _missed_bounds(context, smallest, context.spec.budget.devices)
     if missed:
         most = _architecture(context, max(family.width_multipliers), max(family.depths))
-        reach = f"family {context.family!r}, whose networks for this dataset reach"
+        reach = f"model {context.family!r}, whose networks for this dataset reach"
         largest = _largest(context, most, folder)
         raise ImpossibleBudgetError(
             _explain(context, missed[0], smallest, largest, reach, "or another --model.")
@@ -158,7 +158,7 @@ def check_trained(context: JobContext, trained: Trained) -> None:
             missed = _missed_bounds(context, smallest, [device])
             if missed:
                 largest = extreme("largest", network.full_widths)
-                reach = f"the trained network of family {context.family!r}, which reaches"
+                reach = f"the trained network of model {context.family!r}, which reaches"
                 remedy = "or run a job of its own for this device, which trains another network."
                 raise ImpossibleBudgetError(
                     _explain(context, missed[0], smallest, largest, reach, remedy)

@@ -145,7 +145,7 @@ def _fitting(
         found.append((len(errors), errors[0], architecture))
     _, error, nearest = min(found, key=lambda one: one[0])
     raise InputError(
-        f"the tensors of {str(path)!r} fit no network of family {family!r} for this dataset (the "
+        f"the tensors of {str(path)!r} fit no network of model {family!r} for this dataset (the "
         f"nearest has width "
         f"{nearest.width:g} and depth {nearest.depth}): {error}. Give the state_dict of a module "
         f"that "

@@ -130,7 +130,7 @@ class SearchSpace:
         if widths.keys() != set(self.names):
             wrong = ", ".join(sorted(widths.keys() ^ set(self.names)))
             raise WidthsError(
-                f"widths are missing or of no coupled group: {wrong}. Known: "
+                f"widths are missing or of no coupled group: {wrong}; known are "
                 f"{', '.join(self.names)}."
             )
         for name, allowed in zip(self.names, self.allowed, strict=True):

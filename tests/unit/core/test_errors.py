@@ -74,9 +74,8 @@ def test_errors_cross_processes(name: str) -> None:
 
 def test_an_unknown_name_comes_with_the_nearest_one() -> None:
     error = errors.UnknownNameError("model", "restnet", ["mlp", "resnet", "convnet"], "the job")
-    assert (
-        str(error)
-        == "the job: unknown model 'restnet': did you mean 'resnet'? Known: convnet, mlp, resnet."
+    assert str(error) == (
+        "unknown model 'restnet' in the job: did you mean 'resnet'? Known are convnet, mlp, resnet."
     )
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert (str(again), again.name, again.known) == (
@@ -88,5 +87,5 @@ def test_an_unknown_name_comes_with_the_nearest_one() -> None:
 
 def test_a_name_like_no_other_comes_with_all_of_them() -> None:
     assert str(errors.UnknownNameError("runtime", "tflite", ["onnxruntime-cpu"])) == (
-        "unknown runtime 'tflite': Known: onnxruntime-cpu."
+        "unknown runtime 'tflite': known are onnxruntime-cpu."
     )

@@ -223,6 +223,8 @@ VALUES = st.recursive(
 def test_any_value_is_a_budget_or_refused(value: object) -> None:
     try:
         assert parse(Budget, value, where="the budget").devices
+    except UnknownNameError as error:
+        assert f"unknown {error.kind} {error.name!r} in the budget" in str(error)
     except SpecError as error:
         assert str(error).startswith("the budget")
 

@@ -257,7 +257,8 @@ def test_bad_input_is_told(front: Front, elastic: ElasticModel) -> None:
     with pytest.raises(InputError, match="threads = 0"):
         ElasticModel(front.elastic, device="laptop", threads=0)
     with pytest.raises(
-        UnknownNameError, match="unknown point 'aaaaaaaaaaab': did you mean 'aaaaaaaaaaaa'"
+        UnknownNameError,
+        match="unknown point 'aaaaaaaaaaab' in device 'laptop': did you mean 'aaaaaaaaaaaa'",
     ):
         elastic.set_point("aaaaaaaaaaab")
     for wrong in (0, -1.0, float("nan"), float("inf"), True, "8"):

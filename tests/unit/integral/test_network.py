@@ -60,9 +60,9 @@ def test_widths_that_are_allowed(network: IntegralNetwork) -> None:
         ({"a": 5, "c": None}, "width None of 'c' is not allowed: give 3 to 12."),
         (
             {"a": 5, "c": 7, "aa": 3},
-            "there is no coupled group 'aa': did you mean 'a'? Groups: a, c.",
+            "there is no coupled group 'aa': did you mean 'a'? Known are a, c.",
         ),
-        ({"a": 5, "c": 7, 3: 3}, "there is no coupled group 3: Groups: a, c."),
+        ({"a": 5, "c": 7, 3: 3}, "there is no coupled group 3: known are a, c."),
     ],
 )
 def test_widths_that_are_not(

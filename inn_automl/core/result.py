@@ -82,6 +82,18 @@ class FrontPoint(_Record):
     bundle: str
     """Path of the bundle, relative to result.json."""
 
+    def __str__(self) -> str:
+        """The measurements that points are compared by, without widths."""
+        low, high = self.test_metric_value_ci
+        latency = self.latency_ms
+        return (
+            f"{self.id}: metric value {self.metric_value:.4g}, "
+            f"test {self.test_metric_value:.4g} ({low:.4g} to {high:.4g}), "
+            f"p{latency.percentile:g} {latency.at_percentile:.4g} ms "
+            f"({latency.ci[0]:.4g} to {latency.ci[1]:.4g}), "
+            f"{self.params:,} params, {self.precision}"
+        )
+
 
 class CostModelErrors(_Record):
     """Errors of a latency cost model on measured widths that it was not fitted on."""

@@ -9,9 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
+from inn_automl.core.listing import abbreviate
 from inn_automl.core.metric import TaskKind
 from inn_automl.data.samples import SPLITS, RawSamples, Split, blocks, ordered, shape_text
 from inn_automl.data.splits import complete_splits
+
+_MAX_CLASSES_SHOWN = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,18 @@ class Dataset:
     task: TaskKind = "classification"
     target_statistics: tuple[np.ndarray, np.ndarray] | None = None
     peak: float | None = None
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(getattr(self, split))}" for split in SPLITS)
+        if self.task == "classification":
+            shown = abbreviate([repr(label) for label in self.classes], _MAX_CLASSES_SHOWN)
+            outputs = f"{self.num_classes} classes: {shown}"
+        else:
+            outputs = f"output {shape_text(self.output_shape)}"
+        return (
+            f"Dataset({self.name!r}, {self.kind} {self.task}, input "
+            f"{shape_text(self.input_shape)} {self.x.dtype}, samples: {sizes}, {outputs})"
+        )
 
     def __len__(self) -> int:
         """Samples of all splits together."""

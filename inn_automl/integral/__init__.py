@@ -7,7 +7,7 @@ small = network.discretize(network.uniform_widths(0.5))
 from inn_automl.integral.batch_norm import recalibrate_batch_norm
 from inn_automl.integral.conversion.convert import ConvertedNetwork, convert
 from inn_automl.integral.graph.groups import FrozenChannels, Group
-from inn_automl.integral.network import IntegralNetwork, Widths
+from inn_automl.integral.network import IntegralNetwork
 from inn_automl.integral.sampling.partition import (
     CellAverages,
     Nested,
@@ -15,6 +15,7 @@ from inn_automl.integral.sampling.partition import (
     Trainable,
     Uniform,
 )
+from inn_automl.integral.widths import Widths
 
 __all__ = [
     "CellAverages",

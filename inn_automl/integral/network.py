@@ -8,7 +8,6 @@ module's own forward with the sampled weights.
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,12 +17,11 @@ from torch import Tensor, nn
 from inn_automl.core.costs import Costs
 from inn_automl.core.errors import CorruptFileError, ModuleError, WidthsError
 from inn_automl.integral import checkpoint as state
-from inn_automl.integral.graph.groups import Coupling, FrozenChannels, Group, describe_range
+from inn_automl.integral.graph.groups import Coupling, FrozenChannels, Group
 from inn_automl.integral.sampling.parametrization import WeightSampler
 from inn_automl.integral.sampling.partition import Nested, Partition, Trainable
 from inn_automl.integral.validation import find_coupling
-
-Widths = Mapping[str, int]
+from inn_automl.integral.widths import Widths, check_group, check_ratio, check_widths
 
 _WIDTH_DELTA = "width_delta."
 """Prefix of the names of width deltas in `control_points.safetensors`."""
@@ -41,7 +39,7 @@ class IntegralNetwork(nn.Module):
         >>> network = IntegralNetwork(module, torch.zeros(1, 4))
         >>> print(network)
         IntegralNetwork of Sequential
-        group '0': 8 channels, allowed 2 to 8
+        group '0': 8 channels, allowed 2 to 8: 0 -> 2
         >>> network(torch.zeros(5, 4), {"0": 3}).shape
         torch.Size([5, 3])
         >>> network.discretize({"0": 3})[0]
@@ -122,9 +120,11 @@ class IntegralNetwork(nn.Module):
         return self.coupling.frozen
 
     def __str__(self) -> str:
-        """The groups with their channels and allowed widths, then what is frozen and why."""
+        """The groups with their channels, allowed widths and layers (`outputs -> inputs`), then
+        what is frozen and why.
+        """
         lines = [f"{type(self).__name__} of {type(self.module).__name__}"]
-        lines += map(str, self.groups)
+        lines += self.coupling.describe_groups()
         lines += (f"frozen: {one}" for one in self.frozen)
         return "\n".join(lines)
 
@@ -170,7 +170,15 @@ class IntegralNetwork(nn.Module):
         return {group.name: group.allowed.start for group in self.groups}
 
     def uniform_widths(self, ratio: float) -> dict[str, int]:
-        """The allowed widths nearest to the same ratio of every group's channels."""
+        """The allowed widths nearest to the same ratio of every group's channels.
+
+        Args:
+            ratio: in (0, 1]; below `min_ratio`, the smallest allowed widths are the nearest.
+
+        Raises:
+            WidthsError: the ratio is out of range.
+        """
+        check_ratio(ratio, self.min_ratio)
 
         def nearest(group: Group) -> int:
             return min(group.allowed, key=lambda width: abs(width - ratio * group.size))
@@ -189,25 +197,10 @@ class IntegralNetwork(nn.Module):
         """The widths in the order of `groups`.
 
         Raises:
-            WidthsError: a group is missing or unknown, or a width is not allowed.
+            WidthsError: a group is missing or unknown, a width is not allowed, or the widths are
+                not by group.
         """
-        for name in widths:
-            self._check_group(name)
-        checked = {}
-        for group in self.groups:
-            if group.name not in widths:
-                raise WidthsError(
-                    f"widths lack the coupled group {group.name!r}: give "
-                    f"{describe_range(group.allowed)}."
-                )
-            width = widths[group.name]
-            if width not in group.allowed:
-                raise WidthsError(
-                    f"width {width!r} of {group.name!r} is not allowed: give "
-                    f"{describe_range(group.allowed)}."
-                )
-            checked[group.name] = int(width)
-        return checked
+        return check_widths(self.groups, widths)
 
     @property
     def supports_zero_padding(self) -> bool:
@@ -352,15 +345,8 @@ class IntegralNetwork(nn.Module):
         if isinstance(given, Partition):
             return [given for _ in self.groups]
         for name in given:
-            self._check_group(name)
+            check_group(self.groups, name)
         return [given.get(group.name, Nested()) for group in self.groups]
-
-    def _check_group(self, name: str) -> None:
-        known = self.full_widths
-        if name not in known:
-            nearest = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {nearest[0]!r}? Known" if nearest else "known"
-            raise WidthsError(f"there is no coupled group {name!r}: {hint} are {', '.join(known)}.")
 
 
 def _copied(module: nn.Module) -> nn.Module:

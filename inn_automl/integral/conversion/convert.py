@@ -38,10 +38,12 @@ class ConvertedNetwork:
             outputs are those of the module.
         reconstructor: of the network's weights.
         samples: (N, ...) inputs that outputs are compared on.
+        order: of the network's channels, one of `ORDERS`.
         gives_logits: whether outputs (N, K) of K > 1 are logits of classes.
 
     Attributes:
         network: as given.
+        order: as given.
     """
 
     def __init__(
@@ -50,13 +52,21 @@ class ConvertedNetwork:
         reconstructor: Reconstructor,
         samples: Tensor,
         *,
+        order: str,
         gives_logits: bool = True,
     ) -> None:
         self.network = network
+        self.order = order
         self._reconstructor = reconstructor
         self._samples = samples
         self._gives_logits = gives_logits
         self._full_outputs: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__} of {type(self.network.module).__name__}: "
+            f"order {self.order!r}, {len(self._samples)} samples"
+        )
 
     def discretize(self, widths: Mapping[str, int]) -> nn.Module:
         """A plain module at the widths, in evaluation mode, with weights and statistics of its
@@ -158,25 +168,18 @@ def convert(
     check_samples(samples)
     network = IntegralNetwork(module, example_input, min_ratio=min_ratio).eval()
     permute(network, tsp_order(network) if order == "tsp" else rank_channels(network, samples))
-    return _with_partition(network, partition or ORDERS[order], samples, gives_logits=gives_logits)
-
-
-def _with_partition(
-    network: IntegralNetwork, partition: Partition, samples: Tensor, *, gives_logits: bool
-) -> ConvertedNetwork:
-    """Converts a network whose channels are in order.
-
-    Quadrature weights, which may differ between positions, are absorbed only now.
-    """
+    # Quadrature weights, which may differ between positions, are absorbed only now.
     ordered = IntegralNetwork(
         network.module,
         samples[:1],
-        partition=partition,
+        partition=partition or ORDERS[order],
         min_ratio=network.min_ratio,
         coupling=network.coupling,
     ).eval()
     reconstructor = Reconstructor.from_samples(ordered, samples)
-    converted = ConvertedNetwork(ordered, reconstructor, samples, gives_logits=gives_logits)
+    converted = ConvertedNetwork(
+        ordered, reconstructor, samples, order=order, gives_logits=gives_logits
+    )
     _warn_of_one_class(converted.full_outputs(), gives_logits)
     return converted
 
@@ -188,5 +191,5 @@ def _warn_of_one_class(outputs: Tensor, gives_logits: bool) -> None:
             f"the module puts all {len(outputs)} samples into one class, and narrower networks "
             f"will know little of the others: give samples of all classes, or gives_logits=False "
             f"where outputs are other numbers.",
-            stacklevel=4,
+            stacklevel=3,
         )

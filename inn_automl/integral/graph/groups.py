@@ -43,6 +43,7 @@ from torch import nn
 
 from inn_automl.core.costs import Costs, LayerCost
 from inn_automl.core.errors import ModuleError
+from inn_automl.core.listing import abbreviate
 from inn_automl.integral.graph.costs import (
     CachedByCounts,
     LayerShape,
@@ -56,6 +57,8 @@ from inn_automl.integral.graph.layout import (
     length,
     volume,
 )
+
+_MAX_LAYERS_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Group:
 
     def __str__(self) -> str:
         return f"group {self.name!r}: {self.size} channels, allowed {describe_range(self.allowed)}"
+
+    def __repr__(self) -> str:
+        allowed = describe_range(self.allowed)
+        return f"Group({self.name!r}, {self.size} channels, allowed {allowed})"
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,38 @@ class Coupling:
                 if own:
                     lines.append(f"  {name}: axis {', '.join(own)}")
         return "\n".join([*lines, *(f"frozen: {one}" for one in self.frozen)])
+
+    def describe_groups(self) -> list[str]:
+        """One line a group: its allowed widths, the layers that have its channels, `->`, and the
+        layers that sum over them. Long lists of layers are cut.
+        """
+        lines = []
+        for index, group in enumerate(self.groups):
+            outputs, inputs = (
+                abbreviate(found, _MAX_LAYERS_SHOWN) for found in self.layers_of(index)
+            )
+            lines.append(f"{group}: {outputs}" + (f" -> {inputs}" if inputs else ""))
+        return lines
+
+    def layers_of(self, index: int) -> tuple[list[str], list[str]]:
+        """The layers that are resized with a group: those with its channels in their output, and
+        those that sum over them. A layer may be both.
+
+        Args:
+            index: of the group in `groups`.
+
+        Returns:
+            Paths in the module. A parameter or buffer of the module itself stands by its name.
+        """
+        outputs: dict[str, None] = {}
+        inputs: dict[str, None] = {}
+        for name, axes in self.axes.items():
+            path, _, own_name = name.rpartition(".")
+            for dim, layout in enumerate(axes):
+                if index in groups_of([layout]):
+                    found = inputs if dim in self.contracted.get(name, ()) else outputs
+                    found[path or own_name] = None
+        return list(outputs), list(inputs)
 
     def counts(self, widths: Mapping[str, int]) -> tuple[int, ...]:
         """The channel count of each group at the widths, in units of the group.

@@ -93,7 +93,8 @@ class Propagation:
 
     def where(self, node: Node) -> str:
         """The operation and the module it stands in, for messages."""
-        return f"{operation(node)} in {self.module_path(node) or 'the module itself'}"
+        place = self.module_path(node) or "the module's own forward"
+        return f"{operation(node)} in {place}"
 
     def constants(self, node: Node, reason: str = "") -> Any:
         """Constant axes for the node's output, or for each of its outputs."""

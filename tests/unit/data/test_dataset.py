@@ -132,6 +132,25 @@ def test_facts_are_json() -> None:
     }
 
 
+def test_it_prints_on_one_line() -> None:
+    labels = [label for label in "abcdefgh" for _ in range(20)]
+    dataset = assemble("d", samples(labels=labels), seed=0)
+    sizes = [len(split) for split in (dataset.train, dataset.validation, dataset.test)]
+    assert repr(dataset) == (
+        "Dataset('d', image classification, input 3 x 4 x 5 uint8, samples: "
+        "train {}, validation {}, test {}, "
+        "8 classes: 'a', 'b', 'c', 'd', 'e', 'f' and 2 more)".format(*sizes)
+    )
+
+
+def test_a_regression_prints_the_shape_of_its_targets() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 2, 30)).astype(np.float32)
+    raw = RawSamples(x=x, labels=None, given={"train": np.arange(40)}, targets=x[:, 0, :3].copy())
+    printed = str(assemble("d", raw, seed=0))
+    assert printed.startswith("Dataset('d', signal regression, input 2 x 30 float32, samples: ")
+    assert printed.endswith(", output 3)")
+
+
 def test_one_class_only() -> None:
     with pytest.raises(
         DatasetTooSmallError, match=r"'d' has one class only, 'a': .* at least two classes"

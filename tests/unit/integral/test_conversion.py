@@ -314,7 +314,7 @@ def test_an_operation_that_cannot_be_traced_through_freezes_its_channels() -> No
     x = torch.randn(64, 4)
     converted = convert(module, x[:2], samples=x)
     assert [str(one) for one in converted.network.frozen] == [
-        "a stays at 8 channels: sort in the module itself cannot be traced through"
+        "a stays at 8 channels: sort in the module's own forward cannot be traced through"
     ]
     small = converted.discretize(converted.network.smallest_widths)
     assert (small.get_parameter("a.weight").shape, small.get_parameter("b.weight").shape) == (

@@ -43,8 +43,8 @@ def test_it_prints_its_groups_and_what_is_frozen() -> None:
         c=nn.Linear(8, 3),
     )
     network = IntegralNetwork(module, torch.zeros(2, 4))
-    reason = "a stays at 8 channels: sort in the module itself cannot be traced through"
-    expected = ["IntegralNetwork of Net", "group 'b': 8 channels, allowed 2 to 8"]
-    assert repr(network).split("\n") == [*expected, f"frozen: {reason}"]
+    reason = "a stays at 8 channels: sort in the module's own forward cannot be traced through"
+    title, group = "IntegralNetwork of Net", "group 'b': 8 channels, allowed 2 to 8"
+    assert repr(network).split("\n") == [title, f"{group}: b -> c", f"frozen: {reason}"]
     axes = ["  b.weight: axis 0", "  b.bias: axis 0", "  c.weight: axis 1"]
-    assert str(network.coupling).split("\n") == [expected[1], *axes, f"frozen: {reason}"]
+    assert str(network.coupling).split("\n") == [group, *axes, f"frozen: {reason}"]

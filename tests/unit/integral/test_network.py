@@ -27,8 +27,9 @@ def test_groups_and_widths(network: IntegralNetwork) -> None:
     assert network.full_widths == {"a": 8, "c": 12}
     assert network.smallest_widths == {"a": 2, "c": 3}
     assert network.uniform_widths(0.5) == {"a": 4, "c": 6}
-    assert network.uniform_widths(0) == network.smallest_widths
-    assert network.uniform_widths(1) == network.uniform_widths(7) == network.full_widths
+    assert network.uniform_widths(0.01) == network.smallest_widths
+    assert network.uniform_widths(np.float32(1)) == network.uniform_widths(1)
+    assert network.uniform_widths(1) == network.full_widths
 
 
 def test_widths_of_groups_with_a_unit() -> None:

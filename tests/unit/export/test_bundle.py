@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import resource
@@ -127,7 +128,7 @@ def test_holds_the_model_its_weights_and_what_is_known_of_them(bundle: Path, onn
     assert config["classes"] == ["naïve", "zwei", "три"]
     assert config["created_at"] == "2026-11-23T12:00:00Z"
     assert config["files"]["model.onnx"]["size_bytes"] == onnx.stat().st_size
-    assert config["versions"]["torch"] == torch.__version__
+    assert config["versions"]["torch"] == importlib.metadata.version("torch")
 
 
 def test_the_same_content_gives_the_same_bytes(bundle: Path, onnx: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Tracking:
     """Id that recognizes the job when it is published again; None: one that its folder keeps."""
     job_name: str | None = None
     """Name for people; None: dataset and family."""
-    patience_s: float = 0.0
+    retry_deadline_s: float = 0.0
     """For how long a store that cannot be used is tried again."""
     first_pause_s: float = 1.0
     """Pause before the second try; each pause is twice as long as the one before."""

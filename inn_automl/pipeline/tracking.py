@@ -35,7 +35,7 @@ def track(context: JobContext, result: JobResult, measured: MeasuredDevices) -> 
                 job_name=tracking.job_name,
             )
         except InnAutomlError as error:
-            left_s = tracking.patience_s - (time.monotonic() - started_at)
+            left_s = tracking.retry_deadline_s - (time.monotonic() - started_at)
             if left_s <= 0 or not _may_pass(error):
                 context.progress.note(f"MLflow has no record of this job: {error}")
                 return

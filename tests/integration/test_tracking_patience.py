@@ -41,13 +41,13 @@ def num_runs(kind: str, experiment: str) -> int:
     )
 
 
-def publish(finished_job: FinishedJob, folder: Path, patience_s: float) -> RecordingProgress:
+def publish(finished_job: FinishedJob, folder: Path, retry_deadline_s: float) -> RecordingProgress:
     progress = RecordingProgress()
     tracking = Tracking(
         project="robots",
         job_id="job-7",
         job_name="first",
-        patience_s=patience_s,
+        retry_deadline_s=retry_deadline_s,
         first_pause_s=0.1,
         longest_pause_s=0.2,
     )
@@ -62,7 +62,7 @@ def test_a_store_that_comes_back_gets_the_job_once(
     home.touch()  # a file where the store's folder should be
     timer = threading.Timer(2.0, home.unlink)
     timer.start()
-    progress = publish(finished_job, unpublished, patience_s=60.0)
+    progress = publish(finished_job, unpublished, retry_deadline_s=60.0)
     timer.join()
     assert not [note for note in progress.notes if "MLflow" in note]
     assert (num_runs("job", "robots"), num_runs("device", "robots")) == (1, 2)
@@ -74,7 +74,7 @@ def test_a_store_that_stays_away_leaves_the_result_whole(
     finished_job: FinishedJob, unpublished: Path
 ) -> None:
     (unpublished.parent / "home").touch()
-    progress = publish(finished_job, unpublished, patience_s=0.5)
+    progress = publish(finished_job, unpublished, retry_deadline_s=0.5)
     assert [note for note in progress.notes if "MLflow has no record" in note]
     assert (unpublished / "result.json").exists()
     assert not (unpublished / "published.json").exists()
@@ -94,7 +94,7 @@ def test_a_job_killed_while_it_is_published_is_there_once(
     with monkeypatch.context() as patch:
         patch.setattr(registry, "register", register_first)
         with pytest.raises(KeyboardInterrupt):
-            publish(finished_job, unpublished, patience_s=0.0)
+            publish(finished_job, unpublished, retry_deadline_s=0.0)
     assert not (unpublished / "result.json").exists()
-    publish(finished_job, unpublished, patience_s=0.0)
+    publish(finished_job, unpublished, retry_deadline_s=0.0)
     assert (num_runs("job", "robots"), num_runs("device", "robots")) == (1, 2)

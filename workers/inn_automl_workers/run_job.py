@@ -125,7 +125,7 @@ class Run:
                 "tracking": Tracking(
                     project=assignment.project,
                     job_id=assignment.job_id,
-                    patience_s=self._settings.mlflow_retry_deadline_s,
+                    retry_deadline_s=self._settings.mlflow_retry_deadline_s,
                 ),
                 "measurement_cache": self._measurement_cache(),
             }

@@ -289,7 +289,7 @@ def test_a_bound_that_only_int8_keeps_is_not_impossible(
 
 
 def test_unknown_precisions_are_refused_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match="unknown precision 'int88': did you mean 'int8'"):
+    with pytest.raises(UnknownNameError, match=r"unknown precision 'int88' in .*mean 'int8'"):
         spec_of({"name": "a", "precisions": ["int88"]})
     with pytest.raises(SpecError, match="at least 1"):
         spec_of({"name": "a", "precisions": []})

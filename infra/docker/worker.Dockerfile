@@ -10,9 +10,9 @@ RUN python -m venv /opt/inn_automl
 ENV PATH=/opt/inn_automl/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY LICENSE pyproject.toml README.md infra/constraints.txt ./
 # By itself: the layer of gigabytes is built again only when its pin changes.
-RUN pip install -c constraints.txt --index-url "${TORCH_INDEX}" \
-        --extra-index-url https://pypi.org/simple \
-        "$(grep '^torch==' constraints.txt)"
+RUN grep -E '^torch(vision)?==' constraints.txt > torch.txt \
+    && pip install -c constraints.txt --index-url "${TORCH_INDEX}" \
+        --extra-index-url https://pypi.org/simple -r torch.txt
 COPY inn_automl inn_automl
 COPY services services
 COPY workers workers

@@ -59,12 +59,12 @@ def use_channels_last(module: nn.Module, x: Tensor) -> None:
     if x.ndim != 4:
         return
     was_training = module.training
-    module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.eval().to(memory_format=torch.channels_last)
     try:
         with torch.no_grad():
             module(x)
     except RuntimeError:
-        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        module.to(memory_format=torch.contiguous_format)
     finally:
         module.train(was_training)
 

@@ -100,7 +100,7 @@ def converted_file(
     Raises:
         ExportError, StorageError: they could not be made.
     """
-    module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    module = module.to(memory_format=torch.contiguous_format)
     with tempfile.TemporaryDirectory() as folder:
         exported = template.export(module, Path(folder) / "fp32.onnx", widths=widths)
         path = Path(folder) / f"{precision}.onnx"

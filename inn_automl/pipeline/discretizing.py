@@ -70,7 +70,7 @@ def discretize_trained(
         found = {
             split: evaluate_module(module, task.split(split)) for split in ("validation", "test")
         }
-        module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        module = module.to(memory_format=torch.contiguous_format)
         onnx = Path(folder) / f"{name}.onnx"
         exported = _export(module, onnx, dataset, chosen, precision)
         if precision != DEFAULT:

@@ -115,7 +115,7 @@ class ModelExporter:
         reuse_files(self.parent, self.folder, files)
 
         def export() -> ExportedModel:
-            module = make().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            module = make().to(memory_format=torch.contiguous_format)
             model = self._export(module, name, widths, precision)
             weights = {key: one.contiguous().clone() for key, one in module.state_dict().items()}
             write_atomically(self.weights_path(name), save(weights))

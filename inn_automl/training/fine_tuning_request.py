@@ -57,7 +57,7 @@ class FineTuningRequest:
         """Stores weights that are kept, and then the outcome."""
         if tuned.outcome.is_kept:
             module = tuned.candidate.module
-            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            module.to(memory_format=torch.contiguous_format)
             tensors = {
                 name: tensor.cpu().contiguous().clone()
                 for name, tensor in module.state_dict().items()

@@ -106,7 +106,7 @@ def _measure_costs(run: TrainingRun, seconds: float) -> _Costs:
             warmup_step_s = broadcast_value(_step_s(run, 1, _MIN_TIMED_STEPS))
         run.validate()
     network.load_state_dict(before)
-    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network.to(memory_format=torch.contiguous_format)
     network.zero_grad(set_to_none=True)
     network.train(was_training)
     return _Costs(

@@ -258,7 +258,7 @@ class TrainingRun:
             self.network.load_state_dict(self.best)
         if self.history and self.history[-1].is_warmup:
             self.prepare_reduced_widths()  # there was no time to learn them
-        self.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.contiguous_format)
         self.network.zero_grad(set_to_none=True)
         self.network.eval()
 

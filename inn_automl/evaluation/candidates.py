@@ -261,5 +261,5 @@ def reconstruction_samples(samples: StandardizedSamples) -> Tensor:
     Returns:
         Standardized inputs (n, *input_shape): the first n samples.
     """
-    num = max(1, min(NUM_RECONSTRUCTION, MAX_RECONSTRUCTION_VALUES // samples.x[0].numel()))
+    num = max(1, min(NUM_RECONSTRUCTION, MAX_RECONSTRUCTION_VALUES // samples.num_values))
     return samples.standardized(slice(0, num))

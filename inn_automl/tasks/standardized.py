@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,14 +25,19 @@ stay near its cache: a mobilenet took 1.4 ms a sample in batches of 128, 4.6 ms 
 class StandardizedSamples:
     """Samples of a dataset as tensors on one device, standardized when they are read.
 
+    Samples that a dataset holds in memory are copied to the device once. Those of a dataset on
+    disk stay there: each read brings the wanted ones, so that memory does not grow with the
+    dataset.
+
     Attributes:
-        x: raw values (N, *input_shape), of the dataset's own type: a byte image stays four times
-            smaller than float32.
         y: the dataset's targets: class indices (N,), numbers (N, K) or images (N, C, s H, s W).
         objective: of the task.
+        device: of the tensors.
+        input_shape: of one sample as a network takes it.
+        is_in_memory: whether reading a sample costs no access to the disk.
 
     Args:
-        dataset: which the samples are copied from.
+        dataset: which the samples are read from.
         indices: (N,) positions in the dataset.
         objective: of the task.
         device: of the tensors.
@@ -43,36 +50,80 @@ class StandardizedSamples:
         objective: Objective,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.x = torch.as_tensor(dataset.x[indices]).to(device)
-        self.y = torch.as_tensor(dataset.y[indices]).to(device)
+        self.device = torch.device(device)
+        self.is_in_memory = isinstance(dataset.x, np.ndarray)
+        self.input_shape = tuple(dataset.input_shape)
         self.objective = objective
-        shape = (-1, *[1] * (len(dataset.input_shape) - 1))
-        self._mean = torch.as_tensor(dataset.mean, dtype=torch.float32).reshape(shape).to(device)
-        self._scale = 1 / torch.as_tensor(dataset.std, dtype=torch.float32).reshape(shape).to(
-            device
+        self.y = torch.as_tensor(dataset.y[indices]).to(self.device)
+        self.source, self.positions = dataset.x, np.asarray(indices, np.int64)
+        """The dataset's samples, and where those of this object are among them."""
+        self._copied = (
+            torch.as_tensor(dataset.x[indices]).to(self.device) if self.is_in_memory else None
         )
+        shape = (-1, *[1] * (len(self.input_shape) - 1))
+        self._mean, std = (
+            torch.as_tensor(values, dtype=torch.float32).reshape(shape).to(self.device)
+            for values in (dataset.mean, dataset.std)
+        )
+        self._scale = 1 / std
 
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def num_values(self) -> int:
+        """Values of one sample as a network takes it."""
+        return math.prod(self.input_shape)
+
+    def raw(self, indices: Tensor | slice) -> Tensor:
+        """The values at `indices` as the dataset stores them: (n, C, ...) of its own type, images
+        in the size that is stored.
+        """
+        if self._copied is not None:
+            return self._copied[indices]
+        chosen = indices if isinstance(indices, slice) else indices.cpu().numpy()
+        return torch.from_numpy(self.source[self.positions[chosen]]).to(self.device)
+
     def standardized(self, indices: Tensor | slice) -> Tensor:
         """The samples at `indices`, float32 (n, *input_shape), zero mean and unit variance per
-        channel.
+        channel; of stored images that are larger, the centre.
         """
-        return self.x[indices].to(torch.float32).sub(self._mean).mul_(self._scale)
+        return self.standardize(self._centre(self.raw(indices)))
+
+    def standardize(self, raw: Tensor) -> Tensor:
+        """Raw values (n, C, ...) of any size with zero mean and unit variance per channel."""
+        return raw.to(torch.float32).sub(self._mean).mul_(self._scale)
 
     def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """All samples in order, as pairs of standardized x (n, *input_shape) and y (n, ...).
 
         Batches are of equal size (give or take one sample), because batch-norm recalibration
-        weighs them equally.
+        weighs them equally. The next batch of a dataset on disk is read while one is used.
 
         Args:
             batch_size: samples in a batch, at most; None for a size that the device computes fast.
         """
-        limit = batch_size or max(
-            32, BATCH_VALUES.get(self.x.device.type, 2**19) // self.x[0].numel()
-        )
-        for part in np.array_split(np.arange(len(self)), -(-len(self) // limit)):
-            chosen = slice(int(part[0]), int(part[-1]) + 1)
-            yield self.standardized(chosen), self.y[chosen]
+        limit = batch_size or max(32, BATCH_VALUES.get(self.device.type, 2**19) // self.num_values)
+        parts = np.array_split(np.arange(len(self)), -(-len(self) // limit))
+        chosen = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
+        for rows, x in zip(chosen, self._read_ahead(chosen), strict=True):
+            yield x, self.y[rows]
+
+    def _read_ahead(self, chosen: list[slice]) -> Iterator[Tensor]:
+        if self.is_in_memory:
+            yield from map(self.standardized, chosen)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self.raw, chosen[0])
+            for rows in [*chosen[1:], None]:
+                raw = ahead.result()
+                if rows is not None:
+                    ahead = reader.submit(self.raw, rows)
+                yield self.standardize(self._centre(raw))
+
+    def _centre(self, raw: Tensor) -> Tensor:
+        """(n, C, ...) values cut to the size that a network takes, around their centre."""
+        for axis, size in enumerate(self.input_shape[1:], start=2):
+            if raw.shape[axis] != size:
+                raw = raw.narrow(axis, (raw.shape[axis] - size) // 2, size)
+        return raw

@@ -68,7 +68,7 @@ class BatchSampler:
             num_steps: pairs to draw.
         """
         orders = [torch.randperm(len(self.samples), generator=generator) for _ in range(2)]
-        device = self.samples.x.device
+        device = self.samples.device
         for step in range(num_steps):
             start = (step % self.steps_per_epoch) * self.batch_size
             full, narrow = (order[start : start + self.batch_size].to(device) for order in orders)

@@ -317,7 +317,7 @@ class _FineTuningRun:
         Returns:
             The number of steps that were taken.
         """
-        device = self.samples.x.device
+        device = self.samples.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             if num_steps is None:
                 return self.steps(self.fitting_steps(end_s), end_s)
@@ -368,7 +368,7 @@ class _FineTuningRun:
     def _batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Augmented samples of a batch, and their distillation targets."""
         objective = self.samples.objective
-        chosen = self.batches[number].to(self.samples.x.device)
+        chosen = self.batches[number].to(self.samples.device)
         (seed,) = np.random.SeedSequence((self.seed, number)).generate_state(1).tolist()
         x, y = self.samples.standardized(chosen), objective.targets(self.samples.y[chosen])
         x, y = objective.augment(x, y, torch.Generator().manual_seed(seed))

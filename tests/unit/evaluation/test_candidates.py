@@ -209,7 +209,7 @@ def test_samples_keep_their_type_and_are_standardized_by_the_training_split(
     images: Dataset,
 ) -> None:
     samples = Task.from_dataset(images).split("train")
-    assert samples.x.dtype == torch.uint8
+    assert samples.raw(slice(0, 1)).dtype == torch.uint8
     x = samples.standardized(slice(None))
     assert x.dtype == torch.float32
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)

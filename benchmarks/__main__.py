@@ -22,6 +22,8 @@ BENCHMARKS = {
     "theory": "orders of convergence, aliasing, accuracy by partition; draws "
     "docs/explanation/theory-*.png (10 minutes)",
     "fine_tuning": "points that models gain by fine-tuning before export, by what is tuned (hours)",
+    "photographs": "a job on photographs with a pretrained network, beside fine-tuning by hand "
+    "(an hour)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
     "elastic": "time of an ElasticModel's switch, and requests lost meanwhile (a minute)",
     "search": "share of a known front that a search finds, beside Optuna; predicted latency (a "

@@ -24,7 +24,18 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "reports"
 SCRATCH = ROOT / "build" / "benchmarks"
 
-_PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "optuna", "ray", "mlflow", "mnist1d")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "ray",
+    "mlflow",
+    "mnist1d",
+)
 
 
 @dataclass(frozen=True)

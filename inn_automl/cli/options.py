@@ -54,6 +54,19 @@ def MODEL(function: Function) -> Function:
     return renamed_option("--family", "--model")(option(function))
 
 
+METRIC = click.option(
+    "--metric",
+    metavar="NAME",
+    help="What models are compared by: accuracy, balanced_accuracy, macro_f1, auroc or "
+    "recall:CLASS.  [default: accuracy]",
+)
+CLASS_WEIGHTS = click.option(
+    "--class-weights",
+    type=click.Choice(["none", "balanced"]),
+    default="none",
+    show_default=True,
+    help="In the loss: balanced lets all classes weigh the same.",
+)
 SEED = click.option(
     "--seed",
     type=click.IntRange(0, 2**31 - 1),

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from inn_automl.cli.endings import failures_explained, sigterm_interrupts
-from inn_automl.cli.options import MODEL, SEED, renamed_option
+from inn_automl.cli.options import CLASS_WEIGHTS, METRIC, MODEL, SEED, renamed_option
 from inn_automl.core.errors import InputError, JobDirectoryError
 from inn_automl.core.progress import show_progress
 from inn_automl.core.result import JobResult
@@ -48,6 +48,8 @@ from inn_automl.facade.backends import check_backend
     help="Weights (.safetensors) of a trained network of the model family: nothing is trained.",
 )
 @renamed_option("--pretrained", "--weights")
+@METRIC
+@CLASS_WEIGHTS
 @SEED
 @click.option(
     "--json",
@@ -67,6 +69,8 @@ def run(
     out: Path,
     model: str | None,
     weights: Path | None,
+    metric: str | None,
+    class_weights: str,
     seed: int,
     as_json: bool,
     backend: str,
@@ -76,7 +80,14 @@ def run(
 
     The same command resumes an interrupted job, and shows the result of a finished one again.
     """
-    values = {"dataset": dataset, "budget": load_budget(budget_path), "model": model, "seed": seed}
+    values = {
+        "dataset": dataset,
+        "budget": load_budget(budget_path),
+        "model": model,
+        "metric": metric,
+        "class_weights": class_weights,
+        "seed": seed,
+    }
     spec = parse(JobSpec, values, where="the job")
     _check_backend(backend, address)
     _check_dataset(spec.dataset)
@@ -101,6 +112,8 @@ def _run(
             spec.dataset,
             spec.budget,
             model=spec.model,
+            metric=spec.metric,
+            class_weights=spec.class_weights,
             weights=weights,
             out=out,
             seed=spec.seed,

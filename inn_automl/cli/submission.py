@@ -7,7 +7,16 @@ from pathlib import Path
 import click
 
 from inn_automl.api.jobs import Job
-from inn_automl.cli.options import MODEL, SEED, connect, print_json, server_options, transfer_bar
+from inn_automl.cli.options import (
+    CLASS_WEIGHTS,
+    METRIC,
+    MODEL,
+    SEED,
+    connect,
+    print_json,
+    server_options,
+    transfer_bar,
+)
 from inn_automl.cli.watching import follow
 from inn_automl.client import Client
 from inn_automl.core.spec import JobSpec, load_budget, parse
@@ -31,6 +40,8 @@ WATCH = click.option("--watch", "is_watched", is_flag=True, help="Follow the job
 )
 @BUDGET
 @MODEL
+@METRIC
+@CLASS_WEIGHTS
 @SEED
 @NAME
 @PRIORITY
@@ -40,6 +51,8 @@ def submit(
     dataset: str,
     budget_path: str,
     model: str | None,
+    metric: str | None,
+    class_weights: str,
     seed: int,
     name: str | None,
     priority: int,
@@ -54,6 +67,8 @@ def submit(
         "dataset": dataset,
         "budget": load_budget(budget_path),
         "model": model,
+        "metric": metric,
+        "class_weights": class_weights,
         "seed": seed,
     }
     spec = parse(JobSpec, values, where="the job")

@@ -1,4 +1,4 @@
-"""The metric of each task: its name, its unit, and the scale on which its values are shown.
+"""The metrics of each task: their names, their units, and the scales on which values are shown.
 
 Higher metric values are better. Fractions, such as accuracy, are stored as fractions and shown in
 percent.
@@ -7,12 +7,13 @@ percent.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from inn_automl.core.errors import UnknownNameError
+from inn_automl.core.errors import SpecError, UnknownNameError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +23,17 @@ TaskKind = Literal["classification", "regression", "super-resolution"]
 TASKS: tuple[TaskKind, ...] = ("classification", "regression", "super-resolution")
 
 
+class _Scale(TypedDict):
+    unit: str
+    factor: float
+    decimals: int
+    limit: float
+    least_error: float
+
+
 @dataclass(frozen=True)
 class Metric:
-    """The metric of one task.
+    """A metric that models are compared by.
 
     Attributes:
         name: in files and as the name of an MLflow metric, with its unit where it has one:
@@ -45,6 +54,11 @@ class Metric:
     decimals: int
     limit: float
     least_error: float
+
+    @property
+    def key(self) -> str:
+        """The name in letters that names of MLflow may have."""
+        return re.sub(r"[^\w\-. ]", "_", self.name)
 
     @property
     def axis(self) -> str:
@@ -93,9 +107,20 @@ class Metric:
 _NEPERS = math.log(10) / 10
 """A decibel in units of the natural logarithm of a power."""
 
-ACCURACY = Metric("accuracy", "accuracy", "%", 100.0, 2, 1.0, 2e-3)
-"""Fraction of the samples that are classified correctly. Error rates below 0.002 are noise of
-single samples.
+_FRACTION: _Scale = {"unit": "%", "factor": 100.0, "decimals": 2, "limit": 1.0, "least_error": 2e-3}
+"""Of fractions of samples. Error rates below 0.002 are noise of single samples."""
+RECALL = "recall:"
+"""Begin of the name of the recall of one class, which follows."""
+
+ACCURACY = Metric("accuracy", "accuracy", **_FRACTION)
+"""Fraction of the samples that are classified correctly."""
+BALANCED_ACCURACY = Metric("balanced_accuracy", "balanced accuracy", **_FRACTION)
+"""Mean of the recalls of all classes."""
+MACRO_F1 = Metric("macro_f1", "macro F1", "", 1.0, 4, 1.0, 2e-3)
+"""Mean over the classes of the harmonic mean of precision and recall."""
+AUROC = Metric("auroc", "AUROC", "", 1.0, 4, 1.0, 2e-3)
+"""Area under the receiver operating characteristic; of several classes, the mean of each class
+against the rest.
 """
 R2 = Metric("r2", "R²", "", 1.0, 4, 1.0, 1e-5)
 """1 - squared error / variance, the mean over the targets; predicting their mean gives 0."""
@@ -103,16 +128,72 @@ PSNR = Metric("psnr_db", "PSNR", "dB", 1.0, 2, math.inf, 0.0)
 """Peak signal-to-noise ratio of an image, the mean over the images."""
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
-    {metric.name: metric for metric in (ACCURACY, R2, PSNR)}
+    {metric.name: metric for metric in (ACCURACY, BALANCED_ACCURACY, MACRO_F1, AUROC, R2, PSNR)}
 )
+METRICS_OF_TASKS: Mapping[TaskKind, tuple[Metric, ...]] = MappingProxyType(
+    {
+        "classification": (ACCURACY, BALANCED_ACCURACY, MACRO_F1, AUROC),
+        "regression": (R2,),
+        "super-resolution": (PSNR,),
+    }
+)
+"""The metrics that models of each task may be compared by, the default first. Classification also
+has the recall of each class.
+"""
 
 
 def get_metric(name: str) -> Metric:
-    """The metric of that name.
+    """The metric of that name: one of `METRICS`, or `recall:CLASS`.
 
     Raises:
         UnknownNameError: there is none.
     """
+    if name.startswith(RECALL) and len(name) > len(RECALL):
+        return Metric(name, f"recall of {name.removeprefix(RECALL)}", **_FRACTION)
     if name not in METRICS:
-        raise UnknownNameError("metric", name, METRICS)
+        raise UnknownNameError("metric", name, (*METRICS, f"{RECALL}CLASS"))
     return METRICS[name]
+
+
+def metric_of_task(
+    name: str | None, task: TaskKind, classes: Sequence[str] | None = None
+) -> Metric:
+    """The metric of a job.
+
+    Args:
+        name: None for the default of the task.
+        task: of the dataset.
+        classes: names of the dataset's classes; None where they are not known yet.
+
+    Raises:
+        UnknownNameError: there is no such metric or class.
+        SpecError: it is the metric of another task.
+    """
+    known = METRICS_OF_TASKS[task]
+    if name is None:
+        return known[0]
+    metric = get_metric(name)
+    if name.startswith(RECALL) and task == "classification":
+        label = name.removeprefix(RECALL)
+        if classes is not None and label not in classes:
+            raise UnknownNameError("class", label, classes, f"metric {name!r}")
+    elif metric not in known:
+        recall = [f"{RECALL}CLASS"] if task == "classification" else []
+        raise SpecError(
+            f"metric {name!r} is none of {task}: use "
+            f"{' or '.join([*(one.name for one in known), *recall])}, or leave it out."
+        )
+    return metric
+
+
+def check_class_weights(class_weights: str, task: TaskKind) -> None:
+    """Checks that a task has classes to weigh.
+
+    Raises:
+        SpecError: it has none.
+    """
+    if class_weights != "none" and task != "classification":
+        raise SpecError(
+            f"class_weights = {class_weights!r} needs classes, and the task of the dataset is "
+            f"{task}: leave them out."
+        )

@@ -7,7 +7,7 @@ nearest known one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from inn_automl.core.errors import SpecError, UnknownNameError
+from inn_automl.core.metric import get_metric
 from inn_automl.core.precision import DEFAULT, PRECISIONS
 from inn_automl.core.runtimes import RUNTIMES
 
@@ -60,6 +61,10 @@ def _known_precision(value: str) -> str:
     if value not in PRECISIONS:
         raise UnknownNameError("precision", value, PRECISIONS)
     return value
+
+
+def _known_metric(value: str) -> str:
+    return get_metric(value).name
 
 
 Precision = Annotated[str, AfterValidator(_known_precision)]
@@ -239,6 +244,12 @@ class JobSpec(_Strict):
     budget: Budget
     model: str | None = None
     """Name of a model family; None lets the kind of the data choose."""
+    metric: Annotated[str, AfterValidator(_known_metric)] | None = None
+    """What models are compared by: of a classification `accuracy`, `balanced_accuracy`,
+    `macro_f1`, `auroc` or `recall:CLASS`; None for the task's own (`accuracy`, `r2`, `psnr_db`)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the classes in the loss of a classification: `balanced` lets all weigh the same,
+    however many samples they have."""
     seed: Annotated[int, _Number, Field(ge=0, lt=2**31)] = 0
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from inn_automl.core.errors import SpecError
 from inn_automl.core.home import home_folder
@@ -31,6 +31,8 @@ def search(
     *,
     model: str | None = None,
     weights: str | Path | None = None,
+    metric: str | None = None,
+    class_weights: Literal["none", "balanced"] = "none",
     out: str | Path | None = None,
     seed: int = 0,
     backend: str = "local",
@@ -52,6 +54,10 @@ def search(
         model: the architecture to train; None for the one that suits the data.
         weights: a .safetensors file of a trained network of `model`. It takes the place of
             training.
+        metric: what models are compared by: of a classification `accuracy`, `balanced_accuracy`,
+            `macro_f1`, `auroc` or `recall:CLASS`; None for the task's own.
+        class_weights: `balanced` lets all classes weigh the same in the loss, however many samples
+            they have.
         out: the folder that everything is written to: new, empty, or of the same search. None for
             a folder under `~/.inn_automl/jobs` that is named after the arguments.
 
@@ -85,7 +91,9 @@ def search(
     _set_thread_policy()
     from inn_automl.pipeline.run import run_job
 
-    spec = _job_spec(dataset, budget, model=model, seed=seed)
+    spec = _job_spec(
+        dataset, budget, model=model, metric=metric, class_weights=class_weights, seed=seed
+    )
     folder = Path(out) if out is not None else _default_folder(spec, weights)
     workers = make_backend(backend, spec.budget.training, address)
     with closing(workers), _reporting(progress) as shown:
@@ -239,8 +247,8 @@ def _reporting(progress: bool | Progress) -> Any:
     return nullcontext(progress)
 
 
-def _job_spec(dataset: str | Path, budget: BudgetLike, *, model: str | None, seed: int) -> JobSpec:
-    values = {"dataset": str(dataset), "budget": _budget(budget), "model": model, "seed": seed}
+def _job_spec(dataset: str | Path, budget: BudgetLike, **others: Any) -> JobSpec:
+    values = {"dataset": str(dataset), "budget": _budget(budget), **others}
     return parse(JobSpec, values, where="the job")
 
 

@@ -102,6 +102,8 @@ class FinishedJob:
         pairs: dict[str, tuple[Any, Any]] = {
             "seed": (self.spec.seed, spec.seed),
             "model": (self.family, spec.model or self.family),
+            "metric": (self.spec.metric, spec.metric),
+            "class_weights": (self.spec.class_weights, spec.class_weights),
         }
         for key, before in self.spec.budget.training:
             pairs[f"training.{key}"] = (before, getattr(spec.budget.training, key))

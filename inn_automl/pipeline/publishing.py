@@ -5,9 +5,6 @@ thing to be written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-
-from pydantic import TypeAdapter
 
 from inn_automl.core.result import JobResult
 from inn_automl.core.stage import Stage
@@ -24,7 +21,6 @@ from inn_automl.pipeline.tracking import track
 from inn_automl.tasks import Score
 
 TEST_SCORES = "measuring/test.json"
-_SCORES = TypeAdapter(dict[str, Score])
 
 
 def publish(context: JobContext, measured: MeasuredDevices) -> JobResult:
@@ -63,7 +59,7 @@ def _test(
     path = context.folder / TEST_SCORES
     known: dict[str, Score] = {}
     if context.reuse_from_parent(TEST_SCORES):
-        known = _SCORES.validate_python(read_json(path))
+        known = {name: Score.from_dict(one) for name, one in read_json(path).items()}
     missing = [model for model in models if model.id not in known]
     floats = [model for model in missing if model.is_as_searched]
     found = context.backend.evaluate(
@@ -74,5 +70,5 @@ def _test(
         if not model.is_as_searched:  # the file itself: rounding and fine-tuning are part of it
             file = exporter.onnx_path(model.id)
             known[model.id] = evaluate_file(file, context.task, "test")
-    write_json(path, {name: asdict(score) for name, score in known.items()})
+    write_json(path, {name: score.to_dict() for name, score in known.items()})
     return known

@@ -88,7 +88,7 @@ def run_job(
     context = JobContext(
         spec,
         out.absolute(),  # workers have working directories of their own
-        Task.from_dataset(dataset),
+        _task(dataset, spec),
         family,
         backend,
         measure,
@@ -150,7 +150,7 @@ def extend_job(
     context = JobContext(
         spec,
         out.absolute(),
-        Task.from_dataset(dataset),
+        _task(dataset, spec),
         finished.family,
         backend,
         measure,
@@ -204,13 +204,17 @@ def discretize_job(
     finished = FinishedJob.read(folder)
     found = _dataset_of(finished, dataset or finished.spec.dataset)
     return discretize_trained(
-        Task.from_dataset(found),
+        _task(found, finished.spec),
         finished.trials()[0],
         widths,
         out,
         precision=precision,
         fine_tune_seconds=fine_tune_seconds,
     )
+
+
+def _task(dataset: Dataset, spec: JobSpec) -> Task:
+    return Task.from_dataset(dataset, metric=spec.metric, class_weights=spec.class_weights)
 
 
 def _dataset_of(finished: FinishedJob, source: str) -> Dataset:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inn_automl.core.metric import METRICS
+from inn_automl.core.metric import METRICS, get_metric
 from inn_automl.core.result import Candidate, DeviceResult, JobResult, metric_of
 from inn_automl.reporting import registry, tables, views
 
@@ -217,9 +217,9 @@ class Publication:
             .tags.get(METRICS_SEEN, metric.name)
             .split(",")
         )
-        seen.add(metric.name)
+        seen.add(metric.name.replace(",", ";"))
         self._client.set_experiment_tag(self._experiment_id, METRICS_SEEN, ",".join(sorted(seen)))
-        every = [one for name, one in METRICS.items() if name in seen]
+        every = [get_metric(name) for name in sorted(seen, key=_by_task)]
         own_devices = f"tags.`{JOB_ID}` = '{self._job_id}' AND tags.`{KIND}` = 'device'"
         for key, value in (
             (
@@ -240,6 +240,11 @@ class Publication:
             MAX_VIEWS:
         ]:
             self._client.delete_experiment_tag(self._experiment_id, key)
+
+
+def _by_task(metric: str) -> tuple[int, str]:
+    """Key that sorts names of metrics as `METRICS` lists them, others last."""
+    return [*METRICS, metric].index(metric), metric
 
 
 def _dataset_name(result: JobResult) -> str:

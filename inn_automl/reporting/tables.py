@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inn_automl.core.metric import ACCURACY
+from inn_automl.core.metric import ACCURACY, get_metric
 from inn_automl.core.result import Candidate, DeviceResult, FrontPoint
 from inn_automl.reporting.series import front_series, point_key, short_count
 
@@ -65,7 +65,7 @@ def training_metrics(
         epoch = int(entry["epoch"])
         metrics += [("training/loss", float(entry["train_loss"]), epoch)]
         metrics += [
-            (f"training/{metric}_{name}", float(value), epoch)
+            (f"training/{get_metric(metric).key}_{name}", float(value), epoch)
             for name, value in entry["metric_values"].items()
         ]
     return metrics
@@ -155,8 +155,8 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return result
 
 
-def _numbers(point: FrontPoint, metric: str) -> dict[str, float]:
-    latency = point.latency_ms
+def _numbers(point: FrontPoint, name: str) -> dict[str, float]:
+    latency, metric = point.latency_ms, get_metric(name).key
     return {
         metric: point.metric_value,
         f"test_{metric}": point.test_metric_value,

@@ -99,13 +99,13 @@ def _fronts(section: str, metric: Metric) -> list[dict[str, Any]]:
         _line(
             section,
             f"Validation {metric.label} by latency (ms)",
-            f"front/{metric.name}",
+            f"front/{metric.key}",
             "front/latency_ms",
         ),
         _line(
             section,
             f"Test {metric.label} by latency (ms)",
-            f"front/test_{metric.name}",
+            f"front/test_{metric.key}",
             "front/latency_ms",
         ),
     ]

@@ -1,31 +1,58 @@
-"""Classification: cross-entropy, and the fraction of samples that are classified correctly."""
+"""Classification: cross-entropy, and how well samples are put into their classes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torch import Tensor
 
-from inn_automl.core.metric import ACCURACY
+from inn_automl.core.metric import ACCURACY, AUROC, BALANCED_ACCURACY, MACRO_F1, RECALL, Metric
 from inn_automl.data.augmentation import augment
-from inn_automl.tasks.objective import Objective, Score
+from inn_automl.tasks import class_metrics
+from inn_automl.tasks.class_metrics import ClassMetric, wilson
+from inn_automl.tasks.objective import Learned, Objective, SampleScores, Score
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
 
+ClassWeights = Literal["none", "balanced"]
+
+__all__ = ["ClassWeights", "Classification", "wilson"]
+
+LEAST_PROBABILITY = 1e-7
+"""Probability that every class is taken to have at least, as float32 resolves no less."""
+_LABEL, _PREDICTED, _LOSS, _FIRST_PROBABILITY = range(4)
+"""Columns of `scores`."""
+
 
 class Classification(Objective):
-    """Outputs are logits (N, classes), targets class indices (N,)."""
+    """Outputs are logits (N, classes), targets class indices (N,).
 
-    metric = ACCURACY
+    Args:
+        dataset: None where neither metric nor weights depend on it.
+        metric: accuracy, balanced accuracy, macro F1, AUROC or the recall of a class.
+        class_weights: `balanced` weighs samples in the losses so that all classes of the training
+            split weigh the same.
+    """
 
-    def __init__(self, dataset: Dataset | None = None) -> None:
-        """Nothing about it depends on the dataset."""
+    def __init__(
+        self,
+        dataset: Dataset | None = None,
+        metric: Metric = ACCURACY,
+        class_weights: ClassWeights = "none",
+    ) -> None:
+        self.metric = metric
+        self._classes = () if dataset is None else dataset.classes
+        self._weights: Tensor | None = None
+        if class_weights == "balanced":
+            assert dataset is not None
+            counts = np.bincount(dataset.y[dataset.train], minlength=dataset.num_classes)
+            weights = counts.sum() / (dataset.num_classes * np.maximum(counts, 1))
+            self._weights = torch.as_tensor(weights, dtype=torch.float32)
 
     def augment(
         self, x: Tensor, targets: Tensor, generator: torch.Generator
@@ -33,7 +60,10 @@ class Classification(Objective):
         return augment(x, generator), targets
 
     def loss(self, output: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        return F.cross_entropy(output, targets, label_smoothing=label_smoothing)
+        if self._weights is None:
+            return F.cross_entropy(output, targets, label_smoothing=label_smoothing)
+        each = F.cross_entropy(output, targets, label_smoothing=label_smoothing, reduction="none")
+        return _weighted_mean(each, self._weights.to(output.device)[targets])
 
     def soft_targets(
         self,
@@ -48,23 +78,89 @@ class Classification(Objective):
         return torch.lerp(output.softmax(1), labels, label_fraction)
 
     def soft_loss(self, output: Tensor, soft_targets: Tensor) -> Tensor:
-        return F.cross_entropy(output, soft_targets)
+        if self._weights is None:
+            return F.cross_entropy(output, soft_targets)
+        # Weights belong to samples, not to the classes inside of a target: the outputs of the full
+        # width, which learned with these weights, are what a reduced width is to give.
+        each = F.cross_entropy(output, soft_targets, reduction="none")
+        return _weighted_mean(each, soft_targets @ self._weights.to(soft_targets))
 
     def scores(self, output: Tensor, y: Tensor) -> Tensor:
-        """(N, 1): 1 where the largest logit is that of the class."""
-        return (output.argmax(1) == y).double()[:, None]
+        """(N, 3) or (N, 3 + classes): label, predicted class, log loss, and for AUROC the
+        probabilities.
+        """
+        logs = output.double().log_softmax(1)
+        loss = -logs.gather(1, y[:, None]).clamp(min=float(np.log(LEAST_PROBABILITY)))
+        columns = [y[:, None].double(), output.argmax(1, keepdim=True).double(), loss]
+        if self.metric == AUROC:
+            columns.append(logs.exp())
+        return torch.cat(columns, dim=1)
 
     def score(self, scores: NDArray[np.float64]) -> Score:
-        """Accuracy with its Wilson interval."""
-        num_correct, num_samples = int(scores.sum()), len(scores)
-        return Score(num_correct / num_samples, wilson(num_correct, num_samples), num_samples)
+        """The metric value with Wilson's interval (see `class_metrics`), log loss and confusion."""
+        y, predicted = scores[:, _LABEL].astype(np.int64), scores[:, _PREDICTED].astype(np.int64)
+        found = self._metric_of(scores)
+        losses = scores[:, _LOSS]
+        return Score(
+            found.value,
+            found.interval,
+            len(scores),
+            loss=float(losses.mean()),
+            confusion=self._confusion(y, predicted),
+            samples=SampleScores(found.contributions.astype(np.float32), losses.astype(np.float32)),
+        )
+
+    def _metric_of(self, scores: NDArray[np.float64], metric: Metric | None = None) -> ClassMetric:
+        metric = metric or self.metric
+        y, predicted = scores[:, _LABEL].astype(np.int64), scores[:, _PREDICTED].astype(np.int64)
+        if metric == BALANCED_ACCURACY:
+            return class_metrics.balanced_accuracy(y, predicted)
+        if metric == MACRO_F1:
+            return class_metrics.macro_f1(y, predicted)
+        if metric == AUROC:
+            return class_metrics.auroc(y, scores[:, _FIRST_PROBABILITY:])
+        if metric.name.startswith(RECALL):
+            label = self._classes.index(metric.name.removeprefix(RECALL))
+            return class_metrics.recall(y, predicted, label)
+        return class_metrics.accuracy(y, predicted)
+
+    def _confusion(
+        self, y: NDArray[np.int64], predicted: NDArray[np.int64]
+    ) -> tuple[tuple[int, ...], ...]:
+        num = len(self._classes)
+        if not num:
+            return ()
+        counts = np.bincount(num * y + predicted, minlength=num**2).reshape(num, num)
+        return tuple(map(tuple, counts.tolist()))
 
     def baseline(self, dataset: Dataset) -> float:
-        """Accuracy of guessing."""
-        return 1 / dataset.num_classes
+        """The metric value of naming the largest class of the training split, whatever the sample.
+
+        Of recall, which that would make 1 or 0: of naming the class as often as it occurs.
+        """
+        y = dataset.y[dataset.validation]
+        if self.metric.name.startswith(RECALL):
+            label = self._classes.index(self.metric.name.removeprefix(RECALL))
+            return float((y == label).mean())
+        return self._majority(dataset, self.metric)
+
+    def _majority(self, dataset: Dataset, metric: Metric) -> float:
+        y = dataset.y[dataset.validation]
+        largest = int(np.bincount(dataset.y[dataset.train]).argmax())
+        constant = np.zeros((len(y), _FIRST_PROBABILITY + dataset.num_classes))
+        constant[:, _LABEL], constant[:, _PREDICTED] = y, largest
+        return self._metric_of(constant, metric).value
+
+    def learned(self, scores: NDArray[np.float64], dataset: Dataset) -> Learned:
+        """In the metric; where that is the recall of a class, which a constant can have, in
+        balanced accuracy.
+        """
+        if not self.metric.name.startswith(RECALL):
+            return super().learned(scores, dataset)
+        found = self._metric_of(scores, BALANCED_ACCURACY)
+        baseline = self._majority(dataset, BALANCED_ACCURACY)
+        return Learned(found.value, found.interval, baseline, BALANCED_ACCURACY)
 
 
-def wilson(num_correct: int, num_samples: int) -> tuple[float, float]:
-    """95 % confidence interval of a fraction (E. B. Wilson, 1927)."""
-    interval = binomtest(num_correct, num_samples).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,9 +21,24 @@ NORMAL_95 = 1.959963984540054
 """Half the width of a 95 % interval in standard deviations of a normal variable."""
 
 
+@dataclass(frozen=True, eq=False)
+class SampleScores:
+    """What each sample of a split says of a model, in the order of the split.
+
+    Attributes:
+        contributions: (N,) float32, whose mean is the metric value.
+        losses: (N,) float32, a proper score whose mean is `Score.loss`; less is better.
+    """
+
+    contributions: NDArray[np.float32]
+    losses: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Score:
-    """The metric value of a model on the samples of a split."""
+    """The metric value of a model on the samples of a split. Scores are equal if their values,
+    intervals and numbers of samples are.
+    """
 
     value: float
     interval: tuple[float, float]
@@ -30,6 +46,52 @@ class Score:
     num_samples: int
     rmse: tuple[float, ...] = ()
     """Of a regression: root mean squared error of each target, in its own units."""
+    loss: float = field(default=0.0, compare=False)
+    """Mean of a proper score, by which equal metric values are told apart; less is better."""
+    confusion: tuple[tuple[int, ...], ...] = field(default=(), compare=False, repr=False)
+    """Of a classification: samples by class (rows) and predicted class (columns)."""
+    samples: SampleScores | None = field(default=None, compare=False, repr=False)
+    """What each sample says; None of a score that was read from a file."""
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The key that models are ranked by: the metric value, then the loss."""
+        return self.value, -self.loss
+
+    def to_dict(self) -> dict[str, Any]:
+        """The score as JSON values, without those of its samples."""
+        values = asdict(replace(self, samples=None))
+        del values["samples"]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Score:
+        """The score that `to_dict` wrote."""
+        low, high = values["interval"]
+        return cls(
+            float(values["value"]),
+            (float(low), float(high)),
+            int(values["num_samples"]),
+            tuple(values.get("rmse", ())),
+            float(values.get("loss", 0.0)),
+            tuple(tuple(row) for row in values.get("confusion", ())),
+        )
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Whether a model is better than a prediction without training."""
+
+    value: float
+    interval: tuple[float, float]
+    baseline: float
+    metric: Metric
+    """That the numbers are in."""
+
+    @property
+    def is_above(self) -> bool:
+        """True if the baseline lies below the interval."""
+        return self.interval[0] > self.baseline
 
 
 class Objective(abc.ABC):
@@ -80,7 +142,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def scores(self, output: Tensor, y: Tensor) -> Tensor:
-        """Contributions of each sample to the metric value: (N, s) float64.
+        """What the metric and the proper score need of each sample: (N, s) float64.
 
         Args:
             output: in the dataset's own units.
@@ -96,6 +158,22 @@ class Objective(abc.ABC):
         """The metric value, on the validation split, of a prediction without training: a search
         counts its gain as zero.
         """
+
+    def learned(self, scores: NDArray[np.float64], dataset: Dataset) -> Learned:
+        """Compares a model with the prediction without training.
+
+        Args:
+            scores: (N, s) of the model on the validation split.
+        """
+        score = self.score(scores)
+        return Learned(score.value, score.interval, self.baseline(dataset), self.metric)
+
+
+def mean_interval(contributions: NDArray[np.float64]) -> tuple[float, float]:
+    """95 % interval of the mean of (N,) contributions."""
+    value, num = float(contributions.mean()), len(contributions)
+    reach = NORMAL_95 * float(contributions.std(ddof=1)) / num**0.5 if num > 1 else 0.0
+    return value - reach, value + reach
 
 
 def channels(values: NDArray[np.float32], like: Tensor) -> Tensor:

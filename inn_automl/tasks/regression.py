@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inn_automl.core.metric import R2
-from inn_automl.tasks.objective import NORMAL_95, Objective, Score, channels
+from inn_automl.tasks.objective import (
+    Objective,
+    SampleScores,
+    Score,
+    channels,
+    mean_interval,
+)
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
@@ -67,12 +73,18 @@ class Regression(Objective):
         squares = np.square(targets - targets.mean(axis=0))
         variance = squares.mean(axis=0)
         ratio = errors.mean(axis=0) / variance
-        influence = ((errors - ratio * squares) / variance).mean(axis=1)
         value = 1 - float(ratio.mean())
-        reach = NORMAL_95 * float(influence.std(ddof=1)) / len(scores) ** 0.5
+        contributions = value - ((errors - ratio * squares) / variance).mean(axis=1)
+        low, high = mean_interval(contributions)
         rmse = np.sqrt(errors.mean(axis=0)) * self._std
+        losses = errors.mean(axis=1)
         return Score(
-            value, (value - reach, min(1.0, value + reach)), len(scores), tuple(rmse.tolist())
+            value,
+            (low, min(1.0, high)),
+            len(scores),
+            tuple(rmse.tolist()),
+            loss=float(losses.mean()),
+            samples=SampleScores(contributions.astype(np.float32), losses.astype(np.float32)),
         )
 
     def baseline(self, dataset: Dataset) -> float:

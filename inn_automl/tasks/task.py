@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from inn_automl.core.errors import InputError
-from inn_automl.core.metric import Metric
-from inn_automl.tasks.classification import Classification
+from inn_automl.core.metric import Metric, check_class_weights, metric_of_task
+from inn_automl.tasks.classification import Classification, ClassWeights
 from inn_automl.tasks.objective import Objective
 from inn_automl.tasks.regression import Regression
 from inn_automl.tasks.standardized import StandardizedSamples
@@ -48,9 +48,28 @@ class Task:
     device: torch.device
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, *, device: str | torch.device = "cpu") -> Task:
-        """The task that a dataset sets."""
-        return cls(dataset, _objective(dataset), torch.device(device))
+    def from_dataset(
+        cls,
+        dataset: Dataset,
+        *,
+        metric: str | None = None,
+        class_weights: ClassWeights = "none",
+        device: str | torch.device = "cpu",
+    ) -> Task:
+        """The task that a dataset sets.
+
+        Args:
+            metric: name of the metric that models are compared by; None for the default.
+            class_weights: of a classification: `balanced` lets all classes weigh the same in the
+                losses.
+
+        Raises:
+            UnknownNameError: there is no such metric or class.
+            SpecError: the metric or the weights do not fit the dataset's task.
+        """
+        chosen = metric_of_task(metric, dataset.task, dataset.classes)
+        check_class_weights(class_weights, dataset.task)
+        return cls(dataset, _objective(dataset, chosen, class_weights), torch.device(device))
 
     def to(self, device: str | torch.device) -> Task:
         """The same task on a device; itself where it is there already."""
@@ -110,7 +129,7 @@ class Task:
         return Task, (self.dataset, self.objective, self.device)
 
 
-def _objective(dataset: Dataset) -> Objective:
+def _objective(dataset: Dataset, metric: Metric, class_weights: ClassWeights) -> Objective:
     if dataset.task == "classification":
-        return Classification(dataset)
+        return Classification(dataset, metric, class_weights)
     return Regression(dataset) if dataset.task == "regression" else SuperResolution(dataset)

@@ -3,8 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inn_automl.core.errors import UnknownNameError
-from inn_automl.core.metric import ACCURACY, METRICS, PSNR, R2, Metric, get_metric
+from inn_automl.core.errors import SpecError, UnknownNameError
+from inn_automl.core.metric import (
+    ACCURACY,
+    PSNR,
+    R2,
+    Metric,
+    check_class_weights,
+    get_metric,
+    metric_of_task,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,4 +51,33 @@ def test_an_error_ten_times_smaller_is_as_much_stronger_in_any_metric() -> None:
 def test_an_unknown_metric_names_the_known() -> None:
     with pytest.raises(UnknownNameError, match="psnr_db"):
         get_metric("psnr")
-    assert set(METRICS) == {"accuracy", "r2", "psnr_db"}
+    with pytest.raises(UnknownNameError, match="did you mean 'balanced_accuracy'"):
+        get_metric("balanced_acuracy")
+    with pytest.raises(UnknownNameError, match="recall:CLASS"):
+        get_metric("recall:")
+
+
+def test_each_task_has_its_metrics() -> None:
+    assert metric_of_task(None, "classification") == ACCURACY
+    assert metric_of_task(None, "super-resolution") == PSNR
+    assert metric_of_task("r2", "regression") == R2
+    with pytest.raises(SpecError, match="'macro_f1' is none of regression: use r2, or leave it"):
+        metric_of_task("macro_f1", "regression")
+    with pytest.raises(SpecError, match=r"use accuracy or .* or recall:CLASS"):
+        metric_of_task("r2", "classification")
+    with pytest.raises(SpecError, match="'recall:cat' is none of regression"):
+        metric_of_task("recall:cat", "regression")
+
+
+def test_the_recall_of_a_class_names_the_class() -> None:
+    metric = metric_of_task("recall:cat, wild", "classification", ("cat, wild", "dog"))
+    assert (metric.label, metric.key) == ("recall of cat, wild", "recall_cat_ wild")
+    assert metric.text(0.5) == "50.00 %"
+    with pytest.raises(UnknownNameError, match=r"unknown class 'dgo'.* did you mean 'dog'"):
+        metric_of_task("recall:dgo", "classification", ("cat", "dog"))
+
+
+def test_only_classes_are_weighed() -> None:
+    check_class_weights("balanced", "classification")
+    with pytest.raises(SpecError, match="class_weights = 'balanced' needs classes"):
+        check_class_weights("balanced", "regression")

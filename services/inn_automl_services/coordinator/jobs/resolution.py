@@ -9,6 +9,7 @@ import re
 from sqlalchemy.orm import Session
 
 from inn_automl.core.errors import SpecError, UnknownNameError, WidthsError
+from inn_automl.core.metric import TASKS, TaskKind, check_class_weights, metric_of_task
 from inn_automl.core.spec import BUILTIN_KINDS, FAMILY_KINDS, IMAGE_TO_IMAGE, DeviceBudget, JobSpec
 from inn_automl_services.coordinator.db.tables import DeviceRow, JobRow
 from inn_automl_services.coordinator.devices.service import check_budget
@@ -17,7 +18,7 @@ from inn_automl_services.coordinator.jobs import repository
 NUM_LISTED = 20
 """Names that a message lists at most."""
 
-_CLASSIFICATION = "classification"
+_CLASSIFICATION: TaskKind = "classification"
 """The task of built-in datasets."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -28,11 +29,14 @@ def resolve(session: Session, project_id: str, spec: JobSpec) -> tuple[JobSpec, 
     Raises:
         UnknownNameError: there is no such dataset, model or agent; the message says which there
             are.
-        SpecError: the model does not take the data, or a device asks for more than its agent has.
+        SpecError: model or metric do not fit the data, or a device asks for more than its agent
+            has.
     """
     name, kind, dataset_id, task = _dataset(session, project_id, spec.dataset)
     if spec.model is not None:
         _check_model(spec.model, kind, task, spec.dataset)
+    metric_of_task(spec.metric, task)
+    check_class_weights(spec.class_weights, task)
     devices = resolve_devices(session, project_id, spec.budget.devices)
     budget = spec.budget.model_copy(update={"devices": devices})
     return spec.model_copy(update={"dataset": name, "budget": budget}), dataset_id
@@ -71,7 +75,9 @@ def resolve_devices(
     return tuple(resolved)
 
 
-def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, str | None, str]:
+def _dataset(
+    session: Session, project_id: str, source: str
+) -> tuple[str, str, str | None, TaskKind]:
     """Name, kind of data, id, and task."""
     if source in BUILTIN_KINDS:
         return source, BUILTIN_KINDS[source], None, _CLASSIFICATION
@@ -85,7 +91,8 @@ def _dataset(session: Session, project_id: str, source: str) -> tuple[str, str, 
     if found is None:
         names = repository.dataset_names(session, project_id, NUM_LISTED)
         raise UnknownNameError("dataset", source, {*BUILTIN_KINDS, *names})
-    return found.name, str(found.metadata_["kind"]), found.id, str(found.metadata_["task"])
+    task = next(one for one in TASKS if one == found.metadata_["task"])
+    return found.name, str(found.metadata_["kind"]), found.id, task
 
 
 def _check_model(family: str, kind: str, task: str, dataset: str) -> None:

@@ -8,7 +8,7 @@ used.
 | `search`, `extend`, `discretize` | a job in this process, on other devices, at other widths |
 | `Result` | the fronts of a job: `best`, `plot`, `to_dataframe` |
 | `Budget`, `Device` | the hardware budget and one of its devices |
-| `load_dataset` | a dataset as jobs read it |
+| `load_dataset`, `DataOptions` | a dataset as jobs read it, and how it is read |
 | `IntegralNetwork`, `convert` | a torch module with continuous widths; a trained one |
 | `measure` | the latency of ONNX files on a device |
 | `ElasticModel` | all points of a front, switched while serving |
@@ -24,6 +24,7 @@ from inn_automl.core.version import __version__
 
 if TYPE_CHECKING:
     from inn_automl.client import Client
+    from inn_automl.core.data_options import DataOptions
     from inn_automl.core.spec import Budget
     from inn_automl.core.spec import DeviceBudget as Device
     from inn_automl.data import load_dataset
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget",
     "Client",
+    "DataOptions",
     "Device",
     "ElasticModel",
     "IntegralNetwork",
@@ -53,6 +55,7 @@ __all__ = [
 _HOMES = {
     "Budget": "core.spec:Budget",
     "Client": "client:Client",
+    "DataOptions": "core.data_options:DataOptions",
     "Device": "core.spec:DeviceBudget",
     "ElasticModel": "serving:ElasticModel",
     "IntegralNetwork": "integral:IntegralNetwork",

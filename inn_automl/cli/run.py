@@ -9,8 +9,10 @@ from pathlib import Path
 
 import click
 
+from inn_automl.cli.data_options import data_options
 from inn_automl.cli.endings import failures_explained, sigterm_interrupts
 from inn_automl.cli.options import CLASS_WEIGHTS, METRIC, MODEL, SEED, renamed_option
+from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import InputError, JobDirectoryError
 from inn_automl.core.progress import show_progress
 from inn_automl.core.result import JobResult
@@ -50,6 +52,7 @@ from inn_automl.facade.backends import check_backend
 @renamed_option("--pretrained", "--weights")
 @METRIC
 @CLASS_WEIGHTS
+@data_options
 @SEED
 @click.option(
     "--json",
@@ -71,6 +74,7 @@ def run(
     weights: Path | None,
     metric: str | None,
     class_weights: str,
+    data: DataOptions,
     seed: int,
     as_json: bool,
     backend: str,
@@ -87,6 +91,7 @@ def run(
         "metric": metric,
         "class_weights": class_weights,
         "seed": seed,
+        "data": data,
     }
     spec = parse(JobSpec, values, where="the job")
     _check_backend(backend, address)
@@ -115,6 +120,7 @@ def _run(
             metric=spec.metric,
             class_weights=spec.class_weights,
             weights=weights,
+            data=spec.data,
             out=out,
             seed=spec.seed,
             backend=backend,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from inn_automl.api.jobs import Job
+from inn_automl.cli.data_options import data_options
 from inn_automl.cli.options import (
     CLASS_WEIGHTS,
     METRIC,
@@ -19,6 +20,7 @@ from inn_automl.cli.options import (
 )
 from inn_automl.cli.watching import follow
 from inn_automl.client import Client
+from inn_automl.core.data_options import DataOptions
 from inn_automl.core.spec import JobSpec, load_budget, parse
 
 BUDGET = click.option(
@@ -42,6 +44,7 @@ WATCH = click.option("--watch", "is_watched", is_flag=True, help="Follow the job
 @MODEL
 @METRIC
 @CLASS_WEIGHTS
+@data_options
 @SEED
 @NAME
 @PRIORITY
@@ -53,6 +56,7 @@ def submit(
     model: str | None,
     metric: str | None,
     class_weights: str,
+    data: DataOptions,
     seed: int,
     name: str | None,
     priority: int,
@@ -70,6 +74,7 @@ def submit(
         "metric": metric,
         "class_weights": class_weights,
         "seed": seed,
+        "data": data,
     }
     spec = parse(JobSpec, values, where="the job")
     with connect(home, url, key) as client:

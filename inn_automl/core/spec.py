@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -22,7 +20,9 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import SpecError, UnknownNameError
+from inn_automl.core.fields import Count, Number, Positive, Strict
 from inn_automl.core.metric import get_metric
 from inn_automl.core.precision import DEFAULT, PRECISIONS
 from inn_automl.core.runtimes import RUNTIMES
@@ -51,12 +51,6 @@ OLD_KEYS = {
 """Keys of specs and budgets that have another name now: refused with the new one."""
 
 
-def _refuse_lookalikes(value: Any) -> Any:
-    if isinstance(value, bool | str):
-        raise ValueError("input should be a number")
-    return value
-
-
 def _known_precision(value: str) -> str:
     if value not in PRECISIONS:
         raise UnknownNameError("precision", value, PRECISIONS)
@@ -68,19 +62,12 @@ def _known_metric(value: str) -> str:
 
 
 Precision = Annotated[str, AfterValidator(_known_precision)]
-_Number = BeforeValidator(_refuse_lookalikes)
-Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, _Number, Field(gt=0)]
-FineTuneSeconds = Annotated[float, _Number, Field(ge=0, le=3600, allow_inf_nan=False)]
+FineTuneSeconds = Annotated[float, Number, Field(ge=0, le=3600, allow_inf_nan=False)]
 """Seconds that fine-tuning one model may take; 0 for none."""
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DeviceBudget(_Strict):
+class DeviceBudget(Strict):
     """One device and the bounds a model must keep on it. A bound left out does not bind.
 
     Example:
@@ -97,13 +84,13 @@ class DeviceBudget(_Strict):
     runtime: str = "onnxruntime-cpu"
     """Runtime of the model: `onnxruntime-cpu`, `openvino`, `torch-cpu`, or one of the GPU runtimes,
     which were never run on a GPU. `inn-automl agent --list-runtimes` says which a machine has."""
-    threads: Annotated[int, _Number, Field(gt=0, le=1024)] = 1
+    threads: Annotated[int, Number, Field(gt=0, le=1024)] = 1
     """Threads that compute one inference."""
-    batch_size: Annotated[int, _Number, Field(gt=0, le=4096)] = 1
+    batch_size: Annotated[int, Number, Field(gt=0, le=4096)] = 1
     """Samples in one inference. Latencies are per batch."""
     max_latency_ms: Positive | None = None
     """Bound on the latency, in milliseconds per batch, at `percentile`."""
-    percentile: Annotated[float, _Number, Field(ge=50, lt=100)] = 95.0
+    percentile: Annotated[float, Number, Field(ge=50, lt=100)] = 95.0
     """Percentile of the latency that `max_latency_ms` bounds, and that the front's latency axis
     shows.
     """
@@ -117,7 +104,7 @@ class DeviceBudget(_Strict):
     """Bound on the resident memory that loading and running the model adds to a process that has
     the runtime.
     """
-    granularity: Annotated[int, _Number, Field(gt=0, le=256)] = 1
+    granularity: Annotated[int, Number, Field(gt=0, le=256)] = 1
     """Widths searched for this device are multiples of this many channels, if a group's size
     allows. The job says which steps its measurements suggest.
     """
@@ -154,7 +141,7 @@ class DeviceBudget(_Strict):
         return self
 
 
-class TrainingBudget(_Strict):
+class TrainingBudget(Strict):
     """Limits of training. It stops at `max_minutes` or `max_epochs`, whichever comes first."""
 
     max_minutes: Positive = 30.0
@@ -163,9 +150,9 @@ class TrainingBudget(_Strict):
     """Epochs of each trial at most."""
     cpus: Count = 1
     """Processors that training, evaluation and fine-tuning may use."""
-    gpus: Annotated[int, _Number, Field(ge=0)] = 0
+    gpus: Annotated[int, Number, Field(ge=0)] = 0
     """GPUs that training may use."""
-    trials: Annotated[int, _Number, Field(gt=0, le=1000)] = 4
+    trials: Annotated[int, Number, Field(gt=0, le=1000)] = 4
     """Training candidates (learning rate, weight decay, depth and width of the family) that ASHA
     chooses from.
     """
@@ -185,16 +172,16 @@ class TrainingBudget(_Strict):
         return self
 
 
-class SearchBudget(_Strict):
+class SearchBudget(Strict):
     """Limits of the width search."""
 
     max_evaluations: Count = 200
     """Accuracy evaluations of the whole job, shared by all its devices."""
-    batch_size: Annotated[int, _Number, Field(gt=0, le=1000)] = 10
+    batch_size: Annotated[int, Number, Field(gt=0, le=1000)] = 10
     """Candidates proposed at a time for one device."""
-    patience: Annotated[int, _Number, Field(gt=0)] = 5
+    patience: Annotated[int, Number, Field(gt=0)] = 5
     """The search stops when no device's hypervolume grew by 0.1 % in this many batches."""
-    max_measurements: Annotated[int, _Number, Field(ge=10, le=1000)] = 60
+    max_measurements: Annotated[int, Number, Field(ge=10, le=1000)] = 60
     """Widths measured on each device to predict its latency, those before the search and those in
     it. Twice as many where the cost model is not reliable; finalists are measured on top."""
     fine_tune_seconds: FineTuneSeconds = 0.0
@@ -204,7 +191,7 @@ class SearchBudget(_Strict):
     """
 
 
-class Budget(_Strict):
+class Budget(Strict):
     """The hardware budget of a job: `budget.yaml`.
 
     Example:
@@ -234,7 +221,7 @@ class Budget(_Strict):
         )
 
 
-class JobSpec(_Strict):
+class JobSpec(Strict):
     """All that determines a job's result, but for the hardware it runs on."""
 
     dataset: Annotated[str, Field(min_length=1)]
@@ -250,7 +237,9 @@ class JobSpec(_Strict):
     class_weights: Literal["none", "balanced"] = "none"
     """Weights of the classes in the loss of a classification: `balanced` lets all weigh the same,
     however many samples they have."""
-    seed: Annotated[int, _Number, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Number, Field(ge=0, lt=2**31)] = 0
+    data: DataOptions = DataOptions()
+    """How the dataset is read."""
 
 
 Model = TypeVar("Model", bound=BaseModel)

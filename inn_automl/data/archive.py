@@ -6,20 +6,21 @@ counted, since the sizes in a ZIP bomb's headers lie (Fifield, A better zip bomb
 
 from __future__ import annotations
 
-import functools
+import io
 import lzma
 import re
 import stat
 import struct
+import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from inn_automl.core.errors import DatasetError, DatasetFormatError, UnsafeArchiveError
 from inn_automl.data import limits
-from inn_automl.data.files import DatasetFile, FileListing, check_file_size
+from inn_automl.data.files import DatasetFile, FileContent, FileListing, check_file_size
 from inn_automl.data.samples import bytes_text, composed
 
 CHUNK_BYTES = 2**20
@@ -39,9 +40,8 @@ _UNREADABLE = (
 )
 
 
-@contextmanager
-def open_archive(path: Path) -> Iterator[FileListing]:
-    """The files of a ZIP archive, readable while the context is open.
+def open_archive(path: Path) -> FileListing:
+    """The files of a ZIP archive, which stays open for as long as one of them is kept.
 
     Raises:
         DatasetFormatError: not a ZIP archive, a damaged or an encrypted one.
@@ -55,14 +55,14 @@ def open_archive(path: Path) -> Iterator[FileListing]:
         raise DatasetFormatError(
             f"{str(path)!r} cannot be read as a ZIP archive ({error}): pack it again."
         ) from None
-    with archive:
-        yield _Reader(archive, path).listing()
+    return _Reader(archive, path).listing()
 
 
 class _Reader:
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
-        self.archive, self.where = archive, repr(str(path))
+        self.archive, self.path, self.where = archive, path, repr(str(path))
         self.archive_bytes = path.stat().st_size
+        self.lock = threading.Lock()
         self.expanded_bytes = 0
         self.counted: set[int] = set()
 
@@ -86,7 +86,7 @@ class _Reader:
                 raise DatasetFormatError(
                     f"{self.where} holds {info.filename!r} twice: pack it again."
                 )
-            entries[parts] = DatasetFile(parts, functools.partial(self._read, info))
+            entries[parts] = DatasetFile(parts, _Member(self, info))
         return FileListing(tuple(entries.values()), tuple(folders), self.where)
 
     def _check_expanded(self, num_bytes: int) -> None:
@@ -118,18 +118,26 @@ class _Reader:
             )
         return parts
 
-    def _read(self, info: zipfile.ZipInfo) -> bytes:
-        is_first_read = info.header_offset not in self.counted
-        self.counted.add(info.header_offset)
+    def read(self, info: zipfile.ZipInfo) -> bytes:
+        with self.lock:
+            is_first_read = info.header_offset not in self.counted
+            self.counted.add(info.header_offset)
         content = bytearray()
         try:
-            with self.archive.open(info) as stream:
+            # An archive counts its open members without a lock of its own.
+            with self.lock:
+                stream = self.archive.open(info)
+            try:
                 while chunk := stream.read(CHUNK_BYTES):
                     content += chunk
                     check_file_size(len(content), info.filename, self.where)
                     if is_first_read:
-                        self.expanded_bytes += len(chunk)
+                        with self.lock:
+                            self.expanded_bytes += len(chunk)
                         self._check_expanded(self.expanded_bytes)
+            finally:
+                with self.lock:
+                    stream.close()
         except DatasetError:
             raise
         except _UNREADABLE as error:
@@ -137,6 +145,25 @@ class _Reader:
                 f"{info.filename!r} in {self.where} is damaged ({error}): pack the archive again."
             ) from None
         return bytes(content)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """The content of one member."""
+
+    reader: _Reader
+    info: zipfile.ZipInfo
+
+    def read(self) -> bytes:
+        return self.reader.read(self.info)
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(self.read())
+
+    def identity(self) -> list[str | int]:
+        # The checksum is the archive's claim; reading a member verifies it.
+        archive = FileContent(str(self.reader.path), self.reader.where).identity()
+        return [*archive, self.info.CRC, self.info.file_size, self.info.header_offset]
 
 
 def _decoded_name(info: zipfile.ZipInfo) -> str:

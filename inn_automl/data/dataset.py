@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
 from inn_automl.core.listing import abbreviate
 from inn_automl.core.metric import TaskKind
-from inn_automl.data.samples import SPLITS, RawSamples, Split, blocks, ordered, shape_text
+from inn_automl.data.preprocessing import Preprocessing
+from inn_automl.data.samples import SPLITS, RawSamples, Split, ordered, shape_text
 from inn_automl.data.splits import complete_splits
+from inn_automl.data.statistics import channel_statistics, fingerprint_of
+
+if TYPE_CHECKING:
+    from inn_automl.data.cache.shards import ShardedArray
 
 _MAX_CLASSES_SHOWN = 6
 
@@ -24,7 +28,8 @@ class Dataset:
     Attributes:
         name: of the built-in dataset, or the file or folder name without its suffix.
         x: (N, C, H, W) images or (N, C, L) signals, uint8 or float32: the raw values of the
-            dataset.
+            dataset, in memory or in the shards of a cache. Images may be larger than
+            `input_shape`: see `preprocessing`.
         y: of classification (N,) int64, index into `classes`; of regression (N, K) float32; of
             super-resolution (N, C, s H, s W), of x's type.
         classes: names in the order of the logits, as the dataset has them: by number where all are
@@ -47,10 +52,14 @@ class Dataset:
         notes: one sentence for each thing that loading decided or changed, e.g. that images were
             resized.
         sample_rate_hz: of audio; None for anything else.
+        preprocessing: how images were brought to what is stored in `x` and what the network takes
+            of that; None for signals.
+        groups: (N,) names of what must stay in one split; None where there are none.
+        weights: (N,) float32, of the samples in training; None for equal ones.
     """
 
     name: str
-    x: np.ndarray
+    x: np.ndarray | ShardedArray
     y: np.ndarray
     classes: tuple[str, ...]
     train: np.ndarray
@@ -64,6 +73,9 @@ class Dataset:
     task: TaskKind = "classification"
     target_statistics: tuple[np.ndarray, np.ndarray] | None = None
     peak: float | None = None
+    preprocessing: Preprocessing | None = None
+    groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {len(getattr(self, split))}" for split in SPLITS)
@@ -114,8 +126,10 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample: (C, H, W) or (C, L)."""
-        return tuple(self.x.shape[1:])
+        """Shape of what the network takes of one sample: (C, H, W) or (C, L)."""
+        if self.preprocessing is None or self.kind == "signal":
+            return tuple(self.x.shape[1:])
+        return (self.x.shape[1], *self.preprocessing.input_size)
 
     @property
     def num_classes(self) -> int:
@@ -145,6 +159,7 @@ class Dataset:
             "notes": list(self.notes),
             "fingerprint": self.fingerprint,
             "task": self.task,
+            "preprocessing": self.preprocessing.metadata() if self.preprocessing else None,
             **self._target_metadata(),
         }
 
@@ -178,12 +193,16 @@ def assemble(name: str, samples: RawSamples, *, seed: int) -> Dataset:
         task = "regression" if samples.targets.ndim == 2 else "super-resolution"
         classes, y = (), samples.targets
     splits = complete_splits(name, y, classes, samples.given, seed=seed)
-    mean, std = _channel_statistics(samples.x, splits["train"])
+    preprocessing = samples.preprocessing
+    if preprocessing is None and samples.x.ndim == 4:
+        preprocessing = Preprocessing.identity(samples.x.shape[2:])
+    mean, std = channel_statistics(samples, splits["train"])
     target_statistics, peak = None, None
     if task == "regression":
         target_statistics = _target_statistics(name, y, splits)
     elif task == "super-resolution":
-        target_statistics, peak = (mean, std), _peak(name, samples.x, y, splits["train"])
+        target_statistics = mean, std
+        peak = _peak(name, samples.x.shape[1:], y, splits["train"])
     return Dataset(
         name=name,
         x=samples.x,
@@ -194,12 +213,15 @@ def assemble(name: str, samples: RawSamples, *, seed: int) -> Dataset:
         test=splits["test"],
         mean=mean,
         std=std,
-        fingerprint=_fingerprint(samples.x, y, classes, splits),
+        fingerprint=fingerprint_of(samples, y, classes, splits),
         notes=samples.notes,
         sample_rate_hz=samples.sample_rate_hz,
         task=task,
         target_statistics=target_statistics,
         peak=peak,
+        preprocessing=preprocessing,
+        groups=samples.groups,
+        weights=samples.weights,
     )
 
 
@@ -261,11 +283,11 @@ def _target_statistics(
     return values.mean(axis=0).astype(np.float32), values.std(axis=0).astype(np.float32)
 
 
-def _peak(name: str, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> float:
+def _peak(name: str, shape: tuple[int, ...], y: np.ndarray, train: np.ndarray) -> float:
     """The range of values that PSNR refers to; refuses images that do not go together."""
-    if y.shape[1] != x.shape[1] or scale_of(x.shape[2:], y.shape[2:]) is None:
+    if y.shape[1] != shape[0] or scale_of(shape[1:], y.shape[2:]) is None:
         raise DatasetFormatError(
-            f"the images of {name!r} are {shape_text(x.shape[1:])} and their targets "
+            f"the images of {name!r} are {shape_text(shape)} and their targets "
             f"{shape_text(y.shape[1:])}: give "
             "targets of as many channels whose height and width are 2, 3 or more times those of "
             "the images."
@@ -278,39 +300,3 @@ def _peak(name: str, x: np.ndarray, y: np.ndarray, train: np.ndarray) -> float:
             f"the target images of {name!r} hold one value only: there is nothing to learn."
         )
     return peak
-
-
-def _channel_statistics(x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel over the samples `train`, in two passes of
-    float64.
-    """
-    num_values = len(train) * int(np.prod(x.shape[2:]))
-    order = np.sort(train)  # memory order, and sums that do not depend on the seed's order
-    flat = x.reshape(len(x), x.shape[1], -1)
-    mean = np.zeros(x.shape[1])
-    for block in blocks(flat[: len(order)]):
-        mean += flat[order[block]].sum(axis=(0, 2), dtype=np.float64)
-    mean /= num_values
-    variance = np.zeros(x.shape[1])
-    for block in blocks(flat[: len(order)]):
-        variance += np.square(flat[order[block]] - mean[:, None]).sum(axis=(0, 2))
-    std = np.sqrt(variance / num_values)
-    # Below the resolution of float32 a deviation is rounding, and dividing by it would blow
-    # rounding up.
-    constant = std <= np.maximum(np.abs(mean) * np.finfo(np.float32).eps, np.finfo(np.float32).tiny)
-    return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
-
-
-def _fingerprint(
-    x: np.ndarray, y: np.ndarray, classes: tuple[str, ...], splits: dict[Split, np.ndarray]
-) -> str:
-    digest = hashlib.sha256()
-    parts: dict[str, np.ndarray] = {"x": x, "y": y}
-    parts.update((split, np.sort(indices)) for split, indices in splits.items())
-    for key, array in parts.items():
-        digest.update(f"{key}:{array.dtype}:{array.shape};".encode())
-        digest.update(
-            np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).data
-        )
-    digest.update(repr(classes).encode())
-    return digest.hexdigest()

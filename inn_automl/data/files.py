@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits
@@ -20,14 +21,83 @@ circles end here.
 """
 
 
-@dataclass(frozen=True)
+class Content(Protocol):
+    """What a file holds, wherever it lies. Threads may read at the same time, and again."""
+
+    def read(self) -> bytes:
+        """All of it. Raises DatasetError where it cannot be read."""
+
+    def open(self) -> BinaryIO:
+        """A stream that can be sought, for who needs the beginning only. Raises DatasetError."""
+
+    def identity(self) -> list[str | int]:
+        """What changes when the content does, ready for JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class BytesContent:
+    """Content that is in memory."""
+
+    content: bytes
+
+    def read(self) -> bytes:
+        return self.content
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(self.content)
+
+    def identity(self) -> list[str | int]:
+        return [hashlib.sha256(self.content).hexdigest()]
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A file on disk; `where` names its dataset in messages."""
+
+    path: str
+    where: str
+
+    def read(self) -> bytes:
+        with self.open() as file:
+            try:
+                check_file_size(os.fstat(file.fileno()).st_size, self._name(), self.where)
+                return file.read()
+            except OSError as error:
+                raise self._unreadable(error) from None
+
+    def open(self) -> BinaryIO:
+        try:
+            return open(self.path, "rb")
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def identity(self) -> list[str | int]:
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise self._unreadable(error) from None
+        return [self.path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+    def _name(self) -> str:
+        return os.path.basename(self.path)
+
+    def _unreadable(self, error: OSError) -> DatasetFormatError:
+        return DatasetFormatError(
+            f"{self.path!r} cannot be read ({error.strerror}): make it readable."
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetFile:
     """One file."""
 
     parts: Parts
     """Folders and file name, from the top of the dataset."""
-    read: Callable[[], bytes]
-    """Reads the whole file; may be called again. Raises DatasetError where it cannot be read."""
+    content: Content
+
+    def read(self) -> bytes:
+        """The whole file; may be called again. Raises DatasetError where it cannot be read."""
+        return self.content.read()
 
     @property
     def path(self) -> str:
@@ -80,7 +150,7 @@ def list_folder(path: Path) -> FileListing:
                 folders.append(parts)
                 unread.append((folder / name, parts))
             elif is_file:
-                files.append(DatasetFile(parts, partial(_read_file, folder / name, where)))
+                files.append(DatasetFile(parts, FileContent(os.path.join(folder, name), where)))
             else:
                 raise DatasetFormatError(
                     f"{str(folder / name)!r} is a broken link or no plain file: remove it."
@@ -100,13 +170,3 @@ def check_file_size(num_bytes: int, name: str, where: str) -> None:
             f"a file: "
             "shrink or remove it."
         )
-
-
-def _read_file(path: Path, where: str) -> bytes:
-    try:
-        check_file_size(path.stat().st_size, path.name, where)
-        return path.read_bytes()
-    except OSError as error:
-        raise DatasetFormatError(
-            f"{str(path)!r} cannot be read ({error.strerror}): make it readable."
-        ) from None

@@ -10,14 +10,16 @@ import numpy as np
 
 from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data.archive import open_archive
-from inn_automl.data.audio import read_wavs
+from inn_automl.data.catalog import Catalog
 from inn_automl.data.files import DatasetFile, FileListing, Parts, list_folder
-from inn_automl.data.images import read_images
+from inn_automl.data.images import SUFFIXES as IMAGE_SUFFIXES
 from inn_automl.data.pairs import are_pairs, load_pairs
 from inn_automl.data.samples import SPLITS, RawSamples, Split
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-AUDIO_SUFFIXES = frozenset({".wav"})
+AUDIO_SUFFIXES = frozenset(
+    {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64"}
+    | {".w64", ".wav", ".wave"}
+)
 SPLIT_OF_FOLDER: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -33,9 +35,8 @@ dot.
 """
 
 
-def load_folder(path: Path) -> RawSamples:
-    """Reads a folder of class folders, which hold PNG or JPEG images, or WAV files; or of pairs of
-    images.
+def read_folder(path: Path) -> Catalog | RawSamples:
+    """Reads a folder of class folders, which hold images or recordings; or of pairs of images.
 
     - `cats/1.png`, `dogs/2.png`, ...: the folders are the classes.
     - `train/cats/1.png`, `val/cats/9.png`, `test/...`: with given splits (training, valid,
@@ -46,8 +47,7 @@ def load_folder(path: Path) -> RawSamples:
       be distinguished from pairs.
     - Files other than images or audio may lie beside class folders (a README), not in them.
 
-    `images.read_images` and `audio.read_wavs` say how images and audio of unequal size are made
-    equal.
+    `preprocessing` and `audio` say how images and recordings of unequal size are made equal.
 
     Raises:
         DatasetFormatError: no images or audio, or both; folders that do not fit the above; a file
@@ -56,15 +56,14 @@ def load_folder(path: Path) -> RawSamples:
     return _load(list_folder(path))
 
 
-def load_archive(path: Path) -> RawSamples:
+def read_archive(path: Path) -> Catalog | RawSamples:
     """Reads a ZIP archive of class folders: as `load_folder`, without writing anything to disk.
 
     Raises:
         DatasetFormatError: as `load_folder`, or a damaged archive.
         UnsafeArchiveError: an archive that leaves its folder or expands beyond the limit.
     """
-    with open_archive(path) as listing:
-        return _load(listing)
+    return _load(open_archive(path))
 
 
 @dataclass(frozen=True)
@@ -76,21 +75,21 @@ class _Place:
     class_name: str
 
 
-def _load(listing: FileListing) -> RawSamples:
+def _load(listing: FileListing) -> Catalog | RawSamples:
     files = sorted(
         (file for file in listing.files if not _is_ignored(file.parts)), key=lambda file: file.parts
     )
     media = [file for file in files if file.suffix in IMAGE_SUFFIXES | AUDIO_SUFFIXES]
     if not media:
         raise DatasetFormatError(
-            f"{listing.where} holds no PNG, JPEG or WAV files: give a folder for each class with "
+            f"{listing.where} holds no images or recordings: give a folder for each class with "
             f"its files in it."
         )
     images = [file for file in media if file.suffix in IMAGE_SUFFIXES]
     if images and len(images) < len(media):
         sound = next(file for file in media if file.suffix in AUDIO_SUFFIXES)
         raise DatasetFormatError(
-            f"{listing.where} mixes images ({images[0].path!r}) and WAV files ({sound.path!r}): "
+            f"{listing.where} mixes images ({images[0].path!r}) and recordings ({sound.path!r}): "
             f"keep one kind."
         )
     folders = {parts for parts in listing.folders if not _is_ignored(parts)}
@@ -100,24 +99,19 @@ def _load(listing: FileListing) -> RawSamples:
     if pairs is not None:
         return load_pairs(*pairs, listing.where)
     places, empty_classes, notes = _arrange(files, media, folders, listing.where)
-    entries = [place.entry for place in places]
-    rate = None
-    if images:
-        x, more = read_images(entries, listing.where)
-    else:
-        x, rate, more = read_wavs(entries, listing.where)
     given: dict[Split, np.ndarray] = {
         split: np.array([i for i, place in enumerate(places) if place.split == split], np.int64)
         for split in SPLITS
         if split == "train" or any(place.split == split for place in places)
     }
-    return RawSamples(
-        x=x,
+    return Catalog(
+        media="image" if images else "audio",
+        entries=[place.entry for place in places],
         labels=np.array([place.class_name for place in places]),
         given=given,
+        where=listing.where,
         empty_classes=empty_classes,
-        notes=(*notes, *more),
-        sample_rate_hz=rate,
+        notes=notes,
     )
 
 
@@ -177,7 +171,7 @@ def _arrange(
     for file in others:
         if len(file.parts) > depth:
             raise DatasetFormatError(
-                f"{file.path!r} in {where} is not a PNG, JPEG or WAV file: "
+                f"{file.path!r} in {where} is no image or recording: "
                 "convert it, or move it out of the class folder."
             )
     notes = (

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import os
-import stat
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from inn_automl.core.errors import DatasetFormatError, DatasetNotFoundError
-from inn_automl.data.arrays import load_npz
-from inn_automl.data.builtin import BUILTINS
+import numpy as np
+
+from inn_automl.core.data_options import DataOptions
+from inn_automl.data.audio import read_wavs
+from inn_automl.data.cache import cached_samples, produced_in_memory
+from inn_automl.data.catalog import Catalog
 from inn_automl.data.dataset import Dataset, assemble
-from inn_automl.data.folders import load_archive, load_folder
+from inn_automl.data.faults import without_broken
+from inn_automl.data.images import form_of, producer, quiet_pillow
+from inn_automl.data.preprocessing import Preprocessing
+from inn_automl.data.resizing import resized_arrays
+from inn_automl.data.samples import RawSamples
+from inn_automl.data.scan import Scan, scan
+
+MEMORY_BYTES = 2**28
+"""Images of one size are kept in memory up to this many bytes; beyond, they are read from the
+cache."""
+
+OnProgress = Callable[[int, int], None]
 
 
-def load_dataset(source: str | os.PathLike[str], seed: int = 0) -> Dataset:
+def load_dataset(
+    source: str | os.PathLike[str],
+    seed: int = 0,
+    *,
+    options: DataOptions | None = None,
+    preprocessing: Preprocessing | None = None,
+    scanned: Scan | None = None,
+    on_progress: OnProgress | None = None,
+) -> Dataset:
     """Loads a built-in dataset or a user's own, and splits it.
 
     Accepted sources:
@@ -32,6 +54,11 @@ def load_dataset(source: str | os.PathLike[str], seed: int = 0) -> Dataset:
 
     Args:
         seed: of the splits. The same source and seed give the same splits on every machine.
+        options: how samples are read: columns, what may be broken, size and rate.
+        preprocessing: geometry and statistics that images are brought to; None for what the
+            options and the images ask for (`Scan.default_preprocessing`).
+        scanned: what `scan` found of the same source and options; None to scan it here.
+        on_progress: called with samples decoded and in all, while they are decoded.
 
     Raises:
         DatasetNotFoundError: no such built-in, and nothing at that path.
@@ -48,48 +75,117 @@ def load_dataset(source: str | os.PathLike[str], seed: int = 0) -> Dataset:
         >>> pixels.shape, label
         ((1, 8, 8), '0')
     """
-    source = os.fspath(source)
-    if source in BUILTINS:
-        return assemble(source, BUILTINS[source](), seed=seed)
-    path = _existing(source)
-    name = path.resolve().name
-    if path.is_dir():
-        return assemble(name or "dataset", load_folder(path), seed=seed)
-    suffix = path.suffix.casefold()
-    name = Path(name).stem
-    if suffix == ".npz":
-        return assemble(name, load_npz(path), seed=seed)
-    if suffix == ".zip":
-        return assemble(name, load_archive(path), seed=seed)
-    raise DatasetFormatError(
-        f"{source!r} is no kind of dataset that can be read: give an .npz file, or a folder or "
-        ".zip of class folders or of input/ and target/ pairs."
+    found = scanned if scanned is not None else scan(source, options)
+    if preprocessing is None:
+        preprocessing = found.default_preprocessing()
+    if found.samples is not None:
+        samples = resized_arrays(found.samples, preprocessing, repr(found.name))
+    elif found.kind == "image":
+        assert preprocessing is not None
+        samples = _images(found, preprocessing, on_progress)
+    else:
+        samples = _audio(found)
+    return assemble(found.name, samples, seed=seed)
+
+
+def _images(
+    found: Scan, preprocessing: Preprocessing, on_progress: OnProgress | None
+) -> RawSamples:
+    catalog = found.catalog
+    assert catalog is not None
+    is_identity = (
+        found.has_one_size
+        and found.image_size == preprocessing.stored_size == preprocessing.input_size
+    )
+    form, notes = form_of(found.headers, preprocessing, keeps_size=is_identity)
+    shape = (len(catalog), form.channels, *preprocessing.stored_size)
+    num_bytes = int(np.prod(shape, dtype=object)) * form.dtype.itemsize
+    notes += _resized_note(found, preprocessing)
+    produce = producer(catalog.entries, form, catalog.where)
+    with quiet_pillow():
+        faults: Mapping[int, str]
+        if is_identity and num_bytes <= MEMORY_BYTES:
+            x, digests, faults = produced_in_memory(produce, shape, form.dtype)
+            loaded = RawSamples(x=x, labels=None, given={}, digests=digests)
+        else:
+            identity = {
+                "entries": [entry.content.identity() for entry in catalog.entries],
+                "form": form.identity(),
+            }
+            cached = cached_samples(
+                identity,
+                shape,
+                form.dtype,
+                produce,
+                what=catalog.where,
+                on_progress=on_progress,
+            )
+            faults = cached.faults
+            loaded = RawSamples(
+                x=cached.x,
+                labels=None,
+                given={},
+                moments=cached.moments,
+                digests=cached.digests,
+                content_hash=cached.content_hash,
+            )
+    return _labelled(
+        replace(loaded, notes=notes, preprocessing=preprocessing), catalog, faults, found.options
     )
 
 
-def _existing(source: str) -> Path:
-    try:
-        path = Path(source).expanduser()
-        found = path.stat() if source.strip() else None
-    except (FileNotFoundError, NotADirectoryError, ValueError, RuntimeError):
-        # ValueError: a null byte in the name; RuntimeError: the home of an unknown user
-        found = None
-    except OSError as error:
-        raise DatasetFormatError(
-            f"the dataset {source!r:.200} cannot be read ({error.strerror}): give a path that can "
-            f"be."
-        ) from None
-    if found is None:
-        nearest = difflib.get_close_matches(source.casefold(), BUILTINS, n=1, cutoff=0.5)
-        remedy = f"give an existing path or one of {', '.join(BUILTINS)}"
-        if nearest:
-            remedy = f"did you mean {nearest[0]!r}? Otherwise {remedy}"
-        raise DatasetNotFoundError(
-            f"there is no file or folder at {source!r:.200} and no built-in dataset of that name: "
-            f"{remedy}."
+def _labelled(
+    loaded: RawSamples, catalog: Catalog, faults: Mapping[int, str], options: DataOptions
+) -> RawSamples:
+    """The loaded samples with the labels of their catalog, without those that are broken."""
+    texts = [*catalog.faults, *faults.values()]
+    total = len(catalog) + len(catalog.faults)
+    skipped = without_broken(texts, total, options.skip_broken, catalog.where)
+    if faults:
+        kept = np.setdiff1d(np.arange(len(catalog)), np.array(list(faults), np.int64))
+        catalog = catalog.keeping(kept, texts)
+        content_hash = loaded.content_hash
+        if content_hash is not None:
+            content_hash = hashlib.sha256(content_hash.encode() + kept.tobytes()).hexdigest()
+        x = loaded.x[kept] if isinstance(loaded.x, np.ndarray) else loaded.x.take(kept)
+        loaded = replace(
+            loaded,
+            x=x,
+            content_hash=content_hash,
+            moments=None if loaded.moments is None else loaded.moments[kept],
+            digests=None if loaded.digests is None else loaded.digests[kept],
         )
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise DatasetFormatError(
-            f"{source!r} is neither a file nor a folder: give an .npz file, a folder or a .zip."
-        )
-    return path
+    return replace(
+        loaded,
+        labels=catalog.labels,
+        targets=catalog.targets,
+        given=catalog.given,
+        groups=catalog.groups,
+        weights=catalog.weights,
+        empty_classes=catalog.empty_classes,
+        notes=(*catalog.notes, *loaded.notes, *skipped),
+    )
+
+
+def _resized_note(found: Scan, preprocessing: Preprocessing) -> tuple[str, ...]:
+    num_other = sum(header.size != preprocessing.stored_size for header in found.headers)
+    if not num_other:
+        return ()
+    height, width = preprocessing.input_size
+    how = {
+        "crop": "keeping their aspect, and cut around the centre",
+        "pad": "keeping their aspect, and padded",
+        "stretch": "whatever their aspect",
+    }[preprocessing.resize]
+    return (
+        f"{num_other} of {len(found.headers)} images were resized, {how}, to {height} x {width} "
+        "(height x width).",
+    )
+
+
+def _audio(found: Scan) -> RawSamples:
+    catalog = found.catalog
+    assert catalog is not None
+    x, rate, notes = read_wavs(catalog.entries, catalog.where)
+    loaded = RawSamples(x=x, labels=None, given={}, notes=notes, sample_rate_hz=rate)
+    return _labelled(loaded, catalog, {}, found.options)

@@ -10,8 +10,9 @@ import numpy as np
 
 from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data.dataset import scale_of
+from inn_automl.data.faults import without_broken
 from inn_automl.data.files import DatasetFile
-from inn_automl.data.images import image_size, read_images
+from inn_automl.data.images import read_headers, read_images
 from inn_automl.data.samples import RawSamples, Split
 
 INPUT, TARGET = "input", "target"
@@ -92,8 +93,11 @@ def _matched(
 
 def _check_sizes(pairs: Sequence[tuple[DatasetFile, DatasetFile]], where: str) -> None:
     first: tuple[tuple[int, int], int] | None = None
-    for small, large in pairs:
-        sizes = image_size(small, where), image_size(large, where)
+    headers, faults = read_headers([entry for pair in pairs for entry in pair], where)
+    without_broken(faults, len(headers), 0.0, where)
+    found = [header.size for header in headers if header is not None]
+    for i, (small, large) in enumerate(pairs):
+        sizes = found[2 * i], found[2 * i + 1]
         scale = scale_of(*sizes)
         if scale is None:
             raise DatasetFormatError(

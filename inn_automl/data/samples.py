@@ -5,12 +5,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits
+
+if TYPE_CHECKING:
+    from inn_automl.data.cache.shards import ShardedArray
+    from inn_automl.data.preprocessing import Preprocessing
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -36,21 +40,36 @@ class RawSamples:
         sample_rate_hz: of audio; None for anything else.
         targets: (N, K) float32 numbers of a regression, or (N, C, s H, s W) images of x's type,
             finite; None for classification.
+        groups: (N,) names of what must stay in one split; None where there are none.
+        weights: (N,) float32 of the samples in training; None for equal ones.
+        preprocessing: geometry of images; None for signals.
+        moments: (N, C, 2) float64, mean and mean squared deviation of each channel of a sample;
+            None where they are not known yet.
+        digests: (N, 16) uint8 of the files that samples were read from; None for arrays.
+        content_hash: of x, where it is not to be read whole.
     """
 
-    x: np.ndarray
+    x: np.ndarray | ShardedArray
     labels: np.ndarray | None
     given: Mapping[Split, np.ndarray]
     empty_classes: frozenset[str] = field(default=frozenset())
     notes: tuple[str, ...] = ()
     sample_rate_hz: int | None = None
     targets: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    preprocessing: Preprocessing | None = None
+    moments: np.ndarray | None = None
+    digests: np.ndarray | None = None
+    content_hash: str | None = None
 
 
-def blocks(x: np.ndarray) -> Iterator[slice]:
-    """Slices along the first dimension of `x` that hold about `BLOCK_VALUES` values each."""
+def blocks(x: np.ndarray | ShardedArray, num_rows: int | None = None) -> Iterator[slice]:
+    """Slices along the first dimension of `x`, or of `num_rows` rows of it, that hold about
+    `BLOCK_VALUES` values each.
+    """
     rows = max(1, BLOCK_VALUES // max(1, int(np.prod(x.shape[1:]))))
-    for start in range(0, len(x), rows):
+    for start in range(0, len(x) if num_rows is None else num_rows, rows):
         yield slice(start, start + rows)
 
 

@@ -9,6 +9,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import SpecError
 from inn_automl.core.home import home_folder
 from inn_automl.core.precision import DEFAULT
@@ -33,6 +34,7 @@ def search(
     weights: str | Path | None = None,
     metric: str | None = None,
     class_weights: Literal["none", "balanced"] = "none",
+    data: DataOptions | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     backend: str = "local",
@@ -58,6 +60,7 @@ def search(
             `macro_f1`, `auroc` or `recall:CLASS`; None for the task's own.
         class_weights: `balanced` lets all classes weigh the same in the loss, however many samples
             they have.
+        data: how the dataset is read, such as `{"input_size": 224}`; None for what suits it.
         out: the folder that everything is written to: new, empty, or of the same search. None for
             a folder under `~/.inn_automl/jobs` that is named after the arguments.
 
@@ -92,7 +95,13 @@ def search(
     from inn_automl.pipeline.run import run_job
 
     spec = _job_spec(
-        dataset, budget, model=model, metric=metric, class_weights=class_weights, seed=seed
+        dataset,
+        budget,
+        model=model,
+        metric=metric,
+        class_weights=class_weights,
+        data=dict(data) if isinstance(data, Mapping) else data or DataOptions(),
+        seed=seed,
     )
     folder = Path(out) if out is not None else _default_folder(spec, weights)
     workers = make_backend(backend, spec.budget.training, address)

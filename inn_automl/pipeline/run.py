@@ -75,7 +75,7 @@ def run_job(
             the results so far stay in the folder.
     """
     _check_devices(spec, measure)
-    dataset = load_dataset(spec.dataset, seed=spec.seed)
+    dataset = load_dataset(spec.dataset, seed=spec.seed, options=spec.data)
     family = serving_family(
         spec.model,
         dataset.kind,
@@ -219,7 +219,7 @@ def _task(dataset: Dataset, spec: JobSpec) -> Task:
 
 def _dataset_of(finished: FinishedJob, source: str) -> Dataset:
     """The dataset at `source`, if it is the one that the job was trained on."""
-    dataset = load_dataset(source, seed=finished.spec.seed)
+    dataset = load_dataset(source, seed=finished.spec.seed, options=finished.spec.data)
     finished.check_dataset(source, dataset.fingerprint)
     return dataset
 

@@ -17,16 +17,15 @@ from hypothesis import strategies as st
 from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data import limits, load_dataset
 from inn_automl.data.audio import read_wavs
-from inn_automl.data.files import DatasetFile
+from inn_automl.data.files import BytesContent, DatasetFile
 
 Tree = Callable[[dict[str, bytes]], Path]
 
 
 def read(*contents: bytes) -> tuple[np.ndarray, int, tuple[str, ...]]:
     entries = [
-        DatasetFile(("a", f"{i}.wav"), lambda content=content: content)
-        for i, content in enumerate(contents)
-    ]  # type: ignore[misc]
+        DatasetFile(("a", f"{i}.wav"), BytesContent(content)) for i, content in enumerate(contents)
+    ]
     return read_wavs(entries, "'sounds'")
 
 

@@ -129,6 +129,17 @@ def test_facts_are_json() -> None:
         "notes": ["Something."],
         "fingerprint": dataset.fingerprint,
         "task": "classification",
+        "preprocessing": {
+            "input_size": [4, 5],
+            "stored_size": [4, 5],
+            "resize": "stretch",
+            "crop_fraction": 1.0,
+            "interpolation": "bilinear",
+            "channels": None,
+            "mean": None,
+            "std": None,
+            "fill": 0.0,
+        },
     }
 
 

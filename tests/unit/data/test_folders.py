@@ -138,12 +138,12 @@ def test_linked_folders_are_followed(make: Any, tree: Tree, tmp_path: Path) -> N
     [
         (
             lambda m: {"README": b""},
-            r"holds no PNG, JPEG or WAV files: give a folder for each class",
+            r"holds no images or recordings: give a folder for each class",
         ),
-        (lambda m: {"a/1.bmp": b"", "b/1.gif": b""}, r"holds no PNG, JPEG or WAV files"),
+        (lambda m: {"a/1.txt": b"", "b/1.pdf": b""}, r"holds no images or recordings"),
         (
             lambda m: m.classes("a", "b") | {"b/s.wav": b""},
-            r"mixes images \('a/0.png'\) and WAV files \('b/s.wav'\): keep",
+            r"mixes images \('a/0.png'\) and recordings \('b/s.wav'\): keep",
         ),
         (
             lambda m: m.classes("a", "b") | {"1.png": m.png()},
@@ -165,8 +165,8 @@ def test_linked_folders_are_followed(make: Any, tree: Tree, tmp_path: Path) -> N
         ),
         (lambda m: below("u", below("v", m.classes("a", "b"))), r"nested class folders"),
         (
-            lambda m: m.classes("a", "b") | {"b/9.webp": b""},
-            r"'b/9.webp' .* is not a PNG, JPEG or WAV file: convert it",
+            lambda m: m.classes("a", "b") | {"b/9.pdf": b""},
+            r"'b/9.pdf' .* is no image or recording: convert it",
         ),
         (
             lambda m: below("train", m.classes("a", "b")) | m.classes("c"),
@@ -194,7 +194,7 @@ def test_layouts_refused(
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(DatasetFormatError, match="holds no PNG, JPEG or WAV files"):
+    with pytest.raises(DatasetFormatError, match="holds no images or recordings"):
         load_dataset(tmp_path)
 
 

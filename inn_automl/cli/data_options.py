@@ -1,0 +1,66 @@
+"""The options of `run` and `submit` that say how a dataset is read."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import Any
+
+import click
+
+from inn_automl.cli.options import Function
+from inn_automl.core.data_options import DataOptions
+from inn_automl.core.spec import parse
+
+_OPTIONS = (
+    click.option(
+        "--input-size",
+        metavar="SIDE|HxW",
+        help="Height and width of images.  [default: the model's, or the images']",
+    ),
+    click.option(
+        "--resize",
+        type=click.Choice(["crop", "pad", "stretch"]),
+        help="How images of another size are brought to it.  [default: the model's, or crop]",
+    ),
+    click.option(
+        "--skip-broken",
+        type=float,
+        metavar="SHARE",
+        help="Share of the samples that may be left out as broken.  [default: 0]",
+    ),
+    click.option("--label-column", metavar="NAME", help="Of a manifest: the class or target."),
+    click.option("--path-column", metavar="NAME", help="Of a manifest: the files or their bytes."),
+    click.option("--split-column", metavar="NAME", help="Of a manifest: train, validation, test."),
+    click.option(
+        "--group-column", metavar="NAME", help="Of a manifest: the speaker, patient or device."
+    ),
+    click.option("--weight-column", metavar="NAME", help="Of a manifest: weights in training."),
+    click.option("--group-pattern", metavar="REGEX", help="Finds the group in the path of a file."),
+    click.option(
+        "--sample-rate",
+        "sample_rate_hz",
+        type=int,
+        metavar="HZ",
+        help="That audio is resampled to.  [default: the recordings', 16000 at most]",
+    ),
+    click.option(
+        "--window-seconds", type=float, metavar="S", help="Windows that recordings are cut into."
+    ),
+)
+
+
+def data_options(function: Function) -> Function:
+    """The options of a dataset, as one argument `data`, a `DataOptions`."""
+
+    @wraps(function)
+    def call(**arguments: Any) -> Any:
+        values = {name: arguments.pop(name) for name in DataOptions.model_fields}
+        given = {name: value for name, value in values.items() if value is not None}
+        data = parse(DataOptions, given, where="the options of the data")
+        return function(data=data, **arguments)
+
+    command: Any = call
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    decorated: Function = command
+    return decorated

@@ -1,0 +1,32 @@
+"""Samples on disk: decoded once, in shards that all processes of a machine read.
+
+A cache holds a folder for each pair of a source and a preprocessing, named after the hash of both.
+"""
+
+from __future__ import annotations
+
+from inn_automl.data.cache.build import (
+    CachedSamples,
+    Produced,
+    cached_samples,
+    produced_in_memory,
+)
+from inn_automl.data.cache.folder import (
+    CACHE_DIR_VARIABLE,
+    CACHE_MAX_BYTES_VARIABLE,
+    cache_root,
+    key_of,
+)
+from inn_automl.data.cache.shards import ShardedArray
+
+__all__ = [
+    "CACHE_DIR_VARIABLE",
+    "CACHE_MAX_BYTES_VARIABLE",
+    "CachedSamples",
+    "Produced",
+    "ShardedArray",
+    "cache_root",
+    "cached_samples",
+    "key_of",
+    "produced_in_memory",
+]

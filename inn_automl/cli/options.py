@@ -49,9 +49,23 @@ def renamed_option(old: str, new: str) -> Callable[[Function], Function]:
 def MODEL(function: Function) -> Function:
     """`--model`, as argument `model`."""
     option = click.option(
-        "--model", metavar="NAME", help="Model family.  [default: what suits the data]"
+        "--model",
+        metavar="NAME",
+        help="A family, timm:NAME, torchvision:NAME or module:factory."
+        "  [default: what suits the data]",
     )
     return renamed_option("--family", "--model")(option(function))
+
+
+def WEIGHTS(function: Function) -> Function:
+    """`--weights`, as argument `weights`."""
+    option = click.option(
+        "--weights",
+        metavar="FILE|auto|none",
+        help="Weights to start from; of a trained network of a family: nothing is trained."
+        "  [default: what the model's library offers]",
+    )
+    return renamed_option("--pretrained", "--weights")(option(function))
 
 
 METRIC = click.option(

@@ -11,7 +11,7 @@ import click
 
 from inn_automl.cli.data_options import data_options
 from inn_automl.cli.endings import failures_explained, sigterm_interrupts
-from inn_automl.cli.options import CLASS_WEIGHTS, METRIC, MODEL, SEED, renamed_option
+from inn_automl.cli.options import CLASS_WEIGHTS, METRIC, MODEL, SEED, WEIGHTS
 from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import InputError, JobDirectoryError
 from inn_automl.core.progress import show_progress
@@ -43,13 +43,7 @@ from inn_automl.facade.backends import check_backend
     help="Where the results go.",
 )
 @MODEL
-@click.option(
-    "--weights",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Weights (.safetensors) of a trained network of the model family: nothing is trained.",
-)
-@renamed_option("--pretrained", "--weights")
+@WEIGHTS
 @METRIC
 @CLASS_WEIGHTS
 @data_options
@@ -71,7 +65,7 @@ def run(
     budget_path: str,
     out: Path,
     model: str | None,
-    weights: Path | None,
+    weights: str | None,
     metric: str | None,
     class_weights: str,
     data: DataOptions,
@@ -88,6 +82,7 @@ def run(
         "dataset": dataset,
         "budget": load_budget(budget_path),
         "model": model,
+        "weights": weights,
         "metric": metric,
         "class_weights": class_weights,
         "seed": seed,
@@ -97,7 +92,7 @@ def run(
     _check_backend(backend, address)
     _check_dataset(spec.dataset)
     _check_out(out)
-    result = _run(spec, out, weights, backend, address)
+    result = _run(spec, out, backend, address)
     if as_json:
         click.echo(out / "result.json")
     else:
@@ -106,9 +101,7 @@ def run(
         print_summary(result, out, f"{_program()} browse")
 
 
-def _run(
-    spec: JobSpec, out: Path, weights: Path | None, backend: str, address: str | None
-) -> JobResult:
+def _run(spec: JobSpec, out: Path, backend: str, address: str | None) -> JobResult:
     with failures_explained(out), sigterm_interrupts(), show_progress() as progress:
         progress.stage(Stage.STARTING)
         from inn_automl.facade.jobs import search
@@ -117,9 +110,9 @@ def _run(
             spec.dataset,
             spec.budget,
             model=spec.model,
+            weights=spec.weights,
             metric=spec.metric,
             class_weights=spec.class_weights,
-            weights=weights,
             data=spec.data,
             out=out,
             seed=spec.seed,

@@ -52,6 +52,10 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, Self
 
+_MAX_LISTED = 60
+"""Known names that a message lists; of more it gives the nearest ones."""
+_NUM_NEAREST = 4
+
 
 class InnAutomlError(Exception):
     """Root of the tree.
@@ -111,10 +115,14 @@ class UnknownNameError(SpecError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
         self.kind, self.name, self.known, self.where = kind, name, sorted(known), where
-        nearest = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(name, self.known, n=_NUM_NEAREST, cutoff=0.5)
         source = f" in {where}" if where else ""
         hint = f"did you mean {nearest[0]!r}? Known" if nearest else "known"
         listed = f"are {', '.join(self.known)}" if self.known else "is none"
+        if len(self.known) > _MAX_LISTED:
+            listed = f"are {len(self.known)}"
+            if nearest[1:]:
+                listed += f", also {', '.join(nearest[1:])}"
         super().__init__(f"unknown {kind} {name!r}{source}: {hint} {listed}.")
 
 

@@ -37,6 +37,21 @@ class LatencySummary(_Record):
     num_samples: int
 
 
+class WeightsOrigin(_Record):
+    """Where the weights come from that a network's training started from."""
+
+    source: str
+    """A URL, the name of a file, or what the file says of itself."""
+    licence: str
+    """SPDX id or name; "unknown: given by the user" where nothing says."""
+    sha256: str
+    """Of the file, or of the tensors where a library supplied them."""
+    notes: tuple[str, ...] = ()
+    """What was done to fit them to the network, as sentences."""
+    metric_value: float | None = None
+    """Validation metric value of the network before training, at full width."""
+
+
 class FineTuning(_Record):
     """The effect of fine-tuning a model before its export.
 

@@ -230,7 +230,13 @@ class JobSpec(Strict):
     """
     budget: Budget
     model: str | None = None
-    """Name of a model family; None lets the kind of the data choose."""
+    """A model family, `timm:NAME`, `torchvision:NAME`, or `package.module:factory`; None lets the
+    data and the budget choose.
+    """
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    """A file of weights; `auto` for those that the model's library offers; `none`. Left out, a
+    network of a library starts from what its library offers, if that can be had.
+    """
     metric: Annotated[str, AfterValidator(_known_metric)] | None = None
     """What models are compared by: of a classification `accuracy`, `balanced_accuracy`,
     `macro_f1`, `auroc` or `recall:CLASS`; None for the task's own (`accuracy`, `r2`, `psnr_db`)."""

@@ -53,9 +53,11 @@ def search(
             archive (see `load_dataset`).
         budget: devices with their bounds, and what training and search may cost: a `Budget`, a
             mapping of the same keys, or the path of a `budget.yaml`.
-        model: the architecture to train; None for the one that suits the data.
-        weights: a .safetensors file of a trained network of `model`. It takes the place of
-            training.
+        model: the architecture to train: one of our families, `timm:NAME`, `torchvision:NAME`,
+            or `package.module:factory`; None for the one that suits the data.
+        weights: a file of weights (.safetensors, or .pth as `torch.save` wrote it), `"auto"` for
+            those that the model's library offers, or `"none"`. Training starts from them; those
+            of a trained network of our own families take its place.
         metric: what models are compared by: of a classification `accuracy`, `balanced_accuracy`,
             `macro_f1`, `auroc` or `recall:CLASS`; None for the task's own.
         class_weights: `balanced` lets all classes weigh the same in the loss, however many samples
@@ -98,12 +100,13 @@ def search(
         dataset,
         budget,
         model=model,
+        weights=None if weights is None else str(weights),
         metric=metric,
         class_weights=class_weights,
         data=dict(data) if isinstance(data, Mapping) else data or DataOptions(),
         seed=seed,
     )
-    folder = Path(out) if out is not None else _default_folder(spec, weights)
+    folder = Path(out) if out is not None else _default_folder(spec, None)
     workers = make_backend(backend, spec.budget.training, address)
     with closing(workers), _reporting(progress) as shown:
         record = run_job(
@@ -113,7 +116,6 @@ def search(
             progress=shown,
             measurement_cache=_measurement_cache(),
             measure=measure or benchmark.measure,
-            weights=Path(weights) if weights is not None else None,
         )
     return Result(folder, record)
 

@@ -1,5 +1,5 @@
-"""Architecture families: ordinary torch modules from standardized samples to logits, numbers or
-images.
+"""Architectures: our families, and the zoo of other libraries; ordinary torch modules from
+standardized samples to logits, numbers or images.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from inn_automl.core.errors import SpecError, UnknownNameError
 from inn_automl.core.metric import TaskKind
 from inn_automl.models import convnet, edsr, mlp, mobilenet, resnet, signal, vit
 from inn_automl.models.family import Family, kind_of
+from inn_automl.models.zoo import is_zoo_name, zoo_family
 
 __all__ = ["FAMILIES", "Family", "build", "default_family", "get_family", "serving_family"]
 
@@ -31,9 +32,15 @@ _LARGEST_CONVNET_SIDE = 32
 def get_family(name: str) -> Family:
     """The family of that name.
 
+    Args:
+        name: of one of `FAMILIES`, `timm:NAME`, `torchvision:NAME`, or `package.module:factory`.
+
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: there is none; names the nearest.
+        SpecError: the library of the name is not installed, or the factory cannot be imported.
     """
+    if is_zoo_name(name):
+        return zoo_family(name)
     if name not in FAMILIES:
         raise UnknownNameError("model", name, FAMILIES)
     return FAMILIES[name]

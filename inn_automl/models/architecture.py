@@ -19,6 +19,7 @@ from inn_automl.models import build
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
+    from inn_automl.models.initial_weights import InitialWeights
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Architecture:
     """All that is needed to build a job's network, without its weights."""
 
     model: str
-    """Name of a model family."""
+    """Name of a model family, or of a network of the zoo (`inn_automl.models.zoo`)."""
     input_shape: tuple[int, ...]
     num_classes: int
     """Logits; of a regression, targets; 0 of super-resolution."""
@@ -56,12 +57,19 @@ class Architecture:
             scale=self.scale,
         )
 
-    def network(self, *, seed: int = 0) -> IntegralNetwork:
-        """The integral network of a freshly initialized module; the same for the same seed."""
+    def network(self, *, seed: int = 0, initial: InitialWeights | None = None) -> IntegralNetwork:
+        """The integral network of a freshly initialized module; the same for the same seed.
+
+        Args:
+            initial: values of its tensors to start from.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            module = self.module()
+            if initial is not None:
+                initial.load_into(module)
             return IntegralNetwork(
-                self.module(), torch.zeros(2, *self.input_shape), coupling=_coupling(self)
+                module, torch.zeros(2, *self.input_shape), coupling=_coupling(self)
             )
 
     def load(self, folder: Path) -> IntegralNetwork:

@@ -43,7 +43,7 @@ class TrainingRequest:
     """Training candidates for a backend to train."""
 
     model: str
-    """Name of a model family."""
+    """Name of a model family, or of a network of the zoo."""
     specs: tuple[TrialSpec, ...]
     """One for each trial."""
     task: Task
@@ -56,6 +56,8 @@ class TrainingRequest:
     gpus: int
     workers_per_trial: int = 1
     """Processes that train one network together."""
+    start: Path | None = None
+    """File of `InitialWeights` that every trial starts from; None for fresh networks."""
 
     def trial_folder(self, index: int) -> Path:
         return self.folder / f"trial-{index}"
@@ -234,6 +236,7 @@ class LocalBackend(Backend):
                         seconds=max(0.0, remaining_s) / (len(request.specs) - index),
                         max_epochs=request.max_epochs,
                         on_epoch=functools.partial(report, index),
+                        start=request.start,
                     )
                 except TrainingError as error:
                     failures.append(str(error))

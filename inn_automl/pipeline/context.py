@@ -14,6 +14,7 @@ from inn_automl.core.stage import Stage
 from inn_automl.core.storage import reuse_files
 from inn_automl.latency.benchmark import Measure
 from inn_automl.latency.store import MeasurementCache
+from inn_automl.models.initial_weights import InitialWeights
 from inn_automl.pipeline.backend import Backend
 from inn_automl.pipeline.folder import timed_stage
 from inn_automl.tasks import Task
@@ -82,6 +83,8 @@ class JobContext:
     tracking: Tracking = Tracking()
     measurement_cache: MeasurementCache | None = None
     """Measurements of earlier jobs on the same devices; None: every job measures again."""
+    initial: InitialWeights | None = None
+    """Weights that training starts from; None for fresh networks."""
     parent: Path | None = None
     """Folder of the finished job that this one extends: it is only read."""
     unavailable_devices: UnavailableDevices = field(default_factory=UnavailableDevices)

@@ -23,6 +23,7 @@ from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.latency import benchmark as latency
 from inn_automl.models import serving_family
+from inn_automl.models.initial_weights import InitialWeights
 from inn_automl.pipeline.checking import check, plan_trials
 from inn_automl.pipeline.context import JobContext, Tracking
 from inn_automl.pipeline.discretizing import discretize_trained
@@ -35,6 +36,7 @@ from inn_automl.pipeline.profiling import profile
 from inn_automl.pipeline.publishing import publish
 from inn_automl.pipeline.searching import search
 from inn_automl.pipeline.training import train
+from inn_automl.pipeline.weights import find_weights
 from inn_automl.reporting.store import locate, prepare_early
 from inn_automl.tasks import Task
 
@@ -54,7 +56,6 @@ def run_job(
     progress: Progress | None = None,
     tracking: Tracking | None = None,
     measurement_cache: MeasurementCache | None = None,
-    weights: Path | None = None,
 ) -> JobResult:
     """Runs a job to its end, from the stage that an earlier call reached.
 
@@ -65,8 +66,6 @@ def run_job(
         tracking: settings of publishing the job to MLflow.
         measurement_cache: measurements of earlier jobs on the same devices, to start from and to
             add to; None: none.
-        weights: .safetensors of a network of the family, which replaces training (see
-            `Pretrained.read`).
 
     Raises:
         InputError: the dataset, the budget, the weights or the folder cannot be used; nothing was
@@ -84,7 +83,8 @@ def run_job(
         task=dataset.task,
         scale=dataset.scale,
     )
-    pretrained = None if weights is None else Pretrained.read(weights, family, dataset)
+    weights, notes = find_weights(spec, family, dataset, out)
+    initial = weights if isinstance(weights, InitialWeights) else None
     context = JobContext(
         spec,
         out.absolute(),  # workers have working directories of their own
@@ -95,20 +95,23 @@ def run_job(
         progress or SilentProgress(),
         tracking or Tracking(),
         measurement_cache,
+        initial,
     )
     metadata = {
         "dataset_fingerprint": dataset.fingerprint,
         "model": family,
         "extends": None,
-        "weights": pretrained.sha256 if pretrained else None,
+        "weights": weights.sha256 if weights else None,
     }
     with claim_folder(context.folder, spec, metadata):
         if result := _finished(context):
             return result
-        if pretrained is None:
-            trained = train(context, check(context, plan_trials(context)))
+        for note in notes:
+            context.progress.note(note)
+        if isinstance(weights, Pretrained):
+            trained = use_pretrained(context, weights)
         else:
-            trained = use_pretrained(context, pretrained)
+            trained = train(context, check(context, plan_trials(context)))
         return _search_and_publish(context, trained)
 
 

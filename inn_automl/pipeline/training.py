@@ -19,6 +19,8 @@ from inn_automl.training.trial import Trained, load_trial
 
 DONE = "training/done.json"
 """The names of the finished trials, best first."""
+START = "training/start.safetensors"
+"""The weights that training starts from."""
 _ALL_WIDTHS, _FULL_WIDTH = "mean over widths", "full width"
 """Widths that the scores of epochs belong to."""
 
@@ -47,11 +49,22 @@ def train(context: JobContext, planned: PlannedTrials) -> TrainedTrials:
             cpus=budget.cpus,
             gpus=budget.gpus,
             workers_per_trial=budget.workers_per_trial,
+            start=_write_start(context),
         )
         report = _TrainingProgress(context, len(planned.trials), request.seconds)
         trials = context.backend.train(request, report)
     write_json(context.folder / DONE, [trained.folder.parent.name for trained in trials])
     return _with_exporter(context, trials)
+
+
+def _write_start(context: JobContext) -> Path | None:
+    """The file of the weights that training starts from, which every worker can read."""
+    if context.initial is None:
+        return None
+    path = context.folder / START
+    if not path.exists():
+        context.initial.save(path)
+    return path
 
 
 def read_trials(context: JobContext) -> TrainedTrials:

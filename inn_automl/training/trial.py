@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inn_automl.core.result import WeightsOrigin
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models.architecture import Architecture
+from inn_automl.models.initial_weights import InitialWeights
 from inn_automl.training.distributed import broadcast_value, rank
 from inn_automl.training.loop import EpochReport, load_best, train
 from inn_automl.training.planning import fit_to_budget
@@ -43,6 +45,8 @@ class Trained:
     """ "epochs", "deadline", or "rival" where the scheduler stopped it for a better trial."""
     best_score: float
     history: list[EpochReport]
+    weights: WeightsOrigin | None = None
+    """Origin of the weights that training started from; None if it started from nothing."""
 
     @property
     def score(self) -> float:
@@ -63,6 +67,7 @@ class Trained:
             "stopped": self.stopped,
             "best_score": self.best_score,
             "history": [dataclasses.asdict(report) for report in self.history],
+            "weights": self.weights and self.weights.model_dump(mode="json"),
         }
 
     @classmethod
@@ -75,6 +80,9 @@ class Trained:
             stopped=value["stopped"],
             best_score=value["best_score"],
             history=[EpochReport(**report) for report in value["history"]],
+            weights=WeightsOrigin.model_validate(found)
+            if (found := value.get("weights"))
+            else None,
         )
 
 
@@ -88,6 +96,7 @@ def run_trial(
     seconds: float,
     max_epochs: int | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    start: Path | None = None,
 ) -> Trained:
     """Trains a candidate. Continues where the folder holds an unfinished trial, and returns a
     finished one at once.
@@ -101,6 +110,7 @@ def run_trial(
         seconds: time that is left for this trial. No more epochs are planned than fit into it.
         max_epochs: upper bound of the planned epochs.
         on_epoch: see `train`.
+        start: file of `InitialWeights` that training starts from; None for a fresh network.
 
     Raises:
         TrainingError: training diverged.
@@ -110,7 +120,8 @@ def run_trial(
         return load_trial(folder)
     deadline_s = time.monotonic() + seconds
     architecture = Architecture.from_dataset(task.dataset, model, spec.width, spec.depth)
-    network = architecture.network(seed=seed)
+    initial = None if start is None else InitialWeights.load(start)
+    network = architecture.network(seed=seed, initial=initial)
     if broadcast_value((folder / _PLAN).exists()):
         recipe = Recipe.from_dict(read_json(folder / _PLAN))
     else:
@@ -133,6 +144,7 @@ def run_trial(
         result.stopped,
         result.best_score,
         list(result.history),
+        initial.origin if initial else None,
     )
     network.cpu()
     if rank() == 0:
@@ -151,7 +163,13 @@ def load_trial(folder: Path) -> Trained:
 
 
 def salvage_trial(
-    spec: TrialSpec, model: str, task: Task, folder: Path, *, seed: int
+    spec: TrialSpec,
+    model: str,
+    task: Task,
+    folder: Path,
+    *,
+    seed: int,
+    start: Path | None = None,
 ) -> Trained | None:
     """The best state of a trial that was stopped from outside, as if it had ended with its last
     checkpoint.
@@ -170,7 +188,8 @@ def salvage_trial(
     network = architecture.network(seed=seed)
     history, best_score = load_best(network, folder / CHECKPOINT)
     recipe = Recipe.from_dict(read_json(folder / _PLAN))
-    trained = Trained(architecture, folder / _NETWORK, recipe, "rival", best_score, history)
+    origin = None if start is None else InitialWeights.load(start).origin
+    trained = Trained(architecture, folder / _NETWORK, recipe, "rival", best_score, history, origin)
     _save(trained, network)
     return trained
 

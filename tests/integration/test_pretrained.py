@@ -54,12 +54,11 @@ def weights(module: torch.nn.Module, tmp_path: Path) -> Path:
 
 def run(out: Path, weights: Path, **changes: object) -> object:
     return run_job(
-        job_spec(**changes),
+        job_spec(weights=str(weights), **changes),
         out,
         backend=Untrained(cpus=1),
         measure=measure_by_size,
         progress=RecordingProgress(),
-        weights=weights,
     )
 
 

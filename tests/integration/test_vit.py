@@ -71,12 +71,11 @@ def test_its_trained_weights_are_taken_without_training(
     save_file(tensors, path)
     budget = {**BUDGET, "devices": [{"name": "by-size"}]}
     result = run_job(
-        job_spec(model="vit", budget=budget),
+        job_spec(model="vit", budget=budget, weights=str(path)),
         tmp_path / "out",
         backend=LocalBackend(cpus=1),
         measure=measure_by_size,
         progress=RecordingProgress(),
-        weights=path,
     )
     assert result.job["training"][0]["stopped"] == "pretrained"
     assert result.job["architecture"]["depth"] == 3

@@ -86,6 +86,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
             ),
             max_epochs=request.max_epochs,
             on_epoch=report,
+            start=request.start,
         )
     except TrainingError as error:
         ray.train.report(failure(index, error))

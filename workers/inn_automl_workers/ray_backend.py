@@ -159,6 +159,7 @@ def _salvage(request: TrainingRequest, index: int) -> Trained | None:
         request.task,
         request.trial_folder(index),
         seed=request.seed,
+        start=request.start,
     )
 
 

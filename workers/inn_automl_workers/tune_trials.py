@@ -140,6 +140,7 @@ def _train_trial(
             seconds=request.planned_seconds(max(0.0, remaining_s), num_parallel),
             max_epochs=request.max_epochs,
             on_epoch=report,
+            start=request.start,
         )
     except TrainingError as error:
         tune.report(failure(index, error))

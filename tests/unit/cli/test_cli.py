@@ -33,7 +33,7 @@ def test_the_options_reach_the_pipeline(terminal: Terminal) -> None:
     assert code == 0
     (spec,) = terminal.jobs
     assert (spec.dataset, spec.model, spec.seed) == ("digits", "resnet", 7)
-    assert terminal.weights == Path("w.st")
+    assert spec.weights == "w.st"
     assert spec.budget.devices[0].max_latency_ms == 2.0
     (backend,) = FakeBackend.made
     assert backend.arguments == {"cpus": 2, "gpus": 1, "address": "10.0.0.1:6379"}

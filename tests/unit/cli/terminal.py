@@ -106,7 +106,6 @@ class Terminal:
     ) -> None:
         self.folder, self._monkeypatch, self._capsys = folder, monkeypatch, capsys
         self.jobs: list[JobSpec] = []
-        self.weights: Path | None = None
         (folder / "budget.yaml").write_text(BUDGET, encoding="utf-8")
         monkeypatch.chdir(folder)
         FakeBackend.made = []
@@ -136,12 +135,10 @@ class Terminal:
             backend: FakeBackend,
             progress: Progress,
             measurement_cache: MeasurementCache,
-            weights: Path | None,
             measure: Measure,
         ) -> JobResult:
             assert not backend.closed and isinstance(measurement_cache, MeasurementCache)
             self.jobs.append(spec)
-            self.weights = weights
             return job(spec, out, progress)
 
         self._monkeypatch.setitem(

@@ -81,6 +81,14 @@ CLASS_WEIGHTS = click.option(
     show_default=True,
     help="In the loss: balanced lets all classes weigh the same.",
 )
+AUGMENTATION = click.option(
+    "--augmentation",
+    metavar="LEVEL|NAMES",
+    default="auto",
+    show_default=True,
+    help="How training varies samples: auto, none, light, strong, or names with commas: shift, "
+    "resized_crop, flip, trivial_augment, erasing, mixup, cutmix.",
+)
 SEED = click.option(
     "--seed",
     type=click.IntRange(0, 2**31 - 1),

@@ -11,7 +11,7 @@ import click
 
 from inn_automl.cli.data_options import data_options
 from inn_automl.cli.endings import failures_explained, sigterm_interrupts
-from inn_automl.cli.options import CLASS_WEIGHTS, METRIC, MODEL, SEED, WEIGHTS
+from inn_automl.cli.options import AUGMENTATION, CLASS_WEIGHTS, METRIC, MODEL, SEED, WEIGHTS
 from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import InputError, JobDirectoryError
 from inn_automl.core.progress import show_progress
@@ -47,6 +47,7 @@ from inn_automl.facade.backends import check_backend
 @METRIC
 @CLASS_WEIGHTS
 @data_options
+@AUGMENTATION
 @SEED
 @click.option(
     "--json",
@@ -69,6 +70,7 @@ def run(
     metric: str | None,
     class_weights: str,
     data: DataOptions,
+    augmentation: str,
     seed: int,
     as_json: bool,
     backend: str,
@@ -85,6 +87,7 @@ def run(
         "weights": weights,
         "metric": metric,
         "class_weights": class_weights,
+        "augmentation": augmentation,
         "seed": seed,
         "data": data,
     }
@@ -113,6 +116,7 @@ def _run(spec: JobSpec, out: Path, backend: str, address: str | None) -> JobResu
             weights=spec.weights,
             metric=spec.metric,
             class_weights=spec.class_weights,
+            augmentation=spec.augmentation,
             data=spec.data,
             out=out,
             seed=spec.seed,

@@ -9,6 +9,7 @@ import click
 from inn_automl.api.jobs import Job
 from inn_automl.cli.data_options import data_options
 from inn_automl.cli.options import (
+    AUGMENTATION,
     CLASS_WEIGHTS,
     METRIC,
     MODEL,
@@ -45,6 +46,7 @@ WATCH = click.option("--watch", "is_watched", is_flag=True, help="Follow the job
 @METRIC
 @CLASS_WEIGHTS
 @data_options
+@AUGMENTATION
 @SEED
 @NAME
 @PRIORITY
@@ -57,6 +59,7 @@ def submit(
     metric: str | None,
     class_weights: str,
     data: DataOptions,
+    augmentation: str,
     seed: int,
     name: str | None,
     priority: int,
@@ -73,6 +76,7 @@ def submit(
         "model": model,
         "metric": metric,
         "class_weights": class_weights,
+        "augmentation": augmentation,
         "seed": seed,
         "data": data,
     }

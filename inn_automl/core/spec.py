@@ -20,6 +20,7 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from inn_automl.core.augmentation import AugmentationChoice
 from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import SpecError, UnknownNameError
 from inn_automl.core.fields import Count, Number, Positive, Strict
@@ -246,6 +247,10 @@ class JobSpec(Strict):
     seed: Annotated[int, Number, Field(ge=0, lt=2**31)] = 0
     data: DataOptions = DataOptions()
     """How the dataset is read."""
+    augmentation: AugmentationChoice = "auto"
+    """How training varies samples: `auto` (by task and size), `none`, `light`, `strong`, or a list
+    of `shift`, `resized_crop`, `flip`, `trivial_augment`, `erasing`, `mixup` and `cutmix`.
+    """
 
 
 Model = TypeVar("Model", bound=BaseModel)

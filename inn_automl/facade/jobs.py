@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +35,7 @@ def search(
     metric: str | None = None,
     class_weights: Literal["none", "balanced"] = "none",
     data: DataOptions | Mapping[str, Any] | None = None,
+    augmentation: str | Sequence[str] = "auto",
     out: str | Path | None = None,
     seed: int = 0,
     backend: str = "local",
@@ -63,6 +64,8 @@ def search(
         class_weights: `balanced` lets all classes weigh the same in the loss, however many samples
             they have.
         data: how the dataset is read, such as `{"input_size": 224}`; None for what suits it.
+        augmentation: how training varies samples: `auto` (by task and size), `none`, `light`,
+            `strong`, or a list of transforms of images (see `JobSpec.augmentation`).
         out: the folder that everything is written to: new, empty, or of the same search. None for
             a folder under `~/.inn_automl/jobs` that is named after the arguments.
 
@@ -104,6 +107,7 @@ def search(
         metric=metric,
         class_weights=class_weights,
         data=dict(data) if isinstance(data, Mapping) else data or DataOptions(),
+        augmentation=augmentation,
         seed=seed,
     )
     folder = Path(out) if out is not None else _default_folder(spec, None)

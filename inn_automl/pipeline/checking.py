@@ -27,6 +27,7 @@ from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.memory import measure_memory
 from inn_automl.pipeline.records import PlannedTrials
 from inn_automl.training.recipe import Recipe, TrialSpec, trial_specs
+from inn_automl.training.transforms import choose_transforms
 from inn_automl.training.trial import Trained
 from inn_automl.width_search.space import SearchSpace
 
@@ -53,13 +54,25 @@ class _Extreme:
 
 
 def plan_trials(context: JobContext) -> PlannedTrials:
-    """The training candidates that the budget and the seed ask for."""
+    """The training candidates that the budget and the seed ask for.
+
+    Raises:
+        SpecError: an augmentation does not fit the dataset.
+    """
     num_trials, seed = context.spec.budget.training.trials, context.spec.seed
     dataset = context.task.dataset
     trials = trial_specs(
         context.family, len(dataset.train), num_trials, seed=seed, task=dataset.task
     )
-    return PlannedTrials(tuple(trials))
+    augment, transforms = choose_transforms(context.spec.augmentation, dataset)
+    return PlannedTrials(
+        tuple(
+            dataclasses.replace(
+                one, recipe=dataclasses.replace(one.recipe, augment=augment, transforms=transforms)
+            )
+            for one in trials
+        )
+    )
 
 
 def check(context: JobContext, planned: PlannedTrials) -> PlannedTrials:

@@ -30,7 +30,8 @@ _LABEL, _PREDICTED, _LOSS, _FIRST_PROBABILITY = range(4)
 
 
 class Classification(Objective):
-    """Outputs are logits (N, classes), targets class indices (N,).
+    """Outputs are logits (N, classes), targets class indices (N,), or probabilities (N, classes)
+    where samples were mixed of two.
 
     Args:
         dataset: None where neither metric nor weights depend on it.
@@ -63,7 +64,9 @@ class Classification(Objective):
         if self._weights is None:
             return F.cross_entropy(output, targets, label_smoothing=label_smoothing)
         each = F.cross_entropy(output, targets, label_smoothing=label_smoothing, reduction="none")
-        return _weighted_mean(each, self._weights.to(output.device)[targets])
+        weights = self._weights.to(output)
+        of_samples = targets @ weights if targets.is_floating_point() else weights[targets]
+        return _weighted_mean(each, of_samples)
 
     def soft_targets(
         self,
@@ -73,7 +76,9 @@ class Classification(Objective):
         label_fraction: float,
         label_smoothing: float = 0.0,
     ) -> Tensor:
-        labels = F.one_hot(targets, output.shape[1]).to(output.dtype)
+        labels = targets  # of mixed samples probabilities already
+        if not targets.is_floating_point():
+            labels = F.one_hot(targets, output.shape[1]).to(output.dtype)
         labels = labels * (1 - label_smoothing) + label_smoothing / output.shape[1]
         return torch.lerp(output.softmax(1), labels, label_fraction)
 

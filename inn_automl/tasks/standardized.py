@@ -34,6 +34,7 @@ class StandardizedSamples:
         objective: of the task.
         device: of the tensors.
         input_shape: of one sample as a network takes it.
+        mean: of each channel, as it is taken off.
         is_in_memory: whether reading a sample costs no access to the disk.
 
     Args:
@@ -61,7 +62,7 @@ class StandardizedSamples:
             torch.as_tensor(dataset.x[indices]).to(self.device) if self.is_in_memory else None
         )
         shape = (-1, *[1] * (len(self.input_shape) - 1))
-        self._mean, std = (
+        self.mean, std = (
             torch.as_tensor(values, dtype=torch.float32).reshape(shape).to(self.device)
             for values in (dataset.mean, dataset.std)
         )
@@ -92,7 +93,7 @@ class StandardizedSamples:
 
     def standardize(self, raw: Tensor) -> Tensor:
         """Raw values (n, C, ...) of any size with zero mean and unit variance per channel."""
-        return raw.to(torch.float32).sub(self._mean).mul_(self._scale)
+        return raw.to(torch.float32).sub(self.mean).mul_(self._scale)
 
     def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """All samples in order, as pairs of standardized x (n, *input_shape) and y (n, ...).

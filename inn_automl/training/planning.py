@@ -105,6 +105,7 @@ def _measure_costs(run: TrainingRun, seconds: float) -> _Costs:
         if run.recipe.num_warmup_epochs > 0:
             warmup_step_s = broadcast_value(_step_s(run, 1, _MIN_TIMED_STEPS))
         run.validate()
+    run.batches.close()
     network.load_state_dict(before)
     network.to(memory_format=torch.contiguous_format)
     network.zero_grad(set_to_none=True)

@@ -43,9 +43,14 @@ class Recipe:
     epochs: int = 20
     epoch_samples: int | None = None
     """Training samples in an epoch; None for all. Less where not even one whole epoch fits into
-    the budget.
+    the budget; more, in whole passes, where validation after each would take too large a share.
     """
     augment: bool = True
+    """Whether samples are varied at random: by `transforms`, or without any as the objective finds
+    safe.
+    """
+    transforms: tuple[str, ...] = ()
+    """Of `core.augmentation.TRANSFORMS`, what varies each image."""
     width_conditioned: bool = True
     """True if weights are functions of the width, too (`IntegralNetwork.add_width_deltas`)."""
     warmup_fraction: float = 0.5
@@ -125,7 +130,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "transforms": list(self.transforms)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -139,7 +144,7 @@ class Recipe:
         for key in values:
             if key not in known:
                 raise UnknownNameError("key of a recipe", key, known)
-        return cls(**values)
+        return cls(**{**values, "transforms": tuple(values.get("transforms", ()))})
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class TrainingRun:
         if recipe.width_conditioned:
             network.add_width_deltas()
         use_channels_last(network, task.train.standardized(slice(0, 2)))
-        batches = BatchSampler.from_recipe(task.train, recipe)
+        batches = BatchSampler.from_recipe(task.train, recipe, task.dataset.num_classes)
         num_steps = recipe.epochs * batches.steps_per_epoch
         step = SandwichStep.from_recipe(network, task.objective, recipe, num_steps)
         validator = Validator.from_task(task)
@@ -178,9 +178,7 @@ class TrainingRun:
         # for dropout and the like, which differ from sample to sample
         torch.manual_seed(torch_seed + rank())
         is_warmup = epoch <= self.recipe.num_warmup_epochs
-        batches = self.batches.draw(
-            torch.Generator().manual_seed(order_seed), num_steps, is_paired=not is_warmup
-        )
+        batches = self.batches.draw(order_seed, num_steps, is_paired=not is_warmup)
         drawn = self._random_widths(width_seed)
         total = torch.zeros((), device=self.device)
         first = (epoch - 1) * self.batches.steps_per_epoch
@@ -254,6 +252,7 @@ class TrainingRun:
 
     def finish(self) -> None:
         """Puts the best state into the network."""
+        self.batches.close()
         if self.best is not None:
             self.network.load_state_dict(self.best)
         if self.history and self.history[-1].is_warmup:

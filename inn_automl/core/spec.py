@@ -35,6 +35,7 @@ FAMILY_KINDS = {
     "mobilenet": ("image",),
     "vit": ("image",),
     "resnet": ("image",),
+    "spectrogram": ("signal",),
     "signal": ("signal",),
 }
 """The architecture families and the kinds of data they take, for those who check a spec without

@@ -28,6 +28,7 @@ from inn_automl.core.precision import METADATA_KEY
 from inn_automl.core.storage import write_atomically
 from inn_automl.core.version import __version__
 from inn_automl.export.denormalization import denormalization_nodes
+from inn_automl.export.front_end import front_end_nodes
 
 _STANDARDIZATION = "standardize."
 """Prefix of the names of its initializers; see `raw_model.RawInput`."""
@@ -120,6 +121,7 @@ def _convert(proto: onnx.ModelProto) -> bytes:
         if any(name.startswith(_STANDARDIZATION) for name in node.input)
     ]
     float32 += [node.name for node in denormalization_nodes(proto.graph)]
+    float32 += [node.name for node in front_end_nodes(proto.graph)]
     proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     converted = convert_float_to_float16(
         proto, keep_io_types=True, disable_shape_infer=True, node_block_list=float32

@@ -2,11 +2,12 @@
 samples.
 
 The file keeps its ports: raw float32 values in, float32 logits out, any batch. The standardization
-of the input stays float32 inside, and so do the logits, which would lose most of what quantization
-loses at all: with them quantized the largest logit of a ResNet was off by 0.19 of itself, without
-by 0.03, and no slower. Where the output is brought to the units of targets, that is float32 too. A
-network that makes images also keeps the convolutions that read the input: what they make goes into
-every pixel, and weights of 7 bits would be the largest error.
+of the input stays float32 inside, as does what makes a spectrogram of sound, and so do the logits,
+which would lose most of what quantization loses at all: with them quantized the largest logit of a
+ResNet was off by 0.19 of itself, without by 0.03, and no slower. Where the output is brought to the
+units of targets, that is float32 too. A network that makes images also keeps the convolutions that
+read the input: what they make goes into every pixel, and weights of 7 bits would be the largest
+error.
 
 What was chosen, and what for (benchmarks/precision.py has the figures of one machine):
 
@@ -42,6 +43,7 @@ from inn_automl.core.storage import write_atomically
 from inn_automl.core.version import __version__
 from inn_automl.export.denormalization import denormalization_nodes
 from inn_automl.export.fp16 import float32_counterpart
+from inn_automl.export.front_end import front_end_nodes
 from inn_automl.export.onnx_graph import CONVOLUTIONS
 from inn_automl.export.raw_model import INPUT
 
@@ -146,7 +148,14 @@ def _quantize(model: onnx.ModelProto, samples: NDArray[np.float32], **options: A
         weight_qType=QuantType.QInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, _ranges(model, samples)),
         nodes_to_quantize=[],
-        nodes_to_exclude=[node.name for node in [*restored, *_reading_images(model.graph)]],
+        nodes_to_exclude=[
+            node.name
+            for node in [
+                *restored,
+                *_reading_images(model.graph),
+                *front_end_nodes(model.graph),
+            ]
+        ],
         op_types_to_quantize=OPERATIONS,
         extra_options={},
         **options,

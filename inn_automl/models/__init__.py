@@ -11,7 +11,7 @@ from torch import nn
 
 from inn_automl.core.errors import SpecError, UnknownNameError
 from inn_automl.core.metric import TaskKind
-from inn_automl.models import convnet, edsr, mlp, mobilenet, resnet, signal, vit
+from inn_automl.models import convnet, edsr, mlp, mobilenet, resnet, signal, spectrogram, vit
 from inn_automl.models.family import Family, kind_of
 from inn_automl.models.zoo import is_zoo_name, zoo_family
 
@@ -20,13 +20,16 @@ __all__ = ["FAMILIES", "Family", "build", "default_family", "get_family", "servi
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         module.FAMILY.name: module.FAMILY
-        for module in (mlp, convnet, resnet, mobilenet, vit, signal, edsr)
+        for module in (mlp, convnet, resnet, mobilenet, vit, spectrogram, signal, edsr)
     }
 )
 
 # Above this side, depthwise blocks reach far more accuracy per multiply-add than a handful of
 # plain convolutions.
 _LARGEST_CONVNET_SIDE = 32
+
+_SHORTEST_SOUND_S = 0.1
+"""Shorter sounds have too few windows of 25 ms for a spectrogram."""
 
 
 def get_family(name: str) -> Family:
@@ -47,10 +50,17 @@ def get_family(name: str) -> Family:
 
 
 def default_family(
-    kind: str, input_shape: tuple[int, ...], task: TaskKind = "classification"
+    kind: str,
+    input_shape: tuple[int, ...],
+    task: TaskKind = "classification",
+    *,
+    sample_rate_hz: int | None = None,
 ) -> str:
     """Name of the family that serves this kind of data ("image" or "signal") when the user names
     none.
+
+    Args:
+        sample_rate_hz: of sound, which has a family of its own; None for other signals.
 
     Raises:
         UnknownNameError: another kind.
@@ -58,7 +68,10 @@ def default_family(
     if task == "super-resolution":
         return "edsr"
     if kind == "signal":
-        return "signal"
+        is_sound = (
+            sample_rate_hz is not None and input_shape[1] >= _SHORTEST_SOUND_S * sample_rate_hz
+        )
+        return "spectrogram" if is_sound else "signal"
     if kind == "image":
         return "convnet" if min(input_shape[1:]) <= _LARGEST_CONVNET_SIDE else "mobilenet"
     raise UnknownNameError("kind of data", kind, ("image", "signal"))
@@ -73,6 +86,7 @@ def build(
     depth: int | None = None,
     task: TaskKind = "classification",
     scale: int | None = None,
+    sample_rate_hz: int | None = None,
 ) -> nn.Module:
     """A network of the family, freshly initialized from torch's global random state.
 
@@ -83,6 +97,7 @@ def build(
         depth: one of the family's `depths`; its `default_depth` if None.
         task: what the network is for.
         scale: of super-resolution, how many times larger its images are.
+        sample_rate_hz: of sound; None for anything else.
 
     Returns:
         A module from standardized float32 `(N, *input_shape)` to logits or standardized targets
@@ -97,7 +112,8 @@ def build(
     _check_support(chosen, input_shape, depth, width, task)
     _check_outputs(num_classes, task, scale)
     num_outputs = num_classes if scale is None else scale
-    return chosen.make(tuple(input_shape), num_outputs, width, depth)
+    rate = {"sample_rate_hz": sample_rate_hz} if chosen.takes_sample_rate else {}
+    return chosen.make(tuple(input_shape), num_outputs, width, depth, **rate)
 
 
 def serving_family(
@@ -108,6 +124,7 @@ def serving_family(
     *,
     task: TaskKind = "classification",
     scale: int | None = None,
+    sample_rate_hz: int | None = None,
 ) -> str:
     """Name of a family that serves the data: `name`, or the default one for None.
 
@@ -117,7 +134,8 @@ def serving_family(
         UnknownNameError: no such family, or kind of data.
         SpecError: the family does not serve the data.
     """
-    chosen = get_family(name or default_family(kind, input_shape, task))
+    default = default_family(kind, input_shape, task, sample_rate_hz=sample_rate_hz)
+    chosen = get_family(name or default)
     _check_support(chosen, input_shape, chosen.default_depth, 1.0, task)
     _check_outputs(num_classes, task, scale)
     return chosen.name

@@ -36,13 +36,22 @@ class Architecture:
     task: TaskKind = "classification"
     scale: int | None = None
     """Scale factor of super-resolution; None for other tasks."""
+    sample_rate_hz: int | None = None
+    """Of sound; None for anything else."""
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, model: str, width: float, depth: int) -> Architecture:
         """The architecture of a model family for a dataset."""
         num_outputs = 0 if dataset.task == "super-resolution" else dataset.output_shape[0]
         return cls(
-            model, dataset.input_shape, num_outputs, width, depth, dataset.task, dataset.scale
+            model,
+            dataset.input_shape,
+            num_outputs,
+            width,
+            depth,
+            dataset.task,
+            dataset.scale,
+            dataset.sample_rate_hz,
         )
 
     def module(self) -> nn.Module:
@@ -55,6 +64,7 @@ class Architecture:
             depth=self.depth,
             task=self.task,
             scale=self.scale,
+            sample_rate_hz=self.sample_rate_hz,
         )
 
     def network(self, *, seed: int = 0, initial: InitialWeights | None = None) -> IntegralNetwork:

@@ -29,9 +29,11 @@ class Family:
     """Depths it can be built with, ascending; the family's docstring says what a depth counts."""
     width_multipliers: tuple[float, ...]
     """Width multipliers worth trying as training candidates, ascending."""
-    make: Callable[[tuple[int, ...], int, float, int], nn.Module]
+    make: Callable[..., nn.Module]
     tasks: tuple[TaskKind, ...] = ("classification", "regression")
     """Tasks it can be trained for."""
+    takes_sample_rate: bool = False
+    """Whether `make` also takes `sample_rate_hz`: that of sound, None where it is not known."""
 
 
 def kind_of(input_shape: tuple[int, ...]) -> str | None:

@@ -82,6 +82,7 @@ def run_job(
         dataset.output_shape[0],
         task=dataset.task,
         scale=dataset.scale,
+        sample_rate_hz=dataset.sample_rate_hz,
     )
     weights, notes = find_weights(spec, family, dataset, out)
     initial = weights if isinstance(weights, InitialWeights) else None

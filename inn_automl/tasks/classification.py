@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inn_automl.core.metric import ACCURACY, AUROC, BALANCED_ACCURACY, MACRO_F1, RECALL, Metric
 from inn_automl.data.augmentation import augment
+from inn_automl.data.sound import augment_sound
 from inn_automl.tasks import class_metrics
 from inn_automl.tasks.class_metrics import ClassMetric, wilson
 from inn_automl.tasks.objective import Learned, Objective, SampleScores, Score
@@ -48,6 +49,7 @@ class Classification(Objective):
     ) -> None:
         self.metric = metric
         self._classes = () if dataset is None else dataset.classes
+        self._is_sound = dataset is not None and dataset.sample_rate_hz is not None
         self._weights: Tensor | None = None
         if class_weights == "balanced":
             assert dataset is not None
@@ -58,7 +60,7 @@ class Classification(Objective):
     def augment(
         self, x: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        return augment(x, generator), targets
+        return (augment_sound if self._is_sound else augment)(x, generator), targets
 
     def loss(self, output: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         if self._weights is None:

@@ -62,7 +62,7 @@ class TracedModule:
         self._propagation = propagation
         self._batch_size = batch_size
         self._contracted = propagation.contracted_axes()
-        self._names, self._units = _name_groups(propagation)
+        self._names, self._units = _name_groups(propagation, buffers)
 
     @classmethod
     def from_module(cls, module: nn.Module, example_input: Tensor) -> TracedModule:
@@ -91,9 +91,11 @@ class TracedModule:
                     propagation.variables.fix(axes, _IS_OUTPUT)
             else:  # a subgraph that an operation without a rule takes
                 propagation.shapes[node] = ()
+        buffers = frozenset(name for name, _ in module.named_buffers())
+        _fix_untrained(propagation, buffers)
         return cls(
             dict([*module.named_parameters(), *module.named_buffers()]),
-            frozenset(name for name, _ in module.named_buffers()),
+            buffers,
             exported.graph,
             propagation,
             max(1, example_input.shape[0]) if example_input.dim() else 1,
@@ -322,13 +324,34 @@ def _enter(
     return tuple(propagation.variables.constant(int(size), reason) for size in value.shape)
 
 
-def _name_groups(propagation: Propagation) -> tuple[dict[int, str], dict[int, int]]:
+def _trained(propagation: Propagation, buffers: frozenset[str]) -> set[int]:
+    """Variables that axes of parameters have."""
+    return {
+        segment.var
+        for name, node in propagation.parameters.items()
+        if name not in buffers
+        for axis in propagation.shape(node)
+        for segment in propagation.variables.resolve(axis)
+    }
+
+
+def _fix_untrained(propagation: Propagation, buffers: frozenset[str]) -> None:
+    """Keeps channels that buffers alone have, such as frequencies of a Fourier transform: nothing
+    of them is learned.
+    """
+    trained = _trained(propagation, buffers)
+    for name in buffers & propagation.parameters.keys():
+        for axis in propagation.shape(propagation.parameters[name]):
+            parts = [s for s in propagation.variables.resolve(axis) if s.var not in trained]
+            propagation.variables.fix([(part,) for part in parts], "")
+
+
+def _name_groups(
+    propagation: Propagation, buffers: frozenset[str]
+) -> tuple[dict[int, str], dict[int, int]]:
     """Name and unit of each variable that a weighted layer produces."""
     variables = propagation.variables
-    shapes = [propagation.shape(node) for node in propagation.parameters.values()]
-    used = {
-        segment.var for shape in shapes for axis in shape for segment in variables.resolve(axis)
-    }
+    used = _trained(propagation, buffers)
     names: dict[int, str] = {}
     units: dict[int, int] = {}
     for layer, axis in propagation.producers:

@@ -103,7 +103,7 @@ def test_the_default_family_fits_its_data() -> None:
 
 
 def test_an_unfit_family_names_those_that_fit() -> None:
-    with pytest.raises(SpecError, match=r"'resnet'.*\(1, 40\).*mlp or signal"):
+    with pytest.raises(SpecError, match=r"'resnet'.*\(1, 40\).*mlp or spectrogram or signal"):
         build("resnet", (1, 40), 10)
     with pytest.raises(SpecError, match="convnet"):
         build("signal", (1, 8, 8), 10)
@@ -156,7 +156,7 @@ def test_the_family_that_serves_data_is_the_named_one_or_the_default() -> None:
     assert serving_family(None, "image", (1, 8, 8), 1, task="super-resolution", scale=2) == "edsr"
     with pytest.raises(UnknownNameError, match="convnet"):
         serving_family("convnets", "image", (1, 8, 8), 10)
-    with pytest.raises(SpecError, match=r"'resnet'.*mlp or signal"):
+    with pytest.raises(SpecError, match=r"'resnet'.*mlp or spectrogram or signal"):
         serving_family("resnet", "signal", (1, 40), 10)
     with pytest.raises(SpecError, match="classes"):
         serving_family(None, "image", (1, 8, 8), 1)

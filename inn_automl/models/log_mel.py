@@ -77,7 +77,7 @@ class LogMel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, L) of unit variance -> (N, C, bands, windows)."""
         with _full_precision(x):
-            logarithms = self._logarithms(x.float())
+            logarithms = self._logarithms(x.to(torch.promote_types(x.dtype, torch.float32)))
         logarithms = logarithms - logarithms.mean((2, 3), keepdim=True)
         return self._masked(logarithms) if self.training else logarithms
 

@@ -97,10 +97,14 @@ class Averaging(Small):
 
 
 def randomize(module: nn.Module, seed: int) -> None:
-    """Gives every parameter and statistic a value that would show if it were lost or swapped."""
+    """Gives every parameter and statistic a value that would show if it were lost or swapped.
+    Buffers that are no part of the state, the kernels of a front end, stay as they are.
+    """
     generator = torch.Generator().manual_seed(seed)
+    saved = module.state_dict()
+    statistics = [buffer for name, buffer in module.named_buffers() if name in saved]
     with torch.no_grad():
-        for tensor in [*module.parameters(), *module.buffers()]:
+        for tensor in [*module.parameters(), *statistics]:
             if tensor.is_floating_point():
                 low = 0.3 if tensor.ndim == 1 else -0.5
                 tensor.uniform_(low, low + 1, generator=generator)

@@ -14,6 +14,7 @@
     │   ├── ModuleError                                 invalid_module
     │   └── JobDirectoryError                           job_directory
     ├── TrainingError (RuntimeError)                    training_failed
+    │   └── NotLearnedError                             not_learned
     ├── ExportError (RuntimeError)                      export_failed
     │   └── VerificationError                           verification_failed
     ├── MeasurementError (RuntimeError)                 measurement_failed
@@ -184,6 +185,12 @@ class TrainingError(InnAutomlError, RuntimeError):
     """Training diverged or could not go on."""
 
     code = "training_failed"
+
+
+class NotLearnedError(TrainingError):
+    """A trained network is no better than a prediction without training: nothing is searched."""
+
+    code = "not_learned"
 
 
 class ExportError(InnAutomlError, RuntimeError):

@@ -84,6 +84,7 @@ def search(
     Raises:
         InputError: the dataset, the budget, the weights or the folder cannot be used; nothing was
             spent.
+        NotLearnedError: the trained network is no better than no training; it is kept.
         TrainingError, MeasurementError, ExportError, BackendError, StorageError: a stage failed;
             what was found so far is kept.
 

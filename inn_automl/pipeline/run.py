@@ -1,7 +1,7 @@
 """The main job: a dataset and a hardware budget in, measured Pareto fronts and downloadable models
 out.
 
-    check -> train -> profile -> search -> measure -> fine_tune -> publish
+    check -> train -> check what was learned -> profile -> search -> measure -> fine_tune -> publish
 
 Each stage leaves its result in the job's folder, so that a job that was stopped at any moment goes
 on with the same call. A finished job can be extended to other devices and bounds, and its network
@@ -30,6 +30,7 @@ from inn_automl.pipeline.discretizing import discretize_trained
 from inn_automl.pipeline.extending import FinishedJob, reuse_training
 from inn_automl.pipeline.fine_tuning import fine_tune
 from inn_automl.pipeline.folder import RESULT_FILE, claim_folder
+from inn_automl.pipeline.learning import check_learned
 from inn_automl.pipeline.measuring import measure as measure_finalists
 from inn_automl.pipeline.pretrained import Pretrained, use_pretrained
 from inn_automl.pipeline.profiling import profile
@@ -70,6 +71,7 @@ def run_job(
     Raises:
         InputError: the dataset, the budget, the weights or the folder cannot be used; nothing was
             spent.
+        NotLearnedError: the trained network is no better than no training; it stays in the folder.
         TrainingError, MeasurementError, ExportError, BackendError, StorageError: a stage failed;
             the results so far stay in the folder.
     """
@@ -113,7 +115,7 @@ def run_job(
             trained = use_pretrained(context, weights)
         else:
             trained = train(context, check(context, plan_trials(context)))
-        return _search_and_publish(context, trained)
+        return _search_and_publish(context, check_learned(context, trained))
 
 
 def extend_job(

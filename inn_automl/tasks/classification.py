@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,7 +16,13 @@ from inn_automl.data.augmentation import augment
 from inn_automl.data.sound import augment_sound
 from inn_automl.tasks import class_metrics
 from inn_automl.tasks.class_metrics import ClassMetric, wilson
-from inn_automl.tasks.objective import Learned, Objective, SampleScores, Score
+from inn_automl.tasks.objective import (
+    Learned,
+    Objective,
+    SampleScores,
+    Score,
+    mean_interval,
+)
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
@@ -158,15 +165,22 @@ class Classification(Objective):
         constant[:, _LABEL], constant[:, _PREDICTED] = y, largest
         return self._metric_of(constant, metric).value
 
-    def learned(self, scores: NDArray[np.float64], dataset: Dataset) -> Learned:
+    def learned(self, score: Score, dataset: Dataset) -> Learned:
         """In the metric; where that is the recall of a class, which a constant can have, in
-        balanced accuracy.
+        balanced accuracy. The log loss is compared with that of the classes' frequencies.
         """
+        assert score.samples is not None
+        y = dataset.y[dataset.validation]
+        counts = np.bincount(dataset.y[dataset.train], minlength=dataset.num_classes)
+        prior = -np.log(np.maximum(counts[y] / counts.sum(), LEAST_PROBABILITY))
+        gain, _ = mean_interval(prior - score.samples.losses)
         if not self.metric.name.startswith(RECALL):
-            return super().learned(scores, dataset)
-        found = self._metric_of(scores, BALANCED_ACCURACY)
+            return replace(super().learned(score, dataset), loss_gain=gain)
+        confusion = np.array(score.confusion)
+        truth, predicted = np.indices(confusion.shape).reshape(2, -1).repeat(confusion.ravel(), 1)
+        found = class_metrics.balanced_accuracy(truth, predicted)
         baseline = self._majority(dataset, BALANCED_ACCURACY)
-        return Learned(found.value, found.interval, baseline, BALANCED_ACCURACY)
+        return Learned(found.value, found.interval, baseline, BALANCED_ACCURACY.name, gain)
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

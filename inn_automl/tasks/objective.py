@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -85,13 +86,19 @@ class Learned:
     value: float
     interval: tuple[float, float]
     baseline: float
-    metric: Metric
-    """That the numbers are in."""
+    metric: str
+    """Name of the metric that the numbers are in."""
+    loss_gain: float = -math.inf
+    """The lower end of the 95 % interval of the gain in the proper score, on the same samples."""
 
     @property
     def is_above(self) -> bool:
-        """True if the baseline lies below the interval."""
-        return self.interval[0] > self.baseline
+        """True if the interval is above the baseline; or the value, and the gain in the proper
+        score, which small splits tell more of, is surely above zero.
+        """
+        return self.interval[0] > self.baseline or (
+            self.value > self.baseline and self.loss_gain > 0
+        )
 
 
 class Objective(abc.ABC):
@@ -159,14 +166,13 @@ class Objective(abc.ABC):
         counts its gain as zero.
         """
 
-    def learned(self, scores: NDArray[np.float64], dataset: Dataset) -> Learned:
+    def learned(self, score: Score, dataset: Dataset) -> Learned:
         """Compares a model with the prediction without training.
 
         Args:
-            scores: (N, s) of the model on the validation split.
+            score: of the model on the validation split, with its samples.
         """
-        score = self.score(scores)
-        return Learned(score.value, score.interval, self.baseline(dataset), self.metric)
+        return Learned(score.value, score.interval, self.baseline(dataset), self.metric.name)
 
 
 def mean_interval(contributions: NDArray[np.float64]) -> tuple[float, float]:

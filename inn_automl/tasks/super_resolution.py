@@ -111,14 +111,13 @@ class SuperResolution(Objective):
         """PSNR of bicubic upscaling."""
         return self.score(self._bicubic(dataset)).value
 
-    def learned(self, scores: NDArray[np.float64], dataset: Dataset) -> Learned:
+    def learned(self, score: Score, dataset: Dataset) -> Learned:
         """The gain over bicubic upscaling on the same images: images differ more than methods."""
-        bicubic = self._bicubic(dataset)
+        assert score.samples is not None
+        bicubic = self._bicubic(dataset)[:, 0]
         baseline = float(bicubic.mean())
-        low, high = mean_interval(scores[:, 0] - bicubic[:, 0])
-        return Learned(
-            float(scores.mean()), (baseline + low, baseline + high), baseline, self.metric
-        )
+        low, high = mean_interval(score.samples.contributions.astype(np.float64) - bicubic)
+        return Learned(score.value, (baseline + low, baseline + high), baseline, self.metric.name)
 
     def _bicubic(self, dataset: Dataset) -> NDArray[np.float64]:
         """`scores` of bicubic upscaling on the validation split."""

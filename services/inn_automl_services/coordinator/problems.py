@@ -49,6 +49,7 @@ _ANSWERS: dict[type[errors.InnAutomlError], tuple[int, str]] = {
     errors.ModuleError: (422, "Invalid module"),
     errors.JobDirectoryError: (409, "Folder of another job"),
     errors.TrainingError: (500, "Training failed"),
+    errors.NotLearnedError: (422, "Nothing was learned"),
     errors.ExportError: (500, "Export failed"),
     errors.VerificationError: (500, "Verification failed"),
     errors.MeasurementError: (422, "Measurement failed"),

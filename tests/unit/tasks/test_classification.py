@@ -96,11 +96,24 @@ def test_the_recall_of_a_class_is_learned_where_balanced_accuracy_is() -> None:
     dataset = imbalanced()
     objective = Task.from_dataset(dataset, metric="recall:a").objective
     y = torch.as_tensor(dataset.y[dataset.validation])
-    always = objective.scores(torch.tensor([[1.0, 0.0]]).expand(len(y), 2), y).numpy()
-    assert objective.score(always).value == 1.0
+    constant = torch.tensor([[2.0, 0.0]]).expand(len(y), 2)
+    always = objective.score(objective.scores(constant, y).numpy())
+    assert always.value == 1.0
     assert not objective.learned(always, dataset).is_above
-    perfect = objective.learned(objective.scores(torch.eye(2)[y], y).numpy(), dataset)
-    assert perfect.is_above and (perfect.value, perfect.baseline) == (1.0, 0.5)
+    perfect = objective.score(objective.scores(9 * torch.eye(2)[y], y).numpy())
+    learned = objective.learned(perfect, dataset)
+    assert learned.is_above and (learned.value, learned.baseline) == (1.0, 0.5)
+
+
+def test_a_small_split_tells_by_its_log_loss_what_accuracy_cannot() -> None:
+    dataset = imbalanced()
+    objective = Task.from_dataset(dataset).objective
+    y = torch.as_tensor(dataset.y[dataset.validation])
+    logits = 4 * torch.eye(2)[y]
+    logits[torch.nonzero(y == 1)[:2]] = torch.tensor([0.5, 0.0])
+    learned = objective.learned(objective.score(objective.scores(logits, y).numpy()), dataset)
+    assert learned.interval[0] < learned.baseline < learned.value
+    assert learned.loss_gain > 0 and learned.is_above
 
 
 def test_balanced_weights_let_all_classes_weigh_the_same() -> None:

@@ -34,12 +34,21 @@ class Validator:
     validation: StandardizedSamples
 
     @classmethod
-    def from_task(cls, task: Task) -> Validator:
-        """The validator of a task; the same samples for every network."""
+    def from_task(cls, task: Task, num_samples: int | None = None) -> Validator:
+        """The validator of a task; the same samples for every network.
+
+        Args:
+            num_samples: validation samples at most, and twice as many for batch norm, where these
+                are fewer than usual; None for the usual numbers.
+        """
+        num_validation, num_recalibration = _MAX_VALIDATION, _NUM_RECALIBRATION
+        if num_samples is not None:
+            num_validation = min(num_validation, num_samples)
+            num_recalibration = min(num_recalibration, 2 * num_samples)
         order = np.random.default_rng(0).permutation(task.dataset.validation)
         return cls(
-            recalibration=task.recalibration_samples(_NUM_RECALIBRATION),
-            validation=task.samples(order[:_MAX_VALIDATION]),
+            recalibration=task.recalibration_samples(num_recalibration),
+            validation=task.samples(order[:num_validation]),
         )
 
     def values(

@@ -95,7 +95,7 @@ class _TrainingProgress:
         self._metric = context.task.metric
 
     def __call__(self, trial: int, epoch: EpochReport) -> None:
-        self._done[trial] = epoch.epoch / epoch.epochs
+        self._done[trial] = epoch.progress
         scored = _FULL_WIDTH if epoch.is_warmup else _ALL_WIDTHS
         self._best[scored] = max(self._best.get(scored, -math.inf), epoch.score)
         shown = _ALL_WIDTHS if _ALL_WIDTHS in self._best else _FULL_WIDTH

@@ -4,6 +4,7 @@ or a deadline.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from inn_automl.training.checkpoint import load_checkpoint, under
 from inn_automl.training.distributed import broadcast_value
+from inn_automl.training.pace import Pace
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.run import EpochReport, TrainingRun
 
@@ -43,6 +45,7 @@ def train(
     seed: int,
     checkpoint: Path | None = None,
     deadline_s: float | None = None,
+    max_epochs: int | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> TrainingResult:
     """Trains in place; on return the network is on the task's device, in eval mode, and holds its
@@ -53,7 +56,8 @@ def train(
             gives the same bits.
         checkpoint: file to resume from if it exists, and to write after each epoch.
         deadline_s: `time.monotonic()` at which to stop, validation included. An epoch cut short is
-            validated too.
+            validated too. The schedule of a recipe that is timed ends there.
+        max_epochs: at which a timed training ends before its deadline.
         on_epoch: called after each epoch, once its checkpoint is written; an exception from it ends
             the training.
 
@@ -67,9 +71,13 @@ def train(
     run = TrainingRun.from_task(network, task, recipe, seed)
     if checkpoint is not None and broadcast_value(checkpoint.exists()):
         run.restore(checkpoint)
+    last = recipe.epochs
+    if recipe.is_timed and deadline_s is not None:
+        run.pace = Pace(deadline_s, run.spent_s)
+        last = sys.maxsize if max_epochs is None else max_epochs
     stopped = "epochs"
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
-        for epoch in range(len(run.history) + 1, recipe.epochs + 1):
+        for epoch in range(len(run.history) + 1, last + 1):
             if run.best is not None and run.is_over(deadline_s):
                 stopped = "deadline"
                 break

@@ -23,7 +23,14 @@ _TIMED_FRACTION = 0.03
 _MIN_TIMED_STEPS, _MAX_TIMED_STEPS = 3, 40
 _TIMED_EPOCHS = 100
 _SPARE_FRACTION = 0.1
-"""Of the time, left unplanned: a short measurement cannot know what else the machine will do."""
+"""Of the time, left unplanned where an upper bound of epochs decides: a short measurement cannot
+know what else the machine will do.
+"""
+_MAX_VALIDATION_FRACTION = 0.1
+"""Of the time, that validation takes at most, if it can."""
+_MIN_EPOCHS = 4
+"""Validations that a training has at least, so that there is a best state to choose."""
+_MIN_VALIDATION_SAMPLES = 100
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,20 @@ class _Costs:
         cheapest_s = min(self.step_s, self.warmup_step_s)
         return int(available_s / (self.steps_per_epoch * cheapest_s + self.validation_s))
 
-    def fitting_steps(self, available_s: float) -> int:
-        """Steps of a single epoch that fit with its validation, at least one."""
-        fitting = max(1, int((available_s - self.validation_s) / self.step_s))
-        return min(fitting, self.steps_per_epoch)
+    def fitting_epochs(self, recipe: Recipe, available_s: float) -> int:
+        """Epochs that fit, by the recipe's share of warm-up."""
+        epochs = self.most_epochs(available_s)
+        while epochs >= 1:
+            num_warmup = dataclasses.replace(recipe, epochs=epochs).num_warmup_epochs
+            if self.epochs_s(epochs, num_warmup) <= available_s:
+                break
+            epochs -= 1
+        return epochs
+
+    def fitting_steps(self, recipe: Recipe, available_s: float) -> int:
+        """Steps that fit, without validation, by the recipe's share of warm-up in the time."""
+        share = recipe.warmup_fraction
+        return max(1, int(available_s * (share / self.warmup_step_s + (1 - share) / self.step_s)))
 
 
 def fit_to_budget(
@@ -59,37 +76,63 @@ def fit_to_budget(
     seconds: float,
     max_epochs: int | None = None,
 ) -> Recipe:
-    """The recipe with as many epochs as fit into `seconds`, so that its schedule ends before a
-    deadline does.
+    """The recipe with the epochs of `seconds`, whose schedule ends with the time.
 
     Takes a few real steps and one validation on the clock; the network is left as it was, but for
-    width deltas of zero where the recipe is width-conditioned. Where less than one epoch fits, the
-    recipe gets one epoch of fewer samples.
+    width deltas of zero where the recipe is width-conditioned. Epochs are of as many samples as
+    make at least four of them, and as let validation take a tenth of the time at most.
 
     Args:
         network: moved to the task's device.
         seconds: from this call on.
-        max_epochs: upper bound; the recipe's own epochs are not one.
+        max_epochs: upper bound; the recipe's own epochs are not one. Where it is what ends
+            training, the recipe follows its steps: the same seed gives the same network.
     """
     started_at = time.monotonic()
     # Of so many epochs the first is warm-up where the recipe has any, and the last is not.
     timed = dataclasses.replace(recipe, epochs=_TIMED_EPOCHS)
     run = TrainingRun.from_task(network, task, timed, 0)
     costs = _measure_costs(run, seconds)
-    left_s = seconds - (time.monotonic() - started_at)
-    available_s = broadcast_value((1 - _SPARE_FRACTION) * left_s)
-    epochs = costs.most_epochs(available_s)
-    while epochs >= 1:
-        fitting = dataclasses.replace(recipe, epochs=epochs)
-        if costs.epochs_s(epochs, fitting.num_warmup_epochs) <= available_s:
-            break
-        epochs -= 1
-    if epochs < 1:
-        num_samples = costs.fitting_steps(available_s) * run.batches.batch_size
-        return dataclasses.replace(recipe, epochs=1, epoch_samples=num_samples)
+    left_s = broadcast_value(seconds - (time.monotonic() - started_at))
+    bounded = costs.fitting_epochs(recipe, (1 - _SPARE_FRACTION) * left_s)
+    if max_epochs is not None and bounded >= max_epochs:
+        return dataclasses.replace(recipe, epochs=max_epochs)
+    return _timed(run, recipe, costs, left_s)
+
+
+def _timed(run: TrainingRun, recipe: Recipe, costs: _Costs, left_s: float) -> Recipe:
+    """The recipe as it follows the clock, with the size of its epochs."""
+    costs, validation_samples = _affordable_validation(run, costs, left_s)
+    num_steps = costs.fitting_steps(recipe, left_s)
+    most = max(_MIN_EPOCHS, int(_MAX_VALIDATION_FRACTION * left_s / max(1e-6, costs.validation_s)))
+    epoch_steps = costs.steps_per_epoch
+    if num_steps < _MIN_EPOCHS * epoch_steps:
+        epoch_steps = max(1, num_steps // _MIN_EPOCHS)
+    elif num_steps > most * epoch_steps:
+        epoch_steps *= -(-num_steps // (most * epoch_steps))
+    sized = dataclasses.replace(costs, steps_per_epoch=epoch_steps)
+    epoch_samples = epoch_steps * run.batches.batch_size
     return dataclasses.replace(
-        recipe, epochs=epochs if max_epochs is None else min(epochs, max_epochs)
+        recipe,
+        epochs=max(1, sized.fitting_epochs(recipe, left_s)),
+        epoch_samples=recipe.epoch_samples
+        if epoch_steps == costs.steps_per_epoch
+        else epoch_samples,
+        validation_samples=validation_samples,
+        is_timed=True,
     )
+
+
+def _affordable_validation(
+    run: TrainingRun, costs: _Costs, left_s: float
+) -> tuple[_Costs, int | None]:
+    """Validation on fewer samples where the fewest validations of all would take too long."""
+    share = _MAX_VALIDATION_FRACTION * left_s / (_MIN_EPOCHS * max(1e-6, costs.validation_s))
+    if share >= 1:
+        return costs, run.recipe.validation_samples
+    usual = len(run.validator.validation)
+    kept = min(usual, max(_MIN_VALIDATION_SAMPLES, int(share * usual)))
+    return dataclasses.replace(costs, validation_s=costs.validation_s * kept / usual), kept
 
 
 def _measure_costs(run: TrainingRun, seconds: float) -> _Costs:

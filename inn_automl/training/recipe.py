@@ -72,6 +72,13 @@ class Recipe:
     """
     max_gradient_norm: float | None = 5.0
     """Gradients are clipped to this norm; None for no clipping."""
+    is_timed: bool = False
+    """Whether warm-up and learning rate follow the share of the time that has passed, so that the
+    schedule ends at the deadline; otherwise they follow the steps, and the same seed gives the same
+    network.
+    """
+    validation_samples: int | None = None
+    """Validation samples that epochs are scored on, a random part; None for up to 2,000."""
     mixed_precision: bool = True
     """bfloat16 (or float16 with scaled gradients) on a GPU that has it; the CPU always computes in
     float32.

@@ -36,9 +36,10 @@ from inn_automl.training.checkpoint import (
     under,
 )
 from inn_automl.training.distributed import broadcast_tensors, broadcast_value, rank
+from inn_automl.training.pace import Pace
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.sandwich import Widths, reused_widths
-from inn_automl.training.schedule import learning_rate_at
+from inn_automl.training.schedule import learning_rate_after, learning_rate_at
 from inn_automl.training.step import SandwichStep
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
     from inn_automl.tasks import Task
 
 _STEPS_BETWEEN_CHECKS = 50
-_FORMAT = 4
+_SKIPPED_FRACTION = 0.05
+"""Of a warm-up by the clock: what is left of it is not worth an epoch of its own."""
+_FORMAT = 5
 _FULL = "full"
 
 
@@ -70,6 +73,8 @@ class EpochReport:
     """
     seconds: float
     """Wall-clock time of this epoch with its validation."""
+    progress: float = 0.0
+    """Share of the whole training that is done after this epoch."""
 
     @property
     def is_warmup(self) -> bool:
@@ -93,6 +98,8 @@ class TrainingRun:
         best_score: score of the best state.
         validation_s: seconds that the latest validation took.
         epochs_done: whole epochs.
+        pace: the clock that the schedule follows; None where it follows the steps.
+        spent_s: seconds of training before this process, by the checkpoint.
     """
 
     network: IntegralNetwork
@@ -107,6 +114,8 @@ class TrainingRun:
     best_score: float = -math.inf
     validation_s: float = 0.0
     epochs_done: int = 0
+    pace: Pace | None = None
+    spent_s: float = 0.0
 
     @classmethod
     def from_task(
@@ -125,7 +134,7 @@ class TrainingRun:
         batches = BatchSampler.from_recipe(task.train, recipe, task.dataset.num_classes)
         num_steps = recipe.epochs * batches.steps_per_epoch
         step = SandwichStep.from_recipe(network, task.objective, recipe, num_steps)
-        validator = Validator.from_task(task)
+        validator = Validator.from_task(task, recipe.validation_samples)
         return cls(network, recipe, seed, task.dataset.fingerprint, batches, validator, step)
 
     @property
@@ -148,11 +157,12 @@ class TrainingRun:
     def epoch(self, epoch: int, deadline_s: float | None) -> bool:
         """Trains and validates one epoch; whether the deadline left time for all its steps."""
         started_at = time.monotonic()
-        if 1 < epoch == self.recipe.num_warmup_epochs + 1:
+        is_warmup = self.is_warmup(epoch)
+        if not is_warmup and self.history and self.history[-1].is_warmup:
             self.prepare_reduced_widths()
             self.best_score = -math.inf  # the best state is one of those to come
         train_loss, is_whole = self.steps(epoch, self.batches.steps_per_epoch, deadline_s)
-        metric_values = self.validate([_FULL] if epoch <= self.recipe.num_warmup_epochs else None)
+        metric_values = self.validate([_FULL] if is_warmup else None)
         score = sum(metric_values.values()) / len(metric_values)
         if score >= self.best_score:  # of equals the later, which has seen lower learning rates
             self.best_score = score
@@ -160,8 +170,12 @@ class TrainingRun:
                 name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()
             }
         seconds = time.monotonic() - started_at
+        progress = epoch / self.recipe.epochs if self.pace is None else self.pace.progress(0.0)
+        epochs = self.recipe.epochs
+        if self.pace is not None:
+            epochs = max(epoch, round(epoch / progress)) if is_whole else epoch
         self.history.append(
-            EpochReport(epoch, self.recipe.epochs, train_loss, metric_values, score, seconds)
+            EpochReport(epoch, epochs, train_loss, metric_values, score, seconds, progress)
         )
         self.epochs_done += is_whole
         return is_whole
@@ -169,15 +183,18 @@ class TrainingRun:
     def steps(
         self, epoch: int, num_steps: int, deadline_s: float | None = None
     ) -> tuple[float, bool]:
-        """Takes `num_steps` steps of an epoch; their mean loss, and whether the deadline left time
-        for all.
+        """Takes `num_steps` steps of an epoch, or those that the deadline leaves time for; an
+        epoch of warm-up that follows the clock ends with the warm-up.
+
+        Returns:
+            Their mean loss, and whether the deadline left time for all.
         """
         order_seed, width_seed, torch_seed = (
             np.random.SeedSequence((self.seed, epoch)).generate_state(3).tolist()
         )
         # for dropout and the like, which differ from sample to sample
         torch.manual_seed(torch_seed + rank())
-        is_warmup = epoch <= self.recipe.num_warmup_epochs
+        is_warmup = self.is_warmup(epoch)
         batches = self.batches.draw(order_seed, num_steps, is_paired=not is_warmup)
         drawn = self._random_widths(width_seed)
         total = torch.zeros((), device=self.device)
@@ -185,11 +202,17 @@ class TrainingRun:
         last = self.recipe.epochs * self.batches.steps_per_epoch
         self.network.train()
         for step in range(num_steps):
-            if self.is_over(deadline_s):
+            progress = None if self.pace is None else self.pace.progress(self.validation_s)
+            if self.is_over(deadline_s) if progress is None else progress >= 1:
                 return float(total) / max(1, step), False
+            if progress is not None and is_warmup and progress >= self.recipe.warmup_fraction:
+                return float(total) / max(1, step), True
             full, narrow = next(batches)
             widths = [] if is_warmup else next(drawn)
-            learning_rate = learning_rate_at(self.recipe, first + step, last)
+            if progress is None:
+                learning_rate = learning_rate_at(self.recipe, first + step, last)
+            else:
+                learning_rate = learning_rate_after(self.recipe, progress)
             total += self.step.take(full, narrow, widths, learning_rate)
             is_checked = (
                 self.device.type == "cpu"
@@ -203,6 +226,13 @@ class TrainingRun:
                     f"{self.recipe.learning_rate / 3:.2g}."
                 )
         return float(total) / num_steps, True
+
+    def is_warmup(self, epoch: int) -> bool:
+        """Whether the full width learns alone in the epoch that comes next."""
+        if self.pace is None:
+            return epoch <= self.recipe.num_warmup_epochs
+        warmup = self.recipe.warmup_fraction
+        return self.pace.progress(self.validation_s) < warmup * (1 - _SKIPPED_FRACTION)
 
     def _random_widths(self, seed: int) -> Iterator[list[Widths]]:
         """The reduced widths of each step: the smallest and a few random ones."""
@@ -286,6 +316,7 @@ class TrainingRun:
             "best_score": self.best_score,
             "teacher_updates": self.step.teacher.num_updates,
             "validation_s": self.validation_s,
+            "spent_s": self.spent_s if self.pace is None else self.pace.seconds,
             "scaler": self.step.scaler.state_dict(),
             "history": [dataclasses.asdict(report) for report in self.history],
         }
@@ -318,5 +349,6 @@ class TrainingRun:
         )
         self.step.scaler.load_state_dict(state["scaler"])
         self.best_score, self.validation_s = state["best_score"], state["validation_s"]
+        self.spent_s = state["spent_s"]
         self.history = [EpochReport(**report) for report in state["history"]]
         self.epochs_done = len(self.history)

@@ -11,6 +11,7 @@ ONECYCLE_START = 0.04
 """One-cycle begins at 1/25 of the highest rate (Smith and Topin, "Super-Convergence", 2018;
 torch's default too).
 """
+_PARTS = 1_000_000
 
 
 def learning_rate_at(recipe: Recipe, step: int, num_steps: int) -> float:
@@ -28,6 +29,11 @@ def learning_rate_at(recipe: Recipe, step: int, num_steps: int) -> float:
             fraction = ONECYCLE_START + (1 - ONECYCLE_START) * _cosine_fall(1 - fraction)
         return recipe.learning_rate * fraction
     return recipe.learning_rate * _cosine_fall((step - num_rising) / max(1, num_steps - num_rising))
+
+
+def learning_rate_after(recipe: Recipe, progress: float) -> float:
+    """Learning rate at a share of the training, from 0 to 1."""
+    return learning_rate_at(recipe, int(progress * _PARTS), _PARTS)
 
 
 def _cosine_fall(progress: float) -> float:

@@ -135,6 +135,7 @@ def run_trial(
         seed=seed,
         checkpoint=folder / CHECKPOINT,
         deadline_s=deadline_s,
+        max_epochs=max_epochs,
         on_epoch=on_epoch,
     )
     trained = Trained(

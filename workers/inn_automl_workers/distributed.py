@@ -94,7 +94,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
 
 def metrics(index: int, epoch: EpochReport) -> dict[str, Any]:
     """A trial's report to Tune after an epoch."""
-    percent = int(100 * epoch.epoch / epoch.epochs)
+    percent = int(100 * epoch.progress)
     return {"trial": index, "score": epoch.score, "percent": percent, "epoch_report": vars(epoch)}
 
 

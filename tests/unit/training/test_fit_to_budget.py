@@ -10,6 +10,7 @@ from inn_automl.data import Dataset
 from inn_automl.tasks import Task
 from inn_automl.training import planning, run
 from inn_automl.training.planning import fit_to_budget
+from inn_automl.training.recipe import Recipe
 from tests.unit.training.small_trainings import (
     SANDWICH,
     TINY,
@@ -46,49 +47,72 @@ class TestFitToBudget:
         monkeypatch.setattr(run.TrainingRun, "validate", validate)
 
     @pytest.mark.usefixtures("_costs")
-    def test_epochs_fill_the_seconds(self, signals: Dataset) -> None:
-        # An epoch is 5 steps and a validation: 1 s. Timing takes 2 + 30 steps and a validation:
-        # 3.7 s.
+    def test_epochs_of_several_passes_leave_nine_tenths_to_training(self, signals: Dataset) -> None:
+        # A pass is 5 steps: 0.5 s, as long as a validation. Timing takes 2 + 30 steps and a
+        # validation: 3.7 s. Of the 99.3 s that are left, validation may take a tenth: 19 times.
+        # So 993 steps are epochs of 11 passes, 16 of which fit with their validations.
         recipe = fit_to_budget(
-            make(signals, "signal"), Task.from_dataset(signals), SANDWICH, seconds=103.8
+            make(signals, "signal"), Task.from_dataset(signals), SANDWICH, seconds=103.0
         )
-        assert recipe == dataclasses.replace(SANDWICH, epochs=90)
+        assert recipe == dataclasses.replace(
+            SANDWICH, epochs=16, epoch_samples=55 * TINY.batch_size, is_timed=True
+        )
 
     @pytest.mark.usefixtures("_costs")
-    @pytest.mark.parametrize(("seconds", "epochs"), [(43.9, 42), (3.2, 2), (3.05, 1)])
-    def test_epochs_of_the_full_width_alone_are_counted_as_what_they_cost(
-        self, signals: Dataset, seconds: float, epochs: int
+    def test_steps_of_the_full_width_alone_are_counted_as_what_they_cost(
+        self, signals: Dataset
     ) -> None:
-        # Half of the epochs take 0.75 s. Timing takes 2 + 13 (3 of a short time) steps, 3 plain
-        # ones, a validation.
+        # Timing takes 2 + 30 steps, 3 plain ones and a validation: 3.85 s. In 99.7 s there are 997
+        # plain steps and 498 others, and validation may take a tenth: 19 epochs of 16 passes.
         recipe = fit_to_budget(
-            make(signals, "signal"), Task.from_dataset(signals), TINY, seconds=seconds
+            make(signals, "signal"), Task.from_dataset(signals), TINY, seconds=103.5
         )
-        assert recipe == dataclasses.replace(TINY, epochs=epochs)
+        assert recipe.epoch_samples == 80 * TINY.batch_size
+        assert recipe.epochs == 15
 
     @pytest.mark.usefixtures("_costs")
-    def test_an_upper_bound_holds(self, signals: Dataset) -> None:
-        assert (
-            fit_to_budget(
-                make(signals, "signal"), Task.from_dataset(signals), TINY, seconds=100, max_epochs=7
-            ).epochs
-            == 7
-        )
+    def test_an_upper_bound_of_epochs_makes_training_follow_its_steps(
+        self, signals: Dataset
+    ) -> None:
+        def fitted(max_epochs: int) -> Recipe:
+            return fit_to_budget(
+                make(signals, "signal"),
+                Task.from_dataset(signals),
+                SANDWICH,
+                seconds=103.7,
+                max_epochs=max_epochs,
+            )
+
+        # An epoch is 5 steps and a validation: 1 s, of which 89 fit into nine tenths of the time.
+        assert fitted(7) == dataclasses.replace(SANDWICH, epochs=7)
+        assert fitted(85) == dataclasses.replace(SANDWICH, epochs=85)
+        assert fitted(91).is_timed
 
     @pytest.mark.usefixtures("_costs")
-    def test_where_no_epoch_fits_a_part_of_one_is_planned(self, signals: Dataset) -> None:
-        # Timing takes no more than it must: 5 steps and a validation, 1 s. Of what is left, 0.81 s
-        # can be used.
+    def test_little_time_is_four_epochs_of_few_samples(self, signals: Dataset) -> None:
+        # Timing takes no more than it must: 5 steps and a validation, 1 s. In 1.65 s there are 16
+        # steps.
         recipe = fit_to_budget(
-            make(signals, "signal"), Task.from_dataset(signals), SANDWICH, seconds=1.9
+            make(signals, "signal"), Task.from_dataset(signals), SANDWICH, seconds=2.65
         )
-        assert (recipe.epochs, recipe.epoch_samples) == (1, 3 * TINY.batch_size)
+        assert recipe.epoch_samples == 4 * TINY.batch_size
         assert (
             fit_to_budget(
                 make(signals, "signal"), Task.from_dataset(signals), TINY, seconds=0.01
             ).epoch_samples
             == TINY.batch_size
         )
+
+    @pytest.mark.usefixtures("_costs")
+    def test_validation_takes_fewer_samples_where_it_takes_long(
+        self, images: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(planning, "_MIN_VALIDATION_SAMPLES", 5)
+        # Four validations of 20 samples take 2 s of 11 s: they may take 1.1 s.
+        recipe = fit_to_budget(
+            make(images, "convnet"), Task.from_dataset(images), SANDWICH, seconds=12.0
+        )
+        assert recipe.validation_samples == 11
 
     def test_the_network_and_the_random_state_are_left_as_they_were(self, images: Dataset) -> None:
         network = make(images, "convnet").eval()

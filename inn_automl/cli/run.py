@@ -157,7 +157,7 @@ def _check_dataset(source: str) -> None:
     """Refuses a name or path that leads nowhere, before anything slow is imported."""
     from inn_automl.data import BUILTINS, load_dataset
 
-    if source not in BUILTINS and not Path(source).exists():
+    if source not in BUILTINS and "://" not in source and not Path(source).exists():
         load_dataset(source)  # its message names the nearest built-in dataset
 
 

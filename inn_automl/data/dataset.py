@@ -10,6 +10,7 @@ import numpy as np
 from inn_automl.core.errors import DatasetFormatError, DatasetTooSmallError
 from inn_automl.core.listing import abbreviate
 from inn_automl.core.metric import TaskKind
+from inn_automl.data.duplicates import duplicates_note
 from inn_automl.data.preprocessing import Preprocessing
 from inn_automl.data.samples import SPLITS, RawSamples, Split, ordered, shape_text
 from inn_automl.data.splits import complete_splits
@@ -192,7 +193,7 @@ def assemble(name: str, samples: RawSamples, *, seed: int) -> Dataset:
     else:
         task = "regression" if samples.targets.ndim == 2 else "super-resolution"
         classes, y = (), samples.targets
-    splits = complete_splits(name, y, classes, samples.given, seed=seed)
+    splits = complete_splits(name, y, classes, samples.given, seed=seed, groups=samples.groups)
     preprocessing = samples.preprocessing
     if preprocessing is None and samples.x.ndim == 4:
         preprocessing = Preprocessing.identity(samples.x.shape[2:])
@@ -214,7 +215,7 @@ def assemble(name: str, samples: RawSamples, *, seed: int) -> Dataset:
         mean=mean,
         std=std,
         fingerprint=fingerprint_of(samples, y, classes, splits),
-        notes=samples.notes,
+        notes=(*samples.notes, *duplicates_note(samples.digests, splits)),
         sample_rate_hz=samples.sample_rate_hz,
         task=task,
         target_statistics=target_statistics,

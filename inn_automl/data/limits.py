@@ -9,21 +9,21 @@ GIB = 2**30
 MIB = 2**20
 
 MAX_DATASET_BYTES = 4 * GIB
-"""All samples of a dataset as they lie in memory (uint8 or float32); also the arrays of an .npz
-file as stored.
+"""All samples of a dataset that is read into memory (uint8 or float32): the arrays of an .npz
+file, pairs of images. What goes through the cache is bounded by its disk.
 """
 
-MAX_FILES = 500_000
+MAX_FILES = 5_000_000
 """Files and folders of a folder or an archive."""
 
 MAX_FILE_BYTES = 512 * MIB
-"""One image or WAV file."""
+"""One image or recording."""
 
-MAX_EXPANDED_BYTES = 8 * GIB
-"""All files of a ZIP archive together, expanded."""
+MAX_EXPANDED_BYTES = 1024 * GIB
+"""All files of an archive together, expanded."""
 
 MAX_RATIO = 100
-"""Expanded size of a ZIP archive over its own size. Images hardly compress and audio seldom more
+"""Expanded size of an archive over its own size. Images hardly compress and audio seldom more
 than tenfold.
 """
 
@@ -34,3 +34,8 @@ thousandfold.
 
 MAX_IMAGE_PIXELS = 2**26
 """Height times width of one image, checked before it is decoded (8,192 x 8,192)."""
+
+FOLLOW_PATHS = True
+"""Whether a manifest may name files on disk. Of what a stranger uploaded it may not: they could be
+anybody's.
+"""

@@ -18,12 +18,8 @@ from inn_automl.data.faults import without_broken
 from inn_automl.data.images import form_of, producer, quiet_pillow
 from inn_automl.data.preprocessing import Preprocessing
 from inn_automl.data.resizing import resized_arrays
-from inn_automl.data.samples import RawSamples
+from inn_automl.data.samples import MEMORY_BYTES, RawSamples
 from inn_automl.data.scan import Scan, scan
-
-MEMORY_BYTES = 2**28
-"""Images of one size are kept in memory up to this many bytes; beyond, they are read from the
-cache."""
 
 OnProgress = Callable[[int, int], None]
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+MEMORY_BYTES = 2**28
+"""Samples are kept in memory up to this many bytes; beyond, they are read from disk."""
+
 BLOCK_VALUES = 2**22
 """Values that one numpy pass converts or sums at a time, so that float64 copies stay small (32
 MiB).

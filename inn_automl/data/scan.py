@@ -12,13 +12,14 @@ import numpy as np
 
 from inn_automl.core.data_options import DataOptions
 from inn_automl.core.metric import TaskKind
+from inn_automl.data.catalog import Catalog
 from inn_automl.data.faults import without_broken
 from inn_automl.data.images import ImageHeader, common_size, read_headers
 from inn_automl.data.preprocessing import Preprocessing
 from inn_automl.data.samples import ordered
+from inn_automl.data.sources import open_source
 
 if TYPE_CHECKING:
-    from inn_automl.data.catalog import Catalog
     from inn_automl.data.samples import RawSamples
 
 COMMON_SHARE = 0.5
@@ -152,21 +153,16 @@ def scan(source: str | os.PathLike[str], options: DataOptions | None = None) -> 
     Raises:
         DatasetError: as `load_dataset`, but for what shows in decoding only.
     """
-    from inn_automl.data.sources import open_source
-
     options = options or DataOptions()
     name, found = open_source(source, options)
-    from inn_automl.data.catalog import Catalog
-
     if not isinstance(found, Catalog):
         return Scan(name, options, samples=found)
-    faults = dict.fromkeys(found.faults)
-    total = len(found) + len(faults)
+    found = found.grouped(options.group_pattern)
     if found.media != "image":
         return Scan(name, options, catalog=found)
     headers, broken = read_headers(found.entries, found.where)
-    texts = [*faults, *broken.values()]
-    without_broken(texts, total, options.skip_broken, found.where)
+    texts = [*found.faults, *broken.values()]
+    without_broken(texts, len(found) + len(found.faults), options.skip_broken, found.where)
     kept = np.array([i for i, header in enumerate(headers) if header is not None], np.int64)
     return Scan(
         name,

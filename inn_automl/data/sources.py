@@ -9,11 +9,25 @@ from pathlib import Path
 
 from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import DatasetFormatError, DatasetNotFoundError
-from inn_automl.data.arrays import load_npz
 from inn_automl.data.builtin import BUILTINS
 from inn_automl.data.catalog import Catalog
-from inn_automl.data.folders import read_archive, read_folder
+from inn_automl.data.files import DatasetFile, FileListing, list_folder
+from inn_automl.data.formats.archive import open_archive
+from inn_automl.data.formats.arrays import load_npz
+from inn_automl.data.formats.folders import read_listing
+from inn_automl.data.formats.hub import is_saved, read_parquet, read_saved
+from inn_automl.data.formats.manifest import read_csv
+from inn_automl.data.formats.npy import npy_files, read_npy
+from inn_automl.data.formats.tar import is_tar, list_tar, stem_of
+from inn_automl.data.formats.webdataset import is_webdataset, read_webdataset
+from inn_automl.data.remote import fetch, is_url
 from inn_automl.data.samples import RawSamples
+
+KINDS = (
+    "an .npz file; a folder, .zip or .tar of class folders, of a manifest with its files, or of "
+    "input/ and target/ pairs; WebDataset shards; a .csv or .parquet; a folder of Hugging Face's "
+    "datasets, or of .npy files"
+)
 
 
 def open_source(
@@ -29,20 +43,67 @@ def open_source(
     source = os.fspath(source)
     if source in BUILTINS:
         return source, BUILTINS[source]()
-    path = _existing(source)
+    path = fetch(source) if is_url(source) else _existing(source)
     name = path.resolve().name
     if path.is_dir():
-        return name or "dataset", read_folder(path)
+        return name or "dataset", _folder(path, options)
+    where = repr(str(path))
     suffix = path.suffix.casefold()
+    if is_tar(path):
+        listing = list_tar(path)
+        if is_webdataset(listing):
+            return stem_of(path), read_webdataset([(path.name, listing)], where, options)
+        return stem_of(path), read_listing(listing, options)
     name = Path(name).stem
     if suffix == ".npz":
         return name, load_npz(path)
+    if suffix == ".npy":
+        return _folder_name(path), read_npy(npy_files(path.parent), path.parent)
     if suffix == ".zip":
-        return name, read_archive(path)
-    raise DatasetFormatError(
-        f"{source!r} is no kind of dataset that can be read: give an .npz file, or a folder or "
-        ".zip of class folders or of input/ and target/ pairs."
-    )
+        return name, read_listing(open_archive(path), options)
+    if suffix in (".csv", ".tsv"):
+        return name, read_csv(path, options)
+    if suffix == ".parquet":
+        return name, read_parquet([path], where, options)
+    raise DatasetFormatError(f"{source!r} is no kind of dataset that can be read: give {KINDS}.")
+
+
+def _folder(path: Path, options: DataOptions) -> RawSamples | Catalog:
+    if is_saved(path):
+        return read_saved(path, options)
+    if files := npy_files(path):
+        return read_npy(files, path)
+    where = repr(str(path))
+    listing = list_folder(path)
+    shards = sorted(file.parts for file in listing.files if file.suffix == ".tar")
+    if shards and len(shards) == len(_shown(listing)):
+        listings = [("/".join(parts), list_tar(path.joinpath(*parts))) for parts in shards]
+        return read_webdataset(listings, where, options)
+    if tables := _parquet_files(listing, path):
+        return read_parquet(tables, where, options)
+    return read_listing(listing, options)
+
+
+def _shown(listing: FileListing) -> list[DatasetFile]:
+    """The files that somebody put there as samples: no hidden ones, and no descriptions."""
+    return [
+        file
+        for file in listing.files
+        if not any(part.startswith(".") for part in file.parts)
+        and file.suffix not in (".md", ".json", ".txt", ".yaml", ".idx")
+    ]
+
+
+def _parquet_files(listing: FileListing, path: Path) -> list[Path]:
+    shown = _shown(listing)
+    files = sorted(file.parts for file in shown if file.suffix == ".parquet")
+    if not files or len(files) < len(shown):
+        return []
+    return [path.joinpath(*parts) for parts in files]
+
+
+def _folder_name(path: Path) -> str:
+    return path.resolve().parent.name or "dataset"
 
 
 def _existing(source: str) -> Path:
@@ -67,7 +128,5 @@ def _existing(source: str) -> Path:
             f"{remedy}."
         )
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise DatasetFormatError(
-            f"{source!r} is neither a file nor a folder: give an .npz file, a folder or a .zip."
-        )
+        raise DatasetFormatError(f"{source!r} is neither a file nor a folder: give {KINDS}.")
     return path

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from inn_automl.core.errors import DatasetTooSmallError
+from inn_automl.data.groups import deal_groups
 from inn_automl.data.samples import SPLITS, Split
 
 HELD_OUT_PERCENT = 15
@@ -28,9 +29,10 @@ def complete_splits(
     given: Mapping[Split, np.ndarray],
     *,
     seed: int,
+    groups: np.ndarray | None = None,
 ) -> dict[Split, np.ndarray]:
     """Takes the splits that are not given from the training samples: the same fraction of
-    every class, if there are any.
+    every class, if there are any; of whole groups, as nearly as these allow.
 
     Each made split takes 15 % of a class, rounded, and at least one sample; training keeps at
     least one.
@@ -42,13 +44,14 @@ def complete_splits(
         given: sample indices by split, with at least `"train"`. Given validation and test splits
             stay as they are.
         seed: of the draw.
+        groups: (N,) names of what must stay in one split; None where there are none.
 
     Returns:
         The three splits: disjoint int64 sample indices, each in a random order.
 
     Raises:
         DatasetTooSmallError: a class, or where there are none the whole, has fewer samples than
-            the splits need; or a given split has none.
+            the splits need; a given split has none; or there are too few groups.
     """
     # One key decides who is taken, another the order within a split, so that the order says
     # nothing of the first. Targets that a user drew from numpy's generator with the same seed must
@@ -62,6 +65,20 @@ def complete_splits(
                 f"the {split} split of {name!r} is empty: add samples, or leave that split out."
             )
     missing: list[Split] = [split for split in SPLITS if split not in given]
+    if groups is not None and missing:
+        train = splits["train"]
+        kept_rows, dealt = deal_groups(
+            name,
+            groups[train],
+            y[train],
+            classes,
+            missing,
+            share=HELD_OUT_PERCENT / 100,
+            key=draw_key[train],
+        )
+        splits["train"] = train[kept_rows]
+        splits.update((split, train[rows]) for split, rows in dealt.items())
+        return {split: _by_key(splits[split], order_key) for split in SPLITS}
     kept: list[np.ndarray] = []
     taken: dict[Split, list[np.ndarray]] = {split: [] for split in missing}
     strata: list[tuple[str | None, np.ndarray]] = [

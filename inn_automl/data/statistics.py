@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inn_automl.core.errors import DatasetFormatError
 from inn_automl.data.samples import RawSamples, Split, blocks
 
 if TYPE_CHECKING:
@@ -19,12 +20,21 @@ def channel_statistics(samples: RawSamples, train: np.ndarray) -> tuple[np.ndarr
     where the preprocessing carries them, else of the samples `train`.
 
     A deviation is 1 for a channel that is constant.
+
+    Raises:
+        DatasetFormatError: a value is NaN or infinite.
     """
     given = samples.preprocessing
     if given is not None and given.mean is not None and given.std is not None:
         return np.array(given.mean, np.float32), np.array(given.std, np.float32)
     order = np.sort(train)  # memory order, and sums that do not depend on the seed's order
     if samples.moments is not None:
+        finite = np.isfinite(samples.moments).all(axis=(1, 2))
+        if not finite.all():
+            raise DatasetFormatError(
+                f"sample {int(np.argmin(finite))} of the dataset holds NaN or infinite values: "
+                "remove such samples or fill the values in."
+            )
         mean, std = _of_moments(samples.moments, order)
     else:
         mean, std = _of_values(samples.x, order)

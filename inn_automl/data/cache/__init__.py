@@ -11,6 +11,7 @@ from inn_automl.data.cache.build import (
     cached_samples,
     produced_in_memory,
 )
+from inn_automl.data.cache.describe import described
 from inn_automl.data.cache.folder import (
     CACHE_DIR_VARIABLE,
     CACHE_MAX_BYTES_VARIABLE,
@@ -27,6 +28,7 @@ __all__ = [
     "ShardedArray",
     "cache_root",
     "cached_samples",
+    "described",
     "key_of",
     "produced_in_memory",
 ]

@@ -78,6 +78,16 @@ def lease(folder: Path) -> Lease | None:
         return found
 
 
+_kept: set[Lease] = set()
+
+
+def keep_folder(folder: Path) -> None:
+    """Marks a folder as used, and keeps it from being deleted for as long as this process lives."""
+    touch(folder)
+    if (found := lease(folder)) is not None:
+        _kept.add(found)
+
+
 def make_room(root: Path, num_bytes: int, *, keep: Path, what: str) -> None:
     """Deletes the least recently used folders until `num_bytes` more fit.
 

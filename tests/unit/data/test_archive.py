@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from inn_automl.core.errors import DatasetError, DatasetFormatError, UnsafeArchiveError
 from inn_automl.data import limits, load_dataset
-from inn_automl.data.archive import open_archive
+from inn_automl.data.formats.archive import open_archive
 
 Zipped = Callable[..., Path]
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import DatasetFormatError
-from inn_automl.data.archive import open_archive
 from inn_automl.data.catalog import Catalog
-from inn_automl.data.files import DatasetFile, FileListing, Parts, list_folder
+from inn_automl.data.files import DatasetFile, FileListing, Parts
+from inn_automl.data.formats.manifest import manifest_in, read_listed
+from inn_automl.data.formats.media import AUDIO_SUFFIXES
+from inn_automl.data.formats.pairs import are_pairs, load_pairs
 from inn_automl.data.images import SUFFIXES as IMAGE_SUFFIXES
-from inn_automl.data.pairs import are_pairs, load_pairs
 from inn_automl.data.samples import SPLITS, RawSamples, Split
 
-AUDIO_SUFFIXES = frozenset(
-    {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64"}
-    | {".w64", ".wav", ".wave"}
-)
 SPLIT_OF_FOLDER: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -35,8 +32,9 @@ dot.
 """
 
 
-def read_folder(path: Path) -> Catalog | RawSamples:
-    """Reads a folder of class folders, which hold images or recordings; or of pairs of images.
+def read_listing(listing: FileListing, options: DataOptions) -> Catalog | RawSamples:
+    """Reads class folders, which hold images or recordings; pairs of images; or a manifest with the
+    files that it names; from a folder or an archive.
 
     - `cats/1.png`, `dogs/2.png`, ...: the folders are the classes.
     - `train/cats/1.png`, `val/cats/9.png`, `test/...`: with given splits (training, valid,
@@ -45,6 +43,8 @@ def read_folder(path: Path) -> Catalog | RawSamples:
     - `input/1.png` and `target/1.png`, or `train/input/1.png` and so on: pairs for
       super-resolution, see `pairs.load_pairs`. Classes of these two names, with no others, cannot
       be distinguished from pairs.
+    - `metadata.csv` (or `manifest.csv`, `labels.csv`): the manifest says all, see
+      `manifest.catalog_of`.
     - Files other than images or audio may lie beside class folders (a README), not in them.
 
     `preprocessing` and `audio` say how images and recordings of unequal size are made equal.
@@ -53,17 +53,10 @@ def read_folder(path: Path) -> Catalog | RawSamples:
         DatasetFormatError: no images or audio, or both; folders that do not fit the above; a file
             that cannot be read or does not agree with the others.
     """
-    return _load(list_folder(path))
-
-
-def read_archive(path: Path) -> Catalog | RawSamples:
-    """Reads a ZIP archive of class folders: as `load_folder`, without writing anything to disk.
-
-    Raises:
-        DatasetFormatError: as `load_folder`, or a damaged archive.
-        UnsafeArchiveError: an archive that leaves its folder or expands beyond the limit.
-    """
-    return _load(open_archive(path))
+    manifest = manifest_in(listing, options)
+    if manifest is not None and not _is_ignored(manifest.parts):
+        return read_listed(listing, manifest, options)
+    return _load(listing)
 
 
 @dataclass(frozen=True)

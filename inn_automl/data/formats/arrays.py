@@ -4,14 +4,16 @@ is unpickled.
 
 from __future__ import annotations
 
+import functools
 import lzma
 import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -56,7 +58,7 @@ _UNREADABLE = (
     lzma.LZMAError,
     struct.error,
 )
-_HEADER_READERS = {
+_HEADERTARGET_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
@@ -85,7 +87,7 @@ def load_npz(path: Path) -> RawSamples:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read(archive, path)
+            return read_members(_members(archive, path), path)
     except DatasetError:
         raise
     except MemoryError:
@@ -100,34 +102,44 @@ def load_npz(path: Path) -> RawSamples:
 
 
 @dataclass(frozen=True)
-class _Member:
-    """One array of the file, known by its header."""
+class ArrayMember:
+    """One array of a dataset, known by its header."""
 
-    archive: zipfile.ZipFile
-    info: zipfile.ZipInfo
     what: str
     shape: tuple[int, ...]
-    num_bytes: int
-    is_float: bool
+    dtype: np.dtype[Any]
+    read: Callable[[], np.ndarray]
 
-    def read(self) -> np.ndarray:
-        with self.archive.open(self.info) as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.kind == "f"
 
 
-def _read(archive: zipfile.ZipFile, path: Path) -> RawSamples:
-    members = _members(archive, path)
-    kind = _kind(members, path)
-    pairs = _pairs(members, path)
+Pairs = dict[Split, tuple[ArrayMember, ArrayMember]]
+"""x and y of each split."""
+
+
+def read_members(members: dict[str, ArrayMember], path: Path) -> RawSamples:
+    """The samples of arrays by their keys, which are those of an .npz file; all in memory.
+
+    Raises:
+        DatasetFormatError: as `load_npz`.
+    """
+    kind = kind_of(members, path)
+    pairs = pairs_of(members, path)
     check_size(sum(x.num_bytes + y.num_bytes for x, y in pairs.values()), repr(str(path)))
 
-    task = _task(pairs, kind)
+    task = task_of(pairs, kind)
     xs: list[np.ndarray] = []
     ys: list[np.ndarray] = []
     given: dict[Split, np.ndarray] = {}
     start = 0
     for split, (x, y) in pairs.items():
-        ys.append(_READERS[task](y.read(), y.what))
+        ys.append(TARGET_READERS[task](y.read(), y.what))
         xs.append(plain_values(x.read(), x.what))
         given[split] = np.arange(start, start + x.shape[0])
         start += x.shape[0]
@@ -149,12 +161,12 @@ def _read(archive: zipfile.ZipFile, path: Path) -> RawSamples:
                 "store every x in the same type and scale."
             )
     values, targets = (made[0] if len(made) == 1 else np.concatenate(made) for made in (xs, ys))
-    return _assembled(
+    return assembled(
         task, values, targets, kind, given, *(member.what for member in pairs["train"])
     )
 
 
-def _assembled(
+def assembled(
     task: TaskKind,
     x: np.ndarray,
     y: np.ndarray,
@@ -163,11 +175,12 @@ def _assembled(
     x_what: str,
     y_what: str,
 ) -> RawSamples:
-    x, notes = _with_channels(x, "image" if task == "super-resolution" else kind, x_what)
+    """The samples of arrays that were checked."""
+    x, notes = with_channels(x, "image" if task == "super-resolution" else kind, x_what)
     if task == "classification":
         return RawSamples(x=x, labels=y, given=given, notes=notes)
     if task == "super-resolution":
-        y, _ = _with_channels(y, "image", y_what)
+        y, _ = with_channels(y, "image", y_what)
         if y.dtype != x.dtype:
             raise DatasetFormatError(
                 f"{x_what} holds {_stored(x)} values but {y_what} {_stored(y)} ones: store the "
@@ -183,14 +196,14 @@ def _assembled(
     return RawSamples(x=x, labels=None, targets=y, given=given, notes=notes)
 
 
-_READERS = {
+TARGET_READERS = {
     "classification": class_labels,
     "regression": number_targets,
     "super-resolution": plain_values,
 }
 
 
-def _task(pairs: dict[Split, tuple[_Member, _Member]], kind: str | None) -> TaskKind:
+def task_of(pairs: Pairs, kind: str | None) -> TaskKind:
     """The kind of task that targets imply, by their headers."""
     tasks: dict[Split, TaskKind] = {split: _task_of(x, y) for split, (x, y) in pairs.items()}
     first = tasks["train"]
@@ -210,13 +223,13 @@ def _task(pairs: dict[Split, tuple[_Member, _Member]], kind: str | None) -> Task
     return first
 
 
-def _task_of(x: _Member, y: _Member) -> TaskKind:
+def _task_of(x: ArrayMember, y: ArrayMember) -> TaskKind:
     if len(y.shape) >= 3 and len(x.shape) == len(y.shape):
         return "super-resolution"
     return "regression" if y.is_float and len(y.shape) in (1, 2) else "classification"
 
 
-def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, _Member]:
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, ArrayMember]:
     infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     unknown = sorted(infos.keys() - set(KEYS))
     if unknown:
@@ -227,31 +240,36 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, _Member]:
     for key, info in infos.items():
         what = f"{key} of {path.name!r}"
         with archive.open(info) as stream:
-            shape, dtype = _header(stream, what)
-        if dtype.hasobject:
-            raise DatasetFormatError(
-                f"{what} is pickled (an array of Python objects), which is never loaded: "
-                "store plain numbers or strings, e.g. numpy.stack(x) or y.astype(str)."
-            )
+            shape, dtype = header_of(stream, what)
         num_bytes = math.prod(shape) * dtype.itemsize
         if num_bytes > info.file_size:
             raise DatasetFormatError(
                 f"{what} is cut short: its header says {shape_text(shape)} but there is less data: "
                 f"write it again."
             )
-        members[key] = _Member(archive, info, what, shape, num_bytes, dtype.kind == "f")
+        members[key] = ArrayMember(what, shape, dtype, functools.partial(_array, archive, info))
     return members
 
 
-def _header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], np.dtype]:
-    reader = _HEADER_READERS.get(np.lib.format.read_magic(stream))
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(info) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def header_of(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], np.dtype]:
+    reader = _HEADERTARGET_READERS.get(np.lib.format.read_magic(stream))
     if reader is None:
         raise DatasetFormatError(f"{what} is a structured array: store plain numbers or strings.")
     shape, _, dtype = reader(stream)
+    if dtype.hasobject:
+        raise DatasetFormatError(
+            f"{what} is pickled (an array of Python objects), which is never loaded: "
+            "store plain numbers or strings, e.g. numpy.stack(x) or y.astype(str)."
+        )
     return shape, dtype
 
 
-def _kind(members: dict[str, _Member], path: Path) -> str | None:
+def kind_of(members: dict[str, ArrayMember], path: Path) -> str | None:
     member = members.pop("kind", None)
     if member is None:
         return None
@@ -266,9 +284,9 @@ def _kind(members: dict[str, _Member], path: Path) -> str | None:
     return kind
 
 
-def _pairs(members: dict[str, _Member], path: Path) -> dict[Split, tuple[_Member, _Member]]:
+def pairs_of(members: dict[str, ArrayMember], path: Path) -> Pairs:
     """x and y of each split, in agreement by their headers."""
-    pairs: dict[Split, tuple[_Member, _Member]] = {}
+    pairs: Pairs = {}
     for suffix, split in SPLIT_OF_SUFFIX.items():
         x, y = members.get(f"x{suffix}"), members.get(f"y{suffix}")
         if x is None and y is None:
@@ -307,9 +325,7 @@ def _pairs(members: dict[str, _Member], path: Path) -> dict[Split, tuple[_Member
     return pairs
 
 
-def _with_channels(
-    x: np.ndarray, kind: str | None, what: str
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def with_channels(x: np.ndarray, kind: str | None, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Brings x to N x C x H x W or N x C x L; the note says how an ambiguous shape was read."""
     allowed = {2: ("signal",), 3: KINDS, 4: ("image",)}[x.ndim]
     if kind is not None and kind not in allowed:

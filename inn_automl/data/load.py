@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from inn_automl.core.data_options import DataOptions
-from inn_automl.data.audio import read_wavs
+from inn_automl.data.audio import load_recordings
 from inn_automl.data.cache import cached_samples, produced_in_memory
 from inn_automl.data.catalog import Catalog
 from inn_automl.data.dataset import Dataset, assemble
@@ -80,7 +80,7 @@ def load_dataset(
         assert preprocessing is not None
         samples = _images(found, preprocessing, on_progress)
     else:
-        samples = _audio(found)
+        samples = _audio(found, on_progress)
     return assemble(found.name, samples, seed=seed)
 
 
@@ -179,9 +179,7 @@ def _resized_note(found: Scan, preprocessing: Preprocessing) -> tuple[str, ...]:
     )
 
 
-def _audio(found: Scan) -> RawSamples:
-    catalog = found.catalog
-    assert catalog is not None
-    x, rate, notes = read_wavs(catalog.entries, catalog.where)
-    loaded = RawSamples(x=x, labels=None, given={}, notes=notes, sample_rate_hz=rate)
-    return _labelled(loaded, catalog, {}, found.options)
+def _audio(found: Scan, on_progress: OnProgress | None) -> RawSamples:
+    assert found.catalog is not None
+    loaded, catalog, faults = load_recordings(found.catalog, found.options, on_progress)
+    return _labelled(loaded, catalog, faults, found.options)

@@ -11,6 +11,7 @@ used.
 | `load_dataset`, `DataOptions` | a dataset as jobs read it, and how it is read |
 | `IntegralNetwork`, `convert` | a torch module with continuous widths; a trained one |
 | `measure` | the latency of ONNX files on a device |
+| `Predictor` | a downloaded model on files |
 | `ElasticModel` | all points of a front, switched while serving |
 | `Client` | the API of a coordinator |
 """
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from inn_automl.facade.result import Result
     from inn_automl.integral import IntegralNetwork, convert
     from inn_automl.latency.benchmark import measure
-    from inn_automl.serving import ElasticModel
+    from inn_automl.serving import ElasticModel, Predictor
 
 __all__ = [
     "Budget",
@@ -41,6 +42,7 @@ __all__ = [
     "Device",
     "ElasticModel",
     "IntegralNetwork",
+    "Predictor",
     "Result",
     "__version__",
     "convert",
@@ -59,6 +61,7 @@ _HOMES = {
     "Device": "core.spec:DeviceBudget",
     "ElasticModel": "serving:ElasticModel",
     "IntegralNetwork": "integral:IntegralNetwork",
+    "Predictor": "serving:Predictor",
     "Result": "facade.result:Result",
     "convert": "integral:convert",
     "discretize": "facade.jobs:discretize",

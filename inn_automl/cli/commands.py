@@ -8,6 +8,7 @@ from inn_automl.cli.browse import browse
 from inn_automl.cli.datasets import datasets
 from inn_automl.cli.devices import devices
 from inn_automl.cli.jobs import cancel, delete, jobs, logs, retry
+from inn_automl.cli.predict import predict
 from inn_automl.cli.results import compare, discretize, download, front
 from inn_automl.cli.run import run
 from inn_automl.cli.submission import extend, submit
@@ -26,6 +27,7 @@ COMMANDS: tuple[click.Command, ...] = (
     front,
     jobs,
     logs,
+    predict,
     retry,
     run,
     submit,

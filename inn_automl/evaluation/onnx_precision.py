@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from inn_automl.evaluation.raw_inputs import RawInputs
 from inn_automl.export.fp16 import convert_fp16
 from inn_automl.export.quantization import NUM_CALIBRATION, outputs, quantize_onnx
 from inn_automl.export.template import OnnxFile, OnnxTemplate
@@ -59,7 +60,7 @@ def _template(architecture: Architecture, dataset: Dataset) -> OnnxTemplate:
         mean=dataset.mean,
         std=dataset.std,
         target_statistics=dataset.target_statistics,
-        samples=np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
+        samples=verified_samples(dataset),
     )
 
 
@@ -67,7 +68,12 @@ def range_samples(dataset: Dataset) -> NDArray[np.generic]:
     """The raw training samples that activations' ranges are found on: the same for every model of
     a job.
     """
-    return dataset.x[dataset.train[:NUM_CALIBRATION]]
+    return RawInputs(dataset, dataset.train[:NUM_CALIBRATION])[:]
+
+
+def verified_samples(dataset: Dataset) -> NDArray[np.float32]:
+    """The raw validation samples that every exported file is run on, beside torch."""
+    return RawInputs(dataset, dataset.validation[:NUM_VERIFIED]).float32()
 
 
 def convert_file(source: Path, target: Path, precision: str, dataset: Dataset) -> int:
@@ -127,7 +133,7 @@ def verified_difference(
     return verify_onnx(
         path,
         module,
-        np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32),
+        verified_samples(dataset),
         mean=dataset.mean,
         std=dataset.std,
         target_statistics=dataset.target_statistics,
@@ -141,7 +147,7 @@ def agreement(one: Path, other: Path, dataset: Dataset) -> float | None:
     """
     if dataset.task != "classification":
         return None
-    samples = dataset.x[dataset.validation]
+    samples = RawInputs(dataset, dataset.validation)
     pairs = zip(outputs(one, samples), outputs(other, samples), strict=True)
     return float(np.mean(np.concatenate([a.argmax(axis=1) == b.argmax(axis=1) for a, b in pairs])))
 
@@ -156,7 +162,7 @@ def evaluate_file(path: Path, task: Task, split: str) -> Score:
         split: "train", "validation" or "test".
     """
     indices, dataset, objective = getattr(task.dataset, split), task.dataset, task.objective
-    x, y = dataset.x[indices], torch.as_tensor(dataset.y[indices])
+    x, y = RawInputs(dataset, indices), torch.as_tensor(dataset.y[indices])
     found, start = [], 0
     for output in outputs(path, x, threads=torch.get_num_threads()):
         found.append(

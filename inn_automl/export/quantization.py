@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -266,8 +266,16 @@ def _free_output(graph: onnx.GraphProto, restored: Sequence[str]) -> None:
             graph.initializer.remove(tensor)
 
 
+class Samples(Protocol):
+    """Raw samples (N, *input_shape): an array, or what reads a part of them when it is wanted."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
 def outputs(
-    path: str | Path, samples: NDArray[np.generic], *, threads: int = 1
+    path: str | Path, samples: Samples, *, threads: int = 1
 ) -> Iterator[NDArray[np.float32]]:
     """Computes the outputs of an ONNX file for raw samples (N, *input_shape) in ONNX Runtime on
     the CPU, batch by batch.
@@ -289,7 +297,7 @@ def outputs(
         ) from error
 
 
-def _batches(samples: NDArray[np.generic]) -> Iterator[NDArray[np.float32]]:
+def _batches(samples: Samples) -> Iterator[NDArray[np.float32]]:
     size = max(1, _BATCH_VALUES // max(1, samples[0].size))
     for start in range(0, len(samples), size):
         yield np.ascontiguousarray(samples[start : start + size], dtype=np.float32)

@@ -14,8 +14,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from inn_automl.core.metric import Metric, TaskKind
-from inn_automl.core.result import FineTuning, LatencySummary
+from inn_automl.core.result import FineTuning, LatencySummary, WeightsOrigin
 from inn_automl.core.version import __version__
+
+FORMAT_VERSION: Literal[2] = 2
+"""Of bundles; other releases may write another one."""
 
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 
@@ -54,11 +57,52 @@ class Standardization(Record):
     std: tuple[float, ...]
 
 
+class ImageInput(Record):
+    """How an image of any size becomes the input of model.onnx; inside of model_any_size.onnx.
+
+    Sizes are (height, width). The geometry is that of `inn_automl.data.preprocessing`.
+    """
+
+    channels: Literal[1, 3]
+    """Grey or RGB."""
+    dtype: Literal["uint8", "float32"] = "uint8"
+    """float32 for grey images of 16 bits, whose values stay as they are."""
+    input_size: tuple[int, int]
+    """What model.onnx takes."""
+    stored_size: tuple[int, int]
+    """What the image is resized to, and cut or padded to, before its centre is taken."""
+    resize: Literal["crop", "pad", "stretch"]
+    crop_fraction: float = 1.0
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    """As Pillow does it: antialiased where the image shrinks."""
+    fill: float = 0.0
+    """Value of what `pad` adds."""
+
+
+class AudioInput(Record):
+    """How a recording of any length becomes a batch of model.onnx; inside of model_any_size.onnx.
+
+    Recordings are resampled to the rate before. The last window ends where the recording ends; a
+    shorter recording is padded with zeros at its end.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    """1: recordings are mixed down."""
+    window_samples: int
+    hop_samples: int
+    """From the start of a window to that of the next one."""
+
+
 class Preprocessing(Standardization):
-    """Standardization of the input, all of it inside of model.onnx."""
+    """Standardization of the input, all of it inside of model.onnx, and what comes before it."""
 
     included: Literal[True] = True
     input: str = "raw float32 values of the dataset"
+    image: ImageInput | None = None
+    """None where the samples are no images."""
+    audio: AudioInput | None = None
+    """None where the samples are no recordings."""
 
 
 class DatasetMetadata(Record):
@@ -151,7 +195,7 @@ class BundleConfig(Record):
     are left out.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = FORMAT_VERSION
     id: str
     """Id of the front point, unique in its job."""
     family: str
@@ -178,6 +222,8 @@ class BundleConfig(Record):
     latency: dict[str, LatencyEvidence]
     """Latency by device name."""
     verification: Verification
+    weights: WeightsOrigin | None = None
+    """Where training began; None where it began with random weights."""
     fine_tuning: FineTuning | None = None
     """Effect of fine-tuning; None without it; `metric` was evaluated after it."""
     files: dict[str, FileMetadata] = {}

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file
+from torch import Tensor
 
-from inn_automl.core.result import FineTuning
+from inn_automl.core.result import FineTuning, WeightsOrigin
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset
+from inn_automl.evaluation.onnx_precision import verified_samples
 from inn_automl.export import BundleConfig, write_bundle
+from inn_automl.export.bundle import ONNX
+from inn_automl.export.front import any_size_model
+from inn_automl.export.front_verification import verify_front
 from inn_automl.export.inn import NETWORK, GroupMetadata, InnConfig, write_inn
 from inn_automl.export.raw_model import INPUT, LOGITS, OUTPUT
 from inn_automl.export.records import (
@@ -18,7 +23,6 @@ from inn_automl.export.records import (
     DatasetMetadata,
     LatencyEvidence,
     MetricValues,
-    Preprocessing,
     Standardization,
     TensorSpec,
     Verification,
@@ -26,6 +30,7 @@ from inn_automl.export.records import (
 from inn_automl.export.verification import FP16_TOLERANCE, TOLERANCE
 from inn_automl.models.architecture import Architecture
 from inn_automl.pipeline.exporting import ExportedModel
+from inn_automl.pipeline.inputs import described_preprocessing
 from inn_automl.pipeline.records import MeasuredDevices, MeasuredModel
 from inn_automl.tasks import Score, Task
 from inn_automl.training.trial import Trained
@@ -42,6 +47,7 @@ def bundle_config(
     tested: Score,
     latency: Mapping[str, LatencyEvidence],
     fine_tuning: FineTuning | None = None,
+    weights: WeightsOrigin | None = None,
 ) -> BundleConfig:
     """The config of a discretized model's bundle.
 
@@ -49,6 +55,7 @@ def bundle_config(
         validation: metric value on the validation split.
         tested: score on the test split.
         latency: what was measured, by device.
+        weights: where training started from.
     """
     dataset = task.dataset
     return BundleConfig(
@@ -63,11 +70,10 @@ def bundle_config(
         output=TensorSpec(
             name=LOGITS if dataset.target_statistics is None else OUTPUT, shape=dataset.output_shape
         ),
-        preprocessing=Preprocessing(
-            mean=tuple(dataset.mean.tolist()), std=tuple(dataset.std.tolist())
-        ),
+        preprocessing=described_preprocessing(dataset),
         targets=_targets(dataset),
         dataset=DatasetMetadata(name=dataset.name, fingerprint=dataset.fingerprint),
+        weights=weights,
         metric=MetricValues.from_score(
             task.metric,
             validation=validation,
@@ -114,13 +120,36 @@ def bundle_model(
         fine_tuning=model.fine_tuning,
     )
     path = folder / bundle_name(model.id)
-    write_bundle(
+    store_bundle(
         path,
         config,
-        onnx=exporter.onnx_path(model.id),
-        weights=load_file(exporter.weights_path(model.id)),
+        exporter.onnx_path(model.id),
+        load_file(exporter.weights_path(model.id)),
+        exporter.task.dataset,
     )
     return path
+
+
+def store_bundle(
+    path: Path, config: BundleConfig, onnx: Path, weights: Mapping[str, Tensor], dataset: Dataset
+) -> None:
+    """Writes a bundle, with a verified front for inputs of any size where there is one.
+
+    Args:
+        onnx: the verified model.
+        weights: its state dict.
+
+    Raises:
+        ExportError: the front could not be made, or does not do what it stands for.
+        StorageError: a file could not be read or written.
+    """
+    any_size = None
+    if onnx.exists():
+        model = onnx.read_bytes()
+        any_size = any_size_model(model, config.preprocessing, ONNX)
+        if any_size is not None:
+            verify_front(any_size, model, verified_samples(dataset), config.preprocessing)
+    write_bundle(path, config, onnx=onnx, weights=weights, any_size=any_size)
 
 
 def bundle_name(model_id: str) -> str:

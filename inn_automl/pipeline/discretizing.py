@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from inn_automl.core.errors import UnknownNameError, WidthsError
@@ -16,15 +15,15 @@ from inn_automl.core.result import FineTuning
 from inn_automl.data import Dataset
 from inn_automl.evaluation.candidates import CandidateBuilder, evaluate_module
 from inn_automl.evaluation.onnx_precision import (
-    NUM_VERIFIED,
     agreement,
     convert_file,
     evaluate_file,
     verified_difference,
+    verified_samples,
 )
-from inn_automl.export import export_onnx, verify_onnx, write_bundle
+from inn_automl.export import export_onnx, verify_onnx
 from inn_automl.integral import IntegralNetwork
-from inn_automl.pipeline.bundling import bundle_config
+from inn_automl.pipeline.bundling import bundle_config, store_bundle
 from inn_automl.pipeline.exporting import ExportedModel, point_id
 from inn_automl.tasks import Task
 from inn_automl.training.fine_tuning import check_seconds, fine_tune
@@ -86,7 +85,7 @@ def discretize_trained(
             latency={},
             fine_tuning=fine_tuning,
         )
-        write_bundle(path, config, onnx=onnx, weights=module.state_dict())
+        store_bundle(path, config, onnx, module.state_dict(), dataset)
     return path
 
 
@@ -105,7 +104,7 @@ def _export(
     }
     exported = path.with_suffix(f".{DEFAULT}{path.suffix}")
     export_onnx(module, exported, input_shape=dataset.input_shape, widths=widths, **statistics)
-    verified = np.asarray(dataset.x[dataset.validation[:NUM_VERIFIED]], dtype=np.float32)
+    verified = verified_samples(dataset)
     difference = verify_onnx(exported, module, verified, **statistics)
     if precision == DEFAULT:
         exported.rename(path)

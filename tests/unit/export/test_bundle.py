@@ -36,7 +36,7 @@ CODE = re.findall(
     (ROOT / "docs" / "how-to" / "use-a-bundle.md").read_text(encoding="utf-8"),
     re.DOTALL,
 )
-MEMBERS = ["config.json", "model.onnx", "weights.safetensors"]
+MEMBERS = ["README.md", "config.json", "model.onnx", "predict.py", "weights.safetensors"]
 
 
 def make_config(**changes: Any) -> BundleConfig:
@@ -112,7 +112,7 @@ def repack(
 
 def test_holds_the_model_its_weights_and_what_is_known_of_them(bundle: Path, onnx: Path) -> None:
     with zipfile.ZipFile(bundle) as archive:
-        assert archive.namelist() == MEMBERS
+        assert sorted(archive.namelist()) == MEMBERS
         assert archive.read("model.onnx") == onnx.read_bytes()
         weights = safetensors.torch.load(archive.read("weights.safetensors"))
         config = json.loads(archive.read("config.json"))
@@ -124,6 +124,8 @@ def test_holds_the_model_its_weights_and_what_is_known_of_them(bundle: Path, onn
         "input": "raw float32 values of the dataset",
         "mean": [100.0, 60.0],
         "std": [50.0, 80.0],
+        "image": None,
+        "audio": None,
     }
     assert config["classes"] == ["naïve", "zwei", "три"]
     assert config["created_at"] == "2026-11-23T12:00:00Z"
@@ -162,7 +164,7 @@ def test_reads_back_what_was_written(bundle: Path, onnx: Path, tmp_path: Path) -
     [
         ({"model.onnx": b"another"}, "model.onnx has the hash"),
         ({"weights.safetensors": b""}, "weights.safetensors has the hash"),
-        ({"weights.safetensors": None}, "it should hold"),
+        ({"weights.safetensors": None}, "do not agree on weights.safetensors"),
         ({"../evil.txt": b"out of the folder"}, r"\.\./evil\.txt"),
         ({"/etc/evil": b"out of the folder"}, "/etc/evil"),
         ({"config.json": b"{}"}, "config.json, id: Field required"),
@@ -186,8 +188,8 @@ def test_another_format_and_missing_hashes_are_refused(bundle: Path, tmp_path: P
     with zipfile.ZipFile(bundle) as archive:
         config = json.loads(archive.read("config.json"))
     for key, value, reason in (
-        ("format_version", 2, "format_version"),
-        ("files", {}, "no hash of model.onnx"),
+        ("format_version", 3, "is a bundle of format 3"),
+        ("files", {}, "no hash of README.md, model.onnx"),
     ):
         changed = json.dumps(config | {key: value}).encode()
         with pytest.raises(CorruptFileError, match=reason):
@@ -266,7 +268,7 @@ def test_the_documented_code_reads_it_with_onnxruntime_alone(bundle: Path) -> No
     missing = ["torch", "onnx", "inn_automl", "safetensors"]
     guard = f"import sys; sys.modules.update(dict.fromkeys({missing}))\n"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", guard + CODE[0]],
+        [sys.executable, "-W", "error", "-c", guard + CODE[1]],
         cwd=bundle.parent,
         capture_output=True,
         text=True,
@@ -304,7 +306,7 @@ def test_the_documented_code_makes_a_torch_module_of_it(
     )
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(CODE[1], names)
+    exec(CODE[2], names)
     x = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
     assert torch.equal(names["module"](x), module(x))
 

@@ -118,6 +118,7 @@ def bundle_model(
         tested=tested,
         latency=_latency_evidence(measured, model),
         fine_tuning=model.fine_tuning,
+        weights=exporter.trained.weights,
     )
     path = folder / bundle_name(model.id)
     store_bundle(

@@ -84,6 +84,7 @@ def discretize_trained(
             tested=found["test"],
             latency={},
             fine_tuning=fine_tuning,
+            weights=trained.weights,
         )
         store_bundle(path, config, onnx, module.state_dict(), dataset)
     return path

@@ -86,7 +86,7 @@ def find_files(sources: Iterable[Path], preprocessing: Preprocessing) -> Iterato
 
 
 def _suffixes(preprocessing: Preprocessing) -> frozenset[str]:
-    from inn_automl.data.folders import AUDIO_SUFFIXES
+    from inn_automl.data.formats.media import AUDIO_SUFFIXES
     from inn_automl.data.images import SUFFIXES
 
     decoded: frozenset[str] = frozenset()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from inn_automl.cli.options import Function
 from inn_automl.core.data_options import DataOptions
+from inn_automl.core.home import CACHE_DIR_VARIABLE
 from inn_automl.core.spec import parse
 
 _OPTIONS = (
@@ -46,6 +49,21 @@ _OPTIONS = (
     click.option(
         "--window-seconds", type=float, metavar="S", help="Windows that recordings are cut into."
     ),
+)
+
+
+def _set_cache(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        # Where the processes of a job look for it, too.
+        os.environ[CACHE_DIR_VARIABLE] = str(Path(value).absolute())
+
+
+CACHE_DIR = click.option(
+    "--cache-dir",
+    metavar="DIR",
+    expose_value=False,
+    callback=_set_cache,
+    help=f"Of decoded samples.  [default: ${CACHE_DIR_VARIABLE}, or ~/.inn_automl/cache]",
 )
 
 

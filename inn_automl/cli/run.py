@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from inn_automl.cli.data_options import data_options
+from inn_automl.cli.data_options import CACHE_DIR, data_options
 from inn_automl.cli.endings import failures_explained, sigterm_interrupts
 from inn_automl.cli.options import AUGMENTATION, CLASS_WEIGHTS, METRIC, MODEL, SEED, WEIGHTS
 from inn_automl.core.data_options import DataOptions
@@ -47,6 +47,7 @@ from inn_automl.facade.backends import check_backend
 @METRIC
 @CLASS_WEIGHTS
 @data_options
+@CACHE_DIR
 @AUGMENTATION
 @SEED
 @click.option(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from inn_automl.core.data_options import DataOptions
+from inn_automl.core.errors import CorruptFileError
 from inn_automl.data.audio import load_recordings
-from inn_automl.data.cache import cached_samples, produced_in_memory
+from inn_automl.data.cache import ShardedArray, cached_samples, produced_in_memory
 from inn_automl.data.catalog import Catalog
 from inn_automl.data.dataset import Dataset, assemble
 from inn_automl.data.faults import without_broken
 from inn_automl.data.images import form_of, producer, quiet_pillow
+from inn_automl.data.origin import origin_of
 from inn_automl.data.preprocessing import Preprocessing
+from inn_automl.data.remote import is_url
 from inn_automl.data.resizing import resized_arrays
 from inn_automl.data.samples import MEMORY_BYTES, RawSamples
 from inn_automl.data.scan import Scan, scan
@@ -72,6 +76,52 @@ def load_dataset(
         ((1, 8, 8), '0')
     """
     found = scanned if scanned is not None else scan(source, options)
+    samples, preprocessing = _loaded(found, preprocessing, on_progress)
+    if isinstance(samples.x, ShardedArray):
+        recipe = _Recipe.of(source, found.options, preprocessing, samples.content_hash)
+        samples = replace(samples, x=samples.x.with_recipe(recipe))
+    return assemble(found.name, samples, seed=seed)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """Makes the cached samples of a dataset on another machine of a cluster."""
+
+    source: str
+    url: str | None
+    options: DataOptions
+    preprocessing: Preprocessing | None
+    content_hash: str | None
+
+    @classmethod
+    def of(
+        cls,
+        source: str | os.PathLike[str],
+        options: DataOptions,
+        preprocessing: Preprocessing | None,
+        content_hash: str | None,
+    ) -> _Recipe:
+        source = os.fspath(source)
+        if is_url(source):
+            return cls(source, source, options, preprocessing, content_hash)
+        url = origin_of(source)
+        return cls(os.path.abspath(source), url, options, preprocessing, content_hash)
+
+    def __call__(self) -> ShardedArray:
+        is_here = self.url is None or os.path.exists(self.source)
+        source = self.source if is_here or self.url is None else self.url
+        samples, _ = _loaded(scan(source, self.options), self.preprocessing, None)
+        if samples.content_hash != self.content_hash or not isinstance(samples.x, ShardedArray):
+            raise CorruptFileError(
+                f"the dataset {self.source!r} is another one on {platform.node()!r}: give all "
+                "machines of the cluster the same files."
+            )
+        return samples.x
+
+
+def _loaded(
+    found: Scan, preprocessing: Preprocessing | None, on_progress: OnProgress | None
+) -> tuple[RawSamples, Preprocessing | None]:
     if preprocessing is None:
         preprocessing = found.default_preprocessing()
     if found.samples is not None:
@@ -81,7 +131,7 @@ def load_dataset(
         samples = _images(found, preprocessing, on_progress)
     else:
         samples = _audio(found, on_progress)
-    return assemble(found.name, samples, seed=seed)
+    return samples, preprocessing
 
 
 def _images(

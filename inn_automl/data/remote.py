@@ -10,9 +10,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from inn_automl.core.errors import DatasetError, DatasetFormatError, DatasetNotFoundError
+from inn_automl.core.home import cache_root
 from inn_automl.core.locking import file_lock
 from inn_automl.core.storage import replacing
-from inn_automl.data.cache.folder import cache_root, keep_folder, key_of, make_room
+from inn_automl.data.cache.folder import keep_folder, key_of, make_room
 from inn_automl.data.samples import bytes_text, composed
 
 CHUNK_BYTES = 2**20

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from inn_automl.core.errors import DatasetFormatError
+from inn_automl.core.memory import available_bytes
 from inn_automl.data import limits
 
 if TYPE_CHECKING:
@@ -176,7 +177,15 @@ def check_size(num_bytes: int, what: str) -> None:
     if num_bytes > limits.MAX_DATASET_BYTES:
         raise DatasetFormatError(
             f"{what} would take {bytes_text(num_bytes)} in memory, more than the limit of "
-            f"{bytes_text(limits.MAX_DATASET_BYTES)}: use fewer or smaller samples."
+            f"{bytes_text(limits.MAX_DATASET_BYTES)}: use fewer or smaller samples, or give them "
+            "as files of images or as .npy, which are read from disk."
+        )
+    available = available_bytes()
+    if available is not None and num_bytes > available:
+        raise DatasetFormatError(
+            f"{what} would take {bytes_text(num_bytes)} in memory, but this machine has "
+            f"{bytes_text(available)} left: end other programs, use fewer samples, or give them as "
+            "files of images or as .npy, which are read from disk."
         )
 
 

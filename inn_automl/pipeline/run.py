@@ -21,6 +21,7 @@ from inn_automl.core.result import JobResult
 from inn_automl.core.spec import JobSpec
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset, load_dataset
+from inn_automl.data.memory import check_memory
 from inn_automl.latency import benchmark as latency
 from inn_automl.models import serving_family
 from inn_automl.models.initial_weights import InitialWeights
@@ -77,6 +78,7 @@ def run_job(
     """
     _check_devices(spec, measure)
     dataset = load_dataset(spec.dataset, seed=spec.seed, options=spec.data)
+    check_memory(dataset, num_processes=1 + spec.budget.training.cpus)
     family = serving_family(
         spec.model,
         dataset.kind,

@@ -12,21 +12,14 @@ from inn_automl.data.cache.build import (
     produced_in_memory,
 )
 from inn_automl.data.cache.describe import described
-from inn_automl.data.cache.folder import (
-    CACHE_DIR_VARIABLE,
-    CACHE_MAX_BYTES_VARIABLE,
-    cache_root,
-    key_of,
-)
+from inn_automl.data.cache.folder import CACHE_MAX_BYTES_VARIABLE, key_of
 from inn_automl.data.cache.shards import ShardedArray
 
 __all__ = [
-    "CACHE_DIR_VARIABLE",
     "CACHE_MAX_BYTES_VARIABLE",
     "CachedSamples",
     "Produced",
     "ShardedArray",
-    "cache_root",
     "cached_samples",
     "described",
     "key_of",

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from inn_automl.core.errors import CorruptFileError, DatasetError
+from inn_automl.core.home import cache_root
 from inn_automl.core.locking import file_lock
 from inn_automl.core.storage import read_json, replacing, sha256_of, write_json
-from inn_automl.data.cache.folder import cache_root, key_of, lease, make_room, shard_path, touch
+from inn_automl.data.cache.folder import key_of, lease, make_room, shard_path, touch
 from inn_automl.data.cache.shards import ShardedArray, rows_per_shard
 
 MAX_THREADS = 16

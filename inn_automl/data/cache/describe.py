@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from inn_automl.core.home import cache_root
 from inn_automl.core.locking import file_lock
 from inn_automl.core.storage import replacing
 from inn_automl.data.cache.build import DIGEST_BYTES, moments_of
-from inn_automl.data.cache.folder import cache_root, keep_folder, key_of
+from inn_automl.data.cache.folder import keep_folder, key_of
 from inn_automl.data.cache.shards import ShardedArray
 from inn_automl.data.samples import RawSamples, blocks
 

@@ -15,21 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from inn_automl.core.errors import SpecError, StorageError
-from inn_automl.core.home import home_folder
+from inn_automl.core.home import CACHE_DIR_VARIABLE
 
-CACHE_DIR_VARIABLE = "INN_AUTOML_CACHE_DIR"
 CACHE_MAX_BYTES_VARIABLE = "INN_AUTOML_CACHE_MAX_BYTES"
 FORMAT = 1
 """Of everything in the cache: another number makes other keys."""
 SHARE_OF_DISK = 0.8
 """Bound on the cache where the user gives none: a share of what is free and what it holds."""
 _IN_USE = "in-use"
-
-
-def cache_root() -> Path:
-    """`$INN_AUTOML_CACHE_DIR`, or `cache` in the home folder of inn_automl."""
-    given = os.environ.get(CACHE_DIR_VARIABLE)
-    return Path(given).expanduser().absolute() if given else home_folder() / "cache"
 
 
 def key_of(identity: Mapping[str, Any]) -> str:

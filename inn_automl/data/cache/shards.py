@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class ShardedArray:
         self.shape: tuple[int, ...] = (num_rows, *row_shape)
         self.ndim = len(self.shape)
         self._lease: Lease | None = None if folder is None else lease(folder)
+        self._recipe: Callable[[], ShardedArray] | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -88,7 +89,26 @@ class ShardedArray:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lease = None if self.folder is None else lease(self.folder)
+        if self.folder is not None and self.folder.exists():
+            self._lease = lease(self.folder)
+
+    def with_recipe(self, recipe: Callable[[], ShardedArray]) -> ShardedArray:
+        """The same array, which another machine makes anew by `recipe` where it lacks the files.
+
+        Args:
+            recipe: makes an array of the same stored samples; pickled with this one.
+        """
+        remade = copy.copy(self)
+        remade._recipe = recipe
+        return remade
+
+    def _make_here(self) -> None:
+        """Makes the files of a cache that another machine has."""
+        if self._recipe is None or self.folder is None or self.folder.exists():
+            return
+        made = self._recipe()
+        self._files, self._ends, self._offsets = made._files, made._ends, made._offsets
+        self.folder, self._lease = made.folder, made._lease
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """A copy of one sample (int), or of several (slice, integer array or mask); further
@@ -140,6 +160,8 @@ class ShardedArray:
         out = np.empty((len(stored), *self.shape[1:]), self.dtype)
         if not out.size:
             return out
+        if self._lease is None:
+            self._make_here()
         target = out.reshape(-1).view(np.uint8).data
         order = np.argsort(stored, kind="stable")
         ordered = stored[order]

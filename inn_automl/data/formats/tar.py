@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from inn_automl.core.errors import DatasetFormatError, UnsafeArchiveError
+from inn_automl.core.home import cache_root
 from inn_automl.core.locking import file_lock
 from inn_automl.core.storage import replacing
 from inn_automl.data import limits
-from inn_automl.data.cache.folder import cache_root, keep_folder, key_of, make_room
+from inn_automl.data.cache.folder import keep_folder, key_of, make_room
 from inn_automl.data.files import DatasetFile, FileContent, FileListing, Parts, check_file_size
 from inn_automl.data.samples import bytes_text, composed
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from inn_automl.core.errors import CorruptFileError, DatasetFormatError, SpecError, StorageError
+from inn_automl.core.home import CACHE_DIR_VARIABLE
 from inn_automl.data.cache import CachedSamples, Produced, cached_samples, shards
-from inn_automl.data.cache.folder import CACHE_DIR_VARIABLE, CACHE_MAX_BYTES_VARIABLE
+from inn_automl.data.cache.folder import CACHE_MAX_BYTES_VARIABLE
 
 SHAPE = (23, 2, 3, 4)
 VALUES = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)

@@ -17,8 +17,8 @@ from pyarrow import parquet
 
 from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import DatasetError, DatasetFormatError, UnsafeArchiveError
+from inn_automl.core.home import CACHE_DIR_VARIABLE
 from inn_automl.data import Dataset, limits, load_dataset
-from inn_automl.data.cache import CACHE_DIR_VARIABLE
 
 COUNT = 12
 LABELS = ["cat" if i % 2 else "dog" for i in range(COUNT)]

@@ -154,9 +154,10 @@ class TrainingBudget(Strict):
     """Processors that training, evaluation and fine-tuning may use."""
     gpus: Annotated[int, Number, Field(ge=0)] = 0
     """GPUs that training may use."""
-    trials: Annotated[int, Number, Field(gt=0, le=1000)] = 4
+    trials: Annotated[int, Number, Field(gt=0, le=1000)] | None = None
     """Training candidates (learning rate, weight decay, depth and width of the family) that ASHA
-    chooses from.
+    chooses from. Left out: four, or fewer where each would have less than ten epochs, and one where
+    training starts from weights.
     """
     workers_per_trial: Count = 1
     """Processes, on one machine or several, that train one candidate together: each takes a part

@@ -25,9 +25,9 @@ from inn_automl.models import get_family
 from inn_automl.models.architecture import Architecture
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.memory import measure_memory
+from inn_automl.pipeline.planning import CANDIDATES
 from inn_automl.pipeline.records import PlannedTrials
-from inn_automl.training.recipe import Recipe, TrialSpec, trial_specs
-from inn_automl.training.transforms import choose_transforms
+from inn_automl.training.recipe import Recipe, TrialSpec
 from inn_automl.training.trial import Trained
 from inn_automl.width_search.space import SearchSpace
 
@@ -53,28 +53,6 @@ class _Extreme:
         return dataclasses.replace(self, size_bytes=size_bytes, path=path)
 
 
-def plan_trials(context: JobContext) -> PlannedTrials:
-    """The training candidates that the budget and the seed ask for.
-
-    Raises:
-        SpecError: an augmentation does not fit the dataset.
-    """
-    num_trials, seed = context.spec.budget.training.trials, context.spec.seed
-    dataset = context.task.dataset
-    trials = trial_specs(
-        context.family, len(dataset.train), num_trials, seed=seed, task=dataset.task
-    )
-    augment, transforms = choose_transforms(context.spec.augmentation, dataset)
-    return PlannedTrials(
-        tuple(
-            dataclasses.replace(
-                one, recipe=dataclasses.replace(one.recipe, augment=augment, transforms=transforms)
-            )
-            for one in trials
-        )
-    )
-
-
 def check(context: JobContext, planned: PlannedTrials) -> PlannedTrials:
     """Keeps the candidates whose smallest network meets every bound of every device.
 
@@ -86,7 +64,7 @@ def check(context: JobContext, planned: PlannedTrials) -> PlannedTrials:
         ImpossibleBudgetError: even the smallest network of the family misses a bound; says the
             range that is possible.
     """
-    path = context.folder / "training" / "candidates.json"
+    path = context.folder / CANDIDATES
     if not path.exists():
         with context.stage(Stage.CHECKING):
             fitting = _fitting(context, planned.trials)

@@ -25,7 +25,7 @@ from inn_automl.data.memory import check_memory
 from inn_automl.latency import benchmark as latency
 from inn_automl.models import serving_family
 from inn_automl.models.initial_weights import InitialWeights
-from inn_automl.pipeline.checking import check, plan_trials
+from inn_automl.pipeline.checking import check
 from inn_automl.pipeline.context import JobContext, Tracking
 from inn_automl.pipeline.discretizing import discretize_trained
 from inn_automl.pipeline.extending import FinishedJob, reuse_training
@@ -33,6 +33,7 @@ from inn_automl.pipeline.fine_tuning import fine_tune
 from inn_automl.pipeline.folder import RESULT_FILE, claim_folder
 from inn_automl.pipeline.learning import check_learned
 from inn_automl.pipeline.measuring import measure as measure_finalists
+from inn_automl.pipeline.planning import plan_trials
 from inn_automl.pipeline.pretrained import Pretrained, use_pretrained
 from inn_automl.pipeline.profiling import profile
 from inn_automl.pipeline.publishing import publish

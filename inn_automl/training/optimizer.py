@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,13 +20,24 @@ if TYPE_CHECKING:
 def make_optimizer(
     network: IntegralNetwork, recipe: Recipe
 ) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
-    """The recipe's optimizer, and its parameters by name, in its order."""
+    """The recipe's optimizer, and its parameters by name, in its order.
+
+    The learning rate of a group is the step's, times the group's own `rate`.
+    """
     trainable = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    decayed = [(name, p) for name, p in trainable if p.ndim > 1]
-    plain = [(name, p) for name, p in trainable if p.ndim <= 1]
+    rates = _rates([name for name, _ in trainable], recipe.first_layer_rate)
+    by_group: dict[tuple[float, bool], list[tuple[str, Tensor]]] = {}
+    for name, parameter in trainable:
+        by_group.setdefault((rates[name], parameter.ndim > 1), []).append((name, parameter))
+    if recipe.first_layer_rate == 1:
+        by_group = {(1.0, decays): by_group.get((1.0, decays), []) for decays in (True, False)}
     groups = [
-        {"params": [p for _, p in decayed], "weight_decay": recipe.weight_decay},
-        {"params": [p for _, p in plain], "weight_decay": 0.0},
+        {
+            "params": [p for _, p in named],
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+            "rate": rate,
+        }
+        for (rate, decays), named in by_group.items()
     ]
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":
@@ -37,7 +49,18 @@ def make_optimizer(
         optimizer = torch.optim.AdamW(
             groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999)
         )
-    return optimizer, dict([*decayed, *plain])
+    return optimizer, dict(itertools.chain.from_iterable(by_group.values()))
+
+
+def _rates(names: Sequence[str], first: float) -> dict[str, float]:
+    """The learning rate of each parameter as a share of the last layer's: geometric from the first
+    layer's on, in the order of the network's definition.
+
+    Parameters that do not belong to a layer, such as width deltas, have the whole rate.
+    """
+    layers = list(dict.fromkeys(n.rpartition(".")[0] for n in names if n.startswith("module.")))
+    position = {layer: i / max(1, len(layers) - 1) for i, layer in enumerate(layers)}
+    return {name: first ** (1 - position.get(name.rpartition(".")[0], 1.0)) for name in names}
 
 
 def permute_state(

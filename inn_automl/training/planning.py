@@ -100,6 +100,20 @@ def fit_to_budget(
     return _timed(run, recipe, costs, left_s)
 
 
+def measure_epoch_s(network: IntegralNetwork, task: Task, recipe: Recipe) -> float:
+    """Seconds of an epoch at all widths, by a few real steps and without validation.
+
+    Args:
+        network: moved to the task's device, and trained a little.
+    """
+    run = TrainingRun.from_task(network, task, recipe, 0)
+    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        run.steps(recipe.epochs, 1)  # the very first step also loads libraries
+        step_s = _step_s(run, recipe.epochs, 1)
+    run.batches.close()
+    return run.batches.steps_per_epoch * step_s
+
+
 def _timed(run: TrainingRun, recipe: Recipe, costs: _Costs, left_s: float) -> Recipe:
     """The recipe as it follows the clock, with the size of its epochs."""
     costs, validation_samples = _affordable_validation(run, costs, left_s)

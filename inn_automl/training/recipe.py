@@ -15,7 +15,9 @@ import numpy as np
 from inn_automl.core.errors import SpecError, UnknownNameError
 from inn_automl.core.metric import TaskKind
 from inn_automl.models import get_family
+from inn_automl.models.zoo import is_zoo_name
 
+_HEAD_SAMPLES = 1_024
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "onecycle")
 
@@ -28,6 +30,14 @@ class Recipe:
     """Either "sgd" (with Nesterov momentum) or "adamw"."""
     learning_rate: float = 0.2
     """Highest learning rate of the schedule."""
+    first_layer_rate: float = 1.0
+    """Learning rate of the first layer as a share of that of the last; those between are
+    geometric. Below 1 for pretrained networks, whose first layers know what images are made of.
+    """
+    head_samples: int = 0
+    """Training samples that the last linear layer is fitted to before the others move; 0 for not at
+    all.
+    """
     weight_decay: float = 5e-4
     """Of weights; biases and normalization have none."""
     momentum: float = 0.9
@@ -92,6 +102,8 @@ class Recipe:
             if value not in known:
                 raise UnknownNameError(what, value, known)
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0")
+        self._require("first_layer_rate", 0 < self.first_layer_rate <= 1, "above 0, at most 1")
+        self._require("head_samples", self.head_samples >= 0, "0 or more")
         self._require("weight_decay", 0 <= self.weight_decay < math.inf, "a number from 0 up")
         self._require("momentum", 0 <= self.momentum < 1, "a number from 0 to below 1")
         self._require(
@@ -217,9 +229,49 @@ def default_recipe(family: str, num_train: int, task: TaskKind = "classification
             batch_size=batch_size // 2,
             epochs=40,
         )
+    if is_zoo_name(family):  # whatever its layers are, AdamW trains it
+        return Recipe(
+            optimizer="adamw",
+            learning_rate=2e-3,
+            weight_decay=0.05,
+            learning_rate_warmup_fraction=0.1,
+            label_smoothing=0.1 if task == "classification" else 0.0,
+            batch_size=batch_size // 2,
+            width_conditioned=False,
+            warmup_fraction=0.0 if task == "regression" else 0.5,
+            num_random_widths=1,
+        )
     if task == "regression":
         return Recipe(batch_size=batch_size, learning_rate=0.05, warmup_fraction=0.0)
     return Recipe(batch_size=batch_size, learning_rate=0.05 if family == "mlp" else 0.2)
+
+
+def pretrained_recipe(base: Recipe, num_train: int, task: TaskKind = "classification") -> Recipe:
+    """The recipe of a network that starts from pretrained weights.
+
+    The full width learns alone first, from a head that is fitted to its features, and then with
+    reduced widths, which need most of the steps: no channel of a pretrained network has learned to
+    do without the others.
+
+    Args:
+        base: a recipe for the same data from nothing, whose augmentation is kept.
+        num_train: training samples.
+    """
+    return dataclasses.replace(
+        base,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        first_layer_rate=0.3,
+        head_samples=min(num_train, _HEAD_SAMPLES),
+        weight_decay=0.05,
+        schedule="cosine",
+        learning_rate_warmup_fraction=0.05,
+        label_smoothing=0.1 if task == "classification" else 0.0,
+        batch_size=32 if num_train < 20_000 else 64,
+        width_conditioned=False,
+        warmup_fraction=0.4,
+        num_random_widths=1,
+    )
 
 
 def recipe_space(family: str, num_train: int, task: TaskKind = "classification") -> RecipeSpace:

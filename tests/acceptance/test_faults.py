@@ -29,7 +29,7 @@ from tests.acceptance.conftest import Stack, eventually
 BUDGET = """\
 devices: [{name: here, granularity: 16}]
 training: {max_minutes: 5, max_epochs: 4, cpus: 1, trials: 1}
-search: {max_evaluations: 8, batch_size: 4}
+search: {max_evaluations: 8, batch_size: 4, max_measurements: 10}
 """
 
 
@@ -93,6 +93,7 @@ def runs_in_mlflow(stack: Stack, job_id: str) -> list[str]:
 @pytest.mark.timeout(600)
 def test_a_job_survives_the_death_of_every_part(stack: Stack, budget: Path, tmp_path: Path) -> None:
     stack.start()
+    survive_a_killed_supervisor(stack)
     assert (stack.home / "secrets.json").stat().st_mode & 0o777 == 0o600
     assert "runs already" in stack("up", "--port", "0", code=2)
     job_id = submit(stack, budget)
@@ -109,6 +110,24 @@ def test_a_job_survives_the_death_of_every_part(stack: Stack, budget: Path, tmp_
     assert stack.reach(job_id, "measuring", "publishing").attempt == 1
     check(stack, job_id, tmp_path)
     upload_while_the_coordinator_dies(stack, tmp_path)
+
+
+def survive_a_killed_supervisor(stack: Stack) -> None:
+    """The next start ends what the first one left behind."""
+    before = stack.processes()
+    os.kill(before["supervisor"], signal.SIGKILL)
+    eventually(lambda: has_ended(before["supervisor"]), "still there")
+    assert stack.left()
+    stack.start()
+    assert not set(before.values()) & set(stack.processes().values())
+    assert all(map(has_ended, before.values()))
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def upload_while_the_coordinator_dies(stack: Stack, tmp_path: Path) -> None:

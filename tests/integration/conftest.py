@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from inn_automl.core.spec import DeviceBudget, JobSpec, parse
 from inn_automl.latency.benchmark import LatencyMeasurement, measure
 from inn_automl.latency.config import THOROUGH, BenchmarkConfig
 from inn_automl.latency.measurement import read_measurements
+from inn_automl.pipeline import publishing
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.run import run_job
+from inn_automl.pipeline.tracking import track
 
 BUDGET = {
     "devices": [
@@ -23,7 +25,7 @@ BUDGET = {
         {"name": "small", "threads": 1, "max_params": 20_000, "granularity": 8},
     ],
     "training": {"max_minutes": 5, "max_epochs": 2, "trials": 2},
-    "search": {"max_evaluations": 14, "batch_size": 4},
+    "search": {"max_evaluations": 14, "batch_size": 4, "max_measurements": 14},
 }
 
 
@@ -109,7 +111,19 @@ class FinishedJob:
 def finished_job(tmp_path_factory: pytest.TempPathFactory) -> FinishedJob:
     folder = tmp_path_factory.mktemp("job") / "out"
     spec, progress = job_spec(), RecordingProgress()
-    result = run_job(
-        spec, folder, backend=LocalBackend(cpus=1), measure=measure_quickly, progress=progress
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "track", track)  # in a module that is `untracked`, too
+        result = run_job(
+            spec, folder, backend=LocalBackend(cpus=1), measure=measure_quickly, progress=progress
+        )
     return FinishedJob(spec, folder, result, progress)
+
+
+@pytest.fixture(scope="module")
+def untracked() -> Iterator[None]:
+    """Jobs of a module that MLflow is not told of: figures take seconds, and `finished_job` has
+    them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "track", lambda *_: None)
+        yield

@@ -16,7 +16,6 @@ from inn_automl.data import load_dataset
 from inn_automl.evaluation.onnx_precision import evaluate_file
 from inn_automl.export import read_bundle
 from inn_automl.export.archive import unpack
-from inn_automl.pipeline import latency_model
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.exporting import point_id
 from inn_automl.pipeline.run import discretize_job, extend_job
@@ -29,7 +28,14 @@ from .conftest import BUDGET, FinishedJob, RecordingProgress, job_spec, measure_
 
 SECONDS = 600.0
 """Far more than the few steps of these tests take on any machine."""
-SEARCH = {"max_evaluations": 4, "batch_size": 4, "fine_tune_seconds": SECONDS}
+SEARCH = {
+    "max_evaluations": 4,
+    "batch_size": 4,
+    "max_measurements": 14,
+    "fine_tune_seconds": SECONDS,
+}
+
+pytestmark = pytest.mark.usefixtures("untracked")
 
 
 class FineTuningOnly(LocalBackend):
@@ -58,13 +64,11 @@ class FineTuningOnly(LocalBackend):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_widths(finished_job: FinishedJob) -> Iterator[None]:
-    """And few steps. Of this module's jobs only: the one that they extend is made before."""
+def _few_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "inn_automl.training.fine_tuning._FineTuningRun.fitting_steps", lambda run, end_s: 60
         )
-        patch.setattr(latency_model, "NUM_INITIAL_WIDTHS", 8)
         yield
 
 

@@ -36,6 +36,8 @@ from .conftest import (
     measure_quickly,
 )
 
+SEARCH: dict[str, int] = BUDGET["search"]  # type: ignore[assignment]
+
 
 class Stopping(LocalBackend):
     """Interrupts the job at the n-th call of evaluate, or after the first epoch."""
@@ -152,7 +154,7 @@ def test_finished_job_is_shown_again_without_any_work(finished_job: FinishedJob)
     ("changes", "named"),
     [
         ({"seed": 1}, "seed"),
-        ({"budget": {**BUDGET, "search": {"max_evaluations": 15}}}, "max_evaluations"),
+        ({"budget": {**BUDGET, "search": {**SEARCH, "max_evaluations": 15}}}, "max_evaluations"),
     ],
 )
 def test_folder_of_another_job_is_refused(
@@ -169,6 +171,7 @@ def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["thesis.tex"]
 
 
+@pytest.mark.usefixtures("untracked")
 def test_interrupted_job_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
     spec, folders = job_spec(), (tmp_path / "whole", tmp_path / "resumed")
     uninterrupted = run_job(spec, folders[0], backend=LocalBackend(cpus=1), measure=measure_by_size)
@@ -235,6 +238,7 @@ def test_memory_that_a_device_does_not_tell_cannot_be_bounded(tmp_path: Path) ->
         )
 
 
+@pytest.mark.usefixtures("untracked")
 def test_memory_bound_is_kept_and_a_device_that_fails_is_gone_without(tmp_path: Path) -> None:
     """Of four devices one fails when it is profiled and one when its finalists are measured."""
     num_asked: dict[str, int] = {}
@@ -256,7 +260,7 @@ def test_memory_bound_is_kept_and_a_device_that_fails_is_gone_without(tmp_path: 
     few = {
         "devices": devices,
         "training": {"max_minutes": 5, "max_epochs": 1, "trials": 1},
-        "search": {"max_evaluations": 6, "batch_size": 2},
+        "search": {"max_evaluations": 6, "batch_size": 2, "max_measurements": 10},
     }
     result = run_job(
         job_spec(budget=few),

@@ -5,7 +5,7 @@ what they are.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from inn_automl.data import Dataset, load_dataset
 from inn_automl.export import extract_bundle, read_bundle
 from inn_automl.export.fp16 import float32_counterpart
 from inn_automl.export.verification import FP16_TOLERANCE
-from inn_automl.pipeline import latency_model
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.exporting import point_id
 from inn_automl.pipeline.run import discretize_job, extend_job
@@ -37,7 +36,11 @@ from tests.integration.conftest import (
 BOTH: dict[str, Any] = {"name": "both", "precisions": ["fp32", "int8"]}
 GPU: dict[str, Any] = {"name": "gpu", "runtime": "onnxruntime-cuda", "precisions": ["fp32", "fp16"]}
 FLOATS: dict[str, Any] = {"name": "floats"}
-SEARCH = {"max_evaluations": 8, "batch_size": 4}
+SEARCH = {"max_evaluations": 8, "batch_size": 4, "max_measurements": 14}
+NUM_INITIAL_WIDTHS = 8
+"""Of so many measurements."""
+
+pytestmark = pytest.mark.usefixtures("untracked")
 
 
 def spec_of(*devices: dict[str, Any]) -> Any:
@@ -54,14 +57,6 @@ class Recording(LocalBackend):
     def evaluate(self, trained: Any, task: Task, batch: Sequence[Any], *, split: str) -> Any:
         self.evaluated[split] += [dict(point) for point in batch]
         return super().evaluate(trained, task, batch, split=split)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_widths(finished_job: FinishedJob) -> Iterator[None]:
-    """Of this module's jobs only: the one that they extend is made before."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency_model, "NUM_INITIAL_WIDTHS", 8)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +161,7 @@ def test_each_precision_has_its_own_measurements_and_size(job: FinishedJob) -> N
     }
     whole, small = files["profiling-both.json"], files["profiling-both+int8.json"]
     assert [one["widths"] for one in whole] == [one["widths"] for one in small]
-    assert len(small) == latency_model.NUM_INITIAL_WIDTHS
+    assert len(small) == NUM_INITIAL_WIDTHS
     assert sum(one["size_bytes"] for one in small) < sum(one["size_bytes"] for one in whole)
     assert any("int8 takes" in note for note in job.progress.notes)
 

@@ -24,6 +24,8 @@ from .conftest import BUDGET, RecordingProgress, job_spec, measure_by_size
 
 WIDTH, DEPTH = 0.5, 3
 
+pytestmark = pytest.mark.usefixtures("untracked")
+
 
 class Untrained(LocalBackend):
     def train(self, task: TrainingRequest, report: Report) -> list[Trained]:

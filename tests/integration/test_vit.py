@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 from safetensors.torch import load_file, save_file
 
+from inn_automl.core.errors import MeasurementError
 from inn_automl.core.result import JobResult
+from inn_automl.core.storage import read_json
 from inn_automl.data import load_dataset
 from inn_automl.export import extract_bundle, read_bundle
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.run import run_job
 from inn_automl.serving import ElasticModel
+from inn_automl.training.trial import OUTCOME
 
 from .conftest import RecordingProgress, job_spec, measure_by_size
 
@@ -61,6 +65,11 @@ def test_every_point_is_verified_and_served(job: tuple[Path, JobResult], tmp_pat
 def test_its_trained_weights_are_taken_without_training(
     job: tuple[Path, JobResult], tmp_path: Path
 ) -> None:
+    """Up to the first measurement: what comes then, the job above has done."""
+
+    def measure(*_: Any, **__: Any) -> Any:
+        raise MeasurementError("no device here.")
+
     (saved,) = job[0].glob("training/*/network/control_points.safetensors")
     path = tmp_path / "weights.safetensors"
     tensors = {
@@ -70,13 +79,14 @@ def test_its_trained_weights_are_taken_without_training(
     }
     save_file(tensors, path)
     budget = {**BUDGET, "devices": [{"name": "by-size"}]}
-    result = run_job(
-        job_spec(model="vit", budget=budget, weights=str(path)),
-        tmp_path / "out",
-        backend=LocalBackend(cpus=1),
-        measure=measure_by_size,
-        progress=RecordingProgress(),
-    )
-    assert result.job["training"][0]["stopped"] == "pretrained"
-    assert result.job["architecture"]["depth"] == 3
-    assert result.devices[0].front
+    with pytest.raises(MeasurementError, match="no device here"):
+        run_job(
+            job_spec(model="vit", budget=budget, weights=str(path)),
+            tmp_path / "out",
+            backend=LocalBackend(cpus=1),
+            measure=measure,
+            progress=RecordingProgress(),
+        )
+    (outcome,) = tmp_path.glob(f"out/training/*/{OUTCOME}")
+    trained = read_json(outcome)
+    assert (trained["stopped"], trained["architecture"]["depth"]) == ("pretrained", 3)

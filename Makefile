@@ -19,7 +19,7 @@ PAGES := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md benchmarks/README.md
 install: $(INSTALLED)  ## everything into .venv, commands in .venv/bin
 
 demo: $(INSTALLED)  ## digits in, two fronts out, in under five minutes; a second time it resumes or shows the result again
-	$(BIN)/inn-automl run --dataset mnist5k --budget examples/demo-budget.yaml --out demo
+	$(BIN)/inn-automl run --dataset photo-digits --budget examples/demo-budget.yaml --out demo
 
 test: $(INSTALLED)  ## all tests
 	$(BIN)/python -m pytest -q

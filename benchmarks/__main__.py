@@ -24,6 +24,7 @@ BENCHMARKS = {
     "fine_tuning": "points that models gain by fine-tuning before export, by what is tuned (hours)",
     "photographs": "a job on photographs with a pretrained network, beside fine-tuning by hand "
     "(an hour)",
+    "loading": "memory and throughput of reading 20 GiB of JPEGs, beside torch's loaders (an hour)",
     "budgets_kept": "finished jobs: the recommended bundles, measured again",
     "elastic": "time of an ElasticModel's switch, and requests lost meanwhile (a minute)",
     "search": "share of a known front that a search finds, beside Optuna; predicted latency (a "

@@ -22,7 +22,7 @@ import psutil  # type: ignore[import-untyped]
 
 from benchmarks.report import ROOT, Goal, Report, Table, add_report_options, conclude
 
-JOB = ("run", "--dataset", "mnist5k", "--budget", "examples/demo-budget.yaml")
+JOB = ("run", "--dataset", "photo-digits", "--budget", "examples/demo-budget.yaml")
 MAX_MEMORY_GIB, MAX_MINUTES = 3.0, 5.0
 PR_SET_CHILD_SUBREAPER = 36
 

@@ -43,7 +43,12 @@ torch.
 """
 IMAGE_TO_IMAGE = frozenset({"edsr"})
 """The families that serve super-resolution; all others serve classification and regression."""
-BUILTIN_KINDS = {"digits": "image", "mnist1d": "signal", "mnist5k": "image"}
+BUILTIN_KINDS = {
+    "digits": "image",
+    "mnist1d": "signal",
+    "mnist5k": "image",
+    "photo-digits": "image",
+}
 """The built-in datasets and their kind of data, for those who check a spec without loading them."""
 
 OLD_KEYS = {

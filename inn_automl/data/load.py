@@ -41,7 +41,8 @@ def load_dataset(
 
     Accepted sources:
 
-    - `"digits"`, `"mnist5k"`, `"mnist1d"` (write `./digits` for a folder of such a name);
+    - `"digits"`, `"mnist5k"`, `"mnist1d"`, `"photo-digits"` (write `./digits` for a folder of such
+      a name);
     - an `.npz` file with x and y, or x_train, y_train and so on: see `arrays.load_npz`;
     - a folder, or a `.zip` of one, that holds a folder for each class with PNG or JPEG images, or
       with WAV files: see `folders.load_folder`;

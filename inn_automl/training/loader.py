@@ -5,6 +5,7 @@ What a batch holds depends on seeds and positions only, never on which process m
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import shutil
@@ -31,6 +32,8 @@ some 50 times as long as reading and cropping its images.
 """
 AHEAD = 2
 """Batches that each worker holds ready."""
+TRIM_EVERY = 32
+"""Batches after which freed memory goes back to the system."""
 _SHARED_MEMORY = "/dev/shm"
 
 
@@ -100,8 +103,10 @@ class BatchLoader:
             # Workers neither compute in several threads nor take locks that others may hold.
             warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
             batches = iter(loader)
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
             yield batch.to(self.samples.device, non_blocking=True)
+            if number % TRIM_EVERY == 0:
+                _trim_heap()
 
     def close(self) -> None:
         """Ends the workers."""
@@ -153,6 +158,18 @@ def sample_seeds(wanted: Wanted) -> list[int]:
         int(np.random.SeedSequence((wanted.seed, wanted.first + i)).generate_state(1)[0])
         for i in range(len(wanted.indices))
     ]
+
+
+def _trim_heap() -> None:
+    """Gives memory that was freed back to the system.
+
+    glibc before 2.38 does not use freed blocks again that torch had aligned, and a process that
+    reads batches grows by gigabytes. https://sourceware.org/bugzilla/show_bug.cgi?id=14581
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
 
 
 def _num_cpus() -> int:

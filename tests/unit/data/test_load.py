@@ -30,7 +30,7 @@ def test_unknown_name_says_both_facts_and_the_nearest_builtin(
 @pytest.mark.parametrize("source", ["nowhere/at-all.npz", "", "  ", "a\0b", "~no-such-user-here/x"])
 def test_nothing_there(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DatasetNotFoundError, match="one of digits, mnist1d, mnist5k"):
+    with pytest.raises(DatasetNotFoundError, match="one of digits, mnist1d, mnist5k, photo-digits"):
         load_dataset(source)
 
 

@@ -31,6 +31,8 @@ BENCHMARKS = {
     "quarter of an hour)",
     "precision": "int8 files beside fp32 ones at several widths: latency, accuracy, size (minutes)",
     "retest": "the same models measured again and again, alone and beside other work (minutes)",
+    "words": "spoken words by unseen voices: a job beside a plain network (an hour)",
+    "time_series": "series of the UCR archive with published accuracies (half an hour)",
     "demo": "time and memory of the demo (minutes)",
     "claim": "time to claim one of 100 and of 10,000 queued jobs in PostgreSQL (a minute)",
     "endpoints": "latency of list, show and front endpoints at 100 requests a second (a minute)",

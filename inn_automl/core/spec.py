@@ -36,6 +36,7 @@ FAMILY_KINDS = {
     "vit": ("image",),
     "resnet": ("image",),
     "spectrogram": ("signal",),
+    "timeseries": ("signal",),
     "signal": ("signal",),
 }
 """The architecture families and the kinds of data they take, for those who check a spec without

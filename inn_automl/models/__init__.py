@@ -11,7 +11,17 @@ from torch import nn
 
 from inn_automl.core.errors import SpecError, UnknownNameError
 from inn_automl.core.metric import TaskKind
-from inn_automl.models import convnet, edsr, mlp, mobilenet, resnet, signal, spectrogram, vit
+from inn_automl.models import (
+    convnet,
+    edsr,
+    mlp,
+    mobilenet,
+    resnet,
+    signal,
+    spectrogram,
+    timeseries,
+    vit,
+)
 from inn_automl.models.family import Family, kind_of
 from inn_automl.models.zoo import is_zoo_name, zoo_family
 
@@ -20,7 +30,7 @@ __all__ = ["FAMILIES", "Family", "build", "default_family", "get_family", "servi
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         module.FAMILY.name: module.FAMILY
-        for module in (mlp, convnet, resnet, mobilenet, vit, spectrogram, signal, edsr)
+        for module in (mlp, convnet, resnet, mobilenet, vit, spectrogram, timeseries, signal, edsr)
     }
 )
 
@@ -30,6 +40,9 @@ _LARGEST_CONVNET_SIDE = 32
 
 _SHORTEST_SOUND_S = 0.1
 """Shorter sounds have too few windows of 25 ms for a spectrogram."""
+
+_SHORTEST_SERIES = 64
+"""Shorter series gain nothing by the resolution that `timeseries` keeps, and cost less without."""
 
 
 def get_family(name: str) -> Family:
@@ -71,7 +84,9 @@ def default_family(
         is_sound = (
             sample_rate_hz is not None and input_shape[1] >= _SHORTEST_SOUND_S * sample_rate_hz
         )
-        return "spectrogram" if is_sound else "signal"
+        if is_sound:
+            return "spectrogram"
+        return "timeseries" if input_shape[1] >= _SHORTEST_SERIES else "signal"
     if kind == "image":
         return "convnet" if min(input_shape[1:]) <= _LARGEST_CONVNET_SIDE else "mobilenet"
     raise UnknownNameError("kind of data", kind, ("image", "signal"))

@@ -28,7 +28,7 @@ def write(
     folder: Path, name: str, module: nn.Module, *, raw: float = 200.0
 ) -> tuple[Path, Path, np.ndarray]:
     """A module's float32 and float16 files, and raw samples."""
-    shape = SHAPES["signal" if name in ("signal", "spectrogram") else "image"]
+    shape = SHAPES["signal" if name in ("signal", "spectrogram", "timeseries") else "image"]
     samples = raw * np.random.default_rng(0).random((8, *shape), dtype=np.float32)
     statistics = {"mean": np.full(2, raw / 2, np.float32), "std": np.full(2, raw / 4, np.float32)}
     source, target = folder / "fp32.onnx", folder / "fp16.onnx"
@@ -81,7 +81,7 @@ CLASSIFIERS = [name for name, family in FAMILIES.items() if "classification" in 
 def test_what_is_run_is_what_half_precision_computes(name: str, tmp_path: Path) -> None:
     """Against torch, whose CPU kernels do compute the float16 file in float16."""
     torch.manual_seed(0)
-    shape = SHAPES["signal" if name in ("signal", "spectrogram") else "image"]
+    shape = SHAPES["signal" if name in ("signal", "spectrogram", "timeseries") else "image"]
     module = (Attention() if name == "attention" else build(name, shape, 3)).eval()
     source, target, samples = write(tmp_path, name, module)
     expected, found = (

@@ -74,6 +74,21 @@ def test_reference_architectures() -> None:
     )
 
 
+def test_a_network_of_time_series_is_that_of_the_paper_in_narrow() -> None:
+    network = build("timeseries", (1, 128), 2)
+    kernels = [m.kernel_size[0] for m in network.modules() if isinstance(m, torch.nn.Conv1d)]
+    assert kernels == [9, 5, 3, 1] * 3
+    # Long series are brought to 512 positions at most before the first block computes.
+    long = build("timeseries", (1, 4000), 2)
+    positions = []
+    long.blocks[0].register_forward_hook(lambda _, __, y: positions.append(y.shape[2]))
+    long(torch.zeros(2, 1, 4000))
+    assert positions == [500]
+    assert len([m for m in long.modules() if isinstance(m, torch.nn.MaxPool1d)]) == 2
+    short = build("timeseries", (1, 64), 2)
+    assert not [m for m in short.modules() if isinstance(m, torch.nn.MaxPool1d)]
+
+
 def test_resnet18_has_eleven_million_parameters() -> None:
     model = resnet18_cifar(10)
     assert sum(p.numel() for p in model.parameters()) == 11_173_962
@@ -98,12 +113,15 @@ def test_the_default_family_fits_its_data() -> None:
             2,
         )
     assert default_family("signal", (1, 40)) == "signal"
+    assert default_family("signal", (1, 64)) == "timeseries"
     with pytest.raises(UnknownNameError, match="image"):
         default_family("images", (1, 8, 8))
 
 
 def test_an_unfit_family_names_those_that_fit() -> None:
-    with pytest.raises(SpecError, match=r"'resnet'.*\(1, 40\).*mlp or spectrogram or signal"):
+    with pytest.raises(
+        SpecError, match=r"'resnet'.*\(1, 40\).*mlp or spectrogram or timeseries or signal"
+    ):
         build("resnet", (1, 40), 10)
     with pytest.raises(SpecError, match="convnet"):
         build("signal", (1, 8, 8), 10)
@@ -156,7 +174,7 @@ def test_the_family_that_serves_data_is_the_named_one_or_the_default() -> None:
     assert serving_family(None, "image", (1, 8, 8), 1, task="super-resolution", scale=2) == "edsr"
     with pytest.raises(UnknownNameError, match="convnet"):
         serving_family("convnets", "image", (1, 8, 8), 10)
-    with pytest.raises(SpecError, match=r"'resnet'.*mlp or spectrogram or signal"):
+    with pytest.raises(SpecError, match=r"'resnet'.*mlp or spectrogram or timeseries or signal"):
         serving_family("resnet", "signal", (1, 40), 10)
     with pytest.raises(SpecError, match="classes"):
         serving_family(None, "image", (1, 8, 8), 1)

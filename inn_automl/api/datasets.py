@@ -9,6 +9,13 @@ from pydantic import Field
 from inn_automl.api.base import Name, Sha256, UtcTime, WireModel
 from inn_automl.core.metric import TaskKind
 
+FILENAME_PATTERN = (
+    r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,123}\.([nN][pP][zZ]|[zZ][iI][pP]|[tT][gG][zZ]"
+    r"|[tT][aA][rR](\.([gG][zZ]|[bB][zZ]2|[xX][zZ]))?|[pP][aA][rR][qQ][uU][eE][tT])$"
+)
+"""Names of files that datasets are uploaded as."""
+KINDS_OF_FILES = "an .npz file, a .zip or .tar (also compressed), or a .parquet file"
+
 
 class RegisterDataset(WireModel):
     """A dataset to fetch from a URL whose scheme and root the coordinator's settings allow."""

@@ -45,7 +45,7 @@ def _row(dataset: StoredDataset) -> tuple[str, ...]:
 def upload(
     path: Path, name: str | None, home: Path | None, url: str | None, key: str | None, as_json: bool
 ) -> None:
-    """Upload an .npz file, a ZIP or a folder of class folders or of pairs of images."""
+    """Upload a dataset: a folder, or an .npz, .zip, .tar or .parquet file."""
     with connect(home, url, key) as client, transfer_bar(f"uploading {path.name}") as on_progress:
         dataset = client.upload_dataset(path, name, on_progress)
     print_json(dataset) if as_json else click.echo(dataset.name)

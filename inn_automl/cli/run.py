@@ -26,7 +26,7 @@ from inn_automl.facade.backends import check_backend
     "--dataset",
     required=True,
     metavar="NAME|PATH",
-    help="digits, mnist5k, mnist1d, photo-digits, an .npz, a folder or ZIP.",
+    help="digits, mnist5k, mnist1d, photo-digits, a folder, a file or a URL.",
 )
 @click.option(
     "--budget",

@@ -110,8 +110,8 @@ class Client:
     def upload_dataset(
         self, path: Path | str, name: str | None = None, on_progress: OnProgress = _silent
     ) -> StoredDataset:
-        """Uploads an .npz, a ZIP or a folder (as a ZIP). Content that the project has already is
-        not sent again.
+        """Uploads a file (.npz, .zip, .tar, .parquet) or a folder (as a ZIP). Content that the
+        project has already is not sent again.
 
         Args:
             name: what jobs call it; None for the file's name.
@@ -381,7 +381,8 @@ def succeeded(job: Job) -> Job:
 
 def dataset_name(path: Path) -> str:
     """A name that the service accepts, made of a file's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._")[:64] or "dataset"
+    stem = path.stem.removesuffix(".tar")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("-._")[:64] or "dataset"
 
 
 def _part(value: str) -> str:

@@ -24,6 +24,8 @@ from inn_automl.http.connection import Connection
 from inn_automl.http.retries import restart
 
 CHUNK_BYTES = 1 << 20
+ALONE = frozenset({".csv", ".npy", ".tsv"})
+"""Files that are no dataset without those beside them."""
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 OnProgress = Callable[[int, int | None], None]
@@ -50,6 +52,11 @@ def as_file(path: Path) -> Iterator[Path]:
         raise DatasetNotFoundError(f"there is no file or folder at {str(path)!r}: check the path.")
     try:
         if path.is_file():
+            if path.suffix.casefold() in ALONE:
+                raise DatasetFormatError(
+                    f"{path.name!r} names files or belongs to others, which would not be uploaded "
+                    "with it: give its folder (a manifest in it is called metadata.csv)."
+                )
             path.open("rb").close()
             yield path
             return

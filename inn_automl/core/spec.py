@@ -234,9 +234,7 @@ class JobSpec(Strict):
     """All that determines a job's result, but for the hardware it runs on."""
 
     dataset: Annotated[str, Field(min_length=1)]
-    """Name of a built-in dataset, or a path to an .npz file, a folder or a ZIP of class folders or
-    pairs of images.
-    """
+    """Name of a built-in dataset, or a path or URL of one (see `load_dataset`)."""
     budget: Budget
     model: str | None = None
     """A model family, `timm:NAME`, `torchvision:NAME`, or `package.module:factory`; None lets the

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import DatasetFormatError, DatasetNotFoundError
+from inn_automl.core.home import cache_root
+from inn_automl.core.locking import file_lock
+from inn_automl.core.storage import write_atomically
 from inn_automl.data.builtin import BUILTINS
+from inn_automl.data.cache.folder import keep_folder, key_of, make_room
 from inn_automl.data.catalog import Catalog
-from inn_automl.data.files import DatasetFile, FileListing, list_folder
+from inn_automl.data.files import DatasetFile, FileContent, FileListing, list_folder
 from inn_automl.data.formats.archive import open_archive
 from inn_automl.data.formats.arrays import load_npz
 from inn_automl.data.formats.folders import read_listing
@@ -23,6 +27,8 @@ from inn_automl.data.formats.webdataset import is_webdataset, read_webdataset
 from inn_automl.data.remote import fetch, is_url
 from inn_automl.data.samples import RawSamples
 
+PACKED_SUFFIXES = frozenset({".arrow", ".npy", ".parquet", ".tar"})
+"""Files that hold many samples each."""
 KINDS = (
     "an .npz file; a folder, .zip or .tar of class folders, of a manifest with its files, or of "
     "input/ and target/ pairs; WebDataset shards; a .csv or .parquet; a folder of Hugging Face's "
@@ -53,19 +59,40 @@ def open_source(
         listing = list_tar(path)
         if is_webdataset(listing):
             return stem_of(path), read_webdataset([(path.name, listing)], where, options)
-        return stem_of(path), read_listing(listing, options)
+        return stem_of(path), _archive(listing, path, options)
     name = Path(name).stem
     if suffix == ".npz":
         return name, load_npz(path)
     if suffix == ".npy":
         return _folder_name(path), read_npy(npy_files(path.parent), path.parent)
     if suffix == ".zip":
-        return name, read_listing(open_archive(path), options)
+        return name, _archive(open_archive(path), path, options)
     if suffix in (".csv", ".tsv"):
         return name, read_csv(path, options)
     if suffix == ".parquet":
         return name, read_parquet([path], where, options)
     raise DatasetFormatError(f"{source!r} is no kind of dataset that can be read: give {KINDS}.")
+
+
+def _archive(listing: FileListing, path: Path, options: DataOptions) -> RawSamples | Catalog:
+    """What an archive holds; files of many samples are unpacked into the cache to be read."""
+    packed = [file for file in _shown(listing) if file.suffix in PACKED_SUFFIXES]
+    if not packed or len(packed) < len(_shown(listing)):
+        return read_listing(listing, options)
+    root = cache_root()
+    folder = root / key_of({"unpacked": FileContent(str(path), listing.where).identity()})
+    target = folder / stem_of(path)
+    with file_lock(root / f"{folder.name}.lock", timeout_s=None):
+        if not target.exists():
+            make_room(root, path.stat().st_size, keep=folder, what=listing.where)
+            partial = folder / "partial"
+            for file in listing.files:
+                write_atomically(partial.joinpath(*file.parts), file.read())
+            partial.rename(target)
+        keep_folder(folder)
+    inside = list(target.iterdir())
+    wrapped = len(inside) == 1 and inside[0].is_dir() and not is_saved(target)
+    return _folder(inside[0] if wrapped else target, options)
 
 
 def _folder(path: Path, options: DataOptions) -> RawSamples | Catalog:

@@ -50,8 +50,7 @@ def search(
     **Main arguments:**
 
     Args:
-        dataset: the name of a built-in dataset, or the path of an .npz file, a folder or a ZIP
-            archive (see `load_dataset`).
+        dataset: the name of a built-in dataset, or a path or URL of one (see `load_dataset`).
         budget: devices with their bounds, and what training and search may cost: a `Budget`, a
             mapping of the same keys, or the path of a `budget.yaml`.
         model: the architecture to train: one of our families, `timm:NAME`, `torchvision:NAME`,

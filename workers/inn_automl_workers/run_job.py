@@ -175,6 +175,8 @@ class Run:
         """Name of the dataset in the spec: a built-in one, or a path relative to the cache.
         The cache becomes this process's working folder.
         """
+        from inn_automl.data.origin import register_origin
+
         assignment = self._assignment
         url, sha256 = assignment.dataset_url, assignment.dataset_sha256
         if not (url and sha256 and assignment.dataset_filename):
@@ -182,6 +184,8 @@ class Run:
         cache = self._settings.cache
         path = fetch_dataset(url, sha256, assignment.dataset_filename, cache)
         os.chdir(cache)
+        # Other machines of the cluster, which have none of it, fetch it from there.
+        register_origin(str(path), f"{url}#sha256={sha256}")
         return str(path)
 
     def _measurement_cache(self) -> MeasurementCache | None:

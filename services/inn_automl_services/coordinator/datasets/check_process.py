@@ -12,6 +12,15 @@ import math
 import resource
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inn_automl.data import Dataset
+
+MAX_FILES = 500_000
+MAX_EXPANDED_BYTES = 32 * 2**30
+CHECKED_SIDE = 96
+"""Pixels that images of many sizes are decoded to."""
 
 
 def main(filename: str, memory_bytes: int, cpu_s: float) -> None:
@@ -34,6 +43,30 @@ def main(filename: str, memory_bytes: int, cpu_s: float) -> None:
         print(json.dumps({"error": {"type": type(error).__name__, "detail": str(error)}}))
 
 
+def load(path: Path) -> tuple[Dataset, tuple[int, ...]]:
+    """The dataset, and the shape of one sample as a job would have it. Images of many sizes are
+    decoded to small ones: what is looked for is what cannot be decoded.
+
+    Raises:
+        DatasetError: it cannot be used.
+    """
+    from inn_automl.data import Preprocessing, limits, load_dataset, scan
+
+    # What a stranger sends may hold less than what people have on their own disks, and names none
+    # of the files on this one.
+    limits.MAX_FILES, limits.MAX_EXPANDED_BYTES = MAX_FILES, MAX_EXPANDED_BYTES
+    limits.FOLLOW_PATHS = False
+    found = scan(path)
+    given = found.default_preprocessing()
+    small = None
+    if given is not None and given.resize != "stretch":
+        small = Preprocessing.for_size((CHECKED_SIDE, CHECKED_SIDE), resize="pad")
+    dataset = load_dataset(path, scanned=found, preprocessing=small)
+    if small is None or given is None:
+        return dataset, dataset.input_shape
+    return dataset, (dataset.input_shape[0], *given.input_size)
+
+
 def check(path: Path) -> dict[str, object]:
     """Metadata of a dataset; writes its thumbnails beside it.
 
@@ -43,11 +76,10 @@ def check(path: Path) -> dict[str, object]:
     import numpy as np
 
     from inn_automl.core.errors import DatasetFormatError, InputError
-    from inn_automl.data import load_dataset
     from inn_automl_services.coordinator.datasets.thumbnails import thumbnails
     from inn_automl_services.coordinator.db.storable import check_storable
 
-    dataset = load_dataset(path, seed=0)
+    dataset, input_shape = load(path)
     try:
         check_storable(list(dataset.classes), "its class names")
     except InputError as error:
@@ -59,7 +91,7 @@ def check(path: Path) -> dict[str, object]:
     return {
         "kind": dataset.kind,
         "task": dataset.task,
-        "input_shape": dataset.input_shape,
+        "input_shape": input_shape,
         "output_shape": dataset.output_shape,
         "classes": dataset.classes,
         "num_samples": len(dataset.y),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from inn_automl.api.datasets import DatasetSummary
 from inn_automl.core import errors
+from inn_automl.core.home import CACHE_DIR_VARIABLE
 from inn_automl_services.coordinator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -46,13 +47,16 @@ def check_upload(path: Path, settings: Settings) -> DatasetSummary:
         DatasetError: it cannot be used, or not within the limits.
     """
     arguments = [path.name, str(settings.upload_memory_bytes), str(settings.upload_seconds)]
-    # A stranger's file is read here: nothing secret is in the environment. Threads would reserve
-    # memory each.
+    # A stranger's file is read here: nothing secret is in the environment, and what is decoded lies
+    # beside the file, where it is deleted with it. Threads and pools would reserve memory each.
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": _IMPORT_PATH,
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "MALLOC_ARENA_MAX": "2",
+        CACHE_DIR_VARIABLE: str(path.parent.absolute() / "decoded"),
     }
     with _slots:
         try:

@@ -8,7 +8,12 @@ from fastapi import APIRouter, Body, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from inn_automl.api.base import Name, Page, Sha256
-from inn_automl.api.datasets import RegisterDataset, StoredDataset
+from inn_automl.api.datasets import (
+    FILENAME_PATTERN,
+    KINDS_OF_FILES,
+    RegisterDataset,
+    StoredDataset,
+)
 from inn_automl.core import errors
 from inn_automl.core.errors import (
     AuthenticationError,
@@ -50,8 +55,8 @@ DatasetName = Annotated[Name, Query(description="What jobs call it.", examples=[
 Filename = Annotated[
     str,
     Query(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,123}\.([nN][pP][zZ]|[zZ][iI][pP])$",
-        description="An .npz file, or a .zip of class folders or of pairs of images.",
+        pattern=FILENAME_PATTERN,
+        description=f"{KINDS_OF_FILES[0].upper()}{KINDS_OF_FILES[1:]}.",
         examples=["gestures.zip"],
     ),
 ]

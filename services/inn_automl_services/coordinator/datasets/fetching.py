@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import fsspec
 import httpx
 
+from inn_automl.api.datasets import FILENAME_PATTERN, KINDS_OF_FILES
 from inn_automl.core.errors import (
     DatasetNotFoundError,
     ForbiddenError,
@@ -22,14 +23,14 @@ from inn_automl_services.coordinator.settings import Settings
 
 CHUNK_BYTES = 1 << 20
 CONNECT_S, READ_S = 10, 60
-FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,123}\.([nN][pP][zZ]|[zZ][iI][pP])")
+FILENAME = re.compile(FILENAME_PATTERN)
 
 
 def check_url(url: str, roots: tuple[str, ...]) -> str:
     """The file name that an allowed URL ends with.
 
     Raises:
-        InputError: it is malformed, or what it names is neither .npz nor .zip.
+        InputError: it is malformed, or names no file of a kind that is read.
         ForbiddenError: it lies under none of the roots.
     """
     try:
@@ -61,7 +62,7 @@ def check_url(url: str, roots: tuple[str, ...]) -> str:
         raise ForbiddenError(f"datasets may not be read from {url!r:.200}; allowed is {allowed}.")
     filename = PurePosixPath(path).name
     if not FILENAME.fullmatch(filename):
-        raise InputError(f"the URL {url!r:.200} names no .npz or .zip file: give one that does.")
+        raise InputError(f"the URL {url!r:.200} names no dataset: give one of {KINDS_OF_FILES}.")
     return filename
 
 

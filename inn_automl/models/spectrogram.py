@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from inn_automl.models.family import Family, scaled
 from inn_automl.models.log_mel import LogMel
 
-CHANNELS = (32, 48, 64, 96)
-"""Of the stem, and of blocks by the number of times that the map was halved before."""
+CHANNELS = (32, 64, 96)
+"""Of the stem, of the first two blocks, and of those after them."""
 STEM_KERNEL = 5
 SMALLEST_MAP = 5
 
@@ -86,20 +86,24 @@ def make(
     *,
     sample_rate_hz: int | None = None,
 ) -> SpectrogramNet:
-    """Every other block halves the map, while it has more than 5 bands and windows, and then has
-    more channels.
+    """The first and every other block halve the map, while it has more than 5 bands and
+    windows: most of the time would go into the largest maps.
     """
     channels, length = input_shape
     front = LogMel(length, sample_rate_hz)
-    side = min(front.num_bands, front.num_windows) // 2
+    side = -(-min(front.num_bands, front.num_windows) // 2)
     strides = []
     for index in range(depth):
-        halves = index % 2 == 1 and side > SMALLEST_MAP
+        halves = index % 2 == 0 and side > SMALLEST_MAP
         strides.append(2 if halves else 1)
-        side = side // 2 if halves else side
-    levels = [min(len(CHANNELS) - 1, (index + 1) // 2) for index in range(depth + 1)]
+        side = -(-side // 2) if halves else side
+    of_blocks = [CHANNELS[min(1 + index // 2, len(CHANNELS) - 1)] for index in range(depth)]
     return SpectrogramNet(
-        front, channels, num_classes, [scaled(CHANNELS[one], width) for one in levels], strides
+        front,
+        channels,
+        num_classes,
+        [scaled(one, width) for one in (CHANNELS[0], *of_blocks)],
+        strides,
     )
 
 

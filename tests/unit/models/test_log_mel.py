@@ -173,10 +173,10 @@ def test_the_front_end_is_plain_operators_in_float32(
 
 def test_sound_is_served_by_spectrograms_and_other_signals_are_not() -> None:
     assert default_family("signal", (1, 8000), sample_rate_hz=8000) == "spectrogram"
-    assert default_family("signal", (1, 500), sample_rate_hz=8000) == "signal"  # 62 ms
+    assert default_family("signal", (1, 500), sample_rate_hz=8000) == "timeseries"  # 62 ms
     assert serving_family(None, "signal", (1, 8000), 2, sample_rate_hz=8000) == "spectrogram"
     assert serving_family("signal", "signal", (1, 8000), 2, sample_rate_hz=8000) == "signal"
-    assert serving_family(None, "signal", (1, 8000), 2) == "signal"
+    assert serving_family(None, "signal", (1, 8000), 2) == "timeseries"
 
 
 def test_an_architecture_remembers_the_rate() -> None:

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.report import SCRATCH
 
-CLASSES = ("circle", "cross", "hexagon", "square", "star", "triangle")
+CLASSES = ("circle", "cross", "ring", "square", "star", "triangle")
 SPLITS = ("train", "test")
 PHOTOGRAPHS = {
     "train": (
@@ -50,9 +50,11 @@ PHOTOGRAPHS = {
 NUM_SAMPLES = {"train": 2000, "test": 1000}
 SIDES = (240, 420)
 """The shortest and the longest side of an image, in pixels."""
-_SHARE_OF_SIDE = (0.18, 0.4)
+_SHARE_OF_SIDE = (0.3, 0.65)
 """Diameter of a shape, as a share of the shorter side."""
-_OPACITY = (0.35, 0.9)
+_OPACITY = (0.6, 1.0)
+_HOLE = 0.55
+"""Diameter of a ring's inside, as a share of its outside."""
 _SHARE_GREY = 0.1
 _SUPERSAMPLING = 3
 
@@ -134,7 +136,7 @@ def _crop(split: str, width: int, height: int, rng: np.random.Generator) -> Imag
 
 def _filling(split: str, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     """What a shape is filled with, (height, width, 3): one colour, or a part of a photograph."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         return np.asarray(_crop(split, width, height, rng), np.float32)
     colour = rng.uniform(0, 255, size=3).astype(np.float32)
     return np.broadcast_to(colour, (height, width, 3))
@@ -149,14 +151,13 @@ def _mask(
 ) -> Image.Image:
     """The shape in white on black, turned at random and up to a quarter narrower than long."""
     turn, narrower = rng.uniform(0, 2 * math.pi), rng.uniform(0.75, 1.0)
-    points = _outline(name) * (1.0, narrower) * diameter / 2
-    turned = points @ np.array(
-        [[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]
-    )
-    corners = (turned + centre) * _SUPERSAMPLING
+    turning = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    points = (_outline(name) * (1.0, narrower) * diameter / 2) @ turning
     width, height = size
     mask = Image.new("L", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
-    ImageDraw.Draw(mask).polygon([tuple(corner) for corner in corners.tolist()], fill=255)
+    for share, value in ((1.0, 255), (_HOLE, 0)) if name == "ring" else ((1.0, 255),):
+        corners = (share * points + centre) * _SUPERSAMPLING
+        ImageDraw.Draw(mask).polygon([tuple(corner) for corner in corners.tolist()], fill=value)
     return mask.resize(size, Image.Resampling.BOX)
 
 
@@ -167,7 +168,7 @@ def _outline(name: str) -> np.ndarray:
         quarter = np.array([(0, 1), (-1, 0)])
         corners = [arm @ np.linalg.matrix_power(quarter, turns) for turns in range(4)]
         return np.concatenate(corners) / math.hypot(1 / 3, 1)
-    num_corners = {"circle": 64, "hexagon": 6, "square": 4, "star": 10, "triangle": 3}[name]
+    num_corners = {"circle": 64, "ring": 64, "square": 4, "star": 10, "triangle": 3}[name]
     angles = 2 * math.pi * np.arange(num_corners) / num_corners
     radii = np.where(np.arange(num_corners) % 2, 0.45, 1.0) if name == "star" else 1.0
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)

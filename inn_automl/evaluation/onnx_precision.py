@@ -17,7 +17,7 @@ from torch import nn
 
 from inn_automl.evaluation.raw_inputs import RawInputs
 from inn_automl.export.fp16 import convert_fp16
-from inn_automl.export.quantization import NUM_CALIBRATION, outputs, quantize_onnx
+from inn_automl.export.quantization import num_calibration, outputs, quantize_onnx
 from inn_automl.export.template import OnnxFile, OnnxTemplate
 from inn_automl.export.verification import FP16_TOLERANCE, verify_onnx
 from inn_automl.tasks import Score, Task
@@ -68,7 +68,7 @@ def range_samples(dataset: Dataset) -> NDArray[np.generic]:
     """The raw training samples that activations' ranges are found on: the same for every model of
     a job.
     """
-    return RawInputs(dataset, dataset.train[:NUM_CALIBRATION])[:]
+    return RawInputs(dataset, dataset.train[: num_calibration(dataset.input_shape)])[:]
 
 
 def verified_samples(dataset: Dataset) -> NDArray[np.float32]:

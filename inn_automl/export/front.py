@@ -113,14 +113,15 @@ def image_front(image: ImageInput) -> str:
     image_front ({kind}[height, width, channels] image)
         => (float[1, {channels}, {height}, {width}] standardizable)
         <int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[1] three = {{3}},
-         int64[1] last_axis = {{-1}}, int64[2] stored = {{{stored}}},
-         int64[2] wanted = {{{_ints(image.input_size)}}}> {{
+         int64[1] depth = {{{channels}}}, int64[1] last_axis = {{-1}},
+         int64[2] stored = {{{stored}}}, int64[2] wanted = {{{_ints(image.input_size)}}}> {{
         all_sizes = Shape (image)
         size = Slice (all_sizes, zero, two)
         {_CONVERTED[image.dtype, channels].strip()}
         planes = Transpose <perm = [2, 0, 1]> (converted)
         batch = Unsqueeze (planes, zero)
         {_SCALED_SIZE[image.resize].strip()}
+        sizes = Concat <axis = 0> (one, depth, scaled)
         {_RESIZED[image.interpolation].strip()}
         {_framed(image, code).strip()}
         standardizable = Cast <to = 1> (cut)
@@ -152,17 +153,19 @@ _SCALED_SIZE = {
         scaled = Min (positive, stored)""",
 }
 
-_ANTIALIASED = "antialias = 1, axes = [2, 3], exclude_outside = 1"
+# Sizes of all four axes: ONNX Runtime 1.32 cannot change the layout of a Resize with `axes`, which
+# it tries before int8 convolutions.
+_ANTIALIASED = "antialias = 1, exclude_outside = 1"
 _RESIZED = {
     # On bytes this is Pillow's own algorithm.
     "bilinear": f"""
-        resized = Resize <{_ANTIALIASED}, mode = "linear"> (batch, , , scaled)""",
+        resized = Resize <{_ANTIALIASED}, mode = "linear"> (batch, , , sizes)""",
     "bicubic": f"""
         resized = Resize <{_ANTIALIASED}, mode = "cubic", cubic_coeff_a = -0.5>
-            (batch, , , scaled)""",
+            (batch, , , sizes)""",
     "nearest": """
-        resized = Resize <axes = [2, 3], mode = "nearest", nearest_mode = "round_prefer_ceil">
-            (batch, , , scaled)""",
+        resized = Resize <mode = "nearest", nearest_mode = "round_prefer_ceil">
+            (batch, , , sizes)""",
 }
 
 

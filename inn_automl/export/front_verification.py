@@ -18,9 +18,12 @@ FRONT_TOLERANCE = 0.02
 """Largest accepted difference of a probability, or of another output as a fraction of the largest.
 
 Both resize with Pillow's weights and round to bytes after each direction; ties of the rounding fall
-differently in one pixel of some thousands, by one grey level. Networks in float32 stay below 1e-3;
-in int8 such a pixel may move an activation by one of its 256 steps.
+differently in one pixel of some thousands, by one grey level. An EfficientNet-lite0 with ImageNet
+weights differs by 3e-4 on photographs.
 """
+INT8_FRONT_TOLERANCE = 0.15
+"""The same of int8 models, in which such a pixel moves activations by one of their 256 steps: the
+same network in int8 differs by 0.03."""
 _SCALES = ((1.0, 1.0), (1.7, 2.3), (2.1, 1.4), (0.7, 0.6))
 """Heights and widths of the images that are tried, as multiples of the network's."""
 _LENGTHS = (0.6, 1.0, 2.7)
@@ -28,7 +31,12 @@ _LENGTHS = (0.6, 1.0, 2.7)
 
 
 def verify_front(
-    any_size: bytes, model: bytes, samples: np.ndarray, preprocessing: Preprocessing
+    any_size: bytes,
+    model: bytes,
+    samples: np.ndarray,
+    preprocessing: Preprocessing,
+    *,
+    tolerance: float = FRONT_TOLERANCE,
 ) -> float:
     """Runs the front on samples that are brought to other sizes, and what it stands for, too.
 
@@ -37,12 +45,13 @@ def verify_front(
         model: `model.onnx`.
         samples: (N, *input_shape), raw values of the dataset, N at least 1.
         preprocessing: as described in the bundle.
+        tolerance: largest accepted difference.
 
     Returns:
         The largest difference of a probability, or of another output as a fraction of the largest.
 
     Raises:
-        VerificationError: they differ by more than `FRONT_TOLERANCE`, or one cannot be run.
+        VerificationError: they differ by more than `tolerance`, or one cannot be run.
     """
     if preprocessing.image is not None:
         pairs = _images(samples, preprocessing.image)
@@ -66,10 +75,10 @@ def verify_front(
             f"again."
         ) from error
     relative = difference / scale if difference else 0.0
-    if not relative <= FRONT_TOLERANCE:
+    if not relative <= tolerance:
         raise VerificationError(
             f"the model for any size differs by {relative:.3g} from the same network behind "
-            f"Pillow or NumPy, more than {FRONT_TOLERANCE:g}: use another version of ONNX Runtime."
+            f"Pillow or NumPy, more than {tolerance:g}: use another version of ONNX Runtime."
         )
     return relative
 

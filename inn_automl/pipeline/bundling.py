@@ -15,7 +15,7 @@ from inn_automl.evaluation.onnx_precision import verified_samples
 from inn_automl.export import BundleConfig, write_bundle
 from inn_automl.export.bundle import ONNX
 from inn_automl.export.front import any_size_model
-from inn_automl.export.front_verification import verify_front
+from inn_automl.export.front_verification import FRONT_TOLERANCE, INT8_FRONT_TOLERANCE, verify_front
 from inn_automl.export.inn import NETWORK, GroupMetadata, InnConfig, write_inn
 from inn_automl.export.raw_model import INPUT, LOGITS, OUTPUT
 from inn_automl.export.records import (
@@ -149,7 +149,13 @@ def store_bundle(
         model = onnx.read_bytes()
         any_size = any_size_model(model, config.preprocessing, ONNX)
         if any_size is not None:
-            verify_front(any_size, model, verified_samples(dataset), config.preprocessing)
+            verify_front(
+                any_size,
+                model,
+                verified_samples(dataset),
+                config.preprocessing,
+                tolerance=INT8_FRONT_TOLERANCE if config.precision == "int8" else FRONT_TOLERANCE,
+            )
     write_bundle(path, config, onnx=onnx, weights=weights, any_size=any_size)
 
 

@@ -16,8 +16,9 @@ from PIL import Image
 from inn_automl.core.errors import VerificationError
 from inn_automl.export.bundle import extract_bundle
 from inn_automl.export.front import any_size_model
-from inn_automl.export.front_verification import verify_front
+from inn_automl.export.front_verification import INT8_FRONT_TOLERANCE, verify_front
 from inn_automl.export.preparation import geometry, softmax, window_starts, windows_of
+from inn_automl.export.quantization import quantize_onnx
 from inn_automl.export.records import ImageInput
 from tests.unit.export.file_models import (
     AUDIO,
@@ -187,3 +188,33 @@ def test_a_front_of_another_geometry_is_refused() -> None:
             verify_front(any_size, model, samples, wanted)
     with pytest.raises(VerificationError, match="cannot be run"):
         verify_front(b"no model", model, samples, described)
+
+
+def test_an_int8_model_has_a_front_too(tmp_path: Path) -> None:
+    """Its convolutions make ONNX Runtime change the layout of the graph."""
+    described = preprocessing(image_input())
+    body = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> net (float[batch, 3, 40, 56] input)'
+        " => (float[batch, 4] logits) <float[16, 3, 3, 3] first, float[4, 16, 3, 3] second>"
+        " { a = Pad (input, pads) b = Conv <strides = [2, 2]> (a, first) c = Relu (b)"
+        " d = Conv (c, second) e = GlobalAveragePool (d) logits = Flatten (e) }"
+    )
+    rng = np.random.default_rng(0)
+    del body.graph.initializer[:]
+    for name, value in (
+        ("first", rng.normal(0, 0.02, (16, 3, 3, 3)).astype(np.float32)),
+        ("second", rng.normal(0, 0.2, (4, 16, 3, 3)).astype(np.float32)),
+        ("pads", np.array([0, 0, 0, 0, 0, 0, 1, 1])),
+    ):
+        body.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    for index, node in enumerate(body.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    (tmp_path / "float.onnx").write_bytes(body.SerializeToString())
+    samples = rng.integers(0, 256, (8, 3, 40, 56)).astype(np.uint8)
+    quantize_onnx(tmp_path / "float.onnx", tmp_path / "int8.onnx", samples)
+    model = (tmp_path / "int8.onnx").read_bytes()
+    onnx.checker.check_model(onnx.load_from_string(model))
+    any_size = any_size_model(model, described, "model.onnx")
+    assert any_size is not None
+    difference = verify_front(any_size, model, samples, described, tolerance=INT8_FRONT_TOLERANCE)
+    assert difference < INT8_FRONT_TOLERANCE

@@ -44,6 +44,8 @@ torch.
 """
 IMAGE_TO_IMAGE = frozenset({"edsr"})
 """The families that serve super-resolution; all others serve classification and regression."""
+AUTO, NONE = "auto", "none"
+"""Words for weights: what the model's library offers, or none."""
 BUILTIN_KINDS = {
     "digits": "image",
     "mnist1d": "signal",

@@ -18,6 +18,7 @@ from inn_automl.data.images import ImageHeader, common_size, read_headers
 from inn_automl.data.preprocessing import Preprocessing
 from inn_automl.data.samples import ordered
 from inn_automl.data.sources import open_source
+from inn_automl.data.splits import HELD_OUT_PERCENT
 
 if TYPE_CHECKING:
     from inn_automl.data.samples import RawSamples
@@ -68,6 +69,13 @@ class Scan:
     def num_samples(self) -> int:
         """Of all splits together."""
         return len(self.samples.x) if self.samples is not None else len(self.catalog or ())
+
+    @property
+    def num_train(self) -> int:
+        """Samples of the training split, about: which they are is decided when they are loaded."""
+        given = self._labelled.given
+        num_made = sum(split not in given for split in ("validation", "test"))
+        return round(len(given["train"]) * (1 - num_made * HELD_OUT_PERCENT / 100))
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

@@ -85,6 +85,8 @@ class JobContext:
     """Measurements of earlier jobs on the same devices; None: every job measures again."""
     initial: InitialWeights | None = None
     """Weights that training starts from; None for fresh networks."""
+    choices: tuple[str, ...] = ()
+    """What was chosen for the user, with the reasons, as sentences."""
     parent: Path | None = None
     """Folder of the finished job that this one extends: it is only read."""
     unavailable_devices: UnavailableDevices = field(default_factory=UnavailableDevices)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from inn_automl.core.errors import CorruptFileError, InputError
 from inn_automl.core.spec import JobSpec
 from inn_automl.core.stage import Stage
+from inn_automl.data import Preprocessing
 from inn_automl.integral.checkpoint import TENSORS
 from inn_automl.pipeline.checking import check_trained
 from inn_automl.pipeline.context import JobContext
@@ -34,12 +35,16 @@ class FinishedJob:
         spec: the spec that it ran with.
         family: the model family that it trained.
         fingerprint: fingerprint of its dataset.
+        preprocessing: of its images; None for signals.
+        choices: what was chosen for the user.
     """
 
     folder: Path
     spec: JobSpec
     family: str
     fingerprint: str
+    preprocessing: Preprocessing | None = None
+    choices: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> FinishedJob:
@@ -65,6 +70,8 @@ class FinishedJob:
                 JobSpec.model_validate(record["spec"]),
                 str(record["model"]),
                 str(record["dataset_fingerprint"]),
+                Preprocessing.from_metadata(found) if (found := record["preprocessing"]) else None,
+                tuple(record["choices"]),
             )
         except (ValidationError, KeyError) as error:
             raise CorruptFileError(

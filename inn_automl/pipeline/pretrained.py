@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from inn_automl.core.errors import InputError
+from inn_automl.core.spec import NONE, JobSpec
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import write_json
 from inn_automl.data import Dataset
@@ -22,6 +20,7 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.conversion.channel_ranking import permute, rank_channels
 from inn_automl.models import get_family
 from inn_automl.models.architecture import Architecture
+from inn_automl.models.weights import read_weights
 from inn_automl.pipeline.checking import check_trained
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.records import TrainedTrials
@@ -37,7 +36,7 @@ _TRIAL = "pretrained"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """The tensors of a .safetensors file, and the architecture of a family that they fit.
+    """The tensors of a file of weights, and the architecture of a family that they fit.
 
     Attributes:
         sha256: hash of the file.
@@ -60,27 +59,19 @@ class Pretrained:
             InputError: the file cannot be read, or its tensors fit no architecture of the family;
                 names the first that does not fit the nearest one.
         """
-        try:
-            data = path.read_bytes()
-            tensors = load(data)
-        except OSError as error:
-            raise InputError(
-                f"the weights {str(path)!r} cannot be read ({error.strerror}): give a file."
-            ) from None
-        except SafetensorError as error:
-            raise InputError(
-                f"{str(path)!r} is no .safetensors file ({error}): write it with "
-                "safetensors.torch.save_file(module.state_dict(), path)."
-            ) from None
-        architecture = _fitting(tensors, family, dataset, path)
-        broken = next(
-            (name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None
-        )
-        if broken:
-            raise InputError(
-                f"{broken!r} in {str(path)!r} holds numbers that are not finite: train it again."
-            )
-        return cls(tensors, architecture, hashlib.sha256(data).hexdigest())
+        file = read_weights(path)
+        return cls(file.tensors, _fitting(file.tensors, family, dataset, path), file.sha256)
+
+    @classmethod
+    def from_spec(cls, spec: JobSpec, family: str, dataset: Dataset) -> Pretrained | None:
+        """The file of weights that a job of a family names; None if it names none.
+
+        Raises:
+            InputError: see `read`.
+        """
+        if spec.weights in (None, NONE):
+            return None
+        return cls.read(Path(spec.weights), family, dataset)
 
     def network(self, task: Task) -> IntegralNetwork:
         """The network with its channels in order."""

@@ -107,6 +107,8 @@ def _describe(context: JobContext, trained: TrainedTrials) -> dict[str, Any]:
     return {
         "spec": context.spec.model_dump(mode="json"),
         "model": context.family,
+        "choices": list(context.choices),
+        "weights": best.weights and best.weights.model_dump(mode="json"),
         "dataset": context.task.dataset.metadata(),
         "task": context.task.dataset.task,
         "metric": context.task.metric.name,

@@ -23,8 +23,6 @@ from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset, load_dataset
 from inn_automl.data.memory import check_memory
 from inn_automl.latency import benchmark as latency
-from inn_automl.models import serving_family
-from inn_automl.models.initial_weights import InitialWeights
 from inn_automl.pipeline.checking import check
 from inn_automl.pipeline.context import JobContext, Tracking
 from inn_automl.pipeline.discretizing import discretize_trained
@@ -34,12 +32,12 @@ from inn_automl.pipeline.folder import RESULT_FILE, claim_folder
 from inn_automl.pipeline.learning import check_learned
 from inn_automl.pipeline.measuring import measure as measure_finalists
 from inn_automl.pipeline.planning import plan_trials
-from inn_automl.pipeline.pretrained import Pretrained, use_pretrained
+from inn_automl.pipeline.preparing import prepare, preprocessing_metadata
+from inn_automl.pipeline.pretrained import use_pretrained
 from inn_automl.pipeline.profiling import profile
 from inn_automl.pipeline.publishing import publish
 from inn_automl.pipeline.searching import search
 from inn_automl.pipeline.training import train
-from inn_automl.pipeline.weights import find_weights
 from inn_automl.reporting.store import locate, prepare_early
 from inn_automl.tasks import Task
 
@@ -78,44 +76,29 @@ def run_job(
             the results so far stay in the folder.
     """
     _check_devices(spec, measure)
-    dataset = load_dataset(spec.dataset, seed=spec.seed, options=spec.data)
-    check_memory(dataset, num_processes=1 + spec.budget.training.cpus)
-    family = serving_family(
-        spec.model,
-        dataset.kind,
-        dataset.input_shape,
-        dataset.output_shape[0],
-        task=dataset.task,
-        scale=dataset.scale,
-        sample_rate_hz=dataset.sample_rate_hz,
-    )
-    weights, notes = find_weights(spec, family, dataset, out)
-    initial = weights if isinstance(weights, InitialWeights) else None
+    shown = progress or SilentProgress()
+    prepared = prepare(spec, out, shown)
+    check_memory(prepared.dataset, num_processes=1 + spec.budget.training.cpus)
     context = JobContext(
         spec,
         out.absolute(),  # workers have working directories of their own
-        _task(dataset, spec),
-        family,
+        _task(prepared.dataset, spec),
+        prepared.model,
         backend,
         measure,
-        progress or SilentProgress(),
+        shown,
         tracking or Tracking(),
         measurement_cache,
-        initial,
+        prepared.initial,
+        prepared.choices,
     )
-    metadata = {
-        "dataset_fingerprint": dataset.fingerprint,
-        "model": family,
-        "extends": None,
-        "weights": weights.sha256 if weights else None,
-    }
-    with claim_folder(context.folder, spec, metadata):
+    with claim_folder(context.folder, spec, {**prepared.metadata, "extends": None}):
         if result := _finished(context):
             return result
-        for note in notes:
+        for note in (*prepared.choices, *prepared.notes):
             context.progress.note(note)
-        if isinstance(weights, Pretrained):
-            trained = use_pretrained(context, weights)
+        if prepared.pretrained is not None:
+            trained = use_pretrained(context, prepared.pretrained)
         else:
             trained = train(context, check(context, plan_trials(context)))
         return _search_and_publish(context, check_learned(context, trained))
@@ -166,11 +149,14 @@ def extend_job(
         progress or SilentProgress(),
         tracking or Tracking(),
         measurement_cache,
+        choices=finished.choices,
         parent=finished.folder,
     )
     metadata = {
         "dataset_fingerprint": dataset.fingerprint,
         "model": finished.family,
+        "preprocessing": preprocessing_metadata(dataset),
+        "choices": list(finished.choices),
         "extends": finished.network_hash(),
     }
     with claim_folder(context.folder, spec, metadata):
@@ -228,7 +214,12 @@ def _task(dataset: Dataset, spec: JobSpec) -> Task:
 
 def _dataset_of(finished: FinishedJob, source: str) -> Dataset:
     """The dataset at `source`, if it is the one that the job was trained on."""
-    dataset = load_dataset(source, seed=finished.spec.seed, options=finished.spec.data)
+    dataset = load_dataset(
+        source,
+        seed=finished.spec.seed,
+        options=finished.spec.data,
+        preprocessing=finished.preprocessing,
+    )
     finished.check_dataset(source, dataset.fingerprint)
     return dataset
 

@@ -15,51 +15,35 @@ from torch import Tensor
 
 from inn_automl.core.errors import InputError, SpecError
 from inn_automl.core.result import WeightsOrigin
-from inn_automl.core.spec import JobSpec
-from inn_automl.data import Dataset
-from inn_automl.models import get_family
+from inn_automl.core.spec import AUTO, NONE, JobSpec
 from inn_automl.models.architecture import Architecture
 from inn_automl.models.initial_weights import InitialWeights
 from inn_automl.models.weight_fitting import fit_weights
 from inn_automl.models.weights import WeightsFile, read_weights
-from inn_automl.models.zoo import UNKNOWN_LICENCE, is_zoo_name, library_of
+from inn_automl.models.zoo import UNKNOWN_LICENCE, library_of
 from inn_automl.models.zoo.library import check_runs
-from inn_automl.pipeline.pretrained import Pretrained
 from inn_automl.pipeline.training import START
 
-AUTO, NONE = "auto", "none"
 _GIVEN_BY_USER = f"{UNKNOWN_LICENCE}: given by the user"
-_NUM_OFFLINE_WORDS = 200
-
-
-def zoo_architecture(model: str, dataset: Dataset) -> Architecture:
-    """The architecture of a network of the zoo for a dataset.
-
-    Raises:
-        SpecError: the network does not run on the dataset's samples.
-    """
-    architecture = Architecture.from_dataset(dataset, model, 1.0, get_family(model).default_depth)
-    with torch.random.fork_rng(devices=[]):
-        module = architecture.module()
-    check_runs(module, model, dataset.input_shape, architecture.num_classes)
-    return architecture
 
 
 def find_weights(
-    spec: JobSpec, model: str, dataset: Dataset, folder: Path
-) -> tuple[Pretrained | InitialWeights | None, list[str]]:
-    """The weights that a job asks for, and notes on them.
+    spec: JobSpec, architecture: Architecture, folder: Path
+) -> tuple[InitialWeights | None, list[str]]:
+    """The weights that the training of a network of the zoo starts from, and notes on them.
 
     Args:
-        model: that the job trains.
+        architecture: of a network of the zoo.
         folder: of the job, which may have them from an earlier call.
 
     Raises:
-        InputError: they cannot be had, or do not fit; nothing was spent.
+        SpecError: the network does not run on samples of the architecture's shape.
+        InputError: the weights cannot be had, or do not fit; nothing was spent.
     """
-    if not is_zoo_name(model):
-        return _for_family(spec, model, dataset), []
-    architecture = zoo_architecture(model, dataset)
+    model = architecture.model
+    with torch.random.fork_rng(devices=[]):
+        module = architecture.module()
+    check_runs(module, model, architecture.input_shape, architecture.num_classes)
     if spec.weights == NONE:
         return None, [f"{model} is trained from nothing, as --weights none says"]
     if spec.weights in (None, AUTO) and (folder / START).exists():
@@ -77,15 +61,18 @@ def find_weights(
     return found, _notes(model, found)
 
 
-def _for_family(spec: JobSpec, family: str, dataset: Dataset) -> Pretrained | None:
-    if spec.weights in (None, NONE):
-        return None
+def check_family_weights(spec: JobSpec, family: str | None) -> None:
+    """Refuses weights that no family has.
+
+    Raises:
+        SpecError: a library's weights are asked for one of our families.
+    """
     if spec.weights == AUTO:
+        model = f"model {family!r}" if family else "the model that suits these data"
         raise SpecError(
-            f"nothing offers weights for model {family!r}: give a file of them, --weights none, "
-            "or a --model of a library, such as timm:tf_efficientnet_lite0."
+            f"nothing offers weights for {model}: give a file of them, --weights none, or a "
+            "--model of a library, such as timm:tf_efficientnet_lite0."
         )
-    return Pretrained.read(Path(spec.weights), family, dataset)
 
 
 def _from_library(model: str, architecture: Architecture) -> InitialWeights:

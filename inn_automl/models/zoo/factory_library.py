@@ -64,7 +64,11 @@ def _factory(name: str) -> Callable[..., Any]:
         ) from error
     factory = getattr(module, attribute, None)
     if factory is None:
-        known = [one for one in vars(module) if not one.startswith("_")]
+        known = [
+            name
+            for name, one in vars(module).items()
+            if callable(one) and getattr(one, "__module__", None) == path and name[0] != "_"
+        ]
         raise UnknownNameError(f"factory of {path!r}", attribute, known)
     if not callable(factory):
         raise SpecError(

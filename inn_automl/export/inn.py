@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from inn_automl.core.errors import CorruptFileError, StorageError
 from inn_automl.core.metric import TaskKind
+from inn_automl.core.result import WeightsOrigin
 from inn_automl.core.storage import write_atomically
 from inn_automl.export.archive import pack, sha256, unpack
 from inn_automl.export.bundle import CONFIG
@@ -62,6 +63,8 @@ class InnConfig(Record):
     targets: Standardization | None = None
     """The network gives (raw target - mean) / std; None for classification."""
     dataset: DatasetMetadata
+    weights: WeightsOrigin | None = None
+    """Origin and licence of the weights that training started from."""
     files: dict[str, FileMetadata] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     created_at: datetime | None = None

@@ -213,6 +213,7 @@ def bundle_network(path: Path, dataset: Dataset, trained: Trained) -> None:
         ),
         targets=_targets(dataset),
         dataset=DatasetMetadata(name=dataset.name, fingerprint=dataset.fingerprint),
+        weights=trained.weights,
     )
     write_inn(path, config, trained.folder)
 

@@ -24,9 +24,9 @@ MODEL = "timm:test_resnet"
 BUDGET = {
     "devices": [{"name": "by-size"}],
     "training": {"max_minutes": 5, "max_epochs": 1, "trials": 1},
-    "search": {"max_evaluations": 6, "batch_size": 3, "max_measurements": 10},
+    "search": {"max_evaluations": 3, "batch_size": 3, "max_measurements": 10},
 }
-NUM_EACH, SIDE = 24, 64
+NUM_EACH, SIDE = 16, 32
 
 
 @pytest.fixture(scope="module")

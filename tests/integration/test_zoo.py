@@ -23,10 +23,10 @@ from .conftest import RecordingProgress, job_spec, measure_by_size
 MODEL = "timm:test_resnet"
 BUDGET = {
     "devices": [{"name": "by-size"}],
-    "training": {"max_minutes": 5, "max_epochs": 1, "trials": 1},
+    "training": {"max_minutes": 5, "max_epochs": 8, "trials": 1},
     "search": {"max_evaluations": 3, "batch_size": 3, "max_measurements": 10},
 }
-NUM_EACH, SIDE = 16, 32
+NUM_EACH, SIDE = 40, 32
 
 
 @pytest.fixture(scope="module")

@@ -43,15 +43,22 @@ def load_dataset(
 
     - `"digits"`, `"mnist5k"`, `"mnist1d"`, `"photo-digits"` (write `./digits` for a folder of such
       a name);
-    - an `.npz` file with x and y, or x_train, y_train and so on: see `arrays.load_npz`;
-    - a folder, or a `.zip` of one, that holds a folder for each class with PNG or JPEG images, or
-      with WAV files: see `folders.load_folder`;
-    - a folder, or a `.zip` of one, with pairs of images in `input/` and `target/`, for
-      super-resolution: see `pairs.load_pairs`.
+    - a folder, or a `.zip` or `.tar` (plain or compressed) of one: a folder for each class with
+      images or recordings, a manifest with the files that it names, or pairs of images in `input/`
+      and `target/` for super-resolution (see `formats.folders.read_listing`);
+    - WebDataset shards, or a folder of them (see `formats.webdataset`);
+    - a manifest, `.csv`, `.tsv` or `.parquet` (see `formats.manifest`);
+    - a folder of Hugging Face's `datasets` (see `formats.hub`);
+    - an `.npz` file with x and y, or x_train, y_train and so on (see `formats.arrays.load_npz`), or
+      a folder of `.npy` files of these names;
+    - a URL of any of these, of a scheme of fsspec; it is copied into the cache.
+
+    Images of many sizes are brought to one (see `Preprocessing`). What takes more than 256 MiB, or
+    is resized, is decoded once into a cache on disk, and read from there.
 
     Splits that the source does not give are taken from its training samples, 15 % of every class
-    for each of validation and test: 70/15/15 when neither is given. The limits on size are in
-    `inn_automl.data.limits`.
+    for each of validation and test: 70/15/15 when neither is given. Groups are kept whole. The
+    limits on size are in `inn_automl.data.limits`.
 
     Args:
         seed: of the splits. The same source and seed give the same splits on every machine.
@@ -65,7 +72,8 @@ def load_dataset(
         DatasetNotFoundError: no such built-in, and nothing at that path.
         DatasetFormatError: unreadable, inconsistent, or something other than finite real numbers.
         DatasetTooSmallError: one class only, or a class with fewer samples than the splits need.
-        UnsafeArchiveError: a ZIP that leaves its folder or expands beyond the limit.
+        UnsafeArchiveError: an archive that leaves its folder or expands beyond the limit.
+        StorageError: the cache cannot be written, or has no room.
 
     Example:
         >>> from inn_automl import load_dataset

@@ -26,6 +26,7 @@ from inn_automl.data.cache.shards import ShardedArray, rows_per_shard
 
 MAX_THREADS = 16
 DIGEST_BYTES = 16
+_LEVELS = np.arange(256.0)
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,12 @@ class _Build:
 
 def moments_of(sample: np.ndarray) -> np.ndarray:
     """(C, 2) float64: mean and mean squared deviation of each channel of (C, ...)."""
+    if sample.dtype == np.uint8:
+        # Exact, and several times as fast as a copy in float64.
+        counts = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in sample])
+        counts = counts / counts.sum(axis=1, keepdims=True)
+        mean = counts @ _LEVELS
+        return np.stack([mean, (counts * (_LEVELS - mean[:, None]) ** 2).sum(axis=1)], axis=1)
     flat = sample.reshape(len(sample), -1).astype(np.float64)
     return np.stack([flat.mean(axis=1), flat.var(axis=1)], axis=1)
 

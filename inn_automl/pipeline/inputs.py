@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inn_automl.data import Dataset
+from inn_automl.data.preprocessing import Preprocessing as Geometry
 from inn_automl.export.records import AudioInput, ImageInput, Preprocessing
 
 _NUM_LOOKED_AT = 64
@@ -30,14 +31,16 @@ def _image(dataset: Dataset) -> ImageInput | None:
     if how is None or dataset.task == "super-resolution" or channels not in (1, 3):
         return None
     levels = dataset.x[dataset.train[:_NUM_LOOKED_AT]]
-    if levels.dtype == np.uint8:
-        if levels.max() < _LEAST_BYTE_RANGE:
-            return None
-    elif channels != 1 or levels.max() < 256 or (levels != np.round(levels)).any():
-        return None  # not grey of 16 bits
+    is_deep = levels.dtype != np.uint8
+    # What was resized came from files; other values are looked at.
+    was_resized = how != Geometry.identity(how.input_size)
+    if not was_resized and not (_are_deep(levels) if is_deep else _are_bytes(levels)):
+        return None
+    if is_deep and channels != 1:
+        return None
     return ImageInput(
         channels=1 if channels == 1 else 3,
-        dtype="uint8" if levels.dtype == np.uint8 else "float32",
+        dtype="float32" if is_deep else "uint8",
         input_size=how.input_size,
         stored_size=how.stored_size,
         resize=how.resize,
@@ -45,6 +48,16 @@ def _image(dataset: Dataset) -> ImageInput | None:
         interpolation=how.interpolation,
         fill=how.fill,
     )
+
+
+def _are_bytes(levels: np.ndarray) -> bool:
+    return bool(levels.max() >= _LEAST_BYTE_RANGE)
+
+
+def _are_deep(levels: np.ndarray) -> bool:
+    """True for the levels of 16 bits."""
+    is_whole = bool((levels == np.round(levels)).all())
+    return is_whole and levels.min() >= 0 and 256 <= levels.max() <= 65535
 
 
 def _audio(dataset: Dataset) -> AudioInput | None:

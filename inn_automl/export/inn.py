@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from inn_automl.core.errors import CorruptFileError, StorageError
+from inn_automl.core.errors import CorruptFileError, InputError, StorageError
 from inn_automl.core.metric import TaskKind
 from inn_automl.core.result import WeightsOrigin
 from inn_automl.core.storage import write_atomically
@@ -104,11 +104,16 @@ def write_inn(path: str | Path, config: InnConfig, network: str | Path) -> InnCo
     return config
 
 
-def load_inn(path: str | Path) -> tuple[InnConfig, IntegralNetwork]:
+def load_inn(path: str | Path, *, trust_factory: bool = False) -> tuple[InnConfig, IntegralNetwork]:
     """The config of an inn.zip and its network, in eval mode; all files are checked against their
     hashes.
 
+    Args:
+        trust_factory: import and call the factory that the file names, if its network is one of a
+            user's own (`package.module:factory`).
+
     Raises:
+        InputError: the network is of a factory, which is not trusted.
         StorageError: there is no such file, or it cannot be read.
         CorruptFileError: it is no integral network, or was changed since it was written.
     """
@@ -116,6 +121,7 @@ def load_inn(path: str | Path) -> tuple[InnConfig, IntegralNetwork]:
 
     from inn_automl.integral import IntegralNetwork
     from inn_automl.models import build
+    from inn_automl.models.zoo import is_factory
 
     path = Path(path)
     try:
@@ -135,6 +141,11 @@ def load_inn(path: str | Path) -> tuple[InnConfig, IntegralNetwork]:
         raise CorruptFileError(
             f"{str(path)!r} is no whole integral network ({reason}): download it again."
         ) from error
+    if is_factory(config.family) and not trust_factory:
+        raise InputError(
+            f"the network in {str(path)!r} is made by {config.family!r}, code that would be "
+            "imported and run: call load_inn(path, trust_factory=True) if you trust it."
+        )
     about = config.build
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         for name in (CONTROL_POINTS, NETWORK):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from inn_automl.api.jobs import JobKind, JobProgress
 from inn_automl.api.runs import RunAssignment, RunResult
+from inn_automl.core.allowed_models import check_allowed
 from inn_automl.core.errors import BackendError, InnAutomlError, InputError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.stage import Stage
@@ -114,6 +115,7 @@ class Run:
         from inn_automl_workers.remote_measure import RemoteMeasure
 
         assignment, store = self._assignment, ObjectStore(self._assignment.storage_url)
+        check_allowed(assignment.spec, self._settings.allowed_models)
         spec = assignment.spec.model_copy(update={"dataset": self._dataset()})
         with closing(_join_ray(spec)) as backend:
             arguments: dict[str, Any] = {

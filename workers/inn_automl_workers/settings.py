@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+
+from inn_automl.core.allowed_models import DEFAULT_ALLOWED
+from inn_automl.core.errors import SpecError
 
 
 def _default_cache() -> Path:
@@ -28,6 +32,8 @@ class WorkerSettings:
     """Folder for datasets."""
     folder_timeout_s: float = 60.0
     """Seconds that a run waits for the earlier one to release the job's folder."""
+    allowed_models: tuple[str, ...] = DEFAULT_ALLOWED
+    """Patterns of models that are no families of our own, which this worker trains."""
     mlflow_retry_deadline_s: float = 600.0
     """Seconds for which requests to an unreachable tracking server are repeated."""
 
@@ -43,4 +49,25 @@ class WorkerSettings:
             storage_url=environment.get("INN_AUTOML_STORAGE_URL") or None,
             scratch=Path(scratch) if scratch else None,
             cache=Path(cache) if cache else _default_cache(),
+            allowed_models=_allowed_models(environment.get("INN_AUTOML_ALLOWED_MODELS")),
         )
+
+
+def _allowed_models(text: str | None) -> tuple[str, ...]:
+    """The patterns in a JSON list.
+
+    Raises:
+        SpecError: the text is none.
+    """
+    if not text:
+        return DEFAULT_ALLOWED
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise SpecError(
+            f"INN_AUTOML_ALLOWED_MODELS = {text!r:.200} is no JSON list of patterns: write "
+            '["timm:*"], or leave it out.'
+        )
+    return tuple(value)

@@ -10,6 +10,7 @@ import functools
 
 from torch import nn
 
+from inn_automl.core.allowed_models import SEPARATOR
 from inn_automl.core.errors import SpecError
 from inn_automl.models.family import Family
 from inn_automl.models.zoo.factory_library import FactoryLibrary
@@ -22,21 +23,26 @@ __all__ = [
     "UNKNOWN_LICENCE",
     "Library",
     "PretrainedConfig",
+    "is_factory",
     "is_zoo_name",
     "library_of",
     "zoo_family",
 ]
 
-SEPARATOR = ":"
-"""Between the library, or the module of a user, and the name in it."""
 _DEPTH = 1
 """Of a network whose depth is part of its name."""
+
 _LIBRARIES: dict[str, Library] = {"timm": TimmLibrary(), "torchvision": TorchvisionLibrary()}
 
 
 def is_zoo_name(name: str) -> bool:
     """True if a name of a model means one of another library, or of a user."""
     return SEPARATOR in name
+
+
+def is_factory(name: str) -> bool:
+    """True if a name of a model means code of a user, which runs when it is built."""
+    return is_zoo_name(name) and name.partition(SEPARATOR)[0] not in _LIBRARIES
 
 
 def library_of(name: str) -> tuple[Library, str]:

@@ -10,6 +10,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from inn_automl.core.allowed_models import DEFAULT_ALLOWED
+
 
 class Settings(BaseSettings):
     """Read once, when the process starts."""
@@ -103,6 +105,11 @@ class Settings(BaseSettings):
     allowed_dataset_roots: tuple[str, ...] = ()
     """URLs that datasets may be registered from begin with one of these, e.g. `s3://data/`,
     `https://data.example/`.
+    """
+    allowed_models: tuple[str, ...] = DEFAULT_ALLOWED
+    """Patterns of models that are no families of our own: `timm:*`, `torchvision:*`, and
+    `package.module:factory` of packages that the workers have installed. Workers have a list of
+    their own under the same name.
     """
     max_body_bytes: int = 2**20
     """Size of a JSON request; results of workers and agents may be 64 times as large."""

@@ -8,6 +8,7 @@ import re
 
 from sqlalchemy.orm import Session
 
+from inn_automl.core.allowed_models import SEPARATOR
 from inn_automl.core.errors import SpecError, UnknownNameError, WidthsError
 from inn_automl.core.metric import TASKS, TaskKind, check_class_weights, metric_of_task
 from inn_automl.core.spec import BUILTIN_KINDS, FAMILY_KINDS, IMAGE_TO_IMAGE, DeviceBudget, JobSpec
@@ -20,6 +21,7 @@ NUM_LISTED = 20
 
 _CLASSIFICATION: TaskKind = "classification"
 """The task of built-in datasets."""
+_IMAGE_LIBRARIES = ("timm", "torchvision")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -96,6 +98,19 @@ def _dataset(
 
 
 def _check_model(family: str, kind: str, task: str, dataset: str) -> None:
+    if SEPARATOR in family:
+        library = family.partition(SEPARATOR)[0]
+        if task == "super-resolution":
+            raise SpecError(
+                f"model {family!r} does not serve {task}, as {dataset!r} requires: use edsr."
+            )
+        if library in _IMAGE_LIBRARIES and kind != "image":
+            serving = " or ".join(name for name, kinds in FAMILY_KINDS.items() if kind in kinds)
+            raise SpecError(
+                f"model {family!r} takes images, not {kind}s such as those of {dataset!r}: use "
+                f"{serving}."
+            )
+        return
     if family not in FAMILY_KINDS:
         raise UnknownNameError("model", family, FAMILY_KINDS)
     fitting = [

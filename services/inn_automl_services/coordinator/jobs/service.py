@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from inn_automl.api import jobs as wire
 from inn_automl.api.base import Page
 from inn_automl.api.jobs import ENDED, JobKind, JobState
+from inn_automl.core.allowed_models import check_allowed
 from inn_automl.core.errors import ConflictError, IdempotencyError, InputError, NotFoundError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.spec import JobSpec, parse
@@ -51,6 +52,7 @@ def submit(
     """
 
     def make() -> JobRow:
+        check_allowed(request.spec, settings.allowed_models)
         spec, dataset_id = resolution.resolve(session, caller.project_id, request.spec)
         return _new_job(
             settings,

@@ -18,6 +18,8 @@ from inn_automl.training.transforms import choose_transforms
 CANDIDATES = "training/candidates.json"
 """The candidates that are trained, once they are decided."""
 MOST_TRIALS = 4
+FEW_VALIDATION, NUM_FOLDS = 100, 3
+"""With fewer validation samples a trial is scored on folds, and its network learns from all."""
 EPOCHS_OF_A_TRIAL = 10
 """Epochs that each of several trials must have: a network that has seen its samples less often says
 more about chance than about its learning rate.
@@ -35,6 +37,8 @@ def plan_trials(context: JobContext) -> PlannedTrials:
 
     def adapted(one: TrialSpec) -> TrialSpec:
         recipe = dataclasses.replace(one.recipe, augment=augment, transforms=transforms)
+        if dataset.task == "classification" and len(dataset.validation) < FEW_VALIDATION:
+            recipe = dataclasses.replace(recipe, folds=NUM_FOLDS)
         if context.initial is not None:
             recipe = pretrained_recipe(recipe, len(dataset.train), dataset.task)
         return dataclasses.replace(one, recipe=recipe)
@@ -53,6 +57,8 @@ def _affordable_trials(context: JobContext, default: TrialSpec) -> int:
     """The number of trials whose epochs are enough to compare them."""
     if context.initial is not None or (context.folder / CANDIDATES).exists():
         return 1  # pretrained networks differ little in their recipes
+    if default.recipe.folds:
+        return 1  # folds take the time, and chance decides between recipes
     budget = context.spec.budget.training
     if budget.gpus:  # which this process may not have
         return MOST_TRIALS

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from inn_automl.core.progress import duration
 from inn_automl.core.stage import Stage
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.pipeline.backend import TrainingRequest
@@ -21,6 +22,8 @@ DONE = "training/done.json"
 """The names of the finished trials, best first."""
 START = "training/start.safetensors"
 """The weights that training starts from."""
+_USED_FRACTION = 0.9
+"""Of the time for training; where less is used, the job says why."""
 _ALL_WIDTHS, _FULL_WIDTH = "mean over widths", "full width"
 """Widths that the scores of epochs belong to."""
 
@@ -52,7 +55,9 @@ def train(context: JobContext, planned: PlannedTrials) -> TrainedTrials:
             start=_write_start(context),
         )
         report = _TrainingProgress(context, len(planned.trials), request.seconds)
+        started_at = time.monotonic()
         trials = context.backend.train(request, report)
+        _note_on(context, planned, trials[0], time.monotonic() - started_at, request.seconds)
     write_json(context.folder / DONE, [trained.folder.parent.name for trained in trials])
     return _with_exporter(context, trials)
 
@@ -65,6 +70,32 @@ def _write_start(context: JobContext) -> Path | None:
     if not path.exists():
         context.initial.save(path)
     return path
+
+
+def _note_on(
+    context: JobContext, planned: PlannedTrials, best: Trained, spent_s: float, given_s: float
+) -> None:
+    """Tells what training did otherwise than the budget lets expect."""
+    note = context.progress.note
+    wanted = planned.trials[0].recipe
+    if best.recipe.batch_size < wanted.batch_size:
+        note(
+            f"batches of {wanted.batch_size} do not fit into the memory of the GPU: they have "
+            f"{best.recipe.batch_size} samples"
+        )
+    if wanted.folds:
+        num_validation = len(context.task.dataset.validation)
+        note(
+            f"{num_validation} validation samples are few: trials are scored on {wanted.folds} "
+            f"folds ({context.task.metric.brief(best.best_score)}), and the network learned from "
+            "training and validation samples together; its validation values flatter it, its test "
+            "values do not"
+        )
+    if spent_s < _USED_FRACTION * given_s:
+        why = "candidates that fell behind were stopped"
+        if best.stopped == "epochs":
+            why = f"training.max_epochs = {context.spec.budget.training.max_epochs} ended it"
+        note(f"training took {duration(spent_s)} of {duration(given_s)}: {why}")
 
 
 def read_trials(context: JobContext) -> TrainedTrials:

@@ -6,6 +6,7 @@ fine-tuning.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,11 @@ class Task:
         if torch.device(device) == self.device:
             return self
         return Task(self.dataset, self.objective, torch.device(device))
+
+    def with_splits(self, train: np.ndarray, validation: np.ndarray) -> Task:
+        """The same task with other training and validation samples, standardized as before."""
+        dataset = dataclasses.replace(self.dataset, train=train, validation=validation)
+        return Task(dataset, self.objective, self.device)
 
     @property
     def metric(self) -> Metric:

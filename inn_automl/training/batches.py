@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ class BatchSampler:
         mixes = tuple(name for name in names if name in MIXES)
         loader = None
         if names or not samples.is_in_memory:
-            loader = BatchLoader(samples, _sample_transform(samples, names))
+            loader = BatchLoader(samples, sample_transform(samples, names))
         return cls(
             samples,
             batch_size,
@@ -150,9 +150,7 @@ class BatchSampler:
         return Batch(x[local], y[local], len(y[local]) / len(chosen))
 
 
-def _sample_transform(
-    samples: StandardizedSamples, names: tuple[str, ...]
-) -> SampleTransform | None:
+def sample_transform(samples: StandardizedSamples, names: Sequence[str]) -> SampleTransform | None:
     """What brings stored samples to the size that a network takes; None where they have it."""
     if len(samples.input_shape) != 3:
         return None

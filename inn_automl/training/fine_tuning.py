@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from inn_automl.core.errors import InputError
 from inn_automl.core.result import FineTuning
@@ -35,12 +34,15 @@ from inn_automl.evaluation.candidates import (
     CandidateBuilder,
     use_channels_last,
 )
-from inn_automl.integral import IntegralNetwork, Partition, Trainable, Widths
+from inn_automl.integral import Widths
+from inn_automl.training.batches import sample_transform
+from inn_automl.training.loader import Wanted, sample_seeds
+from inn_automl.training.transforms import SampleTransform
+from inn_automl.training.tunable import PARTS, TunableCandidate, make_tunable
 
 if TYPE_CHECKING:
     from inn_automl.tasks import StandardizedSamples, Task
 
-PARTS = ("partition", "affine", "weights")
 DEFAULT_PARTS = ("affine", "weights")
 """The parts that gain most. Fine-tuned weights can be all that another partition would make of
 them.
@@ -48,8 +50,6 @@ them.
 MAX_SECONDS = 3600.0
 
 BATCH_SIZE = 64
-LEARNING_RATE = 3e-3
-"""Of Adam: about how far a parameter moves in a step; a point, in distances of the points."""
 LABEL_FRACTION = 0.3
 """Fraction of the dataset's targets in the distillation targets, as in training."""
 
@@ -113,6 +113,7 @@ def fine_tune(
     seed: int,
     steps: int | None = None,
     parts: Collection[str] = DEFAULT_PARTS,
+    transforms: Sequence[str] = (),
 ) -> FineTuned:
     """Fine-tunes the candidate at the widths.
 
@@ -124,6 +125,7 @@ def fine_tune(
             same bits.
         steps: number of steps, however long they take; None for as many as fit into `seconds`.
         parts: of `PARTS`, the parts that are fine-tuned.
+        transforms: what varies images, as in training; those that mix samples are left out.
 
     Raises:
         InputError: `seconds` is not above 0 and at most 3600, `steps` is below 1, there is no such
@@ -138,7 +140,7 @@ def fine_tune(
     full = candidates.build(network.full_widths).module
     started_at = time.monotonic()
     tunable = make_tunable(network, before.module, widths, parts)
-    run = _FineTuningRun.from_samples(tunable, full, task.train, seed)
+    run = _FineTuningRun.from_samples(tunable, full, task.train, seed, transforms)
 
     def tuned() -> BuiltCandidate:
         return candidates.recalibrate(
@@ -183,94 +185,6 @@ def _check_arguments(steps: int | None, parts: Collection[str]) -> None:
         raise InputError(f"steps = {steps} of fine-tuning were requested: give 1 or more.")
 
 
-@dataclass(frozen=True)
-class TunableCandidate:
-    """A candidate as an integral network of its own, with its channels as control points."""
-
-    network: IntegralNetwork
-    """Has the candidate's outputs, until its parameters are changed."""
-    parameters: dict[str, list[Tensor]]
-    """Parameters to fine-tune, by part; no others have gradients."""
-
-    def optimizer(self) -> torch.optim.Adam:
-        """An optimizer, with each parameter group's highest learning rate as its `highest`."""
-        deltas = {
-            id(p.delta): p.delta
-            for p in self.network.trainable_partitions
-            if isinstance(p, Trainable)
-        }
-        others = [p for part in PARTS for p in self.parameters[part] if id(p) not in deltas]
-        groups: list[dict[str, Any]] = (
-            [{"params": others, "highest": LEARNING_RATE}] if others else []
-        )
-        for delta in deltas.values():
-            # The last of n points moves by the sum of n distances, each of which is the square of
-            # its delta.
-            distance = float(delta.detach().mean()) / len(delta)
-            groups.append({"params": [delta], "highest": LEARNING_RATE * distance})
-        return torch.optim.Adam(groups)
-
-    def discretize(self) -> nn.Module:
-        """The module in its present state, with tensors of its own."""
-        return self.network.discretize(self.network.full_widths).requires_grad_(True)
-
-
-def make_tunable(
-    network: IntegralNetwork, module: nn.Module, widths: Widths, parts: Collection[str]
-) -> TunableCandidate:
-    """Makes a candidate's parts trainable. A group of one channel has no partition to fine-tune.
-
-    Args:
-        network: that the candidate was made from.
-        module: the candidate; copied.
-        widths: of the candidate.
-
-    Raises:
-        InputError: there is nothing to fine-tune in it.
-    """
-    partitions: dict[str, Partition] = {}
-    for group in network.groups:
-        num_points = widths[group.name] // group.unit
-        if "partition" in parts and num_points > 1:
-            partitions[group.name] = Trainable(num_points, has_factors=True)
-    coupling = network.coupling.discretized(widths)
-    own = IntegralNetwork(
-        module, torch.empty(0), coupling=coupling, partition=partitions, min_ratio=1.0
-    )
-    own.requires_grad_(False)
-    affine = _affine(own.module)
-    weights: list[Tensor] = [
-        p for p in own.module.parameters() if all(p is not other for other in affine)
-    ]
-    parameters: dict[str, list[Tensor]] = {
-        "partition": list(own.trainable_partitions.parameters()),
-        "affine": affine if "affine" in parts else [],
-        "weights": weights if "weights" in parts else [],
-    }
-    chosen = [parameter for part in parameters.values() for parameter in part]
-    if not chosen:
-        raise InputError(
-            f"the model has no {' or '.join(parts)} to fine-tune: a partition of one point has "
-            "none, nor has a layer without bias and normalization an affine; fine-tune other "
-            "parts, or wider models."
-        )
-    for parameter in chosen:
-        parameter.requires_grad_(True)
-    return TunableCandidate(own, parameters)
-
-
-def _affine(module: nn.Module) -> list[Tensor]:
-    """Scales and shifts of normalization layers, and the biases of all others."""
-    found: dict[int, Tensor] = {}
-    for layer in module.modules():
-        is_norm = isinstance(layer, _NormBase | nn.LayerNorm | nn.GroupNorm)
-        for name in ("weight", "bias") if is_norm else ("bias",):
-            parameter = layer._parameters.get(name)
-            if parameter is not None:
-                found[id(parameter)] = parameter
-    return list(found.values())
-
-
 @dataclass(frozen=True, eq=False)
 class _FineTuningRun:
     """The steps of one fine-tuning, on batches that are repeated in turn.
@@ -283,6 +197,7 @@ class _FineTuningRun:
         full: the full width, in eval mode.
         samples: the training split.
         batches: positions of the samples of each batch.
+        transform: what varies images; None for what the objective finds safe.
         targets: distillation targets so far, by the number of the batch.
     """
 
@@ -291,11 +206,17 @@ class _FineTuningRun:
     samples: StandardizedSamples
     seed: int
     batches: tuple[Tensor, ...]
+    transform: SampleTransform | None = None
     targets: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def from_samples(
-        cls, tunable: TunableCandidate, full: nn.Module, samples: StandardizedSamples, seed: int
+        cls,
+        tunable: TunableCandidate,
+        full: nn.Module,
+        samples: StandardizedSamples,
+        seed: int,
+        transforms: Sequence[str] = (),
     ) -> _FineTuningRun:
         """A fine-tuning before its first step.
 
@@ -309,7 +230,9 @@ class _FineTuningRun:
         order = torch.cat(
             [torch.randperm(len(samples), generator=generator) for _ in range(num_epochs)]
         )
-        return cls(tunable, full, samples, seed, order[: NUM_BATCHES * size].split(size))
+        batches = order[: NUM_BATCHES * size].split(size)
+        transform = sample_transform(samples, transforms) if transforms else None
+        return cls(tunable, full, samples, seed, batches, transform)
 
     def take(self, num_steps: int | None, end_s: float) -> int:
         """Takes `num_steps` steps; None: as many as fit until `time.monotonic()` is `end_s`.
@@ -370,8 +293,14 @@ class _FineTuningRun:
         objective = self.samples.objective
         chosen = self.batches[number].to(self.samples.device)
         (seed,) = np.random.SeedSequence((self.seed, number)).generate_state(1).tolist()
-        x, y = self.samples.standardized(chosen), objective.targets(self.samples.y[chosen])
-        x, y = objective.augment(x, y, torch.Generator().manual_seed(seed))
+        y = objective.targets(self.samples.y[chosen])
+        if self.transform is None:
+            x = self.samples.standardized(chosen)
+            x, y = objective.augment(x, y, torch.Generator().manual_seed(seed))
+        else:
+            wanted = Wanted(self.batches[number].numpy(), seed, 0)
+            varied = self.transform(self.samples.raw(chosen).cpu(), sample_seeds(wanted))
+            x = self.samples.standardize(varied.to(self.samples.device))
         if number not in self.targets:
             with torch.no_grad():
                 self.targets[number] = objective.soft_targets(

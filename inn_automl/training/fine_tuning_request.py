@@ -91,6 +91,7 @@ class FineTuner:
                 seconds=request.seconds,
                 seed=request.seed,
                 steps=request.steps,
+                transforms=self._trained.recipe.transforms,
             )
             request.write(tuned)
         return request.read()

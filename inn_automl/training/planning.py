@@ -28,6 +28,7 @@ know what else the machine will do.
 """
 _MAX_VALIDATION_FRACTION = 0.1
 """Of the time, that validation takes at most, if it can."""
+_MIN_BATCH = 4
 _MIN_EPOCHS = 4
 """Validations that a training has at least, so that there is a best state to choose."""
 _MIN_VALIDATION_SAMPLES = 100
@@ -90,9 +91,12 @@ def fit_to_budget(
     """
     started_at = time.monotonic()
     # Of so many epochs the first is warm-up where the recipe has any, and the last is not.
-    timed = dataclasses.replace(recipe, epochs=_TIMED_EPOCHS)
-    run = TrainingRun.from_task(network, task, timed, 0)
-    costs = _measure_costs(run, seconds)
+    run, costs = _fitting_memory(
+        network, task, dataclasses.replace(recipe, epochs=_TIMED_EPOCHS), seconds
+    )
+    recipe = dataclasses.replace(
+        run.recipe, epochs=recipe.epochs, epoch_samples=recipe.epoch_samples
+    )
     left_s = broadcast_value(seconds - (time.monotonic() - started_at))
     bounded = costs.fitting_epochs(recipe, (1 - _SPARE_FRACTION) * left_s)
     if max_epochs is not None and bounded >= max_epochs:
@@ -147,6 +151,35 @@ def _affordable_validation(
     usual = len(run.validator.validation)
     kept = min(usual, max(_MIN_VALIDATION_SAMPLES, int(share * usual)))
     return dataclasses.replace(costs, validation_s=costs.validation_s * kept / usual), kept
+
+
+def _fitting_memory(
+    network: IntegralNetwork, task: Task, recipe: Recipe, seconds: float
+) -> tuple[TrainingRun, _Costs]:
+    """A training with batches that fit into the memory of the GPU, and what its parts cost.
+
+    A batch that does not fit is halved, and with it the learning rate of SGD (P. Goyal et al.,
+    2017); that of AdamW, whose steps do not grow with gradients, by the square root.
+    """
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    while True:
+        run = TrainingRun.from_task(network, task, recipe, 0)
+        try:
+            return run, _measure_costs(run, seconds)
+        except torch.OutOfMemoryError:
+            run.batches.close()
+            if recipe.batch_size < 2 * _MIN_BATCH:
+                raise
+        del run  # with its optimizer and teacher
+        network.zero_grad(set_to_none=True)
+        network.load_state_dict(before, strict=False)  # width deltas are zero before any step
+        torch.cuda.empty_cache()
+        factor = 0.5 if recipe.optimizer == "sgd" else 0.5**0.5
+        recipe = dataclasses.replace(
+            recipe,
+            batch_size=recipe.batch_size // 2,
+            learning_rate=factor * recipe.learning_rate,
+        )
 
 
 def _measure_costs(run: TrainingRun, seconds: float) -> _Costs:

@@ -87,6 +87,12 @@ class Recipe:
     schedule ends at the deadline; otherwise they follow the steps, and the same seed gives the same
     network.
     """
+    folds: int = 0
+    """Above 1: a trial is scored by cross-validation over its training and validation samples, and
+    its network learns from all of them (see `training.folds`).
+    """
+    keeps_last: bool = False
+    """Whether the last state is the result, not the one with the best score."""
     validation_samples: int | None = None
     """Validation samples that epochs are scored on, a random part; None for up to 2,000."""
     mixed_precision: bool = True
@@ -103,6 +109,7 @@ class Recipe:
                 raise UnknownNameError(what, value, known)
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0")
         self._require("first_layer_rate", 0 < self.first_layer_rate <= 1, "above 0, at most 1")
+        self._require("folds", self.folds == 0 or self.folds >= 2, "0, or 2 or more")
         self._require("head_samples", self.head_samples >= 0, "0 or more")
         self._require("weight_decay", 0 <= self.weight_decay < math.inf, "a number from 0 up")
         self._require("momentum", 0 <= self.momentum < 1, "a number from 0 to below 1")

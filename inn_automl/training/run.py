@@ -167,7 +167,8 @@ class TrainingRun:
         train_loss, is_whole = self.steps(epoch, self.batches.steps_per_epoch, deadline_s)
         metric_values = self.validate([_FULL] if is_warmup else None)
         score = sum(metric_values.values()) / len(metric_values)
-        if score >= self.best_score:  # of equals the later, which has seen lower learning rates
+        # Of equals the later, which has seen lower learning rates.
+        if score >= self.best_score or self.recipe.keeps_last:
             self.best_score = score
             self.best = {
                 name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()

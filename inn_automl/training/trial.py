@@ -20,6 +20,7 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.models.architecture import Architecture
 from inn_automl.models.initial_weights import InitialWeights
 from inn_automl.training.distributed import broadcast_value, rank
+from inn_automl.training.folds import OnEpoch, run_folds
 from inn_automl.training.loop import EpochReport, load_best, train
 from inn_automl.training.planning import fit_to_budget
 from inn_automl.training.recipe import Recipe, TrialSpec
@@ -118,6 +119,47 @@ def run_trial(
     """
     if broadcast_value((folder / OUTCOME).exists()):
         return load_trial(folder)
+    if spec.recipe.folds:
+
+        def run(part: TrialSpec, of: Task, into: Path, left_s: float, report: OnEpoch) -> Trained:
+            return run_trial(
+                part,
+                model,
+                of,
+                into,
+                seed=seed,
+                seconds=left_s,
+                max_epochs=max_epochs,
+                on_epoch=report,
+                start=start,
+            )
+
+        report = on_epoch or (lambda _: None)
+        kept = run_folds(spec, task, folder, run, seconds=seconds, on_epoch=report)
+        trained = dataclasses.replace(kept, folder=folder / _NETWORK)
+        if rank() == 0:
+            _save(trained, kept.network())
+        return trained
+    trained, network = _train_network(
+        spec, model, task, folder, seed, seconds, max_epochs, on_epoch, start
+    )
+    if rank() == 0:
+        _save(trained, network.cpu())
+    return trained
+
+
+def _train_network(
+    spec: TrialSpec,
+    model: str,
+    task: Task,
+    folder: Path,
+    seed: int,
+    seconds: float,
+    max_epochs: int | None,
+    on_epoch: OnEpoch | None,
+    start: Path | None,
+) -> tuple[Trained, IntegralNetwork]:
+    """Trains the network of a candidate from its weights, or from its checkpoint."""
     deadline_s = time.monotonic() + seconds
     architecture = Architecture.from_dataset(task.dataset, model, spec.width, spec.depth)
     initial = None if start is None else InitialWeights.load(start)
@@ -147,10 +189,7 @@ def run_trial(
         list(result.history),
         initial.origin if initial else None,
     )
-    network.cpu()
-    if rank() == 0:
-        _save(trained, network)
-    return trained
+    return trained, network
 
 
 def load_trial(folder: Path) -> Trained:

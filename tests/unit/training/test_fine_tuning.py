@@ -19,12 +19,14 @@ from inn_automl.training.fine_tuning import (
     DEFAULT_PARTS,
     PARTS,
     FineTuningOutcome,
+    _FineTuningRun,
     fine_tune,
-    make_tunable,
 )
 from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest, load_fine_tuned
 from inn_automl.training.recipe import Recipe
 from inn_automl.training.trial import Trained
+from inn_automl.training.tunable import make_tunable
+from tests.unit.training.small_trainings import make
 
 
 def network_of(dataset: Dataset, family: str = "signal") -> IntegralNetwork:
@@ -43,7 +45,7 @@ def learns_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
         "inn_automl.training.fine_tuning._FineTuningRun.fitting_steps", lambda run, end_s: 150
     )
     monkeypatch.setattr("inn_automl.training.fine_tuning.LABEL_FRACTION", 1.0)
-    monkeypatch.setattr("inn_automl.training.fine_tuning.LEARNING_RATE", 0.03)
+    monkeypatch.setattr("inn_automl.training.tunable.LEARNING_RATE", 0.03)
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ def test_only_what_was_named_is_tuned(
 def test_a_model_that_does_not_gain_stays_as_it_was(
     candidates: CandidateBuilder, signals: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inn_automl.training.fine_tuning.LEARNING_RATE", float("inf"))
+    monkeypatch.setattr("inn_automl.training.tunable.LEARNING_RATE", float("inf"))
     widths = candidates.network.uniform_widths(0.5)
     before = values(candidates.build(widths).module)
     tuned = fine_tune(candidates, widths, Task.from_dataset(signals), seconds=1.0, steps=5, seed=0)
@@ -274,3 +276,17 @@ def test_a_task_is_done_once(
         lambda *_, **__: pytest.fail("it was tuned twice"),
     )
     assert FineTuner(trained, Task.from_dataset(signals))(task) == outcome
+
+
+def test_images_vary_as_they_did_in_training(images: Dataset) -> None:
+    network = make(images, "convnet")
+    tunable = make_tunable(
+        network, network.discretize(network.full_widths), network.full_widths, ("weights",)
+    )
+    task = Task.from_dataset(images)
+    run = _FineTuningRun.from_samples(
+        tunable, network.module.eval(), task.train, 0, ("shift", "flip", "mixup")
+    )
+    once, again = run._batch(0)[0], run._batch(0)[0]
+    assert once.shape == (64, 2, 8, 8) and torch.equal(once, again)
+    assert not torch.equal(once, task.train.standardized(run.batches[0]))

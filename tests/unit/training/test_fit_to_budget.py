@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
+from typing import Any
 
 import pytest
 import torch
@@ -125,3 +126,25 @@ class TestFitToBudget:
         assert torch.equal(torch.get_rng_state(), random_state)
         assert not network.training
         assert all(p.grad is None and p.is_contiguous() for p in network.parameters())
+
+    def test_a_batch_that_does_not_fit_into_memory_is_halved(
+        self, signals: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        network, sizes = make(signals, "signal"), []
+        state = state_of(network)
+        take = run.SandwichStep.take
+
+        def taken(step: Any, full: Any, *others: Any) -> torch.Tensor:
+            sizes.append(len(full.x))
+            loss = take(step, full, *others)
+            if len(full.x) > 5:
+                raise torch.OutOfMemoryError
+            return loss
+
+        monkeypatch.setattr(run.SandwichStep, "take", taken)
+        recipe = fit_to_budget(network, Task.from_dataset(signals), TINY, seconds=1)
+        assert list(dict.fromkeys(sizes)) == [16, 8, 4]
+        assert recipe.batch_size == 4
+        assert recipe.learning_rate == pytest.approx(TINY.learning_rate / 4)
+        found = state_of(network)
+        assert all(torch.equal(found[name], state[name]) for name in state)

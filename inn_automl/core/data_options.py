@@ -56,7 +56,8 @@ class DataOptions(Strict):
     """Column with the speaker, patient or device of a sample: samples of one group are kept in one
     split."""
     weight_column: _Column | None = None
-    """Column with the weight of a sample in training."""
+    """Column with the weight of a sample: training draws those with twice the weight twice as
+    often."""
     group_pattern: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Regular expression that finds the group in the path of a file, by its first group:
     `speaker(\\d+)_`. For class folders and archives, which have no columns."""

@@ -56,7 +56,8 @@ class Dataset:
         preprocessing: how images were brought to what is stored in `x` and what the network takes
             of that; None for signals.
         groups: (N,) names of what must stay in one split; None where there are none.
-        weights: (N,) float32, of the samples in training; None for equal ones.
+        weights: (N,) float32, how often training draws a sample relative to others; None for all
+            alike.
     """
 
     name: str
@@ -194,6 +195,10 @@ def assemble(name: str, samples: RawSamples, *, seed: int) -> Dataset:
         task = "regression" if samples.targets.ndim == 2 else "super-resolution"
         classes, y = (), samples.targets
     splits = complete_splits(name, y, classes, samples.given, seed=seed, groups=samples.groups)
+    if samples.weights is not None and not samples.weights[splits["train"]].any():
+        raise DatasetFormatError(
+            f"all training samples of {name!r} have the weight 0: leave the weights out."
+        )
     preprocessing = samples.preprocessing
     if preprocessing is None and samples.x.ndim == 4:
         preprocessing = Preprocessing.identity(samples.x.shape[2:])

@@ -94,6 +94,8 @@ def fingerprint_of(
         digest.update(f"{key}:{array.dtype}:{array.shape};".encode())
         digest.update(_bytes(array))
     digest.update(repr(classes).encode())
+    if samples.weights is not None:
+        digest.update(_bytes(samples.weights))
     given = samples.preprocessing
     if given is not None and (given.input_size != given.stored_size or given.mean is not None):
         digest.update(repr(given).encode())

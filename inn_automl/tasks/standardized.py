@@ -31,6 +31,8 @@ class StandardizedSamples:
 
     Attributes:
         y: the dataset's targets: class indices (N,), numbers (N, K) or images (N, C, s H, s W).
+        weights: (N,) float64, how often training draws each sample relative to others; None for
+            all alike.
         objective: of the task.
         device: of the tensors.
         input_shape: of one sample as a network takes it.
@@ -56,6 +58,11 @@ class StandardizedSamples:
         self.input_shape = tuple(dataset.input_shape)
         self.objective = objective
         self.y = torch.as_tensor(dataset.y[indices]).to(self.device)
+        self.weights = (
+            None
+            if dataset.weights is None
+            else torch.as_tensor(dataset.weights[indices], dtype=torch.float64)
+        )
         self.source, self.positions = dataset.x, np.asarray(indices, np.int64)
         """The dataset's samples, and where those of this object are among them."""
         self._copied = (

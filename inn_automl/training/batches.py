@@ -118,8 +118,11 @@ class BatchSampler:
 
     def _order(self, generator: torch.Generator) -> Tensor:
         """Positions of an epoch's samples: whole passes over the split, each in an order of its
-        own.
+        own; drawn in proportion to the samples' weights, where they have some.
         """
+        if self.samples.weights is not None:
+            count = self.steps_per_epoch * self.batch_size
+            return torch.multinomial(self.samples.weights, count, True, generator=generator)
         num_passes = -(-self.steps_per_epoch * self.batch_size // len(self.samples))
         return torch.cat(
             [torch.randperm(len(self.samples), generator=generator) for _ in range(num_passes)]

@@ -65,9 +65,14 @@ class TrainingRequest:
         return self.folder / f"trial-{index}"
 
     def planned_seconds(self, remaining_s: float, num_parallel: int) -> float:
-        """Seconds that a trial may plan for, when `remaining_s` is left for all unfinished ones."""
-        waves = -(-len(self.specs) // max(1, num_parallel))
-        return remaining_s if waves == 1 else min(remaining_s, OVERCOMMIT * self.seconds / waves)
+        """Seconds that a trial may plan for, when `remaining_s` is left for all unfinished ones.
+
+        Of trials side by side each plans for all of the time: the best one uses it, and those that
+        fall behind make room for the next. Trials one after the other share it.
+        """
+        if num_parallel > 1 or len(self.specs) == 1:
+            return remaining_s
+        return min(remaining_s, OVERCOMMIT * self.seconds / len(self.specs))
 
 
 Report = Callable[[int, EpochReport], None]

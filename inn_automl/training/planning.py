@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _TIMED_FRACTION = 0.03
 _MIN_TIMED_STEPS, _MAX_TIMED_STEPS = 3, 40
 _TIMED_EPOCHS = 100
+_VALIDATION_COST = 0.5
+"""Of three widths without gradients, over a step of the full width with them."""
 _SPARE_FRACTION = 0.1
 """Of the time, left unplanned where an upper bound of epochs decides: a short measurement cannot
 know what else the machine will do.
@@ -189,12 +191,19 @@ def _measure_costs(run: TrainingRun, seconds: float) -> _Costs:
     was_training = network.training
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         run.steps(_TIMED_EPOCHS, 1)  # the very first step also loads libraries
-        affordable = int(_TIMED_FRACTION * seconds / max(1e-6, _step_s(run, _TIMED_EPOCHS, 1)))
-        num_steps = int(broadcast_value(min(_MAX_TIMED_STEPS, max(_MIN_TIMED_STEPS, affordable))))
-        step_s = warmup_step_s = broadcast_value(_step_s(run, _TIMED_EPOCHS, num_steps))
+        step_s = broadcast_value(_step_s(run, _TIMED_EPOCHS, 1))
+        affordable = int(_TIMED_FRACTION * seconds / max(1e-6, step_s))
+        is_long = affordable < _MIN_TIMED_STEPS
+        if not is_long:
+            step_s = broadcast_value(_step_s(run, _TIMED_EPOCHS, min(_MAX_TIMED_STEPS, affordable)))
+        warmup_step_s = step_s
         if run.recipe.num_warmup_epochs > 0:
-            warmup_step_s = broadcast_value(_step_s(run, 1, _MIN_TIMED_STEPS))
-        run.validate()
+            num_steps = 1 if is_long else _MIN_TIMED_STEPS
+            warmup_step_s = broadcast_value(_step_s(run, 1, num_steps))
+        if is_long:
+            run.validation_s = _estimated_validation_s(run, min(step_s, warmup_step_s))
+        else:
+            run.validate()
     run.batches.close()
     network.load_state_dict(before)
     network.to(memory_format=torch.contiguous_format)
@@ -203,6 +212,14 @@ def _measure_costs(run: TrainingRun, seconds: float) -> _Costs:
     return _Costs(
         step_s, warmup_step_s, broadcast_value(run.validation_s), run.batches.steps_per_epoch
     )
+
+
+def _estimated_validation_s(run: TrainingRun, step_s: float) -> float:
+    """Seconds of a validation by those of a step of the full width, which goes forwards and
+    backwards.
+    """
+    num_samples = len(run.validator.validation) + len(run.validator.recalibration)
+    return _VALIDATION_COST * step_s * num_samples / run.batches.batch_size
 
 
 def _step_s(run: TrainingRun, epoch: int, num_steps: int) -> float:

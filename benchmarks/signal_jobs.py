@@ -20,7 +20,10 @@ _BUDGET = """\
 devices:
   - {{name: one-thread, threads: 1}}
 training: {{max_minutes: {minutes:g}, cpus: 2}}
+search: {{max_evaluations: {evaluations}}}
 """
+MAX_EVALUATIONS = 100
+"""Candidates that a search evaluates, at most."""
 
 
 def run_job(
@@ -30,6 +33,7 @@ def run_job(
     minutes: float,
     seed: int,
     ratios: Sequence[float],
+    evaluations: int = MAX_EVALUATIONS,
     words: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a job found, from its file where an earlier call has left it.
@@ -38,6 +42,7 @@ def run_job(
         folder: of the job.
         minutes: of training.
         ratios: of the widths at which its network is tested.
+        evaluations: candidates that the search evaluates, at most.
         words: more of the command line.
 
     Raises:
@@ -49,7 +54,7 @@ def run_job(
         return found
     folder.mkdir(parents=True, exist_ok=True)
     budget = folder / "budget.yaml"
-    budget.write_text(_BUDGET.format(minutes=minutes), encoding="utf-8")
+    budget.write_text(_BUDGET.format(minutes=minutes, evaluations=evaluations), encoding="utf-8")
     command = [
         str(Path(sys.executable).with_name("inn-automl")), "run", "--backend", "local",
         "--dataset", str(dataset), "--budget", str(budget), "--out", str(folder / "job"),

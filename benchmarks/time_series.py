@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude
-from benchmarks.signal_jobs import median_at, run_job, shown
+from benchmarks.signal_jobs import MAX_EVALUATIONS, median_at, run_job, shown
 from benchmarks.time_series_data import write_series
 
 PUBLISHED = {"OSULeaf": 97.9, "ItalyPowerDemand": 96.3, "GunPoint": 99.1}
@@ -76,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--runs", type=Path, default=SCRATCH / "time_series", metavar="DIR", help="kept here"
     )
+    parser.add_argument(
+        "--evaluations", type=int, default=MAX_EVALUATIONS, help="of a search (default: 100)"
+    )
     add_report_options(parser)
     options = parser.parse_args(arguments)
     folder = SCRATCH / "series"
@@ -88,14 +91,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 minutes=options.minutes,
                 seed=seed,
                 ratios=RATIOS,
+                evaluations=options.evaluations,
             )
             for seed in options.seeds
         ]
         for name in options.sets
     }
-    return conclude(
-        summarize(outcomes, {"minutes": options.minutes, "seeds": options.seeds}), options
-    )
+    settings = {
+        "minutes": options.minutes,
+        "seeds": options.seeds,
+        "evaluations": options.evaluations,
+    }
+    return conclude(summarize(outcomes, settings), options)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.plain_words import train_plain
 from benchmarks.report import SCRATCH, Goal, Report, Table, add_report_options, conclude
-from benchmarks.signal_jobs import median_at, run_job, shown
+from benchmarks.signal_jobs import MAX_EVALUATIONS, median_at, run_job, shown
 from benchmarks.words_data import REPORTED, TUNING, write_words
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.tasks.classification import wilson
@@ -106,6 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--runs", type=Path, default=SCRATCH / "words", metavar="DIR", help="kept here"
     )
+    parser.add_argument(
+        "--evaluations", type=int, default=MAX_EVALUATIONS, help="of a search (default: 100)"
+    )
     add_report_options(parser)
     options = parser.parse_args(arguments)
     name = "tuning" if options.tuning else "reported"
@@ -123,11 +126,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             minutes=options.minutes,
             seed=seed,
             ratios=RATIOS,
+            evaluations=options.evaluations,
             words=("--group-pattern", VOICE),
         )
         for seed in options.seeds
     ]
-    settings = {"minutes": options.minutes, "seeds": options.seeds, "set": name}
+    settings = {
+        "minutes": options.minutes,
+        "seeds": options.seeds,
+        "set": name,
+        "evaluations": options.evaluations,
+    }
     return conclude(summarize(outcomes, peers, settings), options)
 
 

@@ -16,7 +16,7 @@ from inn_automl.models.family import Family, scaled, stem_stride
 
 CHANNELS = (32, 64, 64)
 KERNELS = (9, 5, 3)
-LONGEST = 512
+LONGEST = 256
 """Positions that are left of longer series by the stride of the first convolution."""
 SHORTEST_POOLED = 96
 
@@ -109,5 +109,5 @@ def make(input_shape: tuple[int, ...], num_classes: int, width: float, depth: in
     )
 
 
-FAMILY = Family("timeseries", ("signal",), 9, (3, 6, 9), (0.5, 1.0, 2.0), make)
+FAMILY = Family("timeseries", ("signal",), 6, (3, 6, 9), (0.5, 1.0, 2.0), make)
 """The depth counts convolutions."""

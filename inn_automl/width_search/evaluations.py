@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +25,6 @@ from inn_automl.core.precision import (
     split_point,
 )
 from inn_automl.core.storage import write_atomically
-from inn_automl.width_search.evaluated import Evaluated
 from inn_automl.width_search.initial_design import InitialDesign
 
 VERSION = 1
@@ -45,13 +44,6 @@ class Evaluation:
     metric_value: float
     batch: int
     device: str
-    found: Evaluated | None = field(default=None, compare=False, repr=False)
-    """All that was found; None where only the metric value is known."""
-
-    @property
-    def evaluated(self) -> Evaluated:
-        """What the evaluation found."""
-        return Evaluated(self.metric_value) if self.found is None else self.found
 
 
 @dataclass(frozen=True)
@@ -133,23 +125,19 @@ class EvaluationTable:
         self._append({"begun": self.batch, "device": device, "widths": proposed})
         self.begun = ProposedBatch(device, proposed)
 
-    def add(self, widths: Mapping[str, int], value: float | Evaluated, device: str) -> None:
+    def add(self, widths: Mapping[str, int], metric_value: float, device: str) -> None:
         """Appends an evaluation of the current batch, which survives a kill from here on.
-
-        Args:
-            value: the metric value, or all that was found.
 
         Raises:
             StorageError: it cannot be written, e.g. because the disk is full.
         """
-        found = Evaluated.of(value)
-        evaluation = Evaluation(dict(widths), found.metric_value, self.batch, device, found)
+        evaluation = Evaluation(dict(widths), metric_value, self.batch, device)
         self._append(
             {
                 "batch": self.batch,
                 "device": device,
                 "widths": evaluation.widths,
-                **found.to_dict(),
+                "metric_value": metric_value,
             }
         )
         self.evaluations.append(evaluation)
@@ -231,14 +219,12 @@ class EvaluationTable:
                 self.finished.append(str(record["device"]))
                 self.begun = None
             else:
-                evaluated = Evaluated.from_dict(record)
                 self.evaluations.append(
                     Evaluation(
                         _widths(record["widths"]),
-                        evaluated.metric_value,
+                        float(record["metric_value"]),
                         int(record["batch"]),
                         str(record["device"]),
-                        evaluated,
                     )
                 )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

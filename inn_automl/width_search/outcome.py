@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inn_automl.width_search.device import Prediction
-from inn_automl.width_search.evaluated import Evaluated
 from inn_automl.width_search.evaluations import Evaluation
 
-Stopped = Literal["budget", "time", "stalled", "exhausted", "interrupted"]
+Stopped = Literal["budget", "stalled", "exhausted", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,9 @@ class SearchedWidths:
     """An evaluated candidate as one device sees it."""
 
     widths: dict[str, int]
-    evaluated: Evaluated
+    metric_value: float
     prediction: Prediction
     feasible: bool
-
-    @property
-    def metric_value(self) -> float:
-        """On the validation split."""
-        return self.evaluated.metric_value
-
-    @property
-    def loss(self) -> float:
-        """Of a proper score on the validation split."""
-        return self.evaluated.loss
 
 
 @dataclass(frozen=True)

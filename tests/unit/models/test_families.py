@@ -77,14 +77,14 @@ def test_reference_architectures() -> None:
 def test_a_network_of_time_series_is_that_of_the_paper_in_narrow() -> None:
     network = build("timeseries", (1, 128), 2)
     kernels = [m.kernel_size[0] for m in network.modules() if isinstance(m, torch.nn.Conv1d)]
-    assert kernels == [9, 5, 3, 1] * 3
-    # Long series are brought to 512 positions at most before the first block computes.
+    assert kernels == [9, 5, 3, 1] * 2
+    # Long series are brought to 256 positions at most before the first block computes.
     long = build("timeseries", (1, 4000), 2)
     positions = []
     long.blocks[0].register_forward_hook(lambda _, __, y: positions.append(y.shape[2]))
     long(torch.zeros(2, 1, 4000))
-    assert positions == [500]
-    assert len([m for m in long.modules() if isinstance(m, torch.nn.MaxPool1d)]) == 2
+    assert positions == [250]
+    assert len([m for m in long.modules() if isinstance(m, torch.nn.MaxPool1d)]) == 1
     short = build("timeseries", (1, 64), 2)
     assert not [m for m in short.modules() if isinstance(m, torch.nn.MaxPool1d)]
 

@@ -14,7 +14,7 @@ from inn_automl.cli.options import (
     server_options,
     transfer_bar,
 )
-from inn_automl.cli.summary import front_table
+from inn_automl.cli.summary import classes_table, front_table
 from inn_automl.cli.watching import follow
 from inn_automl.client import Client
 from inn_automl.client.client import RECOMMENDED
@@ -57,6 +57,8 @@ def front(
     for shown in devices:
         click.echo(front_table(shown))
         click.echo(shown.recommendation)
+        if classes := classes_table(shown):
+            click.echo(classes)
         if shown.front:
             point = RECOMMENDED if shown.recommended else shown.front[0].id
             command = (

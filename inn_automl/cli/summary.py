@@ -10,7 +10,10 @@ from inn_automl.cli.text_table import text_table
 from inn_automl.core.metric import Metric
 from inn_automl.core.precision import DEFAULT
 from inn_automl.core.result import DeviceResult, FrontPoint, JobResult
+from inn_automl.reporting.class_rows import class_rows, recommended_point
 from inn_automl.reporting.series import front_series, short_count
+
+MAX_MISTAKES_SHOWN = 3
 
 
 def print_summary(result: JobResult, out: Path, browse_command: str) -> None:
@@ -18,6 +21,8 @@ def print_summary(result: JobResult, out: Path, browse_command: str) -> None:
     for device in result.devices:
         click.echo(front_table(device))
         click.echo(device.recommendation)
+        if classes := classes_table(device):
+            click.echo(classes)
         recommended = next(
             (point for point in device.front if point.id == device.recommended), None
         )
@@ -46,6 +51,9 @@ def front_table(device: DeviceResult) -> str:
     ]
     numbers += ["params", "MACs", "size"]
     columns = ["", "id", *numbers]
+    has_ties = any(series.ties)
+    if has_ties:
+        columns.append("ties")
     has_precisions = any(point.precision != DEFAULT for point in series.points)
     if has_precisions:
         columns.append("in")
@@ -53,6 +61,7 @@ def front_table(device: DeviceResult) -> str:
         [
             "*" if index == series.recommended else "",
             *_cells(point, percentiles, metric),
+            *([series.ties[index]] if has_ties else []),
             *([point.precision] if has_precisions else []),
         ]
         for index, point in enumerate(series.points)
@@ -66,7 +75,29 @@ def front_table(device: DeviceResult) -> str:
     label = f"{metric.label[0].upper()}{metric.label[1:]}"
     caption += f"{label} in {metric.unit}; in" if metric.unit else "In"
     caption += " brackets 95 % confidence intervals."
+    if has_ties:
+        caption += " Points with a letter in common are ties on the validation samples."
     return "\n".join([click.style(title, bold=True), *lines, click.style(caption, dim=True)])
+
+
+def classes_table(device: DeviceResult) -> str:
+    """The classes of a device's recommended point on the test split, for `click.echo`; empty where
+    there are none.
+    """
+    rows, point = class_rows(device), recommended_point(device)
+    if not rows or point is None or point.test_classes is None:
+        return ""
+    columns = list(rows[0])
+    num_classes = len(point.test_classes.classes)
+    which = "classes" if len(rows) == num_classes else f"the worst {len(rows)} of {num_classes}"
+    title = click.style(f"{point.id} on the test split, {which}", bold=True)
+    table = text_table(columns, [list(row.values()) for row in rows], right=columns[1:])
+    mistakes = ", ".join(
+        f"{one.true} as {one.predicted} {one.count}x"
+        for one in point.test_classes.mistakes[:MAX_MISTAKES_SHOWN]
+    )
+    caption = "In %." + (f" Most frequent mistakes: {mistakes}." if mistakes else "")
+    return "\n".join([title, *table.splitlines(), click.style(caption, dim=True)])
 
 
 def _percentiles(device: DeviceResult) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from inn_automl.core.class_table import ClassTable
 from inn_automl.core.metric import ACCURACY, Metric, get_metric
 
 
@@ -78,10 +79,20 @@ class FrontPoint(_Record):
     precision: str = "fp32"
     """Precision that the model computes in."""
     metric_value: float
-    """On the validation split, in the device's `metric`; accuracy is a fraction."""
+    """On the validation split, in the device's `metric`; accuracy is a fraction. The job's
+    `optimism` is taken off. It grows along a front but for ties.
+    """
+    loss: float | None = None
+    """Mean of a proper score (log loss, squared error) on the validation split; None if unknown."""
+    ties: tuple[str, ...] = ()
+    """Ids of the front's points that the same validation samples cannot tell this one's metric
+    value apart from.
+    """
     test_metric_value: float
     test_metric_value_ci: tuple[float, float]
     """95 % confidence interval; Wilson's for accuracy."""
+    test_classes: ClassTable | None = None
+    """Of a classification: each class on the test split."""
     latency_ms: LatencySummary
     params: int
     macs: int
@@ -167,7 +178,9 @@ class Candidate(_Record):
     widths: dict[str, int]
     precision: str = "fp32"
     metric_value: float
-    """On the validation split, in the job's metric."""
+    """On the validation split, in the job's metric, without the job's `optimism`."""
+    loss: float | None = None
+    """Mean of a proper score on the validation split; None if unknown."""
     params: int
     macs: int
     predicted_latency_ms: float

@@ -215,6 +215,9 @@ class Budget(Strict):
     devices: Annotated[tuple[DeviceBudget, ...], Field(min_length=1)]
     training: TrainingBudget = TrainingBudget()
     search: SearchBudget = SearchBudget()
+    max_minutes: Positive | None = None
+    """Time of the whole job; None: no limit but those of training and search. Stages get shares of
+    it: training ends earlier, fewer widths are evaluated, fewer finalists measured."""
 
     @model_validator(mode="after")
     def _unique_names(self) -> Budget:

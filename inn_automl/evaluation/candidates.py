@@ -10,15 +10,19 @@ Networks and Improved Training Techniques", ICCV 2019, section 3.4).
 from __future__ import annotations
 
 import functools
+import math
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from inn_automl.core.errors import InputError
+from inn_automl.core.sample_scores import SampleScores
 from inn_automl.integral.batch_norm import recalibrate_batch_norm
 from inn_automl.integral.conversion.reconstruction import (
     RECONSTRUCTION_RULES,
@@ -27,6 +31,7 @@ from inn_automl.integral.conversion.reconstruction import (
 )
 from inn_automl.tasks import Score, StandardizedSamples, Task
 from inn_automl.tasks.task import NUM_RECALIBRATION
+from inn_automl.width_search.comparison import is_surely_below
 
 if TYPE_CHECKING:
     from inn_automl.integral import IntegralNetwork
@@ -39,6 +44,15 @@ MAX_RECONSTRUCTION_VALUES = 2**23
 """Input values that weights are reconstructed on at most, for all of them are in memory at once,
 with the activations of the layers: 512 images of 64 x 64, 55 of 224 x 224.
 """
+
+MAX_RECONSTRUCTION_S, MAX_PROBING_S = 10.0, 60.0
+"""Seconds that the reconstruction of one candidate, and finding out whether any helps, may take:
+every candidate would cost as much, and a network of millions of parameters takes minutes."""
+
+MIN_SHARE, NUM_SHARES = 64, 8
+"""Samples, and parts of the split, of the first share of a race; each share is twice the last."""
+SURE_DEVIATIONS = 3.0
+"""Standard errors by which a candidate must be worse than its rival to be dropped early."""
 
 _PROBES = (0.0, 1 / 3, 2 / 3)
 """Widths at which reconstruction is compared with sampled weights, from the smallest (0) towards
@@ -105,19 +119,46 @@ def sample_candidate(
     return module
 
 
-def evaluate_module(module: nn.Module, samples: StandardizedSamples) -> Score:
+def evaluate_module(
+    module: nn.Module, samples: StandardizedSamples, rival: SampleScores | None = None
+) -> Score:
     """The metric value of a module on samples.
 
     Args:
         module: in eval mode, on the samples' device.
+        rival: of another model on the same samples. If the module is surely worse on a first share
+            of them, the rest is left out, and the score is an estimate.
     """
     objective = samples.objective
+    found: list[NDArray[np.float64]] = []
+    num, share = 0, max(MIN_SHARE, len(samples) // NUM_SHARES)
     with torch.inference_mode():
-        found = [
-            objective.scores(objective.raw(module(x).float()), y).cpu().numpy()
-            for x, y in samples.batches()
-        ]
+        for x, y in samples.batches():
+            found.append(objective.scores(objective.raw(module(x).float()), y).cpu().numpy())
+            num += len(y)
+            if rival is not None and share <= num <= len(samples) // 2:
+                score = objective.score(np.concatenate(found))
+                if (lost := _lost(score, rival)) is not None:
+                    return lost
+                share *= 2
     return objective.score(np.concatenate(found))
+
+
+def _lost(score: Score, rival: SampleScores) -> Score | None:
+    """The estimated score of a model that is surely worse than its rival; None if it may not be.
+
+    Args:
+        score: on a first share of the samples.
+        rival: on at least as many.
+    """
+    assert score.samples is not None
+    own, num = score.samples.contributions, len(score.samples)
+    other = rival.contributions[:num]
+    if len(other) < num or not is_surely_below(own, other, deviations=SURE_DEVIATIONS):
+        return None
+    # Both meet the same samples: their difference says more than the value on the share.
+    value = float(rival.contributions.mean()) + float((own - other).mean())
+    return replace(score, value=value, is_partial=True)
 
 
 def count_correct(module: nn.Module, samples: StandardizedSamples) -> int:
@@ -180,16 +221,23 @@ class CandidateBuilder:
         recalibration: training samples for batch-norm statistics.
         validation: samples that candidates are scored on.
         reconstructor: reconstructs weights; None where there are too few samples to do so.
+        chosen_rules: the `rules` that an earlier builder of the network found; None: not known.
     """
 
     network: IntegralNetwork
     recalibration: StandardizedSamples
     validation: StandardizedSamples
     reconstructor: Reconstructor | None
+    chosen_rules: tuple[ReconstructionRule, ...] | None = None
 
     @classmethod
     def from_network(
-        cls, network: IntegralNetwork, task: Task, *, num_recalibration: int = NUM_RECALIBRATION
+        cls,
+        network: IntegralNetwork,
+        task: Task,
+        *,
+        num_recalibration: int = NUM_RECALIBRATION,
+        rules: tuple[ReconstructionRule, ...] | None = None,
     ) -> CandidateBuilder:
         """Captures the network's activations, which reconstruction needs.
 
@@ -197,59 +245,96 @@ class CandidateBuilder:
             network: on the task's device.
             task: whose samples are used.
             num_recalibration: training samples that batch norm is recalibrated on.
+            rules: as for `chosen_rules`.
         """
         samples = task.recalibration_samples(num_recalibration)
+        if rules == ():
+            return cls(network, samples, task.validation, None, rules)
         try:
             reconstructor = Reconstructor.from_samples(network, reconstruction_samples(samples))
         except InputError:  # too few samples, or all alike: nothing can be reconstructed
             reconstructor = None
-        return cls(network, samples, task.validation, reconstructor)
+        return cls(network, samples, task.validation, reconstructor, rules)
 
-    def build(self, widths: Mapping[str, int]) -> BuiltCandidate:
+    def build(self, widths: Mapping[str, int], rival: SampleScores | None = None) -> BuiltCandidate:
         """The candidate at the widths.
+
+        Args:
+            rival: of another candidate on the validation samples; see `evaluate_module`.
 
         Raises:
             WidthsError: widths that the network does not allow.
         """
-        best = self.recalibrate(self.network.discretize(widths), is_reconstructed=False)
+        best = self.recalibrate(
+            self.network.discretize(widths), is_reconstructed=False, rival=rival
+        )
         if dict(widths) != self.network.full_widths:
             for rule in self.rules:
-                found = self._reconstruct(widths, rule)
-                if found.score.value > best.score.value:
+                found = self._reconstruct(widths, rule, rival=rival)
+                if _is_better(found.score, best.score):
                     best = found
         return best
 
-    def recalibrate(self, module: nn.Module, *, is_reconstructed: bool) -> BuiltCandidate:
+    def recalibrate(
+        self, module: nn.Module, *, is_reconstructed: bool, rival: SampleScores | None = None
+    ) -> BuiltCandidate:
         """Recalibrates and scores a module that was discretized from the network."""
         num_samples = recalibrate(module, self.recalibration)
-        score = evaluate_module(module, self.validation)
+        score = evaluate_module(module, self.validation, rival)
         return BuiltCandidate(module, is_reconstructed, score, num_samples)
 
     @functools.cached_property
     def rules(self) -> tuple[ReconstructionRule, ...]:
         """The reconstruction rules that are tried at every width: better than sampling at the mean
-        of a few.
+        of a few, and quick enough.
 
         A network that was trained at reduced widths computes well with sampled weights, and each
         rule that is tried costs as much as sampling does.
         """
+        if self.chosen_rules is not None:
+            return self.chosen_rules
         if self.reconstructor is None:
             return ()
+        end_s = time.monotonic() + MAX_PROBING_S
         least = self.network.min_ratio
         probes = [self.network.uniform_widths(least + (1 - least) * x) for x in _PROBES]
         sampled = sum(
             self.recalibrate(self.network.discretize(widths), is_reconstructed=False).score.value
             for widths in probes
         )
-        return tuple(
-            rule
-            for rule in RECONSTRUCTION_RULES
-            if sum(self._reconstruct(widths, rule).score.value for widths in probes) > sampled
-        )
+        chosen = []
+        for rule in RECONSTRUCTION_RULES:
+            try:
+                found = [
+                    self._reconstruct(
+                        widths, rule, deadline_s=min(end_s, time.monotonic() + MAX_RECONSTRUCTION_S)
+                    )
+                    for widths in probes
+                ]
+            except TimeoutError:
+                break
+            if sum(one.score.value for one in found) > sampled:
+                chosen.append(rule)
+        return tuple(chosen)
 
-    def _reconstruct(self, widths: Mapping[str, int], rule: ReconstructionRule) -> BuiltCandidate:
+    def _reconstruct(
+        self,
+        widths: Mapping[str, int],
+        rule: ReconstructionRule,
+        *,
+        rival: SampleScores | None = None,
+        deadline_s: float = math.inf,
+    ) -> BuiltCandidate:
         assert self.reconstructor is not None
-        return self.recalibrate(self.reconstructor.discretize(widths, rule), is_reconstructed=True)
+        module = self.reconstructor.discretize(widths, rule, deadline_s=deadline_s)
+        return self.recalibrate(module, is_reconstructed=True, rival=rival)
+
+
+def _is_better(one: Score, other: Score) -> bool:
+    """Whether a score ranks above another; one on all samples above an estimate."""
+    if one.is_partial != other.is_partial:
+        return other.is_partial
+    return one.rank > other.rank
 
 
 def reconstruction_samples(samples: StandardizedSamples) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from inn_automl.core.class_table import ClassTable
 from inn_automl.core.metric import Metric, TaskKind
 from inn_automl.core.result import FineTuning, LatencySummary, WeightsOrigin
 from inn_automl.core.version import __version__
@@ -216,6 +217,8 @@ class BundleConfig(Record):
     """Standardization of the targets; None for classification."""
     dataset: DatasetMetadata
     metric: MetricValues
+    test_classes: ClassTable | None = None
+    """Each class on the test split; None for other tasks than classification."""
     params: int
     macs: int
     """Multiply-accumulates for one sample."""

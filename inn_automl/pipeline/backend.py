@@ -19,6 +19,8 @@ import torch
 
 from inn_automl.core.errors import BackendError, TrainingError
 from inn_automl.core.precision import split_point
+from inn_automl.core.sample_scores import SampleScores
+from inn_automl.evaluation.building import make_builder
 from inn_automl.evaluation.candidates import CandidateBuilder, evaluate_module
 from inn_automl.evaluation.onnx_precision import OnnxTemplates, converted_file, evaluate_file
 from inn_automl.training.fine_tuning import FineTuningOutcome
@@ -99,13 +101,22 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(
-        self, trained: Trained, task: Task, batch: Sequence[Widths], *, split: str
+        self,
+        trained: Trained,
+        task: Task,
+        batch: Sequence[Widths],
+        *,
+        split: str,
+        rivals: Sequence[SampleScores | None] = (),
     ) -> list[Score]:
         """Metric values on a split, one for each of the widths.
 
         Args:
             batch: points: widths by group and, where it is not fp32, the precision (see
                 `inn_automl.core.precision`), whose metric value is that of the very file.
+            rivals: what the validation samples say of another model, one for each of the batch:
+                where a model is surely worse on a first share, its score is an estimate. Empty for
+                none.
 
         Raises:
             WidthsError: widths that the network does not allow.
@@ -168,13 +179,28 @@ class Evaluator:
         """
         task.split(split)
         network: IntegralNetwork = trained.network().to(task.device)
-        candidates = CandidateBuilder.from_network(network, task)
+        candidates = make_builder(network, task, trained.folder)
         return cls(trained.architecture, candidates, task, split, templates)
 
-    def __call__(self, point: Widths) -> Score:
-        """The metric value at a point: widths, and the precision where it is not fp32."""
+    def batch(
+        self, points: Sequence[Widths], rivals: Sequence[SampleScores | None] = ()
+    ) -> list[Score]:
+        """The metric values at points, each against its rival, where there are any."""
+        return [
+            self(point, rival)
+            for point, rival in zip(points, rivals or [None] * len(points), strict=True)
+        ]
+
+    def __call__(self, point: Widths, rival: SampleScores | None = None) -> Score:
+        """The metric value at a point: widths, and the precision where it is not fp32.
+
+        Args:
+            rival: of another model on the validation samples; see `Backend.evaluate`.
+        """
         widths, precision = split_point(point)
-        built = self.candidates.build(widths)
+        # A file is another model than the one it is made of, and a test is no race.
+        races = precision == "fp32" and self.split == "validation"
+        built = self.candidates.build(widths, rival if races else None)
         if precision == "fp32":
             if self.split == "validation":
                 return built.score
@@ -250,7 +276,13 @@ class LocalBackend(Backend):
         return best_first(results, failures)
 
     def evaluate(
-        self, trained: Trained, task: Task, batch: Sequence[Widths], *, split: str
+        self,
+        trained: Trained,
+        task: Task,
+        batch: Sequence[Widths],
+        *,
+        split: str,
+        rivals: Sequence[SampleScores | None] = (),
     ) -> list[Score]:
         key = (trained.folder, split)
         if key not in self._evaluators:
@@ -258,7 +290,7 @@ class LocalBackend(Backend):
                 trained, task.to(self._device), split, self.templates
             )
         with self._own_threads():
-            return [self._evaluators[key](widths) for widths in batch]
+            return self._evaluators[key].batch(batch, rivals)
 
     def fine_tune(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from inn_automl.core.class_table import ClassTable
 from inn_automl.core.result import FineTuning, WeightsOrigin
 from inn_automl.core.storage import read_json
 from inn_automl.data import Dataset
@@ -82,6 +83,7 @@ def bundle_config(
             num_test_samples=tested.num_samples,
             test_rmse=tested.rmse,
         ),
+        test_classes=class_table(dataset, tested),
         params=params,
         macs=macs,
         latency=dict(latency),
@@ -93,6 +95,13 @@ def bundle_config(
         ),
         fine_tuning=fine_tuning,
     )
+
+
+def class_table(dataset: Dataset, score: Score) -> ClassTable | None:
+    """Each class of a model, from its score; None for other tasks than classification."""
+    if not score.confusion:
+        return None
+    return ClassTable.from_counts(dataset.classes, score.confusion)
 
 
 def bundle_model(

@@ -17,6 +17,7 @@ from inn_automl.latency.store import MeasurementCache
 from inn_automl.models.initial_weights import InitialWeights
 from inn_automl.pipeline.backend import Backend
 from inn_automl.pipeline.folder import timed_stage
+from inn_automl.pipeline.job_clock import JobClock
 from inn_automl.tasks import Task
 
 
@@ -90,6 +91,7 @@ class JobContext:
     parent: Path | None = None
     """Folder of the finished job that this one extends: it is only read."""
     unavailable_devices: UnavailableDevices = field(default_factory=UnavailableDevices)
+    clock: JobClock = field(default_factory=JobClock)
 
     @contextmanager
     def tolerate_failure(

@@ -13,6 +13,7 @@ from inn_automl.core.errors import UnknownNameError, WidthsError
 from inn_automl.core.precision import DEFAULT, PRECISIONS
 from inn_automl.core.result import FineTuning
 from inn_automl.data import Dataset
+from inn_automl.evaluation.building import make_builder
 from inn_automl.evaluation.candidates import CandidateBuilder, evaluate_module
 from inn_automl.evaluation.onnx_precision import (
     agreement,
@@ -38,6 +39,7 @@ def discretize_trained(
     *,
     precision: str = DEFAULT,
     fine_tune_seconds: float = 0.0,
+    optimism: Mapping[str, float] | None = None,
 ) -> Path:
     """Writes a verified bundle of the network at the widths, and returns its path.
 
@@ -46,6 +48,8 @@ def discretize_trained(
         precision: precision that the model computes in; the file itself is evaluated.
         fine_tune_seconds: how long the model is fine-tuned on the training samples first
             (`training.fine_tuning`); 0: it is not.
+        optimism: by the id of each model that was chosen by its validation value, by how much that
+            flatters it.
 
     Raises:
         UnknownNameError: there is no such precision.
@@ -62,7 +66,7 @@ def discretize_trained(
     costs = network.costs(chosen)
     name = point_id(chosen, precision, fine_tune_seconds=fine_tune_seconds)
     module, fine_tuning = _make(
-        CandidateBuilder.from_network(network, task), chosen, task, fine_tune_seconds
+        make_builder(network, task, trained.folder), chosen, task, fine_tune_seconds
     )
     path = out if out.suffix == ".zip" else out / f"{name}.zip"
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +84,7 @@ def discretize_trained(
             exported,
             params=costs.params,
             macs=costs.macs,
-            validation=found["validation"].value,
+            validation=found["validation"].value - (optimism or {}).get(name, 0.0),
             tested=found["test"],
             latency={},
             fine_tuning=fine_tuning,

@@ -20,6 +20,7 @@ from torch import nn
 from inn_automl.core.precision import DEFAULT, join_point
 from inn_automl.core.result import Candidate
 from inn_automl.core.storage import load_or_make, reuse_files, write_atomically
+from inn_automl.evaluation.building import make_builder
 from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.evaluation.onnx_precision import (
     NUM_VERIFIED,
@@ -56,6 +57,10 @@ class ExportedModel:
     """Metric value of the file itself on the validation split, for a model that is not fp32; None:
     as searched.
     """
+    loss: float | None = None
+    """Of a proper score, likewise."""
+    samples: str | None = None
+    """What each validation sample says of it, likewise; see `SampleScores.encoded`."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,12 @@ class ModelExporter:
         return load_or_make(self.folder / files[-1], ExportedModel, export)
 
     @functools.cached_property
-    def _builder(self) -> CandidateBuilder:
-        return CandidateBuilder.from_network(self.trained.network(), self.task)
+    def builder(self) -> CandidateBuilder:
+        """Builds candidates of the network."""
+        return make_builder(self.trained.network(), self.task, self.trained.folder)
 
     def _sampled(self, widths: Widths) -> nn.Module:
-        return self._builder.build(widths).module
+        return self.builder.build(widths).module
 
     def _export(
         self, module: nn.Module, name: str, widths: Widths, precision: str
@@ -146,6 +152,7 @@ class ModelExporter:
         ):
             write_atomically(path, converted.read_bytes())
             difference = exported.difference
+            score = evaluate_file(path, self.task, "validation")
             return ExportedModel(
                 name,
                 dict(widths),
@@ -154,7 +161,9 @@ class ModelExporter:
                 NUM_VERIFIED,
                 precision=precision,
                 agreement=agreement(exported.path, path, self.task.dataset),
-                metric_value=evaluate_file(path, self.task, "validation").value,
+                metric_value=score.value,
+                loss=score.loss,
+                samples=None if score.samples is None else score.samples.encoded(),
             )
 
 

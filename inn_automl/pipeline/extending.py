@@ -12,8 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from inn_automl.core.errors import CorruptFileError, InputError
+from inn_automl.core.result import JobResult
 from inn_automl.core.spec import JobSpec
 from inn_automl.core.stage import Stage
+from inn_automl.core.storage import read_json
 from inn_automl.data import Preprocessing
 from inn_automl.integral.checkpoint import TENSORS
 from inn_automl.pipeline.checking import check_trained
@@ -81,6 +83,12 @@ class FinishedJob:
     def trials(self) -> list[Trained]:
         """Its training candidates, best first; only the best one's network is sure to be there."""
         return load_trials(self.folder)
+
+    def optimism(self) -> dict[str, float]:
+        """By how much validation flatters each of its front points, by their ids."""
+        result = JobResult.model_validate(read_json(self.folder / RESULT_FILE))
+        taken_off = float(result.job.get("optimism", 0.0))
+        return {point.id: taken_off for device in result.devices for point in device.front}
 
     def network_hash(self) -> str:
         """SHA-256 of the trained weights."""

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from inn_automl.core.metric import Metric
 from inn_automl.core.progress import duration
 from inn_automl.core.stage import Stage
+from inn_automl.evaluation.onnx_precision import evaluate_file
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.exporting import ModelExporter, point_id
 from inn_automl.pipeline.layer_profile import with_layers
-from inn_automl.pipeline.measuring import make_front
+from inn_automl.pipeline.measuring import make_front, with_values_of_file
 from inn_automl.pipeline.records import MeasuredDevice, MeasuredDevices, MeasuredModel
 from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_request import FineTuningRequest, load_fine_tuned
@@ -45,12 +46,14 @@ def fine_tune(context: JobContext, measured: MeasuredDevices) -> MeasuredDevices
         exporter, points = measured.trained.exporter, measured.front_points
         by_widths = _run(context, exporter.trained, list(points.values()))
         replacements = {
-            name: _replacement(exporter, model, by_widths[point_id(model.widths)])
+            name: _replacement(
+                exporter, model, by_widths[point_id(model.widths)], measured.optimism
+            )
             for name, model in points.items()
         }
         context.progress.note(_gain(list(replacements.values()), context.task.metric))
         devices = [_device(context, device, replacements, exporter) for device in measured.devices]
-        return MeasuredDevices(measured.trained, tuple(devices))
+        return MeasuredDevices(measured.trained, tuple(devices), measured.optimism)
 
 
 def _run(
@@ -89,8 +92,14 @@ def _run(
     }
 
 
-def _replacement(exporter: ModelExporter, model: MeasuredModel, tuned: _FineTuned) -> MeasuredModel:
-    """The fine-tuned model if it was kept; else the model as it is."""
+def _replacement(
+    exporter: ModelExporter, model: MeasuredModel, tuned: _FineTuned, optimism: float
+) -> MeasuredModel:
+    """The fine-tuned model if it was kept; else the model as it is.
+
+    Args:
+        optimism: is taken off its metric value.
+    """
     outcome, request = tuned.outcome, tuned.request
     if not outcome.is_kept:
         return model
@@ -100,13 +109,16 @@ def _replacement(exporter: ModelExporter, model: MeasuredModel, tuned: _FineTune
         model.widths,
         model.precision,
     )
-    of_file = exported.metric_value
-    return replace(
+    score = evaluate_file(exporter.onnx_path(exported.id), exporter.task, "validation")
+    tuned_model = replace(
         model,
         exported=exported,
-        metric_value=outcome.metric_value_after if of_file is None else of_file,
+        metric_value=outcome.metric_value_after - optimism,
+        loss=score.loss,
+        samples=None if score.samples is None else score.samples.kept,
         fine_tuning=outcome.to_result(model.metric_value),
     )
+    return with_values_of_file(tuned_model, optimism)
 
 
 def _device(
@@ -122,6 +134,8 @@ def _device(
             model,
             exported=replacements[model.id].exported,
             metric_value=replacements[model.id].metric_value,
+            loss=replacements[model.id].loss,
+            samples=replacements[model.id].samples,
             fine_tuning=replacements[model.id].fine_tuning,
         )
         for model in device.front

@@ -9,6 +9,7 @@ DIR/search/profiling-DEVICE*.json    see `latency.profile`
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ from inn_automl.latency.store import (
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.device_latency import DeviceLatency, offered_precisions
 from inn_automl.pipeline.folder import JOB_FILE
+from inn_automl.pipeline.job_clock import AFTER_PROFILING
 from inn_automl.pipeline.latency_model import (
     NUM_REFERENCE_CONFIGURATIONS,
     PROFILING,
@@ -47,6 +49,10 @@ from inn_automl.width_search.space import SearchSpace
 
 NUM_CHECKED, MIN_CACHED = 8, 20
 """Fresh measurements that cached ones are compared with, and how many cached ones are worth it."""
+
+
+MIN_PROFILED = 10
+"""Widths that are measured to predict latency, however little time is left."""
 
 
 def profile(context: JobContext, trained: TrainedTrials) -> ProfiledDevices:
@@ -143,6 +149,8 @@ def _measure_initial(timer: WidthTimer) -> LatencyProfile:
     job = timer.job
     space = SearchSpace(timer.network.groups, timer.device.granularity)
     planned = num_initial_widths(job.spec.budget.search.max_measurements, space)
+    if job.clock.is_limited:
+        planned = min(planned, _num_affordable(timer, planned))
     chosen = initial_design(space, planned, seed=job.spec.seed)
     first: Sequence[Widths] = chosen
     if len(chosen) > NUM_CHECKED and _is_cached(timer):
@@ -159,6 +167,23 @@ def _measure_initial(timer: WidthTimer) -> LatencyProfile:
             more, _ = timer.measure_beside(references, rest, PROFILING, shows_progress=True)
             rows = [*rows, *more]
     return LatencyProfile(initial=tuple(rows), cached=tuple(cached), machine=machine)
+
+
+def _num_affordable(timer: WidthTimer, planned: int) -> int:
+    """The widths that can be exported and measured in this device's part of the job's time."""
+    job, network = timer.job, timer.network
+    timer.export(network.full_widths)  # the first one also makes the exporter
+    started_s = time.monotonic()
+    timer.export(network.smallest_widths)
+    each_s = time.monotonic() - started_s
+    left_s = job.clock.seconds_left(AFTER_PROFILING) / len(job.spec.budget.devices)
+    num = max(MIN_PROFILED, int((left_s - PROFILING.max_s) / max(each_s, 1e-3)))
+    if num < planned:
+        job.progress.note(
+            f"{timer.label}: {num} widths are measured to predict latency, not {planned}: "
+            "max_minutes leaves no time for more"
+        )
+    return num
 
 
 def _is_cached(timer: WidthTimer) -> bool:

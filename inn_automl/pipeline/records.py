@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         LatencySummary,
         LayerTime,
     )
+    from inn_automl.core.sample_scores import SampleScores
     from inn_automl.core.spec import DeviceBudget
     from inn_automl.latency.measurement import PeakMemory
     from inn_automl.pipeline.device_latency import DeviceLatency
@@ -93,6 +94,8 @@ class SearchedDevice:
     reference_point: tuple[float, float]
     stopped: str
     """Why the search ended, as a sentence."""
+    samples: tuple[SampleScores | None, ...] = field(default=(), repr=False)
+    """What the validation samples say of each candidate."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,10 @@ class SearchedDevices:
 
     trained: TrainedTrials
     devices: tuple[SearchedDevice, ...]
+    optimism: float = 0.0
+    """By how much validation flatters what was chosen by it; the candidates are without it."""
+    evaluation_s: float = 0.0
+    """Seconds that building and evaluating a candidate took."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,11 @@ class MeasuredModel:
     """None where the device does not tell."""
     fine_tuning: FineTuning | None = None
     """A fine-tuned model has an id of its own, and the latency of the one it was made from."""
+    loss: float | None = None
+    samples: SampleScores | None = field(default=None, repr=False)
+    """What the validation samples say of it."""
+    ties: tuple[str, ...] = ()
+    """Ids of the models on the same front that it cannot be told apart from."""
 
     @property
     def id(self) -> str:
@@ -184,6 +196,8 @@ class MeasuredDevices:
 
     trained: TrainedTrials
     devices: tuple[MeasuredDevice, ...]
+    optimism: float = 0.0
+    """By how much validation flatters what was chosen by it; metric values are without it."""
 
     @property
     def front_points(self) -> dict[str, MeasuredModel]:

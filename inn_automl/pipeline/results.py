@@ -10,7 +10,8 @@ from typing import Any
 
 from inn_automl.core.result import DeviceResult, FrontPoint, JobResult
 from inn_automl.core.spec import DeviceBudget
-from inn_automl.pipeline.bundling import bundle_name
+from inn_automl.data import Dataset
+from inn_automl.pipeline.bundling import bundle_name, class_table
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.folder import stage_seconds
 from inn_automl.pipeline.records import (
@@ -34,19 +35,22 @@ def job_result(
     Args:
         tested: score of each front point on the test split, by its id.
     """
-    metric = context.task.metric.name
+    metric, dataset = context.task.metric.name, context.task.dataset
     found = {device.budget.name: device for device in measured.devices}
     unavailable = context.unavailable_devices
     devices = []
     for budget in context.spec.budget.devices:
         if budget.name in found:
-            devices.append(_device(found[budget.name], tested, metric))
+            devices.append(_device(found[budget.name], tested, metric, dataset))
         elif budget.name in unavailable:
             devices.append(_unavailable(budget, unavailable.reason(budget.name), metric))
-    return JobResult(job=_describe(context, measured.trained), devices=devices)
+    job = {**_describe(context, measured.trained), "optimism": measured.optimism}
+    return JobResult(job=job, devices=devices)
 
 
-def _device(device: MeasuredDevice, tested: Mapping[str, Score], metric: str) -> DeviceResult:
+def _device(
+    device: MeasuredDevice, tested: Mapping[str, Score], metric: str, dataset: Dataset
+) -> DeviceResult:
     searched = device.searched
     return DeviceResult(
         name=device.budget.name,
@@ -61,7 +65,7 @@ def _device(device: MeasuredDevice, tested: Mapping[str, Score], metric: str) ->
         search_stopped=searched.stopped,
         environment=device.environment,
         budget=device.budget.model_dump(mode="json"),
-        front=[_front_point(model, tested[model.id]) for model in device.front],
+        front=[_front_point(model, tested[model.id], dataset) for model in device.front],
         layers=list(device.layers),
     )
 
@@ -83,14 +87,17 @@ def _unavailable(device: DeviceBudget, reason: str, metric: str) -> DeviceResult
     )
 
 
-def _front_point(model: MeasuredModel, tested: Score) -> FrontPoint:
+def _front_point(model: MeasuredModel, tested: Score, dataset: Dataset) -> FrontPoint:
     return FrontPoint(
         id=model.id,
         widths=model.widths,
         precision=model.precision,
         metric_value=model.metric_value,
+        loss=model.loss,
+        ties=model.ties,
         test_metric_value=tested.value,
         test_metric_value_ci=tested.interval,
+        test_classes=class_table(dataset, tested),
         latency_ms=model.latency_ms,
         params=model.params,
         macs=model.macs,

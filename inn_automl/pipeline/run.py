@@ -28,7 +28,8 @@ from inn_automl.pipeline.context import JobContext, Tracking
 from inn_automl.pipeline.discretizing import discretize_trained
 from inn_automl.pipeline.extending import FinishedJob, reuse_training
 from inn_automl.pipeline.fine_tuning import fine_tune
-from inn_automl.pipeline.folder import RESULT_FILE, claim_folder
+from inn_automl.pipeline.folder import RESULT_FILE, claim_folder, stage_seconds
+from inn_automl.pipeline.job_clock import JobClock
 from inn_automl.pipeline.learning import check_learned
 from inn_automl.pipeline.measuring import measure as measure_finalists
 from inn_automl.pipeline.planning import plan_trials
@@ -75,6 +76,7 @@ def run_job(
         TrainingError, MeasurementError, ExportError, BackendError, StorageError: a stage failed;
             the results so far stay in the folder.
     """
+    clock = JobClock(spec.budget.max_minutes)
     _check_devices(spec, measure)
     shown = progress or SilentProgress()
     prepared = prepare(spec, out, shown)
@@ -91,6 +93,7 @@ def run_job(
         measurement_cache,
         prepared.initial,
         prepared.choices,
+        clock=clock,
     )
     with claim_folder(context.folder, spec, {**prepared.metadata, "extends": None}):
         if result := _finished(context):
@@ -135,6 +138,7 @@ def extend_job(
         MeasurementError, ExportError, BackendError, StorageError: a stage failed; the
             results so far stay in the folder.
     """
+    clock = JobClock(spec.budget.max_minutes)
     _check_devices(spec, measure)
     finished = FinishedJob.read(parent)
     finished.check_extension(spec)
@@ -151,6 +155,7 @@ def extend_job(
         measurement_cache,
         choices=finished.choices,
         parent=finished.folder,
+        clock=clock,
     )
     metadata = {
         "dataset_fingerprint": dataset.fingerprint,
@@ -205,6 +210,7 @@ def discretize_job(
         out,
         precision=precision,
         fine_tune_seconds=fine_tune_seconds,
+        optimism=finished.optimism(),
     )
 
 
@@ -229,6 +235,7 @@ def _finished(context: JobContext) -> JobResult | None:
     path = context.folder / RESULT_FILE
     if path.exists():
         return JobResult.model_validate(read_json(path))
+    context.clock.resume(sum(stage_seconds(context.folder).values()))
     for note in context.task.dataset.notes:
         context.progress.note(note)
     prepare_early(locate())  # MLflow's database takes seconds to create

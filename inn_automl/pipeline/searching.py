@@ -6,21 +6,32 @@ and evaluated is kept in `DIR/search/`, so that a search that was stopped goes o
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 from inn_automl.core.metric import Metric
 from inn_automl.core.precision import split_point
-from inn_automl.core.progress import Progress
+from inn_automl.core.progress import Progress, duration
 from inn_automl.core.result import Candidate
 from inn_automl.core.stage import Stage
+from inn_automl.evaluation.building import keep_rules
 from inn_automl.pipeline.context import JobContext
+from inn_automl.pipeline.job_clock import AFTER_SEARCHING
 from inn_automl.pipeline.records import (
     ProfiledDevice,
     ProfiledDevices,
     SearchedDevice,
     SearchedDevices,
 )
+from inn_automl.width_search.clock import SearchClock
+from inn_automl.width_search.comparison import optimism_of
 from inn_automl.width_search.device import DeviceSearch
+from inn_automl.width_search.evaluated import Evaluated
 from inn_automl.width_search.outcome import DeviceOutcome, SearchProgress
 from inn_automl.width_search.run import run_search
+
+LONG_S = 30.0
+"""A search that takes longer by its estimate is told how long."""
 
 
 def search(context: JobContext, profiled: ProfiledDevices) -> SearchedDevices:
@@ -31,22 +42,73 @@ def search(context: JobContext, profiled: ProfiledDevices) -> SearchedDevices:
             kept.
     """
     with context.stage(Stage.SEARCHING):
-        outcomes = _search(context, profiled)
+        clock = _start_clock(context, profiled)
+        outcomes = _search(context, profiled, clock)
+        optimism = _optimism(outcomes)
+        if optimism > 0:
+            metric = context.task.metric
+            context.progress.note(
+                f"validation flatters what is chosen by it by {metric.text(optimism)}, as choosing "
+                "by a part of its samples and looking at the rest shows: that is taken off"
+            )
         devices = [
-            _searched(device, outcome)
+            _searched(device, outcome, optimism)
             for device, outcome in zip(profiled.devices, outcomes, strict=True)
         ]
         for device in profiled.devices:
             _conclude(device, context.progress)
-    return SearchedDevices(profiled.trained, tuple(devices))
+    return SearchedDevices(profiled.trained, tuple(devices), optimism, clock.evaluation_s)
 
 
-def _search(context: JobContext, profiled: ProfiledDevices) -> tuple[DeviceOutcome, ...]:
+def _start_clock(context: JobContext, profiled: ProfiledDevices) -> SearchClock:
+    """Finds out how candidates are built and how long that takes, and tells what is ahead."""
+    builder, network = profiled.trained.exporter.builder, profiled.trained.exporter.builder.network
+    keep_rules(builder, profiled.trained.best.folder)
+    started_s = time.monotonic()
+    builder.build(network.uniform_widths((1 + network.min_ratio) / 2))
+    evaluation_s = time.monotonic() - started_s
+    clock = SearchClock(lambda: context.clock.seconds_left(AFTER_SEARCHING), evaluation_s)
+    planned = context.spec.budget.search.max_evaluations
+    num = min(planned, clock.num_evaluations)
+    text = f"the search evaluates at most {num} widths of about {duration(evaluation_s)} each"
+    if num < planned:
+        text += f": max_minutes leaves no time for {planned}"
+    elif evaluation_s * num >= LONG_S:
+        text += f": {duration(evaluation_s * num)}; max_minutes bounds the job"
+    context.progress.note(text)
+    return clock
+
+
+def _optimism(outcomes: Sequence[DeviceOutcome]) -> float:
+    """The optimism of the points of all fronts, on average."""
+    found = []
+    for outcome in outcomes:
+        latency = [one.prediction.latency_ms for one in outcome.candidates]
+        feasible = [one.evaluated.samples if one.feasible else None for one in outcome.candidates]
+        limits = [latency[i] for i in outcome.front]
+        found.append(optimism_of(feasible, latency, limits))
+    return sum(found) / len(found)
+
+
+def _search(
+    context: JobContext, profiled: ProfiledDevices, clock: SearchClock
+) -> tuple[DeviceOutcome, ...]:
     trained, objective = profiled.trained.best, context.task.objective
 
-    def evaluate(batch: list[dict[str, int]]) -> list[float]:
-        found = context.backend.evaluate(trained, context.task, batch, split="validation")
-        return [score.value for score in found]
+    def evaluate(batch: list[dict[str, int]], rivals: list[Evaluated | None]) -> list[Evaluated]:
+        others = [None if rival is None else rival.samples for rival in rivals]
+        found = context.backend.evaluate(
+            trained, context.task, batch, split="validation", rivals=others
+        )
+        return [
+            Evaluated(
+                score.value,
+                score.loss,
+                None if score.samples is None else score.samples.kept,
+                score.is_partial,
+            )
+            for score in found
+        ]
 
     outcome = run_search(
         [
@@ -65,6 +127,8 @@ def _search(context: JobContext, profiled: ProfiledDevices) -> tuple[DeviceOutco
         seed=context.spec.seed,
         baseline=objective.baseline(context.task.dataset),
         metric=objective.metric,
+        races=True,
+        clock=clock,
         on_batch=lambda progress: _show(progress, context.progress, objective.metric),
     )
     if outcome.stopped == "interrupted":
@@ -96,7 +160,7 @@ def _conclude(device: ProfiledDevice, progress: Progress) -> None:
     latency.save_measurements()
 
 
-def _searched(device: ProfiledDevice, outcome: DeviceOutcome) -> SearchedDevice:
+def _searched(device: ProfiledDevice, outcome: DeviceOutcome, optimism: float) -> SearchedDevice:
     latency = device.latency
     offered = [found for found in outcome.candidates if found.prediction.offered]
     points = [split_point(found.widths) for found in offered]
@@ -106,7 +170,8 @@ def _searched(device: ProfiledDevice, outcome: DeviceOutcome) -> SearchedDevice:
             Candidate(
                 widths=widths,
                 precision=precision,
-                metric_value=found.metric_value,
+                metric_value=found.metric_value - optimism,
+                loss=found.loss,
                 params=found.prediction.params,
                 macs=found.prediction.macs,
                 predicted_latency_ms=found.prediction.latency_ms,
@@ -121,4 +186,5 @@ def _searched(device: ProfiledDevice, outcome: DeviceOutcome) -> SearchedDevice:
         hypervolume=outcome.hypervolume,
         reference_point=outcome.reference_point,
         stopped=outcome.reason,
+        samples=tuple(found.evaluated.samples for found in offered),
     )

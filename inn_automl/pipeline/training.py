@@ -14,6 +14,7 @@ from inn_automl.pipeline.backend import TrainingRequest
 from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.exporting import ModelExporter
 from inn_automl.pipeline.folder import stage_seconds
+from inn_automl.pipeline.job_clock import AFTER_TRAINING
 from inn_automl.pipeline.records import PlannedTrials, TrainedTrials
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import Trained, load_trial
@@ -47,7 +48,13 @@ def train(context: JobContext, planned: PlannedTrials) -> TrainedTrials:
             task=context.task,
             folder=context.folder / "training",
             seed=context.spec.seed,
-            seconds=max(0.0, budget.max_minutes * 60 - spent_s),
+            seconds=max(
+                0.0,
+                min(
+                    budget.max_minutes * 60 - spent_s,
+                    context.clock.seconds_left(AFTER_TRAINING),
+                ),
+            ),
             max_epochs=budget.max_epochs,
             cpus=budget.cpus,
             gpus=budget.gpus,

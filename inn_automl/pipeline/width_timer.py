@@ -72,7 +72,7 @@ class WidthTimer:
         for position, one in enumerate(widths):
             if shows_progress:
                 progress.update(0.5 * position / len(widths), detail=f"{self.label}: exporting")
-            models[str(position)] = self._export(one)
+            models[str(position)] = self.export(one)
 
         def show(fraction: float) -> None:
             progress.update(0.5 + 0.5 * fraction, detail=f"{self.label}: measuring")
@@ -112,7 +112,7 @@ class WidthTimer:
         factor = drift.measured_factor(again, references)
         return [replace(row, latency_ms=row.latency_ms / factor) for row in new], factor
 
-    def _export(self, widths: Widths) -> Path:
+    def export(self, widths: Widths) -> Path:
         """Exports widths for timing.
 
         Batch-norm statistics are not recalibrated: they change no operation.

@@ -18,7 +18,7 @@ from inn_automl.reporting.charts import (
     styled,
 )
 from inn_automl.reporting.evidence import layer_series, parity_series
-from inn_automl.reporting.page import write_devices_page, write_html
+from inn_automl.reporting.page import device_classes, write_devices_page, write_html
 from inn_automl.reporting.series import COLORS, front_series
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def write_figures(
     | `DEVICE/front.html`, `DEVICE/front.png` | one front |
     | `DEVICE/parity.png` | predicted against measured latency |
     | `DEVICE/layers.png` | latency by layer, where it is known |
+    | `DEVICE/classes.png` | which classes the recommended model takes for which |
     | `learning_curves.png` | where there is a `history` |
 
     Args:
@@ -64,6 +65,8 @@ def write_figures(
             write_png(parity_chart(parity), folder / device.name / "parity.png")
         if layers := layer_series(device):
             write_png(layers_chart(layers), folder / device.name / "layers.png")
+        if classes := device_classes(device):
+            write_png(classes, folder / device.name / "classes.png")
     write_devices_page(result, candidates, folder / "devices.html")
     if history:
         curves = learning_curves_chart(history, metric_of(result.devices))

@@ -7,9 +7,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inn_automl.core.result import Candidate, JobResult
+from inn_automl.core.result import Candidate, DeviceResult, JobResult
 from inn_automl.core.storage import write_atomically
-from inn_automl.reporting.charts import front_chart, layers_chart, parity_chart, styled
+from inn_automl.reporting.charts import (
+    confusion_chart,
+    front_chart,
+    layers_chart,
+    parity_chart,
+    styled,
+)
+from inn_automl.reporting.class_rows import class_rows, recommended_point
 from inn_automl.reporting.evidence import layer_series, parity_series
 from inn_automl.reporting.series import COLORS, front_series
 
@@ -58,6 +65,8 @@ def write_devices_page(
         charts.append(front_chart(front_series(device, some), COLORS[index % len(COLORS)]))
         charts += [parity_chart(parity)] if parity else []
         charts += [layers_chart(layers)] if layers else []
+        classes = device_classes(device)
+        charts += [classes] if classes else []
         known = [key for key in ENVIRONMENT_KEYS if device.environment.get(key)]
         sections.append(
             {
@@ -68,10 +77,19 @@ def write_devices_page(
                 ),
                 "cost_model": f"Cost model, {parity.summary}" if parity else "",
                 "charts": range(first, len(charts)),
+                "classes": class_rows(device),
             }
         )
     specs = [styled(chart).to_dict(validate=False) for chart in charts]
     return _write("devices.html", path, title="Devices", sections=sections, specs=specs)
+
+
+def device_classes(device: DeviceResult) -> alt.TopLevelMixin | None:
+    """The chart of the recommended point's classes, if they are known and not too many."""
+    point = recommended_point(device)
+    if point is None or point.test_classes is None or not point.test_classes.confusion:
+        return None
+    return confusion_chart(point.test_classes, device.name, point.id)
 
 
 def _write(template: str, path: Path, **values: Any) -> Path:

@@ -117,6 +117,7 @@ class Publication:
         self._client.log_artifacts(run.info.run_id, str(figures))
         self._log_table(run, tables.front_table(device), "front_table.json")
         self._log_table(run, tables.candidates_table(candidates, device), "candidates_table.json")
+        self._log_table(run, tables.classes_table(device), "classes_table.json")
 
     def _log_recommended(self, run: Run, device: DeviceResult, bundle: Path) -> str:
         """Adds the recommended model to artifacts and registry; returns what the run's description

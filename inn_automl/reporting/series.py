@@ -38,6 +38,12 @@ class FrontSeries:
     recommended: int | None
     """Index of the recommended point."""
     bound_ms: float | None
+    ties: tuple[str, ...]
+    """Letters of each point: two points with a letter in common cannot be told apart by the
+    validation samples.
+    """
+    losses: tuple[float | None, ...]
+    """Proper score on the validation split."""
     other_latency_ms: tuple[float, ...]
     """Latency of the candidates that are not on the front: measured where they were, else
     predicted.
@@ -74,11 +80,47 @@ def front_series(device: DeviceResult, candidates: Sequence[Candidate] = ()) -> 
         ),
         recommended=ids.index(device.recommended) if device.recommended in ids else None,
         bound_ms=device.budget.get("max_latency_ms"),
+        ties=tie_letters(front),
+        losses=tuple(point.loss for point in front),
         other_latency_ms=tuple(
             c.measured.at_percentile if c.measured else c.predicted_latency_ms for c in others
         ),
         other_values=tuple(metric.shown(c.metric_value) for c in others),
     )
+
+
+def tie_letters(front: Sequence[FrontPoint]) -> tuple[str, ...]:
+    """Letters by which points share a tie, as a compact letter display (H.-P. Piepho, 2004): one
+    for each largest set of points that are all ties of each other.
+    """
+    ids = [point.id for point in front]
+    tied = [{ids.index(name) for name in point.ties if name in ids} for point in front]
+    tied = [{j for j in others if i in tied[j]} for i, others in enumerate(tied)]
+    sets: list[set[int]] = []
+
+    def extend(chosen: set[int], left: set[int], done: set[int]) -> None:  # Bron and Kerbosch, 1973
+        if not left and not done and len(chosen) > 1:
+            sets.append(chosen)
+        for i in sorted(left):
+            extend(chosen | {i}, left & tied[i], done & tied[i])
+            left, done = left - {i}, done | {i}
+
+    extend(set(), set(range(len(front))), set())
+    sets.sort(key=sorted)
+    return tuple(
+        "".join(_letter(k) for k, members in enumerate(sets) if i in members)
+        for i in range(len(front))
+    )
+
+
+def is_tied_with_faster(series: FrontSeries, index: int) -> bool:
+    """Whether a point of the front cannot be told apart from a faster one."""
+    letters = set(series.ties[index])
+    return any(letters & set(earlier) for earlier in series.ties[:index])
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number % 26)
 
 
 def latency_range(all_series: Sequence[FrontSeries]) -> Range:

@@ -73,6 +73,7 @@ def training_metrics(
 
 def front_table(device: DeviceResult) -> Columns:
     """The front, a row a point, with its widths in columns of their own."""
+    series = front_series(device)
     return _columns(
         [
             {
@@ -80,11 +81,35 @@ def front_table(device: DeviceResult) -> Columns:
                 "recommended": p.id == device.recommended,
                 "precision": p.precision,
                 **_numbers(p, device.metric),
+                "loss": p.loss,
+                "ties": letters,
                 "num_samples": p.latency_ms.num_samples,
                 "bundle": p.bundle,
                 **_widths(p.widths),
             }
-            for p in front_series(device).points
+            for p, letters in zip(series.points, series.ties, strict=True)
+        ]
+    )
+
+
+def classes_table(device: DeviceResult) -> Columns:
+    """Each class on the test split, a row a class of a point; empty for other tasks than
+    classification.
+    """
+    return _columns(
+        [
+            {
+                "id": point.id,
+                "recommended": point.id == device.recommended,
+                "class": one.name,
+                "precision": one.precision,
+                "recall": one.recall,
+                "f1": one.f1,
+                "support": one.support,
+            }
+            for point in front_series(device).points
+            if point.test_classes is not None
+            for one in point.test_classes.classes
         ]
     )
 
@@ -116,10 +141,10 @@ def front_markdown(device: DeviceResult) -> str:
     metric = series.metric
     label = metric.label if metric == ACCURACY else metric.axis
     latency = f"{series.percentile} latency, ms (95 % CI)"
-    head = ("point", label, f"test {label} (95 % CI)", latency, "parameters")
+    head = ("point", label, f"test {label} (95 % CI)", latency, "parameters", "ties")
     lines.append(f"| {' | '.join(head)} |")
-    lines.append("|---|---|---|---|---|")
-    for point in series.points[:MAX_ROWS]:
+    lines.append("|---|---|---|---|---|---|")
+    for point, letters in list(zip(series.points, series.ties, strict=True))[:MAX_ROWS]:
         low, high = (metric.number(bound) for bound in point.test_metric_value_ci)
         mark = "**" if point.id == device.recommended else ""
         lines.append(
@@ -127,7 +152,7 @@ def front_markdown(device: DeviceResult) -> str:
             f"| {metric.text(point.test_metric_value)} ({low} to {high}) | "
             f"{point.latency_ms.at_percentile:.4g} "
             f"({point.latency_ms.ci[0]:.4g} to {point.latency_ms.ci[1]:.4g}) | "
-            f"{short_count(point.params)} |"
+            f"{short_count(point.params)} | {letters} |"
         )
     if len(series.points) > MAX_ROWS:
         lines.append(f"\nand {len(series.points) - MAX_ROWS} more in front_table.json")

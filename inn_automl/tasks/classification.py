@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inn_automl.core.metric import ACCURACY, AUROC, BALANCED_ACCURACY, MACRO_F1, RECALL, Metric
+from inn_automl.core.sample_scores import SampleScores
 from inn_automl.data.augmentation import augment
 from inn_automl.data.sound import augment_sound
 from inn_automl.tasks import class_metrics
@@ -19,7 +20,6 @@ from inn_automl.tasks.class_metrics import ClassMetric, wilson
 from inn_automl.tasks.objective import (
     Learned,
     Objective,
-    SampleScores,
     Score,
     mean_interval,
 )
@@ -120,7 +120,7 @@ class Classification(Objective):
             found.interval,
             len(scores),
             loss=float(losses.mean()),
-            confusion=self._confusion(y, predicted),
+            confusion=_confusion(y, predicted),
             samples=SampleScores(found.contributions.astype(np.float32), losses.astype(np.float32)),
         )
 
@@ -137,15 +137,6 @@ class Classification(Objective):
             label = self._classes.index(metric.name.removeprefix(RECALL))
             return class_metrics.recall(y, predicted, label)
         return class_metrics.accuracy(y, predicted)
-
-    def _confusion(
-        self, y: NDArray[np.int64], predicted: NDArray[np.int64]
-    ) -> tuple[tuple[int, ...], ...]:
-        num = len(self._classes)
-        if not num:
-            return ()
-        counts = np.bincount(num * y + predicted, minlength=num**2).reshape(num, num)
-        return tuple(map(tuple, counts.tolist()))
 
     def baseline(self, dataset: Dataset) -> float:
         """The metric value of naming the largest class of the training split, whatever the sample.
@@ -176,11 +167,18 @@ class Classification(Objective):
         gain, _ = mean_interval(prior - score.samples.losses)
         if not self.metric.name.startswith(RECALL):
             return replace(super().learned(score, dataset), loss_gain=gain)
-        confusion = np.array(score.confusion)
-        truth, predicted = np.indices(confusion.shape).reshape(2, -1).repeat(confusion.ravel(), 1)
+        cells = np.array(score.confusion, dtype=np.int64)
+        truth, predicted = cells[:, :2].T.repeat(cells[:, 2], axis=1)
         found = class_metrics.balanced_accuracy(truth, predicted)
         baseline = self._majority(dataset, BALANCED_ACCURACY)
         return Learned(found.value, found.interval, baseline, BALANCED_ACCURACY.name, gain)
+
+
+def _confusion(
+    y: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> tuple[tuple[int, int, int], ...]:
+    cells, counts = np.unique(np.stack([y, predicted]), axis=1, return_counts=True)
+    return tuple(zip(*cells.tolist(), counts.tolist(), strict=True))
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -14,25 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inn_automl.core.metric import Metric
+from inn_automl.core.sample_scores import SampleScores
 
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
 
 NORMAL_95 = 1.959963984540054
 """Half the width of a 95 % interval in standard deviations of a normal variable."""
-
-
-@dataclass(frozen=True, eq=False)
-class SampleScores:
-    """What each sample of a split says of a model, in the order of the split.
-
-    Attributes:
-        contributions: (N,) float32, whose mean is the metric value.
-        losses: (N,) float32, a proper score whose mean is `Score.loss`; less is better.
-    """
-
-    contributions: NDArray[np.float32]
-    losses: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -49,10 +37,12 @@ class Score:
     """Of a regression: root mean squared error of each target, in its own units."""
     loss: float = field(default=0.0, compare=False)
     """Mean of a proper score, by which equal metric values are told apart; less is better."""
-    confusion: tuple[tuple[int, ...], ...] = field(default=(), compare=False, repr=False)
-    """Of a classification: samples by class (rows) and predicted class (columns)."""
+    confusion: tuple[tuple[int, int, int], ...] = field(default=(), compare=False, repr=False)
+    """Of a classification: class, predicted class, and number of such samples."""
     samples: SampleScores | None = field(default=None, compare=False, repr=False)
     """What each sample says; None of a score that was read from a file."""
+    is_partial: bool = field(default=False, compare=False)
+    """True if the model lost a race: the value is estimated from a first share of the split."""
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -62,7 +52,7 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """The score as JSON values, without those of its samples."""
         values = asdict(replace(self, samples=None))
-        del values["samples"]
+        del values["samples"], values["is_partial"]
         return values
 
     @classmethod
@@ -75,7 +65,7 @@ class Score:
             int(values["num_samples"]),
             tuple(values.get("rmse", ())),
             float(values.get("loss", 0.0)),
-            tuple(tuple(row) for row in values.get("confusion", ())),
+            tuple((int(i), int(j), int(num)) for i, j, num in values.get("confusion", ())),
         )
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inn_automl.core.metric import R2
+from inn_automl.core.sample_scores import SampleScores
 from inn_automl.tasks.objective import (
     Objective,
-    SampleScores,
     Score,
     channels,
     mean_interval,

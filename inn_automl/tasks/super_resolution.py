@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inn_automl.core.metric import PSNR
+from inn_automl.core.sample_scores import SampleScores
 from inn_automl.tasks.objective import (
     Learned,
     Objective,
-    SampleScores,
     Score,
     channels,
     mean_interval,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ SPLITS = ("train", "validation", "test")
 
 NUM_RECALIBRATION = 2048
 """Training samples for batch-norm statistics, as many as US-Nets and Once-for-All use."""
+MAX_RECALIBRATION_VALUES, MIN_RECALIBRATION = 3 * 2**23, 256
+"""Input values that these samples have at most, and samples that there are at least: large images
+have so many positions that fewer give the same statistics (512 of 128 x 128 pixels).
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +125,8 @@ class Task:
         It is the same for all candidates, so that they differ in widths only.
         """
         order = np.random.default_rng(0).permutation(self.dataset.train)
-        return self.samples(order[:num_samples])
+        fitting = MAX_RECALIBRATION_VALUES // math.prod(self.dataset.input_shape)
+        return self.samples(order[: min(num_samples, max(fitting, MIN_RECALIBRATION))])
 
     def samples(self, indices: np.ndarray) -> StandardizedSamples:
         """Samples of the dataset.

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from inn_automl.core.storage import read_json, write_atomically, write_json
+from inn_automl.evaluation.building import make_builder
 from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.training.fine_tuning import FineTuned, FineTuningOutcome, fine_tune
 from inn_automl.training.trial import Trained
@@ -83,7 +84,7 @@ class FineTuner:
         if not request.is_done:
             if self._candidates is None:
                 network = self._trained.network().to(self._task.device)
-                self._candidates = CandidateBuilder.from_network(network, self._task)
+                self._candidates = make_builder(network, self._task, self._trained.folder)
             tuned = fine_tune(
                 self._candidates,
                 request.widths,

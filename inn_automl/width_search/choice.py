@@ -49,7 +49,10 @@ class MeasuredPoint(Protocol):
 
 
 def front_and_recommendation(
-    points: Sequence[MeasuredPoint], bounds: DeviceBudget, metric: Metric = ACCURACY
+    points: Sequence[MeasuredPoint],
+    bounds: DeviceBudget,
+    metric: Metric = ACCURACY,
+    ranks: ArrayLike | None = None,
 ) -> tuple[list[int], int | None, str]:
     """The front that a device shows, and the point of it to recommend.
 
@@ -57,13 +60,17 @@ def front_and_recommendation(
     the bound and whose latency cannot be distinguished from its own, even for one that looks faster
     but is so uncertain that it may be slower.
 
+    Args:
+        ranks: (n,), what points are ranked by (see `promotion.promoted`); None: their metric
+            values.
+
     Returns:
-        Indices of the front (latency and metric value strictly increase along it), the index of the
+        Indices of the front (latency and ranks strictly increase along it), the index of the
         recommended point or None, and one sentence of explanation.
     """
-    recommended, sentence = recommend(points, bounds, metric)
+    recommended, sentence = recommend(points, bounds, metric, ranks)
     latency = np.array([point.latency_ms.at_percentile for point in points])
-    metric_value = np.array([point.metric_value for point in points])
+    metric_value = _ranks(points, ranks)
     # Points of one device are measured together: what slowed them all alike does not blur which of
     # them is faster.
     interval = np.array(
@@ -81,8 +88,16 @@ def front_and_recommendation(
     return [int(i) for i in front], recommended, sentence
 
 
+def _ranks(points: Sequence[MeasuredPoint], ranks: ArrayLike | None) -> Floats:
+    values = [point.metric_value for point in points] if ranks is None else ranks
+    return np.asarray(values, dtype=np.float64)
+
+
 def recommend(
-    points: Sequence[MeasuredPoint], bounds: DeviceBudget, metric: Metric = ACCURACY
+    points: Sequence[MeasuredPoint],
+    bounds: DeviceBudget,
+    metric: Metric = ACCURACY,
+    ranks: ArrayLike | None = None,
 ) -> tuple[int | None, str]:
     """The most accurate point that keeps every bound, the latency bound by the upper end of its
     confidence interval.
@@ -93,21 +108,18 @@ def recommend(
     """
     if not points:
         return None, "No candidate was measured, so none can be recommended."
+    values = _ranks(points, ranks)
     violations = [_excess(point, bounds) for point in points]
     keeping = [i for i, over in enumerate(violations) if all(ratio <= 0 for ratio in over.values())]
     if keeping:
-        best = max(
-            keeping, key=lambda i: (points[i].metric_value, -points[i].latency_ms.at_percentile)
-        )
+        best = max(keeping, key=lambda i: (values[i], -points[i].latency_ms.at_percentile))
         held = [_bound_text(bounds, name) for name in violations[best]]
         among = f"keeps {' and '.join(held)}" if held else "was measured (no bound was set)"
         return (
             best,
             f"The {_most(metric)} candidate that {among}: {_describe(points[best], metric)}.",
         )
-    nearest = min(
-        range(len(points)), key=lambda i: (max(violations[i].values()), -points[i].metric_value)
-    )
+    nearest = min(range(len(points)), key=lambda i: (max(violations[i].values()), -values[i]))
     missed = [
         f"{_bound_text(bounds, name)} by {100 * ratio:.2g} %"
         for name, ratio in violations[nearest].items()

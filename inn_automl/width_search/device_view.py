@@ -11,9 +11,10 @@ from inn_automl.width_search.active_learning import (
     choose_to_measure,
     iteration_size,
 )
+from inn_automl.width_search.evaluated import Evaluated
 from inn_automl.width_search.evaluations import Evaluation
 from inn_automl.width_search.outcome import SearchedWidths
-from inn_automl.width_search.pareto import hypervolume_history, pareto_front
+from inn_automl.width_search.pareto import Floats, hypervolume_history, pareto_front, ranked
 from inn_automl.width_search.study import WidthStudy
 
 
@@ -51,7 +52,7 @@ class DeviceView:
         feasible = self.feasible
         front = pareto_front(
             [self.candidates[i].prediction.latency_ms for i in feasible],
-            [self.candidates[i].metric_value for i in feasible],
+            self._ranked([self.candidates[i] for i in feasible]),
         )
         return tuple(feasible[i] for i in front)
 
@@ -61,7 +62,7 @@ class DeviceView:
         found = [self.candidates[i] for i in self.feasible]
         if not found:
             return None
-        best = max(found, key=lambda one: (one.metric_value, -one.prediction.latency_ms))
+        best = max(found, key=lambda one: (one.metric_value, -one.loss, -one.prediction.latency_ms))
         return best.prediction.latency_ms, best.metric_value
 
     def add(self, evaluations: Sequence[Evaluation]) -> None:
@@ -69,7 +70,7 @@ class DeviceView:
         for one in evaluations:
             self.study.tell(one.widths, one.metric_value)
         self._batches += [one.batch for one in evaluations]
-        self.candidates += self._predicted([(one.widths, one.metric_value) for one in evaluations])
+        self.candidates += self._predicted([(one.widths, one.evaluated) for one in evaluations])
 
     def update_history(self, num_batches: int) -> None:
         """Computes the hypervolume after each of the finished batches."""
@@ -82,8 +83,8 @@ class DeviceView:
             self.study.reference_point,
         )
 
-    def measure(self, batch: int, done: float, *, is_last: bool) -> bool:
-        """Runs an iteration of active learning if one is due; whether anything was measured.
+    def num_to_measure(self, batch: int, done: float, *, is_last: bool) -> int:
+        """How many widths an iteration of active learning is to measure now.
 
         Args:
             batch: number of finished batches.
@@ -91,16 +92,27 @@ class DeviceView:
             is_last: whether the search would end now.
         """
         learning = self.study.device.active_learning
+        return 0 if learning is None else iteration_size(learning, batch, done, is_last=is_last)
+
+    def measure(self, batch: int, num: int, *, is_last: bool) -> int:
+        """Runs an iteration of active learning, and returns how many widths it measured.
+
+        Args:
+            batch: number of finished batches.
+            num: widths to measure at most.
+            is_last: whether the search would end now.
+        """
+        learning = self.study.device.active_learning
         if learning is None:
-            return False
-        widths = self.to_measure(iteration_size(learning, batch, done, is_last=is_last))
+            return 0
+        widths = self.to_measure(num)
         if not widths or (len(widths) < MIN_ITERATION_SIZE and not is_last):
-            return False
+            return 0
         learning.measure(batch, widths)
         self.study.reopen()
-        self.candidates = self._predicted([(c.widths, c.metric_value) for c in self.candidates])
+        self.candidates = self._predicted([(c.widths, c.evaluated) for c in self.candidates])
         self.update_history(batch)
-        return True
+        return len(widths)
 
     def to_measure(self, num: int) -> list[dict[str, int]]:
         """Chooses at most `num` evaluated widths whose measurement is most informative."""
@@ -110,7 +122,7 @@ class DeviceView:
         found = [self.candidates[i] for i in self.feasible]
         chosen = choose_to_measure(
             np.array([one.prediction.latency_ms for one in found]),
-            np.array([one.metric_value for one in found]),
+            self._ranked(found),
             [device.active_learning.is_measured(one.widths) for one in found],
             num,
             margin=device.active_learning.margin,
@@ -129,10 +141,28 @@ class DeviceView:
         limit = "" if learning.num_left else ": no more measurements are allowed"
         return f" {num} of the {len(front)} widths of its front are measured{limit}."
 
-    def _predicted(self, known: Sequence[tuple[dict[str, int], float]]) -> list[SearchedWidths]:
+    def rival(self, latency_ms: float) -> Evaluated | None:
+        """The best evaluated candidate that is no slower; None if there is none."""
+        found = [
+            one
+            for one in (self.candidates[i] for i in self.feasible)
+            if one.prediction.latency_ms <= latency_ms
+            and one.evaluated.samples is not None
+            and not one.evaluated.is_partial
+        ]
+        return max((one.evaluated for one in found), key=_rank, default=None)
+
+    def _ranked(self, found: Sequence[SearchedWidths]) -> Floats:
+        return ranked([one.metric_value for one in found], [one.loss for one in found])
+
+    def _predicted(self, known: Sequence[tuple[dict[str, int], Evaluated]]) -> list[SearchedWidths]:
         device = self.study.device
         predictions = device.predict([widths for widths, _ in known]) if known else []
         return [
-            SearchedWidths(widths, metric_value, prediction, device.feasible(prediction))
-            for (widths, metric_value), prediction in zip(known, predictions, strict=True)
+            SearchedWidths(widths, evaluated, prediction, device.feasible(prediction))
+            for (widths, evaluated), prediction in zip(known, predictions, strict=True)
         ]
+
+
+def _rank(evaluated: Evaluated) -> tuple[float, float]:
+    return evaluated.metric_value, -evaluated.loss

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,7 @@ from inn_automl.core.precision import (
     split_point,
 )
 from inn_automl.core.storage import write_atomically
+from inn_automl.width_search.evaluated import Evaluated
 from inn_automl.width_search.initial_design import InitialDesign
 
 VERSION = 1
@@ -44,6 +45,13 @@ class Evaluation:
     metric_value: float
     batch: int
     device: str
+    found: Evaluated | None = field(default=None, compare=False, repr=False)
+    """All that was found; None where only the metric value is known."""
+
+    @property
+    def evaluated(self) -> Evaluated:
+        """What the evaluation found."""
+        return Evaluated(self.metric_value) if self.found is None else self.found
 
 
 @dataclass(frozen=True)
@@ -125,19 +133,23 @@ class EvaluationTable:
         self._append({"begun": self.batch, "device": device, "widths": proposed})
         self.begun = ProposedBatch(device, proposed)
 
-    def add(self, widths: Mapping[str, int], metric_value: float, device: str) -> None:
+    def add(self, widths: Mapping[str, int], value: float | Evaluated, device: str) -> None:
         """Appends an evaluation of the current batch, which survives a kill from here on.
+
+        Args:
+            value: the metric value, or all that was found.
 
         Raises:
             StorageError: it cannot be written, e.g. because the disk is full.
         """
-        evaluation = Evaluation(dict(widths), metric_value, self.batch, device)
+        found = Evaluated.of(value)
+        evaluation = Evaluation(dict(widths), found.metric_value, self.batch, device, found)
         self._append(
             {
                 "batch": self.batch,
                 "device": device,
                 "widths": evaluation.widths,
-                "metric_value": metric_value,
+                **found.to_dict(),
             }
         )
         self.evaluations.append(evaluation)
@@ -219,12 +231,14 @@ class EvaluationTable:
                 self.finished.append(str(record["device"]))
                 self.begun = None
             else:
+                evaluated = Evaluated.from_dict(record)
                 self.evaluations.append(
                     Evaluation(
                         _widths(record["widths"]),
-                        float(record["metric_value"]),
+                        evaluated.metric_value,
                         int(record["batch"]),
                         str(record["device"]),
+                        evaluated,
                     )
                 )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

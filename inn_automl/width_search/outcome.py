@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inn_automl.width_search.device import Prediction
+from inn_automl.width_search.evaluated import Evaluated
 from inn_automl.width_search.evaluations import Evaluation
 
-Stopped = Literal["budget", "stalled", "exhausted", "interrupted"]
+Stopped = Literal["budget", "time", "stalled", "exhausted", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,19 @@ class SearchedWidths:
     """An evaluated candidate as one device sees it."""
 
     widths: dict[str, int]
-    metric_value: float
+    evaluated: Evaluated
     prediction: Prediction
     feasible: bool
+
+    @property
+    def metric_value(self) -> float:
+        """On the validation split."""
+        return self.evaluated.metric_value
+
+    @property
+    def loss(self) -> float:
+        """Of a proper score on the validation split."""
+        return self.evaluated.loss
 
 
 @dataclass(frozen=True)

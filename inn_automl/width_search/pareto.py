@@ -135,6 +135,24 @@ def hypervolume_history(
     ]
 
 
+def ranked(metric_value: ArrayLike, loss: ArrayLike) -> Floats:
+    """Metric values in whose place candidates are ranked: of equal ones, those with the lower loss
+    lie above, by less than the distance to the next value.
+
+    Args:
+        metric_value: (n,).
+        loss: (n,), of a proper score.
+    """
+    score, losses = np.array(metric_value, dtype=np.float64), np.asarray(loss, dtype=np.float64)
+    distinct, group = np.unique(score, return_inverse=True)
+    gap = float(np.diff(distinct).min()) if len(distinct) > 1 else 1.0
+    for index in range(len(distinct)):
+        members = np.flatnonzero(group == index)
+        steps = np.unique(-losses[members], return_inverse=True)[1]
+        score[members] += 0.5 * gap * steps / len(members)
+    return score
+
+
 def _parallel(latency_ms: ArrayLike, metric_value: ArrayLike) -> tuple[Floats, Floats]:
     latency = np.asarray(latency_ms, dtype=np.float64).reshape(-1)
     score = np.asarray(metric_value, dtype=np.float64).reshape(-1)

@@ -9,6 +9,7 @@ hypervolume stalls and all that may be on the front was measured.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,10 @@ from inn_automl.core.errors import BackendError, JobDirectoryError, SpecError
 from inn_automl.core.locking import file_lock
 from inn_automl.core.metric import ACCURACY, Metric
 from inn_automl.core.spec import SearchBudget
+from inn_automl.width_search.clock import SearchClock
 from inn_automl.width_search.device import DeviceSearch
 from inn_automl.width_search.device_view import DeviceView
+from inn_automl.width_search.evaluated import Evaluated
 from inn_automl.width_search.evaluations import EvaluationTable
 from inn_automl.width_search.outcome import DeviceOutcome, SearchOutcome, SearchProgress, Stopped
 from inn_automl.width_search.stopping import HypervolumeStopping
@@ -26,8 +29,14 @@ from inn_automl.width_search.study import WidthStudy
 
 EVALUATIONS = "evaluations.jsonl"
 
-Evaluate = Callable[[list[dict[str, int]]], Iterable[float]]
-"""Widths -> the metric value of each, in their order."""
+MIN_EVALUATED = 3
+"""Widths that are evaluated for each device even where no time is left: the fastest, the slowest
+and one between."""
+
+Evaluate = Callable[..., Iterable[float | Evaluated]]
+"""Widths -> what was found of each, in their order. Where the search races, the second argument is
+what is known of their rivals: for each the best candidate that is no slower, or None.
+"""
 
 
 def run_search(
@@ -39,6 +48,8 @@ def run_search(
     seed: int = 0,
     baseline: float = 0.0,
     metric: Metric = ACCURACY,
+    races: bool = False,
+    clock: SearchClock | None = None,
     on_batch: Callable[[SearchProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> SearchOutcome:
@@ -58,6 +69,8 @@ def run_search(
         seed: of all random choices.
         baseline: metric value that is worth nothing, e.g. that of guessing.
         metric: of the job's task.
+        races: whether `evaluate` takes the rivals of the widths.
+        clock: what is left of the time; None where there is no limit.
         on_batch: called after each batch and each iteration of measurements.
         should_stop: called before each batch, and after each value that a generator yields.
 
@@ -81,7 +94,9 @@ def run_search(
     groups = {name: allowed[-1] for name, allowed in zip(space.names, space.allowed, strict=True)}
     with _exclusive(state_dir), EvaluationTable(state_dir / EVALUATIONS, groups) as table:
         studies = [_study(device, table, seed, baseline, metric) for device in devices]
-        search = _Search(studies, evaluate, budget, table, should_stop or (lambda: False))
+        clock = clock or SearchClock()
+        search = _Search(studies, evaluate, budget, table, clock, should_stop or (lambda: False))
+        search.races = races
         try:
             stopped = search.run(on_batch)
         except KeyboardInterrupt:
@@ -125,8 +140,10 @@ class _Search:
         evaluate: Evaluate,
         budget: SearchBudget,
         table: EvaluationTable,
+        clock: SearchClock,
         should_stop: Callable[[], bool],
     ) -> None:
+        self.clock, self.races = clock, False
         self.views = [DeviceView(study) for study in studies]
         self.evaluate, self.budget = evaluate, budget
         self.table, self.should_stop = table, should_stop
@@ -160,6 +177,8 @@ class _Search:
         """Reason why nothing more is to be evaluated; None if the search goes on."""
         if self.num_left == 0:
             return "budget"
+        if self.num_fitting == 0:
+            return "time"
         if self.stopping.should_stop([one.history for one in self.views]):
             return "stalled"
         return "exhausted" if view is None else None
@@ -167,17 +186,32 @@ class _Search:
     def measure(self, *, is_last: bool) -> bool:
         """Measures on each device what is due; whether any was."""
         done = self.table.num_own / self.budget.max_evaluations
-        measured = [view.measure(self.table.batch, done, is_last=is_last) for view in self.views]
-        return any(measured)
+        measured = False
+        for view in self.views:
+            num = view.num_to_measure(self.table.batch, done, is_last=is_last)
+            with self.clock.measuring():
+                num = view.measure(
+                    self.table.batch, min(num, self.clock.num_measurements), is_last=is_last
+                )
+                self.clock.count_measured(num)
+            measured |= num > 0
+        return measured
 
     @property
     def num_left(self) -> int:
         return max(self.budget.max_evaluations - self.table.num_own, 0)
 
+    @property
+    def num_fitting(self) -> int:
+        """Evaluations that the time leaves, and in any case those that a front needs."""
+        missing = MIN_EVALUATED * len(self.views) - len(self.table.evaluations)
+        return max(self.clock.num_evaluations, missing, 0)
+
     def evaluate_batch(self, view: DeviceView) -> bool:
         """Evaluates a batch that one device proposes; False if it was stopped before the end."""
         if self.table.begun is None:
-            widths = view.study.ask(min(self.budget.batch_size, self.num_left))
+            most = min(self.budget.batch_size, self.num_left, self.num_fitting)
+            widths = view.study.ask(most)
             if not widths:
                 return True
             self.table.begin_batch(view.name, widths)
@@ -193,16 +227,20 @@ class _Search:
 
     def evaluate_each(self, widths: list[dict[str, int]], device: str) -> bool:
         num_done = 0
-        results = self.evaluate(widths)
+        arguments = [[self.rival(one) for one in widths]] if self.races else []
+        started_s = time.monotonic()
+        results = self.evaluate(widths, *arguments)
         still_evaluating = not isinstance(results, Sequence)
         for value in results:
-            if num_done == len(widths) or not math.isfinite(value):
+            found = Evaluated.of(value)
+            if num_done == len(widths) or not math.isfinite(found.metric_value):
                 raise BackendError(
-                    f"the evaluation of {len(widths)} widths returned {value!r} as result "
-                    f"{num_done + 1}: it must return one finite number for each."
+                    f"the evaluation of {len(widths)} widths returned {found.metric_value!r} as "
+                    f"result {num_done + 1}: it must return one finite number for each."
                 )
-            self.table.add(widths[num_done], float(value), device)
+            self.table.add(widths[num_done], found, device)
             num_done += 1
+            self.clock.count_evaluated(num_done, time.monotonic() - started_s)
             if still_evaluating and num_done < len(widths) and self.should_stop():
                 return False
         if num_done < len(widths):
@@ -210,6 +248,18 @@ class _Search:
                 f"the evaluation of {len(widths)} widths returned {num_done}: return one for each."
             )
         return True
+
+    def rival(self, widths: dict[str, int]) -> Evaluated | None:
+        """The known candidate to beat: no slower on any device, the weakest of the devices'."""
+        rivals = []
+        for view in self.views:
+            prediction = view.study.device.predict([widths])[0]
+            if view.study.device.feasible(prediction):
+                rivals.append(view.rival(prediction.latency_ms))
+        known = [one for one in rivals if one is not None]
+        if len(known) < len(rivals) or not known:
+            return None
+        return min(known, key=lambda one: one.metric_value)
 
     def synchronize(self) -> None:
         """Tells every device what the table has gained."""
@@ -265,6 +315,8 @@ class _Search:
         num = self.table.num_own
         if stopped == "budget":
             return f"The budget of {self.budget.max_evaluations} evaluations is spent."
+        if stopped == "time":
+            return f"The time for the search is spent ({num} evaluations in all)."
         if stopped == "stalled":
             return f"{self.stopping} ({num} evaluations in all)."
         if stopped == "interrupted":

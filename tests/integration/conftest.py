@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from inn_automl.core.progress import SilentProgress
-from inn_automl.core.result import JobResult
+from inn_automl.core.result import FrontPoint, JobResult
 from inn_automl.core.spec import DeviceBudget, JobSpec, parse
 from inn_automl.latency.benchmark import LatencyMeasurement, measure
 from inn_automl.latency.config import THOROUGH, BenchmarkConfig
@@ -35,6 +35,13 @@ def job_spec(**changes: object) -> JobSpec:
         {"dataset": "digits", "model": "mlp", "budget": BUDGET, **changes},
         where="the test's job",
     )
+
+
+def check_order(front: Sequence[FrontPoint]) -> None:
+    """Metric values grow along a front, but for ties."""
+    for position, point in enumerate(front):
+        for slower in front[position + 1 :]:
+            assert slower.metric_value > point.metric_value or slower.id in point.ties
 
 
 class RecordingProgress(SilentProgress):

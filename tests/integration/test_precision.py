@@ -54,9 +54,11 @@ class Recording(LocalBackend):
         super().__init__(cpus=1)
         self.evaluated: dict[str, list[dict[str, int]]] = {"validation": [], "test": []}
 
-    def evaluate(self, trained: Any, task: Task, batch: Sequence[Any], *, split: str) -> Any:
+    def evaluate(
+        self, trained: Any, task: Task, batch: Sequence[Any], *, split: str, **race: Any
+    ) -> Any:
         self.evaluated[split] += [dict(point) for point in batch]
-        return super().evaluate(trained, task, batch, split=split)
+        return super().evaluate(trained, task, batch, split=split, **race)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,8 @@ def test_accuracies_are_those_of_the_quantized_file(job: FinishedJob, tmp_path: 
     config = extract_bundle(job.folder / point.bundle, tmp_path)
     path = tmp_path / "model.onnx"
     assert config.precision == "int8"
-    assert correct_fraction(path, dataset, dataset.validation) == pytest.approx(point.metric_value)
+    found = point.metric_value + job.result.job["optimism"]
+    assert correct_fraction(path, dataset, dataset.validation) == pytest.approx(found)
     assert correct_fraction(path, dataset, dataset.test) == pytest.approx(point.test_metric_value)
     assert (
         config.metric.validation == point.metric_value
@@ -245,7 +248,8 @@ def test_fp16_is_a_choice_where_a_gpu_runs_the_models(
     assert (config.precision, config.verification.tolerance) == ("fp16", FP16_TOLERANCE)
     assert 1e-5 < config.verification.max_difference < 0.01
     assert config.verification.agreement is not None and config.verification.agreement > 0.99
-    assert correct_fraction(path, dataset, dataset.validation) == pytest.approx(point.metric_value)
+    found = point.metric_value + result.job["optimism"]
+    assert correct_fraction(path, dataset, dataset.validation) == pytest.approx(found)
     assert correct_fraction(path, dataset, dataset.test) == pytest.approx(point.test_metric_value)
     model, samples = (
         ElasticModel(folder / "elastic.zip", device="gpu"),

@@ -23,7 +23,7 @@ from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.run import discretize_job, run_job
 from inn_automl.serving import ElasticModel
 
-from .conftest import RecordingProgress, measure_by_size
+from .conftest import RecordingProgress, check_order, measure_by_size
 
 TILE = 32
 
@@ -65,8 +65,7 @@ def check_front(result: JobResult, metric: str) -> list[FrontPoint]:
     (device,) = result.devices
     assert (device.metric, result.job["metric"]) == (metric, metric)
     assert device.front and device.recommended
-    metric_values = [point.metric_value for point in device.front]
-    assert metric_values == sorted(metric_values)
+    check_order(device.front)
     assert device.hypervolume == sorted(device.hypervolume) and device.hypervolume[-1] > 0
     for point in device.front:
         low, high = point.test_metric_value_ci

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from inn_automl.core.errors import BackendError, InnAutomlError
+from inn_automl.core.sample_scores import SampleScores
 from inn_automl.integral import Widths
 from inn_automl.pipeline.backend import Backend, Report, TrainingRequest, best_first
 from inn_automl.tasks import Score, Task
@@ -57,7 +58,13 @@ class RayBackend(Backend):
         return best_first(results, failures)
 
     def evaluate(
-        self, trained: Trained, task: Task, batch: Sequence[Widths], *, split: str
+        self,
+        trained: Trained,
+        task: Task,
+        batch: Sequence[Widths],
+        *,
+        split: str,
+        rivals: Sequence[SampleScores | None] = (),
     ) -> list[Score]:
         if not batch:
             return []
@@ -66,13 +73,14 @@ class RayBackend(Backend):
         # In a cluster that others use too, tasks that wait would start beyond the processors of
         # this job.
         num_tasks = min(len(batch), self._cpus * (TASKS_PER_CPU if self._address is None else 1))
-        pieces = [list(batch[i::num_tasks]) for i in range(num_tasks)]
+        each = list(rivals) or [None] * len(batch)
+        pieces = [(list(batch[i::num_tasks]), each[i::num_tasks]) for i in range(num_tasks)]
         remote = evaluate_task.options(num_cpus=1, num_gpus=self._gpus_for(1))
         references = [
             remote.remote(
-                trained_ref, str(trained.folder), task_ref, piece, split, bool(self._gpus)
+                trained_ref, str(trained.folder), task_ref, points, others, split, bool(self._gpus)
             )
-            for piece in pieces
+            for points, others in pieces
         ]
         try:
             with _failures_explained("the evaluation of a candidate"):

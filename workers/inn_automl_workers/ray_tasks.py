@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ray
 
+from inn_automl.core.sample_scores import SampleScores
 from inn_automl.evaluation.onnx_precision import OnnxTemplates
 from inn_automl.integral import Widths
 from inn_automl.pipeline.backend import Evaluator
@@ -20,7 +21,13 @@ _templates = OnnxTemplates()
 
 @ray.remote(max_retries=MAX_FAILURES)
 def evaluate_task(
-    trained: Trained, folder: str, task: Task, batch: list[Widths], split: str, on_gpu: bool
+    trained: Trained,
+    folder: str,
+    task: Task,
+    batch: list[Widths],
+    rivals: list[SampleScores | None],
+    split: str,
+    on_gpu: bool,
 ) -> list[Score]:
     """Evaluates a batch of widths; a worker process loads the network once."""
     import torch
@@ -32,7 +39,7 @@ def evaluate_task(
         _evaluators[key] = Evaluator.load(
             trained, task.to("cuda" if on_gpu else "cpu"), split, _templates
         )
-    return [_evaluators[key](widths) for widths in batch]
+    return _evaluators[key].batch(batch, rivals)
 
 
 @ray.remote(max_retries=MAX_FAILURES)

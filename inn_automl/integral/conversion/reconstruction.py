@@ -14,6 +14,8 @@ Accelerating Very Deep Neural Networks", ICCV 2017.
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -106,6 +108,7 @@ class Reconstructor:
         rule: ReconstructionRule | None = None,
         *,
         ridge: float = RIDGE,
+        deadline_s: float = math.inf,
     ) -> nn.Module:
         """A plain module at the widths.
 
@@ -116,16 +119,18 @@ class Reconstructor:
             widths: channels of each group by name.
             rule: of the fits; by default the first of `RECONSTRUCTION_RULES`.
             ridge: weight of the distance to the sampled weights; 0 for plain least squares.
+            deadline_s: `time.monotonic()` after which no layer is fitted.
 
         Raises:
             WidthsError: see `IntegralNetwork.check_widths`.
+            TimeoutError: the deadline passed before all layers were fitted.
         """
         counts = self._network.coupling.counts(self._network.check_widths(widths))
         module = self._network.discretize(widths)
         rule = rule or RECONSTRUCTION_RULES[0]
         hooks = [
             module.get_submodule(one.path).register_forward_pre_hook(
-                self._fitting(module, one, counts, rule, ridge)
+                self._fitting(module, one, counts, rule, ridge, deadline_s)
             )
             for one in self._consumers
         ]
@@ -147,6 +152,7 @@ class Reconstructor:
         counts: tuple[int, ...],
         rule: ReconstructionRule,
         ridge: float,
+        deadline_s: float,
     ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         full = self._activations[consumer.path]
         wanted = self._network.sample_channels(full.outputs, consumer.weight, counts)
@@ -154,6 +160,8 @@ class Reconstructor:
         saturation = full.saturation if rule.ignores_saturated else None
 
         def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{consumer.path} was not reached in time")
             x = windows_at(layer, arguments[0], full.positions)
             if saturation is not None and norm is None and layer.bias is not None:
                 fit_saturated(layer, x, wanted, ridge=ridge, saturation=saturation)

@@ -9,7 +9,12 @@ from inn_automl.core.metric import Metric
 from inn_automl.core.result import FrontPoint
 from inn_automl.reporting.charts.style import FAINT, INK, PALE, data
 from inn_automl.reporting.placement import along_steps, free_spot
-from inn_automl.reporting.series import FrontSeries, Range, short_count
+from inn_automl.reporting.series import (
+    FrontSeries,
+    Range,
+    is_tied_with_faster,
+    short_count,
+)
 
 if TYPE_CHECKING:
     import altair as alt
@@ -21,6 +26,8 @@ STAR = (
 )
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_MARGIN = 122, 50, 16
 """Pixels of the box that names the recommended point, and of the space around it."""
+MAX_TIES_SHOWN = 4
+"""Other points that a tooltip names."""
 MAX_WIDTHS_SHOWN = 24
 """Coupled groups that a tooltip lists: more would not fit on a screen."""
 
@@ -64,6 +71,8 @@ def front_rows(series: FrontSeries, latencies: Range) -> list[dict[str, Any]]:
                 "test_low": test_low,
                 "test_high": test_high,
                 "recommended": index == series.recommended,
+                "tied": is_tied_with_faster(series, index),
+                "best": max(series.values[: index + 1]),
                 **tooltip(point, series),
             }
         )
@@ -84,7 +93,9 @@ def tooltip(point: FrontPoint, series: FrontSeries) -> dict[str, str]:
         "latency of runs": f"{series.percentile} {latency.at_percentile:.4g} ms "
         f"(95 % CI {latency.ci[0]:.4g} to {latency.ci[1]:.4g}); p50 {latency.p50:.4g}, "
         f"p95 {latency.p95:.4g}, p99 {latency.p99:.4g} ms, {latency.num_samples} runs",
-        "validation": f"{metric.label} {metric.text(point.metric_value)}",
+        "validation": f"{metric.label} {metric.text(point.metric_value)}"
+        + (f"; a tie with {', '.join(point.ties[:MAX_TIES_SHOWN])}" if point.ties else "")
+        + (f" and {len(point.ties) - MAX_TIES_SHOWN} more" if point.ties[MAX_TIES_SHOWN:] else ""),
         "on the test split": f"{metric.label} {metric.text(point.test_metric_value)} "
         f"(95 % CI {low} to {high})",
         "cost": f"{point.precision}, {short_count(point.params)} parameters, "
@@ -147,15 +158,21 @@ def front_layers(
     return [
         alt.Chart(data(rows))
         .mark_line(interpolate="step-after", strokeWidth=2.2, color=color, clip=True)
-        .encode(axes["x"], axes["y"]),
+        .encode(axes["x"], alt.Y("best:Q", title=series.metric.axis)),
         whiskers.encode(
             alt.X("latency_low:Q", title=latency_title(series)),
             axes["y"],
             x2=alt.X2("latency_high:Q", title=None),
         ),
         alt.Chart(data(points), name="front")
-        .mark_circle(size=60, color=color, opacity=1, stroke="white", strokeWidth=0.8)
-        .encode(axes["x"], axes["y"], tooltip=TOOLTIP),
+        .mark_point(size=60, filled=True, opacity=1, strokeWidth=1.4)
+        .encode(
+            axes["x"],
+            axes["y"],
+            fill=alt.condition("datum.tied", alt.value("white"), alt.value(color)),
+            stroke=alt.condition("datum.tied", alt.value(color), alt.value("white")),
+            tooltip=TOOLTIP,
+        ),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from inn_automl.core.metric import ACCURACY
@@ -22,7 +22,14 @@ from inn_automl.reporting.charts.front_layers import (
     test_layers,
 )
 from inn_automl.reporting.charts.style import FAINT, data, empty_chart
-from inn_automl.reporting.series import COLORS, FrontSeries, Range, latency_range, metric_range
+from inn_automl.reporting.series import (
+    COLORS,
+    FrontSeries,
+    Range,
+    is_tied_with_faster,
+    latency_range,
+    metric_range,
+)
 
 if TYPE_CHECKING:
     import altair as alt
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 560, 330
 """Pixels of a single panel."""
+RING = "M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0ZM0.65,0A0.65,0.65,0,1,0,-0.65,0A0.65,0.65,0,1,0,0.65,0Z"
+"""The outline of a hollow circle, whose inside is left out."""
 TEST_SWITCH = "show_test"
 """Name of the checkbox that shows the test values of a chart of several devices."""
 
@@ -64,6 +73,7 @@ def front_chart(
     label = series.metric.label
     names = {
         "front": f"front: validation {label} (whiskers: 95 % CI of the latency)",
+        "tied": "not surely better than a faster point",
         "test": f"test {label}, 95 % CI",
     }
     if series.other_values:
@@ -76,16 +86,24 @@ def front_chart(
         *front_layers(series, names["front"], color, latencies, axes),
         *recommended_layers(series, color, latencies, values, size),
     ]
-    layers.append(_legend_layer(list(names.values()), color))
+    if not any(is_tied_with_faster(series, index) for index in range(len(series.points))):
+        del names["tied"]
+    layers.append(_legend_layer(names, color))
     return alt.layer(*layers).properties(title=title, width=size[0], height=size[1])
 
 
-def _legend_layer(names: list[str], color: str) -> alt.Chart:
+def _legend_layer(kinds: Mapping[str, str], color: str) -> alt.Chart:
     """An invisible layer that gives the marks of a front their legend."""
     import altair as alt
 
-    kinds = [(color, "circle"), (FAINT, "diamond"), (_tint(color), "circle")][: len(names)]
-    colors, shapes = [each for each, _ in kinds], [shape for _, shape in kinds]
+    known = {
+        "front": (color, "circle"),
+        "tied": (color, RING),
+        "test": (FAINT, "diamond"),
+        "other": (_tint(color), "circle"),
+    }
+    names = list(kinds.values())
+    colors, shapes = [known[kind][0] for kind in kinds], [known[kind][1] for kind in kinds]
     legend = alt.Legend(
         orient="bottom", direction="vertical", title=None, labelLimit=420, symbolOpacity=1
     )
@@ -161,7 +179,7 @@ def fronts_chart(all_series: Sequence[FrontSeries]) -> Layers:
             opacity=alt.condition(test, alt.value(0.8), alt.value(0.0)),
         )
         .add_params(test),
-        front.mark_line(interpolate="step-after", strokeWidth=2.2),
+        front.mark_line(interpolate="step-after", strokeWidth=2.2).encode(alt.Y("best:Q")),
         marks.mark_rule(strokeWidth=1.3).encode(x="latency_low:Q", x2="latency_high:Q"),
         alt.Chart(data(points), name="front")
         .mark_circle(size=60, stroke="white", strokeWidth=0.8, opacity=1)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from inn_automl.core.errors import InputError, WidthsError
+import inn_automl.evaluation.candidates as candidates_module
+from inn_automl.core.errors import CorruptFileError, InputError, WidthsError
+from inn_automl.core.sample_scores import SampleScores
 from inn_automl.data import Dataset
+from inn_automl.evaluation.building import RULES, keep_rules, make_builder
 from inn_automl.evaluation.candidates import (
     CandidateBuilder,
     count_correct,
@@ -21,7 +27,7 @@ from inn_automl.integral import IntegralNetwork
 from inn_automl.integral.batch_norm import recalibrate_batch_norm
 from inn_automl.integral.conversion.reconstruction import RECONSTRUCTION_RULES, Reconstructor
 from inn_automl.models import build
-from inn_automl.tasks import Score, Task
+from inn_automl.tasks import Score, StandardizedSamples, Task
 from inn_automl.tasks.classification import wilson
 
 
@@ -285,3 +291,65 @@ def test_a_network_that_cannot_run_in_channels_last_layout_is_evaluated_all_the_
     assert (
         evaluate_widths(network, network.full_widths, Task.from_dataset(images)).num_samples == 20
     )
+
+
+def test_a_race_is_lost_on_a_first_share(
+    images: Dataset, network: IntegralNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates_module, "MIN_SHARE", 4)
+    monkeypatch.setattr(StandardizedSamples, "batches", in_small_batches)
+    samples = Task.from_dataset(images).validation
+    module = network.discretize(network.full_widths)
+    own = evaluate_module(module, samples)
+    assert own.samples is not None
+    correct = own.samples.contributions
+    always = SampleScores(np.ones_like(correct), correct)
+    lost = evaluate_module(module, samples, always)
+    assert lost.is_partial and lost.num_samples < len(samples)
+    assert lost.value == pytest.approx(correct[: lost.num_samples].mean())
+    assert lost.samples is not None and len(lost.samples) == lost.num_samples
+    won = evaluate_module(module, samples, own.samples)
+    assert won == own and not won.is_partial
+
+
+def test_a_slow_reconstruction_is_not_tried(
+    images: Dataset, network: IntegralNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates_module, "MAX_RECONSTRUCTION_S", 0.0)
+    builder = CandidateBuilder.from_network(network, Task.from_dataset(images))
+    assert builder.reconstructor is not None
+    with pytest.raises(TimeoutError):
+        builder.reconstructor.discretize(network.smallest_widths, deadline_s=0.0)
+    assert builder.rules == ()
+    assert not builder.build(network.smallest_widths).is_reconstructed
+
+
+def test_rules_are_found_once_for_all_processes(
+    images: Dataset, network: IntegralNetwork, tmp_path: Path
+) -> None:
+    task = Task.from_dataset(images)
+    builder = make_builder(network, task, tmp_path)
+    keep_rules(builder, tmp_path)
+    assert make_builder(network, task, tmp_path).chosen_rules == builder.rules
+    (tmp_path / RULES).write_text('{"rules": []}')
+    none = make_builder(network, task, tmp_path)
+    assert none.rules == () and none.reconstructor is None
+    (tmp_path / RULES).write_text('{"rules": [9]}')
+    with pytest.raises(CorruptFileError, match="holds no reconstruction rules"):
+        make_builder(network, task, tmp_path)
+
+
+def test_large_images_need_fewer_samples_for_their_statistics() -> None:
+    x = np.zeros((700, 3, 256, 256), dtype=np.uint8)
+    x[:, :, 0, 0] = np.arange(700)[:, None] % 256
+    task = Task.from_dataset(dataset_of(x, num_train=400))
+    assert len(task.recalibration_samples()) == 256
+    assert len(task.recalibration_samples(100)) == 100
+
+
+def in_small_batches(
+    samples: StandardizedSamples, batch_size: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(samples), 4):
+        chosen = slice(start, start + 4)
+        yield samples.standardized(chosen), samples.y[chosen]

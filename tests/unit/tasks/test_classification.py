@@ -69,7 +69,7 @@ def test_a_score_counts_predictions_by_class_and_survives_a_file() -> None:
     objective = Task.from_dataset(imbalanced()).objective
     logits, y = torch.tensor([[2.0, 1.0], [2.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 1, 1])
     score = objective.score(objective.scores(logits, y).numpy())
-    assert score.confusion == ((1, 0), (1, 1))
+    assert score.confusion == ((0, 0, 1), (1, 0, 1), (1, 1, 1))
     read = Score.from_dict(json.loads(json.dumps(score.to_dict())))
     assert read == score and (read.confusion, read.loss) == (score.confusion, score.loss)
 

@@ -24,7 +24,7 @@ from inn_automl.http.connection import Connection
 from inn_automl.http.retries import restart
 
 CHUNK_BYTES = 1 << 20
-ALONE = frozenset({".csv", ".npy", ".tsv"})
+ALONE = frozenset({".csv", ".jsonl", ".npy", ".tsv"})
 """Files that are no dataset without those beside them."""
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 

@@ -47,7 +47,7 @@ DRAFT_FACTOR = 2
 times the pixels of a side that are needed: it takes a fraction of the time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageHeader:
     """What an image says of itself, before it is decoded."""
 

@@ -47,7 +47,7 @@ def load_dataset(
       images or recordings, a manifest with the files that it names, or pairs of images in `input/`
       and `target/` for super-resolution (see `formats.folders.read_listing`);
     - WebDataset shards, or a folder of them (see `formats.webdataset`);
-    - a manifest, `.csv`, `.tsv` or `.parquet` (see `formats.manifest`);
+    - a manifest, `.csv`, `.tsv`, `.jsonl` or `.parquet` (see `formats.manifest`);
     - a folder of Hugging Face's `datasets` (see `formats.hub`);
     - an `.npz` file with x and y, or x_train, y_train and so on (see `formats.arrays.load_npz`), or
       a folder of `.npy` files of these names;

@@ -14,7 +14,8 @@ from inn_automl.core.data_options import DataOptions
 from inn_automl.core.metric import TaskKind
 from inn_automl.data.catalog import Catalog
 from inn_automl.data.faults import without_broken
-from inn_automl.data.images import ImageHeader, common_size, read_headers
+from inn_automl.data.headers import headers_of
+from inn_automl.data.images import ImageHeader, common_size
 from inn_automl.data.preprocessing import Preprocessing
 from inn_automl.data.samples import ordered
 from inn_automl.data.sources import open_source
@@ -168,7 +169,7 @@ def scan(source: str | os.PathLike[str], options: DataOptions | None = None) -> 
     found = found.grouped(options.group_pattern)
     if found.media != "image":
         return Scan(name, options, catalog=found)
-    headers, broken = read_headers(found.entries, found.where)
+    headers, broken = headers_of(found.entries, found.where)
     texts = [*found.faults, *broken.values()]
     without_broken(texts, len(found) + len(found.faults), options.skip_broken, found.where)
     kept = np.array([i for i, header in enumerate(headers) if header is not None], np.int64)

@@ -20,6 +20,7 @@ from inn_automl.data.formats.archive import open_archive
 from inn_automl.data.formats.arrays import load_npz
 from inn_automl.data.formats.folders import read_listing
 from inn_automl.data.formats.hub import is_saved, read_parquet, read_saved
+from inn_automl.data.formats.manifest import SUFFIXES as MANIFEST_SUFFIXES
 from inn_automl.data.formats.manifest import read_csv
 from inn_automl.data.formats.npy import npy_files, read_npy
 from inn_automl.data.formats.tar import is_tar, list_tar, stem_of
@@ -67,7 +68,7 @@ def open_source(
         return _folder_name(path), read_npy(npy_files(path.parent), path.parent)
     if suffix == ".zip":
         return name, _archive(open_archive(path), path, options)
-    if suffix in (".csv", ".tsv"):
+    if suffix in MANIFEST_SUFFIXES:
         return name, read_csv(path, options)
     if suffix == ".parquet":
         return name, read_parquet([path], where, options)

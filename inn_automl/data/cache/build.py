@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from inn_automl.core.errors import CorruptFileError, DatasetError
-from inn_automl.core.home import cache_root
+from inn_automl.core.errors import CorruptFileError, DatasetError, StorageError
+from inn_automl.core.home import CACHE_DIR_VARIABLE, cache_root
 from inn_automl.core.locking import file_lock
 from inn_automl.core.storage import read_json, replacing, sha256_of, write_json
 from inn_automl.data.cache.folder import key_of, lease, make_room, shard_path, touch
@@ -90,7 +90,14 @@ def cached_samples(
         if missing:
             num_bytes = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
             make_room(root, num_bytes, keep=folder, what=what)
-            build.make(missing)
+            try:
+                build.make(missing)
+            except StorageError as error:
+                raise StorageError(
+                    f"the decoded samples of {what} could not be written: {error} What is there "
+                    f"is kept. Set {CACHE_DIR_VARIABLE} (or --cache-dir) to a folder on another "
+                    "disk, or choose a smaller input size."
+                ) from error
         touch(folder)
         return build.opened()
 

@@ -43,7 +43,7 @@ def read_listing(listing: FileListing, options: DataOptions) -> Catalog | RawSam
     - `input/1.png` and `target/1.png`, or `train/input/1.png` and so on: pairs for
       super-resolution, see `pairs.load_pairs`. Classes of these two names, with no others, cannot
       be distinguished from pairs.
-    - `metadata.csv` (or `manifest.csv`, `labels.csv`): the manifest says all, see
+    - `metadata.csv` (or `.tsv`, `.jsonl`; `manifest`, `labels`): the manifest says all, see
       `manifest.catalog_of`.
     - Files other than images or audio may lie beside class folders (a README), not in them.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,10 @@ from inn_automl.data.formats.columns import (
 from inn_automl.data.formats.media import media_of
 from inn_automl.data.samples import composed
 
-NAMES = ("metadata.csv", "manifest.csv", "labels.csv", "metadata.tsv", "manifest.tsv", "labels.tsv")
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+NAMES = tuple(
+    f"{name}{suffix}" for suffix in SUFFIXES for name in ("metadata", "manifest", "labels")
+)
 """Files that are looked for in a folder or an archive, beside the samples that they name."""
 
 
@@ -54,7 +59,7 @@ class Table:
 
 
 def read_csv(path: Path, options: DataOptions) -> Catalog:
-    """Reads a CSV or TSV file, whose paths are relative to its own folder.
+    """Reads a CSV, TSV or JSON Lines file, whose paths are relative to its own folder.
 
     Raises:
         DatasetFormatError: it cannot be read, lacks a column, or names files that are missing.
@@ -196,6 +201,8 @@ def _catalog_of_csv(
 
 
 def _parsed(content: bytes, name: str, where: str) -> tuple[list[str], list[list[str]]]:
+    if name.casefold().endswith(".jsonl"):
+        return _parsed_lines(content, where)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -221,6 +228,30 @@ def _parsed(content: bytes, name: str, where: str) -> tuple[list[str], list[list
                 "cells that hold the delimiter."
             )
     return names, rows[1:]
+
+
+def _parsed_lines(content: bytes, where: str) -> tuple[list[str], list[list[str]]]:
+    """Names of columns and the texts in them, of an object of JSON on each line."""
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DatasetFormatError(
+                f"line {number} of {where} is not JSON ({error}): correct it."
+            ) from None
+        if not isinstance(row, dict):
+            raise DatasetFormatError(
+                f"line {number} of {where} is no object: write {{...}} for each sample."
+            )
+        rows.append(row)
+    names = list(dict.fromkeys(str(name) for row in rows for name in row))
+    if not names:
+        raise DatasetFormatError(f"{where} is empty: give an object for each sample.")
+    texts = [[row.get(name) for name in names] for row in rows]
+    return names, [["" if cell is None else str(cell) for cell in row] for row in texts]
 
 
 def _delimiter(text: str) -> str:

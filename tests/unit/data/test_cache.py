@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -181,3 +182,22 @@ def test_bounds_and_places_that_cannot_be(
     monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "file"))
     with pytest.raises(StorageError):
         made()
+
+
+def test_a_disk_that_gets_full_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, calls = os.replace, 0
+
+    def full(source: Path, target: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 7:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(StorageError, match=r"no room for .* is kept\. Set INN_.*--cache"):
+            made()
+    calls_of_decoder: list[int] = []
+    np.testing.assert_array_equal(made(calls_of_decoder).x[:], VALUES)
+    assert min(calls_of_decoder) == 10

@@ -87,6 +87,22 @@ def test_csv(beside: Callable[..., Path], delimiter: str) -> None:
     assert "'file' as path, 'label' as label, 'split' as split" in dataset.notes[0]
 
 
+def test_json_lines(beside: Callable[..., Path]) -> None:
+    rows = [
+        {"file_name": f"files/{i}.png", "label": LABELS[i], "split": SPLITS[i], "width": 6}
+        for i in range(COUNT)
+    ]
+    path = beside("\n".join(map(json.dumps, rows)) + "\n", "metadata.jsonl")
+    check(load_dataset(path))
+    check(load_dataset(path.parent))
+    path.write_text('{"file_name": "a.png"}\n[1]\n')
+    with pytest.raises(DatasetFormatError, match=r"line 2 of .* is no object"):
+        load_dataset(path)
+    path.write_text('{"file_name": \n')
+    with pytest.raises(DatasetFormatError, match=r"line 1 of .* is not JSON"):
+        load_dataset(path)
+
+
 def test_a_manifest_in_a_folder_and_in_archives(
     beside: Callable[..., Path], zipped: Callable[..., Path], pictures: list[bytes], tmp_path: Path
 ) -> None:

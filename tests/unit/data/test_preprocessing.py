@@ -15,8 +15,9 @@ from PIL import Image
 
 from inn_automl.core.data_options import DataOptions
 from inn_automl.core.errors import DatasetFormatError
+from inn_automl.core.home import CACHE_DIR_VARIABLE
 from inn_automl.core.spec import parse
-from inn_automl.data import Preprocessing, load_dataset, scan
+from inn_automl.data import Preprocessing, headers, load_dataset, scan
 
 Tree = Callable[[dict[str, bytes]], Path]
 sides = st.integers(1, 3000)
@@ -133,3 +134,20 @@ def test_sizes_are_read(given: Any, expected: tuple[int, int]) -> None:
 def test_sizes_that_are_none(given: Any) -> None:
     with pytest.raises(ValueError, match="input_size"):
         parse(DataOptions, {"input_size": given}, where="it")
+
+
+def test_headers_of_many_images_are_read_once(
+    make: Any, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(headers, "REMEMBERED_FROM", 10)
+    folder = tree({f"{c}/{i}.png": make.png(i, size=(9 + i, 8)) for c in "ab" for i in range(6)})
+    first = scan(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(headers, "read_headers", None)
+        assert list(scan(folder).headers) == list(first.headers)
+    (folder / "a/3.png").write_bytes(make.png(size=(90, 8)))
+    assert [one.width for one in scan(folder).headers][3] == 90
+    (folder / "a/3.png").write_bytes(b"none")
+    with pytest.raises(DatasetFormatError, match=r"a/3.png' .* cannot be read"):
+        scan(folder)

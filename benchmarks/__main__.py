@@ -33,7 +33,7 @@ BENCHMARKS = {
     "retest": "the same models measured again and again, alone and beside other work (minutes)",
     "words": "spoken words by unseen voices: a job beside a plain network (an hour)",
     "time_series": "series of the UCR archive with published accuracies (half an hour)",
-    "demo": "time and memory of the demo (minutes)",
+    "demo": "time, memory and fronts of the demo (minutes)",
     "claim": "time to claim one of 100 and of 10,000 queued jobs in PostgreSQL (a minute)",
     "endpoints": "latency of list, show and front endpoints at 100 requests a second (a minute)",
     "heartbeats": "how many running jobs one coordinator process can hear (two minutes)",

@@ -1,4 +1,5 @@
-"""Time and memory of the demo: the command of `make demo`, with every process that it starts.
+"""Time, memory and fronts of the demo: the command of `make demo`, with every process that it
+starts.
 
 Memory is the proportional set size, which counts a page that several processes share once in all.
 Linux only.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import math
 import os
 import statistics
 import subprocess
@@ -21,9 +23,11 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.report import ROOT, Goal, Report, Table, add_report_options, conclude
+from inn_automl import Result
+from inn_automl.core.result import DeviceResult, FrontPoint
 
 JOB = ("run", "--dataset", "photo-digits", "--budget", "examples/demo-budget.yaml")
-MAX_MEMORY_GIB, MAX_MINUTES = 3.0, 5.0
+MAX_MEMORY_GIB, MAX_MINUTES, MIN_DISTINCT = 3.0, 5.0, 3
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -85,7 +89,16 @@ def watch(command: Sequence[str], scratch: Path, interval_s: float) -> Watched:
     return watched
 
 
-def summarize(watched: Watched, interval_s: float) -> Report:
+def num_distinct(front: Sequence[FrontPoint]) -> int:
+    """The most points of a front no two of whose 95 % intervals on the test split overlap."""
+    found, last = 0, -math.inf
+    for low, high in sorted((p.test_metric_value_ci for p in front), key=lambda ci: ci[1]):
+        if low > last:
+            found, last = found + 1, high
+    return found
+
+
+def summarize(watched: Watched, interval_s: float, devices: Sequence[DeviceResult]) -> Report:
     report = Report(
         "demo",
         "Wall-clock time and memory of the demo's job, all its processes together.",
@@ -109,6 +122,18 @@ def summarize(watched: Watched, interval_s: float) -> Report:
             watched.minutes < MAX_MINUTES,
         ),
     ]
+    distinct = [num_distinct(device.front) for device in devices]
+    report.goals.append(
+        Goal(
+            "points of a front that differ beyond their test intervals",
+            f"at least {MIN_DISTINCT} of each device",
+            ", ".join(
+                f"{count} of {len(device.front)}"
+                for count, device in zip(distinct, devices, strict=True)
+            ),
+            min(distinct) >= MIN_DISTINCT,
+        )
+    )
     largest = sorted(watched.at_peak.items(), key=lambda item: -item[1])
     report.tables.append(
         Table("At the peak", ("processes", "GiB"), [(name, f"{gib:.2f}") for name, gib in largest])
@@ -150,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program = Path(sys.executable).with_name("inn-automl")
         command = [str(program), *JOB, "--out", str(out)]
         watched = watch(command, Path(scratch), options.interval_s)
-    return conclude(summarize(watched, options.interval_s), options)
+        devices = Result.load(out).record.devices
+    return conclude(summarize(watched, options.interval_s, devices), options)
 
 
 if __name__ == "__main__":

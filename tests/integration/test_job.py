@@ -38,6 +38,8 @@ from .conftest import (
 )
 
 SEARCH: dict[str, int] = BUDGET["search"]  # type: ignore[assignment]
+ONE_TRIAL = {**BUDGET, "training": {"max_minutes": 5, "max_epochs": 2, "trials": 1}}
+"""For what is refused: each architecture that is tried is exported."""
 
 
 class Stopping(LocalBackend):
@@ -209,7 +211,7 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
 def test_impossible_budget_is_refused_before_training(
     tmp_path: Path, bound: dict[str, float], named: str
 ) -> None:
-    budget = {**BUDGET, "devices": [{"name": "tiny", **bound}]}
+    budget = {**ONE_TRIAL, "devices": [{"name": "tiny", **bound}]}
     backend = Stopping(in_training=True)
     with pytest.raises(ImpossibleBudgetError, match=named) as refusal:
         run_job(job_spec(budget=budget), tmp_path, backend=backend, measure=measure_quickly)
@@ -218,7 +220,7 @@ def test_impossible_budget_is_refused_before_training(
 
 
 def test_impossible_memory_is_refused_before_training(tmp_path: Path) -> None:
-    budget = {**BUDGET, "devices": [{"name": "tiny", "max_memory_bytes": 1000}]}
+    budget = {**ONE_TRIAL, "devices": [{"name": "tiny", "max_memory_bytes": 1000}]}
     backend = Stopping(in_training=True)
     with pytest.raises(
         ImpossibleBudgetError, match=r"'tiny'.*from 1,0\d\d,\d+ to [\d,]+ bytes of memory"
@@ -231,7 +233,7 @@ def test_memory_that_a_device_does_not_tell_cannot_be_bounded(tmp_path: Path) ->
         found = measure_by_size(*arguments, **options)
         return {name: dataclasses.replace(one, memory=None) for name, one in found.items()}
 
-    budget = {**BUDGET, "devices": [{"name": "mute", "max_memory_bytes": 10**9}]}
+    budget = {**ONE_TRIAL, "devices": [{"name": "mute", "max_memory_bytes": 10**9}]}
     with pytest.raises(SpecError, match=r"'mute': max_memory_bytes.*leave the bound out"):
         run_job(
             job_spec(budget=budget), tmp_path, backend=Stopping(in_training=True), measure=measure
@@ -296,7 +298,7 @@ def test_a_job_fails_with_its_last_device(tmp_path: Path) -> None:
     devices = [{"name": name, "max_latency_ms": 1.0} for name in "ab"]
     with pytest.raises(MeasurementError, match="agent 'b' was away"):
         run_job(
-            job_spec(budget={**BUDGET, "devices": devices}),
+            job_spec(budget={**ONE_TRIAL, "devices": devices}),
             tmp_path,
             backend=backend,
             measure=measure,

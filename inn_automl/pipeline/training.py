@@ -16,13 +16,12 @@ from inn_automl.pipeline.exporting import ModelExporter
 from inn_automl.pipeline.folder import stage_seconds
 from inn_automl.pipeline.job_clock import AFTER_TRAINING
 from inn_automl.pipeline.records import PlannedTrials, TrainedTrials
+from inn_automl.pipeline.starting import write_start
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.trial import Trained, load_trial
 
 DONE = "training/done.json"
 """The names of the finished trials, best first."""
-START = "training/start.safetensors"
-"""The weights that training starts from."""
 _USED_FRACTION = 0.9
 """Of the time for training; where less is used, the job says why."""
 _ALL_WIDTHS, _FULL_WIDTH = "mean over widths", "full width"
@@ -42,6 +41,7 @@ def train(context: JobContext, planned: PlannedTrials) -> TrainedTrials:
     budget = context.spec.budget.training
     spent_s = stage_seconds(context.folder).get(Stage.TRAINING, 0.0)
     with context.stage(Stage.TRAINING):
+        start = write_start(context)
         request = TrainingRequest(
             model=context.family,
             specs=planned.trials,
@@ -59,7 +59,7 @@ def train(context: JobContext, planned: PlannedTrials) -> TrainedTrials:
             cpus=budget.cpus,
             gpus=budget.gpus,
             workers_per_trial=budget.workers_per_trial,
-            start=_write_start(context),
+            start=start,
         )
         report = _TrainingProgress(context, len(planned.trials), request.seconds)
         started_at = time.monotonic()
@@ -67,16 +67,6 @@ def train(context: JobContext, planned: PlannedTrials) -> TrainedTrials:
         _note_on(context, planned, trials[0], time.monotonic() - started_at, request.seconds)
     write_json(context.folder / DONE, [trained.folder.parent.name for trained in trials])
     return _with_exporter(context, trials)
-
-
-def _write_start(context: JobContext) -> Path | None:
-    """The file of the weights that training starts from, which every worker can read."""
-    if context.initial is None:
-        return None
-    path = context.folder / START
-    if not path.exists():
-        context.initial.save(path)
-    return path
 
 
 def _note_on(

@@ -22,8 +22,9 @@ from inn_automl.models.weight_fitting import fit_weights
 from inn_automl.models.weights import WeightsFile, read_weights
 from inn_automl.models.zoo import UNKNOWN_LICENCE, library_of
 from inn_automl.models.zoo.library import check_runs
-from inn_automl.pipeline.training import START
 
+START = "training/start.safetensors"
+"""The weights that training starts from, in a job's folder."""
 _GIVEN_BY_USER = f"{UNKNOWN_LICENCE}: given by the user"
 
 

@@ -1,4 +1,4 @@
-"""A job on a network of another library, from weights of a file: photographs of unequal size."""
+"""A job on a network of a user, from weights of a file: photographs of unequal size."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from inn_automl.core.storage import read_json
 from inn_automl.export.bundle import read_bundle
 from inn_automl.models import build
 from inn_automl.pipeline.backend import LocalBackend
-from inn_automl.pipeline.run import discretize_job, extend_job, run_job
+from inn_automl.pipeline.run import discretize_job, run_job
 
 from .conftest import RecordingProgress, job_spec, measure_by_size
 
-MODEL = "timm:test_resnet"
+MODEL = "tests.integration.own_network:make"
 BUDGET = {
     "devices": [{"name": "by-size"}],
     "training": {"max_minutes": 5, "max_epochs": 8, "trials": 1},
@@ -71,13 +71,14 @@ def test_a_job_starts_from_weights_of_a_file(folder: Path, weights: Path, tmp_pa
     out, progress = tmp_path / "out", RecordingProgress()
     result = run(folder, out, progress, weights=str(weights))
     assert any("starts from the weights weights.pth" in note for note in progress.notes)
-    assert any("its head (fc.weight, fc.bias) is replaced" in note for note in progress.notes)
+    assert any("its head (8.weight, 8.bias) is replaced" in note for note in progress.notes)
+    assert any("before training, the full width has" in note for note in progress.notes)
     origin = result.job["weights"]
+    assert 0 <= origin["metric_value"] <= 1
     assert (origin["source"], origin["licence"]) == ("weights.pth", "unknown: given by the user")
     assert result.job["architecture"]["model"] == MODEL
     preprocessing = result.job["dataset"]["preprocessing"]
     assert preprocessing["input_size"] == [SIDE, SIDE]
-    assert preprocessing["mean"] == [127.5] * 3
     front = result.devices[0].front
     assert front
     config = read_bundle(out / front[0].bundle)
@@ -85,22 +86,7 @@ def test_a_job_starts_from_weights_of_a_file(folder: Path, weights: Path, tmp_pa
     assert config.family == MODEL
     assert run(folder, out, RecordingProgress(), weights=str(weights)) == result
 
-    other = {**BUDGET, "devices": [{"name": "another"}]}
-    extended = extend_job(
-        job_spec(
-            dataset=str(folder),
-            model=MODEL,
-            weights=str(weights),
-            data={"input_size": SIDE},
-            budget=other,
-        ),
-        out,
-        tmp_path / "extended",
-        backend=LocalBackend(cpus=1),
-        measure=measure_by_size,
-    )
-    assert extended.job["weights"] == origin
-    half = discretize_job(tmp_path / "extended", 0.5, tmp_path / "half.zip")
+    half = discretize_job(out, 0.5, tmp_path / "half.zip")
     assert read_bundle(half).weights == config.weights
     assert read_json(out / "job.json")["preprocessing"] == preprocessing
 
@@ -113,7 +99,8 @@ def test_a_job_starts_from_weights_of_a_file(folder: Path, weights: Path, tmp_pa
         ({"weights": "nothing.pth"}, InputError, "cannot be read"),
         ({"model": "mobilenet", "weights": "auto"}, SpecError, "nothing offers weights"),
         ({"model": "no.package:make"}, SpecError, "cannot be imported"),
-        ({"model": MODEL, "dataset": "mnist1d"}, SpecError, "does not take samples"),
+        ({"model": "timm:test_resnet", "dataset": "mnist1d"}, SpecError, "does not take samples"),
+        ({"model": MODEL, "weights": "auto"}, InputError, "nothing offers weights"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_spent(

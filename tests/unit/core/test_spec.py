@@ -265,3 +265,24 @@ def test_a_trial_has_no_more_workers_than_there_are_processors(
     with pytest.raises(SpecError, match=told):
         parse(Budget, budget, where="b")
     assert parse(Budget, {**budget, "training": {"workers_per_trial": 2, "cpus": 2}}, where="b")
+
+
+def test_a_job_names_its_metric_and_its_time() -> None:
+    budget = {"devices": [{"name": "d"}], "max_minutes": 20}
+    good = {"dataset": "digits", "budget": budget}
+    spec = parse(JobSpec, {**good, "metric": "recall:3", "class_weights": "balanced"}, where="it")
+    assert (spec.metric, spec.class_weights, spec.budget.max_minutes) == (
+        "recall:3",
+        "balanced",
+        20,
+    )
+    plain = parse(
+        JobSpec, {"dataset": "digits", "budget": {"devices": [{"name": "d"}]}}, where="it"
+    )
+    assert (plain.metric, plain.class_weights, plain.budget.max_minutes) == (None, "none", None)
+    with pytest.raises(SpecError, match="did you mean 'balanced_accuracy'"):
+        parse(JobSpec, {**good, "metric": "balanced_acuracy"}, where="it")
+    with pytest.raises(SpecError, match="class_weights = 'equal'"):
+        parse(JobSpec, {**good, "class_weights": "equal"}, where="it")
+    with pytest.raises(SpecError, match=r"max_minutes = 0: input should be greater than 0"):
+        parse(Budget, {**budget, "max_minutes": 0}, where="b")

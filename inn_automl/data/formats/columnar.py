@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 GROUPS_KEPT = 3
+KEPT_BYTES = 2**29
+"""Of several groups; the one that is read is kept whatever it takes."""
 MAX_GROUP_BYTES = 2**29
 """Rows are read by groups; one that is larger than this would not leave memory bounded."""
 
@@ -65,7 +67,10 @@ class RowGroups(ABC):
                         f"{self.where} is damaged in its row group {group} ({error!s:.120}): write "
                         "it again."
                     ) from None
-                while len(self._kept) > GROUPS_KEPT:
+                while len(self._kept) > 1 and (
+                    len(self._kept) > GROUPS_KEPT
+                    or sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES
+                ):
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key][row].as_py()

@@ -114,6 +114,8 @@ class BatchLoader:
 
     def _make(self, batch_size: int) -> DataLoader[Tensor]:
         samples = self.samples
+        if self.transform is not None:
+            self.transform.prepare()
         num_bytes = batch_size * samples.raw(slice(0, 1)).nbytes
         num_workers = num_loader_workers(samples, num_bytes)
         is_forking = num_workers > 0 and sys.platform == "linux"

@@ -130,6 +130,11 @@ class SampleTransform:
                 varied.append(image)
         return torch.stack(varied)
 
+    def prepare(self) -> None:
+        """Imports what the transforms need, for all processes that are forked later."""
+        if self.names:
+            self._steps()
+
     def _steps(self) -> list[Callable[[Tensor], Tensor]]:
         # It takes a second to import.
         from torchvision.transforms import v2

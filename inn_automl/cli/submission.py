@@ -14,6 +14,7 @@ from inn_automl.cli.options import (
     METRIC,
     MODEL,
     SEED,
+    WEIGHTS,
     connect,
     print_json,
     server_options,
@@ -43,6 +44,7 @@ WATCH = click.option("--watch", "is_watched", is_flag=True, help="Follow the job
 )
 @BUDGET
 @MODEL
+@WEIGHTS
 @METRIC
 @CLASS_WEIGHTS
 @data_options
@@ -56,6 +58,7 @@ def submit(
     dataset: str,
     budget_path: str,
     model: str | None,
+    weights: str | None,
     metric: str | None,
     class_weights: str,
     data: DataOptions,
@@ -74,6 +77,7 @@ def submit(
         "dataset": dataset,
         "budget": load_budget(budget_path),
         "model": model,
+        "weights": weights,
         "metric": metric,
         "class_weights": class_weights,
         "augmentation": augmentation,

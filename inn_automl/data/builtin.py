@@ -16,7 +16,7 @@ import numpy as np
 from inn_automl.data.samples import RawSamples, Split
 
 _PHOTO_SIDE = 32
-_APPEARANCES = 3
+_APPEARANCES = 4
 """Images of `photo_digits` that show the same digit."""
 
 
@@ -61,10 +61,10 @@ def mnist1d() -> RawSamples:
 
 def photo_digits() -> RawSamples:
     """MNIST digits whose strokes invert a random part of a photograph: N x 3 x 32 x 32, uint8, ten
-    classes, 10,500 to train, 1,500 to validate and 3,000 to test.
+    classes, 12,000 to train, 2,000 to validate and 6,000 to test.
 
     As MNIST-M, with the two photographs of scikit-learn. No digit of `mnist5k` is in two splits;
-    in its own it appears three times, at other places over other backgrounds (Ganin and Lempitsky,
+    in its own it appears four times, at other places over other backgrounds (Ganin and Lempitsky,
     Unsupervised Domain Adaptation by Backpropagation, ICML 2015, section 4.1).
     """
     from sklearn.datasets import load_sample_images
@@ -82,12 +82,12 @@ def photo_digits() -> RawSamples:
         top, left = rng.integers(_PHOTO_SIDE - digit.shape[0] + 1, size=2)
         stroke = sample[:, top : top + digit.shape[0], left : left + digit.shape[1]]
         stroke[:] = np.abs(stroke.astype(np.int16) - digit)
-    # The digits lie class by class: of each ten, seven train, one validates, two test.
+    # The digits lie class by class: of each ten, six train, one validates, three test.
     place = np.arange(len(x)) // _APPEARANCES % 10
     given: dict[Split, np.ndarray] = {
-        "train": np.flatnonzero(place < 7),
-        "validation": np.flatnonzero(place == 7),
-        "test": np.flatnonzero(place > 7),
+        "train": np.flatnonzero(place < 6),
+        "validation": np.flatnonzero(place == 6),
+        "test": np.flatnonzero(place > 6),
     }
     return RawSamples(x=x, labels=np.repeat(labels, _APPEARANCES).astype(np.str_), given=given)
 

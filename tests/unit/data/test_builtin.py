@@ -24,7 +24,7 @@ def datasets() -> dict[str, Dataset]:
     [
         ("digits", "image", (1797, 1, 8, 8), "uint8", (1259, 269, 269)),
         ("mnist5k", "image", (5000, 1, 28, 28), "uint8", (3500, 750, 750)),
-        ("photo-digits", "image", (15000, 3, 32, 32), "uint8", (10500, 1500, 3000)),
+        ("photo-digits", "image", (20000, 3, 32, 32), "uint8", (12000, 2000, 6000)),
         ("mnist1d", "signal", (5000, 1, 40), "float32", (3400, 600, 1000)),
     ],
 )
@@ -70,10 +70,10 @@ def test_values_are_those_of_the_packages(datasets: dict[str, Dataset]) -> None:
 
 def test_photo_digits_show_digits_of_their_own_in_each_split(datasets: dict[str, Dataset]) -> None:
     dataset, digits = datasets["photo-digits"], datasets["mnist5k"]
-    splits = [set(split // 3) for split in (dataset.train, dataset.validation, dataset.test)]
-    assert [len(split) for split in splits] == [3500, 500, 1000]
+    splits = [set(split // 4) for split in (dataset.train, dataset.validation, dataset.test)]
+    assert [len(split) for split in splits] == [3000, 500, 1500]
     assert len(set.union(*splits)) == len(digits.x)
-    np.testing.assert_array_equal(dataset.y, np.repeat(digits.y, 3))
+    np.testing.assert_array_equal(dataset.y, np.repeat(digits.y, 4))
     # Where the digit is black the photograph stays, and so do its colours; strokes invert it.
     assert np.unique(dataset.x[:100].reshape(100, -1), axis=0).shape[0] == 100
     assert (np.ptp(dataset.x.astype(int), axis=1).max(axis=(1, 2)) > 10).mean() > 0.95

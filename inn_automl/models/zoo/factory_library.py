@@ -35,7 +35,7 @@ class FactoryLibrary(Library):
             ) from error
         if not isinstance(module, nn.Module):
             raise SpecError(
-                f"the factory {name!r} returned a {type(module).__name__}: return a "
+                f"the factory {name!r} returned {type(module).__name__}: return a "
                 "torch.nn.Module."
             )
         return module
@@ -72,7 +72,7 @@ def _factory(name: str) -> Callable[..., Any]:
         raise UnknownNameError(f"factory of {path!r}", attribute, known)
     if not callable(factory):
         raise SpecError(
-            f"model {name!r} is a {type(factory).__name__}: name a function (or class) that "
+            f"model {name!r} is of type {type(factory).__name__}: name a function (or class) that "
             "returns a torch module."
         )
     found: Callable[..., Any] = factory

@@ -141,7 +141,7 @@ def test_groups_stay_whole(beside: Callable[..., Path]) -> None:
     ("text", "options", "message"),
     [
         ("file,labell\n", {}, r"columns 'file', 'labell', none of which is named like a label"),
-        (table(), {"label_column": "lable"}, r"unknown column 'lable'.*'label'"),
+        (table(), {"label_column": "labels_"}, r"unknown column 'labels_'.*'label'"),
         ("", {}, "is empty: give a header"),
         ("file,label\n", {}, "has no rows"),
         ("file,label\na,b,c\n", {}, "row 1 of .* has 3 cells, the header 2"),

@@ -60,10 +60,10 @@ def test_a_network_of_a_fixed_size_is_made_for_the_data_where_it_can_be() -> Non
         ("torchvision:resnet17", UnknownNameError, "did you mean 'resnet18'"),
         ("torchvision:fasterrcnn_resnet50_fpn", UnknownNameError, "unknown model of torchvision"),
         ("no_such_package:make", SpecError, "cannot be imported here"),
-        (f"{__name__}:litle", UnknownNameError, "did you mean 'little'"),
+        (f"{__name__}:littl", UnknownNameError, "did you mean 'little'"),
         (f"{__name__}:broken", SpecError, r"failed with KeyError \('stem'\)"),
-        (f"{__name__}:no_module", SpecError, "returned a int"),
-        (f"{__name__}:NOT_CALLABLE", SpecError, "is a int"),
+        (f"{__name__}:no_module", SpecError, "returned int"),
+        (f"{__name__}:NOT_CALLABLE", SpecError, "is of type int"),
     ],
 )
 def test_what_is_no_network_is_refused_by_name(

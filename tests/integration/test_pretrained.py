@@ -147,7 +147,11 @@ def test_weights_that_do_not_fit_are_refused(
 def test_what_is_no_file_of_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         run(tmp_path / "out", tmp_path / "missing.safetensors")
-    path = tmp_path / "weights.pt"
-    path.write_bytes(b"PK\x03\x04 anything")
-    with pytest.raises(InputError, match=r"no \.safetensors file"):
-        run(tmp_path / "out", path)
+    for name, message in (
+        ("w.safetensors", r"no \.safetensors file"),
+        ("w.pt", "no file that torch"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(b"PK\x03\x04 anything")
+        with pytest.raises(InputError, match=message):
+            run(tmp_path / "out", path)

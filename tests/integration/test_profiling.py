@@ -14,7 +14,7 @@ from torch import nn
 from inn_automl.core.errors import StorageError
 from inn_automl.core.object_store import ObjectStore
 from inn_automl.core.precision import DEFAULT
-from inn_automl.core.spec import DeviceBudget
+from inn_automl.core.spec import DeviceBudget, SearchBudget
 from inn_automl.data import load_dataset
 from inn_automl.latency import cost_model
 from inn_automl.latency.benchmark import LatencyMeasurement
@@ -81,7 +81,9 @@ def profiled(
 ) -> tuple[LatencyModel, list[str]]:
     progress = RecordingProgress()
     spec = job_spec()
-    budget = spec.budget.model_copy(update={"search": spec.budget.search.model_copy(update=search)})
+    measured = {"max_measurements": SearchBudget().max_measurements, **search}
+    limits = spec.budget.search.model_copy(update=measured)
+    budget = spec.budget.model_copy(update={"search": limits})
     job = JobContext(
         spec.model_copy(update={"budget": budget}),
         folder,

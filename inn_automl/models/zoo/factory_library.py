@@ -35,8 +35,7 @@ class FactoryLibrary(Library):
             ) from error
         if not isinstance(module, nn.Module):
             raise SpecError(
-                f"the factory {name!r} returned {type(module).__name__}: return a "
-                "torch.nn.Module."
+                f"the factory {name!r} returned {type(module).__name__}: return a torch.nn.Module."
             )
         return module
 

@@ -27,7 +27,8 @@ from inn_automl.latency.benchmark import measure
 from inn_automl.latency.config import QUICK
 from inn_automl.tasks import Task
 from inn_automl.training.recipe import trial_specs
-from inn_automl.training.trial import Trained, run_trial
+from inn_automl.training.trained import Trained
+from inn_automl.training.trial import run_trial
 
 NETWORKS = ("resnet:mnist5k", "mobilenet:mnist5k", "convnet:mnist5k", "signal:mnist1d")
 RATIOS = (0.25, 0.5, 0.75, 1.0)

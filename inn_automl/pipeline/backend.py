@@ -27,7 +27,8 @@ from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import TrialSpec
-from inn_automl.training.trial import OUTCOME, Trained, run_trial
+from inn_automl.training.trained import OUTCOME, Trained
+from inn_automl.training.trial import run_trial
 
 if TYPE_CHECKING:
     from inn_automl.integral import IntegralNetwork, Widths

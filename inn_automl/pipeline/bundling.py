@@ -34,7 +34,7 @@ from inn_automl.pipeline.exporting import ExportedModel
 from inn_automl.pipeline.inputs import described_preprocessing
 from inn_automl.pipeline.records import MeasuredDevices, MeasuredModel
 from inn_automl.tasks import Score, Task
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 
 def bundle_config(

@@ -29,7 +29,7 @@ from inn_automl.pipeline.memory import measure_memory
 from inn_automl.pipeline.planning import CANDIDATES
 from inn_automl.pipeline.records import PlannedTrials
 from inn_automl.training.recipe import Recipe, TrialSpec
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 from inn_automl.width_search.space import SearchSpace
 
 _SCREENING = dataclasses.replace(QUICK, min_processes=2, max_processes=2, min_s=0.2, max_repeated=0)

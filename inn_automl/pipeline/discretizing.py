@@ -28,7 +28,7 @@ from inn_automl.pipeline.bundling import bundle_config, store_bundle
 from inn_automl.pipeline.exporting import ExportedModel, point_id
 from inn_automl.tasks import Task
 from inn_automl.training.fine_tuning import check_seconds, fine_tune
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 
 def discretize_trained(

@@ -32,7 +32,7 @@ from inn_automl.evaluation.onnx_precision import (
 )
 from inn_automl.integral import Widths
 from inn_automl.tasks import Task
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 OnModel = Callable[[float, str], None]
 """Called before a model is made, with the fraction that is done and the model's id."""

@@ -23,7 +23,7 @@ from inn_automl.pipeline.context import JobContext
 from inn_automl.pipeline.folder import JOB_FILE, RESULT_FILE, read_job_file
 from inn_automl.pipeline.records import TrainedTrials
 from inn_automl.pipeline.training import DONE, load_trials, read_trials
-from inn_automl.training.trial import OUTCOME, Trained
+from inn_automl.training.trained import OUTCOME, Trained
 from inn_automl.width_search.evaluations import inherit_evaluations
 
 EVALUATIONS = "search/state/evaluations.jsonl"

@@ -22,7 +22,7 @@ from inn_automl.pipeline.measuring import make_front, with_values_of_file
 from inn_automl.pipeline.records import MeasuredDevice, MeasuredDevices, MeasuredModel
 from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_request import FineTuningRequest, load_fine_tuned
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 
 @dataclass(frozen=True)

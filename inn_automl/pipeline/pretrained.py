@@ -27,7 +27,7 @@ from inn_automl.pipeline.records import TrainedTrials
 from inn_automl.pipeline.training import DONE, read_trials
 from inn_automl.tasks import Task
 from inn_automl.training.recipe import default_recipe
-from inn_automl.training.trial import OUTCOME, Trained
+from inn_automl.training.trained import OUTCOME, Trained
 
 STOPPED = "pretrained"
 """How the training of such a network ended, as its record says."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from inn_automl.pipeline.exporting import ExportedModel, ModelExporter
     from inn_automl.pipeline.memory import Predict
     from inn_automl.training.recipe import TrialSpec
-    from inn_automl.training.trial import Trained
+    from inn_automl.training.trained import Trained
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from inn_automl.pipeline.job_clock import AFTER_TRAINING
 from inn_automl.pipeline.records import PlannedTrials, TrainedTrials
 from inn_automl.pipeline.starting import write_start
 from inn_automl.training.loop import EpochReport
-from inn_automl.training.trial import Trained, load_trial
+from inn_automl.training.trained import Trained
+from inn_automl.training.trial import load_trial
 
 DONE = "training/done.json"
 """The names of the finished trials, best first."""

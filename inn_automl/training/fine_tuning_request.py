@@ -16,7 +16,7 @@ from inn_automl.core.storage import read_json, write_atomically, write_json
 from inn_automl.evaluation.building import make_builder
 from inn_automl.evaluation.candidates import CandidateBuilder
 from inn_automl.training.fine_tuning import FineTuned, FineTuningOutcome, fine_tune
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 if TYPE_CHECKING:
     from inn_automl.tasks import Task

@@ -24,7 +24,7 @@ from inn_automl.training.run import EpochReport
 if TYPE_CHECKING:
     from inn_automl.data import Dataset
     from inn_automl.tasks import Task
-    from inn_automl.training.trial import Trained
+    from inn_automl.training.trained import Trained
 
 SCORING_FRACTION = 0.3
 """Of a trial's time, for all folds together."""

@@ -7,14 +7,11 @@ and, when it is done, `network/` and `outcome.json`.
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from inn_automl.core.result import WeightsOrigin
 from inn_automl.core.storage import read_json, write_json
 from inn_automl.integral import IntegralNetwork
 from inn_automl.models.architecture import Architecture
@@ -24,67 +21,14 @@ from inn_automl.training.folds import OnEpoch, run_folds
 from inn_automl.training.loop import EpochReport, load_best, train
 from inn_automl.training.planning import fit_to_budget
 from inn_automl.training.recipe import Recipe, TrialSpec
+from inn_automl.training.trained import OUTCOME, Trained
 
 if TYPE_CHECKING:
     from inn_automl.tasks import Task
 
 CHECKPOINT = "checkpoint.safetensors"
 _PLAN = "plan.json"
-OUTCOME = "outcome.json"
 _NETWORK = "network"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained integral network, with the recipe and the history of its training."""
-
-    architecture: Architecture
-    folder: Path
-    """Folder that `IntegralNetwork.save` wrote."""
-    recipe: Recipe
-    stopped: str
-    """ "epochs", "deadline", or "rival" where the scheduler stopped it for a better trial."""
-    best_score: float
-    history: list[EpochReport]
-    weights: WeightsOrigin | None = None
-    """Origin of the weights that training started from; None if it started from nothing."""
-
-    @property
-    def score(self) -> float:
-        """Best mean metric value over widths, by which trials compare; -inf where reduced widths
-        were never trained.
-        """
-        return -math.inf if self.history and self.history[-1].is_warmup else self.best_score
-
-    def network(self) -> IntegralNetwork:
-        """The network, read from its folder."""
-        return self.architecture.load(self.folder)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form without the folder, which `from_dict` takes beside it."""
-        return {
-            "architecture": self.architecture.to_dict(),
-            "recipe": self.recipe.to_dict(),
-            "stopped": self.stopped,
-            "best_score": self.best_score,
-            "history": [dataclasses.asdict(report) for report in self.history],
-            "weights": self.weights and self.weights.model_dump(mode="json"),
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any], folder: Path) -> Trained:
-        """Reads the output of `to_dict`."""
-        return cls(
-            architecture=Architecture.from_dict(value["architecture"]),
-            folder=folder,
-            recipe=Recipe.from_dict(value["recipe"]),
-            stopped=value["stopped"],
-            best_score=value["best_score"],
-            history=[EpochReport(**report) for report in value["history"]],
-            weights=WeightsOrigin.model_validate(found)
-            if (found := value.get("weights"))
-            else None,
-        )
 
 
 def run_trial(

@@ -24,7 +24,7 @@ from inn_automl.latency.benchmark import LatencyMeasurement
 from inn_automl.latency.config import THOROUGH, BenchmarkConfig
 from inn_automl.pipeline.backend import LocalBackend, Report, TrainingRequest
 from inn_automl.pipeline.run import discretize_job, extend_job, run_job
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 from .conftest import BUDGET, FinishedJob, job_spec, measure_quickly
 

@@ -22,7 +22,7 @@ from inn_automl.pipeline.run import discretize_job, extend_job
 from inn_automl.tasks import Task
 from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_request import FineTuningRequest
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 from .conftest import BUDGET, FinishedJob, RecordingProgress, check_order, job_spec, measure_by_size
 

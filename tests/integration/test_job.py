@@ -25,7 +25,7 @@ from inn_automl.export import read_bundle
 from inn_automl.pipeline.backend import LocalBackend, Report, TrainingRequest
 from inn_automl.pipeline.run import run_job
 from inn_automl.tasks import Score, Task
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 from .conftest import (
     BUDGET,

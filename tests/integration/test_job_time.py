@@ -17,7 +17,7 @@ from inn_automl.pipeline.job_clock import AFTER_MEASURING, AFTER_SEARCHING, JobC
 from inn_automl.pipeline.measuring import MIN_EXPORT_S
 from inn_automl.pipeline.run import run_job
 from inn_automl.tasks import Score, Task
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 from .conftest import BUDGET, RecordingProgress, measure_by_size
 

@@ -18,7 +18,7 @@ from inn_automl.models import build
 from inn_automl.pipeline.backend import LocalBackend, Report, TrainingRequest
 from inn_automl.pipeline.run import extend_job, run_job
 from inn_automl.tasks import Task
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 from .conftest import BUDGET, RecordingProgress, job_spec, measure_by_size
 

@@ -23,7 +23,7 @@ from inn_automl.tasks import Task
 from inn_automl.training.fine_tuning_request import FineTuningRequest
 from inn_automl.training.loop import EpochReport
 from inn_automl.training.recipe import trial_specs
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 
 ray_backend = pytest.importorskip("inn_automl_workers.ray_backend")
 

@@ -18,7 +18,7 @@ from inn_automl.export import extract_bundle, read_bundle
 from inn_automl.pipeline.backend import LocalBackend
 from inn_automl.pipeline.run import run_job
 from inn_automl.serving import ElasticModel
-from inn_automl.training.trial import OUTCOME
+from inn_automl.training.trained import OUTCOME
 
 from .conftest import RecordingProgress, job_spec, measure_by_size
 

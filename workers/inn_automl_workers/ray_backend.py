@@ -22,7 +22,8 @@ from inn_automl.pipeline.backend import Backend, Report, TrainingRequest, best_f
 from inn_automl.tasks import Score, Task
 from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_request import FineTuningRequest
-from inn_automl.training.trial import OUTCOME, Trained, salvage_trial
+from inn_automl.training.trained import OUTCOME, Trained
+from inn_automl.training.trial import salvage_trial
 from inn_automl_workers.distributed import MAX_FAILURES
 from inn_automl_workers.ray_cluster import connect, largest_node_cpus
 from inn_automl_workers.ray_tasks import evaluate_task, fine_tune_task

@@ -11,7 +11,7 @@ from inn_automl.pipeline.backend import Evaluator
 from inn_automl.tasks import Score, Task
 from inn_automl.training.fine_tuning import FineTuningOutcome
 from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 from inn_automl_workers.distributed import MAX_FAILURES
 
 _evaluators: dict[tuple[str, str], Evaluator] = {}

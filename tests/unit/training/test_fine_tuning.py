@@ -24,7 +24,7 @@ from inn_automl.training.fine_tuning import (
 )
 from inn_automl.training.fine_tuning_request import FineTuner, FineTuningRequest, load_fine_tuned
 from inn_automl.training.recipe import Recipe
-from inn_automl.training.trial import Trained
+from inn_automl.training.trained import Trained
 from inn_automl.training.tunable import make_tunable
 from tests.unit.training.small_trainings import make
 

@@ -39,6 +39,7 @@ _BUDGET = """\
 devices:
   - {{name: two-threads, threads: 2}}
 training: {{max_minutes: {minutes:g}, cpus: 2}}
+max_minutes: {job_minutes:g}
 """
 
 
@@ -82,7 +83,8 @@ def _job(
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     budget = folder / "budget.yaml"
-    budget.write_text(_BUDGET.format(minutes=options.minutes), encoding="utf-8")
+    limits = {"minutes": options.minutes, "job_minutes": MAX_JOB_MINUTES}
+    budget.write_text(_BUDGET.format(**limits), encoding="utf-8")
     out = folder / "job"
     command = [
         str(Path(sys.executable).with_name("inn-automl")), "run", "--backend", "local",

@@ -3,7 +3,7 @@ the next measurement?
 
 Alone, and beside other work that this benchmark starts and ends: a process that computes and one
 that copies memory, both by fits and starts. Each time with the reference model's check and without
-it, in an order drawn anew.
+it, in a new random order.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def take_turns(
     num_warmup: int = 2,
     seed: int = 0,
 ) -> dict[str, Timings]:
-    """Calls every function once a round, in an order drawn anew each round.
+    """Calls every function once a round, in a new random order each round.
 
     Args:
         num_warmup: rounds before the first that counts.

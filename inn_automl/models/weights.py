@@ -94,7 +94,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no pickle"
         raise InputError(
             f"{str(path)!r} holds more than tensors, or is no file of torch.save ({reason:.200}); "
-            "anything else could run code and is not read: write it anew with "
+            "anything else could run code and is not read: write it again with "
             "torch.save(module.state_dict(), path)."
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:

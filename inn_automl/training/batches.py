@@ -131,7 +131,7 @@ class BatchSampler:
     def _wanted(self, order: Tensor, seed: int, step: int, which: int) -> Wanted:
         start = (step % self.steps_per_epoch) * self.batch_size
         chosen = order[start : start + self.batch_size].numpy()
-        # Positions go on where orders start again, so that samples vary anew.
+        # Positions go on where orders start again, so that samples get other variants.
         first = (2 * step + which) * self.batch_size
         if self._is_read_whole:
             return Wanted(chosen, seed, first)

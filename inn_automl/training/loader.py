@@ -65,7 +65,7 @@ class _Batches(Dataset[Tensor]):
 
 
 class _Order(Sampler[Wanted]):
-    """The batches of the next round, which may be set anew before each."""
+    """The batches of the next round, which may be replaced before each."""
 
     def __init__(self) -> None:
         self.wanted: Sequence[Wanted] = ()

@@ -93,7 +93,7 @@ class ShardedArray:
             self._lease = lease(self.folder)
 
     def with_recipe(self, recipe: Callable[[], ShardedArray]) -> ShardedArray:
-        """The same array, which another machine makes anew by `recipe` where it lacks the files.
+        """The same array, which another machine makes again by `recipe` where it lacks the files.
 
         Args:
             recipe: makes an array of the same stored samples; pickled with this one.
@@ -202,6 +202,6 @@ class ShardedArray:
 
 
 _GONE = (
-    "the samples in {!r} are gone or cut short: run the job again, which makes cached ones anew "
+    "the samples in {!r} are gone or cut short: run the job again, which makes cached ones again "
     "from the dataset."
 )

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import click
 
-from inn_automl.cli.data_options import CACHE_DIR, data_options
 from inn_automl.cli.endings import failures_explained, sigterm_interrupts
-from inn_automl.cli.options import AUGMENTATION, CLASS_WEIGHTS, METRIC, MODEL, SEED, WEIGHTS
-from inn_automl.core.data_options import DataOptions
+from inn_automl.cli.job_options import CACHE_DIR, job_options
 from inn_automl.core.errors import InputError, JobDirectoryError
 from inn_automl.core.progress import show_progress
 from inn_automl.core.result import JobResult
-from inn_automl.core.spec import JobSpec, load_budget, parse
+from inn_automl.core.spec import JobSpec
 from inn_automl.core.stage import Stage
 from inn_automl.facade.backends import check_backend
 
@@ -42,14 +40,8 @@ from inn_automl.facade.backends import check_backend
     type=click.Path(path_type=Path),
     help="Where the results go.",
 )
-@MODEL
-@WEIGHTS
-@METRIC
-@CLASS_WEIGHTS
-@data_options
+@job_options
 @CACHE_DIR
-@AUGMENTATION
-@SEED
 @click.option(
     "--json",
     "as_json",
@@ -63,16 +55,8 @@ from inn_automl.facade.backends import check_backend
     "--address", metavar="ADDRESS", help="A Ray cluster to join.  [default: start one here]"
 )
 def run(
-    dataset: str,
-    budget_path: str,
+    spec: JobSpec,
     out: Path,
-    model: str | None,
-    weights: str | None,
-    metric: str | None,
-    class_weights: str,
-    data: DataOptions,
-    augmentation: str,
-    seed: int,
     as_json: bool,
     backend: str,
     address: str | None,
@@ -81,18 +65,6 @@ def run(
 
     The same command resumes an interrupted job, and shows the result of a finished one again.
     """
-    values = {
-        "dataset": dataset,
-        "budget": load_budget(budget_path),
-        "model": model,
-        "weights": weights,
-        "metric": metric,
-        "class_weights": class_weights,
-        "augmentation": augmentation,
-        "seed": seed,
-        "data": data,
-    }
-    spec = parse(JobSpec, values, where="the job")
     _check_backend(backend, address)
     _check_dataset(spec.dataset)
     _check_out(out)

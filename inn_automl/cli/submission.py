@@ -7,14 +7,8 @@ from pathlib import Path
 import click
 
 from inn_automl.api.jobs import Job
-from inn_automl.cli.data_options import data_options
+from inn_automl.cli.job_options import job_options
 from inn_automl.cli.options import (
-    AUGMENTATION,
-    CLASS_WEIGHTS,
-    METRIC,
-    MODEL,
-    SEED,
-    WEIGHTS,
     connect,
     print_json,
     server_options,
@@ -22,8 +16,7 @@ from inn_automl.cli.options import (
 )
 from inn_automl.cli.watching import follow
 from inn_automl.client import Client
-from inn_automl.core.data_options import DataOptions
-from inn_automl.core.spec import JobSpec, load_budget, parse
+from inn_automl.core.spec import JobSpec, load_budget
 
 BUDGET = click.option(
     "--budget", "budget_path", required=True, metavar="FILE", help="The hardware budget, YAML."
@@ -43,27 +36,13 @@ WATCH = click.option("--watch", "is_watched", is_flag=True, help="Follow the job
     help="A built-in or uploaded one; a path is uploaded.",
 )
 @BUDGET
-@MODEL
-@WEIGHTS
-@METRIC
-@CLASS_WEIGHTS
-@data_options
-@AUGMENTATION
-@SEED
+@job_options
 @NAME
 @PRIORITY
 @WATCH
 @server_options
 def submit(
-    dataset: str,
-    budget_path: str,
-    model: str | None,
-    weights: str | None,
-    metric: str | None,
-    class_weights: str,
-    data: DataOptions,
-    augmentation: str,
-    seed: int,
+    spec: JobSpec,
     name: str | None,
     priority: int,
     is_watched: bool,
@@ -73,20 +52,8 @@ def submit(
     as_json: bool,
 ) -> None:
     """Hand a job to the server and print its id."""
-    values = {
-        "dataset": dataset,
-        "budget": load_budget(budget_path),
-        "model": model,
-        "weights": weights,
-        "metric": metric,
-        "class_weights": class_weights,
-        "augmentation": augmentation,
-        "seed": seed,
-        "data": data,
-    }
-    spec = parse(JobSpec, values, where="the job")
     with connect(home, url, key) as client:
-        spec = spec.model_copy(update={"dataset": _uploaded(client, dataset)})
+        spec = spec.model_copy(update={"dataset": _uploaded(client, spec.dataset)})
         _started(client, client.submit(spec, name=name, priority=priority), is_watched, as_json)
 
 

@@ -1,4 +1,4 @@
-"""The options of `run` and `submit` that say how a dataset is read."""
+"""The options of `run` and `submit` that describe a job."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from typing import Any
 
 import click
 
-from inn_automl.cli.options import Function
+from inn_automl.cli.options import (
+    AUGMENTATION,
+    CLASS_WEIGHTS,
+    METRIC,
+    MODEL,
+    SEED,
+    WEIGHTS,
+    Function,
+)
 from inn_automl.core.data_options import DataOptions
 from inn_automl.core.home import CACHE_DIR_VARIABLE
-from inn_automl.core.spec import parse
+from inn_automl.core.spec import JobSpec, load_budget, parse
 
-_OPTIONS = (
+_DATA_OPTIONS = (
     click.option(
         "--input-size",
         metavar="SIDE|HxW",
@@ -67,15 +75,25 @@ CACHE_DIR = click.option(
 )
 
 
-def data_options(function: Function) -> Function:
-    """The options of a dataset, as one argument `data`, a `DataOptions`."""
+_JOB_KEYS = ("dataset", "model", "weights", "metric", "class_weights", "augmentation", "seed")
+_OPTIONS = (MODEL, WEIGHTS, METRIC, CLASS_WEIGHTS, *_DATA_OPTIONS, AUGMENTATION, SEED)
+
+
+def job_options(function: Function) -> Function:
+    """The options of a job, with `--dataset` and `--budget` of the command itself, as one argument
+    `spec`, a `JobSpec`.
+    """
 
     @wraps(function)
     def call(**arguments: Any) -> Any:
-        values = {name: arguments.pop(name) for name in DataOptions.model_fields}
-        given = {name: value for name, value in values.items() if value is not None}
-        data = parse(DataOptions, given, where="the options of the data")
-        return function(data=data, **arguments)
+        found = {name: arguments.pop(name) for name in DataOptions.model_fields}
+        given = {name: value for name, value in found.items() if value is not None}
+        values = {
+            **{key: arguments.pop(key) for key in _JOB_KEYS},
+            "data": parse(DataOptions, given, where="the options of the data"),
+            "budget": load_budget(arguments.pop("budget_path")),
+        }
+        return function(spec=parse(JobSpec, values, where="the job"), **arguments)
 
     command: Any = call
     for option in reversed(_OPTIONS):

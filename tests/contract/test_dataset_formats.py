@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import io
 import tarfile
 from pathlib import Path
@@ -13,29 +13,10 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from tests.contract import uploads
+from tests.contract.uploads import files
 
-def put(
-    access: Any,
-    content: bytes,
-    name: str = "pets",
-    filename: str = "pets.zip",
-    sha256: str | None = None,
-) -> Any:
-    sha256 = sha256 or hashlib.sha256(content).hexdigest()
-    return access.user.put(
-        f"/v1/datasets/content/{sha256}",
-        params={"name": name, "filename": filename},
-        content=content,
-    )
-
-
-def files(folder: Path) -> set[str]:
-    """Files that were stored; not the lock of the folder for uploads under way."""
-    return {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
-    }
+put = functools.partial(uploads.put, name="pets", filename="pets.zip")
 
 
 @pytest.fixture

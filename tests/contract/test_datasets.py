@@ -24,6 +24,7 @@ from inn_automl_services.coordinator.settings import Settings
 from PIL import Image
 
 from inn_automl.api.jobs import JobKind, JobState
+from tests.contract.uploads import files, put
 
 
 def npz(num_samples: int = 60, seed: int = 0, **more: Any) -> bytes:
@@ -36,30 +37,6 @@ def npz(num_samples: int = 60, seed: int = 0, **more: Any) -> bytes:
     }
     np.savez(file, **(arrays | more))
     return file.getvalue()
-
-
-def put(
-    access: Any,
-    content: bytes,
-    name: str = "waves",
-    filename: str = "waves.npz",
-    sha256: str | None = None,
-) -> Any:
-    sha256 = sha256 or hashlib.sha256(content).hexdigest()
-    return access.user.put(
-        f"/v1/datasets/content/{sha256}",
-        params={"name": name, "filename": filename},
-        content=content,
-    )
-
-
-def files(folder: Path) -> set[str]:
-    """Files that were stored; not the lock of the folder for uploads under way."""
-    return {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
-    }
 
 
 @pytest.fixture
